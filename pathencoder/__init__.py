@@ -1,0 +1,56 @@
+"""pathencoder: embeddings of histopathology tiles and slides, with weights that come along.
+
+    import pathencoder
+
+    encoder = pathencoder.load_encoder()
+    rows = encoder.encode("tiles/")  # numpy float32 [N, D]
+
+Importing this package imports neither torch nor timm: names are resolved on first use.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+logging.getLogger(__name__).addHandler(logging.NullHandler())
+
+# public name -> module that holds it
+_PUBLIC = {
+    "Encoder": "pathencoder.encoder",
+    "EncoderSpec": "pathencoder.spec",
+    "Features": "pathencoder.network",
+    "PathEncoderError": "pathencoder.errors",
+    "list_encoders": "pathencoder.catalogue",
+    "list_images": "pathencoder.images",
+    "load_encoder": "pathencoder.load",
+    "read_features": "pathencoder.slides.store",
+    "segment_nuclei": "pathencoder.nuclei.segment",
+}
+
+__all__ = ["__version__", *sorted(_PUBLIC)]
+
+if TYPE_CHECKING:
+    from pathencoder.catalogue import list_encoders as list_encoders
+    from pathencoder.encoder import Encoder as Encoder
+    from pathencoder.errors import PathEncoderError as PathEncoderError
+    from pathencoder.images import list_images as list_images
+    from pathencoder.load import load_encoder as load_encoder
+    from pathencoder.network import Features as Features
+    from pathencoder.nuclei.segment import segment_nuclei as segment_nuclei
+    from pathencoder.slides.store import read_features as read_features
+    from pathencoder.spec import EncoderSpec as EncoderSpec
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        message = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(message)
+    return getattr(importlib.import_module(_PUBLIC[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_PUBLIC])

@@ -1,0 +1,59 @@
+"""The encoders that have a name: those that come with the package, and the public ones of catalogue.toml."""
+
+from __future__ import annotations
+
+import fnmatch
+import functools
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+
+from pathencoder import folder
+from pathencoder.errors import ConfigError
+from pathencoder.spec import STAINS, EncoderSpec
+
+DEFAULT = "pathencoder-tiny"
+BUNDLED = Path(__file__).parent / "weights"
+
+
+def catalogue() -> Mapping[str, EncoderSpec]:
+    """Every named encoder: the bundled ones first, then the public ones in the order of catalogue.toml."""
+    return MappingProxyType({**_ours(), **_public()})
+
+
+def list_encoders(pattern: str = "*", *, stain: str | None = None, commercial: bool | None = None) -> list[str]:
+    """Names that match a shell pattern; `stain`: those trained on it; `commercial`: those that may, or may not, be used so.
+
+    Raises ConfigError for a stain that is not one of spec.STAINS.
+    """
+    if stain is not None and stain not in STAINS:
+        raise ConfigError(f"stain {stain!r} is not one of {', '.join(STAINS)}")
+    return [
+        name
+        for name, spec in catalogue().items()
+        if fnmatch.fnmatch(name, pattern)
+        and (stain is None or stain in spec.stains)
+        and (commercial is None or spec.commercial == commercial)
+    ]
+
+
+def bundled() -> list[str]:
+    """Names of the encoders whose weights came with the package, the default first."""
+    names = sorted(path.parent.name for path in BUNDLED.glob(f"*/{folder.CONFIG}") if "spec_version" in _section(path.parent))
+    return sorted(names, key=lambda name: name != DEFAULT)
+
+
+def _section(path: Path) -> dict[str, object]:
+    return dict(folder.read_config(path).get("pathencoder") or {})
+
+
+@functools.cache
+def _ours() -> dict[str, EncoderSpec]:
+    return {name: folder.read_spec(BUNDLED / name) for name in bundled()}
+
+
+@functools.cache
+def _public() -> dict[str, EncoderSpec]:
+    text = (Path(__file__).parent / "catalogue.toml").read_text(encoding="utf-8")
+    return {name: EncoderSpec(name=name, **row) for name, row in tomllib.loads(text).items()}

@@ -1,0 +1,84 @@
+"""What the verbs share: the options that every one has, loading with a word to the user, and small formats."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from pathencoder.encoder import Encoder
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@dataclass
+class State:
+    """What a command line asks for beside its verb."""
+
+    debug: bool = False
+
+
+class Failed(Exception):
+    """Ends a command whose report is printed already, with an exit status."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(status)
+        self.status = status
+
+
+def debug_option(function: F) -> F:
+    """Adds --debug."""
+
+    def remember(context: click.Context, _: click.Parameter, value: bool) -> None:  # noqa: FBT001 (click calls it so)
+        if value:
+            context.find_root().obj.debug = True
+
+    return click.option("--debug", is_flag=True, expose_value=False, callback=remember, help="Print tracebacks.")(function)
+
+
+def json_option(function: F) -> F:
+    """Adds --json."""
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON on standard output, for programs.")(function)
+
+
+def device_option(function: F) -> F:
+    """Adds --device."""
+    text = "auto, cpu, cuda, cuda:1, mps. Auto takes CUDA, then Apple's GPU, then the CPU."
+    return click.option("--device", default="auto", show_default=True, help=text)(function)
+
+
+def load(name: str | None, *, device: str = "auto", revision: str | None = None) -> Encoder:
+    """Load an encoder, saying so on standard error: importing torch takes seconds."""
+    click.echo(f"loading {name or 'the default encoder'} ...", err=True)
+    from pathencoder.load import load_encoder
+
+    return load_encoder(name, device=device, revision=revision)
+
+
+def echo_json(value: Any) -> None:
+    """One JSON document on standard output."""
+    click.echo(json.dumps(value, indent=2, default=str))
+
+
+def table(rows: list[list[str]]) -> str:
+    """Rows of words in columns, the first row as the head."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return "\n".join([lines[0], "  ".join("-" * w for w in widths), *lines[1:]])
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def plural(count: int, word: str) -> str:
+    """1 tile, 1,200 tiles."""
+    return f"{count:,} {word}{'' if count == 1 else 's'}"

@@ -1,0 +1,122 @@
+"""`pathencoder info`: all that is known of one encoder, in words."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+import click
+
+from pathencoder.cli.common import debug_option, echo_json, json_option
+from pathencoder.cli.list_ import scale
+
+if TYPE_CHECKING:
+    from pathencoder.spec import EncoderSpec
+
+_READOUTS = {
+    "cls": "the class token",
+    "mean": "the mean over the patch tokens",
+    "cls_mean": "the class token and the mean over the patch tokens, joined",
+    "pool": "the network's own pooled output",
+}
+_STAINS = {"he": "H&E", "ihc": "immunohistochemistry", "special": "special stains", "cytology": "cytology"}
+_WIDTH = 15
+
+
+@click.command(short_help="Say all of one encoder.")
+@click.argument("name", required=False)
+@click.option("--revision", default=None, help="Revision on the Hub.")
+@json_option
+@debug_option
+def command(*, name: str | None, revision: str | None, as_json: bool) -> None:
+    """Say all that is known of an encoder: NAME, a folder or owner/repo; the default encoder without one.
+
+    \b
+    pathencoder info
+    pathencoder info uni2-h
+    """
+    from pathencoder import catalogue, hub
+
+    name = name or catalogue.DEFAULT
+    spec = catalogue.catalogue().get(name) if revision is None else None
+    spec = spec or hub.describe(name, revision=revision)
+    if as_json:
+        echo_json({**dataclasses.asdict(spec), "bundled": spec.name in catalogue.bundled()})
+        return
+    click.echo(describe(spec, bundled=spec.name in catalogue.bundled()))
+
+
+def describe(spec: EncoderSpec, *, bundled: bool) -> str:
+    """A spec in words, one fact a line."""
+    facts = [
+        ("Network", f"{spec.architecture}{_parameters(spec)}"),
+        ("Embedding", f"{spec.dim} numbers: {_readout(spec)}"),
+        ("Dense features", f"{spec.width} channels" + (f" after {spec.dense_stage}" if spec.dense_stage else "")),
+        ("Input", _preprocessing(spec)),
+        ("Normalisation", f"mean {_triple(spec.mean)}, std {_triple(spec.std)}"),
+        ("Scale", _scale(spec)),
+        ("Stains", ", ".join(_STAINS.get(s, s) for s in spec.stains)),
+        ("Training", spec.training),
+        ("Licence", f"{spec.licence}; {'commercial use allowed' if spec.commercial else 'no commercial use'}"),
+        ("Gate", spec.gate or "none"),
+        ("Weights", _weights(spec, bundled=bundled)),
+        ("sha256", spec.sha256 or "not on record"),
+        ("Checked", _checked(spec)),
+        ("Note", spec.note),
+        ("Reference", spec.reference),
+    ]
+    lines = [f"{spec.name}: {spec.summary}" if spec.summary else spec.name]
+    return "\n".join([*lines, *(_line(what, fact) for what, fact in facts if fact)])
+
+
+def _line(what: str, fact: str) -> str:
+    """One fact, wrapped under its first word."""
+    text = click.wrap_text(fact, width=100, initial_indent=" " * (_WIDTH + 2), subsequent_indent=" " * (_WIDTH + 2))
+    return f"  {what.ljust(_WIDTH)}{text[_WIDTH + 2 :]}"
+
+
+def _parameters(spec: EncoderSpec) -> str:
+    if not spec.parameters:
+        return ""
+    return (
+        f", {spec.parameters / 1e6:.1f} million parameters"
+        if spec.parameters < 1e9
+        else f", {spec.parameters / 1e9:.2f} billion parameters"
+    )
+
+
+def _readout(spec: EncoderSpec) -> str:
+    kind, _, stages = spec.embedding.partition(":")
+    if kind == "stages":
+        return f"the spatial means after {', '.join(stages.split(','))}, joined"
+    return _READOUTS.get(kind, kind)
+
+
+def _preprocessing(spec: EncoderSpec) -> str:
+    size = f"{spec.input_size} x {spec.input_size} px"
+    if spec.resize == "shortest":
+        return f"shortest side to {spec.resize_size or spec.input_size} px ({spec.interpolation}), then the centre {size}"
+    return f"the whole tile to {size} ({spec.interpolation}); with --mpp resampled to scale, then cropped or padded with white"
+
+
+def _scale(spec: EncoderSpec) -> str:
+    if spec.mpp is None and spec.mpp_range is None:
+        return "not known: tiles are resized whole, slides need --target-mpp"
+    covered = f"; training covered {spec.mpp_range[0]:g} to {spec.mpp_range[1]:g}" if spec.mpp and spec.mpp_range else ""
+    return f"{scale(spec)} um per pixel{covered}"
+
+
+def _weights(spec: EncoderSpec, *, bundled: bool) -> str:
+    if bundled:
+        return "come with the package, no network needed"
+    return f"{spec.repo}, revision {spec.revision or 'main'}" if spec.repo else "in its folder"
+
+
+def _checked(spec: EncoderSpec) -> str:
+    if spec.verified:
+        return "its embedding was recomputed from its real weights (`pathencoder verify` does it again)"
+    return "numbers not checked against its weights here: name, sizes and preprocessing are the publisher's word"
+
+
+def _triple(values: tuple[float, float, float]) -> str:
+    return " ".join(f"{v:.4g}" for v in values)

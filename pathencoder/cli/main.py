@@ -1,0 +1,116 @@
+"""The `pathencoder` command: its verbs, its exit status, and errors as sentences instead of tracebacks.
+
+Exit status: 0 all done, 1 failed, 2 wrong usage, 3 done but some inputs failed, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import logging
+import sys
+import traceback
+import warnings
+from collections.abc import Iterator, Sequence
+
+import click
+
+import pathencoder
+from pathencoder.cli.common import Failed, State
+from pathencoder.errors import ConfigError, PathEncoderError
+
+# verb -> the module in pathencoder.cli that holds its command, in the order that --help shows
+VERBS = {
+    "encode": "encode",
+    "nuclei": "nuclei",
+    "list": "list_",
+    "info": "info",
+    "verify": "verify",
+    "fetch": "fetch",
+    "doctor": "doctor",
+    "demo": "demo",
+}
+
+
+class _Verbs(click.Group):
+    """A group that imports a verb only when it is needed, so that `--help` and mistakes are answered at once."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in VERBS:
+            return None
+        command = importlib.import_module(f"pathencoder.cli.{VERBS[cmd_name]}").command
+        assert isinstance(command, click.Command)
+        return command
+
+
+@click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(pathencoder.__version__, package_name="pathencoder")
+def group() -> None:
+    """Embeddings of histopathology tiles and slides, with weights that come along.
+
+    \b
+    pathencoder demo                            see it work
+    pathencoder encode tiles/ --out features    a folder of tiles
+    pathencoder encode *.svs --out features     whole slides
+    pathencoder nuclei tile.png --out nuclei    every nucleus of an image
+    """
+
+
+def main() -> None:
+    """The console entry point."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command line; returns the exit status."""
+    state = State()
+    try:
+        with _plain_messages():
+            status = group.main(list(arguments), prog_name="pathencoder", standalone_mode=False, obj=state)
+    except click.UsageError as error:
+        error.show()
+        return 2
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("interrupted", err=True)
+        return 130
+    except Failed as failed:
+        return failed.status
+    except BrokenPipeError:  # the reader of a pipe went away: `pathencoder list | head`
+        sys.stderr.close()
+        return 0
+    except Exception as error:
+        return _report(error, state)
+    return status if isinstance(status, int) else 0
+
+
+@contextlib.contextmanager
+def _plain_messages() -> Iterator[None]:
+    """Warnings and log records as lines on standard error, without file names and line numbers."""
+
+    def show(message: Warning | str, category: type[Warning], *_: object) -> None:
+        click.echo(f"note: {message}", err=True)
+
+    handler = logging.StreamHandler()
+    logger = logging.getLogger("pathencoder")
+    logger.addHandler(handler)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("default", UserWarning)
+            warnings.showwarning = show  # type: ignore[assignment]  # catch_warnings puts the old one back
+            yield
+    finally:
+        logger.removeHandler(handler)
+
+
+def _report(error: Exception, state: State) -> int:
+    if state.debug:
+        traceback.print_exc()
+    elif isinstance(error, PathEncoderError | click.ClickException):
+        click.echo(f"error: {error}", err=True)
+    else:
+        click.echo(f"error: {type(error).__name__}: {error}", err=True)
+        click.echo("This is a fault of pathencoder: run it again with --debug and report what it prints.", err=True)
+    return 2 if isinstance(error, ConfigError) else 1

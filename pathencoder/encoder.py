@@ -1,0 +1,224 @@
+"""Encoder: a network, its spec, and the way from any images to rows of numbers."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Literal, overload
+
+import torch
+from torch import Tensor, nn
+
+from pathencoder import network as networks
+from pathencoder import runtime as runtimes
+from pathencoder import saving
+from pathencoder.errors import ConfigError
+from pathencoder.images import Images, Key, survey
+from pathencoder.network import Features
+from pathencoder.runtime import BatchSize, Rows
+from pathencoder.spec import EncoderSpec
+from pathencoder.stream import Found, OnError, Progress, Result, Scales, Settings, Table, judged, results, watched, with_scales
+from pathencoder.transforms import Transform
+
+
+class Encoder(nn.Module):
+    """A pathology encoder. `encode` takes images in any form, `forward` normalised tensors; in eval mode from the start.
+
+    network: as `network.create(spec)` builds it, with its weights. spec: what is known of it.
+    folder: where it was loaded from, if from a folder; its reference, card and licence go along when it is saved.
+    """
+
+    def __init__(self, network: nn.Module, spec: EncoderSpec) -> None:
+        super().__init__()
+        self.network = network
+        self.spec = spec
+        self.folder: Path | None = None
+        self._settled: dict[tuple[str, ...], str] = {}  # (device, dtype, output) -> what precision="auto" came to
+        self.eval()
+
+    def forward(self, x: Tensor) -> Features:
+        """Normalised float [N, 3, H, W] -> Features; differentiable. H and W may differ from the default input size.
+
+        Raises ImageError for another shape or dtype, or sides that the network's patches do not divide.
+        """
+        return networks.read(self.network, self.spec, x)
+
+    @property
+    def transform(self) -> Transform:
+        """Any one image -> float32 [3, S, S], what the network was trained to see. Picklable, for a DataLoader's workers."""
+        return Transform(self.spec)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The weights' dtype."""
+        return next(self.parameters()).dtype
+
+    def pyramid(self, x: Tensor, indices: Sequence[int] | None = None) -> tuple[list[Tensor], list[int]]:
+        """Normalised float [N, 3, H, W] -> feature maps [N, C, h, w] and their strides in pixels; differentiable.
+
+        A CNN gives one map a resolution, a transformer those of the blocks in `indices` (default: the last four).
+        """
+        return networks.pyramid(self.network, self.spec, x, indices)
+
+    @overload
+    def encode(
+        self,
+        images: Images,
+        *,
+        mpp: Scales = None,
+        output: str = "embedding",
+        batch_size: BatchSize = "auto",
+        precision: str = "auto",
+        runtime: str = "auto",
+        workers: int | None = None,
+        progress: Progress = "auto",
+        on_error: OnError = "raise",
+        return_keys: Literal[False] = False,
+    ) -> Rows: ...
+
+    @overload
+    def encode(
+        self,
+        images: Images,
+        *,
+        mpp: Scales = None,
+        output: str = "embedding",
+        batch_size: BatchSize = "auto",
+        precision: str = "auto",
+        runtime: str = "auto",
+        workers: int | None = None,
+        progress: Progress = "auto",
+        on_error: OnError = "raise",
+        return_keys: Literal[True],
+    ) -> tuple[Rows, list[Key]]: ...
+
+    def encode(
+        self,
+        images: Images,
+        *,
+        mpp: Scales = None,
+        output: str = "embedding",
+        batch_size: BatchSize = "auto",
+        precision: str = "auto",
+        runtime: str = "auto",
+        workers: int | None = None,
+        progress: Progress = "auto",
+        on_error: OnError = "raise",
+        return_keys: bool = False,
+    ) -> Rows | tuple[Rows, list[Key]]:
+        """Rows of images in any form: numpy float32 [N, D], in order; "dense": [N, C, h, w]; with return_keys: (rows, keys).
+
+        images: PIL image; numpy uint8 or float 0..1 (HxW, HxWx3, HxWx4, NxHxWx3); torch uint8 or float 0..1 ([3, H, W],
+            [N, 3, H, W]); path; folder (recursive, the order of `list_images`); a list, iterator or generator of any of these.
+        mpp: micrometres per pixel of the images, one number or one an image: they are resampled to the encoder's, then cropped
+            around the centre or padded with white, never stretched. None: resized whole, as the encoder's authors do.
+        output: "embedding" (what the authors recommend), "cls", "mean", "cls_mean", "multi" (last four blocks) or "dense".
+        batch_size: images decoded together, and the most of a forward pass. The rows do not depend on it: on a CPU they were the
+            same to the last bit for every network tried; a GPU chooses kernels by shape, whose last digits may differ.
+        precision: "auto" is bf16 where the hardware gains from it and the rows agree with fp32 to cosine .999; "fp32", "bf16", "fp16".
+        runtime: "auto" or "torch". workers: decoding threads; None: one a core, at most 16.
+        progress: "auto" (a bar on a terminal), True, False.
+        on_error: "raise" stops at the first bad image; "nan" makes its row NaN, logs why, and warns how many at the end.
+        return_keys: also the keys: path relative to the folder that was given, else the index.
+
+        Raises ImageError, which names the image, and ConfigError for settings that do not fit.
+        """
+        settings = Settings(output, batch_size, precision, runtime, workers)
+        found, total = self._results(images, mpp, settings)
+        keys: list[Key] = []
+        table = Table(total)
+        with contextlib.closing(watched(judged(found, on_error), total, progress)) as wanted:
+            for result in wanted:
+                keys.append(result.key)
+                table.append(result.row)
+        rows = table.finish(self.spec.dim)
+        return (rows, keys) if return_keys else rows
+
+    def stream(
+        self,
+        images: Images,
+        *,
+        mpp: Scales = None,
+        output: str = "embedding",
+        batch_size: BatchSize = "auto",
+        precision: str = "auto",
+        runtime: str = "auto",
+        workers: int | None = None,
+        progress: Progress = "auto",
+        on_error: OnError = "raise",
+    ) -> Iterator[tuple[Key, Rows]]:
+        """`encode`, lazily: yields (key, float32 row) in order; memory stays flat however long the input is.
+
+        An array that is yielded by an iterator must not be overwritten afterwards: it may wait to be resized.
+        """
+        found, total = self._results(images, mpp, Settings(output, batch_size, precision, runtime, workers))
+        return ((r.key, r.row) for r in watched(judged(found, on_error), total, progress))
+
+    def results(self, images: Images, *, mpp: Scales = None, settings: Settings | None = None) -> Iterator[Result]:
+        """`stream` for programs that go on whatever happens: each image's key, row, and error if it was a bad one."""
+        return self._results(images, mpp, settings or Settings())[0]
+
+    def _results(self, images: Images, mpp: Scales, settings: Settings) -> tuple[Found, int | None]:
+        if settings.runtime not in runtimes.RUNTIMES:
+            raise ConfigError(f"runtime={settings.runtime!r}: one of {', '.join(runtimes.RUNTIMES)}")
+        workers, group = runtimes.pick_workers(settings.workers), runtimes.pick_batch(settings.batch_size, self.device)
+        items, total = survey(images)
+        scaled = with_scales(items, mpp, total)
+        return results(scaled, self.transform, self._runner(settings, group), group=group, workers=workers), total
+
+    def _runner(self, settings: Settings, batch: int) -> runtimes.Runner:
+        key = (str(self.device), str(self.dtype), settings.output)
+        runner = runtimes.Runner(
+            self.network,
+            networks.readout(self.network, self.spec, settings.output),
+            self.transform.normalise,
+            input_size=self.spec.input_size,
+            precision=self._settled.get(key, "auto") if settings.precision == "auto" else settings.precision,
+            batch=batch,
+        )
+        if settings.precision == "auto" and runner.precision != "own":
+            self._settled[key] = runner.precision
+        return runner
+
+    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
+        """Write the encoder's folder (config, weights, and what came with it): `load_encoder` and `from_pretrained` read it.
+
+        Raises StoreError where it cannot be written.
+        """
+        saving.save(self, folder)
+
+    def push_to_hub(self, repo: str, *, private: bool | None = None, token: str | None = None, message: str = "Upload encoder") -> str:
+        """Upload what `save_pretrained` writes to "owner/name" on the Hub, made if it is not there; the address of the commit."""
+        return saving.push(self, repo, private=private, token=token, message=message)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: str | os.PathLike[str],
+        *,
+        revision: str | None = None,
+        device: str | torch.device = "auto",
+        dtype: torch.dtype | None = None,
+        token: str | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
+        local_files_only: bool | None = None,
+    ) -> Encoder:
+        """`load_encoder` under the name that huggingface_hub's users look for: a folder, a repository, or a catalogue name."""
+        from pathencoder.load import load_encoder
+
+        return load_encoder(
+            name,
+            revision=revision,
+            device=device,
+            dtype=dtype,
+            token=token,
+            cache_dir=cache_dir,
+            local_files_only=local_files_only,
+        )

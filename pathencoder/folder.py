@@ -1,0 +1,181 @@
+"""An encoder as a folder: the files that `load_encoder` reads, here or on the Hub, written whole or not at all.
+
+config.json            timm's hub format and our section (pathencoder/spec.py)
+model.safetensors      weights under timm's own key names
+reference.safetensors  tile: uint8 [H, W, 3]; embedding: float32 [D], what `verify` recomputes
+README.md LICENSE metrics.json   model card, licence of the weights, the card's figures with their provenance
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import importlib.metadata
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pathencoder.errors import ConfigError, StoreError
+from pathencoder.spec import EncoderSpec
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+CONFIG = "config.json"
+WEIGHTS = "model.safetensors"
+REFERENCE = "reference.safetensors"
+CARD = "README.md"
+LICENCE = "LICENSE"
+METRICS = "metrics.json"
+_FILES = (REFERENCE, METRICS, CARD, LICENCE, WEIGHTS, CONFIG)  # config.json last: until then the old one does not vouch for new weights
+
+
+@dataclass(frozen=True)
+class Reference:
+    """One real tile and the embedding that the encoder gave for it when it was published.
+
+    tile: uint8 [H, W, 3] RGB; embedding: float32 [D].
+    """
+
+    tile: npt.NDArray[np.uint8]
+    embedding: npt.NDArray[np.float32]
+
+
+def read_config(folder: str | os.PathLike[str]) -> dict[str, Any]:
+    """The parsed config.json of a folder. Raises ConfigError when it is missing or no JSON object."""
+    path = Path(folder) / CONFIG
+    if not path.is_file():
+        raise ConfigError(f"{folder} holds no {CONFIG}: an encoder folder has {CONFIG} and {WEIGHTS} (encoder.save_pretrained writes one)")
+    return parse_config(path)
+
+
+def parse_config(path: Path) -> dict[str, Any]:
+    """The JSON object in a file. Raises ConfigError when it holds something else."""
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise ConfigError(f"{path} cannot be read as JSON ({error}): fetch or export the encoder again") from error
+    if not isinstance(config, dict):
+        raise ConfigError(f"{path} holds {type(config).__name__} instead of a JSON object: fetch or export the encoder again")
+    return config
+
+
+def read_spec(folder: str | os.PathLike[str]) -> EncoderSpec:
+    """The spec of a folder in our format. Raises ConfigError when it is not one."""
+    return EncoderSpec.from_config(read_config(folder))
+
+
+def read_reference(folder: str | os.PathLike[str]) -> Reference | None:
+    """The folder's reference tile and embedding, or None where it has none."""
+    from safetensors.numpy import load_file
+
+    path = Path(folder) / REFERENCE
+    if not path.is_file():
+        return None
+    arrays = load_file(path)
+    return Reference(tile=arrays["tile"], embedding=arrays["embedding"])
+
+
+def write_folder(
+    folder: str | os.PathLike[str],
+    spec: EncoderSpec,
+    state_dict: Mapping[str, Tensor],
+    *,
+    reference_tile: npt.NDArray[np.uint8] | None = None,
+    reference_embedding: npt.NDArray[np.float32] | None = None,
+    card: str | None = None,
+    licence: str | None = None,
+    metrics: Mapping[str, Any] | None = None,
+) -> EncoderSpec:
+    """Write an encoder folder and return its spec, whose sha256 is that of the weights file.
+
+    state_dict: timm's key names, saved in the dtype they have. reference_tile: uint8 [H, W, 3] with its reference_embedding
+    [D]. card, licence: Markdown and plain text. A folder that exists keeps its other files; ours are replaced, and those that
+    are not given now are removed. Raises ConfigError for half a reference, StoreError where the folder cannot be written.
+    """
+    from pathencoder import checkpoint
+
+    if (reference_tile is None) != (reference_embedding is None):
+        raise ConfigError("a reference needs both: reference_tile and reference_embedding")
+    target = Path(folder)
+    try:
+        with _draft(target) as draft:
+            checkpoint.save(state_dict, draft / WEIGHTS)
+            published = dataclasses.replace(spec, sha256=sha256_of(draft / WEIGHTS), layout="timm", files=(WEIGHTS,))
+            _write_json(draft / CONFIG, _with_versions(published.to_config()))
+            if reference_tile is not None and reference_embedding is not None:
+                _save_reference(draft / REFERENCE, reference_tile, reference_embedding)
+            if metrics is not None:
+                _write_json(draft / METRICS, metrics)
+            for name, text in ((CARD, card), (LICENCE, licence)):
+                if text is not None:
+                    (draft / name).write_text(text, encoding="utf-8")
+            _publish(draft, target)
+    except OSError as error:
+        raise StoreError(f"cannot write the encoder folder {target}: {error}. Free space there, or choose another folder") from error
+    return published
+
+
+def sha256_of(path: str | os.PathLike[str]) -> str:
+    """Hex sha256 of a file."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextlib.contextmanager
+def _draft(target: Path) -> Iterator[Path]:
+    """A hidden folder beside the target (so that a rename suffices), gone afterwards whatever happens."""
+    target.absolute().parent.mkdir(parents=True, exist_ok=True)
+    draft = target.absolute().with_name(f".{target.absolute().name}.{os.getpid()}.incomplete")
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir()
+    try:
+        yield draft
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def _publish(draft: Path, target: Path) -> None:
+    for file in draft.iterdir():
+        _fsync(file)
+    if not target.exists():
+        draft.rename(target)
+        return
+    for name in _FILES:
+        if (draft / name).exists():
+            (draft / name).replace(target / name)
+        else:
+            (target / name).unlink(missing_ok=True)
+
+
+def _fsync(path: Path) -> None:
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
+def _save_reference(path: Path, tile: npt.NDArray[np.uint8], embedding: npt.NDArray[np.float32]) -> None:
+    import torch
+
+    from pathencoder import checkpoint
+
+    if tile.dtype != np.uint8 or tile.ndim != 3 or tile.shape[2] != 3:
+        raise ConfigError(f"a reference tile is uint8 [H, W, 3], found {tile.dtype} {list(tile.shape)}")
+    vector = np.asarray(embedding, dtype=np.float32).reshape(-1)
+    checkpoint.save({"tile": torch.tensor(tile), "embedding": torch.tensor(vector)}, path)
+
+
+def _with_versions(config: dict[str, Any]) -> dict[str, Any]:
+    versions = {name: importlib.metadata.version(name) for name in ("pathencoder", "torch", "timm")}
+    return {**config, "pathencoder": {**config["pathencoder"], "versions": versions}}
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,0 +1,119 @@
+"""What huggingface_hub raises -> an error that says what to do. The order matters: its errors inherit from one another."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pathencoder.errors import GatedEncoder, OfflineError, StoreError, UnknownEncoder
+
+if TYPE_CHECKING:
+    from pathencoder.hub import Repository
+
+_TOKEN = "`hf auth login`, the variable HF_TOKEN, or token=..."
+
+
+class NoSuchFile(Exception):
+    """The repository has no such file (or the cache knows that it has none). Never leaves hub.py."""
+
+
+def explain(error: Exception, asked: Repository, filename: str) -> Exception:
+    """The error to raise for a failed download of one file; unknown errors are given back as they are."""
+    from huggingface_hub import errors
+
+    refusals = (
+        (errors.GatedRepoError, _gated),
+        (errors.RepositoryNotFoundError, _no_repository),
+        (errors.RevisionNotFoundError, _no_revision),
+        (errors.LocalEntryNotFoundError, _offline),
+        (errors.EntryNotFoundError, _no_file),
+        (errors.OfflineModeIsEnabled, _offline),
+        (errors.HfHubHTTPError, _refused),
+        (errors.HFValidationError, _no_name),
+    )
+    for kind, say in refusals:
+        if isinstance(error, kind):
+            return say(error, asked, filename)
+    if isinstance(error, ConnectionError | TimeoutError) or type(error).__module__.split(".")[0] in (
+        "httpx",
+        "httpx2",
+        "httpcore",
+        "requests",
+    ):
+        return _offline(error, asked, filename)
+    return _unwritable(error, asked) if isinstance(error, OSError) else error
+
+
+def _gated(error: Exception, asked: Repository, filename: str) -> Exception:
+    page = f"{_endpoint()}/{asked.repo}"
+    if _status(error) == 403:
+        return GatedEncoder(
+            f"{asked.name}: the account of your token has no access to {asked.repo} yet. Accept its terms at {page} "
+            "(some owners decide by hand, which takes days), then load again"
+        )
+    return GatedEncoder(f"{asked.name}: {asked.repo} is gated. Accept its terms at {page} with your account, then give its token: {_TOKEN}")
+
+
+def _no_repository(error: Exception, asked: Repository, filename: str) -> Exception:
+    from pathencoder.hub import nearest
+
+    return UnknownEncoder(
+        f"there is no repository {asked.repo} at {_endpoint()}, or it is private{nearest(asked.repo)}. "
+        f"For a private one give a token that may read it: {_TOKEN}"
+    )
+
+
+def _no_revision(error: Exception, asked: Repository, filename: str) -> Exception:
+    return UnknownEncoder(
+        f"{asked.repo} has no revision {asked.revision!r}: its tags and commits are at {_endpoint()}/{asked.repo}/commits/main"
+    )
+
+
+def _no_file(error: Exception, asked: Repository, filename: str) -> Exception:
+    return NoSuchFile(f"{asked.repo} has no file {filename}")
+
+
+def _no_name(error: Exception, asked: Repository, filename: str) -> Exception:
+    return UnknownEncoder(f"{asked.repo!r} is no repository name: owner/repo, letters, digits, '-', '_' and '.'")
+
+
+def _refused(error: Exception, asked: Repository, filename: str) -> Exception:
+    status = _status(error)
+    if status in (401, 403):
+        return GatedEncoder(
+            f"{asked.name}: {_endpoint()} does not accept your token for {asked.repo} (status {status}). Give a valid one: {_TOKEN}"
+        )
+    return OfflineError(
+        f"{asked.name}: {_endpoint()} answered {status} for {filename} of {asked.repo}. Nothing is wrong here: try again later"
+    )
+
+
+def _offline(error: Exception, asked: Repository, filename: str) -> Exception:
+    from huggingface_hub import constants
+
+    off = asked.access.local_files_only or constants.is_offline_mode()
+    why = "the network is switched off (HF_HUB_OFFLINE or local_files_only)" if off else f"{_endpoint()} does not answer"
+    cache = asked.access.cache_dir or constants.HF_HUB_CACHE
+    at = f" at revision {asked.revision}" if asked.revision else ""
+    return OfflineError(
+        f"{asked.name}: {filename} of {asked.repo}{at} is not on this machine, and {why}. Looked in {cache}. "
+        f"On a connected machine: `pathencoder fetch {asked.name}`, then copy that cache here; load_encoder() needs no network"
+    )
+
+
+def _unwritable(error: OSError, asked: Repository) -> Exception:
+    from huggingface_hub import constants
+
+    cache = asked.access.cache_dir or constants.HF_HUB_CACHE
+    return StoreError(
+        f"{asked.name}: cannot write to the cache {cache} ({error}). Free space there, or choose another: cache_dir=... or HF_HOME"
+    )
+
+
+def _endpoint() -> str:
+    from huggingface_hub import constants
+
+    return str(constants.ENDPOINT)
+
+
+def _status(error: Exception) -> int | None:
+    return getattr(getattr(error, "response", None), "status_code", None)

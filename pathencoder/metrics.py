@@ -1,0 +1,208 @@
+"""The figures that this package reports: segmentation, detection and classification scores, and intervals over groups.
+
+numpy alone, except that matching points one to one uses scipy (it comes with scikit-image, the `nuclei` extra).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from pathencoder.errors import ConfigError, MissingExtra
+
+
+@dataclass(frozen=True)
+class InstanceScores:
+    """Scores of one predicted instance map against the truth; all in 0..1. `f1` and `pq` match objects at IoU > 0.5."""
+
+    dice: float
+    aji: float
+    pq: float
+    f1: float
+
+
+@dataclass(frozen=True)
+class DetectionScores:
+    """Precision, recall and F1 of matched points, with the counts they come from (so that images can be pooled)."""
+
+    precision: float
+    recall: float
+    f1: float
+    matched: int
+    predicted: int
+    true: int
+
+    @classmethod
+    def of(cls, matched: int, predicted: int, true: int) -> DetectionScores:
+        """Scores from counts. Nothing to find and nothing found is a full score."""
+        if predicted == true == 0:
+            return cls(1.0, 1.0, 1.0, 0, 0, 0)
+        precision, recall = matched / max(1, predicted), matched / max(1, true)
+        return cls(precision, recall, 2 * matched / (predicted + true), matched, predicted, true)
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A statistic with its percentile interval over resampled groups."""
+
+    value: float
+    low: float
+    high: float
+
+
+def dice(truth: NDArray[np.generic], predicted: NDArray[np.generic]) -> float:
+    """Dice coefficient of two foreground masks of one shape (non-zero is foreground); 1 when both are empty."""
+    t, p = _same_shape(truth, predicted)
+    total = np.count_nonzero(t) + np.count_nonzero(p)
+    return 1.0 if total == 0 else float(2 * np.count_nonzero((t != 0) & (p != 0)) / total)
+
+
+def instance_scores(truth: NDArray[np.integer], predicted: NDArray[np.integer]) -> InstanceScores:
+    """Dice, AJI, PQ and F1 of two instance maps [H, W] (0 is background, every other number one object).
+
+    AJI: Kumar et al. 2017, algorithm 1, in the common form in which a prediction may serve several true objects.
+    PQ: Kirillov et al. 2019, equation 1. An empty map against an empty map scores 1, against a full one 0.
+    """
+    inter = overlaps(truth, predicted)[1:, :]
+    areas_t, inter = inter.sum(1), inter[:, 1:]
+    areas_p = np.bincount(_compact(predicted).ravel(), minlength=inter.shape[1] + 1)[1:]
+    foreground = dice(truth, predicted)
+    if 0 in inter.shape:
+        same = float(inter.shape == (0, 0))
+        return InstanceScores(foreground, same, same, same)
+    union = areas_t[:, None] + areas_p[None] - inter
+    iou = inter / union
+    match = iou > 0.5
+    f1 = 2 * match.sum() / sum(inter.shape)
+    quality = iou[match].mean() if match.any() else 0.0
+    return InstanceScores(foreground, _aji(inter, union, areas_t, areas_p), float(quality * f1), float(f1))
+
+
+def overlaps(truth: NDArray[np.integer], predicted: NDArray[np.integer]) -> NDArray[np.int64]:
+    """Shared pixels of every pair of objects, int64 [true + 1, predicted + 1]; row and column 0 are the backgrounds.
+
+    Objects are numbered anew, in the order of their labels.
+    """
+    t, p = (_compact(m) for m in _same_shape(truth, predicted))
+    rows, columns = int(t.max(initial=0)) + 1, int(p.max(initial=0)) + 1
+    counts: NDArray[np.int64] = np.bincount(t.ravel() * columns + p.ravel(), minlength=rows * columns).reshape(rows, columns)
+    return counts
+
+
+def _aji(inter: NDArray[np.int64], union: NDArray[np.int64], areas_t: NDArray[np.int64], areas_p: NDArray[np.int64]) -> float:
+    rows = np.arange(len(inter))
+    best = (inter / union).argmax(1)
+    hit = inter[rows, best] > 0
+    unused = np.setdiff1d(np.arange(len(areas_p)), best[hit])
+    joined = union[rows, best][hit].sum() + areas_t[~hit].sum() + areas_p[unused].sum()
+    return float(inter[rows, best][hit].sum() / joined)
+
+
+def detection_scores(truth: ArrayLike, predicted: ArrayLike, radius: float) -> DetectionScores:
+    """Precision, recall and F1 of predicted points [N, 2] against true points [M, 2], matched one to one within `radius` pixels."""
+    pairs = match_points(truth, predicted, radius)
+    return DetectionScores.of(len(pairs), len(_points(predicted)), len(_points(truth)))
+
+
+def match_points(truth: ArrayLike, predicted: ArrayLike, radius: float) -> NDArray[np.int64]:
+    """Pairs (index in truth, index in predicted), int64 [K, 2]: as many as possible within `radius`, of least total distance."""
+    t, p = _points(truth), _points(predicted)
+    if not len(t) or not len(p):
+        return np.zeros((0, 2), np.int64)
+    try:
+        from scipy.optimize import linear_sum_assignment
+    except ImportError as error:
+        raise MissingExtra.of("nuclei", "matching points one to one") from error
+    distance = np.linalg.norm(t[:, None] - p[None], axis=2)
+    i, j = linear_sum_assignment(np.where(distance <= radius, distance, 1e6))
+    near = distance[i, j] <= radius
+    return np.stack([i[near], j[near]], 1).astype(np.int64)
+
+
+def balanced_accuracy(truth: ArrayLike, predicted: ArrayLike) -> float:
+    """Mean recall over the classes that occur in `truth`; both are [N] labels of any kind."""
+    t, p = np.asarray(truth), np.asarray(predicted)
+    _same_length(t, p)
+    return float(np.mean([np.mean(p[t == c] == c) for c in np.unique(t)]))
+
+
+def auroc(truth: ArrayLike, scores: ArrayLike) -> float:
+    """Area under the ROC curve. `truth` [N]; `scores` [N] of the larger of two labels, or [N, C] in the order of sorted labels.
+
+    With C columns: the mean over classes of each class against the rest. Ties count half. Raises ConfigError with one class alone.
+    """
+    t, s = np.asarray(truth), np.asarray(scores, dtype=float)
+    _same_length(t, s)
+    classes = np.unique(t)
+    columns = [s] if s.ndim == 1 else list(s.T)
+    if len(classes) < 2 or len(columns) not in (1, len(classes)) or (len(columns) == 1 and len(classes) > 2):
+        found = f"{len(classes)} classes with {len(columns)} score columns"
+        raise ConfigError(f"AUROC of {found}: give one column for two classes, or one for each")
+    positives = classes[-1:] if len(columns) == 1 else classes
+    return float(np.mean([_binary_auroc(t == c, column) for c, column in zip(positives, columns, strict=True)]))
+
+
+def _binary_auroc(positive: NDArray[np.bool_], scores: NDArray[np.float64]) -> float:
+    _, inverse, counts = np.unique(scores, return_inverse=True, return_counts=True)
+    ranks = (np.cumsum(counts) - (counts - 1) / 2)[inverse]
+    n, m = positive.sum(), (~positive).sum()
+    return float((ranks[positive].sum() - n * (n + 1) / 2) / (n * m))
+
+
+def grouped_bootstrap(
+    statistic: Callable[[NDArray[np.int64]], float], groups: Sequence[object], *, draws: int = 1000, level: float = 0.95, seed: int = 0
+) -> Interval:
+    """Percentile interval of `statistic` over resampled groups (patients, slides, images), never over their members alone.
+
+    `statistic` takes row indices int64 [K] and returns a number; draws for which it raises ConfigError (one class only) are left out.
+    """
+    rng = np.random.default_rng(seed)
+    _, inverse = np.unique(np.asarray([str(g) for g in groups]), return_inverse=True)
+    members = [np.flatnonzero(inverse == g) for g in range(int(inverse.max(initial=-1)) + 1)]
+    if not members:
+        raise ConfigError("a bootstrap over no groups: give one group for each row")
+    picks = (rng.integers(len(members), size=len(members)) for _ in range(draws))
+    values = [v for v in (_try(statistic, np.concatenate([members[g] for g in pick])) for pick in picks) if v is not None]
+    if not values:
+        raise ConfigError(f"none of {draws} resamples of {len(members)} groups gave a value: more groups are needed")
+    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(statistic(np.arange(len(inverse))), float(low), float(high))
+
+
+def paired_difference(first: ArrayLike, second: ArrayLike, groups: Sequence[object] | None = None, *, seed: int = 0) -> Interval:
+    """Mean of `first` - `second` ([N] scores of the same images) with its interval over groups (default: each image its own)."""
+    a, b = np.asarray(first, dtype=float), np.asarray(second, dtype=float)
+    _same_length(a, b)
+    return grouped_bootstrap(lambda rows: float((a - b)[rows].mean()), range(len(a)) if groups is None else groups, draws=2000, seed=seed)
+
+
+def _try(statistic: Callable[[NDArray[np.int64]], float], rows: NDArray[np.int64]) -> float | None:
+    try:
+        return statistic(rows)
+    except ConfigError:
+        return None
+
+
+def _compact(labels: NDArray[np.generic]) -> NDArray[np.int64]:
+    """Labels numbered 1..n in their order, background 0."""
+    values = np.unique(labels)
+    values = values[values != 0]
+    return np.where(labels == 0, 0, np.searchsorted(values, labels) + 1)
+
+
+def _same_shape(truth: NDArray[np.generic], predicted: NDArray[np.generic]) -> tuple[NDArray[np.generic], NDArray[np.generic]]:
+    if truth.shape != predicted.shape:
+        raise ConfigError(f"the maps differ in shape, {truth.shape} against {predicted.shape}: score them at one resolution")
+    return truth, predicted
+
+
+def _same_length(a: NDArray[np.generic], b: NDArray[np.generic]) -> None:
+    if len(a) != len(b) or not len(a):
+        raise ConfigError(f"scores need two non-empty rows of one length, not {len(a)} and {len(b)}")
+
+
+def _points(points: ArrayLike) -> NDArray[np.float64]:
+    return np.asarray(points, dtype=float).reshape(-1, 2)

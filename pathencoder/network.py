@@ -1,0 +1,270 @@
+"""A spec's timm network, and how its outputs are read: class token, means, dense maps, the recommended embedding."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pathencoder import compat
+from pathencoder.errors import ConfigError, ImageError
+from pathencoder.spec import EncoderSpec
+
+Network = Any  # a timm module: its attributes differ by family
+
+OUTPUTS = ("embedding", "cls", "mean", "cls_mean", "multi", "dense")
+# Children that come after the feature maps. timm names them alike over its families.
+_HEADS = ("global_pool", "classifier", "fc", "head", "head_drop", "fc_norm")
+# Containers whose members are stages of their own.
+_STAGED = ("blocks", "stages", "layers")
+
+
+@dataclass(frozen=True)
+class Features:
+    """What one forward pass tells of N images.
+
+    embedding: [N, D], the readout that the encoder's authors recommend.
+    cls: [N, C], the class token; None for a network without one.
+    mean: [N, C], mean over the patch tokens (or over the last feature map).
+    dense: [N, C, h, w], the patch tokens as a grid, prefix tokens left out; computed on first use.
+    """
+
+    embedding: Tensor
+    cls: Tensor | None
+    mean: Tensor
+    _grid: Callable[[], Tensor]
+
+    @functools.cached_property
+    def dense(self) -> Tensor:
+        """[N, C, h, w]."""
+        return self._grid()
+
+    @property
+    def cls_mean(self) -> Tensor:
+        """[N, 2C]: class token and mean joined. Raises ConfigError for a network without a class token."""
+        if self.cls is None:
+            raise ConfigError("this encoder has no class token: use output='embedding' or 'mean'")
+        return torch.cat([self.cls, self.mean], dim=1)
+
+
+def create(spec: EncoderSpec, *, random: bool = False) -> Network:
+    """The network of a spec: with timm's random initial weights, or with none yet (on the meta device wherever timm allows it)."""
+    timm = compat.import_timm()
+    build = functools.partial(timm.create_model, spec.architecture, pretrained=False, **_constructor_args(spec))
+    with torch.device("cpu" if random else "meta"):
+        network = build()
+    # Buffers outside the state dict (Swin's position indices) are computed in the constructor and would be lost on meta.
+    if not random and set(dict(network.named_buffers())) - set(network.state_dict()):
+        network = build()
+    if spec.layout == "ctranspath":
+        network.patch_embed = _ConvStem()
+    return network.eval()
+
+
+def read(network: Network, spec: EncoderSpec, x: Tensor) -> Features:
+    """One forward pass of normalised float [N, 3, H, W], read as the spec says."""
+    check_batch(x)
+    return _read_tokens(network, spec, x) if has_tokens(network) else _read_maps(network, spec, x)
+
+
+def readout(network: Network, spec: EncoderSpec, output: str) -> Callable[[Tensor], Tensor]:
+    """The function from normalised [N, 3, H, W] to one output. Raises ConfigError for one that there is not, or not of this network."""
+    if output not in OUTPUTS:
+        raise ConfigError(f"output={output!r}: one of {', '.join(OUTPUTS)}")
+    if output in ("cls", "cls_mean") and not _has_cls(network):
+        raise ConfigError(f"{spec.name} has no class token: output='embedding', 'mean', 'multi' or 'dense'")
+    if output == "multi":
+        return functools.partial(read_multi, network, spec)
+    return lambda x: getattr(read(network, spec, x), output)
+
+
+def read_multi(network: Network, spec: EncoderSpec, x: Tensor) -> Tensor:
+    """The last four blocks joined, last block last: class token and mean of each, [N, 8C]; without a class token the means, [N, 4C].
+
+    A CNN gives the spatial means of its last four stages. Raises ConfigError for a network without stages.
+    """
+    check_batch(x)
+    if not has_tokens(network):
+        return torch.cat([_spatial_mean(m) for m in stages(network, x)[-4:]], dim=1)
+    check_sides(network, spec, x)
+    parts: list[Tensor] = []
+    for patches, prefix in _blocks(network, x, 4):
+        parts += [prefix[:, 0]] if _has_cls(network) else []
+        parts.append(patches.mean(1))
+    return torch.cat(parts, dim=1)
+
+
+def _blocks(network: Network, x: Tensor, indices: int | list[int]) -> list[tuple[Tensor, Tensor]]:
+    """(patch tokens [N, L, C], prefix tokens [N, P, C]) after blocks, each through the last norm."""
+    asked = {"indices": indices, "norm": True, "output_fmt": "NLC", "intermediates_only": True}
+    if not network.num_prefix_tokens:  # timm then gives no pairs
+        return [(patches, patches[:, :0]) for patches in network.forward_intermediates(x, **asked)]
+    pairs: list[tuple[Tensor, Tensor]] = network.forward_intermediates(x, return_prefix_tokens=True, **asked)
+    return pairs
+
+
+def pyramid(network: Network, spec: EncoderSpec, x: Tensor, indices: Sequence[int] | None = None) -> tuple[list[Tensor], list[int]]:
+    """Feature maps [N, C, h, w] and their strides in pixels: one a resolution for a CNN, the chosen blocks for a ViT (last four).
+
+    Raises ConfigError for a network without stages, IndexError for an index that there is not.
+    """
+    check_batch(x)
+    if not has_tokens(network):
+        maps = _one_per_resolution(stages(network, x))
+        maps = maps if indices is None else [maps[i] for i in indices]
+    else:
+        check_sides(network, spec, x)
+        maps = network.forward_intermediates(
+            x, indices=4 if indices is None else list(indices), norm=True, output_fmt="NCHW", intermediates_only=True
+        )
+    return maps, [round(x.shape[-1] / m.shape[-1]) for m in maps]
+
+
+def has_tokens(network: Network) -> bool:
+    """Whether it is a transformer whose features are tokens [N, L, C] (ViT and its kin; Swin's are maps)."""
+    return hasattr(network, "num_prefix_tokens")
+
+
+def _has_cls(network: Network) -> bool:
+    return has_tokens(network) and getattr(network, "cls_token", None) is not None
+
+
+def check_batch(x: Tensor) -> None:
+    """Raises ImageError unless x is a float [N, 3, H, W]."""
+    if x.ndim != 4 or x.shape[1] != 3 or not x.is_floating_point():
+        raise ImageError(
+            f"forward takes normalised float [N, 3, H, W], found {x.dtype} {list(x.shape)}; for images in any form use encoder.encode(...)"
+        )
+
+
+def walk(network: Network, x: Tensor) -> Iterator[tuple[str, Tensor]]:
+    """Run a convolutional network module by module up to its pooling: (module path, [N, C, h, w]) after each."""
+    for path, module in trunk(network):
+        x = module(x)
+        yield path, x
+
+
+def trunk(network: Network) -> list[tuple[str, nn.Module]]:
+    """The modules before the pooling in their order; the members of `blocks`, `stages` and `layers` count one by one."""
+    steps: list[tuple[str, nn.Module]] = []
+    for name, child in network.named_children():
+        if name in _HEADS:
+            break
+        staged = name in _STAGED and isinstance(child, nn.Sequential)
+        steps += [(f"{name}.{i}", m) for i, m in enumerate(child)] if staged else [(name, child)]
+    return steps
+
+
+def stages(network: Network, x: Tensor) -> list[Tensor]:
+    """Outputs [N, C, h, w] of a CNN's stages (members of `blocks`/`stages`, or `layer1`..`layer4`). Raises ConfigError if it has none."""
+    found = [_channels_first(network, m) for path, m in walk(network, x) if "." in path or path.startswith("layer")]
+    if not found:
+        raise ConfigError(f"{type(network).__name__} has no stages that are known here: use output='embedding', 'mean' or 'dense'")
+    return found
+
+
+def check_sides(network: Network, spec: EncoderSpec, x: Tensor) -> None:
+    """Raises ImageError for an image that a transformer's patches do not tile."""
+    patch = network.patch_embed.patch_size
+    if x.shape[-2] % patch[0] or x.shape[-1] % patch[1]:
+        raise ImageError(f"{spec.name} takes images whose sides are multiples of {patch[0]} px, found {x.shape[-2]} x {x.shape[-1]}")
+
+
+def _read_tokens(network: Network, spec: EncoderSpec, x: Tensor) -> Features:
+    check_sides(network, spec, x)
+    patch = network.patch_embed.patch_size
+    tokens: Tensor = network.forward_features(x)
+    grid = x.shape[-2] // patch[0], x.shape[-1] // patch[1]
+    cls = tokens[:, 0] if _has_cls(network) else None
+    patches = tokens[:, spec.prefix_tokens :]
+    mean = patches.mean(1)
+    return Features(_readout(network, spec, tokens, cls, mean), cls, mean, lambda: patches.transpose(1, 2).unflatten(2, grid))
+
+
+def _readout(network: Network, spec: EncoderSpec, tokens: Tensor, cls: Tensor | None, mean: Tensor) -> Tensor:
+    if spec.embedding == "mean":
+        return mean
+    if spec.embedding == "pool":
+        pooled: Tensor = network.forward_head(tokens, pre_logits=True)
+        return pooled
+    if cls is None:
+        raise ConfigError(f"{spec.name}: its network has no class token for the embedding rule {spec.embedding!r}")
+    return cls if spec.embedding == "cls" else torch.cat([cls, mean], dim=1)
+
+
+def _read_maps(network: Network, spec: EncoderSpec, x: Tensor) -> Features:
+    wanted = set(embedding_stages(spec)) | ({spec.dense_stage} if spec.dense_stage else set())
+    kept: dict[str, Tensor] = {}
+    if wanted:
+        for path, last in walk(network, x):
+            if path in wanted:
+                kept[path] = _channels_first(network, last)
+    else:
+        last = network.forward_features(x)
+    maps = _channels_first(network, last)
+    mean = _spatial_mean(maps)
+    joined = [_spatial_mean(kept[s]) for s in embedding_stages(spec)]
+    embedding = torch.cat(joined, dim=1) if joined else _pooled(network, spec, last, mean)
+    dense = kept[spec.dense_stage] if spec.dense_stage else maps
+    return Features(embedding, None, mean, lambda: dense)
+
+
+def _pooled(network: Network, spec: EncoderSpec, last: Tensor, mean: Tensor) -> Tensor:
+    """What the network's own head makes of its last feature map before the classifier ("pool"), or the plain mean."""
+    return network.forward_head(last, pre_logits=True) if spec.embedding == "pool" else mean
+
+
+def embedding_stages(spec: EncoderSpec) -> list[str]:
+    """The module paths that a `stages:` rule joins; none for other rules."""
+    kind, _, names = spec.embedding.partition(":")
+    return names.split(",") if kind == "stages" else []
+
+
+def _spatial_mean(maps: Tensor) -> Tensor:
+    return maps.mean(dim=(2, 3))
+
+
+def _channels_first(network: Network, maps: Tensor) -> Tensor:
+    return maps.permute(0, 3, 1, 2) if getattr(network, "output_fmt", "NCHW") == "NHWC" and maps.ndim == 4 else maps
+
+
+def _one_per_resolution(maps: list[Tensor]) -> list[Tensor]:
+    return [m for m, after in zip(maps, [*maps[1:], None], strict=True) if after is None or after.shape[-1] != m.shape[-1]]
+
+
+def _constructor_args(spec: EncoderSpec) -> dict[str, Any]:
+    """model_args with layer classes in place of their names: a JSON file cannot hold a class, and timm's hub loader
+    leaves them out silently (SwiGLU gates would then run GELU on an identical state dict)."""
+    compat.import_timm()
+    from timm.layers import SwiGLUPacked
+
+    classes = {"SwiGLUPacked": SwiGLUPacked, "SiLU": nn.SiLU, "GELU": nn.GELU, "LayerNorm1e-12": functools.partial(nn.LayerNorm, eps=1e-12)}
+    args: dict[str, Any] = {"num_classes": 0, **spec.model_args}
+    for key in ("mlp_layer", "act_layer", "norm_layer"):
+        if key in args:
+            if args[key] not in classes:
+                raise ConfigError(f"encoder {spec.name!r}: {key} {args[key]!r} is not one of {sorted(classes)}")
+            args[key] = classes[args[key]]
+    if "relpos" not in spec.architecture and (spec.prefix_tokens or spec.architecture.startswith("vit_")):
+        args["dynamic_img_size"] = True  # changes no weight; lets H and W differ from the default
+    return args
+
+
+class _ConvStem(nn.Module):
+    """CTransPath's stem (Wang et al. 2022, Medical Image Analysis 81): 3 -> 12 -> 24 -> 96 channels at stride 4, NHWC out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for before, after in ((3, 12), (12, 24)):
+            layers += [nn.Conv2d(before, after, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(after), nn.ReLU(inplace=True)]
+        self.proj = nn.Sequential(*layers, nn.Conv2d(24, 96, 1))
+        self.norm = nn.LayerNorm(96)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.norm(self.proj(x).permute(0, 2, 3, 1))
+        return out

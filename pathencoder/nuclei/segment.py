@@ -1,0 +1,184 @@
+"""Segment nuclei in one image of any size: maps, network, instances, tile by tile with borders that do not show."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from pathencoder import stain as stains
+from pathencoder.errors import ConfigError, ImageError
+from pathencoder.images import ImageSource, open_image
+from pathencoder.nuclei import instances
+from pathencoder.nuclei.instances import Labels, Shape
+from pathencoder.nuclei.maps import WORKING_MPP, Calibration, calibrate
+from pathencoder.nuclei.measure import Measurements, measure
+from pathencoder.nuclei.network import NucleiNetwork
+from pathencoder.nuclei.recipe import nucleus_scores
+from pathencoder.nuclei.weights import load_network
+from pathencoder.stain import StainGuess
+
+log = logging.getLogger(__name__)
+Pixels = NDArray[np.uint8]
+
+ASSUMED_MPP = 0.25
+TILE = 1024  # working px on a side that one tile decides about
+MARGIN = 64  # working px around it that the tile sees as well
+_STAINS = ("he", "ihc")
+
+
+@dataclass(frozen=True)
+class Nuclei:
+    """The nuclei of one image.
+
+    labels: int32 [H, W], 0 background, nuclei numbered 1..n. table: a row for each. stain: as given or guessed. mpp: micrometres per
+    pixel as given or assumed. notes: what the user should know, in sentences.
+    """
+
+    labels: Labels
+    table: Measurements
+    stain: StainGuess
+    mpp: float
+    notes: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    @property
+    def positive_fraction(self) -> float | None:
+        """Share of DAB-positive nuclei (the Ki67 index for Ki67); None for H&E, or without nuclei."""
+        positive = self.table.positive
+        return None if positive is None or not len(positive) else float(positive.mean())
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """An image brought to the working scale, with its own thresholds; `calibration` is None where there is nothing to see."""
+
+    image: Pixels
+    working: Pixels
+    stain: StainGuess
+    calibration: Calibration | None
+    mpp: float
+    notes: tuple[str, ...] = field(default=())
+
+
+def segment_nuclei(
+    image: ImageSource, *, mpp: float | None = None, stain: str | None = None, network: NucleiNetwork | None = None, tile: int = TILE
+) -> Nuclei:
+    """Find every nucleus in a bright-field image (H&E, or IHC with DAB and hematoxylin).
+
+    image: a path, PIL image, array or tensor. mpp: its micrometres per pixel; None: 0.25 is assumed, and said. stain: "he" or "ihc"; None:
+    guessed. network: None is the bundled nuclei-fcn. tile: size of the tiles in working pixels, which changes memory, not nuclei.
+    Raises ImageError for what is no bright-field image, MissingExtra without scikit-image.
+    """
+    instances.tools()
+    prepared = prepare(open_image(image), mpp=mpp, stain=stain)
+    labels = np.zeros(prepared.image.shape[:2], np.int32)
+    if prepared.calibration is not None:
+        _fill(labels, prepared, network or load_network(), tile)
+    table = measure(labels, prepared.image, mpp=prepared.mpp, stain=prepared.stain.stain)
+    return Nuclei(labels, table, prepared.stain, prepared.mpp, prepared.notes)
+
+
+def prepare(image: Pixels, *, mpp: float | None = None, stain: str | None = None) -> Prepared:
+    """Bring uint8 [H, W, 3] to the working scale and measure its thresholds. Raises ImageError for fluorescence."""
+    if mpp is not None and not 0.05 <= mpp <= 2:
+        raise ConfigError(f"mpp {mpp}: nuclei can be told apart between 0.05 and 2 micrometres per pixel")
+    if stain is not None and stain not in _STAINS:
+        raise ConfigError(f"stain {stain!r}: one of {', '.join(_STAINS)}, or none to have it guessed")
+    guess = stains.guess_stain(image)
+    if guess.stain == "fluorescence":
+        raise ImageError("this looks like fluorescence (bright on dark), not bright field: invert it first, or use a fluorescence tool")
+    notes = [] if mpp else [f"micrometres per pixel unknown: taken as {ASSUMED_MPP}; sizes and the size prior depend on it"]
+    notes += _NOTES.get(guess.stain, [])
+    scale = mpp or ASSUMED_MPP
+    working = to_working(image, scale)
+    told = StainGuess(stain, 1.0) if stain and guess.stain != "blank" else guess
+    calibration = None if guess.stain == "blank" else calibrate(working, "ihc" if told.stain == "ihc" else "he")
+    return Prepared(image, working, told, calibration, scale, tuple(notes))
+
+
+_NOTES = {
+    "blank": ["no tissue found"],
+    "grey": ["the image has no colour: stains cannot be told apart, darkness alone decides"],
+}
+
+
+def to_working(image: Pixels, mpp: float) -> Pixels:
+    """uint8 [H, W, 3] resampled to 0.5 um per pixel: area means when shrinking, bilinear when enlarging."""
+    factor = mpp / WORKING_MPP
+    height, width = (max(1, round(n * factor)) for n in image.shape[:2])
+    if (height, width) == image.shape[:2]:
+        return image
+    how = Image.Resampling.BOX if factor < 1 else Image.Resampling.BILINEAR
+    return np.asarray(Image.fromarray(image).resize((width, height), how))
+
+
+def label_scores(prepared: Prepared, scores: instances.Scores) -> Labels:
+    """Labels int32 [H, W] of a whole image's score map [h, w] at the working scale, by the same steps as `segment_nuclei`."""
+    labels = np.zeros(prepared.image.shape[:2], np.int32)
+    everything = tuple(slice(0, n) for n in scores.shape)
+    _paint(labels, instances.split(scores, Shape()), scores, (everything[0], everything[1]), scores.shape, 0)
+    return instances.renumber(labels, 1)
+
+
+def _fill(labels: Labels, prepared: Prepared, network: NucleiNetwork, tile: int) -> None:
+    """Find the nuclei of every tile and write those whose middle lies in it into `labels`."""
+    assert prepared.calibration is not None
+    count = 0
+    for core, seen in _tiles(prepared.working.shape[:2], tile):
+        scores = nucleus_scores(network, _padded(prepared.calibration.maps(prepared.working[seen])))
+        scores = scores[: seen[0].stop - seen[0].start, : seen[1].stop - seen[1].start]
+        found = _owned(instances.split(scores, Shape()), core, seen)
+        count = _paint(labels, found, scores, seen, prepared.working.shape[:2], count)
+    labels[...] = instances.renumber(labels, 1)
+
+
+def _tiles(shape: tuple[int, ...], tile: int) -> Iterator[tuple[tuple[slice, slice], tuple[slice, slice]]]:
+    """(what a tile decides about, what it sees), as slices of the working image."""
+    for y in range(0, shape[0], tile):
+        for x in range(0, shape[1], tile):
+            core = tuple(slice(a, min(a + tile, n)) for a, n in zip((y, x), shape, strict=True))
+            seen = tuple(slice(max(c.start - MARGIN, 0), min(c.stop + MARGIN, n)) for c, n in zip(core, shape, strict=True))
+            yield (core[0], core[1]), (seen[0], seen[1])
+
+
+def _padded(maps: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Maps of at least 32 px a side, mirrored."""
+    missing = [(0, max(0, 32 - n)) for n in maps.shape[1:]]
+    return np.pad(maps, [(0, 0), *missing], mode="symmetric") if any(m for _, m in missing) else maps
+
+
+def _owned(found: Labels, core: tuple[slice, slice], seen: tuple[slice, slice]) -> Labels:
+    """The objects whose centroid lies in the core, the others removed."""
+    rows, columns = np.nonzero(found)
+    which = found[rows, columns]
+    area = np.maximum(np.bincount(which, minlength=1), 1)
+    inside = np.ones(len(area), bool)
+    for axis, at in enumerate((rows, columns)):
+        middle = np.bincount(which, at, len(area)) / area + seen[axis].start
+        inside &= (middle >= core[axis].start) & (middle < core[axis].stop)
+    inside[0] = False
+    return np.where(inside[found], found, 0).astype(np.int32)
+
+
+def _paint(labels: Labels, found: Labels, scores: instances.Scores, seen: tuple[slice, slice], whole: tuple[int, ...], count: int) -> int:
+    """Write a tile's objects into the whole image's labels where nothing is yet; returns the highest number so far."""
+    axes = list(zip(seen, whole, labels.shape, strict=True))
+    spans = [_span(*axis) for axis in axes]
+    centres = [(np.arange(*span) + 0.5) * small / large - 0.5 - s.start for span, (s, small, large) in zip(spans, axes, strict=True)]
+    fine = instances.enlarge(found, scores, *centres)
+    window = labels[spans[0][0] : spans[0][1], spans[1][0] : spans[1][1]]
+    free = (fine > 0) & (window == 0)
+    window[free] = fine[free] + count
+    return count + int(found.max(initial=0))
+
+
+def _span(seen: slice, small: int, large: int) -> tuple[int, int]:
+    """The fine pixels whose centres a working span holds."""
+    return round(seen.start * large / small), round(seen.stop * large / small)

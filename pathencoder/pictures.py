@@ -1,0 +1,206 @@
+"""Pictures of what an encoder sees in one image: dense features as colours, and likeness to a chosen point. Drawn with Pillow."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from pathencoder.errors import ConfigError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from pathencoder.encoder import Encoder
+
+RGB = NDArray[np.uint8]
+Map = NDArray[np.float32]
+
+_GAP, _HEAD, _FOOT = 24, 52, 64
+# Dark blue to yellow by way of green, evenly light (after matplotlib's viridis): (place, red, green, blue)
+_SCALE = ((0.0, 68, 1, 84), (0.25, 59, 82, 139), (0.5, 33, 145, 140), (0.75, 94, 201, 98), (1.0, 253, 231, 37))
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One picture of a row of pictures: its title, a line below, and whether the colour scale of likeness goes under it."""
+
+    image: RGB
+    title: str
+    caption: str = ""
+    scale: tuple[float, float] | None = None
+
+
+def dense_map(encoder: Encoder, image: RGB, *, zoom: float = 1.5) -> Map:
+    """Features of every place of an image uint8 [H, W, 3]: float32 [h, w, C], each channel centred on the image's mean.
+
+    The image is enlarged `zoom` times, so that a cell spans less of it than the network's stride, and seen in four orientations, whose
+    features are averaged: tissue has no up and down. A transformer gives its patch tokens. A CNN gives its maps of strides 8 and
+    more joined on the grid of the finest, each with the same weight: the coarse ones know the tissue, the fine ones its borders.
+    """
+    unit = _stride(encoder)
+    height, width = (max(1, round(n * zoom / unit)) * unit for n in image.shape[:2])
+    big = np.array(Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC))
+    turned = [np.rot90(_joined(encoder, np.rot90(big, turns).copy()), -turns) for turns in range(4)]
+    features: Map = np.mean(turned, axis=0, dtype=np.float32)
+    return features
+
+
+def _joined(encoder: Encoder, image: RGB) -> Map:
+    """The feature maps of one image, centred, of equal weight and on one grid: float32 [h, w, C]."""
+    import torch
+    from torch.nn.functional import interpolate
+
+    with torch.inference_mode():
+        x = encoder.transform.normalise(image[None]).to(encoder.device, encoder.dtype)
+        maps = [m.float() for m in _maps(encoder, x)]
+        centred = [m - m.mean(dim=(2, 3), keepdim=True) for m in maps]
+        scaled = [m / m.norm(dim=1).mean().clamp(min=1e-6) for m in centred]
+        joined = torch.cat([interpolate(m, size=scaled[0].shape[-2:], mode="bilinear") for m in scaled], dim=1)
+    features: Map = joined[0].permute(1, 2, 0).cpu().numpy()
+    return features
+
+
+def _maps(encoder: Encoder, x: Tensor) -> list[Tensor]:
+    """Feature maps [1, C, h, w] from fine to coarse: tokens have one, a CNN those of the strides that hold tissue structure."""
+    from pathencoder.network import has_tokens
+
+    if has_tokens(encoder.network):
+        return [encoder(x).dense]
+    maps, strides = encoder.pyramid(x)
+    return [m for m, stride in zip(maps, strides, strict=True) if stride >= 8] or maps[-1:]
+
+
+def pca_colours(features: Map) -> RGB:
+    """The three main directions of [h, w, C] as red, green and blue: uint8 [h, w, 3]. Alike colours mean alike features.
+
+    Each is stretched from its 2nd to its 98th percentile. Signs are fixed so that the same features give the same colours.
+    """
+    flat = features.reshape(-1, features.shape[2])
+    flat = flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-6)
+    flat = flat - flat.mean(axis=0)
+    _, axes = np.linalg.eigh(flat.T @ flat)
+    main = axes[:, :-4:-1]
+    scores = flat @ main * np.sign(main.sum(axis=0) + 1e-12)
+    low, high = np.percentile(scores, [2, 98], axis=0)
+    colours = np.clip((scores - low) / np.maximum(high - low, 1e-12), 0, 1)
+    painted: RGB = np.rint(colours.reshape(*features.shape[:2], 3) * 255).astype(np.uint8)
+    return painted
+
+
+def likeness(features: Map, row: int, column: int) -> Map:
+    """Cosine of every cell of centred features [h, w, C] with a cell and its eight neighbours: float32 [h, w], in -1..1."""
+    unit = features / np.maximum(np.linalg.norm(features, axis=2, keepdims=True), 1e-6)
+    chosen = unit[max(row - 1, 0) : row + 2, max(column - 1, 0) : column + 2].mean(axis=(0, 1))
+    cosine: Map = (unit @ (chosen / max(float(np.linalg.norm(chosen)), 1e-6))).astype(np.float32)
+    return cosine
+
+
+def cell_of(features: Map, image: RGB, x: int, y: int) -> tuple[int, int]:
+    """Row and column of the cell that holds pixel (x, y) of the image. Raises ConfigError for a point outside it."""
+    height, width = image.shape[:2]
+    if not (0 <= x < width and 0 <= y < height):
+        raise ConfigError(f"point {x},{y} lies outside the image, which is {width} x {height} px")
+    return y * features.shape[0] // height, x * features.shape[1] // width
+
+
+def colour_scale(values: Map) -> RGB:
+    """0..1 as colours, dark blue to yellow: uint8 [..., 3]."""
+    stops = np.array(_SCALE)
+    channels = [np.interp(values, stops[:, 0], stops[:, c]) for c in (1, 2, 3)]
+    painted: RGB = np.rint(np.stack(channels, axis=-1)).astype(np.uint8)
+    return painted
+
+
+def enlarge(small: RGB, image: RGB) -> RGB:
+    """A map brought smoothly to an image's size."""
+    return np.asarray(Image.fromarray(small).resize((image.shape[1], image.shape[0]), Image.Resampling.BICUBIC))
+
+
+def likeness_colours(cosine: Map, image: RGB) -> tuple[RGB, tuple[float, float]]:
+    """A likeness map [h, w] over its image in the colour scale, with the cosines at the scale's two ends (3rd and 99.5th percentile)."""
+    low, high = (float(v) for v in np.percentile(cosine, [3, 99.5]))
+    smooth = Image.fromarray(cosine).resize((image.shape[1], image.shape[0]), Image.Resampling.BICUBIC)
+    scaled = np.clip((np.asarray(smooth) - low) / max(high - low, 1e-6), 0, 1)
+    grey = image.mean(axis=2, keepdims=True) / 255
+    shaded = colour_scale(scaled.astype(np.float32)) * (0.55 + 0.45 * grey)
+    return np.rint(shaded).astype(np.uint8), (low, high)
+
+
+def mark(image: RGB, x: int, y: int) -> RGB:
+    """A ring and a cross at (x, y), white on black so that they show on any colour."""
+    picture = Image.fromarray(image.copy())
+    draw = ImageDraw.Draw(picture)
+    radius = max(8, image.shape[1] // 48)
+    for colour, width in (("black", 5), ("white", 2)):
+        draw.ellipse((x - radius, y - radius, x + radius, y + radius), outline=colour, width=width)
+        for dx, dy in ((1, 0), (-1, 0), (0, 1), (0, -1)):
+            draw.line((x + dx * radius, y + dy * radius, x + dx * radius * 1.7, y + dy * radius * 1.7), fill=colour, width=width)
+    return np.asarray(picture)
+
+
+def with_scale_bar(image: RGB, mpp: float) -> RGB:
+    """A bar of a round length, about a fifth of the width, in the lower left corner."""
+    length = _round_length(image.shape[1] * mpp / 5)
+    picture = Image.fromarray(image.copy())
+    draw = ImageDraw.Draw(picture)
+    bottom, right = image.shape[0] - 14, 14 + length / mpp
+    draw.rectangle((10, bottom - 26, right + 6, bottom + 10), fill="white")
+    draw.rectangle((14, bottom, right, bottom + 5), fill="black")
+    draw.text((14, bottom - 24), f"{length:g} µm", fill="black", font=_font(16))
+    return np.asarray(picture)
+
+
+def side_by_side(panels: Sequence[Panel], title: str) -> Image.Image:
+    """Panels in a row on white, with titles above and captions below."""
+    widths = [p.image.shape[1] for p in panels]
+    height = max(p.image.shape[0] for p in panels)
+    page = Image.new("RGB", (sum(widths) + _GAP * (len(panels) + 1), height + 2 * _HEAD + _FOOT), "white")
+    draw = ImageDraw.Draw(page)
+    draw.text((_GAP, 16), title, fill="black", font=_font(24))
+    left = _GAP
+    for panel, width in zip(panels, widths, strict=True):
+        draw.text((left, _HEAD + 24), panel.title, fill="black", font=_font(19))
+        top = 2 * _HEAD
+        page.paste(Image.fromarray(panel.image), (left, top))
+        below = top + panel.image.shape[0] + 10
+        if panel.scale is not None:
+            below = _draw_scale(page, left, below, width, panel.scale)
+        draw.text((left, below), panel.caption, fill=(70, 70, 70), font=_font(15))
+        left += width + _GAP
+    return page
+
+
+def _draw_scale(page: Image.Image, left: int, top: int, width: int, ends: tuple[float, float]) -> int:
+    """The colour scale with its two ends in numbers; returns where text may go on."""
+    bar = colour_scale(np.tile(np.linspace(0, 1, width // 2, dtype=np.float32), (14, 1)))
+    page.paste(Image.fromarray(bar), (left + width // 4, top + 2))
+    draw = ImageDraw.Draw(page)
+    draw.text((left + width // 4 - 8, top), f"unlike ({ends[0]:.2f})", fill="black", font=_font(14), anchor="ra")
+    draw.text((left + width // 4 + width // 2 + 8, top), f"alike ({ends[1]:.2f})", fill="black", font=_font(14))
+    return top + 22
+
+
+def _stride(encoder: Encoder) -> int:
+    """Pixels that one cell of the encoder's dense features spans."""
+    import torch
+
+    size = encoder.spec.input_size
+    with torch.inference_mode():
+        dense = encoder(torch.zeros(1, 3, size, size, device=encoder.device, dtype=encoder.dtype)).dense
+    return size // int(dense.shape[-1])
+
+
+def _round_length(length: float) -> float:
+    """The largest of 1, 2, 5 times a power of ten that is not longer."""
+    power = 10.0 ** math.floor(math.log10(length))
+    return max(n * power for n in (1, 2, 5) if n * power <= length)
+
+
+def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(size)

@@ -1,0 +1,81 @@
+"""Files that appear whole or not at all, and disk errors as StoreError with what to do about them."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from pathencoder.errors import StoreError
+
+
+class Mismatch(StoreError):
+    """An output that something else made: another encoder, other settings, another input. It concerns one input, not the disk."""
+
+
+_ADVICE = {
+    errno.ENOSPC: "the disk is full: make room, or choose another --out",
+    errno.EDQUOT: "your quota is used up: make room, or choose another --out",
+    errno.EROFS: "the file system is read-only: choose another --out",
+    errno.EACCES: "no permission to write there: choose another --out",
+    errno.EPERM: "no permission to write there: choose another --out",
+    errno.ENAMETOOLONG: "the name is too long for this file system: choose a shorter one",
+    errno.ENOTDIR: "a part of that path is a file, not a folder: choose another --out",
+    errno.EEXIST: "a file is in the way: choose another --out",
+}
+
+
+@contextlib.contextmanager
+def storing(path: Path) -> Iterator[None]:
+    """Turns the disk errors of what is done inside into StoreError about `path`."""
+    try:
+        yield
+    except StoreError:
+        raise
+    except (OSError, RuntimeError) as error:  # HDF5 reports a full disk as RuntimeError when it happens on closing
+        number = error.errno if isinstance(error, OSError) else None
+        number = number or (errno.ENOSPC if "No space left" in str(error) else None)
+        reason = _ADVICE.get(number or 0, f"{error}: check the disk, or choose another --out")
+        raise StoreError(f"cannot write {path}: {reason}. What was done before is kept; the same command goes on from there") from error
+
+
+@contextlib.contextmanager
+def whole_file(final: Path) -> Iterator[Path]:
+    """A temporary path that becomes `final` when the block ends well, on disk for good; it vanishes when the block fails.
+
+    Raises StoreError.
+    """
+    temporary = final.with_name(f".{final.name}.{os.getpid()}.incomplete")
+    with storing(final):
+        try:
+            yield temporary
+            with temporary.open("rb+") as stream:
+                os.fsync(stream.fileno())
+            os.replace(temporary, final)
+            _sync_folder(final.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def make_folder(path: Path) -> Path:
+    """The folder, made with its parents if need be. Raises StoreError, also when nothing can be written into it."""
+    with storing(path):
+        path.mkdir(parents=True, exist_ok=True)
+        probe = path / f".{os.getpid()}.probe"
+        try:
+            probe.write_bytes(b"")
+        finally:
+            probe.unlink(missing_ok=True)
+    return path
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename durable where the system can (Windows cannot open a folder)."""
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

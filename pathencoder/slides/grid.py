@@ -1,0 +1,95 @@
+"""A plain grid of tiles over tissue: where each tile lies at level 0, and how it is read at the wanted scale."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from pathencoder.errors import ConfigError, SlideError
+from pathencoder.slides.reader import RGB, Slide, best_level
+from pathencoder.slides.tissue import TissueMask
+
+_FILTERS = {"bilinear": (Image.Resampling.BILINEAR, 1.0), "bicubic": (Image.Resampling.BICUBIC, 2.0)}  # and their support in pixels
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Tiles of one size on one slide.
+
+    coords: int64 [N, 2], top left x, y in level-0 pixels, row by row. side, stride: level-0 pixels, exact (not whole numbers in general).
+    tile_px: side of a tile as the encoder sees it. mpp: scale of the slide, target_mpp: of the tiles.
+    """
+
+    coords: NDArray[np.int64]
+    side: float
+    stride: float
+    tile_px: int
+    mpp: float
+    target_mpp: float
+
+
+def plan_grid(
+    tissue: TissueMask,
+    bounds: tuple[int, int, int, int],
+    *,
+    mpp: float,
+    target_mpp: float,
+    tile_px: int,
+    overlap_px: int = 0,
+    min_tissue: float = 0.25,
+) -> Grid:
+    """The tiles whose share of tissue is at least `min_tissue` (and above zero), on a grid that starts at the bounds' corner.
+
+    The last column and row may reach over the edge (read as white there). Positions come from exact products and are rounded
+    once, so no error adds up along the slide. Raises ConfigError for an overlap that leaves no step.
+    """
+    if not 0 <= overlap_px < tile_px:
+        raise ConfigError(f"overlap {overlap_px} px: from 0 to {tile_px - 1} for tiles of {tile_px} px")
+    scale = target_mpp / mpp
+    side, stride = tile_px * scale, (tile_px - overlap_px) * scale
+    x0, y0, width, height = bounds
+    xs = x0 + np.arange(_steps(width, side, stride), dtype=np.float64) * stride
+    ys = y0 + np.arange(_steps(height, side, stride), dtype=np.float64) * stride
+    share = tissue.share(xs, ys, side)
+    rows, columns = np.nonzero((share >= min_tissue) & (share > 0))
+    coords = np.stack([np.rint(xs[columns]), np.rint(ys[rows])], axis=1).astype(np.int64)
+    return Grid(coords, side, stride, tile_px, mpp, target_mpp)
+
+
+def read_tile(slide: Slide, grid: Grid, x: int, y: int, *, interpolation: str = "bicubic") -> RGB:
+    """The tile at level-0 (x, y): uint8 [tile_px, tile_px, 3] at the grid's scale.
+
+    Reads the coarsest level that is fine enough and resamples from it (antialiased), with the filter's margin around the tile, so
+    that a tile equals the same cut of a resampled slide. Raises SlideError.
+    """
+    resampling, support = _FILTERS[interpolation]
+    level = best_level(slide.downsamples, grid.side / grid.tile_px)
+    side = grid.side / slide.downsamples[level]  # in pixels of the level
+    if slide.downsamples[level] == 1.0 and math.isclose(side, grid.tile_px, rel_tol=1e-4):
+        return slide.read(x, y, 0, grid.tile_px, grid.tile_px)
+    margin = math.ceil(support * max(side / grid.tile_px, 1.0)) + 1
+    try:
+        region, box = _read_around(slide, level, x, y, side, margin)
+    except SlideError:  # the damage may lie in the margin alone
+        region, box = _read_around(slide, level, x, y, side, 0)
+    return np.asarray(Image.fromarray(region).resize((grid.tile_px, grid.tile_px), resampling, box=box))
+
+
+def _read_around(slide: Slide, level: int, x: int, y: int, side: float, margin: int) -> tuple[RGB, tuple[float, float, float, float]]:
+    """A square of `side` level pixels at level-0 (x, y) with a margin, and the box in it that is the square."""
+    down = slide.downsamples[level]
+    left, top = x / down, y / down
+    column, row = math.floor(left) - margin, math.floor(top) - margin
+    extent = math.ceil(max(left % 1, top % 1) + side - 1e-6) + 2 * margin
+    region = slide.read(round(column * down), round(row * down), level, extent, extent)
+    right, bottom = (min(place + side, extent) for place in (left - column, top - row))
+    return region, (left - column, top - row, right, bottom)
+
+
+def _steps(length: int, side: float, stride: float) -> int:
+    """Tiles needed to cover a length."""
+    return max(1, math.ceil((length - side) / stride - 1e-9) + 1)

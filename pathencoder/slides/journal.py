@@ -1,0 +1,191 @@
+"""Rows that are done, on disk as they come: what lets killed work go on where it stopped.
+
+The file: eight bytes with the length of a JSON header, the header, then records of one size (id, checksum, row). Only appended to, so a
+kill or a power cut damages its tail at most; a damaged record is dropped and computed again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import time
+import zlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pathencoder.errors import StoreError
+from pathencoder.slides.files import Mismatch, storing
+
+Rows = NDArray[np.float32]
+_SYNC_SECONDS = 5.0
+
+
+class Busy(StoreError):
+    """Another process is writing the same file."""
+
+
+class Journal:
+    """Rows by a 64-bit id, appended to a file and read back in any order. Memory: one dictionary entry a row.
+
+    `settings` must be the same when work goes on; otherwise Mismatch names what differs. A second process at the same file: Busy.
+    """
+
+    def __init__(self, path: Path, settings: Mapping[str, Any]) -> None:
+        self.path = path
+        self._settings = dict(settings)
+        self._record: np.dtype[Any] | None = None
+        self._start = 0
+        self._places: dict[int, int] = {}
+        self._count = 0
+        self._synced = time.monotonic()
+        with storing(path):
+            self._file: BinaryIO = path.open("r+b" if path.exists() else "w+b")
+        try:
+            _lock(self._file, path)
+            self._load()
+        except BaseException:
+            self._file.close()
+            raise
+
+    def __contains__(self, key: int) -> bool:
+        return key in self._places
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    @property
+    def row_shape(self) -> tuple[int, ...] | None:
+        """Shape of a row; None before the first."""
+        return None if self._record is None else tuple(self._record["row"].shape)
+
+    def append(self, key: int, row: Rows) -> None:
+        """Keep one row. Raises StoreError where the disk does not take it."""
+        with storing(self.path):
+            if self._record is None:
+                self._begin(row.shape)
+            assert self._record is not None
+            if row.shape != self._record["row"].shape:
+                raise StoreError(f"{self.path}: row of shape {row.shape} among rows of {self._record['row'].shape}: delete it, start again")
+            row = np.ascontiguousarray(row, dtype="<f4")
+            record = np.array((key, zlib.crc32(row.tobytes()), row), dtype=self._record)
+            self._file.write(record.tobytes())
+            self._places[key] = self._count
+            self._count += 1
+            if time.monotonic() - self._synced > _SYNC_SECONDS:
+                self.flush()
+
+    def rows(self, keys: Sequence[int]) -> Rows:
+        """The rows of these ids, [len(keys), ...]."""
+        assert self._record is not None
+        self._file.flush()
+        records = self._map(self._count)
+        return np.asarray(records["row"][[self._places[key] for key in keys]], dtype=np.float32)
+
+    def flush(self) -> None:
+        """Everything appended so far reaches the disk."""
+        with storing(self.path):
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._synced = time.monotonic()
+
+    def close(self) -> None:
+        """Close; the file stays for the next run, unless it holds nothing."""
+        if self._file.closed:
+            return
+        empty = not self._places
+        with contextlib.suppress(OSError):  # a full disk: the records before are whole, the next run drops the torn one
+            self._file.flush()
+        with contextlib.suppress(OSError):
+            self._file.close()
+        if empty:
+            self.path.unlink(missing_ok=True)
+
+    def delete(self) -> None:
+        """Close and remove the file: its rows are kept elsewhere now."""
+        with contextlib.suppress(OSError):
+            self._file.close()
+        self.path.unlink(missing_ok=True)
+
+    def _begin(self, shape: tuple[int, ...]) -> None:
+        header = json.dumps({"settings": self._settings, "shape": shape}).encode()
+        self._file.seek(0)
+        self._file.truncate()
+        self._file.write(len(header).to_bytes(8, "little") + header)
+        self._start = 8 + len(header)
+        self._record = _record_type(shape)
+
+    def _load(self) -> None:
+        header = self._read_header()
+        if header is None:
+            return
+        differing = [k for k in sorted({*header["settings"], *self._settings}) if header["settings"].get(k) != self._settings.get(k)]
+        if differing:
+            raise Mismatch(
+                f"{self.path} holds work begun with other settings ({describe_differences(header['settings'], self._settings)})."
+                " Choose another --out, go back to those settings, or start anew with --overwrite"
+            )
+        self._record = _record_type(tuple(header["shape"]))
+        size = self.path.stat().st_size - self._start
+        whole = size // self._record.itemsize
+        if whole:
+            records = self._map(whole)
+            whole = next((i for i, r in enumerate(records) if zlib.crc32(r["row"].tobytes()) != r["crc"]), whole)
+            self._places = {int(key): i for i, key in enumerate(records["id"][:whole])}
+            del records
+        self._count = whole
+        self._file.truncate(self._start + whole * self._record.itemsize)
+        self._file.seek(0, os.SEEK_END)
+
+    def _read_header(self) -> dict[str, Any] | None:
+        """The header, or None where the file is new or was cut off inside its header."""
+        length = int.from_bytes(self._file.read(8), "little")
+        text = self._file.read(length) if 0 < length < 1 << 20 else b""
+        self._start = 8 + length
+        try:
+            header: dict[str, Any] = json.loads(text)
+        except ValueError:
+            return None
+        return header
+
+    def _map(self, count: int) -> Any:
+        assert self._record is not None
+        return np.memmap(self.path, dtype=self._record, mode="r", offset=self._start, shape=(count,))
+
+
+def describe_differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
+    """The settings in which two runs differ, in words."""
+    names = sorted(k for k in {*there, *here} if there.get(k) != here.get(k))
+    return "; ".join(f"{name}: {_short(there.get(name))} there, {_short(here.get(name))} now" for name in names)
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _record_type(shape: tuple[int, ...]) -> np.dtype[Any]:
+    return np.dtype([("id", "<u8"), ("crc", "<u4"), ("row", "<f4", shape)])
+
+
+def _lock(file: BinaryIO, path: Path) -> None:
+    """Refuse a second process. The lock is the system's and goes with the process, so none is ever left behind."""
+    try:
+        if os.name == "nt":
+            import msvcrt
+
+            file.seek(1 << 40)
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined, unused-ignore]
+            file.seek(0)
+        else:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        raise Busy(f"another process is writing {path.name.removeprefix('.').removesuffix('.partial')}: let it finish") from None
+    except OSError:  # file systems without locks (some Lustre mounts): nothing to hold on to
+        file.seek(0)

@@ -1,0 +1,123 @@
+"""A slide to a feature file: tissue, grid, tiles, embeddings. What is done stays done, and a bad tile never costs a good one."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pathencoder.errors import SlideError
+from pathencoder.slides import layouts, store
+from pathencoder.slides.files import Mismatch
+from pathencoder.slides.grid import Grid, plan_grid, read_tile
+from pathencoder.slides.mpp import Mpp
+from pathencoder.slides.reader import Slide, open_slide
+from pathencoder.slides.recipe import Recipe, Settings, slide_recipe
+from pathencoder.slides.store import Content, Failure
+from pathencoder.slides.tissue import find_tissue
+from pathencoder.slides.work import Outcome, Progress, Work, check_recipe, silent, size_of
+
+if TYPE_CHECKING:
+    from pathencoder.encoder import Encoder
+
+
+def encode_slide(encoder: Encoder, source: Path, file: Path, settings: Settings, *, progress: Progress = silent) -> Outcome:
+    """Embed the tissue tiles of one slide into `file`; goes on where an earlier run stopped.
+
+    Raises SlideError (MissingMpp), StoreError, ConfigError. Tiles that cannot be read are listed in the outcome and in the file; a slide
+    of which no tile can be read is a SlideError, one without tissue gives a file of no rows.
+    """
+    started = time.monotonic()
+    recipe = slide_recipe(encoder, settings)
+    before = done_before(source, file, recipe, settings)
+    if before is not None:
+        return before
+    slide = open_slide(source)
+    try:
+        outcome = _encode(encoder, slide, file, recipe, settings, progress)
+    finally:
+        slide.close()
+    outcome.seconds = time.monotonic() - started
+    return outcome
+
+
+def done_before(source: Path, file: Path, recipe: Recipe, settings: Settings) -> Outcome | None:
+    """The outcome of an earlier run that made this file from this slide; None where there is no file, or it is to be made anew.
+
+    Raises Mismatch, a StoreError, where the file is of another slide or of other settings.
+    """
+    if settings.overwrite or not file.exists() or (settings.layout == "clam" and not layouts.tensor_path(file).exists()):
+        return None
+    check_recipe(file, recipe)
+    found = store.read_facts(file)
+    if found.made_of != (source.name, size_of(source), settings.layout):
+        name, size, layout = found.made_of
+        raise Mismatch(
+            f"{file} was made from {name} ({size} bytes, layout {layout}), not from {source} in layout {settings.layout}."
+            " Choose another --out, or --overwrite"
+        )
+    return Outcome(source, "before", file, found.count, 0, 0.0, found.failures)
+
+
+def _encode(encoder: Encoder, slide: Slide, file: Path, recipe: Recipe, settings: Settings, progress: Progress) -> Outcome:
+    scale = slide.mpp(settings.mpp)
+    tissue = find_tissue(slide, scale.value)
+    grid = plan_grid(
+        tissue,
+        slide.bounds,
+        mpp=scale.value,
+        target_mpp=recipe.target_mpp or scale.value,
+        tile_px=encoder.spec.input_size,
+        overlap_px=settings.overlap_px,
+        min_tissue=settings.min_tissue,
+    )
+    facts = _facts(slide, scale)
+    header = {**recipe.settings(), "slide": facts["slide"], "slide_bytes": facts["slide_bytes"]}
+    with Work(encoder, file, settings, header, progress) as work:
+        failures = _embed(encoder, slide, grid, work)
+        kept = np.array([_tile_id((x, y)) in work.journal for x, y in grid.coords.tolist()], bool)
+        place = layouts.Place(
+            slide.path.name, grid.coords[kept], grid.mpp, grid.target_mpp, grid.side, grid.tile_px, settings.overlap_px, slide.size
+        )
+        new = work.finish(
+            Content(recipe, failures, facts, place=place, layout=settings.layout), [_tile_id((x, y)) for x, y in place.coords.tolist()]
+        )
+    notes = [tissue.note] if tissue.note else []
+    return Outcome(slide.path, "done" if len(grid.coords) else "empty", file, int(kept.sum()), new, 0.0, failures, notes)
+
+
+def _embed(encoder: Encoder, slide: Slide, grid: Grid, work: Work) -> list[Failure]:
+    tiles = [(x, y) for x, y in grid.coords.tolist()]
+    failed = work.fill(
+        [at for at in tiles if _tile_id(at) not in work.journal],
+        lambda at: read_tile(slide, grid, *at, interpolation=encoder.spec.interpolation),
+        _tile_id,
+        total=len(tiles),
+        mpp=_as_it_is(encoder),
+    )
+    failures = [Failure(f"{x},{y}", str(error).removeprefix(f"{slide.path}: "), type(error).__name__) for (x, y), error in failed]
+    _refuse_if_all_failed(slide, len(tiles), failures)
+    return failures
+
+
+def _as_it_is(encoder: Encoder) -> float | None:
+    """The mpp at which the encoder's transform leaves a tile of its input size untouched: read_tile has brought it to scale."""
+    spec = encoder.spec
+    return spec.mpp or (spec.mpp_range[0] if spec.mpp_range else None)
+
+
+def _facts(slide: Slide, scale: Mpp) -> dict[str, str | int]:
+    return {"slide": slide.path.name, "slide_bytes": size_of(slide.path), "slide_mpp_source": scale.source, "vendor": slide.vendor}
+
+
+def _refuse_if_all_failed(slide: Slide, tiles: int, failures: Sequence[Failure]) -> None:
+    if tiles and len(failures) == tiles:
+        raise SlideError(f"{slide.path}: none of its {tiles} tiles can be read, the first: {failures[0].reason}")
+
+
+def _tile_id(at: tuple[int, int]) -> int:
+    """64 bits of a tile's corner, so that work goes on with the right tiles even where the tissue rules have changed."""
+    return (at[0] & 0xFFFFFFFF) << 32 | (at[1] & 0xFFFFFFFF)

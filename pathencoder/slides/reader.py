@@ -1,0 +1,202 @@
+"""Open a slide: levels, micrometres per pixel and their source, bounds, and regions as RGB over white."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pathencoder.errors import MissingExtra, SlideError
+from pathencoder.slides.mpp import Mpp, find_mpp
+
+RGB = NDArray[np.uint8]
+
+SLIDE_SUFFIXES = frozenset({".svs", ".ndpi", ".mrxs", ".scn", ".bif", ".dcm", ".vms", ".vmu", ".svslide"})
+# Slide formats that no reader here opens: named in the summary, never passed over in silence.
+FOREIGN_SUFFIXES = frozenset({".vsi", ".isyntax", ".i2syntax", ".kfb", ".sdpc", ".mdsx", ".tmap", ".czi", ".lif"})
+
+
+class Slide(Protocol):
+    """What the pipeline needs of a slide. A new format is one class with these members.
+
+    size: (width, height) in level-0 pixels. downsamples: one factor a level, 1.0 first. bounds: (x, y, width, height) of the scanned
+    area in level-0 pixels. Reading is safe from several threads.
+    """
+
+    path: Path
+    size: tuple[int, int]
+    downsamples: tuple[float, ...]
+    bounds: tuple[int, int, int, int]
+    vendor: str
+
+    def mpp(self, given: float | None = None) -> Mpp:
+        """Micrometres per level-0 pixel; `given` overrides the file. Raises MissingMpp."""
+
+    def read(self, x: int, y: int, level: int, width: int, height: int) -> RGB:
+        """uint8 [height, width, 3] at a level, top left at level-0 (x, y); white outside the slide. Raises SlideError."""
+
+    def close(self) -> None:
+        """Give the file handles back."""
+
+
+def open_slide(path: str | Path) -> Slide:
+    """Open any slide that OpenSlide reads. A folder of DICOM files is one slide.
+
+    Raises SlideError (missing, damaged, or a format that OpenSlide does not read) and MissingExtra (OpenSlide is not installed).
+    """
+    path = Path(path)
+    if not path.exists():
+        raise SlideError(f"{path}: no such file. Check the path")
+    if path.suffix.lower() in FOREIGN_SUFFIXES:
+        raise SlideError(f"{path}: OpenSlide does not read {path.suffix} files. Export it as pyramidal TIFF or DICOM (QuPath, bfconvert)")
+    file = _dicom_file(path) if path.is_dir() else path
+    if file.stat().st_size == 0:
+        raise SlideError(f"{path}: the file is empty. Copy it again from where it came")
+    return OpenSlideReader(path, file)
+
+
+class OpenSlideReader:
+    """A slide through OpenSlide, one handle a thread.
+
+    A handle that has met an error stays in its error state (OpenSlide's documented behaviour), so it is dropped after an error and the next
+    read opens a new one: one bad tile costs one tile.
+    """
+
+    def __init__(self, path: Path, file: Path) -> None:
+        self.path = path
+        self._file = file
+        self._openslide = _import_openslide()
+        self._local = threading.local()
+        self._handles: list[Any] = []
+        self._lock = threading.Lock()
+        handle = self._handle()
+        self.properties: Mapping[str, str] = dict(handle.properties)
+        self.size = (int(handle.dimensions[0]), int(handle.dimensions[1]))
+        self._addressing = tuple(float(d) for d in handle.level_downsamples)
+        levels = zip(handle.level_dimensions, self._addressing, strict=True)
+        self.downsamples = tuple(true_downsample(self.size, size, factor) for size, factor in levels)
+        self.vendor = self.properties.get("openslide.vendor", "unknown")
+        self.bounds = _bounds(self.properties, self.size)
+
+    def mpp(self, given: float | None = None) -> Mpp:
+        """Micrometres per level-0 pixel, from `given` or the slide's properties. Raises MissingMpp."""
+        return find_mpp(self.properties, name=str(self.path), given=given)
+
+    def read(self, x: int, y: int, level: int, width: int, height: int) -> RGB:
+        """uint8 [height, width, 3] at a level, top left at level-0 (x, y). Raises SlideError for a damaged region."""
+        factor = self._addressing[level] / self.downsamples[level]  # OpenSlide divides by its own downsample again
+        try:
+            region = self._handle().read_region((round(x * factor), round(y * factor)), level, (width, height))
+        except self._openslide.OpenSlideError as error:
+            self._drop_handle()
+            raise SlideError(f"{self.path}: region at ({x}, {y}), level {level}, cannot be read: {error}") from error
+        return over_white(np.asarray(region))
+
+    def close(self) -> None:
+        """Close the handles of all threads."""
+        with self._lock:
+            for handle in self._handles:
+                handle.close()
+            self._handles.clear()
+        self._local = threading.local()
+
+    def _handle(self) -> Any:
+        handle = getattr(self._local, "handle", None)
+        if handle is None:
+            handle = self._local.handle = self._open()
+            with self._lock:
+                self._handles.append(handle)
+        return handle
+
+    def _open(self) -> Any:
+        try:
+            return self._openslide.OpenSlide(str(self._file))
+        except self._openslide.OpenSlideUnsupportedFormatError as error:
+            raise SlideError(f"{self.path}: {_why_unsupported(self._file)}") from error
+        except (self._openslide.OpenSlideError, OSError) as error:
+            raise SlideError(
+                f"{self.path}: the slide cannot be opened: {error}. Compare its size with the original, copy it again"
+            ) from error
+
+    def _drop_handle(self) -> None:
+        handle = self._local.handle
+        self._local.handle = None
+        with self._lock:
+            self._handles.remove(handle)
+        handle.close()
+
+
+def over_white(rgba: NDArray[np.uint8]) -> RGB:
+    """uint8 [H, W, 4] laid over white: [H, W, 3]. Where a scanner recorded nothing, a slide is transparent."""
+    alpha = rgba[..., 3:]
+    if alpha.min(initial=255) == 255:
+        return np.ascontiguousarray(rgba[..., :3])
+    weight = alpha.astype(np.uint16)
+    mixed = (rgba[..., :3] * weight + 255 * (255 - weight) + 127) // 255
+    return mixed.astype(np.uint8)
+
+
+def best_level(downsamples: tuple[float, ...], wanted: float) -> int:
+    """The coarsest level that is not coarser than `wanted` (a downsample; one percent of slack for rounded level sizes)."""
+    fitting = [level for level, factor in enumerate(downsamples) if factor <= wanted * 1.01]
+    return max(fitting, key=lambda level: downsamples[level], default=0)
+
+
+def true_downsample(size: tuple[int, int], level: tuple[int, int], said: float) -> float:
+    """The factor between level 0 and a level: a whole number where the sizes fit one, else what the reader says.
+
+    Levels are made by whole factors and cut off to whole pixels. OpenSlide divides the sizes, which puts 4.002 for 4 and misplaces a
+    tile by more the farther it lies from the corner.
+    """
+    whole = round(said)
+    fits = all(abs(full - part * whole) < whole for full, part in zip(size, level, strict=True))
+    return float(whole) if fits else said
+
+
+def _import_openslide() -> Any:
+    try:
+        import openslide
+    except (ImportError, OSError) as error:  # OSError: the Python part is there, the C library is not
+        raise MissingExtra.of("wsi", "Reading whole slides (OpenSlide)") from error
+    return openslide
+
+
+def _dicom_file(folder: Path) -> Path:
+    """One file of a DICOM slide: OpenSlide finds its siblings by their series. The biggest is least likely a label or thumbnail."""
+    files = [f for f in folder.iterdir() if f.suffix.lower() == ".dcm"]
+    if not files:
+        raise SlideError(f"{folder}: a folder is a slide only when it holds .dcm files. Name the slide file itself")
+    return max(files, key=lambda f: (f.stat().st_size, f.name))
+
+
+def _bounds(properties: Mapping[str, str], size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """The scanned area, clipped to the slide; the whole slide where none is given or none is left."""
+    keys = [f"openslide.bounds-{k}" for k in ("x", "y", "width", "height")]
+    if not all(k in properties for k in keys):
+        return (0, 0, *size)
+    x, y, width, height = (math.floor(float(properties[k])) for k in keys)
+    x, y = max(x, 0), max(y, 0)
+    width, height = min(width, size[0] - x), min(height, size[1] - y)
+    return (x, y, width, height) if width > 0 and height > 0 else (0, 0, *size)
+
+
+def _why_unsupported(file: Path) -> str:
+    """What a file is that OpenSlide does not take: told from its first bytes."""
+    with file.open("rb") as stream:
+        head = stream.read(16)
+    if head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+        return (
+            "OpenSlide does not read this TIFF (damaged, cut short, not tiled, or a flat OME-TIFF). Compare its size with the original;"
+            " if it is whole, rewrite it as tiled pyramidal TIFF (vips tiffsave in.tif out.tif --tile --pyramid --compression jpeg),"
+            " or use --as tiles for a small image"
+        )
+    kinds = {b"\xff\xd8\xff": "a JPEG image", b"\x89PNG": "a PNG image"}
+    for magic, kind in kinds.items():
+        if head.startswith(magic):
+            return f"this is {kind}, not a slide. Give it its own suffix, or use --as tiles"
+    return "not a slide that OpenSlide reads, or a damaged one. Compare its size with the original, copy it again"

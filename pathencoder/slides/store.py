@@ -1,0 +1,217 @@
+"""Feature files: HDF5, one a slide or a folder of tiles, written whole, with everything needed to know what made them.
+
+features = pathencoder.slides.read_features("out/slide.h5")
+features.rows, features.coords  # float32 [N, D], int64 [N, 2] in level-0 pixels
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+import pathencoder
+from pathencoder.errors import StoreError
+from pathencoder.slides import layouts
+from pathencoder.slides.files import make_folder, whole_file
+from pathencoder.slides.recipe import Recipe
+
+Rows = NDArray[np.float32]
+_BLOCK = 4096  # rows written at a time
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A part of an input that could not be embedded: a tile's key, or "x,y" in level-0 pixels; empty: the whole input."""
+
+    part: str
+    reason: str
+    kind: str = "ImageError"
+
+
+@dataclass(frozen=True)
+class Content:
+    """What a feature file holds beside its rows: coordinates (a slide) or keys and file sizes (tiles), failures, facts."""
+
+    recipe: Recipe
+    failures: Sequence[Failure]
+    facts: Mapping[str, Any]
+    place: layouts.Place | None = None
+    keys: Sequence[str] = ()
+    sizes: Sequence[int] = ()
+    layout: str = "trident"
+
+
+@dataclass(frozen=True)
+class FeatureFile:
+    """A feature file that was read.
+
+    rows: float32 [N, D] ([N, C, h, w] for dense). coords: top left of each tile, level-0 pixels, int64 [N, 2]; float32 micrometres where
+    `unit` is "um" (a STAMP file that does not say the slide's mpp); None for tiles. keys: one a row for tiles, None for a slide.
+    attributes: all attributes of the root and of `coords`.
+    """
+
+    rows: Rows
+    coords: NDArray[Any] | None
+    unit: str
+    keys: list[str] | None
+    layout: str
+    failures: list[Failure]
+    attributes: dict[str, Any]
+
+
+def read_features(path: str | Path) -> FeatureFile:
+    """Read a feature file: ours in any layout, and those of TRIDENT, CLAM and STAMP. Raises StoreError for anything else."""
+    try:
+        with h5py.File(path, "r") as file:
+            return _read(file, Path(path))
+    except OSError as error:
+        if isinstance(error, StoreError):
+            raise
+        raise StoreError(f"{path} cannot be read as a feature file: {error}. If it was written here, run the command again") from error
+
+
+def read_settings(path: Path) -> dict[str, Any] | None:
+    """The recipe of a feature file that this package wrote; None for another's. Raises StoreError for a damaged file."""
+    try:
+        with h5py.File(path, "r") as file:
+            text = file.attrs.get("recipe")
+    except OSError as error:
+        raise StoreError(f"{path} is damaged: {error}. Delete it, or use --overwrite") from error
+    return json.loads(text) if text else None
+
+
+def write_features(path: Path, content: Content, count: int, row_shape: tuple[int, ...], rows: Callable[[int, int], Rows]) -> None:
+    """Write `count` rows, taken in blocks from rows(start, stop), under the final name once all is on disk. Raises StoreError."""
+    make_folder(path.parent)
+    if content.layout == "clam":
+        _write_tensor(layouts.tensor_path(path), count, row_shape, rows)
+    with whole_file(path) as temporary, h5py.File(temporary, "w") as file:
+        data = file.create_dataset(
+            layouts.feature_name(content.layout), shape=(count, *row_shape), dtype=layouts.feature_dtype(content.layout)
+        )
+        for start, stop in _blocks(count):
+            data[start:stop] = rows(start, stop)
+        _write_parts(file, content)
+        _write_attributes(file, content, path)
+
+
+def read_parts(path: Path) -> tuple[list[tuple[str, int]], Callable[[Sequence[int]], Rows]]:
+    """(key, file size) of every row of a tiles file, and a reader of the rows at ascending places."""
+    with h5py.File(path, "r") as file:
+        if "keys" not in file:
+            raise StoreError(f"{path} holds a slide, not tiles. Choose another --out")
+        known = list(zip((str(k) for k in file["keys"].asstr()[:]), (int(s) for s in file["sizes"][:]), strict=True))
+
+    def take(places: Sequence[int]) -> Rows:
+        with h5py.File(path, "r") as file:
+            return np.asarray(file["features"][list(places)], dtype=np.float32)
+
+    return known, take
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a file says of itself without its rows: how many there are, (slide name, bytes, layout), and what failed."""
+
+    count: int
+    made_of: tuple[str, int, str]
+    failures: list[Failure]
+
+
+def read_facts(path: Path) -> Facts:
+    """The facts of a file that this package wrote."""
+    with h5py.File(path, "r") as file:
+        layout = str(file.attrs.get("layout"))
+        made_of = (str(file.attrs.get("slide")), int(file.attrs.get("slide_bytes", -1)), layout)
+        return Facts(int(file[layouts.feature_name(layout)].shape[0]), made_of, _failures(file))
+
+
+def _read(file: h5py.File, path: Path) -> FeatureFile:
+    name = next((n for n in ("features", "feats", "patch_embeddings") if n in file), None)
+    if name is None:
+        raise StoreError(f"{path} holds no features (datasets: {', '.join(file) or 'none'}). Give a file that `pathencoder encode` wrote")
+    rows = np.asarray(file[name][:], dtype=np.float32)
+    if rows.ndim == 3 and rows.shape[0] == 1:  # some writers keep a batch axis
+        rows = rows[0]
+    attributes = {k: _plain(v) for k, v in file.attrs.items()}
+    if "coords" in file:
+        attributes = {**{k: _plain(v) for k, v in file["coords"].attrs.items()}, **attributes}
+    layout = str(attributes.get("layout") or ("stamp" if name != "features" else "trident" if "patch_size" in attributes else "clam"))
+    coords, unit = _coords(file, layout, attributes)
+    keys = [str(k) for k in file["keys"].asstr()[:]] if "keys" in file else None
+    return FeatureFile(rows, coords, unit, keys, layout, _failures(file), attributes)
+
+
+def _coords(file: h5py.File, layout: str, attributes: Mapping[str, Any]) -> tuple[NDArray[Any] | None, str]:
+    if "coords" not in file:
+        return None, ""
+    coords = file["coords"][:]
+    coords = coords[0] if coords.ndim == 3 and coords.shape[0] == 1 else coords
+    if layout != "stamp":
+        return coords.astype(np.int64), "px"
+    mpp = attributes.get("slide_mpp")
+    return (coords.astype(np.float32), "um") if mpp is None else (np.rint(coords / mpp).astype(np.int64), "px")
+
+
+def _failures(file: h5py.File) -> list[Failure]:
+    if "failed" not in file:
+        return []
+    return [Failure(*(str(v) for v in row)) for row in file["failed"].asstr()[:]]
+
+
+def _write_parts(file: h5py.File, content: Content) -> None:
+    text = h5py.string_dtype()
+    if content.place is not None:
+        file.create_dataset("coords", data=layouts.coords_on_disk(content.layout, content.place))
+    else:
+        file.create_dataset("keys", data=np.array(content.keys, dtype=object), dtype=text)
+        file.create_dataset("sizes", data=np.array(content.sizes, dtype=np.int64))
+    if content.failures:
+        failed = np.array([[f.part, f.reason, f.kind] for f in content.failures], dtype=object)
+        file.create_dataset("failed", data=failed, dtype=text)
+
+
+def _write_attributes(file: h5py.File, content: Content, path: Path) -> None:
+    settings = content.recipe.settings()
+    facts = {
+        "layout": content.layout,
+        "pathencoder_version": pathencoder.__version__,
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        **settings,
+        "recipe": json.dumps(settings),
+        "failed_count": len(content.failures),
+        **content.facts,
+    }
+    if content.place is not None:
+        place = content.place
+        facts |= {"slide_mpp": place.mpp, "tile_px": place.tile_px, "tile_side_level0": place.side}
+        for where, values in layouts.attributes(content.layout, place, content.recipe.encoder, str(path.parent)).items():
+            file[where].attrs.update(values)
+    file.attrs.update({k: v for k, v in facts.items() if v is not None})
+
+
+def _write_tensor(path: Path, count: int, row_shape: tuple[int, ...], rows: Callable[[int, int], Rows]) -> None:
+    import torch
+
+    make_folder(path.parent)
+    whole = np.empty((count, *row_shape), np.float32)
+    for start, stop in _blocks(count):
+        whole[start:stop] = rows(start, stop)
+    with whole_file(path) as temporary:
+        torch.save(torch.from_numpy(whole), temporary)
+
+
+def _blocks(count: int) -> Iterator[tuple[int, int]]:
+    return ((start, min(start + _BLOCK, count)) for start in range(0, count, _BLOCK))
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value

@@ -1,0 +1,142 @@
+"""One feature file in the making: a journal of finished rows beside it, the stream that fills it, and the final write."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pathencoder.arrays import Pixels
+from pathencoder.errors import ImageError, SlideError
+from pathencoder.images import Item
+from pathencoder.slides import store
+from pathencoder.slides.files import Mismatch, make_folder
+from pathencoder.slides.journal import Journal, describe_differences
+from pathencoder.slides.recipe import Recipe, Settings
+from pathencoder.slides.store import Content, Failure
+
+if TYPE_CHECKING:
+    from pathencoder.encoder import Encoder
+
+T = TypeVar("T")
+Progress = Callable[[int, int], None]  # parts done (those of earlier runs too), parts in all
+
+
+def silent(done: int, total: int) -> None:
+    """The progress that shows nothing."""
+
+
+@dataclass
+class Outcome:
+    """What became of one input. fate: done, empty (no tissue), before (was done already), failed."""
+
+    source: Path
+    fate: str
+    file: Path | None = None
+    rows: int = 0
+    new: int = 0
+    seconds: float = 0.0
+    failures: list[Failure] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+class Work:
+    """A journal beside the file in the making; closed, not deleted, when something stops the work.
+
+    Raises StoreError where the folder cannot be written, the journal is of other settings, or another process is at it.
+    """
+
+    def __init__(self, encoder: Encoder, file: Path, settings: Settings, header: Mapping[str, Any], progress: Progress) -> None:
+        self.file = file
+        self._encoder, self._settings, self._progress = encoder, settings, progress
+        make_folder(file.parent)
+        if settings.overwrite:
+            partial_path(file).unlink(missing_ok=True)
+        self.journal = Journal(partial_path(file), header)
+        self._before = len(self.journal)
+
+    def __enter__(self) -> Work:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.journal.close()
+
+    def take_over(self, ids: Sequence[int], take: Callable[[Sequence[int]], NDArray[np.float32]]) -> None:
+        """Rows of a finished file become rows of this work: take(places) reads them."""
+        wanted = [(place, key) for place, key in enumerate(ids) if key not in self.journal]
+        for start in range(0, len(wanted), 1024):
+            part = wanted[start : start + 1024]
+            for (_, key), row in zip(part, take([place for place, _ in part]), strict=True):
+                self.journal.append(key, row)
+        self._before = len(self.journal)
+
+    def fill(
+        self, todo: Sequence[T], read: Callable[[T], Pixels], id_of: Callable[[T], int], *, total: int, mpp: float | None
+    ) -> list[tuple[T, Exception]]:
+        """Read what is to do, encode it, keep the rows; returns what could not be read. `mpp`: of what `read` gives."""
+        done = total - len(todo)
+        self._progress(done, total)
+        if not todo:
+            return []
+        from pathencoder import stream  # imports torch
+
+        failed: list[tuple[T, Exception]] = []
+        images = (Item(place, str(part), functools.partial(_readable, read, part)) for place, part in enumerate(todo))
+        settings = stream.Settings(output=self._settings.output, batch_size=self._settings.batch_size)
+        for place, result in enumerate(self._encoder.results(images, mpp=mpp, settings=settings)):
+            if result.error is None:
+                self.journal.append(id_of(todo[place]), result.row)
+            else:
+                failed.append((todo[place], result.error.__cause__ if isinstance(result.error.__cause__, SlideError) else result.error))
+            self._progress(done + place + 1, total)
+        self.journal.flush()
+        return failed
+
+    def finish(self, content: Content, ids: Sequence[int]) -> int:
+        """Write the file from the journal's rows in this order; the number of rows that this run computed."""
+        shape = self.journal.row_shape or self._row_shape()
+        store.write_features(self.file, content, len(ids), shape, lambda start, stop: self.journal.rows(ids[start:stop]))
+        new = len(self.journal) - self._before
+        self.journal.delete()
+        return new
+
+    def _row_shape(self) -> tuple[int, ...]:
+        """Shape of a row where there is none to look at."""
+        size = self._encoder.spec.input_size
+        blank = np.full((size, size, 3), 255, np.uint8)
+        return self._encoder.encode(blank, output=self._settings.output, progress=False).shape[1:]
+
+
+def check_recipe(file: Path, recipe: Recipe) -> None:
+    """Raises Mismatch, a StoreError, unless a feature file was made with this recipe."""
+    found = store.read_settings(file)
+    if found is None:
+        raise Mismatch(f"{file} was not written by pathencoder and is not touched. Choose another --out, or --overwrite")
+    if found != recipe.settings():
+        differences = describe_differences(found, recipe.settings())
+        raise Mismatch(f"{file} was made with other settings ({differences}). Choose another --out, or --overwrite")
+
+
+def partial_path(file: Path) -> Path:
+    """Where the rows of an unfinished file are kept."""
+    return file.with_name(f".{file.name}.partial")
+
+
+def size_of(path: Path) -> int:
+    """Bytes of a file, or of the files right in a folder; -1 where there is none."""
+    if not path.exists():
+        return -1
+    return path.stat().st_size if path.is_file() else sum(p.stat().st_size for p in path.iterdir() if p.is_file())
+
+
+def _readable(read: Callable[[T], Pixels], part: T) -> Pixels:
+    """A part of an input; a damaged region of a slide is a bad image to the encoder."""
+    try:
+        return read(part)
+    except SlideError as error:
+        raise ImageError(str(error)) from error

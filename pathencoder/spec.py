@@ -1,0 +1,145 @@
+"""What is known of an encoder: one frozen data class, its validation, and its JSON in timm's hub format."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from pathencoder.errors import ConfigError
+
+SPEC_VERSION = 1
+INTERPOLATIONS = ("bilinear", "bicubic")
+RESIZES = ("squash", "shortest")
+STAINS = ("he", "ihc", "special", "cytology")
+LAYOUTS = ("timm", "hf_vit", "hf_dinov2", "dinov2", "ctranspath")
+# cls: class token; mean: mean of patch tokens; cls_mean: both joined; pool: the network's own pooled output;
+# stages:a,b: spatial means of these modules' outputs joined (CNNs).
+EMBEDDINGS = re.compile(r"cls|mean|cls_mean|pool|stages:[\w.]+(,[\w.]+)*")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderSpec:
+    """An encoder: its network, its weights, what it must be fed, and what may be done with it.
+
+    Sizes are pixels, `mpp` is micrometres per pixel. `embedding` is the readout that the encoder's authors recommend.
+    """
+
+    name: str
+    architecture: str  # a timm architecture
+    dim: int  # length of the embedding
+    width: int  # channels of one token, or of the last feature map
+    input_size: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    model_args: dict[str, Any] = dataclasses.field(default_factory=dict)  # JSON values; layer classes by their names
+    embedding: str = "cls"
+    dense_stage: str | None = None  # the CNN module whose output is `dense`; None: the last before pooling
+    prefix_tokens: int = 0  # class token and registers before the patch tokens (0: not a ViT)
+    interpolation: str = "bicubic"
+    resize: str = "squash"  # squash: the whole tile to a square; shortest: shortest side to resize_size, then centre crop
+    resize_size: int | None = None  # pixels before the crop; None: input_size
+    mpp: float | None = None  # the scale that tiles are brought to; None: not known, or no single one
+    mpp_range: tuple[float, float] | None = None  # the scales that training covered
+    stains: tuple[str, ...] = ("he",)
+    licence: str = "unknown"
+    commercial: bool = False
+    gate: str | None = None  # what has to be accepted before a download; None: nothing
+    repo: str | None = None  # owner/name on the Hub
+    revision: str | None = None
+    files: tuple[str, ...] = ()  # weight files of the repository, the preferred one first
+    sha256: str | None = None  # of the first of `files`, as published
+    config_file: str | None = None  # of the repository: has the last word on mean, std, interpolation and crop, read at load
+    layout: str = "timm"  # naming of the published keys
+    parameters: int | None = None
+    verified: bool = False  # its embedding was recomputed here from its real weights
+    summary: str = ""
+    training: str = ""  # data and method in a sentence
+    reference: str = ""  # paper or page
+    note: str = ""  # what is in doubt, and what a user should know before trusting a number
+
+    def __post_init__(self) -> None:
+        for field in ("mean", "std", "stains", "files", "mpp_range"):  # JSON and TOML have lists only
+            value = getattr(self, field)
+            if isinstance(value, list):
+                object.__setattr__(self, field, tuple(value))
+        for found, what in self._problems():
+            if found:
+                raise ConfigError(f"encoder {self.name!r}: {what}")
+
+    def _problems(self) -> list[tuple[bool, str]]:
+        return [
+            (self.dim <= 0 or self.width <= 0, f"dim {self.dim} and width {self.width} must be positive"),
+            (self.input_size <= 0, f"input_size {self.input_size} must be positive"),
+            (len(self.mean) != 3 or len(self.std) != 3, "mean and std need three values each"),
+            (any(s <= 0 for s in self.std), f"std {self.std} must be positive"),
+            (not self.normalisation_known and self.config_file is None, f"mean {self.mean} and std {self.std} must be numbers"),
+            (not EMBEDDINGS.fullmatch(self.embedding), f"embedding rule {self.embedding!r} is not known"),
+            (self.interpolation not in INTERPOLATIONS, f"interpolation {self.interpolation!r}: one of {INTERPOLATIONS}"),
+            (self.resize not in RESIZES, f"resize {self.resize!r}: one of {RESIZES}"),
+            (self.layout not in LAYOUTS, f"layout {self.layout!r}: one of {LAYOUTS}"),
+            (not set(self.stains) <= set(STAINS), f"stains {self.stains}: each one of {STAINS}"),
+            (self.mpp is not None and not 0.01 <= self.mpp <= 100, f"mpp {self.mpp} is not a microscope's"),
+            (self.mpp_range is not None and not _is_range(self.mpp_range), f"mpp_range {self.mpp_range}: [finest, coarsest], above 0"),
+        ]
+
+    @property
+    def normalisation_known(self) -> bool:
+        """Whether mean and std are numbers. They are not in a catalogue row that leaves them to the repository's `config_file`."""
+        return all(math.isfinite(v) for v in (*self.mean, *self.std))
+
+    @property
+    def reading_mpp(self) -> float | None:
+        """The scale at which slides are read by default: `mpp`, or for a mixed-scale encoder 0.5 (20x) as far as its range allows."""
+        if self.mpp is not None or self.mpp_range is None:
+            return self.mpp
+        low, high = self.mpp_range
+        return min(max(0.5, low), high)
+
+    def to_config(self) -> dict[str, Any]:
+        """The content of `config.json`: timm's hub format, and everything else in a `pathencoder` section."""
+        own = {k: v for k, v in dataclasses.asdict(self).items() if k not in ("architecture", "model_args", "mean", "std")}
+        return {
+            "architecture": self.architecture,
+            "num_classes": 0,
+            "num_features": self.width,
+            "model_args": {k: v for k, v in self.model_args.items() if k != "num_classes"},
+            "pretrained_cfg": {
+                "input_size": [3, self.input_size, self.input_size],
+                "interpolation": self.interpolation,
+                "crop_pct": self.input_size / (self.resize_size or self.input_size),
+                "crop_mode": "squash" if self.resize == "squash" else "center",
+                "mean": list(self.mean),
+                "std": list(self.std),
+                "num_classes": 0,
+                "license": self.licence,
+            },
+            "pathencoder": {"spec_version": SPEC_VERSION, **own},
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> EncoderSpec:
+        """Read back what `to_config` wrote. Raises ConfigError for a file without our section or of a newer version."""
+        own = dict(config.get("pathencoder") or {})
+        version = own.pop("spec_version", None)
+        if version is None:
+            raise ConfigError("config.json has no `pathencoder` section with a spec_version")
+        if version > SPEC_VERSION:
+            raise ConfigError(f"config.json is of spec version {version}, this package reads {SPEC_VERSION}: pip install -U pathencoder")
+        known = {f.name for f in dataclasses.fields(cls)}
+        try:
+            return cls(
+                architecture=config["architecture"],
+                model_args=config.get("model_args") or {},
+                mean=tuple(config["pretrained_cfg"]["mean"]),
+                std=tuple(config["pretrained_cfg"]["std"]),
+                **{k: v for k, v in own.items() if k in known},
+            )
+        except (KeyError, TypeError) as error:
+            raise ConfigError(f"config.json is incomplete ({error}): fetch or export the encoder again") from error
+
+
+def _is_range(values: tuple[float, ...]) -> bool:
+    return len(values) == 2 and 0 < values[0] <= values[1]

@@ -1,0 +1,127 @@
+"""A spec from what a publisher wrote for others: timm's hub config.json, or transformers' preprocessor_config.json."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+from pathencoder.errors import ConfigError
+from pathencoder.spec import EncoderSpec
+
+_IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # timm's default where a config does not say
+_CROP = 0.875  # likewise
+_PIL = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}  # PIL.Image.Resampling, as transformers writes it
+
+
+def spec_from_timm(config: dict[str, Any], name: str) -> EncoderSpec:
+    """The spec of a network that timm's config.json describes, preprocessed as timm's `create_transform` would.
+
+    The embedding is the class token for a network that has one, unless the config asks for another pooling; else the network's
+    own pooled output. Scale, stains and licence terms are not in such a file: mpp is None, commercial use is not assumed.
+    Raises ConfigError for a config of another kind, or of a network that this timm does not know.
+    """
+    architecture = config.get("architecture")
+    if not isinstance(architecture, str):
+        kind = config.get("model_type")
+        seen = f"it is transformers' (model_type {kind!r})" if kind else "it names no architecture"
+        raise ConfigError(
+            f"{name}: config.json is not in timm's hub format, {seen}. `pathencoder list` names the encoders that load by name"
+        )
+    cfg = _pretrained_cfg(config)
+    size = _input_size(cfg, name)
+    args = dict(config.get("model_args") or {})
+    if cfg.get("fixed_input_size") and not args.get("dynamic_img_size"):  # as timm does
+        args.setdefault("img_size", size)
+    draft = EncoderSpec(
+        name=name, architecture=architecture, model_args=args, dim=1, width=1, input_size=size, mean=_IMAGENET[0], std=_IMAGENET[1],
+        mpp=None, licence=str(cfg.get("license") or "unknown"), summary=f"{architecture} of {name}",
+    )  # fmt: skip
+    return with_preprocessing(_with_readout(draft), config)
+
+
+def with_preprocessing(spec: EncoderSpec, config: dict[str, Any]) -> EncoderSpec:
+    """The spec with mean, std, interpolation and crop of a timm or transformers config in place of its own."""
+    found = _from_processor(config, spec) if "image_mean" in config else _from_pretrained_cfg(config, spec)
+    spec = dataclasses.replace(spec, **found)
+    if not spec.normalisation_known:
+        raise ConfigError(f"{spec.name}: {spec.config_file} of its repository holds no mean and std, and nobody told us: ask its authors")
+    return spec
+
+
+def _input_size(cfg: dict[str, Any], name: str) -> int:
+    sides = cfg.get("input_size") or [3, 224, 224]
+    if len(sides) != 3 or sides[0] != 3 or sides[1] != sides[2]:
+        raise ConfigError(f"{name}: input_size {sides} of its config.json is not a square of three channels")
+    return int(sides[1])
+
+
+def _with_readout(draft: EncoderSpec) -> EncoderSpec:
+    """Tokens, width and embedding, read off the network itself, and tried once on tensors without data."""
+    import torch
+
+    from pathencoder import network
+
+    try:
+        net = network.create(draft)
+        spec = dataclasses.replace(draft, **_readout(net))
+        probe = torch.zeros(1, 3, spec.input_size, spec.input_size, device=next(net.parameters()).device)
+        with torch.inference_mode():
+            dim = network.read(network.create(spec).to(probe.device), spec, probe).embedding.shape[1]
+    except (RuntimeError, TypeError, AssertionError, AttributeError) as error:
+        raise ConfigError(
+            f"{draft.name}: {draft.architecture!r} with {draft.model_args} cannot be built and read here ({error})"
+        ) from error
+    return dataclasses.replace(spec, dim=dim)
+
+
+def _readout(net: Any) -> dict[str, Any]:
+    tokens = hasattr(net, "num_prefix_tokens")
+    pool = getattr(net, "global_pool", None)
+    if tokens and getattr(net, "cls_token", None) is not None and pool in (None, "", "token"):
+        embedding = "cls"
+    else:
+        embedding = "mean" if pool == "" else "pool"
+    return {
+        "prefix_tokens": int(net.num_prefix_tokens) if tokens else 0,
+        "embedding": embedding,
+        "width": int(net.num_features),
+        "parameters": sum(p.numel() for p in net.parameters()),
+    }
+
+
+def _pretrained_cfg(config: dict[str, Any]) -> dict[str, Any]:
+    """timm's older configs are flat."""
+    return config.get("pretrained_cfg") or config
+
+
+def _from_pretrained_cfg(config: dict[str, Any], spec: EncoderSpec) -> dict[str, Any]:
+    """As timm reads it: the shortest side to input / crop_pct, then a centre crop ("squash": both sides)."""
+    cfg = _pretrained_cfg(config)
+    default = _CROP if "architecture" in config else 1.0
+    mode, share = cfg.get("crop_mode") or "center", float(cfg.get("crop_pct") or default)
+    scaled = math.floor(spec.input_size / share)
+    if mode not in ("center", "squash") or (mode == "squash" and scaled != spec.input_size):
+        raise ConfigError(
+            f"{spec.name}: crop_mode {mode!r} with crop_pct {share} is not supported, only center, and squash of the whole tile"
+        )
+    return {
+        "mean": tuple(cfg.get("mean") or spec.mean),
+        "std": tuple(cfg.get("std") or spec.std),
+        "interpolation": str(cfg.get("interpolation") or "bicubic"),
+        "resize": "squash" if mode == "squash" else "shortest",
+        "resize_size": None if scaled == spec.input_size else scaled,
+    }
+
+
+def _from_processor(config: dict[str, Any], spec: EncoderSpec) -> dict[str, Any]:
+    """As transformers' image processors read it: `size` by its shortest edge or as height and width, then perhaps a crop."""
+    size = config.get("size")
+    shortest = size.get("shortest_edge") if isinstance(size, dict) else size if isinstance(size, int) else None
+    return {
+        "mean": tuple(config["image_mean"]),
+        "std": tuple(config["image_std"]),
+        "interpolation": _PIL.get(int(config.get("resample", 2)), str(config.get("resample"))),
+        "resize": "squash" if shortest is None else "shortest",
+        "resize_size": None if shortest in (None, spec.input_size) else shortest,
+    }

@@ -1,0 +1,116 @@
+"""Ctrl-C and a hard kill: whole files only, a word on how to go on, status 130, and the next run goes on."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "unit"))
+import small_encoders
+
+from pathencoder.cli.main import run
+from pathencoder.load import load_encoder
+from pathencoder.slides import store
+from pathencoder.slides.journal import Journal
+from pathencoder.slides.store import read_features
+
+COUNT = 40
+# the command with a pause after every row, so that there is time to kill it
+SLOW = """
+import sys, time
+from pathencoder.slides.journal import Journal
+from pathencoder.cli.main import run
+append = Journal.append
+def slow(self, key, row):
+    append(self, key, row)
+    self.flush()
+    time.sleep(0.05)
+Journal.append = slow
+sys.exit(run(sys.argv[1:]))
+"""
+
+
+@pytest.fixture
+def work(tmp_path, monkeypatch):
+    """A folder of tiles, a small encoder, and the arguments of the command."""
+    (tmp_path / "tiles").mkdir()
+    for n in range(COUNT):
+        Image.fromarray(small_encoders.picture(n)).save(tmp_path / "tiles" / f"{n}.png")
+    small_encoders.encoder("cnn").save_pretrained(tmp_path / "small")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path, ["encode", "tiles", "--out", "out", "--encoder", "./small", "--batch-size", "4", "--device", "cpu"]
+
+
+def wait_for_rows(path, process):
+    """Until the journal holds a few rows."""
+    partial = path / "out" / ".tiles.h5.partial"
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None:
+        if partial.exists() and partial.stat().st_size > 8000:
+            return
+        time.sleep(0.02)
+    process.kill()
+    pytest.fail(f"no rows came: {process.communicate()}")
+
+
+def finish(path, arguments, capsys):
+    """The same command again: the rest is done, and all rows are right."""
+    assert run(arguments) == 0
+    assert "going on after" in capsys.readouterr().err
+    rows, keys = load_encoder(path / "small", device="cpu").encode(path / "tiles", return_keys=True, progress=False)
+    found = read_features(path / "out" / "tiles.h5")
+    assert found.keys == keys
+    assert np.array_equal(found.rows, rows)
+    assert os.listdir(path / "out") == ["tiles.h5"]
+
+
+def test_ctrl_c_leaves_whole_files_and_says_how_to_go_on(work, monkeypatch, capsys):
+    path, arguments = work
+    real = Journal.append
+
+    def interrupting(self, key, row):
+        real(self, key, row)
+        if len(self) == 7:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(Journal, "append", interrupting)
+    assert run(arguments) == 130
+    out, errors = capsys.readouterr()
+    assert "Traceback" not in errors
+    assert "same command goes on" in errors
+    assert "tiles: not finished, 6 of 40 done" in out
+    assert os.listdir(path / "out") == [".tiles.h5.partial"]
+    monkeypatch.setattr(Journal, "append", real)
+    finish(path, arguments, capsys)
+
+
+def test_an_interrupt_while_the_file_is_written_leaves_no_half(work, monkeypatch, capsys):
+    path, arguments = work
+    real = store._write_attributes
+
+    def interrupting(*_):
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(store, "_write_attributes", interrupting)
+    assert run(arguments) == 130
+    assert os.listdir(path / "out") == [".tiles.h5.partial"]
+    monkeypatch.setattr(store, "_write_attributes", real)
+    capsys.readouterr()
+    finish(path, arguments, capsys)
+
+
+@pytest.mark.slow
+def test_a_hard_kill_loses_no_finished_row(work, capsys):
+    path, arguments = work
+    process = subprocess.Popen([sys.executable, "-c", SLOW, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    wait_for_rows(path, process)
+    process.kill()
+    process.communicate()
+    assert os.listdir(path / "out") == [".tiles.h5.partial"]
+    finish(path, arguments, capsys)

@@ -1,0 +1,204 @@
+"""Slides to feature files: tiles at scale, resume inside a slide, damage, empty slides, and the three layouts from real small slides."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "unit"))
+import small_encoders
+from small_slides import MemorySlide, section, write_tiff
+
+from pathencoder.cli.main import run
+from pathencoder.errors import ConfigError, MissingMpp, SlideError, StoreError
+from pathencoder.slides import pipeline
+from pathencoder.slides.grid import Grid, plan_grid, read_tile
+from pathencoder.slides.layouts import LAYOUTS, path_of
+from pathencoder.slides.pipeline import encode_slide
+from pathencoder.slides.reader import open_slide
+from pathencoder.slides.recipe import Settings
+from pathencoder.slides.store import read_features
+from pathencoder.slides.tissue import find_tissue
+from pathencoder.slides.work import partial_path
+
+SHARED = Path(__file__).parents[2].parent / "shared" / "data" / "slides"
+
+
+@pytest.fixture
+def slide(tmp_path, monkeypatch):
+    """A slide in memory that takes the place of files; returns a function that makes it."""
+
+    def make(name="s.svs", **options):
+        made = MemorySlide(**{"pixels": section(), "path": tmp_path / name, **options})
+        made.path.write_bytes(b"x" * 10)
+        monkeypatch.setattr(pipeline, "open_slide", lambda path: made)
+        return made
+
+    return make
+
+
+def encode(made, tmp_path, encoder=None, progress=None, **settings):
+    settings = Settings(**settings)
+    file = path_of(tmp_path / "out", "s", settings.layout)
+    return encode_slide(encoder or small_encoders.shared("cnn"), made.path, file, settings, **({"progress": progress} if progress else {}))
+
+
+def test_rows_are_the_embeddings_of_the_tiles_at_their_coordinates(slide, tmp_path):
+    made = slide(properties={"openslide.mpp-x": "0.25", "openslide.mpp-y": "0.25"})
+    outcome = encode(made, tmp_path, min_tissue=0.9)
+    found = read_features(outcome.file)
+    assert (outcome.fate, outcome.rows) == ("done", len(found.rows))
+    assert found.attributes["patch_size_level0"] == 128
+    assert {tuple(c) for c in found.coords.tolist()} == {(x, y) for x in range(128, 640, 128) for y in range(128, 512, 128)}
+    encoder = small_encoders.shared("cnn")
+    grid = Grid(found.coords, 128.0, 128.0, 64, 0.25, 0.5)
+    tiles = [read_tile(made, grid, int(x), int(y)) for x, y in found.coords]
+    assert np.array_equal(found.rows, encoder.encode(tiles, mpp=0.5, progress=False))
+
+
+def test_overlap_and_target_scale_move_the_grid(slide, tmp_path):
+    outcome = encode(slide(), tmp_path, overlap_px=32, target_mpp=1.0, min_tissue=0.9)
+    found = read_features(outcome.file)
+    steps = np.unique(np.diff(np.unique(found.coords[:, 0])))
+    assert steps.tolist() == [64]  # (64 - 32) px at twice the slide's scale
+    assert found.attributes["target_magnification"] == 10
+
+
+def test_work_goes_on_inside_a_slide(slide, tmp_path):
+    made = slide()
+
+    def stop(done, total):
+        if done == 5:
+            raise KeyboardInterrupt
+
+    whole = read_features(encode(made, tmp_path / "whole").file)
+    with pytest.raises(KeyboardInterrupt):
+        encode(made, tmp_path, progress=stop, batch_size=2)
+    file = path_of(tmp_path / "out", "s", "trident")
+    assert not file.exists()
+    assert partial_path(file).exists()
+    seen = []
+    outcome = encode(made, tmp_path, progress=lambda done, total: seen.append(done))
+    assert seen[0] == 5
+    assert outcome.new == outcome.rows - 5
+    again = read_features(file)
+    assert np.array_equal(again.rows, whole.rows)
+    assert np.array_equal(again.coords, whole.coords)
+    assert not partial_path(file).exists()
+
+
+def test_a_finished_slide_is_not_opened_again(slide, tmp_path):
+    made = slide()
+    first = encode(made, tmp_path)
+    made.reads = 0
+    second = encode(made, tmp_path)
+    assert (second.fate, second.rows, made.reads) == ("before", first.rows, 0)
+
+
+def test_another_slide_or_other_settings_do_not_pass_for_done(slide, tmp_path):
+    made = slide()
+    encode(made, tmp_path)
+    with pytest.raises(StoreError, match=r"target_mpp: 0\.5 there, 1\.0 now"):
+        encode(made, tmp_path, target_mpp=1.0)
+    with pytest.raises(StoreError, match="encoder: small-cnn there, small-vit now"):
+        encode(made, tmp_path, encoder=small_encoders.shared("vit"))
+    made.path.write_bytes(b"x" * 11)
+    with pytest.raises(StoreError, match="10 bytes"):
+        encode(made, tmp_path)
+    assert encode(made, tmp_path, overwrite=True).fate == "done"
+
+
+def test_damaged_tiles_are_named_and_the_rest_is_embedded(slide, tmp_path):
+    outcome = encode(slide(broken=((256, 256, 300, 300),)), tmp_path)
+    found = read_features(outcome.file)
+    assert [f.part for f in outcome.failures] == ["256,256"]
+    assert outcome.failures == found.failures
+    assert [256, 256] not in found.coords.tolist()
+    assert [192, 256] in found.coords.tolist()
+    assert len(found.rows) == len(found.coords) == outcome.rows
+    again = encode(slide(), tmp_path)
+    assert (again.fate, again.failures) == ("before", found.failures)
+
+
+def test_a_slide_of_which_nothing_can_be_read_leaves_no_file(slide, tmp_path):
+    with pytest.raises(SlideError, match="no part of it"):
+        encode(slide(broken=((0, 0, 5000, 5000),)), tmp_path)
+    with pytest.raises(SlideError, match="none of its"):
+        encode(slide(downsamples=(1.0, 4.0), broken=((0, 0, 5000, 5000),), broken_levels=(0,)), tmp_path)
+    assert not list((tmp_path / "out").glob("*"))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_slide_without_tissue_gives_an_empty_file(slide, tmp_path, layout):
+    outcome = encode(slide(pixels=section(tissue=())), tmp_path, layout=layout)
+    assert outcome.fate == "empty"
+    found = read_features(outcome.file)
+    assert (found.rows.shape, found.coords.shape) == ((0, 256), (0, 2))
+
+
+def test_unknown_scales_are_refused_and_given_ones_taken(slide, tmp_path):
+    made = slide(properties={})
+    with pytest.raises(MissingMpp, match="--mpp"):
+        encode(made, tmp_path)
+    found = read_features(encode(made, tmp_path, mpp=0.5).file)
+    assert (found.attributes["slide_mpp"], found.attributes["slide_mpp_source"]) == (0.5, "given")
+    without = small_encoders.encoder("cnn", mpp=None)
+    with pytest.raises(ConfigError, match="--target-mpp"):
+        encode(slide(), tmp_path / "b", encoder=without)
+    assert encode(slide(), tmp_path / "b", encoder=without, target_mpp=0.5).rows > 0
+
+
+def test_a_dark_field_is_noted(slide, tmp_path):
+    dark = np.zeros((600, 800, 3), np.uint8)
+    dark[100:400, 100:500, 2] = 150
+    outcome = encode(slide(pixels=dark), tmp_path)
+    assert "dark background" in outcome.notes[0]
+    assert outcome.rows < 70
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("encoder") / "small"
+    small_encoders.encoder("cnn").save_pretrained(path)
+    return path
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_real_small_slides_through_the_command_line(tmp_path, folder, capsys, layout):
+    pytest.importorskip("openslide")
+    pytest.importorskip("tifffile")
+    write_tiff(tmp_path / "good.tiff", section(), mpp=0.25)
+    write_tiff(tmp_path / "nompp.tiff", section(), mpp=None)
+    (tmp_path / "text.svs").write_text("no slide")
+    inputs = [str(tmp_path / n) for n in ("good.tiff", "nompp.tiff", "text.svs")]
+    line = ["encode", *inputs, "--as", "slides", "--out", str(tmp_path / "out"), "--encoder", str(folder), "--layout", layout]
+    line += ["--min-tissue", "0.9", "--json"]
+    assert run(line) == 3
+    fates = {Path(one["input"]).name: one for one in json.loads(capsys.readouterr().out)["inputs"]}
+    assert [one["fate"] for one in fates.values()] == ["done", "failed", "failed"]
+    assert fates["nompp.tiff"]["failures"][0]["error"] == "MissingMpp"
+    found = read_features(fates["good.tiff"]["file"])
+    assert {tuple(c) for c in found.coords.tolist()} == {(x, y) for x in range(128, 640, 128) for y in range(128, 512, 128)}
+    assert run([*line, "--mpp", "0.25", "--overwrite"]) == 3
+    fates = {Path(one["input"]).name: one["fate"] for one in json.loads(capsys.readouterr().out)["inputs"]}
+    assert fates == {"good.tiff": "done", "nompp.tiff": "done", "text.svs": "failed"}
+
+
+@pytest.mark.full
+@pytest.mark.skipif(not SHARED.exists(), reason="needs the shared slides")
+def test_one_section_in_three_formats_gives_the_same_tiles():
+    pytest.importorskip("openslide")
+    names = ("aperio/CMU-1-Small-Region.svs", "generic/CMU-1-Small-Region_pyramid_mpp0.499.tiff", "dicom/CMU-1-Small-Region_multifile")
+    slides = [open_slide(SHARED / name) for name in names]
+    grids = [plan_grid(find_tissue(s, 0.499), s.bounds, mpp=s.mpp().value, target_mpp=2.0, tile_px=64, min_tissue=0.25) for s in slides]
+    assert len(grids[0].coords) > 50
+    for grid in grids[1:]:  # JPEG differs a little: a tile at the threshold may come or go
+        here, there = ({tuple(c) for c in g.coords.tolist()} for g in (grids[0], grid))
+        assert len(here & there) > 0.95 * len(here | there)
+    for x, y in grids[0].coords[::9].tolist():  # level 2 of the pyramid against level 0: the same place
+        shown = read_tile(slides[0], grids[0], x, y).astype(int)
+        off = {dx: np.abs(shown - read_tile(slides[1], grids[1], x + dx, y + dx)).mean() for dx in (-6, 0, 6)}
+        assert min(off, key=off.get) == 0

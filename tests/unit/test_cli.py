@@ -1,0 +1,239 @@
+"""The command line: help without torch, exit status, errors as sentences, what becomes of files and folders, names of outputs."""
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pathencoder.cli import common, main, report
+from pathencoder.cli.inputs import find_jobs, is_slide_tiff
+from pathencoder.cli.main import VERBS, run
+from pathencoder.cli.meter import Meter
+from pathencoder.slides.store import Failure
+from pathencoder.slides.work import Outcome
+
+
+def test_help_imports_neither_torch_nor_timm():
+    heavy = "{'torch', 'timm', 'h5py', 'numpy'} & set(sys.modules)"
+    code = f"import sys; from pathencoder.cli.main import run; status = run(['--help']); sys.exit(status or len({heavy}))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert all(verb in done.stdout for verb in VERBS)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_has_help_with_an_example(verb, capsys):
+    assert run([verb, "--help"]) == 0
+    assert f"pathencoder {verb}" in capsys.readouterr().out.split("Usage:")[1].split("Options:")[0].split("\n", 1)[1]
+
+
+@pytest.mark.parametrize(
+    ("line", "word"),
+    [
+        (["encode"], "Missing"),
+        (["encode", "x"], "--out"),
+        (["encode", "x", "--out", "y", "--layout", "wrong"], "trident"),
+        (["encode", "x", "--out", "y", "--mpp", "-1"], "range"),
+        (["encode", "x", "--out", "y", "--batch-size", "many"], "auto"),
+        (["encode", "x", "--out", "y", "--output", "dense", "--layout", "clam"], "dense"),
+        (["nonsense"], "No such command"),
+        (["fetch"], "Missing"),
+        (["demo", "--point", "here"], "X,Y"),
+    ],
+)
+def test_wrong_usage_is_2_and_says_what(line, word, capsys):
+    assert run(line) == 2
+    assert word in capsys.readouterr().err
+
+
+def test_an_unknown_encoder_is_a_sentence_and_1(capsys):
+    assert run(["info", "phikn"]) == 1
+    text = capsys.readouterr().err
+    assert text.startswith("error: ")
+    assert "phikon" in text
+    assert "Traceback" not in text
+
+
+def test_debug_shows_the_traceback(capsys):
+    assert run(["info", "phikn", "--debug"]) == 1
+    assert "Traceback" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("error", "status"), [(KeyboardInterrupt(), 130), (RuntimeError("boom"), 1)])
+def test_what_stops_a_verb_decides_the_status(error, status, monkeypatch, capsys):
+    def stopped(*_, **__):
+        raise error
+
+    monkeypatch.setattr(main.group, "main", stopped)
+    assert run(["list"]) == status
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_list_and_its_json(capsys):
+    assert run(["list", "*phikon*"]) == 0
+    assert "phikon-v2" in capsys.readouterr().out
+    assert run(["list", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert rows[0]["bundled"] is True
+    assert {"name", "dim", "mpp", "licence", "gate"} <= set(rows[0])
+    assert run(["list", "no-such-*"]) == 0
+    assert "No encoder matches" in capsys.readouterr().out
+
+
+def test_list_filters(capsys):
+    assert run(["list", "--commercial", "--json"]) == 0
+    assert all(row["commercial"] for row in json.loads(capsys.readouterr().out))
+    assert run(["list", "--stain", "ihc", "--json"]) == 0
+    assert all("ihc" in row["stains"] for row in json.loads(capsys.readouterr().out))
+
+
+def test_info_says_when_numbers_were_not_checked(capsys):
+    assert run(["info", "uni"]) == 0
+    text = capsys.readouterr().out
+    assert "not checked against its weights here" in text
+    assert "no commercial use" in text
+    assert "1024 numbers: the class token" in text
+    assert run(["info"]) == 0
+    assert "come with the package" in capsys.readouterr().out
+
+
+def image(path, size=(20, 20)):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, (200, 100, 150)).save(path)
+    return path
+
+
+def kinds(jobs):
+    return {job.name: job.kind for job in jobs}
+
+
+def test_a_folder_of_tiles_is_one_job_with_relative_keys(tmp_path):
+    image(tmp_path / "tiles" / "b" / "2.png")
+    image(tmp_path / "tiles" / "a10.png")
+    image(tmp_path / "tiles" / "a2.png")
+    image(tmp_path / "tiles" / ".hidden" / "x.png")
+    (job,) = find_jobs([tmp_path / "tiles"])
+    assert (job.kind, job.name, job.whole) == ("tiles", "tiles", True)
+    assert [key for key, _ in job.images] == ["a2.png", "a10.png", "b/2.png"]
+
+
+def test_slides_in_a_folder_are_found_by_suffix_and_dicom_by_folder(tmp_path):
+    for name in ("a.svs", "sub/b.ndpi", "c.mrxs", "dicom/1.dcm", "dicom/2.dcm", "single/only.dcm", "odd.vsi", "notes.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    image(tmp_path / "tile.png")
+    jobs = find_jobs([tmp_path])
+    slides = {job.source.relative_to(tmp_path).as_posix() for job in jobs if job.kind == "slide"}
+    assert slides == {"a.svs", "sub/b.ndpi", "c.mrxs", "dicom", "single/only.dcm", "odd.vsi"}
+    assert [job.images[0][0] for job in jobs if job.kind == "tiles"] == ["tile.png"]
+    assert {job.kind for job in find_jobs([tmp_path], taken_as="tiles")} == {"tiles"}
+    assert {job.kind for job in find_jobs([tmp_path], taken_as="slides")} == {"slide"}
+
+
+def test_images_of_a_vms_slide_are_no_tiles(tmp_path):
+    (tmp_path / "s.vms").touch()
+    image(tmp_path / "s(0,1).jpg")
+    assert kinds(find_jobs([tmp_path])) == {"s": "slide"}
+
+
+def test_what_is_not_there_or_nothing_is_told(tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "notes.docx").touch()
+    jobs = find_jobs([tmp_path / "gone", tmp_path / "empty", tmp_path / "notes.docx"])
+    assert [job.kind for job in jobs] == ["nothing"] * 3
+    assert [word in job.problem for job, word in zip(jobs, ("no such", "no images or slides", "--as"), strict=True)] == [True] * 3
+
+
+def test_loose_images_of_a_folder_share_a_file_that_keeps_others(tmp_path):
+    paths = [image(tmp_path / "tiles" / n) for n in ("1.png", "2.png")]
+    (job,) = find_jobs([*paths, paths[0]])
+    assert (job.name, job.whole) == ("tiles", False)
+    assert [key for key, _ in job.images] == ["1.png", "2.png"]
+
+
+def test_names_are_told_apart(tmp_path):
+    for name in ("x/s.svs", "x/s.ndpi", "y/s.svs", "y/A.ome.tif.svs", "z/s2.SVS"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    names = [job.name for job in find_jobs([tmp_path])]
+    assert len({n.casefold() for n in names}) == len(names) == 5
+    assert "s.ndpi" in names
+    assert "s2" in names
+
+
+@pytest.mark.full
+def test_a_tiff_is_a_slide_when_large_and_tiled_or_pyramidal(tmp_path):
+    tifffile = pytest.importorskip("tifffile")
+    large, small = np.zeros((64, 4112, 3), np.uint8), np.zeros((64, 512, 3), np.uint8)
+    cases = {"tiled": (large, {"tile": (16, 16)}), "flat": (large, {}), "small": (small, {"tile": (16, 16)})}
+    for name, (data, options) in cases.items():
+        tifffile.imwrite(tmp_path / f"{name}.tif", data, photometric="rgb", **options)
+    with tifffile.TiffWriter(tmp_path / "pyramid.tif") as file:
+        file.write(large, photometric="rgb")
+        file.write(large[::4, ::4], photometric="rgb", subfiletype=1)
+    found = {name: is_slide_tiff(tmp_path / f"{name}.tif") for name in (*cases, "pyramid")}
+    assert found == {"tiled": True, "flat": False, "small": False, "pyramid": True}
+    (tmp_path / "broken.tif").write_bytes(b"II*\0 nothing")
+    assert not is_slide_tiff(tmp_path / "broken.tif")
+
+
+def outcome(fate, **more):
+    return Outcome(Path(f"{fate}.svs"), fate, **more)
+
+
+def test_status_follows_the_outcomes():
+    bad, part = outcome("failed", failures=[Failure("", "why")]), outcome("done", rows=3, failures=[Failure("1,2", "why")])
+    assert report.exit_status([outcome("done"), outcome("before"), outcome("empty"), outcome("busy")]) == 0
+    assert report.exit_status([outcome("done"), bad]) == 3
+    assert report.exit_status([part]) == 3
+    assert report.exit_status([bad, bad]) == 1
+
+
+def test_failures_are_a_csv_that_goes_when_all_is_well(tmp_path):
+    reasons = [Failure("1,2", 'a "quoted", reason\nin two lines', "SlideError")]
+    path = report.write_failures(tmp_path, [outcome("done", failures=reasons)])
+    with path.open(newline="", encoding="utf-8") as stream:
+        assert list(csv.reader(stream)) == [
+            ["input", "part", "error", "reason"],
+            ["done.svs", "1,2", "SlideError", 'a "quoted", reason\nin two lines'],
+        ]
+    assert report.write_failures(tmp_path, [outcome("done")]) is None
+    assert not path.exists()
+
+
+def test_the_summary_names_every_input_and_its_fate(tmp_path):
+    many = [Failure(f"{n}.png", "not an image") for n in range(8)]
+    outcomes = [
+        outcome("done", rows=1200, file=tmp_path / "a.h5", failures=many),
+        outcome("empty"),
+        outcome("failed"),
+        outcome("unreached"),
+    ]
+    text = report.summary(outcomes, encoder="small", out=tmp_path, failures=tmp_path / "failures.csv")
+    for word in ("1,200 embeddings", "no tissue found", "failed.svs: failed", "not reached", "and 3 more", "h5py.File", "failures.csv"):
+        assert word in text, word
+
+
+def test_progress_is_a_line_now_and_then_away_from_a_terminal(capsys):
+    with Meter("slide", line_seconds=0) as meter:
+        meter(100, 1000)
+        for done in range(101, 200):
+            meter(done, 1000)
+    text = capsys.readouterr().err
+    assert "going on after 100 of 1,000" in text
+    assert "199 of 1,000 tiles" in text
+    assert " left" in text
+    with Meter("slide") as meter:
+        for done in range(50):
+            meter(done, 50)
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(("seconds", "words"), [(0.5, "0.5 s"), (75, "1 min 15 s"), (7300, "2 h 1 min")])
+def test_durations(seconds, words):
+    assert common.duration(seconds) == words

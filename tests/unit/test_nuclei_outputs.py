@@ -1,0 +1,90 @@
+import csv
+import io
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pathencoder.nuclei import outputs
+from pathencoder.nuclei.measure import measure
+from pathencoder.nuclei.segment import Nuclei
+from pathencoder.stain import StainGuess
+
+pytestmark = pytest.mark.full
+pytest.importorskip("skimage")
+
+
+def example(stain="ihc"):
+    labels = np.zeros((40, 50), np.int32)
+    labels[5:15, 10:30], labels[20:30, 35:50] = 1, 2
+    image = np.full((40, 50, 3), 240, np.uint8)
+    image[labels == 1], image[labels == 2] = (120, 70, 40), (110, 120, 190)
+    return Nuclei(labels, measure(labels, image, mpp=0.5, stain=stain), StainGuess(stain, 1.0), 0.5), image
+
+
+def test_geojson_is_what_qupath_reads():
+    nuclei, _ = example()
+    found = json.loads(outputs.geojson(nuclei, "tile", (1000, 2000)))
+    assert found["type"] == "FeatureCollection"
+    first, second = found["features"]
+    assert first["properties"]["objectType"] == "detection"
+    assert [f["properties"]["classification"]["name"] for f in (first, second)] == ["Positive", "Negative"]
+    assert first["properties"]["measurements"]["Nucleus: Area µm^2"] == 50
+    assert first["id"] != second["id"]
+    (ring,) = first["geometry"]["coordinates"]
+    assert ring[0] == ring[-1]
+    x, y = np.array(ring).T
+    assert (x.min(), x.max(), y.min(), y.max()) == (1010, 1030, 2005, 2015)  # the outer edges of its pixels
+
+
+def test_outline_holds_the_area_of_its_nucleus():
+    nuclei, _ = example()
+    for label, ring in outputs.contours(nuclei.labels):
+        x, y = ring.T
+        area = abs(np.sum(x[:-1] * y[1:] - x[1:] * y[:-1])) / 2
+        assert area == pytest.approx((nuclei.labels == label).sum(), abs=0.6)  # corners are cut
+
+
+def test_table_is_a_row_for_each_nucleus():
+    nuclei, _ = example()
+    rows = list(csv.DictReader(io.StringIO(outputs.table(nuclei.table, (100, 0)))))
+    assert [r["label"] for r in rows] == ["1", "2"]
+    assert (rows[0]["x"], rows[0]["y"], rows[0]["area_px"]) == ("120", "10", "200")
+    assert [r["positive"] for r in rows] == ["1", "0"]
+    plain, _ = example("he")
+    assert "dab_od" not in outputs.table(plain.table)
+
+
+def test_all_files_are_written_and_labels_come_back(tmp_path):
+    nuclei, image = example()
+    files = outputs.write_all(nuclei, image, tmp_path, "tile")
+    assert [f.name for f in files] == ["tile.labels.png", "tile.geojson", "tile.csv", "tile.overlay.png"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(f.name for f in files)
+    back = np.asarray(Image.open(files[0]))
+    assert back.dtype == np.uint16
+    assert (back == nuclei.labels).all()
+
+
+def test_more_nuclei_than_16_bits_go_into_a_tiff(tmp_path):
+    labels = np.arange(66_000, dtype=np.int32).reshape(300, 220)
+    path = outputs.write_labels(labels, tmp_path, "many")
+    assert path.name == "many.labels.tif"
+    assert (np.asarray(Image.open(path)) == labels).all()
+
+
+def test_overlay_outlines_by_class_and_leaves_the_rest():
+    nuclei, image = example()
+    picture = outputs.overlay(nuclei, image)
+    assert tuple(picture[5, 15]) == outputs.POSITIVE
+    assert tuple(picture[20, 40]) == outputs.NEGATIVE
+    assert (picture[nuclei.labels == 0] == image[nuclei.labels == 0]).all()
+    assert (picture[10, 20] == image[10, 20]).all()
+
+
+def test_no_nuclei_give_empty_files(tmp_path):
+    labels, image = np.zeros((20, 20), np.int32), np.full((20, 20, 3), 240, np.uint8)
+    empty = Nuclei(labels, measure(labels, image, mpp=0.5, stain="he"), StainGuess("he", 1.0), 0.5)
+    files = outputs.write_all(empty, image, tmp_path, "none")
+    assert json.loads(files[1].read_text())["features"] == []
+    assert len(files[2].read_text().splitlines()) == 1

@@ -1,0 +1,163 @@
+"""Maps, instances, measurements and segmentation, on synthetic nuclei; the bundled network where it matters."""
+
+import numpy as np
+import pytest
+from synthetic_nuclei import tissue
+
+import pathencoder
+from pathencoder import metrics
+from pathencoder.errors import ConfigError, ImageError, IncompatibleWeights
+from pathencoder.nuclei import instances, maps, segment
+from pathencoder.nuclei.measure import measure
+from pathencoder.nuclei.weights import load_network, save_network
+
+pytestmark = pytest.mark.full
+pytest.importorskip("skimage")
+
+
+def double(array):
+    return np.kron(array, np.ones((2, 2) + (1,) * (array.ndim - 2), array.dtype))
+
+
+@pytest.mark.parametrize("stain", ["he", "ihc"])
+def test_maps_are_above_zero_in_nuclei_alone(stain):
+    image, labels, _ = tissue(stain=stain, positive=0.4 * (stain == "ihc"))
+    found = maps.calibrate(image, stain).maps(image)
+    assert found.shape == (3, *labels.shape)
+    assert found.dtype == np.float32
+    assert (np.mean(found, 0)[labels > 0] > 0).mean() > 0.99
+    assert (np.mean(found, 0)[labels == 0] < 0).mean() > 0.97
+
+
+def test_dark_positives_do_not_hide_pale_negatives():
+    image, labels, brown = tissue(stain="ihc", positive=0.5)
+    found = maps.calibrate(image, "ihc").maps(image).mean(0)
+    negative = np.isin(labels, 1 + np.flatnonzero(~brown))
+    assert 0.2 < brown.mean() < 0.8
+    assert (found[negative] > 0).mean() > 0.99
+
+
+def test_noise_is_not_scaled_up_to_nuclei():
+    noise = np.random.default_rng(0).integers(243, 248, (80, 80, 3)).astype(np.uint8)
+    assert (maps.calibrate(noise, "he").maps(noise) < 0).all()
+
+
+def test_split_finds_and_separates():
+    rows, columns = np.mgrid[:60, :90]
+    disks = [(30, 20), (30, 31), (30, 60), (10, 80)]
+    scores = np.max([6.5 - np.hypot(rows - y, columns - x) for y, x in disks], 0).astype(np.float32)
+    scores[50, 5:80] = 1  # a line: no nucleus
+    found = instances.split(scores)
+    assert found.max() == 4
+    assert len({found[y, x] for y, x in disks}) == 4
+    assert found[50, 40] == 0
+
+
+def test_split_of_nothing_and_of_everything():
+    assert not instances.split(np.full((40, 40), -1, np.float32)).any()
+    assert (instances.split(np.full((40, 40), 1, np.float32)) > 0).all()
+
+
+def test_enlarge_follows_the_scores_between_pixels():
+    at = (np.arange(80) + 0.5) / 2 - 0.5
+    rows, columns = np.mgrid[:40, :40]
+    scores = (9.3 - np.hypot(rows - 20, columns - 20)).astype(np.float32)
+    found = instances.enlarge(instances.split(scores), scores, at, at)
+    truth = np.hypot(at[:, None] - 20, at[None] - 20) <= 9.3
+    assert metrics.dice(truth, found) > 0.995
+
+
+def test_measurements_of_known_shapes():
+    labels = np.zeros((60, 80), np.int32)
+    labels[10:20, 10:30] = 1
+    rows, columns = np.mgrid[:60, :80]
+    labels[np.hypot(rows - 40, columns - 60) <= 10] = 2
+    image = np.full((60, 80, 3), 255, np.uint8)
+    image[labels == 2] = (100, 80, 160)
+    found = measure(labels, image, mpp=0.5, stain="he")
+    assert (found.x[0], found.y[0], found.area[0], found.area_um2[0]) == (20, 15, 200, 50)
+    assert found.eccentricity[0] == pytest.approx(np.sqrt(1 - (100 / 400)), abs=1e-3)
+    assert found.eccentricity[1] < 0.1
+    assert found.hematoxylin[0] == pytest.approx(0, abs=1e-6)
+    assert found.hematoxylin[1] > 0.1
+    assert found.dab is None
+
+
+@pytest.mark.parametrize(("stain", "mpp", "factor"), [("he", 0.25, 2), ("he", 0.5, 1), ("ihc", 0.25, 2)])
+def test_synthetic_nuclei_are_found_at_two_scales(stain, mpp, factor):
+    image, labels, brown = tissue(stain=stain, positive=0.4 * (stain == "ihc"))
+    if factor == 2:
+        image, labels = double(image), double(labels)
+    found = pathencoder.segment_nuclei(image, mpp=mpp)
+    assert found.stain.stain == stain
+    assert found.labels.shape == labels.shape
+    scores = metrics.instance_scores(labels, found.labels)
+    assert scores.f1 > 0.95
+    assert scores.aji > 0.75
+    if stain == "ihc":
+        assert found.positive_fraction == pytest.approx(brown.mean(), abs=0.01)
+    else:
+        assert found.positive_fraction is None
+
+
+def test_tiles_leave_no_seam():
+    image, _, _ = tissue((420, 500), nuclei=130)
+    whole = segment.segment_nuclei(image, mpp=0.5)
+    tiled = segment.segment_nuclei(image, mpp=0.5, tile=90)
+    assert abs(len(whole) - len(tiled)) <= 1
+    scores = metrics.instance_scores(whole.labels, tiled.labels)
+    assert scores.f1 > 0.99
+    assert scores.aji > 0.99
+
+
+def test_unknown_scale_is_said():
+    image, _, _ = tissue()
+    found = pathencoder.segment_nuclei(double(image))
+    assert found.mpp == 0.25
+    assert "taken as 0.25" in found.notes[0]
+    assert not pathencoder.segment_nuclei(double(image), mpp=0.25).notes
+
+
+@pytest.mark.parametrize("value", [0, 130, 250])
+def test_a_blank_image_has_no_nuclei(value):
+    found = pathencoder.segment_nuclei(np.full((300, 300, 3), value, np.uint8), mpp=0.25)
+    assert len(found) == 0
+    assert not found.labels.any()
+    assert "no tissue found" in found.notes
+
+
+def test_a_grey_image_is_done_and_said():
+    image, labels, _ = tissue()
+    grey = np.repeat(double(image).mean(2, keepdims=True), 3, 2).astype(np.uint8)
+    found = pathencoder.segment_nuclei(grey, mpp=0.25)
+    assert any("no colour" in n for n in found.notes)
+    assert metrics.instance_scores(double(labels), found.labels).f1 > 0.9
+
+
+def test_fluorescence_and_bad_settings_are_refused():
+    image, _, _ = tissue()
+    with pytest.raises(ImageError, match="fluorescence"):
+        pathencoder.segment_nuclei(255 - np.maximum(image, 200), mpp=0.25)
+    with pytest.raises(ConfigError, match="mpp 25"):
+        pathencoder.segment_nuclei(image, mpp=25)
+    with pytest.raises(ConfigError, match="he, ihc"):
+        pathencoder.segment_nuclei(image, stain="pas")
+
+
+@pytest.mark.parametrize("size", [(1, 1), (20, 20), (7, 200)])
+def test_small_images(size):
+    image, _, _ = tissue()
+    found = pathencoder.segment_nuclei(image[: size[0], : size[1]], mpp=0.25)
+    assert found.labels.shape == size
+
+
+def test_weights_come_back(tmp_path):
+    network = load_network()
+    save_network(tmp_path / "net", network, {"seed": 1})
+    again = load_network(tmp_path / "net")
+    assert all((a == b).all() for a, b in zip(network.state_dict().values(), again.state_dict().values(), strict=True))
+    (tmp_path / "net" / "model.safetensors").write_bytes(b"broken")
+    with pytest.raises(IncompatibleWeights, match="copy it again"):
+        load_network(tmp_path / "net")
+    with pytest.raises(ConfigError, match="holds no nuclei network"):
+        load_network(tmp_path)

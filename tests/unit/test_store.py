@@ -1,0 +1,239 @@
+"""Feature files and the journal: whole or not there, readable by the tools they imitate, and work that goes on."""
+
+import errno
+import json
+import os
+import subprocess
+import sys
+
+import h5py
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import pathencoder
+from pathencoder.errors import StoreError
+from pathencoder.slides import layouts
+from pathencoder.slides.files import make_folder, storing, whole_file
+from pathencoder.slides.journal import Busy, Journal
+from pathencoder.slides.layouts import LAYOUTS, Place
+from pathencoder.slides.recipe import Recipe
+from pathencoder.slides.store import Content, Failure, read_facts, read_features, read_parts, read_settings, write_features
+
+RECIPE = Recipe(
+    encoder="small", revision="abc", sha256="123", output="embedding", transform="whole to 64 px", mpp=None, target_mpp=0.5, overlap_px=8
+)
+
+
+def place(count=5, mpp=0.25):
+    coords = np.arange(2 * count, dtype=np.int64).reshape(count, 2) * 448
+    return Place("slide.svs", coords, mpp, 0.5, 224 * 0.5 / mpp, 224, 8, (9000, 7000))
+
+
+def write(path, layout="trident", count=5, dim=7, failures=()):
+    rows = np.random.default_rng(0).normal(size=(count, dim)).astype(np.float32)
+    content = Content(RECIPE, failures, {"slide": "slide.svs", "slide_bytes": 99}, place=place(count), layout=layout)
+    write_features(path, content, count, (dim,), lambda start, stop: rows[start:stop])
+    return rows
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("count", [5, 0])
+def test_every_layout_reads_back(tmp_path, layout, count):
+    path = layouts.path_of(tmp_path, "slide", layout)
+    rows = write(path, layout, count, failures=[Failure("10,20", "damaged", "SlideError")])
+    found = read_features(path)
+    assert np.allclose(found.rows, rows, atol=1e-2 if layout == "stamp" else 0)
+    assert found.rows.shape == (count, 7)
+    assert found.coords.tolist() == place(count).coords.tolist()
+    assert (found.unit, found.layout, found.keys) == ("px", layout, None)
+    assert found.failures == [Failure("10,20", "damaged", "SlideError")]
+    assert found.attributes["slide_mpp"] == 0.25
+    assert found.attributes["pathencoder_version"] == pathencoder.__version__
+    assert read_settings(path) == RECIPE.settings()
+    assert read_facts(path).made_of == ("slide.svs", 99, layout)
+
+
+def test_trident_reads_what_it_expects(tmp_path):
+    """The datasets and attributes that TRIDENT's own reader of coordinates and features takes."""
+    write(tmp_path / "slide.h5")
+    with h5py.File(tmp_path / "slide.h5") as file:
+        attributes, coords, features = dict(file["coords"].attrs), file["coords"][:], file["features"][:]
+        encoder = file["features"].attrs["encoder"]
+    assert (coords.dtype, features.dtype, encoder) == (np.int64, np.float32, "small")
+    assert attributes["patch_size"] == 224
+    assert attributes["patch_size_level0"] == 448
+    assert attributes["level0_magnification"] / attributes["target_magnification"] == 2
+    assert attributes["overlap"] == 8
+    assert (attributes["level0_width"], attributes["level0_height"]) == (9000, 7000)
+    assert attributes["name"] == "slide.svs"
+
+
+def test_clam_reads_both_files(tmp_path):
+    import torch
+
+    rows = write(layouts.path_of(tmp_path, "slide", "clam"), "clam")
+    assert np.array_equal(torch.load(tmp_path / "pt_files" / "slide.pt", weights_only=True).numpy(), rows)
+    with h5py.File(tmp_path / "h5_files" / "slide.h5") as file:
+        assert (file["features"].dtype, file["coords"].dtype) == (np.float32, np.int32)
+        assert not file["features"].attrs
+        assert not file["coords"].attrs
+
+
+def test_stamp_reads_micrometres_and_its_attributes(tmp_path):
+    write(tmp_path / "slide.h5", "stamp")
+    with h5py.File(tmp_path / "slide.h5") as file:
+        assert (file["feats"].dtype, file["coords"].dtype) == (np.float16, np.float32)
+        assert np.allclose(file["coords"][:], place().coords * 0.25)
+        assert file.attrs["unit"] == "um"
+        assert file.attrs["tile_size_um"] == 112
+        assert file.attrs["tile_size_px"] == 224
+        assert file.attrs["extractor"] == "small"
+        assert file.attrs["feat_type"] == "tile"
+        assert "stamp_version" not in file.attrs
+
+
+def test_files_of_other_tools_are_read(tmp_path):
+    with h5py.File(tmp_path / "stamp.h5", "w") as file:
+        file["feats"] = np.ones((3, 4), np.float16)
+        file["coords"] = np.ones((3, 2), np.float32) * 256
+        file.attrs["unit"] = "um"
+    found = read_features(tmp_path / "stamp.h5")
+    assert (found.layout, found.unit, found.coords[0, 0]) == ("stamp", "um", 256)
+    with h5py.File(tmp_path / "batched.h5", "w") as file:
+        file["features"] = np.ones((1, 3, 4), np.float32)
+        file["coords"] = np.ones((1, 3, 2), np.int32)
+    found = read_features(tmp_path / "batched.h5")
+    assert (found.rows.shape, found.coords.shape, found.layout) == ((3, 4), (3, 2), "clam")
+    assert read_settings(tmp_path / "batched.h5") is None
+
+
+@pytest.mark.parametrize("content", [b"", b"not HDF5 at all"])
+def test_a_damaged_file_is_named(tmp_path, content):
+    (tmp_path / "bad.h5").write_bytes(content)
+    for read in (read_features, read_settings):
+        with pytest.raises(StoreError, match=r"bad\.h5"):
+            read(tmp_path / "bad.h5")
+
+
+def test_a_file_without_features_is_named(tmp_path):
+    h5py.File(tmp_path / "other.h5", "w").close()
+    with pytest.raises(StoreError, match="holds no features"):
+        read_features(tmp_path / "other.h5")
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
+    before = write(tmp_path / "slide.h5")
+
+    def broken(start, stop):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    content = Content(RECIPE, (), {}, place=place(5))
+    with pytest.raises(StoreError, match="disk is full"):
+        write_features(tmp_path / "slide.h5", content, 5, (7,), broken)
+    assert np.array_equal(read_features(tmp_path / "slide.h5").rows, before)
+    assert os.listdir(tmp_path) == ["slide.h5"]
+
+
+def test_an_interrupt_leaves_nothing(tmp_path):
+    def interrupted():
+        with whole_file(tmp_path / "a.txt") as temporary:
+            temporary.write_text("half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(("number", "word"), [(errno.EROFS, "read-only"), (errno.EACCES, "no permission"), (errno.EIO, "check the disk")])
+def test_disk_errors_say_what_to_do(tmp_path, number, word):
+    with pytest.raises(StoreError, match=word), storing(tmp_path / "a"):
+        raise OSError(number, os.strerror(number))
+
+
+def test_a_file_in_the_way_of_a_folder(tmp_path):
+    (tmp_path / "out").write_text("x")
+    with pytest.raises(StoreError, match="choose another --out"):
+        make_folder(tmp_path / "out" / "features")
+    with pytest.raises(StoreError, match="choose another --out"):
+        make_folder(tmp_path / "out")
+
+
+def test_tiles_keep_keys_sizes_and_failures(tmp_path):
+    rows = np.random.default_rng(1).normal(size=(3, 4)).astype(np.float32)
+    keys = ["a/1.png", "a/2.png", "ümlaut/3.png"]
+    content = Content(RECIPE, [Failure("bad.png", "not an image")], {}, keys=keys, sizes=[10, 20, 30])
+    write_features(tmp_path / "tiles.h5", content, 3, (4,), lambda start, stop: rows[start:stop])
+    found = read_features(tmp_path / "tiles.h5")
+    assert (found.keys, found.coords) == (keys, None)
+    known, take = read_parts(tmp_path / "tiles.h5")
+    assert known == list(zip(keys, [10, 20, 30], strict=True))
+    assert np.array_equal(take([0, 2]), rows[[0, 2]])
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.integers(0, 2**64 - 1), unique=True, min_size=1, max_size=30), st.integers(0, 400), st.integers(1, 6))
+def test_a_journal_survives_being_cut_anywhere(tmp_path_factory, keys, cut, dim):
+    """Killed at any byte: what was whole is there again, the rest can be appended, all rows are right."""
+    path = tmp_path_factory.mktemp("journal") / ".slide.h5.partial"
+    rows = np.random.default_rng(0).normal(size=(len(keys), dim)).astype(np.float32)
+    first = Journal(path, {"a": 1})
+    for key, row in zip(keys, rows, strict=True):
+        first.append(key, row)
+    first.close()
+    path.write_bytes(path.read_bytes()[: max(0, path.stat().st_size - cut)])
+    again = Journal(path, {"a": 1})
+    assert all(key in keys for key in keys if key in again)
+    assert len(again) >= len(keys) - 1 - cut // (12 + 4 * dim) or cut > path.stat().st_size
+    for key, row in zip(keys, rows, strict=True):
+        if key not in again:
+            again.append(key, row)
+    assert np.array_equal(again.rows(keys[::-1]), rows[::-1])
+    again.delete()
+    assert not path.exists()
+
+
+def test_a_damaged_record_is_computed_again(tmp_path):
+    path = tmp_path / "j"
+    journal = Journal(path, {})
+    for key in range(4):
+        journal.append(key, np.full(3, key, np.float32))
+    journal.close()
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 0xFF  # the last record: its checksum is wrong now
+    path.write_bytes(data)
+    again = Journal(path, {})
+    assert [key in again for key in range(4)] == [True, True, True, False]
+    again.close()
+
+
+def test_work_under_other_settings_is_refused_and_named(tmp_path):
+    journal = Journal(tmp_path / "j", {"encoder": "a", "target_mpp": 0.5})
+    journal.append(1, np.zeros(2, np.float32))
+    journal.close()
+    with pytest.raises(StoreError, match="encoder: a there, b now"):
+        Journal(tmp_path / "j", {"encoder": "b", "target_mpp": 0.5})
+
+
+def test_two_processes_never_share_a_journal(tmp_path):
+    journal = Journal(tmp_path / "j", {})
+    journal.append(1, np.zeros(2, np.float32))
+    code = "import sys; from pathlib import Path; from pathencoder.slides.journal import Journal; Journal(Path(sys.argv[1]), {})"
+    other = subprocess.run([sys.executable, "-c", code, str(tmp_path / "j")], capture_output=True, text=True, check=False)
+    assert other.returncode == 1
+    assert Busy.__name__ in other.stderr
+    journal.close()
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "j")], check=True)
+
+
+def test_an_unused_journal_leaves_no_file(tmp_path):
+    Journal(tmp_path / "j", {}).close()
+    assert os.listdir(tmp_path) == []
+
+
+def test_the_recipe_is_json_that_compares_equal(tmp_path):
+    write(tmp_path / "a.h5")
+    with h5py.File(tmp_path / "a.h5") as file:
+        assert json.loads(file.attrs["recipe"]) == RECIPE.settings()

@@ -1,0 +1,171 @@
+"""A whole small run: trains, stops, goes on bitwise, exports what load_encoder reads."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+pytest.importorskip("pydantic")
+pytest.importorskip("skimage")
+torch = pytest.importorskip("torch")
+
+from pathencoder import load_encoder  # noqa: E402
+from pathencoder.errors import ConfigError, IncompatibleWeights  # noqa: E402
+from pathencoder.load import verify  # noqa: E402
+from training import backbones, checkpoint, config, monitor  # noqa: E402
+from training.pretrain import main, train  # noqa: E402
+
+pytestmark = pytest.mark.full
+
+METHODS = {
+    "simclr": {"name": "simclr", "crop": {"px": 32}, "hidden": 16, "out": 8},
+    "dino": {
+        "name": "dino",
+        "global_crops": {"px": 32},
+        "local_crops": {"count": 2, "px": 16},
+        "hidden": 16,
+        "bottleneck": 8,
+        "prototypes": 16,
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def tiles(tmp_path_factory):
+    """Six folders ("slides") of four noisy tiles."""
+    root, rng = tmp_path_factory.mktemp("tiles"), np.random.default_rng(0)
+    for slide in range(6):
+        (root / f"s{slide}").mkdir()
+        for i in range(4):
+            noise = rng.integers(0, 255, (48, 48, 3), dtype=np.uint8) // 2 + 20 * slide
+            Image.fromarray(noise.astype(np.uint8)).save(root / f"s{slide}" / f"{i}.png")
+    return root
+
+
+def settings(tiles, out, method="simclr", **run):
+    return config.check(
+        {
+            "method": METHODS[method],
+            "data": {"root": str(tiles), "canvas": 48, "batch": 6},
+            "backbone": {"architecture": "test_resnet", "input_size": 64},
+            "optim": {"steps": 6, "warmup": 2},
+            "run": {"out": str(out), "checkpoint_every": 100, "log_every": 1, **run},
+            "export": {"name": "small", "licence": "Apache-2.0", "stains": ["he"]},
+        }
+    )
+
+
+def weights(folder):
+    return load_encoder(str(folder / "export")).state_dict()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_stopped_run_goes_on_bitwise(tiles, tmp_path, method):
+    whole = train(settings(tiles, tmp_path / "whole", method))
+    for _ in range(6):  # each call stops after one step, with a checkpoint
+        train(settings(tiles, tmp_path / "pieces", method, minutes=1e-9))
+    assert checkpoint.latest(tmp_path / "pieces").name == "step-00000006"
+    a, b = weights(whole), weights(tmp_path / "pieces")
+    assert all(torch.equal(a[k], b[k]) for k in a)
+    lines = [map(json.loads, (f / "log.jsonl").read_text().splitlines()) for f in (whole, tmp_path / "pieces")]
+    losses = [[line["loss"] for line in log if line["kind"] == "train"] for log in lines]
+    assert losses[0] == losses[1]
+    assert len(losses[0]) == 6
+
+
+def test_the_run_folder_explains_itself_and_its_export_verifies(tiles, tmp_path):
+    run = train(settings(tiles, tmp_path / "run"))
+    about = json.loads((run / "data.json").read_text())
+    assert (about["tiles"], about["slides"]) == (24, 6)
+    assert config.load(run / "config.yaml").optim.steps == 6
+    encoder = load_encoder(str(run / "export"))
+    assert encoder.spec.licence == "Apache-2.0"
+    assert "24 tiles of 6 slides" in encoder.spec.training
+    assert verify(encoder).ok
+    assert encoder.encode([np.zeros((50, 50, 3), np.uint8)]).shape == (1, encoder.spec.dim)
+
+
+def test_a_finished_run_stays_finished(tiles, tmp_path):
+    run = train(settings(tiles, tmp_path / "run"))
+    before = weights(run)
+    train(settings(tiles, tmp_path / "run"))
+    assert sorted(p.name for p in (run / "checkpoints").iterdir()) == ["step-00000006"]
+    assert all(torch.equal(before[k], v) for k, v in weights(run).items())
+
+
+def test_the_export_may_be_averaged_with_the_start(tiles, tmp_path):
+    cfg = settings(tiles, tmp_path / "run")
+    fast = {"optim": cfg.optim.model_copy(update={"lr": 1e-2}), "method": cfg.method.model_copy(update={"average": 0.0})}
+    cfg = cfg.model_copy(update=fast)
+    trained = weights(train(cfg))
+    half = weights(train(cfg.model_copy(update={"export": cfg.export.model_copy(update={"start_share": 0.5})})))
+    torch.manual_seed(cfg.seed)
+    start = backbones.make_backbone(cfg.backbone).state_dict()
+    key = next(k for k in trained if k.endswith("conv1.0.weight"))
+    assert torch.allclose(half[key].float(), (trained[key].float() + start[key.removeprefix("network.")]) / 2, atol=1e-3)
+    assert not torch.allclose(trained[key].float(), start[key.removeprefix("network.")], atol=1e-3)
+
+
+def test_a_checkpoint_of_other_settings_is_refused_with_the_list(tiles, tmp_path):
+    train(settings(tiles, tmp_path / "run"))
+    other = settings(tiles, tmp_path / "run").model_copy(update={"seed": 7})
+    with pytest.raises(ConfigError, match="seed was 0, is 7"):
+        train(other)
+
+
+def test_two_checkpoints_are_kept_and_none_half_written(tiles, tmp_path):
+    run = train(settings(tiles, tmp_path / "run", checkpoint_every=1))
+    assert sorted(p.name for p in (run / "checkpoints").iterdir()) == ["step-00000005", "step-00000006"]
+
+
+def test_the_command_says_what_is_wrong_without_a_traceback(tmp_path, caplog):
+    (tmp_path / "bad.yaml").write_text("method: {name: simclr}\ndata: {rooot: x}\noptim: {steps: 1}\nrun: {out: y}\n")
+    assert main([str(tmp_path / "bad.yaml")]) == 1
+    assert "nearest: root" in caplog.text
+    assert main([]) == 2
+
+
+def test_real_statistics_leave_eval_output_and_fit_train_mode():
+    torch.manual_seed(0)
+    network = backbones.make_backbone(config.BackboneSettings(architecture="test_resnet"))
+    for m in network.modules():
+        if isinstance(m, torch.nn.BatchNorm2d):  # as published folded: mean 0, variance 1, a bias
+            m.bias.data.uniform_(-1, 1)
+    x = torch.randn(16, 3, 64, 64) + 0.5
+    network.eval()
+    with torch.no_grad():
+        before = network(x)
+        backbones.give_real_statistics(network, x)
+        after = network(x)
+        as_trained = network.train()(x)
+    assert torch.allclose(before, after, atol=1e-4 * float(before.abs().max()))
+    assert torch.allclose(after, as_trained, atol=1e-3 * float(before.abs().max()))
+
+
+def test_a_start_of_another_network_is_refused(tmp_path):
+    from safetensors.torch import save_file
+
+    save_file({"conv1.weight": torch.zeros(1)}, tmp_path / "start.safetensors")
+    with pytest.raises(IncompatibleWeights, match="missing"):
+        backbones.make_backbone(config.BackboneSettings(architecture="test_resnet", start=tmp_path / "start.safetensors"))
+
+
+def test_spread_tells_a_collapse():
+    g = torch.Generator().manual_seed(0)
+    healthy = monitor.spread(torch.randn(200, 16, generator=g))
+    collapsed = monitor.spread(torch.ones(200, 16) + 1e-4 * torch.randn(200, 16, generator=g))
+    one_line = monitor.spread(torch.randn(200, 1, generator=g) * torch.ones(1, 16))
+    assert healthy["feature_std"] == pytest.approx(1, abs=0.1)
+    assert collapsed["feature_std"] < 0.01
+    assert healthy["rankme"] > 14
+    assert one_line["rankme"] < 1.1
+
+
+def test_knn_looks_outside_the_own_group():
+    x = np.eye(3).repeat(40, 0) + 0.01 * np.random.default_rng(0).normal(size=(120, 3))
+    labels = np.arange(3).repeat(40)
+    groups = np.array([str(i % 4) for i in range(120)])
+    assert monitor.knn_accuracy(x, labels, groups) == 1.0
+    each_class_a_group = np.array([str(c) for c in labels])
+    assert monitor.knn_accuracy(x, labels, each_class_a_group) == 0.0

@@ -1,0 +1,139 @@
+"""Augmentation of whole batches on their device: one resampling for crop, flips and turns; stain jitter in optical density.
+
+Every random number comes from the generator that is given, so a step's views follow from its seed alone.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated
+
+import torch
+import torch.nn.functional as F
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from training.data.corpus import STAIN_CLASSES
+
+# Ruifrok and Johnston 2001, Anal Quant Cytol Histol 23: optical densities of hematoxylin, eosin and DAB in R, G, B.
+_HED = torch.tensor([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]])
+_HED_OF = _HED / _HED.norm(dim=1, keepdim=True)  # stain amounts -> optical density
+_OF_HED = torch.linalg.inv(_HED_OF)
+# Which tiles are jittered along hematoxylin, eosin and DAB; the others per colour channel.
+_HED_CLASSES = ("he",)
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+class CropSettings(BaseModel):
+    """Crops of one kind. area: least and largest share of the tile. aspect: least and largest ratio of the sides."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    count: int = Field(2, ge=0)
+    px: int = Field(112, ge=16)
+    area: tuple[float, float] = (0.25, 1.0)
+    aspect: tuple[float, float] = (0.8, 1.25)
+
+
+class ColourSettings(BaseModel):
+    """Colour changes. he_*: amounts of hematoxylin, eosin, DAB of H&E tiles become s (1 + scale N) + shift N.
+    od_*: the same for each colour channel's optical density of every other stain, IHC among them."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    he_scale: float = Field(0.15, ge=0)
+    he_shift: float = Field(0.05, ge=0)
+    od_scale: float = Field(0.08, ge=0)
+    od_shift: float = Field(0.02, ge=0)
+    brightness: float = Field(0.1, ge=0)
+    grey: Fraction = 0.1  # share of H&E views made grey; other stains keep their colour, which is their signal
+    blur: Fraction = 0.2
+
+
+def crops(tiles: Tensor, settings: CropSettings, generator: torch.Generator) -> Tensor:
+    """Random resized crops with flips and quarter turns: uint8 [N, 3, T, T] -> float32 in 0..1, [N, 3, px, px].
+
+    One bilinear resampling does all of it; a crop that shrinks by more than 1.5 is taken from the tile halved, against aliasing.
+    """
+    count, side, device = len(tiles), tiles.shape[-1], tiles.device
+    theta, extent = _crop_maps(count, settings, generator, device)
+    full = tiles.float().div_(255)
+    half = F.avg_pool2d(full, 2)
+    grid = F.affine_grid(theta, [count, 3, settings.px, settings.px], align_corners=False)
+    shrinks = extent * side / settings.px > 1.5
+    out = full.new_empty(count, 3, settings.px, settings.px)
+    for source, chosen in ((full, ~shrinks), (half, shrinks)):
+        if chosen.any():
+            out[chosen] = F.grid_sample(source[chosen], grid[chosen], mode="bilinear", padding_mode="reflection", align_corners=False)
+    return out
+
+
+def _crop_maps(count: int, settings: CropSettings, generator: torch.Generator, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Affine maps [N, 2, 3] from a crop's coordinates (-1..1) to its tile's, and the longer side as a share of the tile's [N]."""
+
+    def uniform(low: float, high: float) -> Tensor:
+        return torch.empty(count, device=device).uniform_(low, high, generator=generator)
+
+    area = uniform(*settings.area)
+    aspect = uniform(math.log(settings.aspect[0]), math.log(settings.aspect[1])).exp()
+    width, height = (area * aspect).sqrt().clamp(max=1), (area / aspect).sqrt().clamp(max=1)
+    dx, dy = (1 - width) * uniform(-1, 1), (1 - height) * uniform(-1, 1)
+    turn = torch.randint(0, 4, (count,), generator=generator, device=device) * (math.pi / 2)
+    mirror = torch.randint(0, 2, (count,), generator=generator, device=device) * 2.0 - 1
+    cos, sin = turn.cos().round(), turn.sin().round()
+    rows = [torch.stack([width * cos * mirror, -width * sin, dx], 1), torch.stack([height * sin * mirror, height * cos, dy], 1)]
+    return torch.stack(rows, 1), torch.maximum(width, height)
+
+
+def colours(views: Tensor, stains: Tensor, settings: ColourSettings, generator: torch.Generator) -> Tensor:
+    """Stain jitter, brightness, grey and blur of float [N, 3, H, W] in 0..1; stains: int64 [N], index into STAIN_CLASSES."""
+    count, device = len(views), views.device
+
+    def chance(p: float) -> Tensor:
+        return torch.rand(count, generator=generator, device=device) < p
+
+    is_he = torch.isin(stains, torch.tensor([STAIN_CLASSES.index(c) for c in _HED_CLASSES], device=device))
+    views = jitter_stain(views, is_he, settings, generator)
+    light = 1 + settings.brightness * (2 * torch.rand(count, 1, 1, 1, generator=generator, device=device) - 1)
+    views = (views * light).clamp_(0, 1)
+    grey = chance(settings.grey) & is_he
+    if grey.any():
+        weights = torch.tensor([0.299, 0.587, 0.114], device=device).view(1, 3, 1, 1)
+        views[grey] = (views[grey] * weights).sum(1, keepdim=True).expand(-1, 3, -1, -1)
+    blur = chance(settings.blur)
+    if blur.any():
+        views[blur] = _blur3(views[blur])
+    return views
+
+
+def jitter_stain(views: Tensor, is_he: Tensor, settings: ColourSettings, generator: torch.Generator) -> Tensor:
+    """Scale and shift the stains' amounts: along hematoxylin, eosin and DAB where is_he, else along R, G, B optical density.
+
+    Both are one affine map of optical density, od' = A od + b, with A [N, 3, 3] and b [N, 3] drawn for each image
+    (Tellez et al. 2018, IEEE TMI 37: HED perturbation).
+    """
+    count, device = len(views), views.device
+    noise = torch.randn(2, count, 3, generator=generator, device=device)
+    pick = is_he.view(-1, 1)
+    scale = 1 + noise[0] * torch.where(pick, settings.he_scale, settings.od_scale)
+    shift = noise[1] * torch.where(pick, settings.he_shift, settings.od_shift)
+    to_rgb, to_stain = _HED_OF.to(device).T, _OF_HED.to(device).T  # acting on column vectors
+    eye = torch.eye(3, device=device)
+    outward, inward = torch.where(pick[..., None], to_rgb, eye), torch.where(pick[..., None], to_stain, eye)
+    matrix = outward @ torch.diag_embed(scale) @ inward
+    offset = (outward @ shift[..., None]).view(count, 3, 1)
+    density = views.flatten(2).clamp(min=1 / 255).log_().neg_()
+    moved = torch.baddbmm(offset, matrix, density).neg_().exp_().clamp_(0, 1)
+    return moved.view_as(views)
+
+
+def _blur3(views: Tensor) -> Tensor:
+    kernel = torch.tensor([1.0, 2.0, 1.0], device=views.device)
+    kernel = (kernel[:, None] * kernel).div(16).expand(3, 1, 3, 3)
+    return F.conv2d(F.pad(views, (1, 1, 1, 1), mode="replicate"), kernel, groups=3)
+
+
+def normalise(views: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
+    """(views - mean) / std per channel, in channels_last: what the network is fed."""
+    shape = (1, 3, 1, 1)
+    out = (views - torch.tensor(mean, device=views.device).view(shape)) / torch.tensor(std, device=views.device).view(shape)
+    return out.contiguous(memory_format=torch.channels_last)

@@ -1,0 +1,114 @@
+"""The network that a run starts from: timm's architecture, given weights, BatchNorm with real statistics."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from pathencoder import compat
+from pathencoder.errors import ConfigError, IncompatibleWeights
+from pathencoder.spec import EncoderSpec
+from training.config import BackboneSettings, ExportSettings
+
+
+def make_backbone(settings: BackboneSettings) -> nn.Module:
+    """The network with its starting weights, pooled output [N, width], channels_last.
+
+    Raises IncompatibleWeights when the start's keys are not the network's, classifier left out.
+    """
+    timm = compat.import_timm()
+    network: nn.Module = timm.create_model(settings.architecture, pretrained=False, num_classes=0, **settings.args)
+    if settings.start:
+        _load(network, settings.start)
+    return network.to(memory_format=torch.channels_last)
+
+
+def _load(network: nn.Module, path: Path) -> None:
+    if not path.is_file():
+        raise ConfigError(f"backbone.start {str(path)!r} is not a file")
+    state = {k: v.float() if v.is_floating_point() else v for k, v in load_file(path).items()}
+    own = network.state_dict()
+    missing = [k for k in own if k not in state and not k.endswith("num_batches_tracked")]
+    unused = [k for k in state if k not in own and not k.startswith(("classifier.", "fc.", "head."))]
+    if missing or unused:
+        raise IncompatibleWeights(f"{path}: missing {missing[:3]} ({len(missing)}), unused {unused[:3]} ({len(unused)})")
+    network.load_state_dict({k: v for k, v in state.items() if k in own}, strict=False)
+
+
+@torch.no_grad()
+def give_real_statistics(network: nn.Module, x: Tensor) -> None:
+    """Set each BatchNorm's running statistics to those of one batch and mend weight and bias, so that eval output stays as it is.
+
+    Weights published with BatchNorm folded into constants (mean 0, variance 1) would jump at the first step of training.
+    x: normalised float [N, 3, H, W].
+    """
+    seen: dict[nn.Module, tuple[Tensor, Tensor]] = {}
+
+    def look(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        var, mean = torch.var_mean(inputs[0], dim=(0, 2, 3), correction=0)
+        seen[module] = (mean, var)
+
+    layers = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
+    handles = [m.register_forward_pre_hook(look) for m in layers]
+    was_training = network.training
+    network.eval()(x)
+    network.train(was_training)
+    for handle in handles:
+        handle.remove()
+    for layer, (mean, var) in seen.items():
+        assert isinstance(layer, nn.BatchNorm2d)
+        assert layer.running_mean is not None
+        assert layer.running_var is not None
+        gain = layer.weight / (layer.running_var + layer.eps).sqrt()
+        layer.bias.add_((mean - layer.running_mean) * gain)
+        layer.weight.copy_(gain * (var + layer.eps).sqrt())
+        layer.running_mean.copy_(mean)
+        layer.running_var.copy_(var)
+
+
+@torch.no_grad()
+def averaged(trained: nn.Module, start: nn.Module, share: float) -> nn.Module:
+    """A network of weights and running statistics (1 - share) trained + share start. Both must be of one architecture."""
+    out, begun = copy.deepcopy(trained), start.state_dict()
+    for key, value in out.state_dict().items():
+        if value.is_floating_point():
+            value.lerp_(begun[key].to(value), share)
+    return out
+
+
+def spec_of(settings: BackboneSettings, export: ExportSettings) -> EncoderSpec:
+    """The spec of what a run exports. dim and prefix tokens are measured on the network itself."""
+    from pathencoder import network as readout
+
+    timm = compat.import_timm()
+    with torch.device("meta"):
+        net = timm.create_model(settings.architecture, pretrained=False, num_classes=0, **settings.args).eval()
+    prefix = int(getattr(net, "num_prefix_tokens", 0))
+    embedding = "cls" if prefix and settings.embedding == "pool" else settings.embedding
+    spec = EncoderSpec(
+        name=export.name,
+        architecture=settings.architecture,
+        model_args=settings.args,
+        dim=1,
+        width=net.num_features,
+        input_size=settings.input_size,
+        mean=settings.mean,
+        std=settings.std,
+        embedding=embedding,
+        prefix_tokens=prefix,
+        mpp=export.mpp,
+        stains=export.stains,
+        licence=export.licence,
+        commercial=export.commercial,
+        verified=True,
+        summary=export.summary,
+        parameters=sum(p.numel() for p in net.parameters()),
+    )
+    px = settings.input_size
+    dim = readout.read(net, spec, torch.empty(1, 3, px, px, device="meta")).embedding.shape[1]
+    return dataclasses.replace(spec, dim=dim)

@@ -1,0 +1,132 @@
+"""The model card of a bundled encoder, every figure taken from its metrics."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pathencoder.spec import EncoderSpec
+
+_SETS = {
+    "amibr": "breast, atypical against normal mitotic figures (H&E)",
+    "hpylori_ihc": "stomach, H. pylori (IHC)",
+    "crc_polyp5": "colorectum, five classes (H&E)",
+    "crchisto": "cell types, colon (H&E)",
+    "consep20x_points": "cell types, colon (H&E)",
+    "brca_m2c": "cell types, breast (H&E)",
+    "bcdata_sample": "Ki67 positive or negative cells (IHC)",
+    "lymphoma_iicbu": "lymphoma, three classes (H&E)",
+    "bisque_breast": "breast, benign or malignant (H&E)",
+}
+_FRONT = """---
+license: {license}
+library_name: timm
+tags: [histopathology, pathology, self-supervised, feature-extraction{tags}]
+---
+
+"""
+
+
+def card(spec: EncoderSpec, config: dict[str, Any], figures: dict[str, Any], sources: list[tuple[str, str, str, int, int]]) -> str:
+    """The card as Markdown."""
+    tiles = sum(s[3] for s in sources)
+    front = _FRONT.format(license=spec.licence.lower(), tags="".join(f", {s}" for s in spec.stains))
+    parts = [
+        f"# {spec.name}\n\n{_opening(spec, tiles)}",
+        _use(spec),
+        _figures(figures),
+        _training(spec, config, figures),
+        _sources(sources),
+        _limits(spec),
+    ]
+    return front + "\n\n".join(parts) + "\n"
+
+
+def _opening(spec: EncoderSpec, tiles: int) -> str:
+    who = "Anyone may use the weights, for anything" if spec.commercial else "The weights may be used for non-commercial purposes alone"
+    return (
+        f"A small encoder of histopathology tiles: {spec.architecture}, {(spec.parameters or 0) / 1e6:.1f} M parameters, "
+        f"{spec.dim}-dimensional embedding, trained by self-supervision on {tiles:,} tiles ({', '.join(spec.stains)}). "
+        f"{who} ({spec.licence}). It comes with `pip install pathencoder` and works without a network."
+    )
+
+
+def _use(spec: EncoderSpec) -> str:
+    name = "" if not spec.name.endswith("-research") else f'"{spec.name}"'
+    return (
+        "```python\nimport pathencoder\n\n"
+        f"encoder = pathencoder.load_encoder({name})\n"
+        f'rows = encoder.encode("tiles/")  # numpy float32 [N, {spec.dim}]\n```\n\n'
+        f"Tiles are resized whole to {spec.input_size} px ({spec.interpolation}); with `mpp=` they are brought to {spec.mpp} micrometres "
+        f"per pixel instead. Mean {spec.mean}, std {spec.std}. The embedding joins spatial means of inner stages (`{spec.embedding}`); "
+        "`timm.create_model` loads the weights too, and then gives the last layer, which reads less well."
+    )
+
+
+def _figures(figures: dict[str, Any]) -> str:
+    measured, mine = figures["measured"], figures["row"]
+    sets = measured["sets"]
+    rows = list(next(iter(sets.values())))
+    title = "| set | part | n (groups) | " + " | ".join(f"**{r}**" if r == mine else r for r in rows) + " |\n"
+    lines = title + "|---" * (3 + len(rows)) + "|\n"
+    for name, by_row in sets.items():
+        first = by_row[rows[0]]
+        cells = [f"{by_row[r]['auroc']:.3f} [{by_row[r]['auroc_interval'][0]:.2f}, {by_row[r]['auroc_interval'][1]:.2f}]" for r in rows]
+        lines += f"| {_SETS.get(name, name)} | {first['part']} | {first['n']} ({first['groups']}) | " + " | ".join(cells) + " |\n"
+    means = {title: measured["means"][mine][title] for title in measured["means"].get(mine, {})}
+    floors = "; ".join(
+        f"{title} {value:.3f} (imagenet, middle {measured['means'].get('imagenet, middle', {}).get(title, float('nan')):.3f})"
+        for title, value in means.items()
+    )
+    paired = [
+        f"{name} {p[mine]['difference']:+.3f} [{p[mine]['interval'][0]:+.3f}, {p[mine]['interval'][1]:+.3f}]"
+        for name, p in measured["paired"].items()
+        if mine in p
+    ]
+    return (
+        "## Measured\n\nFrozen embeddings, standardised, L2 logistic regression with C chosen by grouped cross-validation inside train; AUROC, "
+        "mean of three seeds of the folds, 95 % interval from a bootstrap over groups (patients, slides or images), one training run.\n\n"
+        f"{lines}\nMean AUROC: {floors}.\n\nAgainst ImageNet's better readout, paired over groups: {'; '.join(paired)}.\n\n"
+        f"Command: `{figures['command']}` (figures, intervals, k-NN and few-shot in metrics.json; weights sha256 `{figures['weights_sha256']}`).\n\n"
+        "The sets are small samples of larger public ones: the figures compare encoders on the same images and are not the published benchmarks "
+        "of these names. Groups of crc_polyp5 are inferred, so its interval is of little meaning. One training run: the spread over training "
+        "seeds is not in these intervals."
+    )
+
+
+def _training(spec: EncoderSpec, config: dict[str, Any], figures: dict[str, Any]) -> str:
+    about, data = figures["training"], config["data"]
+    return (
+        f"## Training\n\n{spec.training}. Start: ImageNet weights of MobileNetV2 (Apache-2.0). Batch {data['batch']}, slides drawn with probability "
+        f"~ tiles^{data['slide_power']}, no slide twice in a batch; stain jitter along hematoxylin, eosin and DAB for H&E, weaker and per colour "
+        f"channel for every other stain; the exported weights are a moving average{_blend(config)}. {about['steps']} steps took "
+        f"{about['cpu_seconds'] / 60:.0f} core-minutes of one CPU core. config.yaml, log.jsonl and curves.png are in model_cards/{spec.name}."
+        + (f"\n\n{figures['note']}" if figures.get("note") else "")
+    )
+
+
+def _blend(config: dict[str, Any]) -> str:
+    share = config["export"].get("start_share", 0)
+    return f", averaged with the starting weights ({share:g} of them)" if share else ""
+
+
+def _sources(sources: list[tuple[str, str, str, int, int]]) -> str:
+    lines = "| source | stain | licence class | tiles | slides or fields |\n|---|---|---|---|---|\n"
+    lines += "".join(f"| {src} | {stain} | {licence} | {n} | {slides} |\n" for src, stain, licence, n, slides in sources)
+    return (
+        f"## Images it learnt from\n\n{lines}\nP: weights trained on it may be given to anyone; N: not, or its source states no licence. No tile of a "
+        "validation or test part of the sets above was trained on. `amibr_left` are tiles of the same public collection as amibr, of none of its "
+        "labelled images; sources named `*_train` are train parts, so amibr, hpylori_ihc, crc_polyp5, crchisto and others share a cohort with "
+        "the training images where such a source is listed."
+    )
+
+
+def _limits(spec: EncoderSpec) -> str:
+    ihc = (
+        "IHC is a small part of the permissive images: on hpylori_ihc it may lose to ImageNet weights (see the table). "
+        if spec.commercial
+        else ""
+    )
+    return (
+        f"## Not for\n\nDiagnosis, or any use on patients: nothing here was validated clinically. {ihc}Magnifications and scanners beyond those of its "
+        "few sources are untried; most sources do not state their micrometres per pixel. Fluorescence was not seen in training."
+    )

@@ -1,0 +1,52 @@
+"""Which tiles make up step s: a pure function of (seed, step), so that a position is a number and resume costs nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from training.data.corpus import Corpus
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """Draws slides with probability ~ (number of their tiles) ** slide_power, no slide twice in a batch while there are enough,
+    then one tile of each. slide_power 1 is uniform over tiles, 0 uniform over slides.
+
+    Memory grows with slides, not with tiles: a tile is an offset into its slide's range.
+    """
+
+    slide_starts: np.ndarray  # int64 [slides + 1]
+    weights: np.ndarray  # float64 [slides], sum 1
+    batch: int
+    seed: int
+
+    def draw(self, step: int) -> np.ndarray:
+        """Tile indices int64 [batch] of this step, over all processes together."""
+        rng = np.random.default_rng((self.seed, step))
+        slides = _weighted_without_replacement(self.weights, self.batch, rng)
+        first, last = self.slide_starts[slides], self.slide_starts[slides + 1]
+        return first + (rng.random(self.batch) * (last - first)).astype(np.int64)
+
+
+def make_sampler(corpus: Corpus, *, batch: int, seed: int, slide_power: float = 0.5, stain_weights: np.ndarray | None = None) -> Sampler:
+    """A sampler over a corpus. stain_weights: float [len(STAIN_CLASSES)], how many times more often a slide of a class is drawn."""
+    tiles = np.diff(corpus.slide_starts).astype(np.float64)
+    weights = tiles**slide_power
+    if stain_weights is not None:
+        weights = weights * stain_weights[corpus.stains[corpus.slide_starts[:-1]]]
+    return Sampler(corpus.slide_starts, weights / weights.sum(), batch, seed)
+
+
+def _weighted_without_replacement(weights: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+    """Indices int64 [count], each at most once a round of len(weights) (Efraimidis and Spirakis 2006: the largest u ** (1 / w))."""
+    drawn: list[np.ndarray] = []
+    left = count
+    while left > 0:
+        keys = np.log(rng.random(len(weights))) / np.maximum(weights, 1e-300)
+        take = min(left, int((weights > 0).sum()))
+        best = np.argpartition(-keys, take - 1)[:take]
+        drawn.append(best[np.argsort(-keys[best])])
+        left -= take
+    return np.concatenate(drawn)

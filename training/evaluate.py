@@ -1,0 +1,131 @@
+"""Evaluation: python -m training.evaluate probe default research imagenet random [--cv] [--sets ...] [--json OUT]
+
+Every figure on a model card comes from here. `nuclei` compares label-free nuclei (see training/evaluate_nuclei.py).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import sys
+from pathlib import Path
+
+import click
+import numpy as np
+
+from pathencoder.errors import PathEncoderError
+from training import probe as protocol
+from training.evaluate_nuclei import nuclei
+from training.probe_sets import CELL_SETS, SETS, ProbeSet, open_sets
+from training.probe_subjects import Subject, open_subject
+
+log = logging.getLogger("training")
+
+# Sets with a bar, and the H&E ones among them; the two small ones are told and have none.
+BAR_SETS = ("amibr", "hpylori_ihc", "crc_polyp5", *CELL_SETS)
+HE_SETS = tuple(s for s in BAR_SETS if s not in ("hpylori_ihc", "bcdata_sample"))
+
+Results = dict[str, dict[str, list[protocol.Outcome]]]  # set -> encoder -> one outcome a seed
+
+
+@click.group(help=__doc__)
+def main() -> None:
+    """Evaluate encoders."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+
+
+@main.command()
+@click.argument("names", nargs=-1, required=True)
+@click.option("--data", type=click.Path(path_type=Path), default=Path("../shared/data"), show_default=True, help="Folder with tiles/.")
+@click.option(
+    "--tools", type=click.Path(path_type=Path), default=Path("../shared/tools"), show_default=True, help="Folder with cut_cells.py."
+)
+@click.option(
+    "--cache", type=click.Path(path_type=Path), default=Path("runs/probe"), show_default=True, help="Cut cells, embeddings, outcomes."
+)
+@click.option("--sets", "chosen", default=",".join(SETS), help="Comma-separated sets.")
+@click.option("--cv", is_flag=True, help="Folds inside the train parts alone: for choices; test parts stay unread.")
+@click.option("--seeds", default=3, show_default=True)
+@click.option("--json", "out", type=click.Path(path_type=Path), help="Write every figure here as well.")
+def probe(names: tuple[str, ...], data: Path, tools: Path, cache: Path, chosen: str, cv: bool, seeds: int, out: Path | None) -> None:  # noqa: FBT001
+    """Probe frozen encoders: default, research, imagenet (two readouts), random, a catalogue name, or an encoder's folder."""
+    try:
+        sets = open_sets(chosen.split(","), data=data, tools=tools, cache=cache, choose=cv)
+        subjects = [s for name in names for s in open_subject(name)]
+        results = {s.name: {e.name: outcomes(e, s, cache=cache, seeds=seeds) for e in subjects} for s in sets}
+    except PathEncoderError as error:
+        raise click.ClickException(str(error)) from error
+    summary = report(results, sets)
+    if out:
+        out.write_text(json.dumps(summary, indent=1) + "\n")
+    click.echo(json.dumps(summary["means"]))
+
+
+def outcomes(subject: Subject, s: ProbeSet, *, cache: Path, seeds: int) -> list[protocol.Outcome]:
+    """One encoder on one set, from the cache where it was done before."""
+    folder = cache / subject.fingerprint[:16]
+    folder.mkdir(parents=True, exist_ok=True)
+    done = folder / f"{s.name}-{s.part or 'folds'}-{'cv-' if s.choose else ''}{seeds}.npz"
+    if not done.exists():
+        log.info("%s on %s: %d images", subject.name, s.name, len(s.labels.files))
+        rows = subject.embed([s.folder / f for f in s.labels.files])
+        protocol.save_outcomes(done, protocol.probe(rows, s.labels, test=s.part, seeds=seeds))
+    return protocol.load_outcomes(done)
+
+
+def report(results: Results, sets: list[ProbeSet]) -> dict[str, dict]:
+    """Print the tables; return every figure."""
+    summary: dict[str, dict] = {"sets": {}, "means": {}, "paired": {}}
+    for s in sets:
+        click.echo(f"\n{s.name}  ({s.part or 'five folds by group'}{', train parts alone' if s.choose else ''})")
+        click.echo(f"  {'encoder':28s}{'linear':>15s}{'AUROC':>15s}{'k-NN 20':>9s}{'16-shot':>9s}  95 % of linear, of AUROC")
+        for name, seeds in results[s.name].items():
+            row = protocol.summarise(seeds, s.part or "folds")
+            summary["sets"].setdefault(s.name, {})[name] = dataclasses.asdict(row)
+            click.echo(
+                f"  {name:28s}{row.linear:8.3f} ±{row.linear_sd:.3f}{row.auroc:9.3f} ±{row.auroc_sd:.3f}{row.knn20:9.3f}{row.shot16:9.3f}"
+                f"  {_told(row.linear_interval)} {_told(row.auroc_interval)}  n {row.n}, groups {row.groups}"
+            )
+    _report_means(summary)
+    _report_paired(results, summary)
+    return summary
+
+
+def _report_means(summary: dict[str, dict]) -> None:
+    there = summary["sets"]
+    for title, wanted in (("bar sets", BAR_SETS), ("H&E sets", HE_SETS)):
+        names = [s for s in wanted if s in there]
+        if not names:
+            continue
+        click.echo(f"\nmean AUROC over the {title}: {', '.join(names)}")
+        for encoder in there[names[0]]:
+            value = float(np.mean([there[s][encoder]["auroc"] for s in names]))
+            summary["means"].setdefault(encoder, {})[title] = round(value, 4)
+            click.echo(f"  {encoder:28s}{value:8.3f}")
+
+
+def _report_paired(results: Results, summary: dict[str, dict]) -> None:
+    """Each encoder against ImageNet's better readout on that set, first seed, same bootstrap draws."""
+    for name, by_encoder in results.items():
+        floors = {e: summary["sets"][name][e]["auroc"] for e in by_encoder if e.startswith("imagenet")}
+        others = [e for e in by_encoder if e not in floors]
+        if not floors or not others:
+            continue
+        floor = max(floors, key=lambda e: floors[e])
+        click.echo(f"\n{name}: AUROC minus {floor} ({floors[floor]:.3f}), paired over groups")
+        for encoder in others:
+            difference, around = protocol.paired_auroc(by_encoder[encoder][0], by_encoder[floor][0])
+            summary["paired"].setdefault(name, {})[encoder] = {"floor": floor, "difference": difference, "interval": around}
+            click.echo(f"  {encoder:28s}{difference:+8.3f}  {_told(around, signed=True)}")
+
+
+def _told(interval: tuple[float, float], *, signed: bool = False) -> str:
+    return f"[{interval[0]:+.3f}, {interval[1]:+.3f}]" if signed else f"[{interval[0]:.3f}, {interval[1]:.3f}]"
+
+
+main.add_command(nuclei)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,234 @@
+"""python -m training.evaluate nuclei: label-free nuclei against thresholds and the paper's method, on every labelled set, over seeds.
+
+Rows: `otsu` (hematoxylin above its Otsu threshold), `stain` (mean of the three stain maps above 0: our network's first teacher), `paper`
+and `paper_oracle` (Boserup and Selvan's method, its channel chosen by the stain or by the labels), `ours`, `network_alone`, and ours with
+a part left out. All share one post-processing, so that differences are the score map's. Trained networks are kept in --cache
+and used again.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+import numpy as np
+from numpy.typing import NDArray
+
+from pathencoder import metrics, stain
+from pathencoder.images import open_image
+from pathencoder.nuclei import instances, recipe, weights
+from pathencoder.nuclei.lessons import Rule, mean_stain
+from pathencoder.nuclei.patch_contrast import choose_channel
+from pathencoder.nuclei.recipe import Recipe
+from pathencoder.nuclei.segment import Prepared, label_scores, prepare
+from pathencoder.nuclei.variations import Variation
+from training.nuclei_paper import confidence, train_paper
+
+log = logging.getLogger("training")
+Scores = NDArray[np.float32]
+Score = Callable[[Prepared], Scores]  # an image to its score map at the working scale, above 0: nucleus
+
+
+@dataclass(frozen=True)
+class NucleiSet:
+    """One labelled set. radius: of a match in px, for points; None: instance maps. without: files whose name holds this are left out."""
+
+    name: str
+    folder: str
+    radius: float | None = None
+    without: str = "\0"
+
+
+SETS = (
+    NucleiSet("monuseg_test", "monuseg/test"),
+    NucleiSet("monuseg_train", "monuseg/train"),
+    NucleiSet("cpm15", "cpm15/all"),
+    NucleiSet("lgg36", "lgg36/all", without="TCGA-FG-A4MU"),
+    NucleiSet("dsb2018_histology", "dsb2018_histology/all"),
+    NucleiSet("deepliif", "deepliif_sample/test"),
+    NucleiSet("crchisto", "crchisto/test", radius=6),
+    NucleiSet("consep20x_points", "consep20x_points/test", radius=6),
+    NucleiSet("bcdata", "bcdata_sample/test", radius=12),
+)
+ARMS = {
+    "ours": Recipe(),
+    "no_hollow": Recipe(variation=Variation(hollow=0.0)),
+    "no_fade": Recipe(variation=Variation(fade=0.0)),
+    "no_paste": Recipe(variation=Variation(paste=0)),
+    "no_shift": Recipe(variation=Variation(shift=0.0)),
+    "no_variation": Recipe(variation=Variation(fade=0.0, hollow=0.0, paste=0, shift=0.0)),
+    "no_filter": Recipe(rule=Rule(largest=10**9, solidity=0.0, aspect=1e9, contrast=-1e9)),
+    "one_round": Recipe(rounds=(500,)),
+    "with_contrast": Recipe(contrast=0.1),
+    "contrast_only": Recipe(anchor=0.0, contrast=1.0),
+}
+PLAIN = ("otsu", "stain")
+ALONE = "network_alone"  # ours without the stain map beside it
+PAPER = ("paper", "paper_oracle")
+ROWS = ", ".join((*PLAIN, *PAPER, ALONE, *ARMS))
+DATA = Path("../shared/data/nuclei")
+Row = list[float]  # dice, aji, pq, f1 of an image; or matched, predicted, true for points
+
+
+@click.command()
+@click.option(
+    "--data", type=click.Path(path_type=Path), default=Path("../shared/data/nuclei"), show_default=True, help="Folder of the sets."
+)
+@click.option("--rows", default="otsu,stain,paper,paper_oracle,ours", show_default=True, help=f"Of {ROWS}.")
+@click.option("--sets", "chosen", default=",".join(s.name for s in SETS), help="Comma-separated sets.")
+@click.option("--seeds", default=5, show_default=True)
+@click.option("--cache", type=click.Path(path_type=Path), default=Path("runs/nuclei"), show_default=True, help="Trained networks.")
+@click.option("--json", "out", type=click.Path(path_type=Path), help="Write every image's figures here as well.")
+def nuclei(data: Path, rows: str, chosen: str, seeds: int, cache: Path, out: Path | None) -> None:
+    """Compare label-free nuclei. Learned rows are trained on the images of monuseg/train, never on a label."""
+    names, sets = rows.split(","), [s for s in SETS if s.name in chosen.split(",")]
+    results = {s.name: {name: _row(name, s, data, cache, seeds) for name in names} for s in sets}
+    for each in sets:
+        click.echo("\n".join(table(each, results[each.name])))
+    if out:
+        out.write_text(json.dumps(results) + "\n")
+
+
+def _row(name: str, chosen: NucleiSet, data: Path, cache: Path, seeds: int) -> list[list[Row]]:
+    """[seeds][images] of one row on one set; a row that learns nothing has one seed."""
+    if name in PAPER:
+        return [_paper_row(chosen, data, cache, seed, oracle=name == "paper_oracle") for seed in range(seeds)]
+    if name in PLAIN:
+        return [evaluate(chosen, data, {"otsu": otsu_score, "stain": stain_score}[name])]
+    networks = [trained("ours" if name == ALONE else name, seed, data, cache) for seed in range(seeds)]
+    log.info("%s on %s", name, chosen.name)
+    if name == ALONE:
+        return [evaluate(chosen, data, lambda p, n=n: recipe.predict(n, _maps(p))[0]) for n in networks]
+    return [evaluate(chosen, data, lambda p, n=n: recipe.nucleus_scores(n, _maps(p))) for n in networks]
+
+
+def evaluate(chosen: NucleiSet, data: Path, score: Score) -> list[Row]:
+    """Figures of every image of a set under one score map and the common post-processing."""
+    return [_figures(chosen, file, label_scores(prepared, score(prepared))) for file, prepared in pictures(chosen, data)]
+
+
+def pictures(chosen: NucleiSet, data: Path) -> Iterator[tuple[Path, Prepared]]:
+    """The images of a set, prepared at the scale that its meta.csv gives (0.25 is assumed where it gives none)."""
+    root = data / Path(chosen.folder).parts[0]
+    with (root / "meta.csv").open() as file:
+        scale = {row["file"]: _number(row["mpp"]) for row in csv.DictReader(file)}
+    kept = (f for f in sorted((data / chosen.folder).glob("*.webp")) if chosen.without not in f.name)
+    for file in kept:
+        yield file, prepare(open_image(file), mpp=scale[file.relative_to(root).as_posix()])
+
+
+def _number(text: str) -> float | None:
+    words = text.replace("~", "").split()
+    try:
+        return float(words[0])
+    except (ValueError, IndexError):
+        return None
+
+
+def _figures(chosen: NucleiSet, file: Path, labels: instances.Labels) -> Row:
+    if chosen.radius is None:
+        truth = open_labels(file.with_suffix(".labels.png"))
+        return list(dataclasses.astuple(metrics.instance_scores(truth, labels)))
+    with file.with_suffix(".points.csv").open() as points:
+        truth_points = [[float(r["x"]), float(r["y"])] for r in csv.DictReader(points)]
+    found = metrics.detection_scores(truth_points, centroids(labels), chosen.radius)
+    return [found.matched, found.predicted, found.true]
+
+
+def open_labels(path: Path) -> NDArray[np.int64]:
+    """An instance map as stored."""
+    from PIL import Image
+
+    with Image.open(path) as image:
+        return np.asarray(image).astype(np.int64)
+
+
+def centroids(labels: instances.Labels) -> NDArray[np.float64]:
+    """x, y of every object [n, 2], pixel indices."""
+    rows, columns = np.nonzero(labels)
+    which = labels[rows, columns]
+    area = np.maximum(np.bincount(which)[1:], 1)
+    return np.stack([np.bincount(which, at)[1:] / area for at in (columns, rows)], 1)
+
+
+def otsu_score(prepared: Prepared) -> Scores:
+    """Hematoxylin (published vectors) over its Otsu threshold, smoothed as the mean stain map is."""
+    return mean_stain(_maps(prepared)[:1])
+
+
+def stain_score(prepared: Prepared) -> Scores:
+    """The mean of the three stain maps."""
+    return mean_stain(_maps(prepared))
+
+
+def _maps(prepared: Prepared) -> NDArray[np.float32]:
+    if prepared.calibration is None:
+        return np.full((3, *prepared.working.shape[:2]), -1, np.float32)
+    return prepared.calibration.maps(prepared.working)
+
+
+def trained(arm: str, seed: int, data: Path, cache: Path):  # type: ignore[no-untyped-def]  # noqa: ANN201
+    """The network of one arm and seed, from the cache or trained now on the images of monuseg/train."""
+    folder = cache / f"{arm}-{seed}"
+    if not (folder / "config.json").exists():
+        log.info("training %s, seed %d", arm, seed)
+        images = [_maps(p) for _, p in pictures(SETS[1], data)]
+        weights.save_network(folder, recipe.train(images, ARMS[arm], seed=seed), {"recipe": dataclasses.asdict(ARMS[arm]), "seed": seed})
+    return weights.load_network(folder)
+
+
+def _paper_row(chosen: NucleiSet, data: Path, cache: Path, seed: int, *, oracle: bool) -> list[Row]:
+    network = train_paper([p.image for _, p in pictures(SETS[1], data)], cache / f"paper-{seed}.pt", seed=seed)
+    if not oracle:
+        maps, density = zip(*((confidence(network, p), _hematoxylin(p)) for _, p in list(pictures(SETS[1], data))[:10]), strict=True)
+        channel, turned = choose_channel(np.stack(maps), np.stack(density))
+        return evaluate(chosen, data, lambda p: (0.5 - confidence(network, p)[channel]) * (1 if turned else -1))
+    every = [
+        evaluate(chosen, data, lambda p, c=c, sign=sign: sign * (confidence(network, p)[c] - 0.5))
+        for c in range(network.head.out_channels)
+        for sign in (1, -1)
+    ]
+    return max(every, key=lambda rows: summary(chosen, rows)[0])
+
+
+def _hematoxylin(prepared: Prepared) -> NDArray[np.float32]:
+    density: NDArray[np.float32] = stain.separate(prepared.working)[..., 0]
+    return density
+
+
+def summary(chosen: NucleiSet, rows: list[Row]) -> list[float]:
+    """Means over images (dice, aji, pq, f1), or pooled points (f1, precision, recall)."""
+    if chosen.radius is None:
+        return np.mean(rows, 0).tolist()
+    found = metrics.DetectionScores.of(*(int(v) for v in np.sum(rows, 0)))
+    return [found.f1, found.precision, found.recall]
+
+
+def table(chosen: NucleiSet, results: dict[str, list[list[Row]]]) -> list[str]:
+    """Markdown: mean and sd over seeds; and the difference to `stain` over images with its interval, where that row is there."""
+    columns = ("Dice", "AJI", "PQ", "F1") if chosen.radius is None else ("F1", "precision", "recall")
+    lines = [f"\n### {chosen.name} ({len(next(iter(results.values()))[0])} images)", f"| row | {' | '.join(columns)} | less `stain` |"]
+    lines.append("|---" * (len(columns) + 2) + "|")
+    for name, seeds in results.items():
+        figures = np.array([summary(chosen, rows) for rows in seeds])
+        cells = [f"{m:.4f} ± {s:.4f}" for m, s in zip(figures.mean(0), figures.std(0, ddof=min(1, len(seeds) - 1)), strict=True)]
+        lines.append(f"| {name} | {' | '.join(cells)} | {_difference(chosen, seeds, results.get('stain'))} |")
+    return lines
+
+
+def _difference(chosen: NucleiSet, seeds: list[list[Row]], base: list[list[Row]] | None) -> str:
+    if base is None or chosen.radius is not None or seeds is base:
+        return ""
+    mean, floor = np.mean(seeds, 0), np.array(base[0])
+    found = [metrics.paired_difference(mean[:, k], floor[:, k]) for k in (0, 1)]
+    return "; ".join(f"{n} {d.value:+.4f} ({d.low:+.4f} to {d.high:+.4f})" for n, d in zip(("Dice", "AJI"), found, strict=True))
+
+
+if __name__ == "__main__":
+    nuclei()

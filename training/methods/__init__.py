@@ -1,0 +1,72 @@
+"""The protocol of a pretraining method. A method is one file in this folder, named as recipes name it, with
+`Settings` (its part of the config) and `build(settings, plan) -> Method`."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from pathencoder.errors import ConfigError
+from training.data.loader import TileBatch
+
+Views = list[Tensor]  # normalised float [N, 3, px, px], one a crop
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a method is built from: backbones, the run's size, and how images are normalised.
+
+    backbone: makes a new network with the starting weights at each call; its output is [N, width].
+    """
+
+    backbone: Callable[[], nn.Module]
+    width: int
+    steps: int
+    batch: int  # over all processes
+    tiles: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    generator: torch.Generator
+
+
+@runtime_checkable
+class Method(Protocol):
+    """A pretraining method: an nn.Module whose state dict is all that a checkpoint needs of it.
+
+    backbone: the network whose weights the optimiser moves; everything else that learns counts as its head.
+    """
+
+    backbone: nn.Module
+
+    def views(self, batch: TileBatch) -> Views:
+        """Tiles to the crops that the loss compares."""
+
+    def loss(self, views: Views, step: int) -> tuple[Tensor, dict[str, float]]:
+        """The scalar to go down, and what to log beside it."""
+
+    def after_step(self, step: int) -> None:
+        """After the optimiser has moved: teachers, averages, centres."""
+
+    def encoder(self) -> nn.Module:
+        """The network to export."""
+
+
+def module_of(name: str) -> ModuleType:
+    """The file of a method. Raises ConfigError naming those there are."""
+    names = sorted(m.name for m in pkgutil.iter_modules(__path__))
+    if name not in names:
+        raise ConfigError(f"method {name!r} is not one of {names}")
+    return importlib.import_module(f"{__name__}.{name}")
+
+
+def build(settings: Any, plan: Plan) -> nn.Module:
+    """The method that its settings name."""
+    method: nn.Module = module_of(settings.name).build(settings, plan)
+    return method

@@ -1,0 +1,72 @@
+"""The paper's nuclei network trained on a list of images, for comparisons; the same steps as training/recipes/nuclei_fcn_paper.yaml."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from pathencoder.nuclei.network import ConfidenceNetwork
+from pathencoder.nuclei.segment import Prepared
+from training.data.loader import TileBatch
+from training.methods.patch_contrast import PatchContrast, Settings
+
+log = logging.getLogger("training")
+EPOCHS, BATCH, RATE, DECAY = 25, 10, 2e-4, 1e-4
+
+
+def train_paper(images: Sequence[NDArray[np.uint8]], cache: Path, *, seed: int, settings: Settings | None = None) -> ConfidenceNetwork:
+    """Train on uint8 images [H, W, 3] of at least the crop's size, 25 epochs of one crop each; kept in and read from `cache`."""
+    settings = settings or Settings(stop=False)
+    network = ConfidenceNetwork(settings.channels)
+    if cache.exists():
+        network.load_state_dict(torch.load(cache, weights_only=True))
+        return network.eval()
+    torch.manual_seed(seed)
+    method = PatchContrast(settings, torch.Generator().manual_seed(seed)).train()
+    optimizer = torch.optim.Adam(method.parameters(), lr=RATE, weight_decay=DECAY)
+    step = 0
+    for epoch in range(EPOCHS):
+        for batch in _batches(images, np.random.default_rng((seed, epoch))):
+            _step(method, optimizer, batch, step)
+            step += 1
+        if method.converged:
+            break
+    cache.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(method.backbone.state_dict(), cache)
+    return method.backbone.eval()
+
+
+def _batches(images: Sequence[NDArray[np.uint8]], rng: np.random.Generator) -> list[TileBatch]:
+    order = rng.permutation(len(images))
+    return [_batch([images[i] for i in order[k : k + BATCH]]) for k in range(0, len(order), BATCH)]
+
+
+def _batch(images: list[NDArray[np.uint8]]) -> TileBatch:
+    side = min(min(i.shape[:2]) for i in images)
+    tiles = torch.stack([torch.from_numpy(i[:side, :side]).permute(2, 0, 1) for i in images])
+    return TileBatch(tiles, torch.zeros(len(images), dtype=torch.int64), torch.arange(len(images)))
+
+
+def _step(method: PatchContrast, optimizer: torch.optim.Optimizer, batch: TileBatch, step: int) -> None:
+    loss, logs = method.loss(method.views(batch), step)
+    optimizer.zero_grad()
+    if not logs["skipped"]:
+        loss.backward()
+        optimizer.step()
+    method.after_step(step)
+    log.info("paper, step %d: loss %.3f, %s", step, loss.item(), {k: round(v, 4) for k, v in logs.items()})
+
+
+@torch.inference_mode()
+def confidence(network: ConfidenceNetwork, prepared: Prepared) -> NDArray[np.float32]:
+    """Confidence maps float32 [C, h, w], computed at the image's own resolution as in the paper and brought to the working scale."""
+    image: Tensor = torch.from_numpy(prepared.image).permute(2, 0, 1)[None].float().div(255).contiguous(memory_format=torch.channels_last)
+    out: NDArray[np.float32] = functional.interpolate(network(image), size=prepared.working.shape[:2], mode="area")[0].numpy()
+    return out

@@ -1,0 +1,243 @@
+"""The probe protocol: frozen embeddings, standardised, L2 logistic regression with C chosen by grouped cross-validation inside train.
+
+Figures equal those of a referee script to the third decimal (tests/unit/test_probe.py); beyond it, AUROC has an interval over
+groups, and two encoders are compared on the same bootstrap draws.
+"""
+
+from __future__ import annotations
+
+import csv
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import balanced_accuracy_score, roc_auc_score
+from sklearn.model_selection import StratifiedGroupKFold
+from sklearn.preprocessing import StandardScaler
+
+from pathencoder.errors import ConfigError
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+CS = 10.0 ** np.arange(-5, 2)
+NEIGHBOURS = 20
+DRAWS = 50  # few-shot draws
+BOOTSTRAPS = 1000
+
+
+@dataclass(frozen=True)
+class Labels:
+    """A labels.csv as arrays, one entry an image. names: the classes in order of their numbers."""
+
+    files: list[str]
+    y: Ints
+    groups: NDArray[np.str_]
+    split: NDArray[np.str_]
+    names: list[str]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one seed's probe told of the evaluated images, in their own order."""
+
+    y: Ints
+    groups: NDArray[np.str_]
+    told: Ints
+    probability: Floats  # [n, classes]
+    neighbours: Ints
+    shots: dict[int, float]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Means over seeds, and 95 % intervals of the first seed from a bootstrap over groups."""
+
+    linear: float
+    linear_sd: float
+    auroc: float
+    auroc_sd: float
+    knn20: float
+    shot5: float
+    shot16: float
+    linear_interval: tuple[float, float]
+    auroc_interval: tuple[float, float]
+    n: int
+    groups: int
+    part: str
+
+
+def read_labels(path: Path, *, choose: bool = False) -> Labels:
+    """Read a labels.csv (file, label, group, split). choose: rows of train and folds parts alone, so that no test part is seen."""
+    with path.open(newline="") as file:
+        rows = [r for r in csv.DictReader(file) if not choose or r.get("split", "") in ("train", "folds", "")]
+    names = sorted({r["label"] for r in rows})
+    return Labels(
+        [r["file"] for r in rows],
+        np.array([names.index(r["label"]) for r in rows]),
+        np.array([r.get("group") or r["file"] for r in rows]),
+        np.array([r.get("split", "") for r in rows]),
+        names,
+    )
+
+
+def probe(x: NDArray[np.float32], labels: Labels, *, test: str | None, seeds: int = 3) -> list[Outcome]:
+    """One outcome a seed. x: [N, D], rows as in labels. test: the split to report on, fitted on `train`; None: five folds by group.
+
+    Raises ConfigError when a group stands in both parts, or the embeddings hold NaN.
+    """
+    rows = x.astype(np.float64)
+    if not np.isfinite(rows).all():
+        raise ConfigError("embeddings hold NaN or infinity")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # convergence at weak regularisation, and folds without a class
+        return [_one_seed(rows, labels, _parts(labels, test, seed), seed) for seed in range(seeds)]
+
+
+def summarise(outcomes: list[Outcome], part: str) -> Summary:
+    """Means over seeds; the intervals are over groups (patients, slides), never over tiles."""
+    first = outcomes[0]
+    linear = [balanced_accuracy_score(o.y, o.told) for o in outcomes]
+    areas = [auroc(o.y, o.probability) for o in outcomes]
+    return Summary(
+        linear=float(np.mean(linear)),
+        linear_sd=float(np.std(linear)),
+        auroc=float(np.mean(areas)),
+        auroc_sd=float(np.std(areas)),
+        knn20=float(np.mean([balanced_accuracy_score(o.y, o.neighbours) for o in outcomes])),
+        shot5=float(np.mean([o.shots[5] for o in outcomes])),
+        shot16=float(np.mean([o.shots[16] for o in outcomes])),
+        linear_interval=interval(first, lambda i: float(balanced_accuracy_score(first.y[i], first.told[i]))),
+        auroc_interval=interval(first, lambda i: auroc(first.y[i], first.probability[i])),
+        n=len(first.y),
+        groups=len(np.unique(first.groups)),
+        part=part,
+    )
+
+
+def paired_auroc(ours: Outcome, theirs: Outcome) -> tuple[float, tuple[float, float]]:
+    """Difference in AUROC on the same images, and its 95 % interval over groups, both encoders on the same draws."""
+
+    def difference(i: Ints) -> float:
+        return auroc(ours.y[i], ours.probability[i]) - auroc(theirs.y[i], theirs.probability[i])
+
+    return difference(np.arange(len(ours.y))), interval(ours, difference)
+
+
+def auroc(y: Ints, probability: Floats) -> float:
+    """Area under the ROC curve; one class against the rest, averaged, for more than two. NaN unless all classes are there."""
+    if len(np.unique(y)) < probability.shape[1]:
+        return float("nan")
+    if probability.shape[1] == 2:
+        return float(roc_auc_score(y, probability[:, 1]))
+    return float(roc_auc_score(y, probability, multi_class="ovr", average="macro"))
+
+
+def interval(outcome: Outcome, figure: Callable[[Ints], float], *, draws: int = BOOTSTRAPS) -> tuple[float, float]:
+    """95 % percentile interval of figure(image indices) over resampled groups; draws that miss a class do not count."""
+    members = [np.flatnonzero(outcome.groups == g) for g in np.unique(outcome.groups)]
+    rng, classes, values = np.random.default_rng(0), len(np.unique(outcome.y)), []
+    for _ in range(draws):
+        chosen = np.concatenate([members[j] for j in rng.integers(0, len(members), len(members))])
+        if len(np.unique(outcome.y[chosen])) == classes:
+            values.append(figure(chosen))
+    low, high = np.nanpercentile(values, [2.5, 97.5]) if values else (np.nan, np.nan)
+    return float(low), float(high)
+
+
+def part_of(labels: Labels) -> str | None:
+    """The test split of a set, or None for one that is read by folds."""
+    return "test" if "test" in labels.split else None
+
+
+def _parts(labels: Labels, test: str | None, seed: int) -> Iterator[tuple[Ints, Ints]]:
+    if test is None:
+        folds = min(5, len(np.unique(labels.groups)))
+        yield from StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(labels.y, labels.y, labels.groups)
+        return
+    train, evaluated = np.flatnonzero(labels.split == "train"), np.flatnonzero(labels.split == test)
+    both = set(labels.groups[train]) & set(labels.groups[evaluated])
+    if both:
+        raise ConfigError(f"groups {sorted(both)[:3]} stand in train and in {test}")
+    yield train, evaluated
+
+
+def _one_seed(x: Floats, labels: Labels, parts: Iterator[tuple[Ints, Ints]], seed: int) -> Outcome:
+    n, classes, y = len(x), len(labels.names), labels.y
+    told, near, used = np.full(n, -1), np.full(n, -1), np.zeros(n, bool)
+    probability, rng = np.zeros((n, classes)), np.random.default_rng(seed)
+    shots: dict[int, list[float]] = {5: [], 16: []}
+    for a, b in parts:
+        model, xb = _fit(x[a], y[a], labels.groups[a], x[b], seed)
+        told[b], near[b], used[b] = model.predict(xb), _nearest(x[a], y[a], x[b]), True
+        probability[np.ix_(b, model.classes_)] = model.predict_proba(xb)
+        for count, values in shots.items():
+            values.append(_few_shot(x[a], y[a], x[b], y[b], count, rng))
+    means = {count: float(np.mean(values)) for count, values in shots.items()}
+    return Outcome(y[used], labels.groups[used], told[used], probability[used], near[used], means)
+
+
+def _fit(xa: Floats, ya: Ints, groups: NDArray[np.str_], xb: Floats, seed: int) -> tuple[LogisticRegression, Floats]:
+    """The logistic regression with the chosen C, and the standardised rows it is to tell."""
+    c = _choose_c(xa, ya, groups, seed)
+    scaler = StandardScaler().fit(xa)
+    return _logistic(c).fit(scaler.transform(xa), ya), scaler.transform(xb)
+
+
+def _choose_c(x: Floats, y: Ints, groups: NDArray[np.str_], seed: int) -> float:
+    score = np.zeros(len(CS))
+    folds = StratifiedGroupKFold(min(5, len(np.unique(groups))), shuffle=True, random_state=seed)
+    for a, b in folds.split(x, y, groups):
+        if len(np.unique(y[a])) < len(np.unique(y)):
+            continue
+        scaler = StandardScaler().fit(x[a])
+        xa, xb = scaler.transform(x[a]), scaler.transform(x[b])
+        model = _logistic(float(CS[0]), warm=True)  # from strong to weak regularisation, each fit starting at the last
+        for i, c in enumerate(CS):
+            score[i] += balanced_accuracy_score(y[b], model.set_params(C=c).fit(xa, y[a]).predict(xb))
+    return float(CS[int(np.argmax(score))])
+
+
+def _logistic(c: float, *, warm: bool = False) -> LogisticRegression:
+    return LogisticRegression(C=c, max_iter=400, tol=1e-3, warm_start=warm, class_weight="balanced")
+
+
+def _nearest(xa: Floats, ya: Ints, xb: Floats) -> Ints:
+    a, b = (v / np.linalg.norm(v, axis=1, keepdims=True) for v in (xa, xb))
+    near = np.argsort(-b @ a.T, axis=1)[:, :NEIGHBOURS]
+    return np.array([np.bincount(row).argmax() for row in ya[near]])
+
+
+def _few_shot(xa: Floats, ya: Ints, xb: Floats, yb: Ints, count: int, rng: np.random.Generator) -> float:
+    """Balanced accuracy of the nearest class mean from `count` images a class, mean over draws."""
+    mean, sd = xa.mean(0), xa.std(0) + 1e-6
+    a, b = ((v - mean) / sd for v in (xa, xb))
+    a, b = (v / np.linalg.norm(v, axis=1, keepdims=True) for v in (a, b))
+    classes, scores = np.unique(ya), []
+    for _ in range(DRAWS):
+        means = np.stack([a[rng.permutation(np.flatnonzero(ya == c))[:count]].mean(0) for c in classes])
+        scores.append(balanced_accuracy_score(yb, classes[np.argmax(b @ means.T, axis=1)]))
+    return float(np.mean(scores))
+
+
+def save_outcomes(path: Path, outcomes: list[Outcome]) -> None:
+    """Keep outcomes as plain arrays."""
+    arrays: dict[str, NDArray] = {}
+    for seed, o in enumerate(outcomes):
+        values = {"y": o.y, "groups": o.groups, "told": o.told, "probability": o.probability, "neighbours": o.neighbours}
+        arrays |= {f"{seed}.{k}": v for k, v in values.items()}
+        arrays[f"{seed}.shots"] = np.array([[k, v] for k, v in o.shots.items()])
+    partial = path.with_suffix(".partial.npz")
+    np.savez_compressed(partial, **arrays)
+    partial.replace(path)
+
+
+def load_outcomes(path: Path) -> list[Outcome]:
+    """Read back what `save_outcomes` kept."""
+    fields = ("y", "groups", "told", "probability", "neighbours")
+    with np.load(path, allow_pickle=False) as kept:
+        seeds = sorted({int(k.partition(".")[0]) for k in kept})
+        return [Outcome(*(kept[f"{s}.{f}"] for f in fields), shots={int(k): float(v) for k, v in kept[f"{s}.shots"]}) for s in seeds]

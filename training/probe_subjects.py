@@ -1,0 +1,60 @@
+"""What the probe can be pointed at: our encoders, any that `load_encoder` loads, and the rows that each must be seen beside."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from pathencoder.encoder import Encoder
+from pathencoder.load import load_encoder
+from training import backbones
+from training.config import BackboneSettings, ExportSettings
+
+IMAGENET = BackboneSettings(
+    architecture="mobilenetv2_100", args={"pad_type": "same"}, start=Path("../shared/weights/mobilenetv2_100_imagenet.safetensors")
+)
+MIDDLE = "stages:blocks.2,blocks.4,blocks.5,blocks.6"
+_BUNDLED = {"default": None, "research": "pathencoder-tiny-research"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Subject:
+    """A name for the table, and an encoder. fingerprint: sha256 of its weights and of how it is read and fed."""
+
+    name: str
+    encoder: Encoder
+    fingerprint: str
+
+    def embed(self, files: list[Path]) -> NDArray[np.float32]:
+        """[N, D] recommended embeddings, tiles resized whole."""
+        rows: NDArray[np.float32] = self.encoder.encode([str(f) for f in files], precision="fp32")
+        return rows
+
+
+def open_subject(name: str) -> list[Subject]:
+    """The encoders that a name stands for: one, or two readouts for `imagenet`."""
+    if name == "imagenet":
+        return [_subject(f"imagenet, {title}", _plain(IMAGENET, rule)) for title, rule in (("final", "pool"), ("middle", MIDDLE))]
+    if name == "random":
+        return [_subject("random", _plain(IMAGENET.model_copy(update={"start": None}), "pool"))]
+    return [_subject(name, load_encoder(_BUNDLED.get(name, name)))]
+
+
+def _plain(settings: BackboneSettings, rule: str) -> Encoder:
+    """A start as an encoder, read by `rule`; without weights: seed 0."""
+    torch.manual_seed(0)
+    spec = backbones.spec_of(settings.model_copy(update={"embedding": rule}), ExportSettings(name=settings.architecture))
+    return Encoder(backbones.make_backbone(settings).eval(), spec)
+
+
+def _subject(name: str, encoder: Encoder) -> Subject:
+    digest = hashlib.sha256(repr((encoder.spec.embedding, encoder.spec.mean, encoder.spec.std, encoder.spec.input_size)).encode())
+    for key, value in sorted(encoder.state_dict().items()):
+        digest.update(key.encode())
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return Subject(name, encoder, digest.hexdigest())
