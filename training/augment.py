@@ -6,7 +6,8 @@ Every random number comes from the generator that is given, so a step's views fo
 from __future__ import annotations
 
 import math
-from typing import Annotated
+from dataclasses import dataclass
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
@@ -19,18 +20,20 @@ from training.data.corpus import STAIN_CLASSES
 _HED = torch.tensor([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]])
 _HED_OF = _HED / _HED.norm(dim=1, keepdim=True)  # stain amounts -> optical density
 _OF_HED = torch.linalg.inv(_HED_OF)
-# Which tiles are jittered along hematoxylin, eosin and DAB; the others per colour channel.
-_HED_CLASSES = ("he",)
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
 class CropSettings(BaseModel):
-    """Crops of one kind. area: least and largest share of the tile. aspect: least and largest ratio of the sides."""
+    """Crops of one kind. field: least and largest share of the tile that all crops of one draw share, at a place of its own, so that
+    magnifications vary from tile to tile and not between the crops that are compared. area: least and largest share of that field
+    (both alike: crops differ by translation alone, extended-context translation as Virchow's, arXiv:2309.07778, section 4.1).
+    aspect: least and largest ratio of the sides."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     count: int = Field(2, ge=0)
     px: int = Field(112, ge=16)
+    field: tuple[float, float] = (1.0, 1.0)
     area: tuple[float, float] = (0.25, 1.0)
     aspect: tuple[float, float] = (0.8, 1.25)
 
@@ -45,17 +48,38 @@ class ColourSettings(BaseModel):
     od_scale: float = Field(0.08, ge=0)
     od_shift: float = Field(0.02, ge=0)
     brightness: float = Field(0.1, ge=0)
+    hed_classes: tuple[Literal[STAIN_CLASSES], ...] = ("he",)  # stain classes whose tiles are jittered as H&E is
     grey: Fraction = 0.1  # share of H&E views made grey; other stains keep their colour, which is their signal
     blur: Fraction = 0.2
 
 
-def crops(tiles: Tensor, settings: CropSettings, generator: torch.Generator) -> Tensor:
+@dataclass(frozen=True)
+class Fields:
+    """The part of each tile that its crops share: side as a share of the tile's, centre in -1..1, each [N]."""
+
+    side: Tensor
+    x: Tensor
+    y: Tensor
+
+
+def fields(count: int, settings: CropSettings, generator: torch.Generator) -> Fields | None:
+    """A field for each of `count` tiles; None where settings ask for the whole tile."""
+    if settings.field == (1.0, 1.0):
+        return None
+    device = generator.device
+    side = torch.empty(count, device=device).uniform_(*settings.field, generator=generator).sqrt()
+    x, y = (1 - side) * torch.empty(2, count, device=device).uniform_(-1, 1, generator=generator)
+    return Fields(side, x, y)
+
+
+def crops(tiles: Tensor, settings: CropSettings, generator: torch.Generator, within: Fields | None = None) -> Tensor:
     """Random resized crops with flips and quarter turns: uint8 [N, 3, T, T] -> float32 in 0..1, [N, 3, px, px].
+    within: the fields that the crops stay in; the whole tiles if None.
 
     One bilinear resampling does all of it; a crop that shrinks by more than 1.5 is taken from the tile halved, against aliasing.
     """
     count, side, device = len(tiles), tiles.shape[-1], tiles.device
-    theta, extent = _crop_maps(count, settings, generator, device)
+    theta, extent = _crop_maps(count, settings, generator, device, within)
     full = tiles.float().div_(255)
     half = F.avg_pool2d(full, 2)
     grid = F.affine_grid(theta, [count, 3, settings.px, settings.px], align_corners=False)
@@ -67,7 +91,9 @@ def crops(tiles: Tensor, settings: CropSettings, generator: torch.Generator) -> 
     return out
 
 
-def _crop_maps(count: int, settings: CropSettings, generator: torch.Generator, device: torch.device) -> tuple[Tensor, Tensor]:
+def _crop_maps(
+    count: int, settings: CropSettings, generator: torch.Generator, device: torch.device, within: Fields | None
+) -> tuple[Tensor, Tensor]:
     """Affine maps [N, 2, 3] from a crop's coordinates (-1..1) to its tile's, and the longer side as a share of the tile's [N]."""
 
     def uniform(low: float, high: float) -> Tensor:
@@ -77,6 +103,9 @@ def _crop_maps(count: int, settings: CropSettings, generator: torch.Generator, d
     aspect = uniform(math.log(settings.aspect[0]), math.log(settings.aspect[1])).exp()
     width, height = (area * aspect).sqrt().clamp(max=1), (area / aspect).sqrt().clamp(max=1)
     dx, dy = (1 - width) * uniform(-1, 1), (1 - height) * uniform(-1, 1)
+    if within:
+        width, height = width * within.side, height * within.side
+        dx, dy = within.x + within.side * dx, within.y + within.side * dy
     turn = torch.randint(0, 4, (count,), generator=generator, device=device) * (math.pi / 2)
     mirror = torch.randint(0, 2, (count,), generator=generator, device=device) * 2.0 - 1
     cos, sin = turn.cos().round(), turn.sin().round()
@@ -91,8 +120,8 @@ def colours(views: Tensor, stains: Tensor, settings: ColourSettings, generator: 
     def chance(p: float) -> Tensor:
         return torch.rand(count, generator=generator, device=device) < p
 
-    is_he = torch.isin(stains, torch.tensor([STAIN_CLASSES.index(c) for c in _HED_CLASSES], device=device))
-    views = jitter_stain(views, is_he, settings, generator)
+    is_he = _of_classes(stains, ("he",))
+    views = jitter_stain(views, _of_classes(stains, settings.hed_classes), settings, generator)
     light = 1 + settings.brightness * (2 * torch.rand(count, 1, 1, 1, generator=generator, device=device) - 1)
     views = (views * light).clamp_(0, 1)
     grey = chance(settings.grey) & is_he
@@ -103,6 +132,10 @@ def colours(views: Tensor, stains: Tensor, settings: ColourSettings, generator: 
     if blur.any():
         views[blur] = _blur3(views[blur])
     return views
+
+
+def _of_classes(stains: Tensor, classes: tuple[str, ...]) -> Tensor:
+    return torch.isin(stains, torch.tensor([STAIN_CLASSES.index(c) for c in classes], dtype=stains.dtype, device=stains.device))
 
 
 def jitter_stain(views: Tensor, is_he: Tensor, settings: ColourSettings, generator: torch.Generator) -> Tensor:

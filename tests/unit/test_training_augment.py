@@ -81,3 +81,35 @@ def test_only_he_is_ever_made_grey():
     kept = augment.colours(views.clone(), torch.full((4,), IHC), always, rng())
     assert torch.allclose(grey[:, 0], grey[:, 2])
     assert torch.allclose(kept, views, atol=2e-5)
+
+
+def test_crops_of_one_draw_share_a_field_and_stay_in_it():
+    """Tiles whose pixels tell where they lie: two crops see only places that the field holds."""
+    ramp = torch.arange(64, dtype=torch.uint8).mul(3)
+    tile = torch.stack([ramp.expand(64, 64), ramp[:, None].expand(64, 64), ramp.expand(64, 64)])
+    source = tile.expand(12, 3, 64, 64).contiguous()
+    settings, g = CropSettings(px=16, field=(0.1, 0.2), area=(0.5, 1.0)), rng(2)
+    within = augment.fields(12, settings, g)
+    views = [augment.crops(source, settings, g, within) * 255 / 3 / 64 * 2 - 1 for _ in range(2)]
+    assert (within.side.square() >= 0.1).all()
+    assert (within.side.square() <= 0.2).all()
+    for view in views:
+        for channel, centre in ((0, within.x), (1, within.y)):
+            away = (view[:, channel].flatten(1) - centre[:, None]).abs().amax(1)
+            assert (away <= within.side + 0.05).all()
+
+
+def test_the_whole_tile_is_no_field():
+    g = rng()
+    before = g.get_state()
+    assert augment.fields(4, CropSettings(), g) is None
+    assert torch.equal(g.get_state(), before)
+
+
+def test_hed_classes_choose_the_jitter():
+    source = torch.rand(8, 3, 16, 16, generator=rng(3))
+    stains = torch.full((8,), IHC)
+    per_channel = STILL.model_copy(update={"he_scale": 0.3})
+    assert torch.allclose(augment.colours(source.clone(), stains, per_channel, rng()), source, atol=0.005)
+    as_he = per_channel.model_copy(update={"hed_classes": ("he", "ihc")})
+    assert not torch.allclose(augment.colours(source.clone(), stains, as_he, rng()), source, atol=0.01)

@@ -78,9 +78,10 @@ class Dino(nn.Module):
     def views(self, batch: TileBatch) -> Views:
         """The global crops, then the local ones, coloured and normalised."""
         s, rng, made = self.settings, self.plan.generator, []
+        within = augment.fields(len(batch.tiles), s.global_crops, rng)
         for crop in (s.global_crops, s.local_crops):
             for _ in range(crop.count):
-                view = augment.colours(augment.crops(batch.tiles, crop, rng), batch.stains, s.colour, rng)
+                view = augment.colours(augment.crops(batch.tiles, crop, rng, within), batch.stains, s.colour, rng)
                 made.append(augment.normalise(view, self.plan.mean, self.plan.std))
         return made
 

@@ -53,7 +53,8 @@ class SimCLR(nn.Module):
     def views(self, batch: TileBatch) -> Views:
         """settings.crop.count crops of each tile, coloured and normalised."""
         s, rng = self.settings, self.plan.generator
-        made = (augment.colours(augment.crops(batch.tiles, s.crop, rng), batch.stains, s.colour, rng) for _ in range(s.crop.count))
+        within = augment.fields(len(batch.tiles), s.crop, rng)
+        made = (augment.colours(augment.crops(batch.tiles, s.crop, rng, within), batch.stains, s.colour, rng) for _ in range(s.crop.count))
         return [augment.normalise(v, self.plan.mean, self.plan.std) for v in made]
 
     def loss(self, views: Views, step: int) -> tuple[Tensor, dict[str, float]]:
