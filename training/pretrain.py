@@ -20,14 +20,14 @@ import yaml
 from torch import Tensor, nn
 
 from pathencoder.errors import PathEncoderError
-from training import allocator, augment, backbones, checkpoint, config, distributed, methods
+from training import allocator, backbones, checkpoint, config, distributed, methods
 from training.data.corpus import Corpus, open_corpus
 from training.data.loader import batches
-from training.data.sampler import Sampler, make_sampler
-from training.data.stains import stain_weights
+from training.data.sampler import Sampler
 from training.export import export
 from training.monitor import Monitor, knn_report, labelled_set, peak_memory_mb
 from training.schedules import cosine, warmup_cosine
+from training.start import sampler_of, starting_network
 
 log = logging.getLogger("training")
 
@@ -127,7 +127,7 @@ def _prepare(cfg: config.Config) -> Run:
     device = distributed.device_of(cfg.run.device)
     d = cfg.data
     corpus = open_corpus(d.root, licences=d.licences, stains=d.stains, without=d.without)
-    sampler = make_sampler(corpus, batch=d.batch, seed=cfg.seed, slide_power=d.slide_power, stain_weights=stain_weights(d.stain_weights))
+    sampler = sampler_of(cfg, corpus)
     generator = torch.Generator(device)
     method = methods.build(cfg.method, _plan(cfg, corpus, sampler, generator)).to(device).train()
     optimizer = torch.optim.AdamW(_groups(method, cfg), lr=cfg.optim.lr, fused=True)
@@ -140,9 +140,7 @@ def _prepare(cfg: config.Config) -> Run:
 
 
 def _plan(cfg: config.Config, corpus: Corpus, sampler: Sampler, generator: torch.Generator) -> methods.Plan:
-    start = backbones.make_backbone(cfg.backbone)
-    if cfg.backbone.real_statistics:
-        backbones.give_real_statistics(start, _first_views(cfg, corpus, sampler))
+    start = starting_network(cfg, corpus, sampler)
     state = start.state_dict()
 
     def backbone() -> nn.Module:
@@ -153,14 +151,6 @@ def _plan(cfg: config.Config, corpus: Corpus, sampler: Sampler, generator: torch
     b, width = cfg.backbone, int(start.num_features)  # type: ignore[arg-type]
     width = int(getattr(start, "head_hidden_size", width))
     return methods.Plan(backbone, width, cfg.optim.steps, cfg.data.batch, len(corpus), b.mean, b.std, generator)
-
-
-def _first_views(cfg: config.Config, corpus: Corpus, sampler: Sampler) -> Tensor:
-    """Step 0's tiles as views without colour changes: what BatchNorm statistics are measured on."""
-    _, batch = next(batches(corpus, sampler, canvas=cfg.data.canvas, start=0, stop=1))
-    crop = augment.CropSettings(count=1, px=112, area=(0.25, 1.0))
-    plain = augment.crops(batch.tiles, crop, torch.Generator().manual_seed(cfg.seed))
-    return augment.normalise(plain, cfg.backbone.mean, cfg.backbone.std)
 
 
 def _groups(method: Any, cfg: config.Config) -> list[dict[str, Any]]:

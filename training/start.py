@@ -1,0 +1,35 @@
+"""The network that a run starts from, as a function of its config alone: what training moves, and what averages go back to."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from training import augment, backbones
+from training.config import Config
+from training.data.corpus import Corpus
+from training.data.loader import batches
+from training.data.sampler import Sampler, make_sampler
+from training.data.stains import stain_weights
+
+
+def sampler_of(cfg: Config, corpus: Corpus) -> Sampler:
+    """The sampler that a config asks for."""
+    d = cfg.data
+    return make_sampler(corpus, batch=d.batch, seed=cfg.seed, slide_power=d.slide_power, stain_weights=stain_weights(d.stain_weights))
+
+
+def starting_network(cfg: Config, corpus: Corpus, sampler: Sampler) -> nn.Module:
+    """Backbone with its starting weights, and real BatchNorm statistics where the config asks for them."""
+    network = backbones.make_backbone(cfg.backbone)
+    if cfg.backbone.real_statistics:
+        backbones.give_real_statistics(network, _first_views(cfg, corpus, sampler))
+    return network
+
+
+def _first_views(cfg: Config, corpus: Corpus, sampler: Sampler) -> Tensor:
+    """Step 0's tiles as views without colour changes: what BatchNorm statistics are measured on."""
+    _, batch = next(batches(corpus, sampler, canvas=cfg.data.canvas, start=0, stop=1))
+    crop = augment.CropSettings(count=1, px=112, area=(0.25, 1.0))
+    plain = augment.crops(batch.tiles, crop, torch.Generator().manual_seed(cfg.seed))
+    return augment.normalise(plain, cfg.backbone.mean, cfg.backbone.std)
