@@ -1,6 +1,7 @@
 """Evaluation: python -m training.evaluate probe default research imagenet random [--cv] [--sets ...] [--json OUT]
 
-Every figure on a model card comes from here. `nuclei` compares label-free nuclei (see training/evaluate_nuclei.py).
+Every figure on a model card comes from here. `nuclei` compares label-free nuclei, `robustness` tells what stain and
+scanner change (training/evaluate_nuclei.py, training/evaluate_robustness.py).
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import numpy as np
 from pathencoder.errors import PathEncoderError
 from training import probe as protocol
 from training.evaluate_nuclei import nuclei
+from training.evaluate_robustness import robustness
 from training.probe_sets import CELL_SETS, SETS, ProbeSet, open_sets
 from training.probe_subjects import Subject, open_subject
 
@@ -26,7 +28,7 @@ log = logging.getLogger("training")
 BAR_SETS = ("amibr", "hpylori_ihc", "crc_polyp5", *CELL_SETS)
 HE_SETS = tuple(s for s in BAR_SETS if s not in ("hpylori_ihc", "bcdata_sample"))
 
-Results = dict[str, dict[str, list[protocol.Outcome]]]  # set -> encoder -> one outcome a seed
+Results = dict[str, dict[str, protocol.Runs]]  # set -> encoder -> its training runs
 
 
 @click.group(help=__doc__)
@@ -49,17 +51,26 @@ def main() -> None:
 @click.option("--seeds", default=3, show_default=True)
 @click.option("--json", "out", type=click.Path(path_type=Path), help="Write every figure here as well.")
 def probe(names: tuple[str, ...], data: Path, tools: Path, cache: Path, chosen: str, cv: bool, seeds: int, out: Path | None) -> None:  # noqa: FBT001
-    """Probe frozen encoders: default, research, imagenet (two readouts), random, a catalogue name, or an encoder's folder."""
+    """Probe frozen encoders: default, research, imagenet (two readouts), random, a catalogue name, an encoder's folder, or several
+    training runs of one as NAME=FOLDER,FOLDER."""
     try:
         sets = open_sets(chosen.split(","), data=data, tools=tools, cache=cache, choose=cv)
         subjects = [s for name in names for s in open_subject(name)]
-        results = {s.name: {e.name: outcomes(e, s, cache=cache, seeds=seeds) for e in subjects} for s in sets}
+        results = {s.name: _runs(subjects, s, cache, seeds) for s in sets}
     except PathEncoderError as error:
         raise click.ClickException(str(error)) from error
     summary = report(results, sets)
     if out:
         out.write_text(json.dumps(summary, indent=1) + "\n")
     click.echo(json.dumps(summary["means"]))
+
+
+def _runs(subjects: list[Subject], s: ProbeSet, cache: Path, seeds: int) -> dict[str, protocol.Runs]:
+    """Subjects of one name are training runs of one encoder."""
+    runs: dict[str, protocol.Runs] = {}
+    for subject in subjects:
+        runs.setdefault(subject.name, []).append(outcomes(subject, s, cache=cache, seeds=seeds))
+    return runs
 
 
 def outcomes(subject: Subject, s: ProbeSet, *, cache: Path, seeds: int) -> list[protocol.Outcome]:
@@ -80,12 +91,12 @@ def report(results: Results, sets: list[ProbeSet]) -> dict[str, dict]:
     for s in sets:
         click.echo(f"\n{s.name}  ({s.part or 'five folds by group'}{', train parts alone' if s.choose else ''})")
         click.echo(f"  {'encoder':28s}{'linear':>15s}{'AUROC':>15s}{'k-NN 20':>9s}{'16-shot':>9s}  95 % of linear, of AUROC")
-        for name, seeds in results[s.name].items():
-            row = protocol.summarise(seeds, s.part or "folds")
+        for name, runs in results[s.name].items():
+            row = protocol.summarise(runs, s.part or "folds")
             summary["sets"].setdefault(s.name, {})[name] = dataclasses.asdict(row)
             click.echo(
                 f"  {name:28s}{row.linear:8.3f} ±{row.linear_sd:.3f}{row.auroc:9.3f} ±{row.auroc_sd:.3f}{row.knn20:9.3f}{row.shot16:9.3f}"
-                f"  {_told(row.linear_interval)} {_told(row.auroc_interval)}  n {row.n}, groups {row.groups}"
+                f"  {_told(row.linear_interval)} {_told(row.auroc_interval)}  n {row.n}, groups {row.groups}, runs {row.runs}"
             )
     _report_means(summary)
     _report_paired(results, summary)
@@ -106,7 +117,7 @@ def _report_means(summary: dict[str, dict]) -> None:
 
 
 def _report_paired(results: Results, summary: dict[str, dict]) -> None:
-    """Each encoder against ImageNet's better readout on that set, first seed, same bootstrap draws."""
+    """Each encoder against ImageNet's better readout on that set, same bootstrap draws."""
     for name, by_encoder in results.items():
         floors = {e: summary["sets"][name][e]["auroc"] for e in by_encoder if e.startswith("imagenet")}
         others = [e for e in by_encoder if e not in floors]
@@ -115,7 +126,7 @@ def _report_paired(results: Results, summary: dict[str, dict]) -> None:
         floor = max(floors, key=lambda e: floors[e])
         click.echo(f"\n{name}: AUROC minus {floor} ({floors[floor]:.3f}), paired over groups")
         for encoder in others:
-            difference, around = protocol.paired_auroc(by_encoder[encoder][0], by_encoder[floor][0])
+            difference, around = protocol.paired_auroc(by_encoder[encoder], by_encoder[floor])
             summary["paired"].setdefault(name, {})[encoder] = {"floor": floor, "difference": difference, "interval": around}
             click.echo(f"  {encoder:28s}{difference:+8.3f}  {_told(around, signed=True)}")
 
@@ -125,6 +136,7 @@ def _told(interval: tuple[float, float], *, signed: bool = False) -> str:
 
 
 main.add_command(nuclei)
+main.add_command(robustness)
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ Ints = NDArray[np.int64]
 CS = 10.0 ** np.arange(-5, 2)
 NEIGHBOURS = 20
 DRAWS = 50  # few-shot draws
-BOOTSTRAPS = 1000
+BOOTSTRAPS = 500
 
 
 @dataclass(frozen=True)
@@ -52,9 +52,13 @@ class Outcome:
     shots: dict[int, float]
 
 
+Runs = list[list[Outcome]]  # training runs of one encoder (one, unless it was trained with several seeds), each with its probe seeds
+
+
 @dataclass(frozen=True)
 class Summary:
-    """Means over seeds, and 95 % intervals of the first seed from a bootstrap over groups."""
+    """Means over training runs and probe seeds. *_sd: over training runs where there are several, else over probe seeds.
+    *_interval: 95 %, of the mean, from a bootstrap over groups."""
 
     linear: float
     linear_sd: float
@@ -67,6 +71,7 @@ class Summary:
     auroc_interval: tuple[float, float]
     n: int
     groups: int
+    runs: int
     part: str
 
 
@@ -97,34 +102,50 @@ def probe(x: NDArray[np.float32], labels: Labels, *, test: str | None, seeds: in
         return [_one_seed(rows, labels, _parts(labels, test, seed), seed) for seed in range(seeds)]
 
 
-def summarise(outcomes: list[Outcome], part: str) -> Summary:
-    """Means over seeds; the intervals are over groups (patients, slides), never over tiles."""
-    first = outcomes[0]
-    linear = [balanced_accuracy_score(o.y, o.told) for o in outcomes]
-    areas = [auroc(o.y, o.probability) for o in outcomes]
+def summarise(runs: Runs, part: str) -> Summary:
+    """The intervals are over groups (patients, slides), never over tiles."""
+    every = [o for run in runs for o in run]
+    first = every[0]
     return Summary(
-        linear=float(np.mean(linear)),
-        linear_sd=float(np.std(linear)),
-        auroc=float(np.mean(areas)),
-        auroc_sd=float(np.std(areas)),
-        knn20=float(np.mean([balanced_accuracy_score(o.y, o.neighbours) for o in outcomes])),
-        shot5=float(np.mean([o.shots[5] for o in outcomes])),
-        shot16=float(np.mean([o.shots[16] for o in outcomes])),
-        linear_interval=interval(first, lambda i: float(balanced_accuracy_score(first.y[i], first.told[i]))),
-        auroc_interval=interval(first, lambda i: auroc(first.y[i], first.probability[i])),
+        linear=_over(every, balanced),
+        linear_sd=_spread(runs, balanced),
+        auroc=_over(every, _area),
+        auroc_sd=_spread(runs, _area),
+        knn20=_over(every, lambda o: balanced(o, near=True)),
+        shot5=_over(every, lambda o: o.shots[5]),
+        shot16=_over(every, lambda o: o.shots[16]),
+        linear_interval=interval(first, lambda i: _over(every, lambda o: float(balanced_accuracy_score(o.y[i], o.told[i])))),
+        auroc_interval=interval(first, lambda i: _over(every, lambda o: auroc(o.y[i], o.probability[i]))),
         n=len(first.y),
         groups=len(np.unique(first.groups)),
+        runs=len(runs),
         part=part,
     )
 
 
-def paired_auroc(ours: Outcome, theirs: Outcome) -> tuple[float, tuple[float, float]]:
-    """Difference in AUROC on the same images, and its 95 % interval over groups, both encoders on the same draws."""
+def paired_auroc(ours: Runs, theirs: Runs) -> tuple[float, tuple[float, float]]:
+    """Difference of mean AUROC on the same images, and its 95 % interval over groups, all on the same draws."""
+    a, b = ([o for run in runs for o in run] for runs in (ours, theirs))
 
     def difference(i: Ints) -> float:
-        return auroc(ours.y[i], ours.probability[i]) - auroc(theirs.y[i], theirs.probability[i])
+        left, right = (_over(side, lambda o: auroc(o.y[i], o.probability[i])) for side in (a, b))
+        return left - right
 
-    return difference(np.arange(len(ours.y))), interval(ours, difference)
+    return difference(np.arange(len(a[0].y))), interval(a[0], difference)
+
+
+def _over(outcomes: list[Outcome], figure: Callable[[Outcome], float]) -> float:
+    return float(np.mean([figure(o) for o in outcomes]))
+
+
+def _spread(runs: Runs, figure: Callable[[Outcome], float]) -> float:
+    if len(runs) > 1:
+        return float(np.std([_over(run, figure) for run in runs], ddof=1))
+    return float(np.std([figure(o) for o in runs[0]]))
+
+
+def _area(outcome: Outcome) -> float:
+    return auroc(outcome.y, outcome.probability)
 
 
 def auroc(y: Ints, probability: Floats) -> float:
@@ -134,6 +155,11 @@ def auroc(y: Ints, probability: Floats) -> float:
     if probability.shape[1] == 2:
         return float(roc_auc_score(y, probability[:, 1]))
     return float(roc_auc_score(y, probability, multi_class="ovr", average="macro"))
+
+
+def balanced(outcome: Outcome, *, near: bool = False) -> float:
+    """Balanced accuracy of the linear probe, or of the nearest neighbours."""
+    return float(balanced_accuracy_score(outcome.y, outcome.neighbours if near else outcome.told))
 
 
 def interval(outcome: Outcome, figure: Callable[[Ints], float], *, draws: int = BOOTSTRAPS) -> tuple[float, float]:
@@ -172,7 +198,7 @@ def _one_seed(x: Floats, labels: Labels, parts: Iterator[tuple[Ints, Ints]], see
     shots: dict[int, list[float]] = {5: [], 16: []}
     for a, b in parts:
         model, xb = _fit(x[a], y[a], labels.groups[a], x[b], seed)
-        told[b], near[b], used[b] = model.predict(xb), _nearest(x[a], y[a], x[b]), True
+        told[b], near[b], used[b] = model.predict(xb), nearest(x[a], y[a], x[b]), True
         probability[np.ix_(b, model.classes_)] = model.predict_proba(xb)
         for count, values in shots.items():
             values.append(_few_shot(x[a], y[a], x[b], y[b], count, rng))
@@ -205,7 +231,8 @@ def _logistic(c: float, *, warm: bool = False) -> LogisticRegression:
     return LogisticRegression(C=c, max_iter=400, tol=1e-3, warm_start=warm, class_weight="balanced")
 
 
-def _nearest(xa: Floats, ya: Ints, xb: Floats) -> Ints:
+def nearest(xa: Floats, ya: Ints, xb: Floats) -> Ints:
+    """The commonest label among the NEIGHBOURS rows of xa with the largest cosine to each row of xb."""
     a, b = (v / np.linalg.norm(v, axis=1, keepdims=True) for v in (xa, xb))
     near = np.argsort(-b @ a.T, axis=1)[:, :NEIGHBOURS]
     return np.array([np.bincount(row).argmax() for row in ya[near]])

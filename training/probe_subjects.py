@@ -35,9 +35,17 @@ class Subject:
         rows: NDArray[np.float32] = self.encoder.encode([str(f) for f in files], precision="fp32")
         return rows
 
+    def embed_images(self, images: list[NDArray[np.uint8]]) -> NDArray[np.float32]:
+        """[N, D] recommended embeddings of images [H, W, 3], resized whole."""
+        rows: NDArray[np.float32] = self.encoder.encode(images, precision="fp32")
+        return rows
+
 
 def open_subject(name: str) -> list[Subject]:
-    """The encoders that a name stands for: one, or two readouts for `imagenet`."""
+    """The encoders that a name stands for: one, two readouts for `imagenet`, or training runs of one encoder for `name=folder,folder`."""
+    title, several, folders = name.partition("=")
+    if several:
+        return [_subject(title, load_encoder(folder)) for folder in folders.split(",")]
     if name == "imagenet":
         return [_subject(f"imagenet, {title}", _plain(IMAGENET, rule)) for title, rule in (("final", "pool"), ("middle", MIDDLE))]
     if name == "random":

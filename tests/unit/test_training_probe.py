@@ -43,7 +43,7 @@ def test_figures_equal_the_referees(tmp_path, classes, test):
     )
     theirs = json.loads((tmp_path / "out.json").read_text())
     part = "test" if test else None
-    ours = probe.summarise(probe.probe(x, labels, test=part, seeds=2), "x")
+    ours = probe.summarise([probe.probe(x, labels, test=part, seeds=2)], "x")
     for name in ("linear", "auroc", "knn20", "shot5", "shot16"):
         assert getattr(ours, name) == pytest.approx(theirs[name][0], abs=1e-9), name
 
@@ -64,10 +64,10 @@ def test_a_group_in_both_parts_is_refused(tmp_path):
 
 def test_paired_difference_of_an_encoder_with_itself_is_zero_and_noise_loses(tmp_path):
     x, labels = labelled(tmp_path)
-    ours = probe.probe(x, labels, test="test", seeds=1)[0]
-    noise = probe.probe(np.random.default_rng(1).normal(size=x.shape).astype(np.float32), labels, test="test", seeds=1)[0]
-    assert probe.paired_auroc(ours, ours) == (0.0, (0.0, 0.0))
-    difference, (low, high) = probe.paired_auroc(ours, noise)
+    ours = probe.probe(x, labels, test="test", seeds=1)
+    noise = probe.probe(np.random.default_rng(1).normal(size=x.shape).astype(np.float32), labels, test="test", seeds=1)
+    assert probe.paired_auroc([ours], [ours]) == (0.0, (0.0, 0.0))
+    difference, (low, high) = probe.paired_auroc([ours], [noise])
     assert low < difference < high
     assert difference > 0.1
 
@@ -76,4 +76,15 @@ def test_outcomes_survive_the_disk(tmp_path):
     x, labels = labelled(tmp_path)
     before = probe.probe(x, labels, test="test", seeds=2)
     probe.save_outcomes(tmp_path / "o.npz", before)
-    assert probe.summarise(probe.load_outcomes(tmp_path / "o.npz"), "t") == probe.summarise(before, "t")
+    assert probe.summarise([probe.load_outcomes(tmp_path / "o.npz")], "t") == probe.summarise([before], "t")
+
+
+def test_training_runs_are_averaged_and_their_spread_is_told(tmp_path):
+    x, labels = labelled(tmp_path)
+    noisy = (x + np.random.default_rng(2).normal(size=x.shape)).astype(np.float32)
+    a, b = (probe.probe(rows, labels, test="test", seeds=2) for rows in (x, noisy))
+    one, other, both = (probe.summarise(runs, "t") for runs in ([a], [b], [a, b]))
+    assert both.auroc == pytest.approx((one.auroc + other.auroc) / 2)
+    assert both.auroc_sd == pytest.approx(abs(one.auroc - other.auroc) / 2**0.5)
+    assert both.runs == 2
+    assert min(one.auroc_interval[0], other.auroc_interval[0]) < both.auroc < max(one.auroc_interval[1], other.auroc_interval[1])

@@ -1,0 +1,90 @@
+"""The `robustness` command of training.evaluate: what stain and scanner do to an encoder, on crc_polyp5 test and two pairs of scans."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+import numpy as np
+from numpy.typing import NDArray
+
+from pathencoder.errors import PathEncoderError
+from training import robustness as measure
+from training.probe_sets import open_sets
+from training.probe_subjects import Subject, open_subject
+
+# One field by five scanners, and one region by two (whole, to be cut in the same way), below the slides' folder.
+_FIVE = "thumbnails/five_scanners_SCC"
+_PAIR = ("generic/OS-2_Ki67_hamamatsu_mpp0.227_pyramid.tiff", "generic/OS-2_Ki67_olympus_mpp0.346_pyramid.tiff")
+_CUTS = 4  # the region is cut into 4 x 4 fields
+
+
+@click.command()
+@click.argument("names", nargs=-1, required=True)
+@click.option(
+    "--data", type=click.Path(path_type=Path), default=Path("../shared/data"), show_default=True, help="Folder with tiles/, slides/."
+)
+@click.option("--draws", default=5, show_default=True, help="Draws of every shift that training has not seen.")
+@click.option("--json", "out", type=click.Path(path_type=Path), help="Write every figure here as well.")
+def robustness(names: tuple[str, ...], data: Path, draws: int, out: Path | None) -> None:
+    """Stain shifts and scanners: names as for `probe`. Cosines are of centred embeddings; rank is the effective rank."""
+    try:
+        (tiles,) = open_sets(["crc_polyp5"], data=data, tools=data.parent / "tools", cache=Path("runs/probe"), choose=False)
+        rows: dict[str, list[dict]] = {}
+        for subject in (s for name in names for s in open_subject(name)):
+            shifts = measure.knn_under_shifts(subject, tiles, draws=draws)
+            row = {**measure.under_shift(subject, tiles, most=1000), "knn": shifts, **_scanners(subject, data / "slides")}
+            rows.setdefault(subject.name, []).append(row)
+            _show(subject.name, row)
+    except PathEncoderError as error:
+        raise click.ClickException(str(error)) from error
+    if out:
+        out.write_text(json.dumps(rows, indent=1) + "\n")
+
+
+def _show(name: str, row: dict) -> None:
+    near = "  ".join(f"{k} {np.mean(v):.3f} ({min(v):.3f})" for k, v in row["knn"].items())
+    click.echo(f"{name:24s} cosine under HED shift {row['centred_cosine']:.4f}  rank {row['rank']:.0f}  k-NN mean (least): {near}")
+    for title in ("five_scanners", "two_scanners"):
+        if title in row:
+            click.echo(f"{'':24s} {title}: same field {row[title]['same']:.3f}, other fields {row[title]['other']:.3f}")
+
+
+def _scanners(subject: Subject, slides: Path) -> dict[str, dict[str, float]]:
+    found: dict[str, dict[str, float]] = {}
+    five = sorted((slides / _FIVE).glob("*.png"))
+    pair = [slides / p for p in _PAIR]
+    cut = [_fields(p) for p in pair if p.exists()]
+    if len(cut) == 2:
+        found["two_scanners"] = _same_and_other(*(subject.embed_images(fields) for fields in cut))
+    if five and cut:
+        found["five_scanners"] = _same_and_others(subject.embed_images([measure.open_image(f) for f in five]), subject.embed_images(cut[0]))
+    return found
+
+
+def _fields(file: Path) -> list[measure.Image]:
+    """A region in _CUTS x _CUTS pieces, row by row."""
+    image = measure.open_image(file)
+    ys, xs = (np.linspace(0, n, _CUTS + 1).astype(int) for n in image.shape[:2])
+    return [image[ys[r] : ys[r + 1], xs[c] : xs[c + 1]] for r in range(_CUTS) for c in range(_CUTS)]
+
+
+def _same_and_other(a: NDArray, b: NDArray) -> dict[str, float]:
+    """Mean cosine of field i by scanner a and field i by b, and of different fields. All centred on their common mean."""
+    centre = np.concatenate([a, b]).mean(0)
+    cosine = _unit(a - centre) @ _unit(b - centre).T
+    off = ~np.eye(len(a), dtype=bool)
+    return {"same": round(float(np.diag(cosine).mean()), 4), "other": round(float(cosine[off].mean()), 4)}
+
+
+def _same_and_others(field: NDArray, others: NDArray) -> dict[str, float]:
+    """Mean cosine of one field's scans with each other, and with other fields. Centred on the mean of both."""
+    centre = (field.mean(0) + others.mean(0)) / 2
+    a, b = _unit(field - centre), _unit(others - centre)
+    pairs = (a @ a.T)[np.triu_indices(len(a), 1)]
+    return {"same": round(float(pairs.mean()), 4), "other": round(float((a @ b.T).mean()), 4)}
+
+
+def _unit(x: NDArray) -> NDArray:
+    return x / np.linalg.norm(x, axis=1, keepdims=True).clip(1e-12)

@@ -1,0 +1,210 @@
+"""Many short runs compared: python -m training.experiments PLAN.yaml [--minutes M] [--table]
+
+Every arm of a plan is trained for the same CPU time with every seed, exported, and probed on train parts alone (folds by group).
+One line of results.jsonl for each (arm, seed, set); what is there is not done again, so a plan can run for days in pieces.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from pathencoder.errors import ConfigError, PathEncoderError
+from training import config as run_config
+from training import robustness
+from training.evaluate import outcomes
+from training.experiments_table import print_table
+from training.probe import auroc, balanced, save_outcomes
+from training.probe_sets import ProbeSet, open_sets
+from training.probe_subjects import Subject, open_subject
+from training.reexport import reexport, steps_of
+from training.report import read_log
+
+log = logging.getLogger("training")
+_TRIAL = 16  # steps that tell how long a step takes; the first ones are left out
+_COLD = 4
+
+
+class Arm(BaseModel):
+    """One way of training (`recipe` and `set`), or of exporting what another arm trained (`of`)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    recipe: Path | None = None  # the plan's, if none
+    set: tuple[str, ...] = ()  # key=value, laid over the recipe
+    of: str | None = None  # another arm whose weights are exported again
+    start_share: float = Field(0.0, ge=0, lt=1)
+    embedding: str | None = None
+    soup: bool = False  # average the seeds' weights: one encoder instead of one a seed
+
+
+class Plan(BaseModel):
+    """A list of arms and what is read of them. baselines: subjects of `training.evaluate probe` shown beside."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    out: Path
+    recipe: Path
+    core_minutes: float = Field(gt=0)
+    seeds: tuple[int, ...] = (0,)
+    sets: tuple[str, ...] = ("amibr", "crchisto", "consep20x_points", "crc_polyp5")
+    probe_seeds: int = Field(1, ge=1)
+    data: Path = Path("../shared/data")
+    tools: Path = Path("../shared/tools")
+    cache: Path = Path("runs/probe")
+    baselines: tuple[str, ...] = ("imagenet",)
+    arms: dict[str, Arm]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One encoder to be made and read: an arm with one seed; seed -1: of all seeds together, or a baseline."""
+
+    arm: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Folder and key: arm, and the seed where there is one."""
+        return self.arm if self.seed < 0 else f"{self.arm}-s{self.seed}"
+
+
+@click.command(help=__doc__)
+@click.argument("plan_file", type=click.Path(path_type=Path, exists=True))
+@click.option("--minutes", type=float, help="Stop after this long; the same command goes on.")
+@click.option("--table", is_flag=True, help="Print the table of what is there and do nothing else.")
+def main(plan_file: Path, minutes: float | None, table: bool) -> None:  # noqa: FBT001
+    """Run or show a plan."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    try:
+        plan = read_plan(plan_file)
+        if not table:
+            run(plan, deadline=time.monotonic() + 60 * minutes if minutes else None)
+        print_table(plan.out, plan.sets)
+    except PathEncoderError as error:
+        raise click.ClickException(str(error)) from error
+
+
+def read_plan(file: Path) -> Plan:
+    """A checked plan. Raises ConfigError: unknown keys, arms of arms that are not there, recipes that do not parse."""
+    try:
+        plan = Plan.model_validate(yaml.safe_load(file.read_text()))
+    except ValidationError as error:
+        raise ConfigError(f"{file}: " + "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())) from None
+    for name, arm in plan.arms.items():
+        if arm.of is None:
+            run_config.load(arm.recipe or plan.recipe, [*arm.set, f"out={plan.out / name}"])
+        elif arm.of not in plan.arms or plan.arms[arm.of].of is not None:
+            raise ConfigError(f"{file}: arm {name!r} is of {arm.of!r}, which is no arm that trains")
+    return plan
+
+
+def run(plan: Plan, *, deadline: float | None = None) -> None:
+    """Make and read every cell that is missing, seed by seed so that all arms are there early. Stops at the deadline (monotonic)."""
+    plan.out.mkdir(parents=True, exist_ok=True)
+    sets = open_sets(plan.sets, data=plan.data, tools=plan.tools, cache=plan.cache, choose=True)
+    for name in plan.baselines:
+        if not _is_read(plan, [s.name for s in open_subject(name)]):
+            for subject in open_subject(name):
+                _read(plan, Cell(subject.name, -1), subject, sets)
+    for cell in cells(plan):
+        if _is_read(plan, [cell.name]):
+            continue
+        if deadline is not None and time.monotonic() > deadline:
+            return
+        folder = _make(plan, cell, deadline)
+        if folder is None:
+            return
+        _read(plan, cell, open_subject(str(folder))[0], sets)
+
+
+def cells(plan: Plan) -> Iterator[Cell]:
+    """Trained arms before those made of them, one seed after the other; soups last."""
+    for seed in plan.seeds:
+        for trains in (True, False):
+            yield from (Cell(name, seed) for name, arm in plan.arms.items() if (arm.of is None) == trains and not arm.soup)
+    yield from (Cell(name, -1) for name, arm in plan.arms.items() if arm.soup)
+
+
+def _make(plan: Plan, cell: Cell, deadline: float | None) -> Path | None:
+    """The exported encoder of a cell; None when time ran out before its training ended (its checkpoint stays)."""
+    arm = plan.arms[cell.arm]
+    if arm.of is None:
+        return _train(plan, cell, deadline)
+    runs = [plan.out / Cell(arm.of, seed).name for seed in (plan.seeds if arm.soup else (cell.seed,))]
+    folder = plan.out / cell.name / "export"
+    return folder if folder.exists() else reexport(runs, folder, start_share=arm.start_share, embedding=arm.embedding)
+
+
+def _train(plan: Plan, cell: Cell, deadline: float | None) -> Path | None:
+    arm, out = plan.arms[cell.arm], plan.out / cell.name
+    settings = [*arm.set, f"seed={cell.seed}", "export.start_share=0", "run.knn_every=0"]
+    recipe, rates = str(arm.recipe or plan.recipe), plan.out / "rates.json"
+    known: dict[str, float] = json.loads(rates.read_text()) if rates.exists() else {}
+    if cell.arm not in known:
+        known[cell.arm] = _cpu_seconds_of_a_step(recipe, settings)
+        rates.write_text(json.dumps(known, indent=1))
+    steps = max(1, round(60 * plan.core_minutes / known[cell.arm]))
+    left = [f"minutes={max(0.1, (deadline - time.monotonic()) / 60)}"] if deadline is not None else []
+    log.info("%s: %d steps of %.2f core-seconds", cell.name, steps, known[cell.arm])
+    _pretrain(recipe, [*settings, f"steps={steps}", f"out={out}", *left])
+    return out / "export" if steps_of(out) >= steps else None
+
+
+def _cpu_seconds_of_a_step(recipe: str, settings: list[str]) -> float:
+    with tempfile.TemporaryDirectory() as folder:
+        _pretrain(recipe, [*settings, f"steps={_TRIAL}", f"out={folder}", "run.log_every=1", "run.knn_sets=[]"])
+        cpu = {line["step"]: line["cpu_s"] for line in read_log(Path(folder)) if line["kind"] == "train"}
+    return float(cpu[_TRIAL] - cpu[_COLD]) / (_TRIAL - _COLD)
+
+
+def _pretrain(recipe: str, settings: list[str]) -> None:
+    """A process of its own: its memory, threads and random state end with it."""
+    command = [sys.executable, "-m", "training.pretrain", recipe, *settings]
+    done = subprocess.run(command, check=False)
+    if done.returncode:
+        raise ConfigError(f"training failed with status {done.returncode}: {' '.join(command[1:])}")
+
+
+def _read(plan: Plan, cell: Cell, subject: Subject, sets: list[ProbeSet]) -> None:
+    """Append a cell's lines: one a set, and one of robustness."""
+    lines: list[dict[str, Any]] = []
+    kept = plan.out / "outcomes" / cell.name
+    kept.mkdir(parents=True, exist_ok=True)
+    for s in sets:
+        seeds = outcomes(subject, s, cache=plan.cache, seeds=plan.probe_seeds)
+        save_outcomes(kept / f"{s.name}.npz", seeds)
+        figures = {
+            "auroc": _mean([auroc(o.y, o.probability) for o in seeds]),
+            "linear": _mean([balanced(o) for o in seeds]),
+            "knn20": _mean([balanced(o, near=True) for o in seeds]),
+        }
+        lines.append({"cell": cell.name, "arm": cell.arm, "seed": cell.seed, "set": s.name, **figures})
+    stain = robustness.under_shift(subject, sets[-1])
+    lines.append({"cell": cell.name, "arm": cell.arm, "seed": cell.seed, "set": "stain shift", **stain})
+    with (plan.out / "results.jsonl").open("a") as file:
+        file.writelines(json.dumps({**line, "fingerprint": subject.fingerprint[:16]}) + "\n" for line in lines)
+
+
+def _mean(values: list[float]) -> float:
+    return round(sum(values) / len(values), 4)
+
+
+def _is_read(plan: Plan, names: list[str]) -> bool:
+    file = plan.out / "results.jsonl"
+    there = {json.loads(line)["cell"] for line in file.read_text().splitlines()} if file.exists() else set()
+    return there.issuperset(names)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,62 @@
+"""The table of a plan's results: mean and spread over seeds, and each arm against the first one, paired over groups."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+
+from training.probe import load_outcomes, paired_auroc
+
+Results = dict[str, dict[str, list[dict[str, Any]]]]  # arm -> set -> one line a seed
+
+
+def print_table(out: Path, sets: Sequence[str]) -> None:
+    """AUROC of every arm, on train parts; below it, differences to the first trained arm with intervals over groups."""
+    results = read_results(out)
+    if not results:
+        click.echo("nothing has been read yet")
+        return
+    head = "".join(f"{n[:16]:>24s}" for n in [*sets, "mean"])
+    click.echo(f"AUROC (k-NN 20), mean over training seeds ± sd\n{'arm':22s}{'seeds':>6s}{head}{'cosine':>9s}{'rank':>7s}")
+    for arm, by_set in results.items():
+        mean = np.mean([_column(by_set[n], "auroc").mean() for n in sets])
+        rows, shift = [*(_told(by_set[n]) for n in sets), f"{mean:.3f}"], by_set["stain shift"]
+        tail = f"{_column(shift, 'centred_cosine').mean():9.3f}{_column(shift, 'rank').mean():7.0f}"
+        click.echo(f"{arm:22s}{len(shift):6d}" + "".join(f"{r:>24s}" for r in rows) + tail)
+    _print_differences(out, results, sets)
+
+
+def read_results(out: Path) -> Results:
+    """What results.jsonl holds, arms in the order in which they were first read."""
+    results: Results = defaultdict(lambda: defaultdict(list))
+    file = out / "results.jsonl"
+    for line in map(json.loads, file.read_text().splitlines() if file.exists() else []):
+        results[line["arm"]][line["set"]].append(line)
+    return results
+
+
+def _print_differences(out: Path, results: Results, sets: Sequence[str]) -> None:
+    base = next((a for a, by_set in results.items() if by_set[sets[0]][0]["seed"] >= 0), None)
+    for arm in (a for a in results if base and a != base):
+        cells = []
+        for s in sets:
+            sides = ([load_outcomes(out / "outcomes" / line["cell"] / f"{s}.npz") for line in results[a][s]] for a in (arm, base))
+            value, (low, high) = paired_auroc(*sides)
+            cells.append(f"{value:+.3f} [{low:+.3f},{high:+.3f}]")
+        click.echo(f"{arm[:22]:22s} - {base}: " + "".join(f"{c:>26s}" for c in cells))
+
+
+def _column(lines: list[dict[str, Any]], key: str) -> np.ndarray:
+    return np.array([line[key] for line in lines])
+
+
+def _told(lines: list[dict[str, Any]]) -> str:
+    a = _column(lines, "auroc")
+    spread = f" ±{a.std(ddof=1):.3f}" if len(a) > 1 else ""
+    return f"{a.mean():.3f}{spread} ({_column(lines, 'knn20').mean():.3f})"
