@@ -43,16 +43,18 @@ They were trained on images some of whose sources forbid commercial use, or stat
 @click.argument("metrics", type=click.Path(path_type=Path, exists=True))
 @click.option("--row", required=True, help="This encoder's row in METRICS.json: default, research ...")
 @click.option("--name", required=True)
+@click.option("--robustness", type=click.Path(path_type=Path, exists=True), help="JSON of `training.evaluate robustness`, for the card.")
 @click.option("--note", default="", help="How this run was chosen, for the card.")
-def main(run: Path, metrics: Path, row: str, name: str, note: str) -> None:
+def main(run: Path, metrics: Path, row: str, name: str, robustness: Path | None, note: str) -> None:
     """Bundle a run."""
     try:
-        bundle(run, json.loads(metrics.read_text()), row=row, name=name, note=note)
+        shifts = json.loads(robustness.read_text()) if robustness else None
+        bundle(run, json.loads(metrics.read_text()), row=row, name=name, robustness=shifts, note=note)
     except PathEncoderError as error:
         raise click.ClickException(str(error)) from error
 
 
-def bundle(run: Path, measured: dict[str, Any], *, row: str, name: str, note: str = "") -> Path:
+def bundle(run: Path, measured: dict[str, Any], *, row: str, name: str, robustness: dict[str, Any] | None = None, note: str = "") -> Path:
     """Returns the folder below pathencoder/weights."""
     source, target, shown = run / "export", ROOT / "pathencoder/weights" / name, ROOT / "model_cards" / name
     spec = dataclasses.replace(read_spec(source), name=name)
@@ -65,6 +67,7 @@ def bundle(run: Path, measured: dict[str, Any], *, row: str, name: str, note: st
         "note": note,
         "training": {**json.loads((run / "data.json").read_text()), **cost(run)},
         "measured": measured,
+        "robustness": robustness,
     }
     text = card(spec, config, figures, sources(config))
     reference = read_reference(source)
