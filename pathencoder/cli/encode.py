@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -32,6 +33,11 @@ def _batch_size(_: click.Context, __: click.Parameter, value: str) -> int | Lite
 @click.option("--encoder", "name", default=None, help="Name, folder or owner/repo; `pathencoder list`. Default: the bundled one.")
 @click.option("--revision", default=None, help="Revision of the encoder on the Hub.")
 @click.option("--mpp", type=click.FloatRange(0.01, 100), help="Micrometres per pixel of the inputs; overrides what a slide says.")
+@click.option(
+    "--mpp-csv",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Table with columns slide and mpp, for inputs that do not say theirs, or say it wrongly; goes before --mpp.",
+)
 @click.option("--target-mpp", type=click.FloatRange(0.01, 100), help="Scale at which inputs are read. Default: the encoder's own.")
 @click.option("--as", "taken_as", type=click.Choice(["tiles", "slides"]), help="What the inputs are, where the suffix does not tell.")
 @click.option(
@@ -56,6 +62,7 @@ def command(
     name: str | None,
     revision: str | None,
     mpp: float | None,
+    mpp_csv: Path | None,
     target_mpp: float | None,
     taken_as: str | None,
     layout: str,
@@ -78,6 +85,7 @@ def command(
     pathencoder encode scan.tif --as slides --mpp 0.25 --out features
     """
     from pathencoder.cli.inputs import find_jobs
+    from pathencoder.cli.mpp_table import read_mpp_csv
     from pathencoder.slides.files import make_folder
     from pathencoder.slides.recipe import Settings
 
@@ -93,19 +101,20 @@ def command(
         batch_size=batch_size,
         overwrite=overwrite,
     )
+    mpps = read_mpp_csv(mpp_csv) if mpp_csv else {}
     jobs = find_jobs(inputs, taken_as=taken_as)
     make_folder(out)
     encoder = load(name, device=device, revision=revision)
     if any(job.kind == "slide" for job in jobs) and overlap >= encoder.spec.input_size:
         raise click.UsageError(f"--overlap {overlap} leaves no step: tiles of {encoder.spec.name} are {encoder.spec.input_size} px wide")
-    raise Failed(_Run(encoder, out, settings, state, as_json=as_json).all(jobs))
+    raise Failed(_Run(encoder, out, settings, mpps, state, as_json=as_json).all(jobs))
 
 
 class _Run:
     """One run over all jobs: collects what became of each and reports in the end, also when something stops it."""
 
-    def __init__(self, encoder: Encoder, out: Path, settings: Settings, state: State, *, as_json: bool) -> None:
-        self.encoder, self.out, self.settings, self.state, self.as_json = encoder, out, settings, state, as_json
+    def __init__(self, encoder: Encoder, out: Path, settings: Settings, mpps: dict[str, float], state: State, *, as_json: bool) -> None:
+        self.encoder, self.out, self.settings, self.mpps, self.state, self.as_json = encoder, out, settings, mpps, state, as_json
         self.outcomes: list[Outcome] = []
 
     def all(self, jobs: list[Job]) -> int:
@@ -159,6 +168,7 @@ class _Run:
             return _failed(job, error)
 
     def _encode(self, job: Job, meter: object) -> Outcome:
+        from pathencoder.cli.mpp_table import mpp_of
         from pathencoder.errors import ImageError
         from pathencoder.slides.layouts import path_of
         from pathencoder.slides.pipeline import encode_slide
@@ -167,11 +177,11 @@ class _Run:
         if job.kind == "nothing":
             raise ImageError(f"{job.source}: {job.problem}")
         assert callable(meter)
+        settings = replace(self.settings, mpp=mpp_of(job.source, self.mpps) or self.settings.mpp)
         if job.kind == "slide":
-            file = path_of(self.out, job.name, self.settings.layout)
-            return encode_slide(self.encoder, job.source, file, self.settings, progress=meter)
+            return encode_slide(self.encoder, job.source, path_of(self.out, job.name, settings.layout), settings, progress=meter)
         return encode_tiles(
-            self.encoder, job.source, job.images, self.out / f"{job.name}.h5", self.settings, keep_others=not job.whole, progress=meter
+            self.encoder, job.source, job.images, self.out / f"{job.name}.h5", settings, keep_others=not job.whole, progress=meter
         )
 
     def _report(self, jobs: list[Job], status: int) -> int:

@@ -38,7 +38,9 @@ def find_mpp(properties: Mapping[str, str], *, name: str, given: float | None = 
         else:
             return Mpp((x + y) / 2, source)
     said = f"what it says is no microscope's ({'; '.join(absurd)})" if absurd else "it does not say its micrometres per pixel"
-    raise MissingMpp(f"{name}: {said}. Give it: --mpp 0.25 (mpp=0.25 in Python){_hint(properties)}")
+    raise MissingMpp(
+        f"{name}: {said}. Give it: --mpp 0.25 (mpp=0.25 in Python), or --mpp-csv FILE with columns slide,mpp for many{_hint(properties)}"
+    )
 
 
 def _claims(properties: Mapping[str, str]) -> list[tuple[str, float, float]]:

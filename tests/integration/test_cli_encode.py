@@ -322,3 +322,31 @@ def test_demo_draws_another_image(folder, tiles, tmp_path, capsys):
         assert picture.width > 3 * 80
     assert run([*line[:-1], str(out), "--point", "500,5"]) == 2
     assert "outside the image" in capsys.readouterr().err
+
+
+def test_a_table_gives_each_input_its_scale(tiles, encode, folder, tmp_path):
+    table = tmp_path / "mpp.csv"
+    table.write_text("\ufeffslide,mpp,stain\n/any/where/a,0.25,he\n", encoding="utf-8")
+    assert encode(tiles / "a", tiles / "b", "--mpp-csv", table)[0] == 0
+    encoder = load_encoder(folder, device="cpu")
+    for name, mpp in (("a", 0.25), ("b", None)):
+        rows = encoder.encode(tiles / name, mpp=mpp, progress=False)
+        assert np.array_equal(read_features(tmp_path / "out" / f"{name}.h5").rows, rows)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("name,mpp\na,0.25\n", "columns slide and mpp"),
+        ("slide,mpp\na,quarter\n", "line 2"),
+        ("slide,mpp\na,0.25\n,0.5\n", "line 3"),
+        ("slide,mpp\na,0.25\nx/a,0.5\n", "twice"),
+        ("slide,mpp\na,250\n", "0.01 to 100"),
+    ],
+)
+def test_a_wrong_table_is_refused_before_anything_is_done(tiles, encode, tmp_path, text, said):
+    (tmp_path / "mpp.csv").write_text(text)
+    status, _, errors = encode(tiles, "--mpp-csv", tmp_path / "mpp.csv")
+    assert status != 0
+    assert said in errors
+    assert not (tmp_path / "out").exists()
