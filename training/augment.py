@@ -1,6 +1,8 @@
 """Augmentation of whole batches on their device: one resampling for crop, flips and turns; stain jitter in optical density.
 
-Every random number comes from the generator that is given, so a step's views follow from its seed alone.
+Every random number comes from the generator that is given, so a step's views follow from its seed alone. With several processes the
+numbers are drawn for the joint batch in each and a process takes those of its own tiles (entries rank, rank + world, ...), so that
+a tile's views do not depend on how many processes there are; each must hold equally many tiles, and seed its generator alike.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from training.data.corpus import STAIN_CLASSES
+from training.distributed import share, world
 
 # Ruifrok and Johnston 2001, Anal Quant Cytol Histol 23: optical densities of hematoxylin, eosin and DAB in R, G, B.
 _HED = torch.tensor([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]])
@@ -67,27 +70,40 @@ def fields(count: int, settings: CropSettings, generator: torch.Generator) -> Fi
     if settings.field == (1.0, 1.0):
         return None
     device = generator.device
-    side = torch.empty(count, device=device).uniform_(*settings.field, generator=generator).sqrt()
-    x, y = (1 - side) * torch.empty(2, count, device=device).uniform_(-1, 1, generator=generator)
+    side = share(torch.empty(count * world(), device=device).uniform_(*settings.field, generator=generator)).sqrt()
+    x, y = (1 - side) * share(torch.empty(2, count * world(), device=device).uniform_(-1, 1, generator=generator), dim=1)
     return Fields(side, x, y)
 
 
-def crops(tiles: Tensor, settings: CropSettings, generator: torch.Generator, within: Fields | None = None) -> Tensor:
+@dataclass(frozen=True)
+class Source:
+    """Tiles as crops are taken from them: float32 [N, 3, T, T] in 0..1, and the same at half the size."""
+
+    full: Tensor
+    half: Tensor
+
+
+def source_of(tiles: Tensor) -> Source:
+    """uint8 [N, 3, T, T] to what `crops` reads; make it once for all the crops of a batch."""
+    full = tiles.float().div_(255)
+    return Source(full, F.avg_pool2d(full, 2))
+
+
+def crops(tiles: Tensor | Source, settings: CropSettings, generator: torch.Generator, within: Fields | None = None) -> Tensor:
     """Random resized crops with flips and quarter turns: uint8 [N, 3, T, T] -> float32 in 0..1, [N, 3, px, px].
     within: the fields that the crops stay in; the whole tiles if None.
 
     One bilinear resampling does all of it; a crop that shrinks by more than 1.5 is taken from the tile halved, against aliasing.
     """
-    count, side, device = len(tiles), tiles.shape[-1], tiles.device
+    source = tiles if isinstance(tiles, Source) else source_of(tiles)
+    count, side, device = len(source.full), source.full.shape[-1], source.full.device
     theta, extent = _crop_maps(count, settings, generator, device, within)
-    full = tiles.float().div_(255)
-    half = F.avg_pool2d(full, 2)
     grid = F.affine_grid(theta, [count, 3, settings.px, settings.px], align_corners=False)
     shrinks = extent * side / settings.px > 1.5
-    out = full.new_empty(count, 3, settings.px, settings.px)
-    for source, chosen in ((full, ~shrinks), (half, shrinks)):
+    out = source.full.new_empty(count, 3, settings.px, settings.px)
+    for level, chosen in ((source.full, ~shrinks), (source.half, shrinks)):
         if chosen.any():
-            out[chosen] = F.grid_sample(source[chosen], grid[chosen], mode="bilinear", padding_mode="reflection", align_corners=False)
+            out[chosen] = F.grid_sample(level[chosen], grid[chosen], mode="bilinear", padding_mode="reflection", align_corners=False)
     return out
 
 
@@ -95,9 +111,10 @@ def _crop_maps(
     count: int, settings: CropSettings, generator: torch.Generator, device: torch.device, within: Fields | None
 ) -> tuple[Tensor, Tensor]:
     """Affine maps [N, 2, 3] from a crop's coordinates (-1..1) to its tile's, and the longer side as a share of the tile's [N]."""
+    joint = count * world()
 
     def uniform(low: float, high: float) -> Tensor:
-        return torch.empty(count, device=device).uniform_(low, high, generator=generator)
+        return share(torch.empty(joint, device=device).uniform_(low, high, generator=generator))
 
     area = uniform(*settings.area)
     aspect = uniform(math.log(settings.aspect[0]), math.log(settings.aspect[1])).exp()
@@ -106,8 +123,8 @@ def _crop_maps(
     if within:
         width, height = width * within.side, height * within.side
         dx, dy = within.x + within.side * dx, within.y + within.side * dy
-    turn = torch.randint(0, 4, (count,), generator=generator, device=device) * (math.pi / 2)
-    mirror = torch.randint(0, 2, (count,), generator=generator, device=device) * 2.0 - 1
+    turn = share(torch.randint(0, 4, (joint,), generator=generator, device=device)) * (math.pi / 2)
+    mirror = share(torch.randint(0, 2, (joint,), generator=generator, device=device)) * 2.0 - 1
     cos, sin = turn.cos().round(), turn.sin().round()
     rows = [torch.stack([width * cos * mirror, -width * sin, dx], 1), torch.stack([height * sin * mirror, height * cos, dy], 1)]
     return torch.stack(rows, 1), torch.maximum(width, height)
@@ -115,14 +132,14 @@ def _crop_maps(
 
 def colours(views: Tensor, stains: Tensor, settings: ColourSettings, generator: torch.Generator) -> Tensor:
     """Stain jitter, brightness, grey and blur of float [N, 3, H, W] in 0..1; stains: int64 [N], index into STAIN_CLASSES."""
-    count, device = len(views), views.device
+    joint, device = len(views) * world(), views.device
 
     def chance(p: float) -> Tensor:
-        return torch.rand(count, generator=generator, device=device) < p
+        return share(torch.rand(joint, generator=generator, device=device)) < p
 
     is_he = _of_classes(stains, ("he",))
     views = jitter_stain(views, _of_classes(stains, settings.hed_classes), settings, generator)
-    light = 1 + settings.brightness * (2 * torch.rand(count, 1, 1, 1, generator=generator, device=device) - 1)
+    light = 1 + settings.brightness * (2 * share(torch.rand(joint, 1, 1, 1, generator=generator, device=device)) - 1)
     views = (views * light).clamp_(0, 1)
     grey = chance(settings.grey) & is_he
     if grey.any():
@@ -145,7 +162,7 @@ def jitter_stain(views: Tensor, is_he: Tensor, settings: ColourSettings, generat
     (Tellez et al. 2018, IEEE TMI 37: HED perturbation).
     """
     count, device = len(views), views.device
-    noise = torch.randn(2, count, 3, generator=generator, device=device)
+    noise = share(torch.randn(2, count * world(), 3, generator=generator, device=device), dim=1)
     pick = is_he.view(-1, 1)
     scale = 1 + noise[0] * torch.where(pick, settings.he_scale, settings.od_scale)
     shift = noise[1] * torch.where(pick, settings.he_shift, settings.od_shift)

@@ -10,8 +10,9 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from pathencoder import compat
+from pathencoder import compat, hub
 from pathencoder.errors import ConfigError, IncompatibleWeights
+from pathencoder.load import load_encoder
 from pathencoder.spec import EncoderSpec
 from training.config import BackboneSettings, ExportSettings
 
@@ -24,19 +25,43 @@ def make_backbone(settings: BackboneSettings) -> nn.Module:
     timm = compat.import_timm()
     network: nn.Module = timm.create_model(settings.architecture, pretrained=False, num_classes=0, **settings.args)
     if settings.start:
-        _load(network, settings.start)
+        _load(network, _weights_of(settings.start), str(settings.start))
     return network.to(memory_format=torch.channels_last)
 
 
-def _load(network: nn.Module, path: Path) -> None:
-    if not path.is_file():
-        raise ConfigError(f"backbone.start {str(path)!r} is not a file")
-    state = {k: v.float() if v.is_floating_point() else v for k, v in load_file(path).items()}
+def with_start(settings: BackboneSettings) -> BackboneSettings:
+    """Where the start is an encoder's name or folder: its architecture, normalisation and readout for what the settings leave open."""
+    if not settings.start or _is_file_name(settings.start):
+        return settings
+    spec = hub.describe(str(settings.start))
+    args = {**spec.model_args, "dynamic_img_size": True} if spec.prefix_tokens else spec.model_args
+    theirs = {"architecture": spec.architecture, "args": args, "mean": spec.mean, "std": spec.std, "embedding": spec.embedding}
+    theirs["input_size"] = spec.input_size
+    return settings.model_copy(update={k: v for k, v in theirs.items() if k not in settings.model_fields_set})
+
+
+def _is_file_name(start: Path | str) -> bool:
+    return Path(start).suffix == ".safetensors"
+
+
+def _weights_of(start: Path | str) -> dict[str, Tensor]:
+    if not _is_file_name(start):
+        return dict(load_encoder(str(start), device="cpu").network.state_dict())
+    if not Path(start).is_file():
+        raise ConfigError(f"backbone.start {str(start)!r} is not a file")
+    return load_file(start)
+
+
+def _load(network: nn.Module, weights: dict[str, Tensor], told: str) -> None:
+    state = {k: v.float() if v.is_floating_point() else v for k, v in weights.items()}
     own = network.state_dict()
     missing = [k for k in own if k not in state and not k.endswith("num_batches_tracked")]
     unused = [k for k in state if k not in own and not k.startswith(("classifier.", "fc.", "head."))]
-    if missing or unused:
-        raise IncompatibleWeights(f"{path}: missing {missing[:3]} ({len(missing)}), unused {unused[:3]} ({len(unused)})")
+    shapes = [k for k in own if k in state and state[k].shape != own[k].shape]
+    if missing or unused or shapes:
+        wrong = (("missing", missing), ("unused", unused), ("of another shape", shapes))
+        listed = ", ".join(f"{what} {keys[:3]} ({len(keys)})" for what, keys in wrong if keys)
+        raise IncompatibleWeights(f"{told} does not fit backbone.architecture: {listed}")
     network.load_state_dict({k: v for k, v in state.items() if k in own}, strict=False)
 
 

@@ -1,5 +1,6 @@
-"""A finished run as a bundled encoder with its card: python -m training.bundle RUN METRICS.json --row ROW --name NAME
+"""A finished run as a bundled encoder with its card: python -m training.bundle EXPORT METRICS.json --row ROW --name NAME
 
+EXPORT is an exported encoder, RUN/export or an average of several runs, each then given with --run.
 Writes pathencoder/weights/NAME (what the wheel carries) and model_cards/NAME (card, figures, log and curves).
 """
 
@@ -11,6 +12,7 @@ import datetime
 import json
 import shutil
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,62 +41,76 @@ They were trained on images some of whose sources forbid commercial use, or stat
 
 
 @click.command(help=__doc__)
-@click.argument("run", type=click.Path(path_type=Path, exists=True))
+@click.argument("export", type=click.Path(path_type=Path, exists=True, file_okay=False))
 @click.argument("metrics", type=click.Path(path_type=Path, exists=True))
+@click.option("--run", "runs", multiple=True, type=click.Path(path_type=Path, exists=True), help="A run whose weights it holds.")
 @click.option("--row", required=True, help="This encoder's row in METRICS.json: default, research ...")
 @click.option("--name", required=True)
 @click.option("--robustness", type=click.Path(path_type=Path, exists=True), help="JSON of `training.evaluate robustness`, for the card.")
-@click.option("--note", default="", help="How this run was chosen, for the card.")
-def main(run: Path, metrics: Path, row: str, name: str, robustness: Path | None, note: str) -> None:
-    """Bundle a run."""
+@click.option("--note", default="", help="How this encoder was chosen, for the card.")
+def main(export: Path, metrics: Path, *, runs: tuple[Path, ...], row: str, name: str, robustness: Path | None, note: str) -> None:
+    """Bundle an encoder."""
     try:
         shifts = json.loads(robustness.read_text()) if robustness else None
-        bundle(run, json.loads(metrics.read_text()), row=row, name=name, robustness=shifts, note=note)
+        measured = json.loads(metrics.read_text())
+        bundle(export, runs or (export.parent,), measured=measured, row=row, name=name, robustness=shifts, note=note)
     except PathEncoderError as error:
         raise click.ClickException(str(error)) from error
 
 
-def bundle(run: Path, measured: dict[str, Any], *, row: str, name: str, robustness: dict[str, Any] | None = None, note: str = "") -> Path:
-    """Returns the folder below pathencoder/weights."""
-    source, target, shown = run / "export", ROOT / "pathencoder/weights" / name, ROOT / "model_cards" / name
-    spec = dataclasses.replace(read_spec(source), name=name)
-    config = yaml.safe_load((run / "config.yaml").read_text())
+def bundle(
+    export: Path,
+    runs: Sequence[Path],
+    *,
+    measured: dict[str, Any],
+    row: str,
+    name: str,
+    robustness: dict[str, Any] | None = None,
+    note: str = "",
+) -> Path:
+    """Returns the folder below pathencoder/weights. Configs, logs and curves of the runs go beside the card."""
+    target, shown = ROOT / "pathencoder/weights" / name, ROOT / "model_cards" / name
+    spec = dataclasses.replace(read_spec(export), name=name)
+    config = yaml.safe_load((runs[0] / "config.yaml").read_text())
     figures = {
         "command": "python -m training.evaluate probe default research imagenet random --json METRICS.json",
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "weights_sha256": spec.sha256,
         "row": row,
         "note": note,
-        "training": {**json.loads((run / "data.json").read_text()), **cost(run)},
+        "training": {**json.loads((runs[0] / "data.json").read_text()), **cost(runs)},
         "measured": measured,
         "robustness": robustness,
     }
     text = card(spec, config, figures, sources(config))
-    reference = read_reference(source)
+    reference = read_reference(export)
     assert reference is not None  # every export has one
     write_folder(
         target,
         spec,
-        load_file(source / "model.safetensors"),
+        load_file(export / "model.safetensors"),
         reference_tile=reference.tile,
         reference_embedding=reference.embedding,
         card=text,
         licence=LICENCES[spec.licence],
         metrics=figures,
     )
-    shown.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(shown, ignore_errors=True)
+    shown.mkdir(parents=True)
     for file in ("README.md", "metrics.json"):
         shutil.copy(target / file, shown / file)
-    shutil.copy(run / "log.jsonl", shown / "log.jsonl")
-    (shown / "config.yaml").write_text((run / "config.yaml").read_text())
-    curves(run, shown / "curves.png")
+    for run in runs:
+        end = "" if len(runs) == 1 else f"-{run.name}"
+        shutil.copy(run / "log.jsonl", shown / f"log{end}.jsonl")
+        shutil.copy(run / "config.yaml", shown / f"config{end}.yaml")
+        curves(run, shown / f"curves{end}.png")
     return target
 
 
-def cost(run: Path) -> dict[str, Any]:
-    """CPU seconds and wall seconds that the log tells of."""
-    last = read_log(run)[-1]
-    return {"steps": last["step"], "cpu_seconds": last["cpu_s"], "wall_seconds": last["wall_s"]}
+def cost(runs: Sequence[Path]) -> dict[str, Any]:
+    """Steps of each run, and the CPU and wall seconds of all together, as the logs tell them."""
+    last = [read_log(run)[-1] for run in runs]
+    return {"runs": len(runs), "steps": last[0]["step"], **{f"{k}_seconds": sum(line[f"{k}_s"] for line in last) for k in ("cpu", "wall")}}
 
 
 def sources(config: dict[str, Any]) -> list[tuple[str, str, str, int, int]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
@@ -19,7 +19,8 @@ class _Section(BaseModel):
 
 
 class DataSettings(_Section):
-    """Which tiles, and how often. licences, stains, without: filters on a manifest; empty: all."""
+    """Which tiles, and how often. licences, stains, without: filters on a manifest; empty: all. slide_power, organ_power, stain_power:
+    1 draws slides, organs, stains by their size, 0 all of them equally often (training/data/sampler.py)."""
 
     root: Path
     licences: tuple[str, ...] = ()
@@ -28,15 +29,18 @@ class DataSettings(_Section):
     canvas: int = Field(224, ge=32)  # tiles are brought to this size before the crops, px
     batch: int = Field(64, ge=2)  # over all processes
     slide_power: float = Field(0.5, ge=0, le=1)
+    organ_power: float = Field(1.0, ge=0, le=1)
+    stain_power: float = Field(1.0, ge=0, le=1)
     stain_weights: dict[str, float] = {}
 
 
 class BackboneSettings(_Section):
-    """A timm network, its start, and how it will be read. start: safetensors in timm's keys; None: nothing."""
+    """A timm network, its start, and how it will be read. start: safetensors in timm's keys, or an encoder that load_encoder reads (a
+    folder, a name of `pathencoder list`), whose architecture, normalisation and readout hold where they are not given; None: nothing."""
 
     architecture: str = "mobilenetv2_100"
     args: dict[str, Any] = {}
-    start: Path | None = None
+    start: Path | str | None = None
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)
     embedding: str = "pool"
@@ -45,7 +49,9 @@ class BackboneSettings(_Section):
 
 
 class OptimSettings(_Section):
-    """AdamW with warm-up and cosine. Rates are for the batch as it is."""
+    """AdamW with warm-up and cosine. Rates are for the batch as it is. accumulate: the batch goes through in so many parts, whose
+    gradients are averaged: contrastive losses and BatchNorm then see one part at a time, not the batch. precision: "auto" is bf16
+    autocast on GPUs that have it, else fp32 (no gain was measured on CPUs)."""
 
     steps: int = Field(ge=1)
     lr: float = Field(3e-4, gt=0)
@@ -54,19 +60,29 @@ class OptimSettings(_Section):
     warmup: int = Field(50, ge=0)
     weight_decay: tuple[float, float] = (1e-3, 1e-3)  # from, to
     clip: float = Field(10.0, gt=0)
+    accumulate: int = Field(1, ge=1)
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
 
 
 class RunSettings(_Section):
-    """What does not change results: where, how long, how often."""
+    """What does not change results: where, how long, how often, by what means. compile, checkpoint_activations and parallel do the same
+    sums in another order, so that last bits may differ. knn_sets: folders with a labels.csv; their train parts alone are read."""
 
     out: Path
     minutes: float | None = Field(None, gt=0)  # stop cleanly with a checkpoint; the same command goes on
-    threads: int = Field(1, ge=1)
+    threads: int = Field(1, ge=1)  # of torch, a process
+    loaders: int = Field(1, ge=1)  # threads that decode tiles, a process
     checkpoint_every: int = Field(100, ge=1)
     log_every: int = Field(10, ge=1)
     knn_every: int = Field(0, ge=0)  # 0: only at the start and the end
-    knn_sets: tuple[Path, ...] = ()  # folders with a labels.csv; their train parts alone are read
+    knn_sets: tuple[Path, ...] = ()
     device: str = "auto"
+    parallel: Literal["ddp", "fsdp"] = "ddp"  # with several processes; fsdp for ViT-L and up
+    compile: bool = False  # blocks by torch.compile
+    checkpoint_activations: bool = False  # less memory, a third more time
+    bad_batches: int = Field(5, ge=1)  # so many batches with a loss or gradient that is not finite, in a row, stop the run
+    tensorboard: bool = False
+    wandb: str | None = None  # a Weights and Biases project
 
 
 class ExportSettings(_Section):
@@ -84,6 +100,7 @@ class ExportSettings(_Section):
 
 class _Base(_Section):
     seed: int = 0
+    start_from: Path | None = None  # a run or checkpoint whose method, heads and optimiser this run goes on from, at its own step 0
     data: DataSettings
     backbone: BackboneSettings = BackboneSettings()
     optim: OptimSettings
@@ -119,17 +136,39 @@ def check(values: dict[str, Any]) -> Config:
         checked = whole.model_validate(values)
     except ValidationError as error:
         raise ConfigError("; ".join(_explain(whole, e) for e in error.errors())) from None
+    _refuse_large_crops(checked.method, checked.data.canvas)
     return Config.model_construct(**{name: getattr(checked, name) for name in whole.model_fields})
+
+
+def _refuse_large_crops(method: Any, canvas: int) -> None:
+    """A crop is cut from the canvas, so it may not be larger."""
+    for name, value in method:
+        px = getattr(value, "px", value if name == "crop" else 0)
+        if px > canvas and getattr(value, "count", 1):
+            raise ConfigError(f"method.{name}: crops of {px} px do not fit data.canvas={canvas}. Lower the one or raise the other")
 
 
 def dump(config: Config) -> dict[str, Any]:
     """Plain values that `check` reads back."""
-    return {name: v.model_dump(mode="json") if isinstance(v, BaseModel) else v for name, v in config}
+    return {name: v.model_dump(mode="json") if isinstance(v, BaseModel) else _plain(v) for name, v in config}
+
+
+def _plain(value: Any) -> Any:
+    return str(value) if isinstance(value, Path) else value
 
 
 def result_changing(values: dict[str, Any]) -> dict[str, Any]:
     """The part of dumped values on which results depend: all but `run` and what the export says of itself."""
     return {k: v for k, v in values.items() if k not in ("run", "export")}
+
+
+def with_defaults(settings: dict[str, Any]) -> dict[str, Any]:
+    """Result-changing settings of an older checkpoint, with what has become a setting since at its default; as they are where
+    they no longer fit."""
+    try:
+        return result_changing(dump(check({**settings, "run": {"out": "."}})))
+    except ConfigError:
+        return settings
 
 
 def _lay_over(values: dict[str, Any], item: str) -> None:

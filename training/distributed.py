@@ -1,10 +1,38 @@
-"""The few collective operations that methods need; each is the identity in a single process."""
+"""What several processes need to act as one: the collectives, each with its gradient, and batch normalisation over the joint batch.
+
+Everything here is the identity in a single process. Scale: each process backpropagates its own loss and the gradients of weights
+are averaged (what DDP and FSDP do), so a loss that is a mean over samples needs nothing, and one that is computed from gathered
+rows needs the sum of all processes' gradients at the rows: which is what `gather` and `total` give.
+"""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 import torch.distributed as dist
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from pathencoder import compat
+
+
+@contextmanager
+def processes() -> Iterator[None]:
+    """Inside: the process group that torchrun's environment describes, NCCL where there is CUDA, else gloo; none without torchrun."""
+    if "WORLD_SIZE" not in os.environ or dist.is_initialized():
+        yield
+        return
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
 
 
 def world() -> int:
@@ -17,13 +45,34 @@ def rank() -> int:
     return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
 
 
+def device_of(name: str) -> torch.device:
+    """ "auto" is this process's GPU where there is one, else the CPU; any other name is torch's."""
+    if name != "auto":
+        return torch.device(name)
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", rank())) % torch.cuda.device_count())
+
+
+def share(joint: Tensor, dim: int = 0) -> Tensor:
+    """This process's part of something that every process holds for the joint batch: entries rank, rank + world, ... of `dim`."""
+    return joint if world() == 1 else joint[(slice(None),) * dim + (slice(rank(), None, world()),)]
+
+
 def gather(x: Tensor) -> Tensor:
-    """[n, ...] of every process stacked in rank order to [world n, ...]; gradients flow back to each owner."""
+    """[n, ...] of every process stacked in rank order to [world n, ...]; gradients of all processes flow back to each owner."""
     if world() == 1:
         return x
-    import torch.distributed.nn.functional as differentiable
+    gathered: Tensor = _Gather.apply(x)  # type: ignore[no-untyped-call]
+    return gathered
 
-    return torch.cat(differentiable.all_gather(x.contiguous()))
+
+def total(x: Tensor) -> Tensor:
+    """The sum over processes; gradients of all processes flow back to each."""
+    if world() == 1:
+        return x
+    summed: Tensor = _Total.apply(x)  # type: ignore[no-untyped-call]
+    return summed
 
 
 def mean(x: Tensor) -> Tensor:
@@ -35,8 +84,107 @@ def mean(x: Tensor) -> Tensor:
     return x
 
 
-def device_of(name: str) -> torch.device:
-    """ "auto" is this process's GPU where there is one, else the CPU; any other name is torch's."""
-    if name != "auto":
-        return torch.device(name)
-    return torch.device("cuda", rank() % torch.cuda.device_count()) if torch.cuda.is_available() else torch.device("cpu")
+def largest(x: Tensor) -> Tensor:
+    """The largest entry of all processes' tensors, a scalar without a gradient."""
+    top = x.detach().max() if x.numel() else x.new_tensor(float("-inf"))
+    if world() > 1:
+        dist.all_reduce(top, op=dist.ReduceOp.MAX)
+    return top
+
+
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: torch.autograd.function.FunctionCtx, x: Tensor) -> Tensor:
+        parts = [torch.empty_like(x, memory_format=torch.contiguous_format) for _ in range(world())]
+        dist.all_gather(parts, x.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: torch.autograd.function.FunctionCtx, grad: Tensor) -> Tensor:  # type: ignore[override]
+        grad = grad.contiguous().clone()
+        dist.all_reduce(grad)
+        return grad.chunk(world())[rank()]
+
+
+class _Total(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: torch.autograd.function.FunctionCtx, x: Tensor) -> Tensor:
+        x = x.contiguous().clone()
+        dist.all_reduce(x)
+        return x
+
+    @staticmethod
+    def backward(ctx: torch.autograd.function.FunctionCtx, grad: Tensor) -> Tensor:  # type: ignore[override]
+        return _Total.forward(ctx, grad)
+
+
+def synchronise(module: nn.Module, device: torch.device) -> nn.Module:
+    """The module with every BatchNorm in it over all processes' samples: torch's SyncBatchNorm on CUDA, SyncedBatchNorm elsewhere.
+    Parameters, buffers and their names stay; nothing changes in a single process."""
+    if world() == 1:
+        return module
+    if device.type == "cuda":
+        compat.import_timm()
+        from timm.layers import convert_sync_batchnorm
+
+        converted: nn.Module = convert_sync_batchnorm(module)
+        return converted
+    if isinstance(module, _BatchNorm):
+        return SyncedBatchNorm(module)
+    for name, child in module.named_children():
+        setattr(module, name, synchronise(child, device))
+    return module
+
+
+class SyncedBatchNorm(nn.Module):
+    """Batch normalisation by the mean and variance of all processes' samples together, as in one process with the joint batch.
+    Takes the place of one torch or timm BatchNorm and keeps its parameters and buffers."""
+
+    weight: Tensor | None
+    bias: Tensor | None
+    running_mean: Tensor | None
+    running_var: Tensor | None
+    num_batches_tracked: Tensor | None
+
+    def __init__(self, own: _BatchNorm) -> None:
+        super().__init__()
+        self.eps, self.momentum = own.eps, own.momentum
+        for name in ("weight", "bias"):
+            self.register_parameter(name, getattr(own, name))
+        for name in ("running_mean", "running_var", "num_batches_tracked"):
+            self.register_buffer(name, getattr(own, name))
+        self.drop, self.act = (getattr(own, name, None) or nn.Identity() for name in ("drop", "act"))  # timm's BatchNormAct2d
+        self.train(own.training)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, C, ...] -> the same shape and dtype."""
+        if self.training or self.running_mean is None:
+            out = self._by_joint_batch(x)
+        else:
+            out = F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+        done: Tensor = self.act(self.drop(out))
+        return done
+
+    def _by_joint_batch(self, x: Tensor) -> Tensor:
+        dims, per_channel = [0, *range(2, x.dim())], (1, -1, *(1,) * (x.dim() - 2))
+        wide = x.to(torch.promote_types(x.dtype, torch.float32))
+        rows = wide.new_tensor([x.numel() // x.shape[1]])
+        sums = total(torch.cat([wide.sum(dims), rows]))
+        mean, count = sums[:-1] / sums[-1], sums[-1].detach()
+        centred = wide - mean.view(per_channel)
+        var = total(centred.square().sum(dims)) / count
+        self._follow(mean.detach(), var.detach() * count / (count - 1).clamp(min=1))
+        out = centred * (var + self.eps).rsqrt().view(per_channel)
+        if self.weight is not None and self.bias is not None:
+            out = out * self.weight.view(per_channel) + self.bias.view(per_channel)
+        return out.to(x.dtype)
+
+    @torch.no_grad()
+    def _follow(self, mean: Tensor, var: Tensor) -> None:
+        """Running statistics, as torch's BatchNorm keeps them."""
+        if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:
+            return
+        self.num_batches_tracked += 1
+        weight = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
+        self.running_mean.lerp_(mean, weight)
+        self.running_var.lerp_(var, weight)

@@ -24,6 +24,8 @@ from pathencoder import metrics, stain
 from pathencoder.images import open_image
 from pathencoder.nuclei import instances, recipe, weights
 from pathencoder.nuclei.lessons import Rule, mean_stain
+from pathencoder.nuclei.measure import measure
+from pathencoder.nuclei.network import ConfidenceNetwork, NucleiNetwork
 from pathencoder.nuclei.patch_contrast import choose_channel
 from pathencoder.nuclei.recipe import Recipe
 from pathencoder.nuclei.segment import Prepared, label_scores, prepare
@@ -37,12 +39,16 @@ Score = Callable[[Prepared], Scores]  # an image to its score map at the working
 
 @dataclass(frozen=True)
 class NucleiSet:
-    """One labelled set. radius: of a match in px, for points; None: instance maps. without: files whose name holds this are left out."""
+    """One labelled set. radius: of a match in px, for points; None: instance maps. without: files whose name holds this are left out.
+
+    stained: its points are of class "positive" (DAB) or "negative".
+    """
 
     name: str
     folder: str
     radius: float | None = None
     without: str = "\0"
+    stained: bool = False
 
 
 SETS = (
@@ -54,7 +60,7 @@ SETS = (
     NucleiSet("deepliif", "deepliif_sample/test"),
     NucleiSet("crchisto", "crchisto/test", radius=6),
     NucleiSet("consep20x_points", "consep20x_points/test", radius=6),
-    NucleiSet("bcdata", "bcdata_sample/test", radius=12),
+    NucleiSet("bcdata", "bcdata_sample/test", radius=12, stained=True),
 )
 ARMS = {
     "ours": Recipe(),
@@ -72,8 +78,7 @@ PLAIN = ("otsu", "stain")
 ALONE = "network_alone"  # ours without the stain map beside it
 PAPER = ("paper", "paper_oracle")
 ROWS = ", ".join((*PLAIN, *PAPER, ALONE, *ARMS))
-DATA = Path("../shared/data/nuclei")
-Row = list[float]  # dice, aji, pq, f1 of an image; or matched, predicted, true for points
+Row = list[float]  # dice, aji, pq, f1 of an image; or, for points: matched, predicted, true, positive by truth and by us of the matched
 
 
 @click.command()
@@ -110,7 +115,7 @@ def _row(name: str, chosen: NucleiSet, data: Path, cache: Path, seeds: int) -> l
 
 def evaluate(chosen: NucleiSet, data: Path, score: Score) -> list[Row]:
     """Figures of every image of a set under one score map and the common post-processing."""
-    return [_figures(chosen, file, label_scores(prepared, score(prepared))) for file, prepared in pictures(chosen, data)]
+    return [_figures(chosen, file, prepared, label_scores(prepared, score(prepared))) for file, prepared in pictures(chosen, data)]
 
 
 def pictures(chosen: NucleiSet, data: Path) -> Iterator[tuple[Path, Prepared]]:
@@ -131,14 +136,19 @@ def _number(text: str) -> float | None:
         return None
 
 
-def _figures(chosen: NucleiSet, file: Path, labels: instances.Labels) -> Row:
+def _figures(chosen: NucleiSet, file: Path, prepared: Prepared, labels: instances.Labels) -> Row:
     if chosen.radius is None:
         truth = open_labels(file.with_suffix(".labels.png"))
         return list(dataclasses.astuple(metrics.instance_scores(truth, labels)))
     with file.with_suffix(".points.csv").open() as points:
-        truth_points = [[float(r["x"]), float(r["y"])] for r in csv.DictReader(points)]
-    found = metrics.detection_scores(truth_points, centroids(labels), chosen.radius)
-    return [found.matched, found.predicted, found.true]
+        rows = list(csv.DictReader(points))
+    at, predicted = [[float(r["x"]), float(r["y"])] for r in rows], centroids(labels)
+    true, found = metrics.match_points(at, predicted, chosen.radius).T
+    positive = [0, 0]
+    if chosen.stained:
+        dab = measure(labels, prepared.image, mpp=prepared.mpp, stain="ihc").positive
+        positive = [sum(rows[i]["class"] == "positive" for i in true), int(dab[found].sum())]
+    return [len(true), len(predicted), len(rows), *positive]
 
 
 def open_labels(path: Path) -> NDArray[np.int64]:
@@ -173,7 +183,7 @@ def _maps(prepared: Prepared) -> NDArray[np.float32]:
     return prepared.calibration.maps(prepared.working)
 
 
-def trained(arm: str, seed: int, data: Path, cache: Path):  # type: ignore[no-untyped-def]  # noqa: ANN201
+def trained(arm: str, seed: int, data: Path, cache: Path) -> NucleiNetwork:
     """The network of one arm and seed, from the cache or trained now on the images of monuseg/train."""
     folder = cache / f"{arm}-{seed}"
     if not (folder / "config.json").exists():
@@ -184,17 +194,29 @@ def trained(arm: str, seed: int, data: Path, cache: Path):  # type: ignore[no-un
 
 
 def _paper_row(chosen: NucleiSet, data: Path, cache: Path, seed: int, *, oracle: bool) -> list[Row]:
+    """The paper's network, its channel and polarity chosen by the stain on ten training images, or by this set's own labels."""
     network = train_paper([p.image for _, p in pictures(SETS[1], data)], cache / f"paper-{seed}.pt", seed=seed)
     if not oracle:
-        maps, density = zip(*((confidence(network, p), _hematoxylin(p)) for _, p in list(pictures(SETS[1], data))[:10]), strict=True)
+        channel, sign = _chosen_channel(network, data, cache / f"paper-{seed}.json")
+        return evaluate(chosen, data, lambda p: sign * (confidence(network, p)[channel] - np.float32(0.5)))
+    ways = [(c, sign) for c in range(network.head.out_channels) for sign in (1, -1)]
+    rows: list[list[Row]] = [[] for _ in ways]
+    for file, prepared in pictures(chosen, data):
+        maps = confidence(network, prepared) - np.float32(0.5)
+        for (c, sign), found in zip(ways, rows, strict=True):
+            found.append(_figures(chosen, file, prepared, label_scores(prepared, sign * maps[c])))
+    return max(rows, key=lambda found: summary(chosen, found)[0])
+
+
+def _chosen_channel(network: ConfidenceNetwork, data: Path, kept: Path) -> tuple[int, int]:
+    """The nuclear channel by its correlation with hematoxylin, and 1 or -1 for its polarity; kept in a file."""
+    if not kept.exists():
+        some = [p for _, p in pictures(SETS[1], data)][:10]
+        maps, density = zip(*((confidence(network, p), _hematoxylin(p)) for p in some), strict=True)
         channel, turned = choose_channel(np.stack(maps), np.stack(density))
-        return evaluate(chosen, data, lambda p: (0.5 - confidence(network, p)[channel]) * (1 if turned else -1))
-    every = [
-        evaluate(chosen, data, lambda p, c=c, sign=sign: sign * (confidence(network, p)[c] - 0.5))
-        for c in range(network.head.out_channels)
-        for sign in (1, -1)
-    ]
-    return max(every, key=lambda rows: summary(chosen, rows)[0])
+        kept.write_text(json.dumps([channel, -1 if turned else 1]))
+    channel, sign = json.loads(kept.read_text())
+    return channel, sign
 
 
 def _hematoxylin(prepared: Prepared) -> NDArray[np.float32]:
@@ -203,23 +225,39 @@ def _hematoxylin(prepared: Prepared) -> NDArray[np.float32]:
 
 
 def summary(chosen: NucleiSet, rows: list[Row]) -> list[float]:
-    """Means over images (dice, aji, pq, f1), or pooled points (f1, precision, recall)."""
+    """Means over images (dice, aji, pq, f1); or of pooled points f1, precision, recall and, where stained, `positive_error`."""
     if chosen.radius is None:
         return np.mean(rows, 0).tolist()
-    found = metrics.DetectionScores.of(*(int(v) for v in np.sum(rows, 0)))
-    return [found.f1, found.precision, found.recall]
+    found = metrics.DetectionScores.of(*(int(v) for v in np.sum(rows, 0)[:3]))
+    return [found.f1, found.precision, found.recall, *([positive_error(rows)] if chosen.stained else [])]
+
+
+def positive_error(rows: list[Row]) -> float:
+    """Mean over images of the absolute difference of the positive fraction among matched cells, by truth and by us."""
+    return float(np.mean([abs(by_truth - by_us) / matched for matched, _, _, by_truth, by_us in rows if matched]))
 
 
 def table(chosen: NucleiSet, results: dict[str, list[list[Row]]]) -> list[str]:
-    """Markdown: mean and sd over seeds; and the difference to `stain` over images with its interval, where that row is there."""
-    columns = ("Dice", "AJI", "PQ", "F1") if chosen.radius is None else ("F1", "precision", "recall")
-    lines = [f"\n### {chosen.name} ({len(next(iter(results.values()))[0])} images)", f"| row | {' | '.join(columns)} | less `stain` |"]
-    lines.append("|---" * (len(columns) + 2) + "|")
+    """Markdown: mean and sd over seeds; AJI's interval over images, and the difference to `stain` with its interval, where that row is."""
+    columns = (
+        ("Dice", "AJI", "PQ", "F1") if chosen.radius is None else ("F1", "precision", "recall", "positive error")[: 3 + chosen.stained]
+    )
+    lines = [f"\n### {chosen.name} ({len(next(iter(results.values()))[0])} images)"]
+    lines.append(f"| row | {' | '.join(columns)} | AJI, 95 % over images | less `stain` |")
+    lines.append("|---" * (len(columns) + 3) + "|")
     for name, seeds in results.items():
         figures = np.array([summary(chosen, rows) for rows in seeds])
         cells = [f"{m:.4f} ± {s:.4f}" for m, s in zip(figures.mean(0), figures.std(0, ddof=min(1, len(seeds) - 1)), strict=True)]
-        lines.append(f"| {name} | {' | '.join(cells)} | {_difference(chosen, seeds, results.get('stain'))} |")
+        lines.append(f"| {name} | {' | '.join(cells)} | {_interval(chosen, seeds)} | {_difference(chosen, seeds, results.get('stain'))} |")
     return lines
+
+
+def _interval(chosen: NucleiSet, seeds: list[list[Row]]) -> str:
+    """The interval of AJI over images, each the mean of its seeds."""
+    if chosen.radius is not None:
+        return ""
+    found = metrics.paired_difference(np.mean(seeds, 0)[:, 1], np.zeros(len(seeds[0])))
+    return f"{found.low:.4f} to {found.high:.4f}"
 
 
 def _difference(chosen: NucleiSet, seeds: list[list[Row]], base: list[list[Row]] | None) -> str:

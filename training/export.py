@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections import Counter
 from importlib import resources
 from pathlib import Path
 
@@ -17,16 +16,17 @@ from pathencoder.spec import EncoderSpec
 from pathencoder.transforms import Transform
 from training import backbones
 from training.config import Config
-from training.data.corpus import STAIN_CLASSES, Corpus
+from training.data.corpus import Corpus
 
 
 def export(cfg: Config, network: nn.Module, corpus: Corpus, folder: Path, *, steps: int) -> Path:
     """Write the network as it is after `steps` steps; weights in fp16, the reference embedding recomputed from those."""
     spec = backbones.spec_of(cfg.backbone, cfg.export)
-    counts = Counter(STAIN_CLASSES[i] for i in corpus.stains)
-    told = ", ".join(f"{n} {name}" for name, n in counts.most_common())
+    told = ", ".join(f"{n} {name}" for name, n in corpus.stain_counts().items())
+    share = cfg.export.start_share
     training = (
         f"{cfg.method.name}, {steps} steps of {cfg.data.batch} tiles; {len(corpus)} tiles of {len(corpus.slide_names)} slides ({told})"
+        + (f", averaged with the starting weights ({share:g} of them)" if share else "")
     )
     return write_encoder(network, dataclasses.replace(spec, training=training), folder)
 

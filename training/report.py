@@ -1,66 +1,134 @@
-"""A run's curves as a picture: python -m training.report RUN [OUT.png]"""
+"""A run as two pictures, its curves and the nearest tiles of a few: python -m training.report RUN [FOLDER]
+
+curves.png from log.jsonl; retrieval.png from the exported encoder and the run's own tiles, when both are there.
+"""
 
 from __future__ import annotations
 
 import json
+import logging
+import math
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pathencoder.errors import ConfigError
+from pathencoder.errors import ConfigError, PathEncoderError
 
-# Curves drawn, one panel each where the log has them: (kind of line, name or its beginning, title).
+log = logging.getLogger("training")
+
+
+@dataclass(frozen=True)
+class _Panel:
+    """kind of line, beginning of the name, title; scale of the y axis; where a healthy run does not stay."""
+
+    kind: str
+    name: str
+    title: str
+    scale: str = "linear"
+    sick: float | None = None
+
+
 _PANELS = (
-    ("train", "loss", "loss"),
-    ("train", "pair_cosine", "cosine of the two views"),
-    ("train", "teacher_entropy", "teacher entropy, one tile (1 = uniform)"),
-    ("train", "mean_entropy", "teacher entropy, mean over tiles (0 = collapse)"),
-    ("train", "grad_norm", "gradient norm"),
-    ("knn", "rankme", "effective rank (RankMe)"),
-    ("knn", "knn_", "k-NN balanced accuracy, train parts"),
+    _Panel("train", "loss", "loss"),
+    _Panel("train", "pair_cosine", "cosine of a tile's two views"),
+    _Panel("train", "teacher_entropy", "teacher entropy, one tile (1 uniform, 0 certain)"),
+    _Panel("train", "mean_entropy", "teacher entropy, mean over tiles", sick=0.0),
+    _Panel("train", "rankme", "effective rank (RankMe) of a batch", sick=1.0),
+    _Panel("train", "feature_std", "spread of a batch's features", sick=0.0),
+    _Panel("knn", "rankme", "effective rank (RankMe), labelled set"),
+    _Panel("knn", "knn_", "k-NN balanced accuracy, train parts"),
+    _Panel("train", "grad_norm", "gradient norm", scale="log"),
+    _Panel("train", "tiles_per_s", "tiles a second"),
 )
+_COLUMNS = 3
 
 
 def curves(run: Path, out: Path) -> Path:
-    """Draw what run/log.jsonl holds. Raises ConfigError for a folder without a log."""
+    """Draw what run/log.jsonl holds; alarms are dotted lines. Raises ConfigError for a folder without a log."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
     lines = read_log(run)
-    panels = [p for p in _PANELS if any(line["kind"] == p[0] and any(k.startswith(p[1]) for k in line) for line in lines)]
-    rows = -(-len(panels) // 2)
-    figure, axes = pyplot.subplots(rows, 2, figsize=(10, 2.6 * rows), squeeze=False, constrained_layout=True)
-    for axis, (kind, name, title) in zip(axes.flat, panels, strict=False):
-        chosen = [line for line in lines if line["kind"] == kind]
-        for key in sorted({k for line in chosen for k in line if k.startswith(name)}):
-            points = [(line["step"], line[key]) for line in chosen if key in line]
-            axis.plot(*zip(*points, strict=True), marker="o" if len(points) < 12 else None, label=key.removeprefix("knn_"))
-        axis.set_title(title, fontsize=10)
-        axis.set_xlabel("step", fontsize=8)
-        axis.tick_params(labelsize=8)
-        if len(axis.lines) > 1:
-            axis.legend(fontsize=8)
+    panels = [p for p in _PANELS if any(_points(lines, p.kind, key) for key in _keys(lines, p))]
+    if not panels:
+        raise ConfigError(f"{run / 'log.jsonl'} holds no figures yet: let the run go on to its first log line")
+    rows = -(-len(panels) // _COLUMNS)
+    figure, axes = pyplot.subplots(rows, _COLUMNS, figsize=(4.2 * _COLUMNS, 2.4 * rows), squeeze=False, constrained_layout=True)
+    for axis, panel in zip(axes.flat, panels, strict=False):
+        _draw(axis, panel, lines)
     for axis in list(axes.flat)[len(panels) :]:
         axis.set_visible(False)
-    figure.suptitle(run.name, fontsize=11)
-    figure.savefig(out, dpi=110)
+    alarms = list(dict.fromkeys(line["alarm"] for line in lines if line["kind"] == "alarm"))
+    figure.suptitle(run.name + (f"   alarms (dotted): {', '.join(alarms)}" if alarms else ""), fontsize=10)
+    figure.savefig(out, dpi=90)
     pyplot.close(figure)
     return out
 
 
+def _draw(axis: Any, panel: _Panel, lines: list[dict[str, Any]]) -> None:
+    for key in _keys(lines, panel):
+        points = _points(lines, panel.kind, key)
+        axis.plot(*zip(*points, strict=True), marker="o" if len(points) < 12 else None, markersize=3, linewidth=1.2, label=key)
+    if panel.sick is not None:
+        axis.axhline(panel.sick, color="tab:red", linewidth=0.6)
+    for line in lines:
+        if line["kind"] == "alarm":
+            axis.axvline(line["step"], color="tab:red", linewidth=0.8, linestyle=":")
+    axis.set_yscale(panel.scale)
+    axis.set_title(panel.title, fontsize=9)
+    axis.set_xlabel("step", fontsize=8)
+    axis.tick_params(labelsize=8)
+    if len(_keys(lines, panel)) > 1:
+        axis.legend([key.removeprefix("knn_") for key in _keys(lines, panel)], fontsize=7)
+
+
+def _keys(lines: list[dict[str, Any]], panel: _Panel) -> list[str]:
+    return sorted({k for line in lines if line["kind"] == panel.kind for k in line if k.startswith(panel.name)})
+
+
+def _points(lines: list[dict[str, Any]], kind: str, key: str) -> list[tuple[int, float]]:
+    """(step, value); a value that was not finite is a gap."""
+    chosen = [line for line in lines if line["kind"] == kind and key in line]
+    return [(line["step"], math.nan if line[key] is None else line[key]) for line in chosen]
+
+
 def read_log(run: Path) -> list[dict[str, Any]]:
-    """The lines of run/log.jsonl; where a resumed run wrote a step twice, the later line."""
+    """The lines of run/log.jsonl; where a resumed run wrote a step twice, the later line. One that was cut by a kill is left out."""
     file = run / "log.jsonl"
     if not file.is_file():
         raise ConfigError(f"{run} holds no log.jsonl: give a run's folder")
-    by_key = {(line["kind"], line["step"]): line for line in map(json.loads, file.read_text().splitlines())}
+    by_key = {}
+    for text in file.read_text().splitlines():
+        try:
+            line = json.loads(text)
+        except json.JSONDecodeError:
+            continue
+        by_key[line["kind"], line["step"], line.get("alarm")] = line
     return sorted(by_key.values(), key=lambda line: line["step"])
 
 
+def main(arguments: list[str]) -> int:
+    """Exit status: 0 drawn, 1 failed, 2 wrong usage."""
+    from training.retrieval import retrieval
+
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    if not 1 <= len(arguments) <= 2:
+        print(__doc__)
+        return 2
+    run = Path(arguments[0])
+    folder = Path(arguments[1]) if len(arguments) == 2 else run
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        log.info("%s", curves(run, folder / "curves.png"))
+        log.info("%s", retrieval(run, folder / "retrieval.png"))
+    except PathEncoderError as error:
+        log.error("error: %s", error)
+        return 1
+    return 0
+
+
 if __name__ == "__main__":
-    if not 2 <= len(sys.argv) <= 3:
-        sys.exit(__doc__)
-    folder = Path(sys.argv[1])
-    print(curves(folder, Path(sys.argv[2]) if len(sys.argv) == 3 else folder / "curves.png"))
+    sys.exit(main(sys.argv[1:]))

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import json
 import time
-from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,25 +11,17 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pathencoder.cli.common import Failed, debug_option, duration, echo_json, json_option, plural
+from pathencoder.cli.nuclei_pictures import Picture, find_pictures, read_picture, with_regions
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from pathencoder.nuclei.network import NucleiNetwork
     from pathencoder.nuclei.segment import Nuclei
     from pathencoder.slides.work import Outcome
+    from pathencoder.stain import Array
 
 _ADAPTED = "network"  # the folder in --out that --adapt writes
-
-
-@dataclass(frozen=True)
-class Picture:
-    """One image to look at: its file, the name of its output files, and the region of a slide (x, y, width, height) or None."""
-
-    file: Path
-    name: str
-    region: tuple[int, int, int, int] | None = None
+_LEARNT_FROM = 64  # most pictures that --adapt looks at
+_LEARNT_PIXELS = 4096  # the middle of each
 
 
 @dataclass(frozen=True)
@@ -65,10 +56,11 @@ def command(
     seed: int,
     as_json: bool,
 ) -> None:
-    """Find the nuclei in IMAGES: files, folders, or a slide with --region.
+    """Find the nuclei in IMAGES: files, folders, slides (region by region where there is tissue, or one --region).
 
     Each image gives NAME.labels.png (every nucleus its number), NAME.geojson (opens in QuPath), NAME.csv (size, place, stains) and
-    NAME.overlay.png. What fails is listed in OUT/failures.csv and does not stop the rest (exit status 3).
+    NAME.overlay.png. A slide gives these for each of its regions, NAME_xX_yY. What fails is listed in OUT/failures.csv and does not stop
+    the rest (exit status 3). The same command again leaves out what is done.
 
     \b
     pathencoder nuclei tile.png --out nuclei --mpp 0.25
@@ -80,7 +72,7 @@ def command(
     from pathencoder.slides.files import make_folder
 
     tools()
-    pictures = find_pictures(images, region)
+    pictures = with_regions(find_pictures(images, region), mpp)
     make_folder(out)
     wish = Wish(out, mpp, stain)
     chosen = _adapt(pictures, wish, seed) if adapt else load_network(network)
@@ -88,92 +80,101 @@ def command(
     raise Failed(_report(outcomes, out, as_json=as_json))
 
 
-def find_pictures(images: Sequence[Path], region: tuple[int, int, int, int] | None) -> list[Picture]:
-    """The images in files and folders, each with a name of its own. Label maps and overlays of an earlier run are left out of folders."""
-    from pathencoder.images import list_images
-
-    files: list[Path] = []
-    for path in dict.fromkeys(images):
-        files += [p for p in list_images(path) if not p.stem.endswith((".labels", ".overlay"))] if path.is_dir() else [path]
-    counts = Counter(f.stem for f in files)
-    names = [f.stem if counts[f.stem] == 1 else f"{f.resolve().parent.name}-{f.name.replace('.', '-')}" for f in files]
-    if len(set(names)) < len(names):
-        doubled = next(n for n, c in Counter(names).items() if c > 1)
-        raise click.UsageError(f"two images would both be called {doubled!r}: give them to two commands, with an --out each")
-    return [Picture(f, n, region) for f, n in zip(files, names, strict=True)]
-
-
-def _read(picture: Picture, mpp: float | None) -> tuple[NDArray[np.uint8], float | None]:
-    """The pixels of a picture, and micrometres per pixel where they are known."""
-    from pathencoder.cli.inputs import is_slide
-    from pathencoder.errors import SlideError
-    from pathencoder.images import open_image
-
-    if picture.region is None and not is_slide(picture.file):
-        return open_image(picture.file), mpp
-    if picture.region is None:
-        raise SlideError(f"{picture.file} is a slide: say which part of it with --region X Y WIDTH HEIGHT (level-0 pixels)")
-    from pathencoder.slides.reader import open_slide
-
-    x, y, width, height = picture.region
-    slide = open_slide(picture.file)
-    try:
-        return slide.read(x, y, 0, width, height), slide.mpp(mpp).value
-    finally:
-        slide.close()
-
-
 def _adapt(pictures: list[Picture], wish: Wish, seed: int) -> NucleiNetwork:
-    """Train on the pictures' own nuclei, label-free, and keep the network; pictures that cannot be used are said and left out."""
+    """Train on the pictures' own nuclei, label-free, and keep the network; what the same command kept before is taken as it is."""
     from pathencoder.cli.meter import Meter
-    from pathencoder.errors import ConfigError, PathEncoderError
     from pathencoder.nuclei.recipe import train
-    from pathencoder.nuclei.segment import prepare
-    from pathencoder.nuclei.weights import save_network
+    from pathencoder.nuclei.weights import load_network, read_about, save_network
 
-    maps = []
-    for picture in pictures:
-        try:
-            image, mpp = _read(picture, wish.mpp)
-            prepared = prepare(image, mpp=mpp, stain=wish.stain)
-            maps += [prepared.calibration.maps(prepared.working)] if prepared.calibration else []
-        except PathEncoderError as error:
-            click.echo(f"{picture.file} is left out of --adapt: {error}", err=True)
-    if not maps:
-        raise ConfigError("--adapt needs at least one image with tissue that can be read")
+    chosen = pictures[:: -(-len(pictures) // _LEARNT_FROM)]
+    about = {"adapted_to": [_about(p, wish) for p in chosen], "seed": seed}
+    if read_about(wish.out / _ADAPTED) == json.loads(json.dumps(about)):
+        click.echo(f"adapted before: {wish.out / _ADAPTED}", err=True)
+        return load_network(wish.out / _ADAPTED)
+    maps = _maps_of(chosen, wish)
     with Meter(f"adapting to {plural(len(maps), 'image')}", unit="step") as meter:
         network = train(maps, seed=seed, progress=meter)
-    save_network(wish.out / _ADAPTED, network, {"adapted_to": [p.name for p in pictures], "seed": seed})
+    save_network(wish.out / _ADAPTED, network, about)
     click.echo(f"adapted network kept in {wish.out / _ADAPTED}: use it again with --network", err=True)
     return network
 
 
+def _maps_of(pictures: list[Picture], wish: Wish) -> list[Array]:
+    """The stain maps of the middle of each picture; pictures that cannot be used are said and left out."""
+    from pathencoder.errors import ConfigError, PathEncoderError
+    from pathencoder.nuclei.segment import prepare
+
+    maps = []
+    for picture in pictures:
+        try:
+            image, mpp = read_picture(picture, wish.mpp)
+            y, x = (max(0, (n - _LEARNT_PIXELS) // 2) for n in image.shape[:2])
+            prepared = prepare(image[y : y + _LEARNT_PIXELS, x : x + _LEARNT_PIXELS], mpp=mpp, stain=wish.stain)
+            maps += [prepared.calibration.maps(prepared.working)] if prepared.calibration else []
+        except PathEncoderError as error:
+            click.echo(f"{picture} is left out of --adapt: {error}", err=True)
+    if not maps:
+        raise ConfigError("--adapt needs at least one image with tissue that can be read")
+    return maps
+
+
+def _about(picture: Picture, wish: Wish) -> dict[str, Any]:
+    """What a picture's results depend on beside the network: the same again means the same results."""
+    import pathencoder
+
+    found = picture.file.stat() if picture.file.exists() else None
+    source = [str(picture.file.resolve()), *((found.st_size, found.st_mtime_ns) if found else ())]
+    asked = {"mpp": wish.mpp, "stain": wish.stain, "region": picture.region, "core": picture.core}
+    return {"source": source, **asked, "version": pathencoder.__version__}
+
+
 def _try(picture: Picture, wish: Wish, network: NucleiNetwork, number: int, count: int) -> Outcome:
     from pathencoder.errors import PathEncoderError, StoreError
+    from pathencoder.nuclei.weights import digest
     from pathencoder.slides.store import Failure
     from pathencoder.slides.work import Outcome
 
-    click.echo(f"[{number}/{count}] {picture.file}", err=True)
+    about = {**_about(picture, wish), "network": digest(network)}
+    before = _before(picture, wish, about)
+    if before:
+        return before
+    click.echo(f"[{number}/{count}] {picture}", err=True)
     try:
-        return _one(picture, wish, network)
+        return _one(picture, wish, network, about)
     except StoreError:
         raise
     except PathEncoderError as error:
-        return Outcome(picture.file, "failed", failures=[Failure("", str(error), type(error).__name__)])
+        return Outcome(Path(str(picture)), "failed", failures=[Failure("", str(error), type(error).__name__)])
 
 
-def _one(picture: Picture, wish: Wish, network: NucleiNetwork) -> Outcome:
+def _before(picture: Picture, wish: Wish, about: dict[str, Any]) -> Outcome | None:
+    """The outcome of an earlier run with the same image, network and settings, whose files are all there."""
+    from pathencoder.nuclei.outputs import labels_file, read_stamp
+    from pathencoder.slides.work import Outcome
+
+    stamp = read_stamp(wish.out, picture.name)
+    kept = json.loads(stamp) if stamp else {}
+    if kept.get("about") != json.loads(json.dumps(about)):
+        return None
+    return Outcome(Path(str(picture)), "before", file=labels_file(wish.out, picture.name), rows=kept["nuclei"], notes=kept["notes"])
+
+
+def _one(picture: Picture, wish: Wish, network: NucleiNetwork, about: dict[str, Any]) -> Outcome:
     from pathencoder.nuclei.outputs import write_all
     from pathencoder.nuclei.segment import segment_nuclei
     from pathencoder.slides.work import Outcome
 
     began = time.monotonic()
-    image, mpp = _read(picture, wish.mpp)
+    image, mpp = read_picture(picture, wish.mpp)
     nuclei = segment_nuclei(image, mpp=mpp, stain=wish.stain, network=network)
     x, y = picture.region[:2] if picture.region else (0, 0)
-    files = write_all(nuclei, image, wish.out, picture.name, offset=(x, y))
+    if picture.core:
+        left, top, width, height = picture.core
+        nuclei = nuclei.within((left - x, top - y, left - x + width, top - y + height))
     notes = [*_findings(nuclei), *nuclei.notes]
-    return Outcome(picture.file, "done", file=files[0], rows=len(nuclei), seconds=time.monotonic() - began, notes=notes)
+    stamp = json.dumps({"about": about, "nuclei": len(nuclei), "notes": notes})
+    files = write_all(nuclei, image, wish.out, picture.name, offset=(x, y), stamp=stamp)
+    return Outcome(Path(str(picture)), "done", file=files[0], rows=len(nuclei), seconds=time.monotonic() - began, notes=notes)
 
 
 def _findings(nuclei: Nuclei) -> list[str]:
@@ -194,7 +195,7 @@ def _report(outcomes: list[Outcome], out: Path, *, as_json: bool) -> int:
         return status
     for outcome in outcomes:
         click.echo("\n    ".join([_line(outcome), *(f.reason for f in outcome.failures)]))
-    good = sum(o.fate == "done" for o in outcomes)
+    good = sum(o.fate in ("done", "before") for o in outcomes)
     click.echo(f"{plural(good, 'image')} of {len(outcomes)} done, {sum(o.rows for o in outcomes):,} nuclei, in {out}")
     if failures:
         click.echo(f"What failed, and why: {failures}")
@@ -204,7 +205,8 @@ def _report(outcomes: list[Outcome], out: Path, *, as_json: bool) -> int:
 def _line(outcome: Outcome) -> str:
     if outcome.fate == "failed":
         return f"{outcome.source}: failed"
-    return ", ".join([f"{outcome.source}: {outcome.rows:,} nuclei", duration(outcome.seconds), *outcome.notes]) + f" -> {outcome.file}"
+    took = "done before" if outcome.fate == "before" else duration(outcome.seconds)
+    return ", ".join([f"{outcome.source}: {outcome.rows:,} nuclei", took, *outcome.notes]) + f" -> {outcome.file}"
 
 
 def _as_json(outcome: Outcome) -> dict[str, Any]:

@@ -2,6 +2,9 @@
 
 In a map, 0 is the image's own threshold between nuclei and the rest, +1 and -1 are about the means of the two classes. Thresholds belong to
 a whole image (`calibrate`), so tiles of one image agree at their borders.
+
+Macenko's estimate of an image's own hematoxylin vector goes astray where there are not two stains (hematoxylin alone, a tinted background,
+blood). Its map is trusted as far as it agrees with the published vector's and parts the pixels as well.
 """
 
 from __future__ import annotations
@@ -16,19 +19,23 @@ from pathencoder.stain import Array
 
 WORKING_MPP = 0.5  # micrometres per pixel of the maps
 CHANNELS = 3
+_ENOUGH, _BLOCK = 4_000_000, 256  # px: what thresholds are measured on
 _BLUR = 0.6  # sigma before thresholds are measured, px
 _LEAST_GAP = 0.04  # OD: half the distance of the class means; less is noise, not stain
 _LEAST_THRESHOLD = 0.06  # OD below which nothing is a nucleus
+_AGREEMENT = (0.3, 0.6)  # correlation of own and published hematoxylin: not trusted below the first, wholly above the second
+_PARTING = (0.75, 0.9)  # the same of the ratio of their Otsu separabilities
 _RED = np.array([1, 0, 0], np.float32)
 _MEAN = np.full(3, 1 / 3, np.float32)
 
 
 @dataclass(frozen=True)
 class Scale:
-    """One map's threshold and half the distance between its two classes, in OD."""
+    """One map's threshold and half the distance between its two classes, in OD; `parting`: Otsu's separability, 0..1."""
 
     threshold: float
     gap: float
+    parting: float = 1.0
 
     def apply(self, density: Array) -> Array:
         """Density to a map in units of the gap, 0 at the threshold."""
@@ -42,13 +49,15 @@ _DAB = Scale(0.25, 0.15)  # OD of DAB in a positive nucleus: above this
 class Calibration:
     """How one image's optical density becomes maps: `projection` float32 [3, K] to K densities, and a scale for each.
 
-    stain "he" (K = 3): hematoxylin by the published vectors, hematoxylin by the image's own (Macenko), the red channel.
+    stain "he" (K = 3): hematoxylin by the published vectors, hematoxylin by the image's own (Macenko), the red channel; the second map is
+    the share `own` of itself and the first for the rest.
     stain "ihc" (K = 4): hematoxylin, red, mean OD, and DAB; the first map is the larger of the scaled hematoxylin and DAB.
     """
 
     stain: str
     projection: Array
     scales: tuple[Scale, ...]
+    own: float = 1.0
 
     def maps(self, image: NDArray[np.uint8]) -> Array:
         """uint8 [h, w, 3] at the working scale to float32 [3, h, w], values kept within -3..3."""
@@ -56,18 +65,36 @@ class Calibration:
         found = np.stack([s.apply(density[..., k]) for k, s in enumerate(self.scales)])
         if self.stain == "ihc":
             found[0] = np.maximum(found[0], found[3])
-        return np.clip(found[:CHANNELS], -3, 3)
+        found = np.clip(found[:CHANNELS], -3, 3)
+        if self.own < 1:
+            found[1] = self.own * found[1] + (1 - self.own) * found[0]
+        return found
 
 
 def calibrate(image: NDArray[np.uint8], stain: str) -> Calibration:
-    """Measure an image's thresholds: uint8 [h, w, 3] at the working scale, `stain` "he" or "ihc"."""
+    """Measure an image's thresholds: uint8 [h, w, 3] at the working scale, `stain` "he" or "ihc".
+
+    Of an image larger than 4 Mpx, evenly spread blocks of about that many pixels are looked at.
+    """
+    image = _spread(image)
     projection = _ihc_projection() if stain == "ihc" else _he_projection(image)
     density = stains.optical_density(image) @ projection
     smooth = np.stack([_blur(density[..., k]) for k in range(projection.shape[1])], -1).reshape(-1, projection.shape[1])
     if stain != "ihc":
-        return Calibration(stain, projection, tuple(_measure(d) for d in smooth.T))
+        scales = (_measure(smooth[:, 0]), _measure(smooth[:, 1], least=-np.inf), _measure(smooth[:, 2]))
+        found_own = not np.array_equal(projection[:, 0], projection[:, 1])
+        return Calibration(stain, projection, scales, _trust(smooth[:, 0], smooth[:, 1], scales) if found_own else 0.0)
     counted = smooth[_without_dab(smooth[:, 3])]
     return Calibration(stain, projection, (*(_measure(d) for d in counted.T[:CHANNELS]), _DAB))
+
+
+def _spread(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Blocks of 256 px in an even grid, joined to one image of at most about `_ENOUGH` pixels; a smaller image as it is."""
+    kept = [max(1, int(n * (_ENOUGH / (image.shape[0] * image.shape[1])) ** 0.5) // _BLOCK) for n in image.shape[:2]]
+    if image.shape[0] * image.shape[1] <= _ENOUGH or min(image.shape[:2]) < _BLOCK:
+        return image
+    ys, xs = (np.linspace(0, n - _BLOCK, k).astype(int) for n, k in zip(image.shape[:2], kept, strict=True))
+    return np.concatenate([np.concatenate([image[y : y + _BLOCK, x : x + _BLOCK] for x in xs], 1) for y in ys], 0)
 
 
 def _he_projection(image: NDArray[np.uint8]) -> Array:
@@ -88,13 +115,27 @@ def _without_dab(dab: Array) -> NDArray[np.bool_]:
     return free if free.mean() > 0.2 else dab <= np.median(dab)
 
 
-def _measure(density: Array) -> Scale:
+def _trust(published: Array, own: Array, scales: tuple[Scale, ...]) -> float:
+    """How far the image's own hematoxylin is to be believed, 0..1."""
+    spread = float(published.std() * own.std())
+    agreement = float(((published - published.mean()) * (own - own.mean())).mean()) / max(spread, 1e-9)
+    return _ramp(agreement, *_AGREEMENT) * _ramp(scales[1].parting / max(scales[0].parting, 1e-9), *_PARTING)
+
+
+def _ramp(value: float, low: float, high: float) -> float:
+    return float(np.clip((value - low) / (high - low), 0, 1))
+
+
+def _measure(density: Array, *, least: float = _LEAST_THRESHOLD) -> Scale:
+    """Otsu's cut of a density. `least`: its lowest threshold; an oblique projection such as Macenko's has no natural zero and none."""
     low, high = np.percentile(density, [0.1, 99.9])
     values = np.clip(density, low, high)
     threshold = stains.otsu(values)
     above = values > threshold
-    gap = (values[above].mean() - values[~above].mean()) / 2 if above.any() and not above.all() else 0.0
-    return Scale(max(threshold, _LEAST_THRESHOLD), max(float(gap), _LEAST_GAP))
+    both = above.any() and not above.all()
+    gap = float(values[above].mean() - values[~above].mean()) / 2 if both else 0.0
+    share, variance = float(above.mean()), max(float(values.var()), 1e-12)
+    return Scale(max(threshold, least), max(gap, _LEAST_GAP), share * (1 - share) * (2 * gap) ** 2 / variance)
 
 
 def _blur(values: Array) -> Array:

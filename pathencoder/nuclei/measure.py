@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,8 @@ from pathencoder.nuclei.instances import Labels
 
 Column = NDArray[np.float32]
 POSITIVE_DAB = 0.2  # mean OD of DAB from which a nucleus counts as positive
+_STRIP = 1024  # rows measured at a time, so that memory stays small beside the image
+_SUMS = 8
 
 
 @dataclass(frozen=True)
@@ -35,31 +37,41 @@ class Measurements:
     def __len__(self) -> int:
         return len(self.x)
 
+    def rows(self, kept: NDArray[np.bool_]) -> Measurements:
+        """The rows where `kept` [n] is true."""
+        columns = {f.name: column[kept] for f in fields(self) if (column := getattr(self, f.name)) is not None}
+        return replace(self, **columns)
+
 
 def measure(labels: Labels, image: NDArray[np.uint8], *, mpp: float, stain: str) -> Measurements:
     """Measure the nuclei of a label map int32 [H, W] numbered 1..n in the image uint8 [H, W, 3] that it belongs to."""
-    rows, columns = np.nonzero(labels)
-    which = labels[rows, columns] - 1
     n = int(labels.max(initial=0))
-    area = np.bincount(which, minlength=n)
-
-    def mean(values: NDArray[np.generic]) -> NDArray[np.float64]:
-        return np.bincount(which, np.asarray(values, np.float64), n) / np.maximum(area, 1)
-
-    x, y = mean(columns), mean(rows)
-    dx, dy = columns - x[which], rows - y[which]
-    hue = stains.separate(image[rows, columns], stains.H_DAB if stain == "ihc" else stains.HE)
-    hematoxylin, second = mean(hue[:, 0]), mean(hue[:, 1])
+    sums = np.zeros((_SUMS, n))
+    for top in range(0, len(labels), _STRIP):
+        strip = slice(top, top + _STRIP)
+        sums += _sums(labels[strip], image[strip], top, n, stains.H_DAB if stain == "ihc" else stains.HE)
+    area = sums[0]
+    x, y, xx, yy, xy, hematoxylin, second = sums[1:] / np.maximum(area, 1)
     return Measurements(
         x=_column(x + 0.5),
         y=_column(y + 0.5),
         area=_column(area),
         area_um2=_column(area * mpp * mpp),
-        eccentricity=_column(_eccentricity(mean(dx * dx), mean(dy * dy), mean(dx * dy))),
+        eccentricity=_column(_eccentricity(xx - x * x, yy - y * y, xy - x * y)),
         hematoxylin=_column(hematoxylin),
         dab=_column(second) if stain == "ihc" else None,
         positive=second >= POSITIVE_DAB if stain == "ihc" else None,
     )
+
+
+def _sums(labels: Labels, image: NDArray[np.uint8], top: int, n: int, pair: tuple[str, ...]) -> NDArray[np.float64]:
+    """Sums over the pixels of each nucleus in a strip of rows: 1, x, y, xx, yy, xy, both stains; float64 [8, n]."""
+    rows, columns = np.nonzero(labels)
+    which = labels[rows, columns] - 1
+    x, y = columns.astype(float), rows + float(top)
+    hue = stains.separate(image[rows, columns], pair)
+    each = (None, x, y, x * x, y * y, x * y, hue[:, 0], hue[:, 1])
+    return np.stack([np.bincount(which, values, n) for values in each])
 
 
 def _eccentricity(xx: NDArray[np.float64], yy: NDArray[np.float64], xy: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import json
 import uuid
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from pathencoder.nuclei.instances import Labels, tools
 from pathencoder.nuclei.measure import Measurements
@@ -19,22 +22,47 @@ from pathencoder.nuclei.segment import Nuclei
 from pathencoder.slides.files import whole_file
 
 POSITIVE, NEGATIVE, NUCLEUS = (200, 60, 40), (60, 90, 210), (250, 220, 40)  # outline colours, RGB
+_STAMP = "pathencoder"  # key of the text in the overlay
+_STRIP = 1024  # rows outlined at a time
 _SPACE = uuid.UUID("6d1f8a52-93a4-4c3e-9c7b-2f6f0f6f8e11")  # so that one nucleus keeps its id when a command is run again
 
 
-def write_all(nuclei: Nuclei, image: NDArray[np.uint8], folder: Path, name: str, *, offset: tuple[int, int] = (0, 0)) -> list[Path]:
+def write_all(
+    nuclei: Nuclei, image: NDArray[np.uint8], folder: Path, name: str, *, offset: tuple[int, int] = (0, 0), stamp: str = ""
+) -> list[Path]:
     """All four files `<name>.labels.png` (or .tif), `.geojson`, `.csv`, `.overlay.png` in an existing folder; returns their paths.
 
-    `offset`: level-0 (x, y) of the image's first pixel, for a region of a slide. Raises StoreError.
+    `offset`: level-0 (x, y) of the image's first pixel, for a region of a slide. The overlay is written last and carries `stamp` as a PNG
+    text (see `read_stamp`): where it is, all is. Raises StoreError.
     """
     written = [write_labels(nuclei.labels, folder, name)]
-    for suffix, content in ((".geojson", geojson(nuclei, name, offset)), (".csv", table(nuclei.table, offset))):
-        with whole_file(folder / f"{name}{suffix}") as path:
-            path.write_text(content, encoding="utf-8", newline="")
+    for suffix, pieces in ((".geojson", geojson(nuclei, name, offset)), (".csv", iter([table(nuclei.table, offset)]))):
+        with whole_file(folder / f"{name}{suffix}") as path, path.open("w", encoding="utf-8", newline="") as stream:
+            stream.writelines(pieces)
         written.append(folder / f"{name}{suffix}")
     with whole_file(folder / f"{name}.overlay.png") as path:
-        Image.fromarray(overlay(nuclei, image)).save(path, format="PNG")
+        text = PngImagePlugin.PngInfo()
+        text.add_text(_STAMP, stamp)
+        Image.fromarray(overlay(nuclei, image)).save(path, format="PNG", pnginfo=text)
     return [*written, folder / f"{name}.overlay.png"]
+
+
+def read_stamp(folder: Path, name: str) -> str | None:
+    """The stamp of an image whose four files are all there, else None."""
+    rest = [folder / f"{name}{suffix}" for suffix in (".geojson", ".csv")]
+    if labels_file(folder, name) is None or not all(f.exists() for f in rest):
+        return None
+    try:
+        with warnings.catch_warnings(), Image.open(folder / f"{name}.overlay.png") as picture:
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            return str(picture.info.get(_STAMP, "")) or None
+    except (OSError, Image.DecompressionBombError):
+        return None
+
+
+def labels_file(folder: Path, name: str) -> Path | None:
+    """The label map that was written for an image, if there is one."""
+    return next((f for f in (folder / f"{name}.labels{end}" for end in (".png", ".tif")) if f.exists()), None)
 
 
 def write_labels(labels: Labels, folder: Path, name: str) -> Path:
@@ -60,33 +88,37 @@ def table(measurements: Measurements, offset: tuple[int, int] = (0, 0)) -> str:
     return text.getvalue()
 
 
-def geojson(nuclei: Nuclei, name: str, offset: tuple[int, int] = (0, 0)) -> str:
-    """GeoJSON text of a FeatureCollection of QuPath detections: outlines in level-0 pixels, measurements, classes for IHC."""
-    features = [_feature(nuclei, name, label, ring, offset) for label, ring in contours(nuclei.labels)]
-    return json.dumps({"type": "FeatureCollection", "features": features})
+def geojson(nuclei: Nuclei, name: str, offset: tuple[int, int] = (0, 0)) -> Iterator[str]:
+    """GeoJSON text, in pieces, of a FeatureCollection of QuPath detections: outlines in level-0 pixels, measurements, classes for IHC."""
+    yield '{"type": "FeatureCollection", "features": ['
+    for comma, (label, ring) in zip(itertools.chain([""], itertools.repeat(", ")), contours(nuclei.labels), strict=False):
+        yield comma + json.dumps(_feature(nuclei, name, label, ring, offset))
+    yield "]}"
 
 
-def contours(labels: Labels) -> list[tuple[int, NDArray[np.float64]]]:
+def contours(labels: Labels) -> Iterator[tuple[int, NDArray[np.float64]]]:
     """(label, closed outline [K, 2] of x, y) of every object, along pixel edges smoothed by half a pixel; of several parts the longest."""
     from skimage.measure import find_contours
 
     ndimage, *_ = tools()
-    found = []
     for label, box in enumerate(ndimage.find_objects(labels), start=1):
         if box is not None:
             rings = find_contours(np.pad(labels[box] == label, 1).astype(np.float32), 0.5)
             ring = max(rings, key=len) - 0.5 + (box[0].start, box[1].start)
-            found.append((label, ring[:, ::-1]))
-    return found
+            yield label, ring[:, ::-1]
 
 
 def overlay(nuclei: Nuclei, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """The image with every nucleus outlined: yellow, or red (positive) and blue (negative) for IHC."""
     ndimage, *_ = tools()
-    labels = nuclei.labels
-    line = (labels > 0) & (ndimage.grey_erosion(labels, 3) != labels)
-    picture = image.copy()
-    picture[line] = _colours(nuclei.table)[labels[line] - 1]
+    picture, colours = image.copy(), _colours(nuclei.table)
+    for top in range(0, len(picture), _STRIP):
+        above = min(top, 1)
+        around = nuclei.labels[top - above : top + _STRIP + 1]
+        inner = (ndimage.grey_erosion(around, 3) == around)[above:][:_STRIP]
+        labels = nuclei.labels[top : top + _STRIP]
+        line = (labels > 0) & ~inner
+        picture[top : top + _STRIP][line] = colours[labels[line] - 1]
     return picture
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,19 +15,22 @@ from pathencoder.errors import ConfigError, ImageError
 from pathencoder.images import ImageSource, open_image
 from pathencoder.nuclei import instances
 from pathencoder.nuclei.instances import Labels, Shape
+from pathencoder.nuclei.lessons import mean_stain
 from pathencoder.nuclei.maps import WORKING_MPP, Calibration, calibrate
 from pathencoder.nuclei.measure import Measurements, measure
 from pathencoder.nuclei.network import NucleiNetwork
 from pathencoder.nuclei.recipe import nucleus_scores
+from pathencoder.nuclei.scale import ASSUMED_MPP, guess_mpp
 from pathencoder.nuclei.weights import load_network
 from pathencoder.stain import StainGuess
 
 log = logging.getLogger(__name__)
 Pixels = NDArray[np.uint8]
 
-ASSUMED_MPP = 0.25
 TILE = 1024  # working px on a side that one tile decides about
 MARGIN = 64  # working px around it that the tile sees as well
+_STRIP = 2048  # working rows resampled, or fine rows renumbered, at a time
+_GUESSED_FROM = 1200  # px: the middle of an image that its scale is guessed from
 _STAINS = ("he", "ihc")
 
 
@@ -54,6 +57,13 @@ class Nuclei:
         positive = self.table.positive
         return None if positive is None or not len(positive) else float(positive.mean())
 
+    def within(self, box: tuple[int, int, int, int]) -> Nuclei:
+        """Those whose centroid lies in a box (left, top, right, bottom) of pixels, numbered anew."""
+        left, top, right, bottom = box
+        inside = (self.table.x >= left) & (self.table.x < right) & (self.table.y >= top) & (self.table.y < bottom)
+        names = np.append(0, np.cumsum(inside) * inside).astype(np.int32)
+        return replace(self, labels=names[self.labels], table=self.table.rows(inside))
+
 
 @dataclass(frozen=True)
 class Prepared:
@@ -72,8 +82,9 @@ def segment_nuclei(
 ) -> Nuclei:
     """Find every nucleus in a bright-field image (H&E, or IHC with DAB and hematoxylin).
 
-    image: a path, PIL image, array or tensor. mpp: its micrometres per pixel; None: 0.25 is assumed, and said. stain: "he" or "ihc"; None:
-    guessed. network: None is the bundled nuclei-fcn. tile: size of the tiles in working pixels, which changes memory, not nuclei.
+    image: a path, PIL image, array or tensor. mpp: its micrometres per pixel; None: 0.25 is assumed, unless the nuclei are far too large
+    or small for it, and what was taken is said. stain: "he" or "ihc"; None: guessed. network: None is the bundled nuclei-fcn. tile: size
+    of the tiles in working pixels, which changes memory, not nuclei.
     Raises ImageError for what is no bright-field image, MissingExtra without scikit-image.
     """
     instances.tools()
@@ -94,13 +105,37 @@ def prepare(image: Pixels, *, mpp: float | None = None, stain: str | None = None
     guess = stains.guess_stain(image)
     if guess.stain == "fluorescence":
         raise ImageError("this looks like fluorescence (bright on dark), not bright field: invert it first, or use a fluorescence tool")
-    notes = [] if mpp else [f"micrometres per pixel unknown: taken as {ASSUMED_MPP}; sizes and the size prior depend on it"]
-    notes += _NOTES.get(guess.stain, [])
-    scale = mpp or ASSUMED_MPP
-    working = to_working(image, scale)
     told = StainGuess(stain, 1.0) if stain and guess.stain != "blank" else guess
-    calibration = None if guess.stain == "blank" else calibrate(working, "ihc" if told.stain == "ihc" else "he")
-    return Prepared(image, working, told, calibration, scale, tuple(notes))
+    notes = [] if mpp else [_NO_SCALE.format(scale := _scale_of(image, told))]
+    notes += _NOTES.get(guess.stain, [])
+    working = to_working(image, mpp or scale)
+    calibration = None if guess.stain == "blank" else calibrate(working, _vectors(told))
+    return Prepared(image, working, told, calibration, mpp or scale, tuple(notes))
+
+
+def _vectors(guess: StainGuess) -> str:
+    """The stains to look for: "ihc", or "he" for all else."""
+    return "ihc" if guess.stain == "ihc" else "he"
+
+
+def _scale_of(image: Pixels, guess: StainGuess) -> float:
+    """Micrometres per pixel by the size of the nuclei in the middle of an image, 0.25 where that is no evidence.
+
+    With DAB it never is: a chromogen may fill cells or their membranes, and then makes clumps of nuclei.
+    """
+    if guess.stain in ("blank", "ihc"):
+        return ASSUMED_MPP
+    y, x = (max(0, (n - _GUESSED_FROM) // 2) for n in image.shape[:2])
+    middle = image[y : y + _GUESSED_FROM, x : x + _GUESSED_FROM]
+
+    def score(mpp: float) -> instances.Scores:
+        working = to_working(middle, mpp)
+        return mean_stain(calibrate(working, _vectors(guess)).maps(working))
+
+    return guess_mpp(score) or ASSUMED_MPP
+
+
+_NO_SCALE = "micrometres per pixel unknown: taken as {} by the size of the nuclei; give --mpp where it is known, areas depend on it"
 
 
 _NOTES = {
@@ -110,13 +145,24 @@ _NOTES = {
 
 
 def to_working(image: Pixels, mpp: float) -> Pixels:
-    """uint8 [H, W, 3] resampled to 0.5 um per pixel: area means when shrinking, bilinear when enlarging."""
+    """uint8 [H, W, 3] resampled to 0.5 um per pixel: area means when shrinking, bilinear when enlarging. A strip at a time."""
     factor = mpp / WORKING_MPP
     height, width = (max(1, round(n * factor)) for n in image.shape[:2])
     if (height, width) == image.shape[:2]:
         return image
-    how = Image.Resampling.BOX if factor < 1 else Image.Resampling.BILINEAR
-    return np.asarray(Image.fromarray(image).resize((width, height), how))
+    out = np.empty((height, width, 3), np.uint8)
+    for top in range(0, height, _STRIP):
+        out[top : top + _STRIP] = _resample(image, (top, min(top + _STRIP, height)), out.shape)
+    return out
+
+
+def _resample(image: Pixels, rows: tuple[int, int], shape: tuple[int, ...]) -> Pixels:
+    """These rows of the image resampled to `shape`; more of the source than they cover is read, so that strips meet without a seam."""
+    how = Image.Resampling.BOX if shape[0] < len(image) else Image.Resampling.BILINEAR
+    low, high = (r * len(image) / shape[0] for r in rows)
+    first, last = max(0, int(low) - 32), min(len(image), int(high) + 33)
+    box = (0.0, low - first, float(image.shape[1]), high - first)
+    return np.asarray(Image.fromarray(image[first:last]).resize((shape[1], rows[1] - rows[0]), how, box))
 
 
 def label_scores(prepared: Prepared, scores: instances.Scores) -> Labels:
@@ -136,7 +182,19 @@ def _fill(labels: Labels, prepared: Prepared, network: NucleiNetwork, tile: int)
         scores = scores[: seen[0].stop - seen[0].start, : seen[1].stop - seen[1].start]
         found = _owned(instances.split(scores, Shape()), core, seen)
         count = _paint(labels, found, scores, seen, prepared.working.shape[:2], count)
-    labels[...] = instances.renumber(labels, 1)
+    _close_gaps(labels, count)
+
+
+def _close_gaps(labels: Labels, highest: int) -> None:
+    """Number 1..n without gaps, in place."""
+    strips = [labels[top : top + _STRIP] for top in range(0, len(labels), _STRIP)]
+    there = np.zeros(highest + 1, bool)
+    for strip in strips:
+        there[np.unique(strip)] = True
+    there[0] = False
+    names = (np.cumsum(there) * there).astype(np.int32)
+    for strip in strips:
+        strip[...] = names[strip]
 
 
 def _tiles(shape: tuple[int, ...], tile: int) -> Iterator[tuple[tuple[slice, slice], tuple[slice, slice]]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import json
 from importlib import resources
 from pathlib import Path
@@ -37,6 +38,23 @@ def save_network(folder: str | Path, network: NucleiNetwork, about: dict[str, An
         path.write_bytes(save(state))
     with whole_file(target / "config.json") as path:
         path.write_text(json.dumps(_config(network, about), indent=2) + "\n", encoding="utf-8")
+
+
+def read_about(folder: Path) -> dict[str, Any] | None:
+    """What `save_network` was told about the network of a folder; None where there is none."""
+    try:
+        about = json.loads((folder / "config.json").read_text(encoding="utf-8"))["about"]
+        return about if isinstance(about, dict) else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def digest(network: NucleiNetwork) -> str:
+    """A name for a network's values: 16 hexadecimal digits of SHA-256."""
+    found = hashlib.sha256()
+    for value in network.state_dict().values():
+        found.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return found.hexdigest()[:16]
 
 
 @functools.cache

@@ -68,6 +68,64 @@ def test_results_in_a_folder_are_not_taken_for_images(tmp_path):
     assert len(list(tmp_path.glob("*.labels.png"))) == 1
 
 
+def test_the_same_command_goes_on_where_it_stopped(tmp_path, monkeypatch, capsys):
+    from pathencoder.nuclei import segment
+
+    for name in "ab":
+        picture(tmp_path / f"{name}.png")
+    (tmp_path / "bad.png").write_bytes(b"no image")
+    command = ["nuclei", str(tmp_path), "--out", str(tmp_path / "out"), "--mpp", "0.25", "--json"]
+    assert run([*command]) == 3
+    (tmp_path / "out" / "b.geojson").unlink()  # as if it had been stopped there
+    real, seen = segment.segment_nuclei, []
+    monkeypatch.setattr(segment, "segment_nuclei", lambda image, **more: seen.append(image.shape) or real(image, **more))
+    capsys.readouterr()
+    assert run([*command]) == 3
+    told = json.loads(capsys.readouterr().out)["inputs"]
+    assert [(i["fate"], i["nuclei"]) for i in told] == [("before", 10), ("done", 10), ("failed", 0)]
+    assert len(seen) == 1
+    assert run([*command[:-2], "0.3", "--json"]) == 3  # other settings: nothing of the old counts
+    assert len(seen) == 3
+    picture(tmp_path / "a.png", seed=4)  # another image of the same name
+    assert run([*command[:-2], "0.3", "--json"]) == 3
+    assert len(seen) == 4
+
+
+def test_a_slide_is_done_by_regions_and_no_nucleus_counts_twice(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("openslide")
+    from small_slides import write_tiff
+
+    from pathencoder.cli import nuclei_pictures
+
+    image, labels, _ = tissue((500, 900), nuclei=150, radius=7)
+    whole = np.full((500, 1400, 3), 255, np.uint8)
+    whole[:, :900] = image
+    write_tiff(tmp_path / "slide.tif", whole, mpp=0.5)
+    monkeypatch.setattr(nuclei_pictures, "REGION", 300)
+    monkeypatch.setattr(nuclei_pictures, "_OVERLAP", 60)
+    monkeypatch.setattr("pathencoder.cli.inputs.SLIDE_PIXELS", 1000)
+    out = tmp_path / "out"
+    assert run(["nuclei", str(tmp_path / "slide.tif"), "--out", str(out), "--mpp", "0.5", "--stain", "he", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)["inputs"]
+    assert len(told) in (6, 8)  # of ten: glass is left out, but for the border of the tissue
+    assert sum(i["nuclei"] for i in told) == pytest.approx(labels.max(), abs=2)
+    rows = [r for f in out.glob("*.csv") for r in csv.DictReader(f.read_text().splitlines())]
+    truth = np.array([np.mean(np.nonzero(labels == n), 1)[::-1] for n in range(1, labels.max() + 1)])
+    from pathencoder import metrics
+
+    found = metrics.detection_scores(truth, [(float(r["x"]), float(r["y"])) for r in rows], 5)
+    assert found.precision > 0.97
+    assert found.recall > 0.97
+
+
+def test_a_slide_that_cannot_be_read_fails_alone(tmp_path, capsys):
+    picture(tmp_path / "good.png")
+    (tmp_path / "bad.svs").write_bytes(b"no slide")
+    command = ["nuclei", str(tmp_path / "bad.svs"), str(tmp_path / "good.png"), "--out", str(tmp_path / "out"), "--mpp", "0.25", "--json"]
+    assert run(command) == 3
+    assert [i["fate"] for i in json.loads(capsys.readouterr().out)["inputs"]] == ["failed", "done"]
+
+
 def test_two_files_of_one_name_keep_apart(tmp_path):
     for folder in ("x", "y"):
         (tmp_path / folder).mkdir()
@@ -87,6 +145,9 @@ def test_adapt_with_fewer_images_than_a_batch(tmp_path, monkeypatch, capsys):
     assert run(["nuclei", str(tmp_path / "a.png"), "--out", str(out), "--mpp", "0.25", "--adapt"]) == 0
     assert (out / "network" / "config.json").exists()
     assert "adapted network kept" in capsys.readouterr().err
+    monkeypatch.setattr(recipe, "train", None)
+    assert run(["nuclei", str(tmp_path / "a.png"), "--out", str(out), "--mpp", "0.25", "--adapt"]) == 0  # not trained twice
+    assert "adapted before" in capsys.readouterr().err
     again = tmp_path / "again"
     assert run(["nuclei", str(tmp_path / "a.png"), "--out", str(again), "--mpp", "0.25", "--network", str(out / "network")]) == 0
     first, second = (read(folder / "a.labels.png") for folder in (out, again))

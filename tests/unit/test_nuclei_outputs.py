@@ -25,7 +25,7 @@ def example(stain="ihc"):
 
 def test_geojson_is_what_qupath_reads():
     nuclei, _ = example()
-    found = json.loads(outputs.geojson(nuclei, "tile", (1000, 2000)))
+    found = json.loads("".join(outputs.geojson(nuclei, "tile", (1000, 2000))))
     assert found["type"] == "FeatureCollection"
     first, second = found["features"]
     assert first["properties"]["objectType"] == "detection"
@@ -73,13 +73,26 @@ def test_more_nuclei_than_16_bits_go_into_a_tiff(tmp_path):
     assert (np.asarray(Image.open(path)) == labels).all()
 
 
-def test_overlay_outlines_by_class_and_leaves_the_rest():
+@pytest.mark.parametrize("strip", [1, 8, 1024])
+def test_overlay_outlines_by_class_and_leaves_the_rest(monkeypatch, strip):
     nuclei, image = example()
+    monkeypatch.setattr(outputs, "_STRIP", strip)
     picture = outputs.overlay(nuclei, image)
     assert tuple(picture[5, 15]) == outputs.POSITIVE
     assert tuple(picture[20, 40]) == outputs.NEGATIVE
     assert (picture[nuclei.labels == 0] == image[nuclei.labels == 0]).all()
     assert (picture[10, 20] == image[10, 20]).all()
+    drawn = (picture != image).any(2).sum()
+    assert drawn == (2 * (10 + 20) - 4) + (2 * (10 + 15) - 4 - 8)  # at the image's right side there is no outline
+
+
+def test_a_stamp_says_that_all_files_are_there(tmp_path):
+    nuclei, image = example()
+    assert outputs.read_stamp(tmp_path, "tile") is None
+    outputs.write_all(nuclei, image, tmp_path, "tile", stamp="how it was made")
+    assert outputs.read_stamp(tmp_path, "tile") == "how it was made"
+    (tmp_path / "tile.csv").unlink()
+    assert outputs.read_stamp(tmp_path, "tile") is None
 
 
 def test_no_nuclei_give_empty_files(tmp_path):

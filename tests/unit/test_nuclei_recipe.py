@@ -173,3 +173,22 @@ def test_settings_are_checked():
         Recipe(anchor=0)
     with pytest.raises(ConfigError, match="between 0 and 1"):
         Variation(hollow=1.5)
+
+
+def test_the_level_is_that_of_the_stain_map():
+    images = [stain_maps(seed=s)[0] for s in range(2)]
+    network = NucleiNetwork().eval()
+    recipe.set_level(network, images)
+    share = np.mean([recipe.predict(network, m)[0] > 0 for m in images])
+    assert share == pytest.approx(np.mean([mean_stain(m) > 0 for m in images]), abs=0.01)
+
+
+def test_averaging_counts_the_last_steps_alone(monkeypatch):
+    images = [stain_maps(seed=0)[0]]
+    monkeypatch.setattr(recipe, "set_level", lambda network, images: None)
+    short = Recipe(rounds=(6,), batch=2, crop=64, averaged=0.0)
+    last, half, whole = (recipe.train(images, dataclasses.replace(short, averaged=a), seed=1).head.weight for a in (0.0, 0.5, 1.0))
+    assert not torch.equal(last, half)
+    assert not torch.equal(half, whole)
+    with pytest.raises(ConfigError, match="averaged"):
+        Recipe(averaged=2)

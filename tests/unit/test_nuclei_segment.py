@@ -67,13 +67,15 @@ def test_enlarge_follows_the_scores_between_pixels():
     assert metrics.dice(truth, found) > 0.995
 
 
-def test_measurements_of_known_shapes():
+@pytest.mark.parametrize("strip", [7, 1024])
+def test_measurements_of_known_shapes(monkeypatch, strip):
     labels = np.zeros((60, 80), np.int32)
     labels[10:20, 10:30] = 1
     rows, columns = np.mgrid[:60, :80]
     labels[np.hypot(rows - 40, columns - 60) <= 10] = 2
     image = np.full((60, 80, 3), 255, np.uint8)
     image[labels == 2] = (100, 80, 160)
+    monkeypatch.setattr("pathencoder.nuclei.measure._STRIP", strip)
     found = measure(labels, image, mpp=0.5, stain="he")
     assert (found.x[0], found.y[0], found.area[0], found.area_um2[0]) == (20, 15, 200, 50)
     assert found.eccentricity[0] == pytest.approx(np.sqrt(1 - (100 / 400)), abs=1e-3)
@@ -108,6 +110,85 @@ def test_tiles_leave_no_seam():
     scores = metrics.instance_scores(whole.labels, tiled.labels)
     assert scores.f1 > 0.99
     assert scores.aji > 0.99
+
+
+def test_strips_make_no_difference(monkeypatch):
+    image, _, _ = tissue((420, 300), nuclei=60)
+    sizes = (0.25, 0.37, 0.8)
+    whole = [segment.to_working(image, mpp) for mpp in sizes]
+    found = segment.segment_nuclei(image, mpp=0.5)
+    monkeypatch.setattr(segment, "_STRIP", 50)
+    for mpp, expected in zip(sizes, whole, strict=True):
+        difference = np.abs(segment.to_working(image, mpp).astype(int) - expected)
+        assert difference.max() <= 1
+    assert (segment.segment_nuclei(image, mpp=0.5).labels == found.labels).all()
+
+
+def test_a_large_image_is_calibrated_on_blocks_of_it(monkeypatch):
+    image, _, _ = tissue((600, 700), nuclei=200)
+    whole = maps.calibrate(image, "he")
+    monkeypatch.setattr(maps, "_ENOUGH", 200_000)
+    monkeypatch.setattr(maps, "_BLOCK", 64)
+    assert maps._spread(image).shape[0] * maps._spread(image).shape[1] <= 200_000
+    for a, b in zip(whole.scales, maps.calibrate(image, "he").scales, strict=True):
+        assert a.threshold == pytest.approx(b.threshold, rel=0.1)
+
+
+def test_the_images_own_hematoxylin_is_trusted_as_far_as_it_agrees_and_parts():
+    rng = np.random.default_rng(0)
+    nuclei = rng.random(20_000) < 0.2
+    published, alike, other = (np.where(nuclei, 0.8, 0.2) + rng.normal(0, s, 20_000) for s in (0.1, 0.1, 9))
+    evenly = published + rng.uniform(-1, 1, 20_000)
+
+    def trust(own):
+        own = own.astype(np.float32)
+        return maps._trust(published, own, (maps._measure(published), maps._measure(own, least=-np.inf), maps._measure(published)))
+
+    assert trust(alike) == 1
+    assert trust(-published) == trust(other) == 0
+    assert trust(evenly) < 0.7
+
+
+def test_blood_and_a_tinted_background_are_no_nuclei():
+    image, labels, _ = tissue((240, 300), nuclei=30)
+    image = (image * np.array([0.72, 0.66, 0.86])).astype(np.uint8)
+    free = labels[:, :60] == 0
+    image[:, :60][free] = np.random.default_rng(0).integers((190, 15, 45), (210, 35, 75), (*free.shape, 3))[free]
+    calibration = maps.calibrate(image, "he")
+    assert calibration.own < 0.5
+    found = pathencoder.segment_nuclei(image, mpp=0.5, stain="he")
+    assert metrics.instance_scores(labels, found.labels).f1 > 0.9
+
+
+def test_nuclei_within_a_box():
+    image, _, _ = tissue()
+    found = pathencoder.segment_nuclei(image, mpp=0.5)
+    kept = found.within((0, 0, 100, 80))
+    inside = (found.table.x < 100) & (found.table.y < 80)
+    assert 0 < len(kept) == inside.sum() < len(found)
+    assert set(np.unique(kept.labels)) == set(range(len(kept) + 1))
+    assert (kept.table.area == found.table.area[inside]).all()
+    assert (kept.labels > 0).sum() == kept.table.area.sum()
+
+
+@pytest.mark.parametrize("factor", [1, 2, 5])
+def test_unknown_scale_is_guessed_from_large_nuclei(factor):
+    image, labels, _ = tissue((160, 200), radius=7)  # the usual size at 0.5
+    one = np.ones((factor, factor), np.uint8)
+    image, labels = np.kron(image, one[..., None]), np.kron(labels, one)
+    found = pathencoder.segment_nuclei(image)
+    assert found.mpp == (0.25 if factor == 2 else pytest.approx(0.5 / factor, rel=0.25))
+    assert f"taken as {found.mpp}" in found.notes[0]
+    assert metrics.instance_scores(labels, found.labels).f1 > 0.95
+
+
+def test_an_image_full_of_nuclei_is_done():
+    image, _, _ = tissue(nuclei=200, apart=1.0)
+    found = pathencoder.segment_nuclei(image, mpp=0.5)
+    assert len(found) > 40
+    solid = np.tile(np.array([90, 60, 140], np.uint8), (200, 200, 1))
+    solid += np.random.default_rng(0).integers(0, 6, solid.shape, np.uint8)  # one nucleus everywhere, if any
+    assert pathencoder.segment_nuclei(solid, mpp=0.25).labels.shape == (200, 200)
 
 
 def test_unknown_scale_is_said():

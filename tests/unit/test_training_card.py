@@ -42,7 +42,7 @@ def figures(**more):
     }
 
 
-CONFIG = {"data": {"batch": 64, "slide_power": 0.5}, "export": {"start_share": 0.5}}
+CONFIG = {"data": {"batch": 64, "slide_power": 0.5}}
 SOURCES = [("osteo", "he", "P", 622, 4), ("kidney", "special", "P", 285, 9)]
 
 
@@ -58,9 +58,17 @@ def test_the_card_tells_its_own_row(spec):
     assert "amibr +0.054 [+0.012, +0.098]" in text
     assert "trained by self-supervision on 907 tiles" in text
     assert "20 core-minutes" in text
-    assert "(0.5 of them)" in text
     assert "Chosen by folds." in text
     assert "| kidney | special | P | 285 | 9 |" in text
+
+
+def test_crops_and_averages_are_described(spec):
+    config = {**CONFIG, "method": {"crop": {"field": [0.05, 0.5]}}}
+    several = figures(training={"runs": 3, "steps": 1000, "cpu_seconds": 3600})
+    text = card(spec, config, several, SOURCES)
+    assert "one field of 5% to 50%" in text
+    assert "plain average of 3 such runs" in text
+    assert "60 core-minutes" in text
 
 
 def test_the_spread_over_training_runs_is_told_where_there_are_several(spec):

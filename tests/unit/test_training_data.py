@@ -11,10 +11,11 @@ from PIL import Image
 
 pytest.importorskip("pydantic")
 
-from pathencoder.errors import ConfigError
+from pathencoder.errors import ConfigError, ImageError
 from training.data.corpus import STAIN_CLASSES, open_corpus
 from training.data.loader import batches, fit_canvas
 from training.data.sampler import make_sampler
+from training.data.shards import write_index
 from training.data.stains import stain_weights
 
 pytestmark = pytest.mark.full
@@ -89,12 +90,113 @@ def test_a_folder_of_images_needs_no_manifest(tmp_path):
         open_corpus(tmp_path / "nowhere")
 
 
-def test_a_shard_that_was_cut_short_gives_what_is_whole(shards):
+@pytest.mark.parametrize("length", [0, 100, 2048, 2500, 3072])  # nothing, in a header, after a tile, in a tile, after a tile
+def test_a_shard_that_was_cut_short_is_named_and_gives_what_is_whole(shards, caplog, length):
     shard = shards / "part-1.tar"
-    shard.write_bytes(shard.read_bytes()[:2048])
+    shard.write_bytes(shard.read_bytes()[:length])
     corpus = open_corpus(shards)
-    assert 6 <= len(corpus) < 11
+    assert len(corpus) == 6 + length // 1024
     assert all(corpus.read(i).shape == (24, 24, 3) for i in range(len(corpus)))
+    assert f"{shard} is cut short: its first {length // 1024} tiles are whole" in caplog.text
+    assert f"{5 - length // 1024} tiles of the manifest are not in shard {shard}" in caplog.text
+
+
+def test_a_missing_shard_is_named(shards, caplog):
+    (shards / "part-1.tar").unlink()
+    assert len(open_corpus(shards)) == 6
+    assert f"shard {shards / 'part-1.tar'} of the manifest is missing" in caplog.text
+
+
+def test_a_whole_shard_is_not_called_cut(shards, caplog):
+    open_corpus(shards)
+    assert "cut short" not in caplog.text
+
+
+def test_a_shard_that_shrinks_while_it_is_read_is_named(shards):
+    corpus = open_corpus(shards)
+    (shards / "part-0.tar").write_bytes(b"")
+    with pytest.raises(ImageError, match=r"tile k0 cannot be decoded: .*part-0\.tar is cut short: 0 of"):
+        corpus.read(corpus.keys.index("k0"))
+
+
+def rewrite(shards, change):
+    """The manifest with `change` laid over each row."""
+    with (shards / "manifest.csv").open(newline="") as file:
+        rows = [{**r, **change(r)} for r in csv.DictReader(file)]
+    with (shards / "manifest.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def test_a_patient_in_two_splits_is_refused(shards):
+    rewrite(shards, lambda r: {"patient": r["slide"], "split": "train" if int(r["key"][1:]) < 7 else "test"})
+    with pytest.raises(ConfigError, match=r"1 patients are in two splits: s2 \(test and train\)"):
+        open_corpus(shards)
+
+
+def test_held_out_parts_are_never_learnt_from(shards):
+    rewrite(shards, lambda r: {"split": {"s0": "train", "s1": "val", "s2": "Test", "s3": ""}[r["slide"]]})
+    assert open_corpus(shards).slide_names == ["s0", "s3"]
+
+
+def test_an_empty_and_a_single_slide_corpus_are_told(tmp_path, caplog):
+    with pytest.raises(ConfigError, match="no tiles"):
+        open_corpus(tmp_path)
+    (tmp_path / "t.png").write_bytes(picture(1))
+    assert len(open_corpus(tmp_path)) == 1
+    assert "one slide" in caplog.text
+
+
+def by_slide(shards):
+    """The same shards with a row a slide instead; k11, which must not be used, is left out by its range."""
+    rows = [(f"s{s}", f"part-{s // 2}.tar", 3 * (s % 2), 3 - (s == 3), "ihc" if s == 0 else "he", f"organ{s // 3}") for s in range(4)]
+    lines = ["slide,shard,first,tiles,stain_class,organ", *(",".join(map(str, r)) for r in rows)]
+    (shards / "slides.csv").write_text("\n".join(lines) + "\n")
+    return open_corpus(shards)
+
+
+@pytest.mark.parametrize("indexed", [False, True])
+def test_a_corpus_by_slides_is_the_corpus_by_tiles(shards, indexed):
+    rows = open_corpus(shards)
+    if indexed:
+        for s in range(2):
+            write_index(shards / f"part-{s}.tar")
+    ranges = by_slide(shards)
+    assert len(ranges) == len(rows) == 11
+    assert ranges.slide_names == rows.slide_names
+    assert np.array_equal(ranges.slide_starts, rows.slide_starts)
+    assert np.array_equal(ranges.stains, rows.stains)
+    assert ranges.stain_counts() == rows.stain_counts() == {"he": 8, "ihc": 3}
+    key_of = {int(rows.read(i)[0, 0, 0]): i for i in range(11)}
+    assert sorted(key_of) == sorted(int(ranges.read(i)[0, 0, 0]) for i in range(11))
+    slides = [int(ranges.read(i)[0, 0, 0]) // 30 for i in range(11)]
+    assert slides == list(ranges.slides_of(np.arange(11)))
+    a, b = make_sampler(rows, batch=4, seed=3), make_sampler(ranges, batch=4, seed=3)
+    assert all(np.array_equal(a.draw(s), b.draw(s)) for s in range(5))
+
+
+def test_a_corpus_by_slides_names_what_a_shard_lacks(shards, caplog):
+    corpus = by_slide(shards)
+    (shards / "part-1.tar").write_bytes((shards / "part-1.tar").read_bytes()[:2048])
+    assert corpus.read(6).shape == (24, 24, 3)
+    with pytest.raises(ImageError, match=r"s3/part-1\.tar#4 cannot be decoded: shard .*part-1\.tar has 2 tiles only"):
+        corpus.read(10)
+    (shards / "part-1.tar").unlink()
+    assert len(open_corpus(shards)) == 6
+    assert "part-1.tar with 2 rows of slides.csv is missing" in caplog.text
+    (shards / "slides.csv").write_text("slide,shard,first,tiles\ns0,part-0.tar,zero,3\n")
+    with pytest.raises(ConfigError, match="whole numbers"):
+        open_corpus(shards)
+
+
+def test_organs_and_stains_can_be_drawn_alike(shards):
+    """he: s1, s2 of organ0 and s3 of organ1; ihc: s0 of organ0."""
+    corpus = by_slide(shards)
+    shares = make_sampler(corpus, batch=1, seed=0, slide_power=0, organ_power=0, stain_power=0).weights
+    assert shares == pytest.approx([1 / 2, 1 / 8, 1 / 8, 1 / 4])
+    assert make_sampler(corpus, batch=1, seed=0, slide_power=0, stain_power=0).weights == pytest.approx([1 / 2, 1 / 6, 1 / 6, 1 / 6])
+    assert make_sampler(corpus, batch=1, seed=0, slide_power=1).weights == pytest.approx(np.array([3, 3, 3, 2]) / 11)
 
 
 def test_a_draw_follows_from_seed_and_step(shards):

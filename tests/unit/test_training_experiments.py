@@ -93,6 +93,12 @@ def test_averages_are_what_they_say(done):
     assert all(torch.allclose(soup[k].float(), (a[k].float() + b[k].float()) / 2, atol=2e-3) for k in a)
 
 
+def test_an_average_with_the_start_says_so(done):
+    half, start = (load_encoder(str(done.out / cell / "export")).spec.training for cell in ("half-s0", "base-s0"))
+    assert "averaged with the starting weights (0.5 of them)" in half
+    assert "averaged" not in start
+
+
 def test_the_table_shows_arms_and_differences(done, capsys):
     experiments_table.print_table(done.out, done.sets)
     told = capsys.readouterr().out

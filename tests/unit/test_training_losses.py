@@ -9,7 +9,8 @@ torch = pytest.importorskip("torch")
 
 from torch import nn  # noqa: E402
 
-from training.methods import Plan, dino, simclr  # noqa: E402
+from training.methods import Plan, dino, simclr, sizing  # noqa: E402
+from training.methods.multicrop import forward_by_size  # noqa: E402
 
 pytestmark = pytest.mark.full
 
@@ -104,7 +105,7 @@ def test_the_loss_teaches_the_student_alone_and_moves_the_centre(method):
     loss.backward()
     assert all(p.grad is not None for p in method.student.parameters())
     assert all(p.grad is None for p in method.teacher.parameters())
-    assert method.center.abs().sum() > 0
+    assert method.balance.center.abs().sum() > 0
     assert 0 <= logs["teacher_entropy"] <= 1
     assert 0 <= logs["mean_entropy"] <= 1 + 1e-5
 
@@ -118,17 +119,17 @@ def test_the_last_layer_rests_while_the_run_is_young(method):
 def test_crops_of_equal_size_go_through_together_in_their_order(method):
     method.eval()
     made = views()
-    together = dino._one_forward_a_size(method.student, made)
+    together = forward_by_size(method.student, made)
     apart = torch.cat([method.student(v) for v in made])
     assert torch.allclose(together, apart, atol=1e-5)
 
 
 def test_prototypes_and_momentum_follow_batch_corpus_and_length():
-    assert dino.prototypes_for(64, 2781) == 512
-    assert dino.prototypes_for(1024, 10**7) == 8192
-    assert dino.prototypes_for(64, 100) == 64
-    assert dino.momentum_for(100) == 0.9
-    assert dino.momentum_for(10**6) == 0.996
+    assert sizing.prototypes_for(64, 2781) == 512
+    assert sizing.prototypes_for(1024, 10**7) == 8192
+    assert sizing.prototypes_for(64, 100) == 64
+    assert sizing.momentum_for(100) == 0.9
+    assert sizing.momentum_for(10**6) == 0.996
 
 
 def test_simclr_exports_the_average_not_the_last_weights():

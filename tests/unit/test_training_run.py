@@ -4,11 +4,12 @@ import json
 
 import numpy as np
 import pytest
-from PIL import Image
 
 pytest.importorskip("pydantic")
 pytest.importorskip("skimage")
 torch = pytest.importorskip("torch")
+
+from small_runs import METHODS, settings, values, write_tiles  # noqa: E402
 
 from pathencoder import load_encoder  # noqa: E402
 from pathencoder.errors import ConfigError, IncompatibleWeights  # noqa: E402
@@ -18,42 +19,10 @@ from training.pretrain import main, train  # noqa: E402
 
 pytestmark = pytest.mark.full
 
-METHODS = {
-    "simclr": {"name": "simclr", "crop": {"px": 32}, "hidden": 16, "out": 8},
-    "dino": {
-        "name": "dino",
-        "global_crops": {"px": 32},
-        "local_crops": {"count": 2, "px": 16},
-        "hidden": 16,
-        "bottleneck": 8,
-        "prototypes": 16,
-    },
-}
-
 
 @pytest.fixture(scope="module")
 def tiles(tmp_path_factory):
-    """Six folders ("slides") of four noisy tiles."""
-    root, rng = tmp_path_factory.mktemp("tiles"), np.random.default_rng(0)
-    for slide in range(6):
-        (root / f"s{slide}").mkdir()
-        for i in range(4):
-            noise = rng.integers(0, 255, (48, 48, 3), dtype=np.uint8) // 2 + 20 * slide
-            Image.fromarray(noise.astype(np.uint8)).save(root / f"s{slide}" / f"{i}.png")
-    return root
-
-
-def settings(tiles, out, method="simclr", **run):
-    return config.check(
-        {
-            "method": METHODS[method],
-            "data": {"root": str(tiles), "canvas": 48, "batch": 6},
-            "backbone": {"architecture": "test_resnet", "input_size": 64},
-            "optim": {"steps": 6, "warmup": 2},
-            "run": {"out": str(out), "checkpoint_every": 100, "log_every": 1, **run},
-            "export": {"name": "small", "licence": "Apache-2.0", "stains": ["he"]},
-        }
-    )
+    return write_tiles(tmp_path_factory.mktemp("tiles"))
 
 
 def weights(folder):
@@ -149,6 +118,42 @@ def test_a_start_of_another_network_is_refused(tmp_path):
     save_file({"conv1.weight": torch.zeros(1)}, tmp_path / "start.safetensors")
     with pytest.raises(IncompatibleWeights, match="missing"):
         backbones.make_backbone(config.BackboneSettings(architecture="test_resnet", start=tmp_path / "start.safetensors"))
+    state = backbones.make_backbone(config.BackboneSettings(architecture="test_resnet")).state_dict()
+    state["conv1.0.weight"] = torch.zeros(1, 1, 1, 1)
+    save_file({k: v.contiguous() for k, v in state.items()}, tmp_path / "start.safetensors")
+    with pytest.raises(IncompatibleWeights, match=r"of another shape \['conv1\.0\.weight'\]"):
+        backbones.make_backbone(config.BackboneSettings(architecture="test_resnet", start=tmp_path / "start.safetensors"))
+    with pytest.raises(ConfigError, match="not a file"):
+        backbones.make_backbone(config.BackboneSettings(architecture="test_resnet", start="nowhere.safetensors"))
+
+
+def test_a_run_starts_from_any_encoder_and_takes_its_architecture(tiles, tmp_path):
+    first = train(settings(tiles, tmp_path / "first", minutes=1e-9))
+    onward = values(tiles, tmp_path / "onward", minutes=1e-9)
+    onward["backbone"] = {"start": str(first / "export")}
+    onward["optim"] = {"steps": 3, "lr": 1e-30, "lr_end": 0, "warmup": 0, "weight_decay": [0, 0]}
+    run = train(config.check(onward))
+    assert load_encoder(run / "export").spec.architecture == "test_resnet"
+    assert load_encoder(run / "export").spec.input_size == 64
+    a, b = weights(first), weights(run)
+    assert all(torch.equal(a[k], b[k]) for k in a if k.endswith("conv1.0.weight"))
+    assert config.load(run / "config.yaml").backbone.architecture == "test_resnet"
+    bundled = backbones.with_start(config.BackboneSettings(start="pathencoder-tiny", input_size=96))
+    assert (bundled.architecture, bundled.input_size) == ("mobilenetv2_100", 96)
+    assert bundled.embedding.startswith("stages:")
+
+
+def test_half_precision_is_a_setting_that_changes_results(tiles, tmp_path):
+    losses = {}
+    for precision in ("fp32", "bf16"):
+        asked = values(tiles, tmp_path / precision, minutes=1e-9)
+        asked["optim"]["precision"] = precision
+        run = train(config.check(asked))
+        losses[precision] = json.loads((run / "log.jsonl").read_text().splitlines()[0])["loss"]
+    assert losses["bf16"] == pytest.approx(losses["fp32"], rel=0.05)
+    assert losses["bf16"] != losses["fp32"]
+    with pytest.raises(ConfigError, match=r"optim\.precision was 'fp32', is 'auto'"):
+        train(settings(tiles, tmp_path / "fp32"))
 
 
 def test_spread_tells_a_collapse():

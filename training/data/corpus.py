@@ -1,151 +1,131 @@
-"""A corpus of unlabelled tiles: tar shards with a manifest, or any folder of images. Holds the index, reads one tile at a time."""
+"""A corpus of unlabelled tiles: tar shards with a manifest of tiles or of slides, or any folder of images. Reads one tile at a time."""
 
 from __future__ import annotations
 
-import csv
-import functools
-import hashlib
 import io
-import tarfile
-import threading
+import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Protocol
 
 import numpy as np
 from PIL import Image
 
 from pathencoder.errors import ConfigError, ImageError
+from training.data import shards
+from training.data.manifest import STAIN_CLASSES, Wanted
+from training.data.shards import Place
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
-# The stain classes that augmentation knows; a folder without a manifest is "unknown".
-STAIN_CLASSES = ("he", "ihc", "special", "cytology", "mixed", "unknown")
+__all__ = ["STAIN_CLASSES", "Corpus", "Place", "Tiles", "open_corpus"]
+
+log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Place:
-    """Where a tile's bytes lie: a file, and the range in it (size -1: the whole file)."""
+class Tiles(Protocol):
+    """Where tile i lies and what it is called."""
 
-    file: Path
-    offset: int = 0
-    size: int = -1
+    def __len__(self) -> int: ...
+
+    def key(self, index: int) -> str:
+        """Its name, unique in the corpus."""
+
+    def place(self, index: int) -> Place:
+        """Its bytes. Raises ImageError when its shard ends before them."""
 
 
 @dataclass(frozen=True)
 class Corpus:
     """Tiles sorted by slide, so that a slide is a range of indices.
 
-    places: one a tile. stains: int8 [tiles], index into STAIN_CLASSES. slide_starts: int64 [slides + 1], tiles of slide s are
-    slide_starts[s] : slide_starts[s + 1]. digest: sha256 of the sorted keys, the identity of the corpus in logs and checkpoints.
+    slide_starts: int64 [slides + 1], tiles of slide s are slide_starts[s] : slide_starts[s + 1]. slide_stains: int8 [slides], index into
+    STAIN_CLASSES. slide_organs: int32 [slides], index into organs. tile_stains: int8 [tiles], only where a slide's tiles may differ.
+    digest: sha256 of the sorted keys (of the slides' ranges in a corpus by slides), its identity in logs and checkpoints.
     """
 
-    keys: list[str]
-    places: list[Place]
-    stains: np.ndarray
+    tiles: Tiles
     slide_names: list[str]
     slide_starts: np.ndarray
+    slide_stains: np.ndarray
+    slide_organs: np.ndarray
+    organs: tuple[str, ...]
     digest: str
+    tile_stains: np.ndarray | None = None
 
     def __len__(self) -> int:
-        return len(self.keys)
+        return len(self.tiles)
 
     def read(self, index: int) -> np.ndarray:
         """The tile as uint8 [H, W, 3]. Raises ImageError naming the tile when it cannot be decoded."""
-        place = self.places[index]
         try:
-            with Image.open(io.BytesIO(_bytes(place))) as image:
+            place = self.tiles.place(index)
+            with Image.open(io.BytesIO(shards.read(place))) as image:
                 return np.asarray(image.convert("RGB"))
-        except (OSError, ValueError, SyntaxError) as error:
-            message = f"tile {self.keys[index]} in {place.file} cannot be decoded: {error}"
-            raise ImageError(message) from error
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            file = "" if isinstance(error, ImageError) else f" in {place.file}"
+            raise ImageError(f"tile {self.tiles.key(index)}{file} cannot be decoded: {error}") from error
+
+    def stains_of(self, indices: np.ndarray) -> np.ndarray:
+        """int64 [N], index into STAIN_CLASSES, of the tiles at `indices`."""
+        if self.tile_stains is not None:
+            return np.asarray(self.tile_stains[indices], dtype=np.int64)
+        return np.asarray(self.slide_stains[self.slides_of(indices)], dtype=np.int64)
+
+    def slides_of(self, indices: np.ndarray) -> np.ndarray:
+        """int64 [N]: the slide of each tile at `indices`."""
+        return np.searchsorted(self.slide_starts, indices, side="right") - 1
+
+    def stain_counts(self) -> dict[str, int]:
+        """Tiles of each stain class there is, most first."""
+        if self.tile_stains is not None:
+            counts = np.bincount(self.tile_stains, minlength=len(STAIN_CLASSES))
+        else:
+            counts = np.bincount(self.slide_stains, weights=np.diff(self.slide_starts), minlength=len(STAIN_CLASSES))
+        order = np.argsort(-counts, kind="stable")
+        return {STAIN_CLASSES[i]: int(counts[i]) for i in order if counts[i]}
+
+    @property
+    def keys(self) -> list[str]:
+        """The names of all tiles: as long as the corpus."""
+        return [self.tiles.key(i) for i in range(len(self))]
+
+    @property
+    def stains(self) -> np.ndarray:
+        """int64 [tiles]: as long as the corpus."""
+        return self.stains_of(np.arange(len(self)))
 
 
-@dataclass(frozen=True)
-class _Row:
-    key: str
-    place: Place
-    stain: str
-    slide: str
+def open_corpus(root: Path, *, licences: Sequence[str] = (), stains: Sequence[str] = (), without: Sequence[str] = ()) -> Corpus:
+    """Index a folder. With a `slides.csv` (a row a slide or part of one) or a `manifest.csv` (a row a tile) beside tar shards: its rows
+    with use=1 (or no `use` column) whose split is no held-out one, optionally of these licences and stain classes, and without these
+    sources (`src`). Else: every image below it, the parent folder as the slide.
 
-
-def open_corpus(root: Path, *, licences: tuple[str, ...] = (), stains: tuple[str, ...] = (), without: tuple[str, ...] = ()) -> Corpus:
-    """Index a folder. With a `manifest.csv` beside tar shards: its rows with use=1 (or no `use` column), optionally of these
-    licences and stain classes, and without these sources (`src`). Else: every image below it, the parent folder as the slide.
-
-    Raises ConfigError when nothing is left, naming what was asked for.
+    What a shard lacks is named and left out. Raises ConfigError when nothing is left, naming what was asked for, and for a manifest
+    with a patient in two splits.
     """
+    from training.data import by_slide, by_tile
+
     if not root.is_dir():
         raise ConfigError(f"data.root {str(root)!r} is not a folder")
-    rows = _rows_of_shards(root, licences, stains, without) if (root / "manifest.csv").exists() else _rows_of_folder(root)
-    if not rows:
-        raise ConfigError(
-            f"no tiles in {str(root)!r} with licences {licences or 'any'}, stains {stains or 'any'}, without {without or 'none'}"
+    wanted = Wanted(tuple(licences), tuple(stains), tuple(without))
+    if (root / "slides.csv").exists():
+        corpus = by_slide.read(root, wanted)
+    elif (root / "manifest.csv").exists():
+        corpus = by_tile.read_shards(root, wanted)
+    else:
+        corpus = by_tile.read_folder(root)
+    if corpus is None:
+        asked = f"with licences {wanted.licences or 'any'}, stains {wanted.stains or 'any'}, without {wanted.without or 'none'}"
+        raise ConfigError(f"no tiles in {str(root)!r} {asked}. Wanted: images in any folder below it, or tar shards with a manifest.csv")
+    _say_what_is_odd(corpus)
+    return corpus
+
+
+def _say_what_is_odd(corpus: Corpus) -> None:
+    if len(corpus.slide_names) == 1:
+        log.warning(
+            "all %d tiles belong to one slide (%r): batches cannot be balanced over slides, and what is learnt will be this slide's. "
+            "Put the tiles of each slide into a folder of their own",
+            len(corpus),
+            corpus.slide_names[0],
         )
-    rows.sort(key=lambda r: (r.slide, r.key))
-    slides = sorted({r.slide for r in rows})
-    counts = np.bincount(np.searchsorted(slides, [r.slide for r in rows]), minlength=len(slides))
-    return Corpus(
-        keys=[r.key for r in rows],
-        places=[r.place for r in rows],
-        stains=np.array([STAIN_CLASSES.index(r.stain) for r in rows], dtype=np.int8),
-        slide_names=slides,
-        slide_starts=np.concatenate([[0], np.cumsum(counts)]),
-        digest=hashlib.sha256("\n".join(sorted(r.key for r in rows)).encode()).hexdigest(),
-    )
-
-
-def _rows_of_shards(root: Path, licences: tuple[str, ...], stains: tuple[str, ...], without: tuple[str, ...]) -> list[_Row]:
-    places = {shard.name: _index_of(shard) for shard in sorted(root.glob("*.tar"))}
-    rows = []
-    with (root / "manifest.csv").open(newline="") as file:
-        for r in csv.DictReader(file):
-            place = places.get(r["shard"], {}).get(r["key"])
-            wanted = (
-                r.get("use", "1") == "1"
-                and (not licences or r.get("licence") in licences)
-                and (not stains or r.get("stain_class") in stains)
-                and r.get("src") not in without
-            )
-            if place and wanted:
-                stain = r.get("stain_class") or "unknown"
-                rows.append(_Row(r["key"], place, stain if stain in STAIN_CLASSES else "unknown", r.get("slide") or r["key"]))
-    return rows
-
-
-def _index_of(shard: Path) -> dict[str, Place]:
-    """Where each member of a tar lies. A shard that was cut short gives the members before the cut."""
-    index = {}
-    with tarfile.open(shard) as tar:
-        while True:
-            try:
-                member = tar.next()
-            except (tarfile.TarError, EOFError, OSError):
-                break
-            if member is None:
-                break
-            if member.isfile() and member.offset_data + member.size <= shard.stat().st_size:
-                index[Path(member.name).stem] = Place(shard, member.offset_data, member.size)
-    return index
-
-
-def _rows_of_folder(root: Path) -> list[_Row]:
-    maps = (".labels", ".types")  # label maps beside images are no images
-    files = sorted(p for p in root.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and not p.stem.endswith(maps))
-    return [_Row(f.relative_to(root).as_posix(), Place(f), "unknown", f.parent.relative_to(root).as_posix()) for f in files]
-
-
-def _bytes(place: Place) -> bytes:
-    if place.size < 0:
-        return place.file.read_bytes()
-    with _LOCK:  # one handle a shard, shared by the decoding threads
-        file = _handle(place.file)
-        file.seek(place.offset)
-        return file.read(place.size)
-
-
-_LOCK = threading.Lock()
-
-
-@functools.lru_cache(maxsize=64)
-def _handle(path: Path) -> BinaryIO:
-    return path.open("rb")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -17,6 +18,9 @@ from training.data.corpus import Corpus
 from training.data.sampler import Sampler
 
 log = logging.getLogger(__name__)
+
+_AHEAD = 2  # batches that are being decoded while one is learnt from
+_NAMED = 50  # bad tiles that are named one by one; then every hundredth
 
 
 @dataclass(frozen=True)
@@ -31,39 +35,66 @@ class TileBatch:
         """The same batch on another device."""
         return TileBatch(*(t.to(device, non_blocking=True) for t in (self.tiles, self.stains, self.indices)))
 
+    def parts(self, count: int) -> list[TileBatch]:
+        """The batch cut into `count` of equal size, tile i in part i % count."""
+        return [TileBatch(self.tiles[i::count], self.stains[i::count], self.indices[i::count]) for i in range(count)]
+
 
 def batches(
     corpus: Corpus, sampler: Sampler, *, canvas: int, start: int, stop: int, rank: int = 0, world: int = 1, threads: int = 1
 ) -> Iterator[tuple[int, TileBatch]]:
     """(step, this process's share of its tiles) for steps start..stop - 1. A tile that cannot be decoded is named once and
     replaced by its neighbour in the same draw, so that the batch keeps its size."""
-    bad: set[int] = set()
+    reader = _Reader(corpus, canvas)
     with ThreadPoolExecutor(threads) as pool:
-        ahead = pool.submit(_batch, corpus, sampler.draw(start)[rank::world], canvas, bad) if start < stop else None
-        for step in range(start, stop):
-            assert ahead is not None
-            ready = ahead.result()
-            ahead = pool.submit(_batch, corpus, sampler.draw(step + 1)[rank::world], canvas, bad) if step + 1 < stop else None
-            yield step, ready
+        steps, waiting = iter(range(start, stop)), deque[tuple[int, list[int], list[Future[np.ndarray | None]]]]()
 
+        def order() -> None:
+            for step in steps:
+                indices = [int(i) for i in sampler.draw(step)[rank::world]]
+                waiting.append((step, indices, [pool.submit(reader.read, i) for i in indices]))
+                return
 
-def _batch(corpus: Corpus, indices: np.ndarray, canvas: int, bad: set[int]) -> TileBatch:
-    good, tiles = [], []
-    for index in (int(i) for i in indices):
-        if index in bad:
-            continue
+        for _ in range(_AHEAD):
+            order()
         try:
-            tiles.append(fit_canvas(corpus.read(index), canvas))
-            good.append(index)
+            while waiting:
+                step, indices, tiles = waiting.popleft()
+                ready = _stack(corpus, indices, [t.result() for t in tiles])
+                order()
+                yield step, ready
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+@dataclass
+class _Reader:
+    """Reads tiles for several threads; remembers those that cannot be decoded."""
+
+    corpus: Corpus
+    canvas: int
+    bad: set[int] = field(default_factory=set)
+
+    def read(self, index: int) -> np.ndarray | None:
+        if index in self.bad:
+            return None
+        try:
+            return fit_canvas(self.corpus.read(index), self.canvas)
         except ImageError as error:
-            bad.add(index)
-            log.warning("skipped: %s", error)
+            self.bad.add(index)
+            if len(self.bad) <= _NAMED or len(self.bad) % 100 == 0:
+                log.warning("skipped (%d so far): %s", len(self.bad), error)
+            return None
+
+
+def _stack(corpus: Corpus, indices: list[int], tiles: list[np.ndarray | None]) -> TileBatch:
+    good = [(index, tile) for index, tile in zip(indices, tiles, strict=True) if tile is not None]
     if not good:
         raise ImageError("no tile of this batch could be decoded; see the log for their names")
-    fill = [i % len(good) for i in range(len(indices))]
-    chosen = np.array([good[i] for i in fill])
-    stacked = torch.from_numpy(np.stack([tiles[i] for i in fill])).permute(0, 3, 1, 2)
-    return TileBatch(stacked, torch.from_numpy(corpus.stains[chosen].astype(np.int64)), torch.from_numpy(chosen))
+    filled = [good[i % len(good)] for i in range(len(indices))]
+    chosen = np.array([index for index, _ in filled])
+    stacked = torch.from_numpy(np.stack([tile for _, tile in filled])).permute(0, 3, 1, 2)
+    return TileBatch(stacked, torch.from_numpy(corpus.stains_of(chosen)), torch.from_numpy(chosen))
 
 
 def fit_canvas(tile: np.ndarray, canvas: int) -> np.ndarray:

@@ -1,5 +1,5 @@
 """The protocol of a pretraining method. A method is one file in this folder, named as recipes name it, with
-`Settings` (its part of the config) and `build(settings, plan) -> Method`."""
+`Settings` (its part of the config) and `build(settings, plan) -> Method`; the other files here hold what methods share."""
 
 from __future__ import annotations
 
@@ -60,10 +60,14 @@ class Method(Protocol):
 
 def module_of(name: str) -> ModuleType:
     """The file of a method. Raises ConfigError naming those there are."""
-    names = sorted(m.name for m in pkgutil.iter_modules(__path__))
-    if name not in names:
-        raise ConfigError(f"method {name!r} is not one of {names}")
-    return importlib.import_module(f"{__name__}.{name}")
+    files = {m.name for m in pkgutil.iter_modules(__path__)}
+    if name in files and _is_method(name):
+        return importlib.import_module(f"{__name__}.{name}")
+    raise ConfigError(f"method {name!r} is not one of {sorted(n for n in files if _is_method(n))}")
+
+
+def _is_method(name: str) -> bool:
+    return hasattr(importlib.import_module(f"{__name__}.{name}"), "build")
 
 
 def build(settings: Any, plan: Plan) -> nn.Module:

@@ -1,4 +1,5 @@
-"""DINO: a student matches its own moving average over crops of different size (Caron et al. 2021, arXiv:2104.14294)."""
+"""DINO: a student matches its own moving average over crops of different size (Caron et al. 2021, arXiv:2104.14294); with `patches`
+also iBOT's masked patches, with `spread` a regulariser of the embedding, with `balance: sinkhorn` DINOv2's targets."""
 
 from __future__ import annotations
 
@@ -10,46 +11,38 @@ import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from training import augment, distributed
 from training.augment import ColourSettings, CropSettings
 from training.data.loader import TileBatch
 from training.methods import Plan, Views
+from training.methods.ibot import MaskedPatches, PatchSettings, hidden, patch_loss, tokens_of
+from training.methods.multicrop import Pair, follow, forward_by_size, make_views
+from training.methods.regularisers import SpreadSettings, spread
+from training.methods.sizing import announce, sizes_for
+from training.methods.targets import Centring, Sinkhorn
 from training.schedules import cosine, linear
 
 
 class Settings(BaseModel):
-    """DINO's part of a config."""
+    """DINO's part of a config. None: by batch, corpus and length of the run, see sizing.py."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     name: Literal["dino"] = "dino"
-    global_crops: CropSettings = CropSettings(count=2, px=112, area=(0.32, 1.0))
+    global_crops: Pair = CropSettings(count=2, px=112, area=(0.32, 1.0))
     local_crops: CropSettings = CropSettings(count=4, px=64, area=(0.08, 0.32))
     colour: ColourSettings = ColourSettings()
-    hidden: int = Field(1024, ge=1)
+    hidden: int | None = Field(None, ge=1)
     head_norm: bool = False  # BatchNorm inside the head: for CNNs, whose pooled features all point the same way
-    bottleneck: int = Field(128, ge=1)
-    prototypes: int | None = Field(None, ge=2)  # None: by the size of batch and corpus, see prototypes_for
+    bottleneck: int | None = Field(None, ge=1)
+    prototypes: int | None = Field(None, ge=2)
     student_temperature: float = Field(0.1, gt=0)
-    teacher_temperature: tuple[float, float] = (0.04, 0.04)  # from, to over the warm-up
+    teacher_temperature: tuple[float, float] | None = None  # from, to over the warm-up
     teacher_warmup: float = Field(0.1, ge=0, le=1)  # share of the run
-    momentum: float | None = Field(None, gt=0, lt=1)  # of the teacher at the start, 1 at the end; None: by the number of steps
+    momentum: float | None = Field(None, gt=0, lt=1)  # of the teacher at the start, 1 at the end
+    balance: Literal["centring", "sinkhorn"] = "centring"
     center_momentum: float = Field(0.9, ge=0, lt=1)
     freeze_last: float = Field(0.02, ge=0, le=1)  # share of the run in which the last layer does not move
-
-
-def prototypes_for(batch: int, tiles: int) -> int:
-    """Number of prototypes that a run can use: a power of two near 8 a sample of the batch, at most a quarter of the tiles.
-
-    65,536 prototypes suit ImageNet at batch 1,024; with few samples most of them would never be drawn, and the teacher's
-    distribution stays near uniform.
-    """
-    wanted = min(8 * batch, tiles / 4, 65536)
-    return max(64, 2 ** round(math.log2(max(wanted, 2))))
-
-
-def momentum_for(steps: int) -> float:
-    """Teacher momentum whose memory is a tenth of the run: .996 for long runs, less where .996 would hardly leave the start."""
-    return min(0.996, max(0.9, 1 - 10 / max(steps, 1)))
+    spread: SpreadSettings | None = None
+    patches: PatchSettings | None = None
 
 
 def build(settings: Settings, plan: Plan) -> nn.Module:
@@ -58,56 +51,63 @@ def build(settings: Settings, plan: Plan) -> nn.Module:
 
 
 class Dino(nn.Module):
-    """Student and teacher (backbone and head each) and the teacher's centre."""
-
-    center: Tensor
+    """Student and teacher (backbone and head each), what keeps the teacher's targets from collapse, and the task of masked patches."""
 
     def __init__(self, settings: Settings, plan: Plan) -> None:
         super().__init__()
         self.settings, self.plan = settings, plan
-        self.prototypes = settings.prototypes or prototypes_for(plan.batch, plan.tiles)
-        self.momentum = settings.momentum or momentum_for(plan.steps)
-        self.student, self.teacher = (
-            nn.Sequential(plan.backbone(), DinoHead(plan.width, settings.hidden, settings.bottleneck, self.prototypes, settings.head_norm))
-            for _ in range(2)
-        )
+        run = {"batch": plan.batch, "tiles": plan.tiles, "steps": plan.steps}
+        sizes = sizes_for("dino", **run)
+        width, neck = settings.hidden or sizes.hidden, settings.bottleneck or sizes.out
+        self.prototypes = settings.prototypes or sizes.prototypes
+        self.momentum = settings.momentum or sizes.momentum
+        self.temperatures = settings.teacher_temperature or sizes.teacher_temperature
+
+        def head() -> DinoHead:
+            return DinoHead(plan.width, width, neck, self.prototypes, settings.head_norm)
+
+        self.student, self.teacher = (nn.Sequential(plan.backbone(), head()) for _ in range(2))
+        self.patches = MaskedPatches(settings.patches, self.student[0], head) if settings.patches else None
         self.teacher.load_state_dict(self.student.state_dict())
         self.teacher.requires_grad_(requires_grad=False)
-        self.register_buffer("center", torch.zeros(1, self.prototypes))
+        self.balance, self.patch_balance = self._balance(), self._balance()
+        chosen = {"hidden": width, "bottleneck": neck, "prototypes": self.prototypes, "momentum": self.momentum}
+        announce("dino", **run, values={**chosen, "teacher_temperature": self.temperatures})
 
     def views(self, batch: TileBatch) -> Views:
-        """The global crops, then the local ones, coloured and normalised."""
-        s, rng, made = self.settings, self.plan.generator, []
-        within = augment.fields(len(batch.tiles), s.global_crops, rng)
-        for crop in (s.global_crops, s.local_crops):
-            for _ in range(crop.count):
-                view = augment.colours(augment.crops(batch.tiles, crop, rng, within), batch.stains, s.colour, rng)
-                made.append(augment.normalise(view, self.plan.mean, self.plan.std))
-        return made
+        """The global crops, then the local ones, coloured and normalised; then a mask for each global crop, where patches are masked."""
+        s = self.settings
+        made = make_views(batch, (s.global_crops, s.local_crops), s.colour, self.plan)
+        masks = self.patches.masks(made[: s.global_crops.count], self.backbone, self.plan.generator) if self.patches else []
+        return made + masks
 
     def loss(self, views: Views, step: int) -> tuple[Tensor, dict[str, float]]:
-        """Cross entropy of the student's crops to the teacher's global ones, each pair of different crops."""
-        n_global = self.settings.global_crops.count
-        with torch.no_grad():
-            teacher_logits = self.teacher(torch.cat(views[:n_global])).float()
+        """Cross entropy of the student's crops to the teacher's global ones, each pair of different crops; and what else is asked for."""
+        s, n = self.settings, self.settings.global_crops.count
+        masks = views[n + s.local_crops.count :]
+        views = views[: n + s.local_crops.count]
         # Prototypes that chase a raw backbone collapse: they rest while the run is young.
-        self.student[1].rests = step < self.settings.freeze_last * self.plan.steps
-        student_logits = _one_forward_a_size(self.student, views)
-        temperature = self._teacher_temperature(step)
-        targets = F.softmax((teacher_logits - self.center) / temperature, dim=1).chunk(n_global)
-        loss = dino_loss(student_logits.chunk(len(views)), targets, temperature=self.settings.student_temperature)
-        if self.training:
-            self._move_center(teacher_logits)
-        return loss, _entropies(targets, self.prototypes)
+        self._rest_last_layers(resting=step < s.freeze_last * self.plan.steps)
+        temperature = linear(*self.temperatures, step, int(s.teacher_warmup * self.plan.steps))
+        features, targets, patch_term = self._forward(views, masks, temperature)
+        logits = self.student[1](features)
+        loss = dino_loss(logits.chunk(len(views)), targets, temperature=s.student_temperature)
+        logs = {**_entropies(targets, self.prototypes)}
+        if s.patches and patch_term is not None:
+            loss = loss + s.patches.weight * patch_term
+            logs["patch_loss"] = patch_term.item()
+        if s.spread:
+            term = spread(s.spread, features.chunk(len(views))[:n])
+            loss = loss + s.spread.weight * term
+            logs[s.spread.name] = term.item()
+        return loss, logs
 
     def after_step(self, step: int) -> None:
         """The teacher follows: teacher = m teacher + (1 - m) student, m from self.momentum to 1 along a cosine."""
         m = cosine(self.momentum, 1.0, step, self.plan.steps)
-        with torch.no_grad():
-            for t, s in zip(self.teacher.parameters(), self.student.parameters(), strict=True):
-                t.lerp_(s, 1 - m)
-            for t, s in zip(self.teacher.buffers(), self.student.buffers(), strict=True):
-                t.copy_(s) if not t.is_floating_point() else t.lerp_(s, 1 - m)
+        follow(self.teacher, self.student, m)
+        if self.patches and self.patches.teacher_head and self.patches.student_head:
+            follow(self.patches.teacher_head, self.patches.student_head, m)
 
     @property
     def backbone(self) -> nn.Module:
@@ -119,14 +119,44 @@ class Dino(nn.Module):
         backbone: nn.Module = self.teacher[0]
         return backbone
 
-    def _teacher_temperature(self, step: int) -> float:
-        start, end = self.settings.teacher_temperature
-        return linear(start, end, step, int(self.settings.teacher_warmup * self.plan.steps))
+    def _forward(self, views: Views, masks: Views, temperature: float) -> tuple[Tensor, tuple[Tensor, ...], Tensor | None]:
+        """The student's features of all crops, the teacher's targets of the global ones, the loss of masked patches."""
+        n = self.settings.global_crops.count
+        if self.patches is None:
+            targets = self._targets(views[:n], temperature)
+            return forward_by_size(self.student[0], views), targets, None
+        task, mask = self.patches, torch.cat(masks)
+        with tokens_of(self.teacher[0]) as seen:
+            targets = self._targets(views[:n], temperature)
+        patch_targets = self._patch_targets(torch.cat(seen)[mask.flatten(1)], temperature)
+        with hidden(self.backbone, task.mask_token, mask), tokens_of(self.backbone) as predicted:
+            features = [forward_by_size(self.backbone, views[:n])]
+        if len(views) > n:
+            features.append(forward_by_size(self.backbone, views[n:]))
+        logits = (task.student_head or self.student[1])(torch.cat(predicted)[mask.flatten(1)])
+        loss = patch_loss(logits, patch_targets, mask, temperature=self.settings.student_temperature)
+        return torch.cat(features), targets, loss
 
     @torch.no_grad()
-    def _move_center(self, teacher_logits: Tensor) -> None:
-        m = self.settings.center_momentum
-        self.center.mul_(m).add_(distributed.mean(teacher_logits.mean(0, keepdim=True)), alpha=1 - m)
+    def _targets(self, views: Views, temperature: float) -> tuple[Tensor, ...]:
+        targets: Tensor = self.balance(self.teacher(torch.cat(views)).float(), temperature)
+        return targets.chunk(len(views))
+
+    @torch.no_grad()
+    def _patch_targets(self, tokens: Tensor, temperature: float) -> Tensor:
+        assert self.patches is not None
+        logits = (self.patches.teacher_head or self.teacher[1])(tokens)
+        targets: Tensor = self.patch_balance(logits.float(), temperature)
+        return targets
+
+    def _balance(self) -> nn.Module:
+        s = self.settings
+        return Sinkhorn() if s.balance == "sinkhorn" else Centring(self.prototypes, s.center_momentum)
+
+    def _rest_last_layers(self, *, resting: bool) -> None:
+        self.student[1].rests = resting
+        if self.patches and self.patches.student_head:
+            self.patches.student_head.rests = resting
 
 
 class DinoHead(nn.Module):
@@ -159,21 +189,10 @@ def dino_loss(student_logits: tuple[Tensor, ...], targets: tuple[Tensor, ...], *
     Returns a scalar; log K when both sides are uniform.
     """
     log_p = [F.log_softmax(logits.float() / temperature, dim=1) for logits in student_logits]
-    pairs = [-(q * log_p[s]).sum(1).mean() for t, q in enumerate(targets) for s in range(len(log_p)) if s != t]
-    return torch.stack(pairs).mean()
-
-
-def _one_forward_a_size(network: nn.Module, views: Views) -> Tensor:
-    """Crops of equal size go through together; the result keeps the order of views."""
-    out: list[Tensor] = []
-    first = 0
-    while first < len(views):
-        last = first
-        while last < len(views) and views[last].shape[-1] == views[first].shape[-1]:
-            last += 1
-        out.append(network(torch.cat(views[first:last])))
-        first = last
-    return torch.cat(out)
+    everything = torch.stack(log_p).sum(0)
+    # sum over s != t of H(P_t, P_s) is one product a target
+    sums = [-(q * (everything - log_p[t])).sum(1).mean() for t, q in enumerate(targets)]
+    return torch.stack(sums).sum() / (len(targets) * (len(log_p) - 1))
 
 
 @torch.no_grad()

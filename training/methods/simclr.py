@@ -10,22 +10,25 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from training import augment, distributed
+from training import distributed
 from training.augment import ColourSettings, CropSettings
 from training.data.loader import TileBatch
 from training.methods import Plan, Views
+from training.methods.multicrop import Pair, forward_by_size, make_views
+from training.methods.sizing import announce, sizes_for
 
 
 class Settings(BaseModel):
-    """SimCLR's part of a config."""
+    """SimCLR's part of a config. None: by the batch, see sizing.py."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     name: Literal["simclr"] = "simclr"
-    crop: CropSettings = CropSettings()
+    crop: Pair = CropSettings()
+    local_crops: CropSettings = CropSettings(count=0, px=64, area=(0.08, 0.32))  # drawn to the crops of their tile, and no negatives
     colour: ColourSettings = ColourSettings()
     temperature: float = Field(0.2, gt=0)
-    hidden: int = Field(512, ge=1)
-    out: int = Field(128, ge=1)
+    hidden: int | None = Field(None, ge=1)
+    out: int | None = Field(None, ge=1)
     average: float = Field(0.99, ge=0, lt=1)  # decay of the exported average of the backbone's weights
 
 
@@ -40,31 +43,31 @@ class SimCLR(nn.Module):
     def __init__(self, settings: Settings, plan: Plan) -> None:
         super().__init__()
         self.settings, self.plan = settings, plan
+        run = {"batch": plan.batch, "tiles": plan.tiles, "steps": plan.steps}
+        sizes = sizes_for("simclr", **run)
+        hidden, out = settings.hidden or sizes.hidden, settings.out or sizes.out
         self.backbone = plan.backbone()
         self.projector = nn.Sequential(
-            nn.Linear(plan.width, settings.hidden, bias=False),
-            nn.BatchNorm1d(settings.hidden),
-            nn.ReLU(inplace=True),
-            nn.Linear(settings.hidden, settings.out),
+            nn.Linear(plan.width, hidden, bias=False), nn.BatchNorm1d(hidden), nn.ReLU(inplace=True), nn.Linear(hidden, out)
         )
         self.average = AveragedModel(self.backbone, multi_avg_fn=get_ema_multi_avg_fn(settings.average), use_buffers=True)
         self.average.requires_grad_(requires_grad=False)
+        announce("simclr", **run, values={"hidden": hidden, "out": out, "temperature": settings.temperature})
 
     def views(self, batch: TileBatch) -> Views:
-        """settings.crop.count crops of each tile, coloured and normalised."""
-        s, rng = self.settings, self.plan.generator
-        within = augment.fields(len(batch.tiles), s.crop, rng)
-        made = (augment.colours(augment.crops(batch.tiles, s.crop, rng, within), batch.stains, s.colour, rng) for _ in range(s.crop.count))
-        return [augment.normalise(v, self.plan.mean, self.plan.std) for v in made]
+        """The crops, then the local ones, coloured and normalised."""
+        return make_views(batch, (self.settings.crop, self.settings.local_crops), self.settings.colour, self.plan)
 
     def loss(self, views: Views, step: int) -> tuple[Tensor, dict[str, float]]:
-        """NT-Xent over the first two views' projections, all processes together."""
-        z = self.projector(self.backbone(torch.cat(views)))
-        z1, z2 = (distributed.gather(part) for part in z.chunk(2))
-        loss = nt_xent(z1, z2, temperature=self.settings.temperature)
+        """NT-Xent over every pair of crops of a tile, mean over pairs; all processes together."""
+        n = self.settings.crop.count
+        z = self.projector(forward_by_size(self.backbone, views)).chunk(len(views))
+        z = tuple(distributed.gather(part) for part in z)
+        pairs = [nt_xent(z[a], z[b], temperature=self.settings.temperature) for a in range(n) for b in range(a + 1, n)]
+        pairs += [nt_xent_to(local, z[a], temperature=self.settings.temperature) for a in range(n) for local in z[n:]]
         with torch.no_grad():
-            agree = F.cosine_similarity(z1, z2).mean()
-        return loss, {"pair_cosine": float(agree)}
+            agree = F.cosine_similarity(z[0], z[1]).mean()
+        return torch.stack(pairs).mean(), {"pair_cosine": float(agree)}
 
     def after_step(self, step: int) -> None:
         """Move the average."""
@@ -87,3 +90,12 @@ def nt_xent(z1: Tensor, z2: Tensor, *, temperature: float) -> Tensor:
     n = len(z1)
     partner = torch.cat([torch.arange(n, 2 * n), torch.arange(n)]).to(z.device)
     return F.cross_entropy(logits, partner)
+
+
+def nt_xent_to(z: Tensor, fixed: Tensor, *, temperature: float) -> Tensor:
+    """The same for small crops: each row of z [N, D] is to be told among the rows of `fixed` [N, D], views of the same tiles.
+
+    Returns a scalar; log N when all embeddings coincide. No gradient flows to `fixed`: a part must not define the whole.
+    """
+    z, fixed = F.normalize(z.float(), dim=1), F.normalize(fixed.detach().float(), dim=1)
+    return F.cross_entropy(z @ fixed.T / temperature, torch.arange(len(z), device=z.device))

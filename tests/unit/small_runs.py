@@ -1,0 +1,46 @@
+"""Very small pretraining runs: noisy tiles of six slides, timm's smallest networks."""
+
+import numpy as np
+from PIL import Image
+
+from training import config
+
+METHODS = {
+    "simclr": {"name": "simclr", "crop": {"px": 32}, "hidden": 16, "out": 8},
+    "dino": {
+        "name": "dino",
+        "global_crops": {"px": 32},
+        "local_crops": {"count": 2, "px": 16},
+        "hidden": 16,
+        "bottleneck": 8,
+        "prototypes": 16,
+    },
+}
+
+
+def write_tiles(root, slides=6, each=4, side=48):
+    """Folders ("slides") of noisy tiles."""
+    rng = np.random.default_rng(0)
+    for slide in range(slides):
+        (root / f"s{slide}").mkdir()
+        for i in range(each):
+            noise = rng.integers(0, 255, (side, side, 3), dtype=np.uint8) // 2 + 20 * slide
+            Image.fromarray(noise.astype(np.uint8)).save(root / f"s{slide}" / f"{i}.png")
+    return root
+
+
+def values(tiles, out, method="simclr", **run):
+    """What a recipe would say."""
+    return {
+        "method": METHODS[method],
+        "data": {"root": str(tiles), "canvas": 48, "batch": 6},
+        "backbone": {"architecture": "test_resnet", "input_size": 64},
+        "optim": {"steps": 6, "warmup": 2},
+        "run": {"out": str(out), "checkpoint_every": 100, "log_every": 1, **run},
+        "export": {"name": "small", "licence": "Apache-2.0", "stains": ["he"]},
+    }
+
+
+def settings(tiles, out, method="simclr", **run):
+    """The same, checked."""
+    return config.check(values(tiles, out, method, **run))

@@ -1,0 +1,58 @@
+"""Do crops, tiles and network fit one another? Asked before a run starts, on the meta device and on a few tiles."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from pathencoder.errors import ConfigError, ImageError
+from training import backbones
+from training.config import Config
+from training.data.corpus import Corpus
+
+_LOOKED_AT = 16
+
+
+def crop_sizes(method: Any) -> dict[str, int]:
+    """Pixels of each kind of crop that a method's settings ask for: method.NAME -> px."""
+    found = {name: (v.px if getattr(v, "count", 1) else 0) if hasattr(v, "px") else v if name == "crop" else 0 for name, v in method}
+    return {f"method.{name}": px for name, px in found.items() if px}
+
+
+def check(cfg: Config, corpus: Corpus) -> None:
+    """Raises ConfigError for crops larger than the tiles are, and for crops that the network cannot take."""
+    sizes = crop_sizes(cfg.method)
+    _refuse_small_tiles(sizes, corpus)
+    if not _has_own_network(cfg.method):
+        for name, px in sizes.items():
+            refuse_network(cfg, name, px)
+
+
+def _has_own_network(method: Any) -> bool:
+    return str(method.name) == "patch_contrast"
+
+
+def refuse_network(cfg: Config, name: str, px: int) -> None:
+    """Raises ConfigError when the backbone cannot take images of px."""
+    with torch.device("meta"):
+        network = backbones.make_backbone(cfg.backbone.model_copy(update={"start": None})).eval()
+        try:
+            network(torch.empty(2, 3, px, px))
+        except (AssertionError, RuntimeError, ValueError) as error:
+            hint = "give a multiple of its patch size, and backbone.args={dynamic_img_size: true} for a ViT"
+            raise ConfigError(f"{name}: {cfg.backbone.architecture} cannot take crops of {px} px ({error}): {hint}") from None
+
+
+def _refuse_small_tiles(sizes: dict[str, int], corpus: Corpus) -> None:
+    sides = []
+    for index in np.linspace(0, len(corpus) - 1, min(_LOOKED_AT, len(corpus)), dtype=np.int64):
+        try:
+            sides.append(min(corpus.read(int(index)).shape[:2]))
+        except ImageError:
+            continue  # the loader names it when its turn comes
+    usual = int(np.median(sides)) if sides else 0
+    for name, px in sizes.items():
+        if sides and px > usual:
+            raise ConfigError(f"{name}: crops of {px} px do not fit the tiles, which are of {usual} px: lower its px, or give larger tiles")

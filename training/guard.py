@@ -1,0 +1,122 @@
+"""A batch whose loss or gradient is not finite: nothing learns from it, it is kept to be looked at, several in a row stop the run."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pathencoder.errors import PathEncoderError
+from training import distributed
+from training.data.corpus import Corpus
+from training.data.loader import TileBatch
+
+log = logging.getLogger(__name__)
+
+_KEPT = 20  # files at most; a run that goes wrong for long must not fill the disk
+
+
+class Guard:
+    """Remembers a method's buffers (running statistics, centres), which a forward pass moves, so that a bad one can be undone."""
+
+    def __init__(self, method: nn.Module, folder: Path, *, in_a_row: int) -> None:
+        self._method, self._folder, self._limit = method, folder / "bad_batches", in_a_row
+        self._buffers = list(method.buffers())
+        self._before = [b.detach().clone() for b in self._buffers]
+        self._count = 0
+
+    @torch.no_grad()
+    def remember(self) -> None:
+        """Before a step."""
+        if self._buffers:
+            torch._foreach_copy_(self._before, self._buffers)
+
+    def passed(self) -> None:
+        """The step was good."""
+        self._count = 0
+
+    @torch.no_grad()
+    def refuse(self, step: int, batch: TileBatch, corpus: Corpus, culprit: str, told: str) -> None:
+        """Undo the forward pass's traces and keep the batch. Raises PathEncoderError for the last of so many in a row."""
+        if self._buffers:
+            torch._foreach_copy_(self._buffers, self._before)
+        for p in self._method.parameters():
+            p.grad = None
+        self._count += 1
+        kept = self._keep(step, batch, corpus, culprit)
+        log.warning("step %d skipped: %s; first not finite: %s. Weights stay as they were; the batch is in %s", step, told, culprit, kept)
+        if self._count >= self._limit:
+            raise PathEncoderError(
+                f"{self._count} batches in a row gave no finite loss or gradient (step {step}: {told}); first not finite: {culprit}. "
+                f"The last checkpoint is good. Look at {kept}, lower optim.lr or optim.clip, or set optim.precision=fp32"
+            )
+
+    def _keep(self, step: int, batch: TileBatch, corpus: Corpus, culprit: str) -> Path:
+        self._folder.mkdir(exist_ok=True)
+        file = self._folder / f"step-{step:08d}-process-{distributed.rank()}.npz"
+        if len(list(self._folder.iterdir())) < _KEPT:
+            keys = np.array([corpus.tiles.key(int(i)) for i in batch.indices])
+            tiles, stains, indices = (t.cpu().numpy() for t in (batch.tiles, batch.stains, batch.indices))
+            np.savez(file, keys=keys, tiles=tiles, stains=stains, indices=indices, first_not_finite=np.array(culprit))
+        return file
+
+
+@torch.no_grad()
+def first_not_finite(method: Any, forward: Callable[[], Any]) -> str:
+    """Run a forward pass again and name the first module that made something that is not finite from finite inputs: a weight of its own,
+    or its output. Then the last module, in the order of the method, whose gradient is not finite: backward began to go wrong there."""
+    for name, p in method.named_parameters():
+        if not _finite(p):
+            return f"weights {name}"
+    found: list[str] = []
+    handles = [m.register_forward_hook(_look(found, name), with_kwargs=True) for name, m in method.named_modules() if name]
+    try:
+        forward()
+    finally:
+        for handle in handles:
+            handle.remove()
+    if found:
+        return found[0]
+    bad = [name for name, p in method.named_parameters() if p.grad is not None and not _finite(p.grad)]
+    return f"the gradient of {bad[-1]}" if bad else "the loss itself (all modules gave finite values)"
+
+
+def _look(found: list[str], name: str) -> Callable[..., None]:
+    def hook(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+        if not found and not _all_finite(output):
+            found.append(f"module {name}" if _all_finite((args, kwargs)) else f"the input of {name}")
+
+    return hook
+
+
+def _all_finite(value: Any) -> bool:
+    if isinstance(value, Tensor):
+        return _finite(value)
+    if isinstance(value, dict):
+        value = tuple(value.values())
+    return all(_all_finite(v) for v in value) if isinstance(value, tuple | list) else True
+
+
+def _finite(x: Tensor) -> bool:
+    return bool(x.isfinite().all()) if x.is_floating_point() else True
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What all processes agree on after a backward pass. finite: loss and gradient, in every process. stop: any was asked to."""
+
+    finite: bool
+    stop: bool
+
+
+def agree(loss: Tensor, norm: Tensor, *, stop: bool) -> Verdict:
+    """One small collective a step."""
+    bad = not (bool(loss.isfinite()) and bool(norm.isfinite()))
+    flags = distributed.mean(torch.tensor([bad, stop], dtype=torch.float32, device=loss.device))
+    return Verdict(finite=not bool(flags[0]), stop=bool(flags[1]))

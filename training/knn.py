@@ -1,0 +1,68 @@
+"""k-NN on labelled train parts while a run goes: does the encoder get better at telling tissue apart?"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pathencoder import network as readout
+from pathencoder.spec import EncoderSpec
+from pathencoder.transforms import Transform
+from training.spread import spread
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelledSet:
+    """A labelled folder's train part, read for watching a run: never its test part."""
+
+    name: str
+    tiles: Tensor  # normalised float [N, 3, px, px]
+    labels: np.ndarray
+    groups: np.ndarray
+
+
+def labelled_set(folder: Path, spec: EncoderSpec, *, px: int, most: int = 400) -> LabelledSet:
+    """Read at most `most` rows of split train or folds, evenly spaced, at `px` pixels (small: this runs inside training)."""
+    from pathencoder.images import open_image
+
+    with (folder / "labels.csv").open(newline="") as file:
+        rows = [r for r in csv.DictReader(file) if r.get("split", "") in ("train", "folds", "")]
+    rows = rows[:: max(1, len(rows) // most)][:most]
+    transform = Transform(dataclasses.replace(spec, input_size=px, resize_size=None))
+    return LabelledSet(
+        folder.name,
+        torch.stack([transform(open_image(folder / r["file"])) for r in rows]),
+        np.unique([r["label"] for r in rows], return_inverse=True)[1],
+        np.array([r.get("group") or r["file"] for r in rows]),
+    )
+
+
+@torch.no_grad()
+def knn_report(network: nn.Module, spec: EncoderSpec, sets: list[LabelledSet]) -> dict[str, float]:
+    """Balanced accuracy of 20 nearest neighbours (cosine) outside the tile's own group, one a set; spread of the first set."""
+    out: dict[str, float] = {}
+    was_training = network.training
+    device = next(network.parameters()).device
+    network.eval()
+    for s in sets:
+        rows = torch.cat([readout.read(network, spec, part.to(device)).embedding for part in s.tiles.split(64)]).cpu()
+        if not out:
+            out = spread(rows)
+        out[f"knn_{s.name}"] = knn_accuracy(rows.numpy(), s.labels, s.groups)
+    network.train(was_training)
+    return out
+
+
+def knn_accuracy(x: np.ndarray, labels: np.ndarray, groups: np.ndarray, *, k: int = 20) -> float:
+    """x: [N, D]. Each row is told by its k nearest rows of other groups; the mean over classes of the share told rightly."""
+    unit = x / np.linalg.norm(x, axis=1, keepdims=True).clip(1e-12)
+    cosine = unit @ unit.T
+    cosine[groups[:, None] == groups] = -np.inf
+    near = np.argsort(-cosine, axis=1)[:, :k]
+    told = np.array([np.bincount(labels[row]).argmax() for row in near])
+    return float(np.mean([(told[labels == c] == c).mean() for c in np.unique(labels)]))

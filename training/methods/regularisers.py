@@ -1,0 +1,51 @@
+"""Losses that spread unit vectors over the sphere, against collapse of the embedding. Both see the rows of all processes."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from training import distributed
+
+
+class SpreadSettings(BaseModel):
+    """Which regulariser, and its weight in the loss. concentration: of KDE's kernel."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    name: Literal["koleo", "kde"] = "kde"
+    weight: float = Field(0.05, gt=0)
+    concentration: float = Field(5.0, gt=0)
+
+
+def spread(settings: SpreadSettings, crops: tuple[Tensor, ...]) -> Tensor:
+    """The regulariser, unweighted: its mean over crops, each [n, D] of this process. Crops are kept apart: two of a tile should be near."""
+    gathered = [distributed.gather(rows) for rows in crops]
+    if settings.name == "koleo":
+        return torch.stack([koleo(x) for x in gathered]).mean()
+    return torch.stack([kde(x, concentration=settings.concentration) for x in gathered]).mean()
+
+
+def koleo(x: Tensor) -> Tensor:
+    """Kozachenko-Leonenko: - mean over rows of log (distance to the nearest other row), rows of [N, D] brought to length 1
+    (Sablayrolles et al. 2019, arXiv:1806.03198, equation 4; DINOv2). Falls as rows part; rows that coincide give log 1e8 each."""
+    unit = F.normalize(x.float(), dim=1)
+    with torch.no_grad():
+        near = (unit @ unit.T).fill_diagonal_(-2.0).argmax(1)
+    distance = (unit - unit[near]).norm(dim=1)
+    return -(distance + 1e-8).log().mean()
+
+
+def kde(x: Tensor, *, concentration: float) -> Tensor:
+    """Mean log density of each row under a von Mises-Fisher kernel estimate from the others, rows of [N, D] brought to length 1:
+    mean_i log mean_{j != i} exp(concentration (x_i . x_j - 1)) (Virchow2, Zimmermann et al. 2024, arXiv:2408.00738).
+
+    At most 0, when all rows coincide; - concentration when they are orthogonal. Unlike koleo it has no pole.
+    """
+    unit = F.normalize(x.float(), dim=1)
+    kernel = concentration * (unit @ unit.T - 1)
+    own = torch.eye(len(unit), dtype=torch.bool, device=unit.device)
+    return (torch.logsumexp(kernel.masked_fill(own, float("-inf")), dim=1) - torch.log(kernel.new_tensor(len(unit) - 1.0))).mean()

@@ -1,0 +1,57 @@
+"""From a teacher's logits to its targets, kept from collapse: centring (Caron et al. 2021, section 3.1) or Sinkhorn-Knopp."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from training import distributed
+
+
+class Centring(nn.Module):
+    """Subtracts a moving mean of the logits, so that no prototype wins everywhere; the temperature keeps them from being uniform."""
+
+    center: Tensor
+
+    def __init__(self, prototypes: int, momentum: float) -> None:
+        super().__init__()
+        self.momentum = momentum
+        self.register_buffer("center", torch.zeros(1, prototypes))
+
+    @torch.no_grad()
+    def forward(self, logits: Tensor, temperature: float) -> Tensor:
+        """[n, K] -> distributions [n, K]. In training the centre then moves (equation 4), by the rows of all processes."""
+        targets = F.softmax((logits - self.center) / temperature, dim=1)
+        if self.training:
+            rows = distributed.total(logits.new_tensor([float(len(logits))])).clamp(min=1)
+            self.center.lerp_(distributed.total(logits.sum(0, keepdim=True)) / rows, 1 - self.momentum)
+        return targets
+
+
+class Sinkhorn(nn.Module):
+    """Sinkhorn-Knopp: every prototype gets the same share of the joint batch (SwAV, Caron et al. 2020, arXiv:2006.09882, section 3.1;
+    in place of centring since DINOv2, arXiv:2304.07193, section 4)."""
+
+    def __init__(self, iterations: int = 3) -> None:
+        super().__init__()
+        self.iterations = iterations
+
+    def forward(self, logits: Tensor, temperature: float) -> Tensor:
+        """[n, K] -> distributions [n, K]."""
+        return sinkhorn(logits, temperature=temperature, iterations=self.iterations)
+
+
+@torch.no_grad()
+def sinkhorn(logits: Tensor, *, temperature: float, iterations: int) -> Tensor:
+    """[n, K] logits of each process -> targets [n, K] whose rows sum to 1 and whose columns sum, over all processes, to nearly rows / K.
+
+    Alternately scales the columns and rows of exp(logits / temperature), `iterations` times; done with logarithms' safety: the
+    largest logit of all processes is taken off first, which changes nothing.
+    """
+    logits = logits.float()
+    q = torch.exp((logits - distributed.largest(logits)) / temperature)
+    for _ in range(iterations):
+        q = q / distributed.total(q.sum(0, keepdim=True)).clamp(min=1e-30)
+        q = q / q.sum(1, keepdim=True).clamp(min=1e-30)
+    return q

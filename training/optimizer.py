@@ -1,0 +1,45 @@
+"""AdamW for a method: parameter groups, the rates of a step, gradients clipped by their norm."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+
+from training.config import Config
+from training.schedules import cosine, warmup_cosine
+
+
+def make_optimizer(method: Any, cfg: Config) -> torch.optim.Optimizer:
+    """Fused AdamW over everything in the method that learns."""
+    return torch.optim.AdamW(_groups(method, cfg), lr=cfg.optim.lr, fused=True)
+
+
+def _groups(method: Any, cfg: Config) -> list[dict[str, Any]]:
+    """Parameter groups: backbone and head rates; no decay on vectors (biases, norms)."""
+    inside = {id(p) for p in method.backbone.parameters()}
+    groups = []
+    for is_backbone, rate in ((True, cfg.optim.lr), (False, cfg.optim.head_lr)):
+        for decays in (True, False):
+            chosen = [p for p in method.parameters() if p.requires_grad and (id(p) in inside) == is_backbone and (p.ndim > 1) == decays]
+            groups.append({"params": chosen, "peak": rate, "decays": decays})
+    return [g for g in groups if g["params"]]
+
+
+def set_rates(optimizer: torch.optim.Optimizer, cfg: Config, step: int) -> None:
+    """Learning rate and weight decay of this step."""
+    o = cfg.optim
+    for group in optimizer.param_groups:
+        group["lr"] = warmup_cosine(group["peak"], o.lr_end, step, o.steps, o.warmup)
+        group["weight_decay"] = cosine(*o.weight_decay, step, o.steps) if group["decays"] else 0.0
+
+
+def clip(parameters: list[nn.Parameter], most: float) -> Tensor:
+    """Scale gradients down to a joint norm of `most`; returns the norm before. Gradients whose norm is not finite stay as they are."""
+    norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+    whole = norm.full_tensor() if isinstance(norm, DTensor) else norm
+    if whole.isfinite():
+        nn.utils.clip_grads_with_norm_(parameters, most, norm)
+    return whole

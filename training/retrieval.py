@@ -1,0 +1,105 @@
+"""What an encoder thinks is alike: the nearest tiles, from other slides, of a few tiles of its own corpus."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pathencoder import load_encoder
+from pathencoder.errors import ConfigError, ImageError
+from training import config
+from training.data.corpus import STAIN_CLASSES, Corpus, open_corpus
+from training.data.loader import fit_canvas
+from training.data.sampler import make_sampler
+
+_SHOWN_PX = 96
+
+
+def retrieval(run: Path, out: Path, *, tiles: int = 400, queries: int = 6, nearest: int = 7) -> Path:
+    """Draw `queries` tiles and the `nearest` of each among `tiles` drawn ones (cosine), a row each.
+
+    Raises ConfigError when the run has exported no encoder that load_encoder reads, or its tiles are all of one slide.
+    """
+    if not (run / "export" / "model.safetensors").is_file():
+        raise ConfigError(f"{run} has no export yet: let the run end, or stop it by minutes=")
+    cfg = config.load(run / "config.yaml")
+    d = cfg.data
+    corpus = open_corpus(d.root, licences=d.licences, stains=d.stains, without=d.without)
+    indices, pictures = _some(corpus, min(tiles, len(corpus)))
+    slides = corpus.slides_of(indices)
+    if len(set(slides.tolist())) < 2:
+        raise ConfigError(f"the tiles of {d.root} are of one slide: there are no other slides to look in")
+    rows = load_encoder(run / "export").encode(pictures, progress=False)
+    stains = corpus.stains_of(indices)
+    asked = _spread_over(stains, queries)
+    found = neighbours(rows, slides, asked, nearest)
+    _draw(out, pictures, asked, found, [STAIN_CLASSES[s] for s in stains], run.name)
+    return out
+
+
+def neighbours(rows: np.ndarray, slides: np.ndarray, asked: np.ndarray, count: int) -> list[list[tuple[int, float]]]:
+    """(index, cosine) of the nearest rows of other slides, one list a row asked for. rows: [N, D]; slides: [N]."""
+    unit = rows / np.linalg.norm(rows, axis=1, keepdims=True).clip(1e-12)
+    cosine = unit[asked] @ unit.T
+    cosine[slides[asked][:, None] == slides[None]] = -np.inf
+    order = np.argsort(-cosine, axis=1)[:, :count]
+    return [[(int(j), float(cosine[i, j])) for j in row if np.isfinite(cosine[i, j])] for i, row in enumerate(order)]
+
+
+def _some(corpus: Corpus, count: int) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Tiles of as many slides as there are, those that cannot be decoded left out."""
+    drawn = np.unique(make_sampler(corpus, batch=count, seed=0).draw(0))
+    kept, pictures = [], []
+    for index in drawn.tolist():
+        try:
+            picture = corpus.read(index)
+        except ImageError:
+            continue
+        kept.append(index)
+        pictures.append(fit_canvas(picture, min(picture.shape[:2])))
+    if not kept:
+        raise ConfigError("none of the corpus's tiles can be decoded")
+    return np.array(kept), pictures
+
+
+def _spread_over(stains: np.ndarray, count: int) -> np.ndarray:
+    """Indices of `count` tiles, the stain classes in turn and within a class spread evenly."""
+    per_class = [np.flatnonzero(stains == s) for s in np.unique(stains)]
+    turns = -(-count // len(per_class))
+    picked = [where[np.linspace(0, len(where) - 1, turns + 2).astype(int)[1:-1]] for where in per_class]
+    in_turn = [int(p[t]) for t in range(turns) for p in picked]
+    return np.array(list(dict.fromkeys(in_turn))[:count])
+
+
+def _draw(
+    out: Path, pictures: list[np.ndarray], asked: np.ndarray, found: list[list[tuple[int, float]]], stains: list[str], title: str
+) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    columns = 1 + max(map(len, found))
+    figure, axes = pyplot.subplots(len(asked), columns, figsize=(1.15 * columns, 1.35 * len(asked)), squeeze=False, constrained_layout=True)
+    for row, query, near in zip(axes, asked.tolist(), found, strict=True):
+        for axis in row:
+            axis.set_axis_off()
+        _show(row[0], pictures[query], f"query: {stains[query]}", framed=True)
+        for axis, (index, cosine) in zip(row[1:], near, strict=False):
+            _show(axis, pictures[index], f"{stains[index]} {cosine:.2f}", framed=False)
+    figure.suptitle(f"{title}: nearest tiles of other slides, with their cosine", fontsize=9)
+    figure.savefig(out, dpi=90)
+    pyplot.close(figure)
+
+
+def _show(axis: Any, picture: np.ndarray, title: str, *, framed: bool) -> None:
+    axis.imshow(fit_canvas(picture, _SHOWN_PX))
+    axis.set_title(title, fontsize=6.5, pad=2)
+    if framed:
+        axis.set_axis_on()
+        axis.set_xticks([])
+        axis.set_yticks([])
+        for spine in axis.spines.values():
+            spine.set(color="tab:blue", linewidth=2)

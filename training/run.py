@@ -1,0 +1,199 @@
+"""A run as the loop sees it: its parts, and what happens between steps."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from training import backbones, checkpoint, config, distributed, parallel
+from training.alarms import Alarms
+from training.data.corpus import Corpus
+from training.data.loader import TileBatch, batches
+from training.data.sampler import Sampler
+from training.export import export
+from training.guard import Guard, agree, first_not_finite
+from training.methods import Plan
+from training.monitor import FirstFeatures, LabelledSet, Monitor, knn_report, labelled_set, peak_memory_mb
+from training.pace import Pace, told
+from training.signals import StopRequest
+
+log = logging.getLogger("training")
+
+
+@dataclass
+class Run:
+    """Everything that a run holds. `step` is the first step to be done; `forward` is the method's loss over all processes."""
+
+    cfg: config.Config
+    folder: Path
+    corpus: Corpus
+    sampler: Sampler
+    method: Any  # a methods.Method that is an nn.Module
+    forward: nn.Module
+    parameters: list[nn.Parameter]  # all that learn
+    optimizer: torch.optim.Optimizer
+    monitor: Monitor
+    guard: Guard
+    alarms: Alarms
+    features: FirstFeatures
+    pace: Pace
+    request: StopRequest
+    device: torch.device
+    dtype: torch.dtype | None  # of autocast; None: none
+    plan: Plan
+    step: int
+    began: float = field(default_factory=time.monotonic)
+    stopping: bool = False
+    labelled: list[LabelledSet] | None = None
+
+    def batches(self) -> Iterator[tuple[int, TileBatch]]:
+        """(step, batch on the device) from the step to be done to the last; everything random in a step follows from seed and step."""
+        d, n = self.cfg.data, self.cfg.optim.steps
+        share = {"rank": distributed.rank(), "world": distributed.world(), "threads": self.cfg.run.loaders}
+        read = batches(self.corpus, self.sampler, canvas=d.canvas, start=self.step, stop=n, **share)
+        for step, batch in self.pace.timed(read):
+            self.seed(step)
+            self.guard.remember()
+            self.features.want(wanted=(step + 1) % self.cfg.run.log_every == 0)
+            yield step, batch.to(self.device)
+
+    def seed(self, step: int) -> None:
+        """The generator of the views is alike in all processes: they draw for the joint batch and take their share."""
+        seed = (self.cfg.seed * 1_000_003 + step) * 8191
+        torch.manual_seed(seed + distributed.rank())
+        self.plan.generator.manual_seed(seed)
+
+    def parts(self, batch: TileBatch) -> Iterator[tuple[TileBatch, AbstractContextManager[Any]]]:
+        """The batch in the parts that go through at once, and the context in which each does: processes exchange gradients in the last."""
+        count = self.cfg.optim.accumulate
+        for i, part in enumerate(batch.parts(count) if count > 1 else [batch]):
+            alone = i + 1 < count and isinstance(self.forward, DistributedDataParallel)
+            yield part, self.forward.no_sync() if alone else nullcontext()  # type: ignore[operator]
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """Forward passes in bf16 where the config says so."""
+        return torch.autocast(self.device.type, self.dtype) if self.dtype else nullcontext()
+
+    def good(self, step: int, batch: TileBatch, loss: Tensor, norm: Tensor) -> bool:
+        """Whether loss and gradient are finite in every process; if not, the step leaves no trace. Also asks whether to stop."""
+        verdict = agree(loss, norm, stop=self._wants_stop())
+        self.stopping = verdict.stop
+        if verdict.finite:
+            self.guard.passed()
+            return True
+        told = f"loss {float(loss):.4g}, gradient norm {float(norm):.4g}"
+        culprit = first_not_finite(self.method, lambda: self._again(step, batch))
+        self.monitor.write("skipped", step + 1, {"loss": float(loss), "grad_norm": float(norm), "culprit": culprit}, words="")
+        self.guard.refuse(step, batch, self.corpus, culprit, told)
+        return False
+
+    def _again(self, step: int, batch: TileBatch) -> None:
+        self.seed(step)
+        for part, _ in self.parts(batch):
+            views = self.method.views(part)
+            with self.autocast():
+                self.method.loss(views, step)
+
+    def _wants_stop(self) -> bool:
+        minutes = self.cfg.run.minutes
+        late = minutes is not None and time.monotonic() - self.began >= 60 * minutes
+        return late or self.request.signal is not None
+
+    def report(self, step: int, loss: Tensor, norm: Tensor, logs: dict[str, float]) -> None:
+        """A log line now and then; k-NN now and then; a checkpoint now and then, and before a stop."""
+        r = self.cfg.run
+        if (step + 1) % r.log_every == 0:
+            self._log(step, loss, norm, logs)
+        if r.knn_every and (step + 1) % r.knn_every == 0:
+            self.report_knn(step + 1)
+        if (step + 1) % r.checkpoint_every == 0 or self.stopping:
+            self.save(step + 1)
+
+    def _log(self, step: int, loss: Tensor, norm: Tensor, logs: dict[str, float]) -> None:
+        values = {**self._over_processes({"loss": float(loss), **logs}), "grad_norm": float(norm)}
+        values |= {"lr": self.optimizer.param_groups[0]["lr"], **self.features.spread(self._tiles_here())}
+        rate, wait = self.pace.look()
+        values |= {"tiles_per_s": rate, "data_wait": wait, "memory_mb": peak_memory_mb(self.device)}
+        self.monitor.write("train", step + 1, values, words=self._in_words(step + 1, values))
+        for name, words in self.alarms.look(step + 1, values):
+            self.monitor.write("alarm", step + 1, {"alarm": name, "words": words}, words="")
+            log.warning("ALARM at step %d, %s: %s", step + 1, name, words)
+
+    def _tiles_here(self) -> int:
+        return self.cfg.data.batch // (distributed.world() * self.cfg.optim.accumulate)
+
+    def _over_processes(self, values: dict[str, float]) -> dict[str, float]:
+        if distributed.world() == 1:
+            return values
+        means = distributed.mean(torch.tensor(list(values.values()), device=self.device))
+        return dict(zip(values, means.tolist(), strict=True))
+
+    def _in_words(self, step: int, values: dict[str, float]) -> str:
+        left = (self.cfg.optim.steps - step) * self.cfg.data.batch / values["tiles_per_s"]
+        if self.cfg.run.minutes:
+            left = min(left, max(60 * self.cfg.run.minutes - (time.monotonic() - self.began), 0.0))
+        own = {k: v for k, v in values.items() if k not in ("tiles_per_s", "data_wait", "memory_mb", "lr")}
+        figures = "  ".join(f"{k} {v:.3g}" for k, v in own.items())
+        steps = self.cfg.optim.steps
+        speed = f"{values['tiles_per_s']:.0f} tiles/s  wait {values['data_wait']:.0%}  {told(left)} left"
+        return f"step {step}/{steps} ({step / steps:.0%})  {figures}  {speed}"
+
+    def report_knn(self, step: int) -> None:
+        """Spread of the embeddings and k-NN on labelled train parts."""
+        if not self.cfg.run.knn_sets:
+            return
+        spec = backbones.spec_of(self.cfg.backbone, self.cfg.export)
+        if self.labelled is None:
+            px = min(112, spec.input_size) if not spec.prefix_tokens else spec.input_size
+            self.labelled = [labelled_set(folder, spec, px=px) for folder in self.cfg.run.knn_sets]
+        self.monitor.write("knn", step, knn_report(self.method.encoder(), spec, self.labelled))
+        self.pace.restart()
+
+    def save(self, step: int) -> None:
+        """A checkpoint from which step `step` is the next."""
+        checkpoint.save(self.folder, step, self.method, self.optimizer, config.result_changing(config.dump(self.cfg)))
+        self.pace.restart()
+
+    def finish(self, step: int) -> Path:
+        """Last k-NN and the exported encoder; after a signal nothing but a word, for time is short then."""
+        steps = self.cfg.optim.steps
+        if self.request.signal and step < steps:
+            log.warning("stopped by %s after step %d of %d; the same command goes on from there", self.request.signal, step, steps)
+            return self.folder
+        if not (self.stopping or checkpoint.latest(self.folder) == checkpoint.path_of(self.folder, step)):
+            self.save(step)
+        self.report_knn(step)
+        folder = self._export(step)
+        log.info("%s after %d of %d steps: %s", "done" if step >= steps else "stopped", step, steps, folder)
+        return self.folder
+
+    def _export(self, step: int) -> Path:
+        target = self.folder / "export"
+        own = getattr(self.method, "export", None)  # a method whose network is no encoder writes its own folder
+        weights = {} if own else parallel.full_state(self.method.encoder())  # all processes must take part
+        if distributed.rank() != 0:
+            return target
+        if own:
+            folder: Path = own(target)
+            return folder
+        network = backbones.make_backbone(self.cfg.backbone.model_copy(update={"start": None}))
+        network.load_state_dict(weights)
+        share = self.cfg.export.start_share
+        if share:
+            network = backbones.averaged(network, self.plan.backbone(), share)
+        return export(self.cfg, network, self.corpus, target, steps=step)
+
+
+def chance_of(method: str, tiles_at_once: int) -> float | None:
+    """The loss of a method that tells nothing apart, where there is one: NT-Xent's log(2N - 1)."""
+    return math.log(2 * tiles_at_once - 1) if method == "simclr" else None
