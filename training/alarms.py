@@ -37,15 +37,17 @@ _RULES = (
         "for BYOL, a predictor or a target average that does not learn",
     ),
     Rule(
-        "one prototype",
-        lambda v: v.get("mean_entropy", 1.0) < 0.1,
-        "all tiles go to one prototype (mean_entropy {mean_entropy:.3f}). Usual causes: method.center_momentum too high for so short "
-        "a run, a teacher temperature too low, a head whose last layer learns too early (method.freeze_last)",
+        "few prototypes",
+        lambda v: v.get("mean_entropy", 1.0) < 0.3,
+        "all tiles go to one or a few prototypes (mean_entropy {mean_entropy:.3f}). Usual causes: method.center_momentum too high for so "
+        "short a run, a teacher temperature too low, a head whose last layer learns too early (method.freeze_last)",
+        after=30,
     ),
     Rule(
         "teacher certain",
-        lambda v: v.get("teacher_entropy", 0.5) < 0.01,
-        "the teacher's entropy is 0: each tile has one prototype for certain. Usual cause: method.teacher_temperature too low",
+        lambda v: v.get("teacher_entropy", 0.5) < 0.05,
+        "the teacher's entropy is near 0 ({teacher_entropy:.3f}): each tile has one prototype for certain. Usual cause: "
+        "method.teacher_temperature too low",
     ),
     Rule(
         "teacher uniform",

@@ -35,8 +35,8 @@ def with_start(settings: BackboneSettings) -> BackboneSettings:
         return settings
     spec = hub.describe(str(settings.start))
     args = {**spec.model_args, "dynamic_img_size": True} if spec.prefix_tokens else spec.model_args
-    theirs = {"architecture": spec.architecture, "args": args, "mean": spec.mean, "std": spec.std, "embedding": spec.embedding}
-    theirs["input_size"] = spec.input_size
+    theirs: dict[str, object] = {"architecture": spec.architecture, "args": args, "mean": spec.mean, "std": spec.std}
+    theirs |= {"embedding": spec.embedding, "input_size": spec.input_size}
     return settings.model_copy(update={k: v for k, v in theirs.items() if k not in settings.model_fields_set})
 
 
@@ -49,7 +49,8 @@ def _weights_of(start: Path | str) -> dict[str, Tensor]:
         return dict(load_encoder(str(start), device="cpu").network.state_dict())
     if not Path(start).is_file():
         raise ConfigError(f"backbone.start {str(start)!r} is not a file")
-    return load_file(start)
+    weights: dict[str, Tensor] = load_file(start)
+    return weights
 
 
 def _load(network: nn.Module, weights: dict[str, Tensor], told: str) -> None:

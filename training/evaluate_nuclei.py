@@ -71,6 +71,7 @@ ARMS = {
     "no_variation": Recipe(variation=Variation(fade=0.0, hollow=0.0, paste=0, shift=0.0)),
     "no_filter": Recipe(rule=Rule(largest=10**9, solidity=0.0, aspect=1e9, contrast=-1e9)),
     "one_round": Recipe(rounds=(500,)),
+    "not_averaged": Recipe(averaged=0.0),
     "with_contrast": Recipe(contrast=0.1),
     "contrast_only": Recipe(anchor=0.0, contrast=1.0),
 }
@@ -194,26 +195,38 @@ def trained(arm: str, seed: int, data: Path, cache: Path) -> NucleiNetwork:
 
 
 def _paper_row(chosen: NucleiSet, data: Path, cache: Path, seed: int, *, oracle: bool) -> list[Row]:
-    """The paper's network, its channel and polarity chosen by the stain on ten training images, or by this set's own labels."""
+    """The paper's network, its channel and polarity chosen by the stain on ten training images, or by this set's own labels (Dice, F1).
+
+    The oracle chooses by the raw mask's Dice where there are masks, and scores the chosen one with the common post-processing.
+    """
     network = train_paper([p.image for _, p in pictures(SETS[1], data)], cache / f"paper-{seed}.pt", seed=seed)
+    seen = [(file, prepared, confidence(network, prepared) - np.float32(0.5)) for file, prepared in pictures(chosen, data)]
+
+    def rows(way: tuple[int, int]) -> list[Row]:
+        return [_figures(chosen, file, prepared, label_scores(prepared, way[1] * maps[way[0]])) for file, prepared, maps in seen]
+
     if not oracle:
-        channel, sign = _chosen_channel(network, data, cache / f"paper-{seed}.json")
-        return evaluate(chosen, data, lambda p: sign * (confidence(network, p)[channel] - np.float32(0.5)))
+        return rows(_chosen_channel(network, data, cache / f"paper-{seed}.json"))
     ways = [(c, sign) for c in range(network.head.out_channels) for sign in (1, -1)]
-    rows: list[list[Row]] = [[] for _ in ways]
-    for file, prepared in pictures(chosen, data):
-        maps = confidence(network, prepared) - np.float32(0.5)
-        for (c, sign), found in zip(ways, rows, strict=True):
-            found.append(_figures(chosen, file, prepared, label_scores(prepared, sign * maps[c])))
-    return max(rows, key=lambda found: summary(chosen, found)[0])
+    if chosen.radius is not None:
+        return max((rows(way) for way in ways), key=lambda found: summary(chosen, found)[0])
+    truths = [_coarse(open_labels(file.with_suffix(".labels.png")), maps.shape[1:]) for file, _, maps in seen]
+    return rows(max(ways, key=lambda w: np.mean([metrics.dice(t, w[1] * m[w[0]] > 0) for t, (_, _, m) in zip(truths, seen, strict=True)])))
+
+
+def _coarse(labels: NDArray[np.int64], shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    """The foreground of an instance map at the nearest pixels of a coarser grid."""
+    at = np.ix_(*(((np.arange(n) + 0.5) * whole / n).astype(int) for n, whole in zip(shape, labels.shape, strict=True)))
+    return labels[at] > 0
 
 
 def _chosen_channel(network: ConfidenceNetwork, data: Path, kept: Path) -> tuple[int, int]:
     """The nuclear channel by its correlation with hematoxylin, and 1 or -1 for its polarity; kept in a file."""
     if not kept.exists():
         some = [p for _, p in pictures(SETS[1], data)][:10]
-        maps, density = zip(*((confidence(network, p), _hematoxylin(p)) for p in some), strict=True)
-        channel, turned = choose_channel(np.stack(maps), np.stack(density))
+        side = min(min(p.working.shape[:2]) for p in some)
+        maps = np.stack([confidence(network, p)[:, :side, :side] for p in some])
+        channel, turned = choose_channel(maps, np.stack([_hematoxylin(p)[:side, :side] for p in some]))
         kept.write_text(json.dumps([channel, -1 if turned else 1]))
     channel, sign = json.loads(kept.read_text())
     return channel, sign

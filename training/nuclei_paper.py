@@ -50,7 +50,7 @@ def _batches(images: Sequence[NDArray[np.uint8]], rng: np.random.Generator) -> l
 
 def _batch(images: list[NDArray[np.uint8]]) -> TileBatch:
     side = min(min(i.shape[:2]) for i in images)
-    tiles = torch.stack([torch.from_numpy(i[:side, :side]).permute(2, 0, 1) for i in images])
+    tiles = torch.stack([torch.tensor(i[:side, :side]).permute(2, 0, 1) for i in images])
     return TileBatch(tiles, torch.zeros(len(images), dtype=torch.int64), torch.arange(len(images)))
 
 
@@ -67,6 +67,6 @@ def _step(method: PatchContrast, optimizer: torch.optim.Optimizer, batch: TileBa
 @torch.inference_mode()
 def confidence(network: ConfidenceNetwork, prepared: Prepared) -> NDArray[np.float32]:
     """Confidence maps float32 [C, h, w], computed at the image's own resolution as in the paper and brought to the working scale."""
-    image: Tensor = torch.from_numpy(prepared.image).permute(2, 0, 1)[None].float().div(255).contiguous(memory_format=torch.channels_last)
+    image: Tensor = torch.tensor(prepared.image).permute(2, 0, 1)[None].float().div(255).contiguous(memory_format=torch.channels_last)
     out: NDArray[np.float32] = functional.interpolate(network(image), size=prepared.working.shape[:2], mode="area")[0].numpy()
     return out

@@ -52,10 +52,9 @@ def _prepare(cfg: config.Config, request: StopRequest) -> Run:
     corpus = open_corpus(d.root, licences=d.licences, stains=d.stains, without=d.without)
     fit.check(cfg, corpus)
     sampler = sampler_of(cfg, corpus)
-    dtype = _dtype(cfg, device)
     torch.manual_seed(cfg.seed)
     plan = _plan(cfg, corpus, sampler, torch.Generator(device))
-    method, forward = _method(cfg, plan, device, dtype)
+    method, forward, dtype = _method(cfg, plan, device)
     optimizer = make_optimizer(method, cfg)
     step = _restore(cfg, method, optimizer)
     first = distributed.rank() == 0
@@ -104,22 +103,21 @@ def _tiles_at_once(cfg: config.Config) -> int:
     return cfg.data.batch // parts
 
 
-def _dtype(cfg: config.Config, device: torch.device) -> torch.dtype | None:
-    able = device.type == "cuda" and torch.cuda.is_bf16_supported()
-    return torch.bfloat16 if cfg.optim.precision == "bf16" or (cfg.optim.precision == "auto" and able) else None
+def _dtype(cfg: config.Config, device: torch.device, backbone: nn.Module) -> torch.dtype | None:
+    # On CPUs bf16 is not repeatable bit by bit, run to run, so a resumed run would be another: there it must be asked for.
+    gains = cfg.optim.precision == "auto" and device.type == "cuda" and parallel.gains_from_bf16(backbone, device)
+    return torch.bfloat16 if cfg.optim.precision == "bf16" or gains else None
 
 
-def _method(cfg: config.Config, plan: methods.Plan, device: torch.device, dtype: torch.dtype | None) -> tuple[Any, nn.Module]:
-    method = methods.build(cfg.method, plan).to(device).train()
+def _method(cfg: config.Config, plan: methods.Plan, device: torch.device) -> tuple[Any, nn.Module, torch.dtype | None]:
+    method: Any = methods.build(cfg.method, plan).to(device).train()
+    dtype = _dtype(cfg, device, method.backbone)
     if cfg.run.checkpoint_activations:
-        parallel.checkpoint_blocks(method.backbone)  # type: ignore[arg-type]
+        parallel.checkpoint_blocks(method.backbone)
     if cfg.run.compile:
         for network in [m for m in method.modules() if hasattr(m, "forward_features")]:
             parallel.compile_blocks(network)
-    if cfg.run.parallel == "fsdp":
-        for p in method.parameters():  # FSDP takes no channels_last
-            p.data = p.data.contiguous()
-    return method, parallel.wrap(method, device, strategy=cfg.run.parallel, dtype=dtype)
+    return method, parallel.wrap(method, device, strategy=cfg.run.parallel, dtype=dtype), dtype
 
 
 def _plan(cfg: config.Config, corpus: Corpus, sampler: Sampler, generator: torch.Generator) -> methods.Plan:

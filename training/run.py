@@ -125,7 +125,7 @@ class Run:
         rate, wait = self.pace.look()
         values |= {"tiles_per_s": rate, "data_wait": wait, "memory_mb": peak_memory_mb(self.device)}
         self.monitor.write("train", step + 1, values, words=self._in_words(step + 1, values))
-        for name, words in self.alarms.look(step + 1, values):
+        for name, words in self.alarms.look(step + 1, values) if distributed.rank() == 0 else ():
             self.monitor.write("alarm", step + 1, {"alarm": name, "words": words}, words="")
             log.warning("ALARM at step %d, %s: %s", step + 1, name, words)
 

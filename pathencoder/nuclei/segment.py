@@ -106,11 +106,13 @@ def prepare(image: Pixels, *, mpp: float | None = None, stain: str | None = None
     if guess.stain == "fluorescence":
         raise ImageError("this looks like fluorescence (bright on dark), not bright field: invert it first, or use a fluorescence tool")
     told = StainGuess(stain, 1.0) if stain and guess.stain != "blank" else guess
-    notes = [] if mpp else [_NO_SCALE.format(scale := _scale_of(image, told))]
+    scale = mpp or _scale_of(image, told)
+    notes = [] if mpp else [_NO_SCALE.format(scale, "as usual" if scale == ASSUMED_MPP else "by the size of the nuclei")]
     notes += _NOTES.get(guess.stain, [])
-    working = to_working(image, mpp or scale)
+    working = to_working(image, scale)
     calibration = None if guess.stain == "blank" else calibrate(working, _vectors(told))
-    return Prepared(image, working, told, calibration, mpp or scale, tuple(notes))
+    notes += [_IN_CELLS] if calibration and calibration.within else []
+    return Prepared(image, working, told, calibration, scale, tuple(notes))
 
 
 def _vectors(guess: StainGuess) -> str:
@@ -135,7 +137,8 @@ def _scale_of(image: Pixels, guess: StainGuess) -> float:
     return guess_mpp(score) or ASSUMED_MPP
 
 
-_NO_SCALE = "micrometres per pixel unknown: taken as {} by the size of the nuclei; give --mpp where it is known, areas depend on it"
+_IN_CELLS = "DAB fills cells or membranes, not nuclei alone: nuclei are found by hematoxylin, and positive ones lie in stained cells"
+_NO_SCALE = "micrometres per pixel unknown: taken as {} {}; sizes depend on it, so give it where it is known"
 
 
 _NOTES = {

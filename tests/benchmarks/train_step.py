@@ -7,10 +7,15 @@ Both sides train the same timm network on the same JPEG tiles, with crops, batch
 its own that stays warm; in each round they do a few steps in turn while the others wait. Ratios are medians over rounds of the ratio
 inside a round. Sides:
 
-    plain     ours, float32, torch's own layout, memory given back as glibc does
-    lightly   lightly as its documentation shows: the same precision and layout
-    ours      our defaults: channels_last, bf16 where the hardware gains from it, freed memory kept (training/allocator.py)
+    bare      ours in float32 and torch's own layout, freed memory given back (as glibc does unasked)
+    lightly   lightly as its documentation shows: the same precision and layout, freed memory given back
+    plain     ours as bare, freed memory kept (training/allocator.py), which every run of ours does
+    kept      lightly, freed memory kept
+    ours      our defaults: channels_last, bf16 where the hardware gains from it, freed memory kept
     tuned     lightly given all three of those, to show what of the difference they are
+
+--clock wall: elapsed time. --clock cpu: CPU time of the training process alone, for a machine that others use too; it leaves out what
+lightly's loader does in its own processes, while ours counts its loader's threads, and so it favours lightly.
 """
 
 from __future__ import annotations
@@ -24,7 +29,7 @@ import sys
 import tarfile
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -40,26 +45,57 @@ from pathencoder.images import list_images, open_image
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # training/ is not installed
 from training import allocator
 
-SIDES = {"plain": (ours, False), "lightly": (lightly, False), "ours": (ours, True), "tuned": (lightly, True)}
+
+@dataclass(frozen=True)
+class Side:
+    """A library; whether it gets our layout and precision; whether freed memory is kept."""
+
+    steps: Callable[..., Generator[float, None, None]]
+    defaults: bool
+    keeps: bool
+
+
+SIDES = {
+    "bare": Side(ours, defaults=False, keeps=False),
+    "lightly": Side(lightly, defaults=False, keeps=False),
+    "plain": Side(ours, defaults=False, keeps=True),
+    "kept": Side(lightly, defaults=False, keeps=True),
+    "ours": Side(ours, defaults=True, keeps=True),
+    "tuned": Side(lightly, defaults=True, keeps=True),
+}
+RATIOS = {
+    "same": ("bare", "lightly"),
+    "same_kept": ("plain", "kept"),
+    "defaults": ("ours", "lightly"),
+    "to_tuned": ("ours", "tuned"),
+}
 NETWORKS = ("mobilenetv2_100", "resnet18", "vit_tiny_patch16_224")
 BARS = {"same": 1.0, "defaults": 1.5, "wait": 0.05, "cuda images/s": 1500}
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data" / "tiles"
 
 
+@dataclass(frozen=True)
+class Turn:
+    """Seconds that a side's steps took: elapsed, CPU of its main process, and those spent waiting for data."""
+
+    wall: float
+    cpu: float
+    waited: float
+
+
 def serve(link: Connection, case: Case, side: str, threads: int) -> None:
-    """In a process of its own: does as many steps as it is told to and answers (seconds, of them waiting for data)."""
+    """In a process of its own: does as many steps as it is told to and answers with a Turn."""
     logging.disable(logging.WARNING)
     torch.set_num_threads(threads)
-    library, defaults = SIDES[side]
-    if defaults:
+    if SIDES[side].keeps:
         allocator.keep_freed_memory()
-    steps = library(case, defaults=defaults)
+    steps = SIDES[side].steps(case, defaults=SIDES[side].defaults)
     while count := link.recv():
-        start = time.perf_counter()
+        wall, cpu = time.perf_counter(), time.process_time()
         waited = sum(next(steps) for _ in range(count))
         if case.device == "cuda":
             torch.cuda.synchronize()
-        link.send((time.perf_counter() - start, waited))
+        link.send(Turn(time.perf_counter() - wall, time.process_time() - cpu, waited))
     steps.close()
 
 
@@ -77,17 +113,17 @@ def measure(case: Case, sides: list[str], options: argparse.Namespace) -> dict[s
     with processes(case, sides, options.threads) as links:
         for link in links.values():
             _ask(link, options.warm)
-        for turn in range(options.rounds):
-            for side in sides if turn % 2 == 0 else reversed(sides):
-                seconds, waited = _ask(links[side], options.steps)
-                found[side].rates.append(options.steps * case.batch / seconds)
-                found[side].waits.append(waited / seconds)
+        for number in range(options.rounds):
+            for side in sides if number % 2 == 0 else reversed(sides):
+                turn = _ask(links[side], options.steps)
+                found[side].rates.append(options.steps * case.batch / (turn.cpu if options.clock == "cpu" else turn.wall))
+                found[side].waits.append(turn.waited / turn.wall)
     return found
 
 
-def _ask(link: Connection, count: int) -> tuple[float, float]:
+def _ask(link: Connection, count: int) -> Turn:
     link.send(count)
-    answer: tuple[float, float] = link.recv()
+    answer: Turn = link.recv()
     return answer
 
 
@@ -147,11 +183,11 @@ def cases(options: argparse.Namespace, shards: Path, images: Path, out: Path) ->
 def summarise(found: dict[str, Measured]) -> dict[str, float]:
     """Median rates; the ratios that the bars are for; ours' share of waiting."""
     row = {side: statistics.median(m.rates) for side, m in found.items()}
-    pairs = {"same": ("plain", "lightly"), "defaults": ("ours", "lightly"), "tuned_ratio": ("ours", "tuned")}
-    for name, (a, b) in pairs.items():
+    for name, (a, b) in RATIOS.items():
         if a in found and b in found:
             row[name] = statistics.median(x / y for x, y in zip(found[a].rates, found[b].rates, strict=True))
-    row["wait"] = statistics.median(found["ours"].waits)
+    if "ours" in found:
+        row["wait"] = statistics.median(found["ours"].waits)
     return {k: round(v, 3) for k, v in row.items()}
 
 
@@ -162,6 +198,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--methods", nargs="+", default=["dino", "simclr", "byol"])
     parser.add_argument("--networks", nargs="+", default=list(NETWORKS))
     parser.add_argument("--sides", nargs="+", choices=tuple(SIDES), default=list(SIDES))
+    parser.add_argument("--clock", choices=("wall", "cpu"), default="wall")
     parser.add_argument("--batch", type=int, default=None)
     parser.add_argument("--tiles", type=int, default=512)
     parser.add_argument("--workers", type=int, default=None)
@@ -180,15 +217,21 @@ def main() -> None:
     """Print a table and one line of JSON."""
     options = parsed()
     results: list[dict[str, Any]] = []
-    print(f"{'tiles/s':8} {'network':22} " + " ".join(f"{s:>8}" for s in (*SIDES, "same", "defaults", "to tuned", "wait")))
+    print(f"{'tiles/s':8} {'network':22} " + " ".join(f"{s:>9}" for s in (*SIDES, *RATIOS, "wait")))
     with tempfile.TemporaryDirectory() as folder:
         shards, images = write_tiles(Path(folder), options.tiles)
         for case in cases(options, shards, images, Path(folder) / "runs"):
             row = summarise(measure(case, options.sides, options))
-            figures = [row.get(k, float("nan")) for k in (*SIDES, "same", "defaults", "tuned_ratio", "wait")]
-            print(f"{case.method:8} {case.architecture:22} " + " ".join(f"{v:8.2f}" for v in figures), flush=True)
+            figures = [row.get(k, float("nan")) for k in (*SIDES, *RATIOS, "wait")]
+            print(f"{case.method:8} {case.architecture:22} " + " ".join(f"{v:9.2f}" for v in figures), flush=True)
             results.append({"method": case.method, "network": case.architecture, **row})
-    about = {"batch": options.batch, "workers": options.workers, "threads": options.threads, "device": options.device}
+    about = {
+        "batch": options.batch,
+        "workers": options.workers,
+        "threads": options.threads,
+        "device": options.device,
+        "clock": options.clock,
+    }
     print(json.dumps({"benchmark": "train_step", **about, "torch": torch.__version__, "bars": BARS, "results": results}))
 
 

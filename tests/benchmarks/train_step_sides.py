@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import multiprocessing
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,7 +45,7 @@ class Case:
     out: Path
 
 
-def ours(case: Case, *, defaults: bool) -> Iterator[float]:
+def ours(case: Case, *, defaults: bool) -> Generator[float, None, None]:
     """defaults: channels_last, and bf16 where the hardware gains from it; else float32 and torch's own layout."""
     from training import config
     from training.optimizer import clip, set_rates
@@ -103,7 +103,7 @@ def _plain_layout(method: Any) -> None:
     method.views = lambda batch: [v.contiguous() for v in made(batch)]
 
 
-def lightly(case: Case, *, defaults: bool) -> Iterator[float]:
+def lightly(case: Case, *, defaults: bool) -> Generator[float, None, None]:
     """defaults: what ours has by default is given to it too (channels_last, bf16 where it gains); else as its documentation shows."""
     compat.import_timm()  # before torchvision, which lightly imports
     from training.parallel import gains_from_bf16

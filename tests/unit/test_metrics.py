@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pathencoder import metrics
+from pathencoder import compat, metrics
 from pathencoder.errors import ConfigError
 
 REFEREE = Path(__file__).parents[2].parent / "shared" / "tools" / "nuclei_score.py"
@@ -156,3 +156,24 @@ def test_paired_difference():
     base = rng.normal(size=30)
     found = metrics.paired_difference(base + 0.1 + rng.normal(0, 0.01, 30), base)
     assert 0.09 < found.low < found.value < found.high < 0.11
+
+
+@pytest.mark.full
+def test_instance_scores_agree_with_packages():
+    """Panoptic quality by torchmetrics; foreground Dice by scikit-image's confusion of labels."""
+    compat.import_timm()  # torchmetrics imports torchvision, which may need the mend
+    detection = pytest.importorskip("torchmetrics.functional.detection")
+    skimage = pytest.importorskip("skimage.metrics")
+    import torch
+
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        truth, predicted = random_map(rng, 40), random_map(rng, 40)
+        if seed % 2:
+            predicted = np.roll(truth, seed % 3, 1)  # so that objects match
+        pair = [torch.from_numpy(np.stack([m > 0, m], -1).astype(np.int64))[None] for m in (predicted, truth)]
+        theirs = detection.panoptic_quality(*pair, things={1}, stuffs={0}, return_per_class=True)[0, 0].item()
+        found = metrics.instance_scores(truth, predicted)
+        assert found.pq == pytest.approx(theirs, abs=1e-6)
+        table = skimage.contingency_table((truth > 0).astype(int), (predicted > 0).astype(int)).toarray()
+        assert found.dice == pytest.approx(2 * table[1, 1] / (2 * table[1, 1] + table[0, 1] + table[1, 0]))

@@ -5,7 +5,7 @@ import pytest
 from synthetic_nuclei import tissue
 
 import pathencoder
-from pathencoder import metrics
+from pathencoder import metrics, stain
 from pathencoder.errors import ConfigError, ImageError, IncompatibleWeights
 from pathencoder.nuclei import instances, maps, segment
 from pathencoder.nuclei.measure import measure
@@ -19,10 +19,10 @@ def double(array):
     return np.kron(array, np.ones((2, 2) + (1,) * (array.ndim - 2), array.dtype))
 
 
-@pytest.mark.parametrize("stain", ["he", "ihc"])
-def test_maps_are_above_zero_in_nuclei_alone(stain):
-    image, labels, _ = tissue(stain=stain, positive=0.4 * (stain == "ihc"))
-    found = maps.calibrate(image, stain).maps(image)
+@pytest.mark.parametrize("kind", ["he", "ihc"])
+def test_maps_are_above_zero_in_nuclei_alone(kind):
+    image, labels, _ = tissue(stain=kind, positive=0.4 * (kind == "ihc"))
+    found = maps.calibrate(image, kind).maps(image)
     assert found.shape == (3, *labels.shape)
     assert found.dtype == np.float32
     assert (np.mean(found, 0)[labels > 0] > 0).mean() > 0.99
@@ -85,18 +85,18 @@ def test_measurements_of_known_shapes(monkeypatch, strip):
     assert found.dab is None
 
 
-@pytest.mark.parametrize(("stain", "mpp", "factor"), [("he", 0.25, 2), ("he", 0.5, 1), ("ihc", 0.25, 2)])
-def test_synthetic_nuclei_are_found_at_two_scales(stain, mpp, factor):
-    image, labels, brown = tissue(stain=stain, positive=0.4 * (stain == "ihc"))
+@pytest.mark.parametrize(("kind", "mpp", "factor"), [("he", 0.25, 2), ("he", 0.5, 1), ("ihc", 0.25, 2)])
+def test_synthetic_nuclei_are_found_at_two_scales(kind, mpp, factor):
+    image, labels, brown = tissue(stain=kind, positive=0.4 * (kind == "ihc"))
     if factor == 2:
         image, labels = double(image), double(labels)
     found = pathencoder.segment_nuclei(image, mpp=mpp)
-    assert found.stain.stain == stain
+    assert found.stain.stain == kind
     assert found.labels.shape == labels.shape
     scores = metrics.instance_scores(labels, found.labels)
     assert scores.f1 > 0.95
     assert scores.aji > 0.75
-    if stain == "ihc":
+    if kind == "ihc":
         assert found.positive_fraction == pytest.approx(brown.mean(), abs=0.01)
     else:
         assert found.positive_fraction is None
@@ -110,6 +110,19 @@ def test_tiles_leave_no_seam():
     scores = metrics.instance_scores(whole.labels, tiled.labels)
     assert scores.f1 > 0.99
     assert scores.aji > 0.99
+
+
+def test_brown_cells_are_not_taken_for_nuclei():
+    image, labels, _ = tissue((240, 300), nuclei=40)
+    density = np.zeros((*labels.shape, 3))
+    density[:, 60:] = 0.5 * np.array(stain.VECTORS["dab"])  # cytoplasm of a whole epithelium, and stroma beside it
+    density += 0.02 + 0.4 * (labels > 0)[..., None] * np.array(stain.VECTORS["hematoxylin"])
+    image = np.clip(255 * 10 ** -(density + np.random.default_rng(0).normal(0, 0.01, density.shape)), 0, 255).astype(np.uint8)
+    found = pathencoder.segment_nuclei(image, mpp=0.5)
+    assert any("fills cells" in n for n in found.notes)
+    assert metrics.instance_scores(labels, found.labels).f1 > 0.9
+    dense, _, _ = tissue((240, 300), nuclei=400, stain="ihc", positive=1.0, apart=1.0)  # nuclear DAB, however dense, is another thing
+    assert maps.calibrate(dense, "ihc").within is None
 
 
 def test_strips_make_no_difference(monkeypatch):

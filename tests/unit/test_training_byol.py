@@ -58,15 +58,15 @@ def views(n=2, n_small=0):
 def test_the_loss_is_symmetric_in_its_two_views():
     method, (a, b) = small().eval(), views()  # BatchNorm by running statistics: the rows do not meet
     expected = sum(byol.byol_loss(method.predictor(method.online(x)), method.target(y)) for x, y in ((a, b), (b, a))) / 2
-    assert float(method.loss([a, b], 0)[0]) == pytest.approx(float(expected), rel=1e-5)
-    assert float(method.loss([b, a], 0)[0]) == pytest.approx(float(expected), rel=1e-5)
+    assert method.loss([a, b], 0)[0].item() == pytest.approx(expected.item(), rel=1e-5)
+    assert method.loss([b, a], 0)[0].item() == pytest.approx(expected.item(), rel=1e-5)
 
 
 def test_small_crops_predict_every_large_one():
     method, made = small(local_crops={"count": 1, "px": 16}).eval(), views(2, 1)
     pairs = [(0, 1), (1, 0), (2, 0), (2, 1)]
     expected = sum(byol.byol_loss(method.predictor(method.online(made[s])), method.target(made[t])) for s, t in pairs) / 4
-    assert float(method.loss(made, 0)[0]) == pytest.approx(float(expected), rel=1e-5)
+    assert method.loss(made, 0)[0].item() == pytest.approx(expected.item(), rel=1e-5)
 
 
 def test_online_and_target_start_alike_share_nothing_and_the_target_is_not_taught():

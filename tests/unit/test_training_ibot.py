@@ -38,7 +38,7 @@ def test_a_batch_without_masks_costs_nothing_and_keeps_its_graph():
     logits = torch.zeros(0, 5, requires_grad=True)
     loss = ibot.patch_loss(logits, torch.zeros(0, 5), torch.zeros(2, 2, 2, dtype=torch.bool), temperature=0.1)
     loss.backward()
-    assert float(loss) == 0
+    assert float(loss.detach()) == 0
 
 
 def test_random_masks_hide_exactly_their_share():
@@ -49,13 +49,13 @@ def test_random_masks_hide_exactly_their_share():
     assert int(masks.any(0).sum()) == 48
 
 
-def test_blocks_reach_their_share_with_few_edges():
-    settings = PatchSettings(shape="block", share=(0.2, 0.4), probability=1.0)
+def test_blocks_come_near_their_share_with_few_edges():
+    settings = PatchSettings(shape="block", share=(0.3, 0.3), probability=1.0)
     masks = ibot.draw_masks(200, (14, 14), settings, rng())
     shares = masks.flatten(1).float().mean(1)
-    assert float(shares.min()) >= 0.195
-    assert float(shares.max()) <= 0.65  # the rectangle that reaches it may go beyond
-    assert 0.25 < float(shares.mean()) < 0.45
+    assert float(shares.min()) > 0.2
+    assert float(shares.max()) < 0.4
+    assert float(shares.mean()) == pytest.approx(0.3, abs=0.01)
     single = ibot.draw_masks(200, (14, 14), settings.model_copy(update={"shape": "random"}), rng())
     assert _edges(masks) < 0.5 * _edges(single)
     assert int(masks.any(0).sum()) == 14 * 14
@@ -115,7 +115,7 @@ def test_the_student_and_the_mask_token_learn_and_the_teacher_does_not(own_head)
     assert made.patches.mask_token.token.grad.abs().sum() > 0
     assert all(p.grad is not None for p in made.parameters() if p.requires_grad)
     assert all(p.grad is None for p in made.teacher.parameters())
-    assert 0 < logs["patch_loss"] < float(loss)
+    assert 0 < logs["patch_loss"] < float(loss.detach())
     assert (made.patches.student_head is not None) == own_head
 
 

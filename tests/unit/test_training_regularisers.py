@@ -35,7 +35,7 @@ def test_going_down_spreads_the_rows(name):
     """The sign: a few steps down make the least distance of a tight cluster larger."""
     x = (torch.ones(6, 3) + 0.05 * rows(6, 3).float()).requires_grad_()
     before = _least_distance(x)
-    for _ in range(20):
+    for _ in range(60):
         (gradient,) = torch.autograd.grad(LOSSES[name](x), x)
         x = (x - 0.05 * gradient).detach().requires_grad_()
     assert _least_distance(x) > 2 * before

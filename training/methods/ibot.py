@@ -104,7 +104,8 @@ def patch_loss(student_logits: Tensor, targets: Tensor, mask: Tensor, *, tempera
 
 def draw_masks(count: int, grid: tuple[int, int], settings: PatchSettings, generator: torch.Generator) -> Tensor:
     """bool [count, h, w] for this process's images. A share `probability` of the joint batch's images is masked; of each of those a
-    share drawn from settings.share: single patches ("random", exactly that many), or a union of rectangles that reaches it ("block")."""
+    share drawn from settings.share: single patches ("random", exactly that many), or a union of rectangles
+    that comes near to it ("block")."""
     joint, device = count * world(), generator.device
     rank_of = torch.rand(joint, generator=generator, device=device).argsort().argsort()
     masked = share(rank_of < round(settings.probability * joint))
@@ -120,9 +121,10 @@ def draw_masks(count: int, grid: tuple[int, int], settings: PatchSettings, gener
 
 
 def _rectangles(u: Tensor, wanted: Tensor, grid: tuple[int, int]) -> Tensor:
-    """u: [4, N, B] uniform numbers (area, aspect, place). Rectangles are laid down in turn until `wanted` [N] patches are covered."""
+    """u: [4, N, B] uniform numbers (area, aspect, place). Rectangles are laid down in turn for as long as that brings the number of
+    covered patches nearer to `wanted` [N]."""
     height, width = grid
-    area = wanted[:, None] * (0.3 + 0.7 * u[0])
+    area = wanted[:, None] * (0.1 + 0.4 * u[0])
     aspect = torch.exp(math.log(_ASPECTS[0]) + math.log(_ASPECTS[1] / _ASPECTS[0]) * u[1])
     h = (area * aspect).sqrt().round().clamp(1, height)
     w = (area / aspect).sqrt().round().clamp(1, width)
@@ -131,6 +133,5 @@ def _rectangles(u: Tensor, wanted: Tensor, grid: tuple[int, int]) -> Tensor:
     in_rows = (rows >= top[..., None]) & (rows < (top + h)[..., None])
     in_columns = (columns >= left[..., None]) & (columns < (left + w)[..., None])
     covered = (in_rows[..., :, None] & in_columns[..., None, :]).long().cumsum(1) > 0  # [N, B, h, w]: after each rectangle
-    enough = covered.flatten(2).sum(2) >= wanted[:, None]
-    last = torch.where(enough.any(1), enough.int().argmax(1), _BLOCKS - 1)
+    last = (covered.flatten(2).sum(2) - wanted[:, None]).abs().argmin(1)
     return covered[torch.arange(len(u[0]), device=u.device), last]
