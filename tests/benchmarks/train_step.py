@@ -11,8 +11,9 @@ inside a round. Sides:
     lightly   lightly as its documentation shows: the same precision and layout, freed memory given back
     plain     ours as bare, freed memory kept (training/allocator.py), which every run of ours does
     kept      lightly, freed memory kept
-    ours      our defaults: channels_last, bf16 where the hardware gains from it, freed memory kept
-    tuned     lightly given all three of those, to show what of the difference they are
+    ours      our defaults: channels_last, freed memory kept, and on GPUs bf16
+    tuned     lightly given all of those, to show what of the difference they are
+    bf16      ours with optim.precision=bf16, which on CPUs must be asked for and pays without depthwise convolutions alone
 
 --clock wall: elapsed time. --clock cpu: CPU time of the training process alone, for a machine that others use too; it leaves out what
 lightly's loader does in its own processes, while ours counts its loader's threads, and so it favours lightly.
@@ -53,6 +54,7 @@ class Side:
     steps: Callable[..., Generator[float, None, None]]
     defaults: bool
     keeps: bool
+    bf16: bool = False
 
 
 SIDES = {
@@ -62,12 +64,14 @@ SIDES = {
     "kept": Side(lightly, defaults=False, keeps=True),
     "ours": Side(ours, defaults=True, keeps=True),
     "tuned": Side(lightly, defaults=True, keeps=True),
+    "bf16": Side(ours, defaults=True, keeps=True, bf16=True),
 }
 RATIOS = {
     "same": ("bare", "lightly"),
     "same_kept": ("plain", "kept"),
     "defaults": ("ours", "lightly"),
     "to_tuned": ("ours", "tuned"),
+    "with_bf16": ("bf16", "lightly"),
 }
 NETWORKS = ("mobilenetv2_100", "resnet18", "vit_tiny_patch16_224")
 BARS = {"same": 1.0, "defaults": 1.5, "wait": 0.05, "cuda images/s": 1500}
@@ -89,7 +93,8 @@ def serve(link: Connection, case: Case, side: str, threads: int) -> None:
     torch.set_num_threads(threads)
     if SIDES[side].keeps:
         allocator.keep_freed_memory()
-    steps = SIDES[side].steps(case, defaults=SIDES[side].defaults)
+    chosen = SIDES[side]
+    steps = chosen.steps(case, defaults=chosen.defaults, bf16=chosen.bf16)
     while count := link.recv():
         wall, cpu = time.perf_counter(), time.process_time()
         waited = sum(next(steps) for _ in range(count))
