@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pathencoder import compat
+from pathencoder import compat, pooling
 from pathencoder.errors import ConfigError, ImageError
+from pathencoder.pooling import stage_rule
 from pathencoder.spec import EncoderSpec
 
 Network = Any  # a timm module: its attributes differ by family
@@ -89,7 +90,7 @@ def read_multi(network: Network, spec: EncoderSpec, x: Tensor) -> Tensor:
     """
     check_batch(x)
     if not has_tokens(network):
-        return torch.cat([_spatial_mean(m) for m in stages(network, x)[-4:]], dim=1)
+        return torch.cat([pooling.mean(m) for m in stages(network, x)[-4:]], dim=1)
     check_sides(network, spec, x)
     parts: list[Tensor] = []
     for patches, prefix in _blocks(network, x, 4):
@@ -197,7 +198,8 @@ def _readout(network: Network, spec: EncoderSpec, tokens: Tensor, cls: Tensor | 
 
 
 def _read_maps(network: Network, spec: EncoderSpec, x: Tensor) -> Features:
-    wanted = set(embedding_stages(spec)) | ({spec.dense_stage} if spec.dense_stage else set())
+    rule = stage_rule(spec.embedding)
+    wanted = set(rule.stages if rule else ()) | ({spec.dense_stage} if spec.dense_stage else set())
     kept: dict[str, Tensor] = {}
     if wanted:
         for path, last in walk(network, x):
@@ -206,9 +208,8 @@ def _read_maps(network: Network, spec: EncoderSpec, x: Tensor) -> Features:
     else:
         last = network.forward_features(x)
     maps = _channels_first(network, last)
-    mean = _spatial_mean(maps)
-    joined = [_spatial_mean(kept[s]) for s in embedding_stages(spec)]
-    embedding = torch.cat(joined, dim=1) if joined else _pooled(network, spec, last, mean)
+    mean = pooling.mean(maps)
+    embedding = rule.embedding(kept) if rule else _pooled(network, spec, last, mean)
     dense = kept[spec.dense_stage] if spec.dense_stage else maps
     return Features(embedding, None, mean, lambda: dense)
 
@@ -216,16 +217,6 @@ def _read_maps(network: Network, spec: EncoderSpec, x: Tensor) -> Features:
 def _pooled(network: Network, spec: EncoderSpec, last: Tensor, mean: Tensor) -> Tensor:
     """What the network's own head makes of its last feature map before the classifier ("pool"), or the plain mean."""
     return network.forward_head(last, pre_logits=True) if spec.embedding == "pool" else mean
-
-
-def embedding_stages(spec: EncoderSpec) -> list[str]:
-    """The module paths that a `stages:` rule joins; none for other rules."""
-    kind, _, names = spec.embedding.partition(":")
-    return names.split(",") if kind == "stages" else []
-
-
-def _spatial_mean(maps: Tensor) -> Tensor:
-    return maps.mean(dim=(2, 3))
 
 
 def _channels_first(network: Network, maps: Tensor) -> Tensor:

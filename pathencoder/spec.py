@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import re
 from dataclasses import dataclass
 from typing import Any
 
 from pathencoder.errors import ConfigError
+from pathencoder.pooling import POOLS, stage_rule
 
 SPEC_VERSION = 1
 INTERPOLATIONS = ("bilinear", "bicubic")
@@ -16,8 +16,8 @@ RESIZES = ("squash", "shortest")
 STAINS = ("he", "ihc", "special", "cytology")
 LAYOUTS = ("timm", "hf_vit", "hf_dinov2", "dinov2", "ctranspath")
 # cls: class token; mean: mean of patch tokens; cls_mean: both joined; pool: the network's own pooled output;
-# stages:a,b: spatial means of these modules' outputs joined (CNNs).
-EMBEDDINGS = re.compile(r"cls|mean|cls_mean|pool|stages:[\w.]+(,[\w.]+)*")
+# stages:a,b/mean,centre: these modules' outputs, each pooled in these ways (the mean if none is named), joined (CNNs; see pooling.py).
+EMBEDDINGS = ("cls", "mean", "cls_mean", "pool")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +76,10 @@ class EncoderSpec:
             (len(self.mean) != 3 or len(self.std) != 3, "mean and std need three values each"),
             (any(s <= 0 for s in self.std), f"std {self.std} must be positive"),
             (not self.normalisation_known and self.config_file is None, f"mean {self.mean} and std {self.std} must be numbers"),
-            (not EMBEDDINGS.fullmatch(self.embedding), f"embedding rule {self.embedding!r} is not known"),
+            (
+                self.embedding not in EMBEDDINGS and stage_rule(self.embedding) is None,
+                f"embedding rule {self.embedding!r}: one of {', '.join(EMBEDDINGS)}, or stages:a,b with /{','.join(POOLS)} or some of them",
+            ),
             (self.interpolation not in INTERPOLATIONS, f"interpolation {self.interpolation!r}: one of {INTERPOLATIONS}"),
             (self.resize not in RESIZES, f"resize {self.resize!r}: one of {RESIZES}"),
             (self.layout not in LAYOUTS, f"layout {self.layout!r}: one of {LAYOUTS}"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from pathencoder.pooling import stage_rule
 from pathencoder.spec import EncoderSpec
 
 _SETS = {
@@ -58,7 +59,7 @@ def _use(spec: EncoderSpec) -> str:
         f"encoder = pathencoder.load_encoder({name})\n"
         f'rows = encoder.encode("tiles/")  # numpy float32 [N, {spec.dim}]\n```\n\n'
         f"Tiles are resized whole to {spec.input_size} px ({spec.interpolation}); with `mpp=` they are brought to {spec.mpp} micrometres "
-        f"per pixel instead. Mean {spec.mean}, std {spec.std}. The embedding joins spatial means of inner stages (`{spec.embedding}`); "
+        f"per pixel instead. Mean {spec.mean}, std {spec.std}. The embedding: {stage_rule(spec.embedding) or spec.embedding} (`{spec.embedding}`); "
         "`timm.create_model` loads the weights too, and then gives the last layer, which reads less well."
     )
 

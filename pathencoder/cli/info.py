@@ -9,6 +9,7 @@ import click
 
 from pathencoder.cli.common import debug_option, echo_json, json_option
 from pathencoder.cli.list_ import scale
+from pathencoder.pooling import stage_rule
 
 if TYPE_CHECKING:
     from pathencoder.spec import EncoderSpec
@@ -86,10 +87,8 @@ def _parameters(spec: EncoderSpec) -> str:
 
 
 def _readout(spec: EncoderSpec) -> str:
-    kind, _, stages = spec.embedding.partition(":")
-    if kind == "stages":
-        return f"the spatial means after {', '.join(stages.split(','))}, joined"
-    return _READOUTS.get(kind, kind)
+    rule = stage_rule(spec.embedding)
+    return str(rule) if rule else _READOUTS.get(spec.embedding, spec.embedding)
 
 
 def _preprocessing(spec: EncoderSpec) -> str:

@@ -16,7 +16,7 @@ LONGEST = 400
 
 # A module may import from its own layer and from those before it. A folder stands for all that is in it.
 LAYERS = (
-    ("errors", "spec", "compat"),
+    ("errors", "pooling", "spec", "compat"),
     (
         "arrays",
         "images",

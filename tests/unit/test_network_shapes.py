@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import nn
 
-from pathencoder import network
+from pathencoder import network, pooling
 from pathencoder.catalogue import catalogue
 from pathencoder.errors import ConfigError, ImageError
 from pathencoder.spec import EncoderSpec
@@ -180,6 +180,29 @@ def test_stages_are_joined_in_the_order_given():
     assert torch.allclose(features.embedding[:, 128:], features.mean)
     assert strides == [4, 8, 16, 32]
     assert [m.shape[1] for m in maps] == [64, 128, 256, 512]
+
+
+def test_pools_of_stages_are_joined_pool_by_pool():
+    spec = cnn(embedding="stages:layer2,layer4/mean,centre,max", dim=3 * (128 + 512))
+    net = network.create(spec, random=True)
+    x = torch.randn(2, 3, 224, 96)
+    with torch.inference_mode():
+        embedding = network.read(net, spec, x).embedding
+        two, four = (dict(network.walk(net, x))[s] for s in ("layer2", "layer4"))
+    parts = embedding.split([128, 512] * 3, dim=1)
+    middles = (two[:, :, 7:21, 3:9], four[:, :, 2:5, 1:2])  # of 28 x 12 and 7 x 3
+    expected = [two.mean((2, 3)), four.mean((2, 3)), *(m.mean((2, 3)) for m in middles), two.amax((2, 3)), four.amax((2, 3))]
+    for found, wanted in zip(parts, expected, strict=True):
+        torch.testing.assert_close(found, wanted)
+
+
+@pytest.mark.parametrize(("side", "left"), [(1, 1), (2, 2), (3, 1), (4, 2), (7, 3), (14, 6), (28, 14)])
+def test_the_middle_of_a_map_is_never_empty(side, left):
+    maps = torch.zeros(1, 1, side, side)
+    first = (side - left) // 2
+    maps[:, :, first : first + left, first : first + left] = 1
+    assert pooling.centre(maps) == 1
+    assert pooling.mean(maps) == pytest.approx(left**2 / side**2)
 
 
 def test_a_side_that_is_no_multiple_of_the_patch_is_refused():

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from pathencoder.catalogue import catalogue
 from pathencoder.errors import ConfigError
-from pathencoder.spec import EMBEDDINGS, INTERPOLATIONS, LAYOUTS, RESIZES, STAINS, EncoderSpec
+from pathencoder.spec import INTERPOLATIONS, LAYOUTS, RESIZES, STAINS, EncoderSpec
 
 GOOD = dict(name="x", architecture="resnet18", dim=512, width=512, input_size=224, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 
@@ -68,7 +68,7 @@ specs = st.builds(
     mean=st.tuples(*[st.floats(0, 1)] * 3),
     std=st.tuples(*[st.floats(0.01, 1)] * 3),
     model_args=st.dictionaries(st.sampled_from(["img_size", "init_values"]), st.floats(0.1, 10) | st.integers(1, 10)),
-    embedding=st.sampled_from(["cls", "mean", "cls_mean", "pool", "stages:blocks.2,blocks.4"]),
+    embedding=st.sampled_from(["cls", "mean", "cls_mean", "pool", "stages:blocks.2,blocks.4", "stages:a.1/mean,max"]),
     interpolation=st.sampled_from(INTERPOLATIONS),
     resize=st.sampled_from(RESIZES),
     stains=st.lists(st.sampled_from(STAINS), unique=True, min_size=1).map(tuple),
@@ -112,10 +112,15 @@ def test_fields_of_later_versions_are_skipped():
     assert EncoderSpec.from_config(config) == EncoderSpec(**GOOD)
 
 
-def test_embedding_rules():
-    for rule in ("cls", "mean", "cls_mean", "pool", "stages:a.1", "stages:a.1,b.2"):
-        assert EMBEDDINGS.fullmatch(rule)
-    assert not EMBEDDINGS.fullmatch("stages:")
+@pytest.mark.parametrize("rule", ["cls", "mean", "cls_mean", "pool", "stages:a.1", "stages:a.1,b.2", "stages:a.1/mean,centre,max"])
+def test_embedding_rules(rule):
+    assert EncoderSpec(**{**GOOD, "embedding": rule}).embedding == rule
+
+
+@pytest.mark.parametrize("rule", ["", "best", "stages:", "stages:a.1/", "stages:a.1/median", "stages:a.1,/mean"])
+def test_rules_that_there_are_not(rule):
+    with pytest.raises(ConfigError, match="embedding rule"):
+        EncoderSpec(**{**GOOD, "embedding": rule})
 
 
 def test_a_spec_cannot_be_changed():
