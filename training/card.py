@@ -72,26 +72,36 @@ def _figures(figures: dict[str, Any]) -> str:
     lines = title + "|---" * (3 + len(rows)) + "|\n"
     for name, by_row in sets.items():
         first = by_row[rows[0]]
-        cells = [f"{by_row[r]['auroc']:.3f} [{by_row[r]['auroc_interval'][0]:.2f}, {by_row[r]['auroc_interval'][1]:.2f}]" for r in rows]
+        cells = [_cell(by_row[r]) for r in rows]
         lines += f"| {_SETS.get(name, name)} | {first['part']} | {first['n']} ({first['groups']}) | " + " | ".join(cells) + " |\n"
     means = {title: measured["means"][mine][title] for title in measured["means"].get(mine, {})}
-    floors = "; ".join(
-        f"{title} {value:.3f} (imagenet, middle {measured['means'].get('imagenet, middle', {}).get(title, float('nan')):.3f})"
-        for title, value in means.items()
-    )
+    floors = "; ".join(f"{title} {value:.3f} ({_best_imagenet(measured['means'], title)})" for title, value in means.items())
     paired = [
         f"{name} {p[mine]['difference']:+.3f} [{p[mine]['interval'][0]:+.3f}, {p[mine]['interval'][1]:+.3f}]"
         for name, p in measured["paired"].items()
         if mine in p
     ]
     return (
-        "## Measured\n\nFrozen embeddings, standardised, L2 logistic regression with C chosen by grouped cross-validation inside train; AUROC, "
-        "mean of three seeds of the folds, 95 % interval from a bootstrap over groups (patients, slides or images).\n\n"
+        "## Measured\n\nFrozen embeddings, standardised, L2 logistic regression with C chosen by grouped cross-validation inside train; AUROC "
+        "with its 95 % interval from a bootstrap over groups (patients, slides or images), and after the stroke balanced accuracy; "
+        "means of three seeds of the folds. The ImageNet rows are the start of the training: its own output, the means of four stages, "
+        "and the readout of this encoder.\n\n"
         f"{lines}\nMean AUROC: {floors}.\n\nAgainst ImageNet's better readout, paired over groups: {'; '.join(paired)}.\n\n"
         f"Command: `{figures['command']}` (figures, intervals, k-NN and few-shot in metrics.json; weights sha256 `{figures['weights_sha256']}`).\n\n"
         "The sets are small samples of larger public ones: the figures compare encoders on the same images and are not the published benchmarks "
         f"of these names. Groups of crc_polyp5 are inferred, so its interval is of little meaning. {_spread_of_runs(measured)}"
     )
+
+
+def _cell(row: dict[str, Any]) -> str:
+    low, high = row["auroc_interval"]
+    return f"{row['auroc']:.3f} [{low:.2f}, {high:.2f}] / {row['linear']:.3f}"
+
+
+def _best_imagenet(means: dict[str, dict[str, float]], title: str) -> str:
+    there = {name: row[title] for name, row in means.items() if name.startswith("imagenet") and title in row}
+    best = max(there, key=lambda name: there[name], default="")
+    return f"{best} {there[best]:.3f}" if best else "no ImageNet row"
 
 
 def _spread_of_runs(measured: dict[str, Any]) -> str:

@@ -51,7 +51,7 @@ def main() -> None:
 @click.option("--seeds", default=3, show_default=True)
 @click.option("--json", "out", type=click.Path(path_type=Path), help="Write every figure here as well.")
 def probe(names: tuple[str, ...], data: Path, tools: Path, cache: Path, chosen: str, cv: bool, seeds: int, out: Path | None) -> None:  # noqa: FBT001
-    """Probe frozen encoders: default, research, imagenet (two readouts), random, a catalogue name, an encoder's folder, or several
+    """Probe frozen encoders: default, research, imagenet (three readouts), random, a catalogue name, an encoder's folder, or several
     training runs of one as NAME=FOLDER,FOLDER."""
     try:
         sets = open_sets(chosen.split(","), data=data, tools=tools, cache=cache, choose=cv)

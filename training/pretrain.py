@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pathencoder.errors import PathEncoderError
 from training import allocator, checkpoint, config, distributed, signals
-from training.data.loader import TileBatch
+from training.methods import Views
 from training.optimizer import clip, set_rates
 from training.prepare import opened
 from training.run import Run
@@ -28,9 +28,9 @@ def train(cfg: config.Config) -> Path:
     with distributed.processes(), signals.listening() as request, opened(cfg, request) as run:
         step = run.step - 1
         run.report_knn(run.step)
-        for step, batch in run.batches():
+        for step, batch, views in run.batches():
             set_rates(run.optimizer, cfg, step)
-            loss, logs = _backward(run, batch, step)
+            loss, logs = _backward(run, views, step)
             norm = clip(run.parameters, cfg.optim.clip)
             if run.good(step, batch, loss, norm):
                 run.optimizer.step()
@@ -42,18 +42,17 @@ def train(cfg: config.Config) -> Path:
         return run.finish(step + 1)
 
 
-def _backward(run: Run, batch: TileBatch, step: int) -> tuple[Tensor, dict[str, float]]:
+def _backward(run: Run, views: list[Views], step: int) -> tuple[Tensor, dict[str, float]]:
     """Gradients of the mean loss over the parts of a batch; the loss, and the means of what the method logs."""
-    count, losses, told = run.cfg.optim.accumulate, [], []
-    for part, context in run.parts(batch):
-        with context:
-            views = run.method.views(part)
+    losses, told = [], []
+    for i, part in enumerate(views):
+        with run.exchange(i):
             with run.autocast():
-                loss, logs = run.forward(views, step)
-            (loss / count).backward()
+                loss, logs = run.forward(part, step)
+            (loss / len(views)).backward()
         losses.append(loss.detach())
         told.append(logs)
-    return torch.stack(losses).mean(), {k: sum(t[k] for t in told) / count for k in told[0]}
+    return torch.stack(losses).mean(), {k: sum(t[k] for t in told) / len(views) for k in told[0]}
 
 
 def main(arguments: list[str]) -> int:

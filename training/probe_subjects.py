@@ -18,7 +18,12 @@ from training.config import BackboneSettings, ExportSettings
 IMAGENET = BackboneSettings(
     architecture="mobilenetv2_100", args={"pad_type": "same"}, start=Path("../shared/weights/mobilenetv2_100_imagenet.safetensors")
 )
-MIDDLE = "stages:blocks.2,blocks.4,blocks.5,blocks.6"
+# The network's own output; the better of the readouts before ours; ours, so that training and readout are told apart.
+_IMAGENET_READOUTS = (
+    ("final", "pool"),
+    ("middle", "stages:blocks.2,blocks.4,blocks.5,blocks.6"),
+    ("pools", "stages:blocks.4,blocks.5/mean,centre,max"),
+)
 _BUNDLED = {"default": None, "research": "pathencoder-tiny-research"}
 
 
@@ -42,12 +47,12 @@ class Subject:
 
 
 def open_subject(name: str) -> list[Subject]:
-    """The encoders that a name stands for: one, two readouts for `imagenet`, or training runs of one encoder for `name=folder,folder`."""
+    """The encoders that a name stands for: one, three readouts for `imagenet`, or training runs of one encoder for `name=folder,folder`."""
     title, several, folders = name.partition("=")
     if several:
         return [_subject(title, load_encoder(folder)) for folder in folders.split(",")]
     if name == "imagenet":
-        return [_subject(f"imagenet, {title}", _plain(IMAGENET, rule)) for title, rule in (("final", "pool"), ("middle", MIDDLE))]
+        return [_subject(f"imagenet, {title}", _plain(IMAGENET, rule)) for title, rule in _IMAGENET_READOUTS]
     if name == "random":
         return [_subject("random", _plain(IMAGENET.model_copy(update={"start": None}), "pool"))]
     return [_subject(name, load_encoder(_BUNDLED.get(name, name)))]

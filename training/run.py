@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import logging
 import math
+import os
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +25,7 @@ from training.data.loader import TileBatch, batches
 from training.data.sampler import Sampler
 from training.export import export
 from training.guard import Guard, agree, first_not_finite
-from training.methods import Plan
+from training.methods import Plan, Views
 from training.monitor import FirstFeatures, LabelledSet, Monitor, knn_report, labelled_set, peak_memory_mb
 from training.pace import Pace, told
 from training.signals import StopRequest
@@ -55,30 +58,54 @@ class Run:
     began: float = field(default_factory=time.monotonic)
     stopping: bool = False
     labelled: list[LabelledSet] | None = None
+    views_lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def batches(self) -> Iterator[tuple[int, TileBatch]]:
-        """(step, batch on the device) from the step to be done to the last; everything random in a step follows from seed and step."""
+    def batches(self) -> Iterator[tuple[int, TileBatch, list[Views]]]:
+        """(step, batch on the device, views of each of its parts) from the step to be done to the last; everything random in a step
+        follows from seed and step."""
         d, n = self.cfg.data, self.cfg.optim.steps
         share = {"rank": distributed.rank(), "world": distributed.world(), "threads": self.cfg.run.loaders}
         read = batches(self.corpus, self.sampler, canvas=d.canvas, start=self.step, stop=n, **share)
-        for step, batch in self.pace.timed(read):
-            self.seed(step)
+        for step, batch, views in self.pace.timed(self._with_views(read)):
+            torch.manual_seed(self._seed(step) + distributed.rank())
             self.guard.remember()
             self.features.want(wanted=(step + 1) % self.cfg.run.log_every == 0)
-            yield step, batch.to(self.device)
+            yield step, batch, views
 
-    def seed(self, step: int) -> None:
-        """The generator of the views is alike in all processes: they draw for the joint batch and take their share."""
-        seed = (self.cfg.seed * 1_000_003 + step) * 8191
-        torch.manual_seed(seed + distributed.rank())
-        self.plan.generator.manual_seed(seed)
+    def _with_views(self, read: Iterator[tuple[int, TileBatch]]) -> Iterator[tuple[int, TileBatch, list[Views]]]:
+        """Where CPU cores are left over, a thread makes the views of a step while the step before is learnt from."""
+        if self.device.type != "cpu" or _cores() <= self.cfg.run.threads or getattr(self.method, "draws_in_loss", False):
+            for step, batch in read:
+                moved = batch.to(self.device)
+                yield step, moved, self._views(step, moved)
+            return
+        with ThreadPoolExecutor(1) as pool:
+            made: tuple[int, TileBatch, Future[list[Views]]] | None = None
+            for step, batch in read:
+                begun = step, batch, pool.submit(self._views, step, batch)
+                if made:
+                    yield made[0], made[1], made[2].result()
+                made = begun
+            if made:
+                yield made[0], made[1], made[2].result()
 
-    def parts(self, batch: TileBatch) -> Iterator[tuple[TileBatch, AbstractContextManager[Any]]]:
-        """The batch in the parts that go through at once, and the context in which each does: processes exchange gradients in the last."""
+    def _views(self, step: int, batch: TileBatch) -> list[Views]:
+        with self.views_lock:  # the generator is one, and a step that went wrong asks for its views again
+            self.plan.generator.manual_seed(self._seed(step))
+            return [self.method.views(part) for part in self._parts(batch)]
+
+    def _seed(self, step: int) -> int:
+        """The views' generator is alike in all processes: they draw for the joint batch and take their share."""
+        return (self.cfg.seed * 1_000_003 + step) * 8191
+
+    def _parts(self, batch: TileBatch) -> list[TileBatch]:
         count = self.cfg.optim.accumulate
-        for i, part in enumerate(batch.parts(count) if count > 1 else [batch]):
-            alone = i + 1 < count and isinstance(self.forward, DistributedDataParallel)
-            yield part, self.forward.no_sync() if alone else nullcontext()  # type: ignore[operator]
+        return batch.parts(count) if count > 1 else [batch]
+
+    def exchange(self, part: int) -> AbstractContextManager[Any]:
+        """The context in which a part of a batch goes through: processes exchange gradients in the last alone."""
+        alone = part + 1 < self.cfg.optim.accumulate and isinstance(self.forward, DistributedDataParallel)
+        return self.forward.no_sync() if alone else nullcontext()  # type: ignore[operator]
 
     def autocast(self) -> AbstractContextManager[Any]:
         """Forward passes in bf16 where the config says so."""
@@ -98,9 +125,8 @@ class Run:
         return False
 
     def _again(self, step: int, batch: TileBatch) -> None:
-        self.seed(step)
-        for part, _ in self.parts(batch):
-            views = self.method.views(part)
+        torch.manual_seed(self._seed(step) + distributed.rank())
+        for views in self._views(step, batch):
             with self.autocast():
                 self.method.loss(views, step)
 
@@ -192,6 +218,11 @@ class Run:
         if share:
             network = backbones.averaged(network, self.plan.backbone(), share)
         return export(self.cfg, network, self.corpus, target, steps=step)
+
+
+def _cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def chance_of(method: str, tiles_at_once: int) -> float | None:

@@ -60,10 +60,10 @@ def ours(case: Case, *, defaults: bool, bf16: bool = False) -> Generator[float, 
         feed = run.batches()
         while True:
             asked = time.perf_counter()
-            step, batch = next(feed)
+            step, batch, views = next(feed)
             waited = time.perf_counter() - asked
             set_rates(run.optimizer, cfg, step)
-            loss, logs = _backward(run, batch, step)
+            loss, logs = _backward(run, views, step)
             norm = clip(list(run.method.parameters()), cfg.optim.clip)
             if run.good(step, batch, loss, norm):
                 run.optimizer.step()

@@ -43,6 +43,15 @@ def test_a_stopped_run_goes_on_bitwise(tiles, tmp_path, method):
     assert len(losses[0]) == 6
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_views_made_ahead_are_the_same_views(tiles, tmp_path, monkeypatch, method):
+    made = {}
+    for cores in (1, 4):
+        monkeypatch.setattr("training.run._cores", lambda cores=cores: cores)
+        made[cores] = weights(train(settings(tiles, tmp_path / str(cores), method)))
+    assert all(torch.equal(made[1][k], made[4][k]) for k in made[1])
+
+
 def test_the_run_folder_explains_itself_and_its_export_verifies(tiles, tmp_path):
     run = train(settings(tiles, tmp_path / "run"))
     about = json.loads((run / "data.json").read_text())

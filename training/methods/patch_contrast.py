@@ -62,6 +62,7 @@ class PatchContrast(nn.Module):
         self.convergence = Convergence()
         self.last: Separation | None = None
         self.converged = False
+        self.draws_in_loss = True  # from the views' generator, so that the next step's views must wait
 
     def views(self, batch: TileBatch) -> Views:
         """One random crop of each image, float [N, 3, crop, crop] in 0..1."""
