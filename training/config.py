@@ -51,8 +51,8 @@ class BackboneSettings(_Section):
 class OptimSettings(_Section):
     """AdamW with warm-up and cosine. Rates are for the batch as it is. accumulate: the batch goes through in so many parts, whose
     gradients are averaged: contrastive losses and BatchNorm then see one part at a time, not the batch. precision: "auto" is bf16
-    autocast on GPUs that have it, else fp32. On CPUs with bf16 instructions, networks without grouped convolutions train 1.5 to 1.9
-    times as fast with "bf16", and a resumed run is then no longer bitwise the undisturbed one. Name one to be alike on every machine."""
+    autocast where the machine gains from it (GPUs; CPUs with bf16 instructions for networks without grouped convolutions, which then
+    train 1.5 to 1.9 times as fast), else fp32. Name one to be alike on every machine."""
 
     steps: int = Field(ge=1)
     lr: float = Field(3e-4, gt=0)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from pathencoder.errors import ConfigError, ImageError
 from training import backbones
@@ -43,6 +45,39 @@ def refuse_network(cfg: Config, name: str, px: int) -> None:
         except (AssertionError, RuntimeError, ValueError) as error:
             hint = "give a multiple of its patch size, and backbone.args={dynamic_img_size: true} for a ViT"
             raise ConfigError(f"{name}: {cfg.backbone.architecture} cannot take crops of {px} px ({error}): {hint}") from None
+
+
+def unsafe_in_bf16(cfg: Config) -> str | None:
+    """The first convolution whose gradient would be made of stray memory in bf16 on a CPU, and for which crop; None: all is well.
+
+    oneDNN's bf16 gradient of a strided convolution larger than 1 x 1 reads beyond maps of one pixel (seen with torch 2.13; every other
+    shape that was tried agrees with float64). Crops that leave the last stage more than one pixel to start from are safe.
+    """
+    if _has_own_network(cfg.method):
+        return None
+    found: list[str] = []
+    with torch.device("meta"):
+        network = backbones.make_backbone(cfg.backbone.model_copy(update={"start": None})).eval()
+        for name, px in sorted(crop_sizes(cfg.method).items(), key=lambda item: item[1]):
+            handles = [m.register_forward_pre_hook(_look_for_one_pixel(found, n)) for n, m in network.named_modules() if _strides(m)]
+            network(torch.empty(2, 3, px, px))
+            for handle in handles:
+                handle.remove()
+            if found:
+                return f"{found[0]} ({name}, crops of {px} px)"
+    return None
+
+
+def _strides(module: nn.Module) -> bool:
+    return isinstance(module, nn.Conv2d) and max(module.stride) > 1 and max(module.kernel_size) > 1
+
+
+def _look_for_one_pixel(found: list[str], name: str) -> Callable[..., None]:
+    def hook(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        if min(inputs[0].shape[-2:]) == 1:
+            found.append(name)
+
+    return hook
 
 
 def _refuse_small_tiles(sizes: dict[str, int], corpus: Corpus) -> None:

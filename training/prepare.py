@@ -104,9 +104,14 @@ def _tiles_at_once(cfg: config.Config) -> int:
 
 
 def _dtype(cfg: config.Config, device: torch.device, backbone: nn.Module) -> torch.dtype | None:
-    # On CPUs bf16 is not repeatable bit by bit, run to run, so a resumed run would be another: there it must be asked for.
-    gains = cfg.optim.precision == "auto" and device.type == "cuda" and parallel.gains_from_bf16(backbone, device)
-    return torch.bfloat16 if cfg.optim.precision == "bf16" or gains else None
+    """bf16 where it is asked for, or gains and is safe. Raises ConfigError where it is asked for and not safe."""
+    asked = cfg.optim.precision == "bf16"
+    if not (asked or (cfg.optim.precision == "auto" and parallel.gains_from_bf16(backbone, device))):
+        return None
+    unsafe = fit.unsafe_in_bf16(cfg) if device.type == "cpu" else None
+    if unsafe and asked:
+        raise ConfigError(f"optim.precision=bf16: on CPUs the gradient of {unsafe} would be wrong. Make those crops larger, or use fp32")
+    return None if unsafe else torch.bfloat16
 
 
 def _method(cfg: config.Config, plan: methods.Plan, device: torch.device) -> tuple[Any, nn.Module, torch.dtype | None]:

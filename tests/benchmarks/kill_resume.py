@@ -32,7 +32,7 @@ SMALL = {
 }
 
 
-def write_recipe(folder: Path, method: str, steps: int) -> Path:
+def write_recipe(folder: Path, method: str, steps: int, network: str, precision: str) -> Path:
     """Forty tiles of eight slides, and a recipe for them."""
     rng = np.random.default_rng(0)
     for slide in range(8):
@@ -43,8 +43,8 @@ def write_recipe(folder: Path, method: str, steps: int) -> Path:
     recipe = {
         "method": {"name": method, **SMALL[method]},
         "data": {"root": str(folder / "tiles"), "canvas": 48, "batch": 8},
-        "backbone": {"architecture": "test_resnet", "input_size": 64},
-        "optim": {"steps": steps, "warmup": 20},
+        "backbone": {"architecture": network, "args": {"dynamic_img_size": True} if "vit" in network else {}, "input_size": 64},
+        "optim": {"steps": steps, "warmup": 20, "precision": precision},
         "run": {"out": str(folder / "run"), "checkpoint_every": 100, "log_every": 10},
     }
     (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
@@ -104,20 +104,30 @@ def tensors(out: Path) -> dict[str, torch.Tensor]:
     return flat(torch.load(out / "state.pt", weights_only=False), newest.name)
 
 
-def compare(method: str, steps: int, every: int, seed: int) -> dict[str, Any]:
+def compare(method: str, asked: argparse.Namespace) -> dict[str, Any]:
     """One method's two runs."""
+    steps = asked.steps
     with tempfile.TemporaryDirectory() as folder:
-        recipe = write_recipe(Path(folder), method, steps)
+        recipe = write_recipe(Path(folder), method, steps, asked.network, asked.precision)
         process = start(recipe, Path(folder) / "whole")
         _, told = process.communicate()
         if process.returncode:
             raise SystemExit(told)
-        kills = disturbed(recipe, Path(folder) / "killed", every, seed)
+        kills = disturbed(recipe, Path(folder) / "killed", asked.every, asked.seed)
         a, b = (tensors(Path(folder) / name) for name in ("whole", "killed"))
         different = [k for k in a.keys() | b.keys() if k not in a or k not in b or not torch.equal(a[k], b[k])]
         first, second = ({line["step"]: line["loss"] for line in lines(Path(folder) / name)} for name in ("whole", "killed"))
     values = sum(t.numel() for t in a.values())
-    found = {"method": method, "steps": steps, "kills": len(kills), "tensors": len(a), "values": values, "different": len(different)}
+    found = {
+        "method": method,
+        "network": asked.network,
+        "precision": asked.precision,
+        "steps": steps,
+        "kills": len(kills),
+        "tensors": len(a),
+        "values": values,
+        "different": len(different),
+    }
     print(f"{method:8} {steps} steps, killed after steps {kills}")
     print(f"         {len(a)} tensors of {values:,} values: {len(different)} differ; logged losses alike: {first == second}", flush=True)
     return {**found, "bitwise": not different and first == second}
@@ -129,10 +139,12 @@ def main() -> None:
     parser.add_argument("--method", choices=[*SMALL, "all"], default="all")
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--every", type=int, default=300)
+    parser.add_argument("--network", default="test_resnet", help="A timm architecture.")
+    parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args()
     chosen = list(SMALL) if asked.method == "all" else [asked.method]
-    found = [compare(method, asked.steps, asked.every, asked.seed) for method in chosen]
+    found = [compare(method, asked) for method in chosen]
     print(json.dumps(found))
     sys.exit(0 if all(f["bitwise"] for f in found) else 1)
 

@@ -11,9 +11,9 @@ inside a round. Sides:
     lightly   lightly as its documentation shows: the same precision and layout, freed memory given back
     plain     ours as bare, freed memory kept (training/allocator.py), which every run of ours does
     kept      lightly, freed memory kept
-    ours      our defaults: channels_last, freed memory kept, and on GPUs bf16
+    ours      our defaults: channels_last, freed memory kept, and bf16 where the machine gains from it
     tuned     lightly given all of those, to show what of the difference they are
-    bf16      ours with optim.precision=bf16, which on CPUs must be asked for and pays without depthwise convolutions alone
+    fp32      our defaults but for the precision
 
 --clock wall: elapsed time. --clock cpu: CPU time of the training process alone, for a machine that others use too; it leaves out what
 lightly's loader does in its own processes, while ours counts its loader's threads, and so it favours lightly.
@@ -54,7 +54,7 @@ class Side:
     steps: Callable[..., Generator[float, None, None]]
     defaults: bool
     keeps: bool
-    bf16: bool = False
+    fp32: bool = False
 
 
 SIDES = {
@@ -64,14 +64,15 @@ SIDES = {
     "kept": Side(lightly, defaults=False, keeps=True),
     "ours": Side(ours, defaults=True, keeps=True),
     "tuned": Side(lightly, defaults=True, keeps=True),
-    "bf16": Side(ours, defaults=True, keeps=True, bf16=True),
+    "fp32": Side(ours, defaults=True, keeps=True, fp32=True),
 }
 RATIOS = {
     "same": ("bare", "lightly"),
     "same_kept": ("plain", "kept"),
+    "as_run": ("plain", "lightly"),
     "defaults": ("ours", "lightly"),
     "to_tuned": ("ours", "tuned"),
-    "with_bf16": ("bf16", "lightly"),
+    "in_fp32": ("fp32", "lightly"),
 }
 NETWORKS = ("mobilenetv2_100", "resnet18", "vit_tiny_patch16_224")
 BARS = {"same": 1.0, "defaults": 1.5, "wait": 0.05, "cuda images/s": 1500}
@@ -94,7 +95,7 @@ def serve(link: Connection, case: Case, side: str, threads: int) -> None:
     if SIDES[side].keeps:
         allocator.keep_freed_memory()
     chosen = SIDES[side]
-    steps = chosen.steps(case, defaults=chosen.defaults, bf16=chosen.bf16)
+    steps = chosen.steps(case, defaults=chosen.defaults, fp32=chosen.fp32)
     while count := link.recv():
         wall, cpu = time.perf_counter(), time.process_time()
         waited = sum(next(steps) for _ in range(count))

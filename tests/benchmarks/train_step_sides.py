@@ -45,15 +45,15 @@ class Case:
     out: Path
 
 
-def ours(case: Case, *, defaults: bool, bf16: bool = False) -> Generator[float, None, None]:
-    """defaults: channels_last, and bf16 on GPUs; else float32 and torch's own layout. bf16: asked for by name."""
+def ours(case: Case, *, defaults: bool, fp32: bool = False) -> Generator[float, None, None]:
+    """defaults: channels_last, and the precision that the machine gains from unless fp32; else float32 and torch's own layout."""
     from training import config
     from training.optimizer import clip, set_rates
     from training.prepare import opened
     from training.pretrain import _backward
     from training.signals import StopRequest
 
-    cfg = config.check(_our_settings(case, defaults=defaults, bf16=bf16))
+    cfg = config.check(_our_settings(case, defaults=defaults, fp32=fp32))
     with opened(cfg, StopRequest()) as run:
         if not defaults:
             _plain_layout(run.method)
@@ -73,7 +73,7 @@ def ours(case: Case, *, defaults: bool, bf16: bool = False) -> Generator[float, 
             yield waited
 
 
-def _our_settings(case: Case, *, defaults: bool, bf16: bool) -> dict[str, Any]:
+def _our_settings(case: Case, *, defaults: bool, fp32: bool) -> dict[str, Any]:
     crop = {"count": 2, "px": case.px, "area": [0.3, 1.0]}
     local = {"count": case.locals_, "px": case.local_px, "area": [0.08, 0.3]}
     method: dict[str, Any] = {"name": case.method, "hidden": HIDDEN[case.method]}
@@ -85,7 +85,7 @@ def _our_settings(case: Case, *, defaults: bool, bf16: bool) -> dict[str, Any]:
         "method": method,
         "data": {"root": str(case.shards), "canvas": 256, "batch": case.batch},
         "backbone": {"architecture": case.architecture, "args": case.args, "input_size": case.px},
-        "optim": {"steps": ENDLESS, "precision": "bf16" if bf16 else "auto" if defaults else "fp32"},
+        "optim": {"steps": ENDLESS, "precision": "auto" if defaults and not fp32 else "fp32"},
         "run": {
             "out": str(case.out),
             "loaders": max(case.workers, 1),
@@ -103,14 +103,16 @@ def _plain_layout(method: Any) -> None:
     method.views = lambda batch: [v.contiguous() for v in made(batch)]
 
 
-def lightly(case: Case, *, defaults: bool, bf16: bool = False) -> Generator[float, None, None]:
-    """defaults: what ours has by default is given to it too (channels_last, bf16 on GPUs); else as its documentation shows."""
+def lightly(case: Case, *, defaults: bool, fp32: bool = False) -> Generator[float, None, None]:
+    """defaults: what ours has by default is given to it too (channels_last, the precision that gains); else as its documentation shows."""
+    from training import parallel
+
     compat.import_timm()  # before torchvision, which lightly imports
     device = torch.device(case.device)
     method = {"dino": LightlyDino, "simclr": LightlySimCLR, "byol": LightlyByol}[case.method](case).to(device)
     layout = torch.channels_last if defaults else torch.contiguous_format
     method.to(memory_format=layout)
-    bf16 = bf16 or (defaults and device.type == "cuda")
+    bf16 = defaults and not fp32 and parallel.gains_from_bf16(method, device)
     optimizer = torch.optim.AdamW([p for p in method.parameters() if p.requires_grad], lr=3e-4)
     feed, step = _lightly_batches(case), 0
     while True:

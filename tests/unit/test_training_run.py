@@ -14,7 +14,7 @@ from small_runs import METHODS, settings, values, write_tiles  # noqa: E402
 from pathencoder import load_encoder  # noqa: E402
 from pathencoder.errors import ConfigError, IncompatibleWeights  # noqa: E402
 from pathencoder.load import verify  # noqa: E402
-from training import backbones, checkpoint, config, monitor  # noqa: E402
+from training import backbones, checkpoint, config, fit, monitor  # noqa: E402
 from training.pretrain import main, train  # noqa: E402
 
 pytestmark = pytest.mark.full
@@ -163,6 +163,21 @@ def test_half_precision_is_a_setting_that_changes_results(tiles, tmp_path):
     assert losses["bf16"] != losses["fp32"]
     with pytest.raises(ConfigError, match=r"optim\.precision was 'fp32', is 'auto'"):
         train(settings(tiles, tmp_path / "fp32"))
+
+
+def test_bf16_on_a_cpu_is_refused_where_a_gradient_would_be_wrong(tiles, tmp_path, monkeypatch, caplog):
+    asked = values(tiles, tmp_path / "run", minutes=1e-9)
+    asked["backbone"] = {"architecture": "resnet18", "input_size": 64}
+    asked["optim"]["precision"] = "bf16"
+    assert fit.unsafe_in_bf16(config.check(asked)) is None
+    asked["method"] = {**asked["method"], "crop": {"px": 16}}
+    with pytest.raises(ConfigError, match=r"layer4\.0\.conv1 \(method\.crop, crops of 16 px\) would be wrong"):
+        train(config.check(asked))
+    monkeypatch.setattr("training.parallel.gains_from_bf16", lambda network, device: True)
+    asked["optim"]["precision"] = "auto"
+    with caplog.at_level("INFO", "training"):
+        train(config.check(asked))
+    assert "cpu, float32" in caplog.text
 
 
 def test_spread_tells_a_collapse():
