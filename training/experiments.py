@@ -19,7 +19,7 @@ from typing import Any
 
 import click
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from pathencoder.errors import ConfigError, PathEncoderError
 from training import config as run_config
@@ -44,11 +44,22 @@ class Arm(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
     recipe: Path | None = None  # the plan's, if none
     set: tuple[str, ...] = ()  # key=value, laid over the recipe
-    of: str | None = None  # another arm whose weights are exported again
+    of: tuple[str, ...] = ()  # other arms whose weights are exported again; several: for a soup
     start_share: float = Field(0.0, ge=0, lt=1)
     embedding: str | None = None
-    soup: bool = False  # average the seeds' weights: one encoder instead of one a seed
+    soup: bool = False  # average the weights of all seeds of all those arms: one encoder instead of one a seed
     seeds: tuple[int, ...] | None = None  # the plan's, if none
+
+    @field_validator("of", mode="before")
+    @classmethod
+    def _one_or_several(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _several_are_averaged(self) -> Arm:
+        if len(self.of) > 1 and not self.soup:
+            raise ValueError("of several arms only an average can be made: soup: true")
+        return self
 
 
 class Plan(BaseModel):
@@ -104,10 +115,11 @@ def read_plan(file: Path) -> Plan:
     except ValidationError as error:
         raise ConfigError(f"{file}: " + "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())) from None
     for name, arm in plan.arms.items():
-        if arm.of is None:
+        if not arm.of:
             run_config.load(arm.recipe or plan.recipe, [*arm.set, f"out={plan.out / name}"])
-        elif arm.of not in plan.arms or plan.arms[arm.of].of is not None:
-            raise ConfigError(f"{file}: arm {name!r} is of {arm.of!r}, which is no arm that trains")
+        for other in arm.of:
+            if other not in plan.arms or plan.arms[other].of:
+                raise ConfigError(f"{file}: arm {name!r} is of {other!r}, which is no arm that trains")
     return plan
 
 
@@ -134,8 +146,8 @@ def cells(plan: Plan) -> Iterator[Cell]:
     """Trained arms before those made of them, one seed after the other; soups last."""
     for seed in plan.seeds:
         alone = [(name, arm) for name, arm in plan.arms.items() if not arm.soup and seed in _seeds(plan, name)]
-        yield from (Cell(name, seed) for name, arm in alone if arm.of is None)
-        yield from (Cell(name, seed) for name, arm in alone if arm.of is not None)
+        yield from (Cell(name, seed) for name, arm in alone if not arm.of)
+        yield from (Cell(name, seed) for name, arm in alone if arm.of)
     yield from (Cell(name, -1) for name, arm in plan.arms.items() if arm.soup)
 
 
@@ -147,9 +159,9 @@ def _seeds(plan: Plan, name: str) -> tuple[int, ...]:
 def _make(plan: Plan, cell: Cell, deadline: float | None) -> Path | None:
     """The exported encoder of a cell; None when time ran out before its training ended (its checkpoint stays)."""
     arm = plan.arms[cell.arm]
-    if arm.of is None:
+    if not arm.of:
         return _train(plan, cell, deadline)
-    runs = [plan.out / Cell(arm.of, seed).name for seed in (_seeds(plan, arm.of) if arm.soup else (cell.seed,))]
+    runs = [plan.out / Cell(other, seed).name for other in arm.of for seed in (_seeds(plan, other) if arm.soup else (cell.seed,))]
     folder = plan.out / cell.name / "export"
     return folder if folder.exists() else reexport(runs, folder, start_share=arm.start_share, embedding=arm.embedding)
 
