@@ -159,8 +159,9 @@ def _plain(value: Any) -> Any:
 
 
 def result_changing(values: dict[str, Any]) -> dict[str, Any]:
-    """The part of dumped values on which results depend: all but `run` and what the export says of itself."""
-    return {k: v for k, v in values.items() if k not in ("run", "export")}
+    """The part of dumped values on which results depend: all but `run`, what the export says of itself, and how it will be read."""
+    kept = {k: v for k, v in values.items() if k not in ("run", "export")}
+    return {**kept, "backbone": {k: v for k, v in kept["backbone"].items() if k != "embedding"}} if "backbone" in kept else kept
 
 
 def with_defaults(settings: dict[str, Any]) -> dict[str, Any]:

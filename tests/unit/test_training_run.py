@@ -92,6 +92,16 @@ def test_a_checkpoint_of_other_settings_is_refused_with_the_list(tiles, tmp_path
         train(other)
 
 
+def test_a_finished_run_may_be_exported_with_another_readout(tiles, tmp_path):
+    before = weights(train(settings(tiles, tmp_path / "run")))
+    asked = values(tiles, tmp_path / "run")
+    asked["backbone"]["embedding"] = "stages:layer2,layer4/mean,max"
+    run = train(config.check(asked))
+    assert load_encoder(str(run / "export")).spec.embedding == "stages:layer2,layer4/mean,max"
+    after = weights(run)
+    assert all(torch.equal(before[k], after[k]) for k in before)
+
+
 def test_two_checkpoints_are_kept_and_none_half_written(tiles, tmp_path):
     run = train(settings(tiles, tmp_path / "run", checkpoint_every=1))
     assert sorted(p.name for p in (run / "checkpoints").iterdir()) == ["step-00000005", "step-00000006"]
