@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from pathencoder.errors import PathEncoderError
 from training import robustness as measure
-from training.probe_sets import open_sets
+from training.probe_sets import ProbeSet, open_sets
 from training.probe_subjects import Subject, open_subject
 
 # One field by five scanners, and one region by two (whole, to be cut in the same way), below the slides' folder.
@@ -34,7 +34,7 @@ def robustness(names: tuple[str, ...], data: Path, draws: int, out: Path | None)
         rows: dict[str, list[dict]] = {}
         for subject in (s for name in names for s in open_subject(name)):
             shifts = measure.knn_under_shifts(subject, tiles, draws=draws)
-            row = {**measure.under_shift(subject, tiles, most=1000), "knn": shifts, **_scanners(subject, data / "slides")}
+            row = {**measure.under_shift(subject, tiles, most=1000), "knn": shifts, **_scanners(subject, data / "slides", tiles)}
             rows.setdefault(subject.name, []).append(row)
             _show(subject.name, row)
     except PathEncoderError as error:
@@ -51,16 +51,32 @@ def _show(name: str, row: dict) -> None:
             click.echo(f"{'':24s} {title}: same field {row[title]['same']:.3f}, other fields {row[title]['other']:.3f}")
 
 
-def _scanners(subject: Subject, slides: Path) -> dict[str, dict[str, float]]:
+def _scanners(subject: Subject, slides: Path, tiles: ProbeSet) -> dict[str, dict[str, float]]:
+    """Cosines of the same field by different scanners, and of different fields, all centred on the mean of other tiles: centred on
+    themselves, a handful of fields would point away from each other whatever they show."""
     found: dict[str, dict[str, float]] = {}
     five = sorted((slides / _FIVE).glob("*.png"))
-    pair = [slides / p for p in _PAIR]
-    cut = [_fields(p) for p in pair if p.exists()]
-    if len(cut) == 2:
-        found["two_scanners"] = _same_and_other(*(subject.embed_images(fields) for fields in cut))
-    if five and cut:
-        found["five_scanners"] = _same_and_others(subject.embed_images([measure.open_image(f) for f in five]), subject.embed_images(cut[0]))
+    cut = [_fields(slides / p) for p in _PAIR if (slides / p).exists()]
+    if not cut:
+        return found
+    centre = measure.background(subject, tiles)
+    regions = [_unit(subject.embed_images(fields) - centre) for fields in cut]
+    if len(regions) == 2:
+        found["two_scanners"] = _same_and_other(regions[0] @ regions[1].T)
+    if five:
+        scans = _unit(subject.embed_images([measure.open_image(f) for f in five]) - centre)
+        pairs = (scans @ scans.T)[np.triu_indices(len(scans), 1)]
+        found["five_scanners"] = {"same": _rounded(pairs), "other": _rounded(scans @ regions[0].T)}
     return found
+
+
+def _same_and_other(cosine: NDArray) -> dict[str, float]:
+    """Of field i by one scanner against field i by the other, and against the other fields."""
+    return {"same": _rounded(np.diag(cosine)), "other": _rounded(cosine[~np.eye(len(cosine), dtype=bool)])}
+
+
+def _rounded(cosines: NDArray) -> float:
+    return round(float(cosines.mean()), 4)
 
 
 def _fields(file: Path) -> list[measure.Image]:
@@ -68,22 +84,6 @@ def _fields(file: Path) -> list[measure.Image]:
     image = measure.open_image(file)
     ys, xs = (np.linspace(0, n, _CUTS + 1).astype(int) for n in image.shape[:2])
     return [image[ys[r] : ys[r + 1], xs[c] : xs[c + 1]] for r in range(_CUTS) for c in range(_CUTS)]
-
-
-def _same_and_other(a: NDArray, b: NDArray) -> dict[str, float]:
-    """Mean cosine of field i by scanner a and field i by b, and of different fields. All centred on their common mean."""
-    centre = np.concatenate([a, b]).mean(0)
-    cosine = _unit(a - centre) @ _unit(b - centre).T
-    off = ~np.eye(len(a), dtype=bool)
-    return {"same": round(float(np.diag(cosine).mean()), 4), "other": round(float(cosine[off].mean()), 4)}
-
-
-def _same_and_others(field: NDArray, others: NDArray) -> dict[str, float]:
-    """Mean cosine of one field's scans with each other, and with other fields. Centred on the mean of both."""
-    centre = (field.mean(0) + others.mean(0)) / 2
-    a, b = _unit(field - centre), _unit(others - centre)
-    pairs = (a @ a.T)[np.triu_indices(len(a), 1)]
-    return {"same": round(float(pairs.mean()), 4), "other": round(float((a @ b.T).mean()), 4)}
 
 
 def _unit(x: NDArray) -> NDArray:

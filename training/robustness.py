@@ -87,6 +87,13 @@ def knn_under_shifts(subject: Subject, s: ProbeSet, *, draws: int = 5) -> dict[s
     return {"clean": [told(tiles)], **{name: [told(_shifted(tiles, f, seed=d)) for d in range(draws)] for name, f in UNSEEN.items()}}
 
 
+def background(subject: Subject, s: ProbeSet, *, most: int = 200) -> Floats:
+    """[D]: the mean embedding of the set's train tiles, at most `most`: what scanners are compared around."""
+    chosen = np.flatnonzero(s.labels.split == "train")
+    mean: Floats = subject.embed_images(_open(s.folder, s.labels, chosen[:: max(1, len(chosen) // most)][:most])).mean(0)
+    return mean
+
+
 def centred_cosine(plain: Floats, moved: Floats) -> float:
     """Mean cosine of rows of `plain` and `moved` [N, D] after the mean of `plain` is taken from both."""
     a, b = plain - plain.mean(0), moved - plain.mean(0)
