@@ -66,7 +66,7 @@ class Run:
         d, n = self.cfg.data, self.cfg.optim.steps
         share = {"rank": distributed.rank(), "world": distributed.world(), "threads": self.cfg.run.loaders}
         read = batches(self.corpus, self.sampler, canvas=d.canvas, start=self.step, stop=n, **share)
-        for step, batch, views in self.pace.timed(self._with_views(read)):
+        for step, batch, views in self._with_views(read):
             torch.manual_seed(self._seed(step) + distributed.rank())
             self.guard.remember()
             self.features.want(wanted=(step + 1) % self.cfg.run.log_every == 0)
@@ -74,11 +74,14 @@ class Run:
 
     def _with_views(self, read: Iterator[tuple[int, TileBatch]]) -> Iterator[tuple[int, TileBatch, list[Views]]]:
         """Where CPU cores are left over, a thread makes the views of a step while the step before is learnt from."""
-        if self.device.type != "cpu" or _cores() <= self.cfg.run.threads or getattr(self.method, "draws_in_loss", False):
-            for step, batch in read:
-                moved = batch.to(self.device)
-                yield step, moved, self._views(step, moved)
+        if self.device.type == "cpu" and _cores() > self.cfg.run.threads and not getattr(self.method, "draws_in_loss", False):
+            yield from self.pace.timed(self._views_ahead(read))
             return
+        for step, batch in self.pace.timed(read):
+            moved = batch.to(self.device)
+            yield step, moved, self._views(step, moved)
+
+    def _views_ahead(self, read: Iterator[tuple[int, TileBatch]]) -> Iterator[tuple[int, TileBatch, list[Views]]]:
         with ThreadPoolExecutor(1) as pool:
             made: tuple[int, TileBatch, Future[list[Views]]] | None = None
             for step, batch in read:
