@@ -89,7 +89,9 @@ def _figures(figures: dict[str, Any]) -> str:
         f"{lines}\nMean AUROC: {floors}.\n\nAgainst ImageNet's better readout, paired over groups: {'; '.join(paired)}.\n\n"
         f"Command: `{figures['command']}` (figures, intervals, k-NN and few-shot in metrics.json; weights sha256 `{figures['weights_sha256']}`).\n\n"
         "The sets are small samples of larger public ones: the figures compare encoders on the same images and are not the published benchmarks "
-        f"of these names. Groups of crc_polyp5 are inferred, so its interval is of little meaning. {_spread_of_runs(measured)}"
+        f"of these names. Groups of crc_polyp5 are inferred, so its interval is of little meaning. Tiles of amibr and of the cell sets are cut around "
+        "the object that is asked for, which a readout of the tile's middle, where there is one, profits from: compare with the ImageNet row "
+        f"of the same readout. {_spread_of_runs(measured)}"
     )
 
 
