@@ -68,6 +68,7 @@ class Plan(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
     out: Path
     recipe: Path
+    set: tuple[str, ...] = ()  # key=value, laid over the recipe in arms without a recipe of their own
     core_minutes: float = Field(gt=0)
     seeds: tuple[int, ...] = (0,)
     sets: tuple[str, ...] = ("amibr", "crchisto", "consep20x_points", "crc_polyp5")
@@ -116,7 +117,7 @@ def read_plan(file: Path) -> Plan:
         raise ConfigError(f"{file}: " + "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())) from None
     for name, arm in plan.arms.items():
         if not arm.of:
-            run_config.load(arm.recipe or plan.recipe, [*arm.set, f"out={plan.out / name}"])
+            run_config.load(arm.recipe or plan.recipe, [*_settings(plan, arm), f"out={plan.out / name}"])
         for other in arm.of:
             if other not in plan.arms or plan.arms[other].of:
                 raise ConfigError(f"{file}: arm {name!r} is of {other!r}, which is no arm that trains")
@@ -151,6 +152,10 @@ def cells(plan: Plan) -> Iterator[Cell]:
     yield from (Cell(name, -1) for name, arm in plan.arms.items() if arm.soup)
 
 
+def _settings(plan: Plan, arm: Arm) -> list[str]:
+    return [*arm.set] if arm.recipe else [*plan.set, *arm.set]
+
+
 def _seeds(plan: Plan, name: str) -> tuple[int, ...]:
     own = plan.arms[name].seeds
     return plan.seeds if own is None else own
@@ -168,7 +173,7 @@ def _make(plan: Plan, cell: Cell, deadline: float | None) -> Path | None:
 
 def _train(plan: Plan, cell: Cell, deadline: float | None) -> Path | None:
     arm, out = plan.arms[cell.arm], plan.out / cell.name
-    settings = [*arm.set, f"seed={cell.seed}", "export.start_share=0", "run.knn_every=0"]
+    settings = [*_settings(plan, arm), f"seed={cell.seed}", "export.start_share=0", "run.knn_every=0"]
     recipe, rates = str(arm.recipe or plan.recipe), plan.out / "rates.json"
     known: dict[str, float] = json.loads(rates.read_text()) if rates.exists() else {}
     if cell.arm not in known:
