@@ -108,9 +108,11 @@ def bundle(
 
 
 def cost(runs: Sequence[Path]) -> dict[str, Any]:
-    """Steps of each run, and the CPU and wall seconds of all together, as the logs tell them."""
+    """Steps and fields of the crops of each run, and the CPU and wall seconds of all together, as the logs tell them."""
     last = [read_log(run)[-1] for run in runs]
-    return {"runs": len(runs), "steps": last[0]["step"], **{f"{k}_seconds": sum(line[f"{k}_s"] for line in last) for k in ("cpu", "wall")}}
+    crops = [yaml.safe_load((run / "config.yaml").read_text())["method"].get("crop") or {} for run in runs]
+    told = {"runs": len(runs), "steps": [line["step"] for line in last], "fields": [crop.get("field", [1.0, 1.0]) for crop in crops]}
+    return {**told, **{f"{k}_seconds": sum(line[f"{k}_s"] for line in last) for k in ("cpu", "wall")}}
 
 
 def sources(config: dict[str, Any]) -> list[tuple[str, str, str, int, int]]:

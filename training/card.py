@@ -151,24 +151,22 @@ def _mean(values: list[float]) -> float:
 def _training(spec: EncoderSpec, config: dict[str, Any], figures: dict[str, Any]) -> str:
     about, data = figures["training"], config["data"]
     runs = about.get("runs", 1)
-    average = "" if runs == 1 else f" The weights are the plain average of {runs} such runs."
+    average = "" if runs == 1 else f" The weights are the plain average of {runs} such runs (arXiv:2203.05482)."
     return (
         f"## Training\n\n{spec.training}. Start: ImageNet weights of MobileNetV2 (Apache-2.0). Batch {data['batch']}, slides drawn with probability "
-        f"~ tiles^{data['slide_power']}, no slide twice in a batch; {_crops(config)}stain jitter along hematoxylin, eosin and DAB for H&E, weaker and "
+        f"~ tiles^{data['slide_power']}, no slide twice in a batch; {_crops(about)}stain jitter along hematoxylin, eosin and DAB for H&E, weaker and "
         f"per colour channel for every other stain; the exported weights are a moving average.{average} It took "
         f"{about['cpu_seconds'] / 60:.0f} core-minutes of one CPU core. Configs, logs and curves are in model_cards/{spec.name}."
         + (f"\n\n{figures['note']}" if figures.get("note") else "")
     )
 
 
-def _crops(config: dict[str, Any]) -> str:
-    crop = config.get("method", {}).get("crop") or {}
-    low, high = crop.get("field", (1.0, 1.0))
-    if (low, high) == (1.0, 1.0):
+def _crops(about: dict[str, Any]) -> str:
+    fields = sorted({(low, high) for low, high in about.get("fields", []) if (low, high) != (1.0, 1.0)})
+    if not fields:
         return ""
-    return (
-        f"both crops of a tile lie in one field of {low:.0%} to {high:.0%} of its area, so that magnifications differ between tiles alone; "
-    )
+    told = ", in other runs of ".join(f"{low:.0%} to {high:.0%}" for low, high in fields)
+    return f"both crops of a tile lie in one field of {told} of its area, so that magnifications differ between tiles alone; "
 
 
 def _sources(sources: list[tuple[str, str, str, int, int]]) -> str:

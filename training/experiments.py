@@ -49,6 +49,7 @@ class Arm(BaseModel):
     embedding: str | None = None
     soup: bool = False  # average the weights of all seeds of all those arms: one encoder instead of one a seed
     seeds: tuple[int, ...] | None = None  # the plan's, if none
+    core_minutes: float | None = Field(None, gt=0)  # the plan's, if none
 
     @field_validator("of", mode="before")
     @classmethod
@@ -179,7 +180,7 @@ def _train(plan: Plan, cell: Cell, deadline: float | None) -> Path | None:
     if cell.arm not in known:
         known[cell.arm] = _cpu_seconds_of_a_step(recipe, settings)
         rates.write_text(json.dumps(known, indent=1))
-    steps = max(1, round(60 * plan.core_minutes / known[cell.arm]))
+    steps = max(1, round(60 * (arm.core_minutes or plan.core_minutes) / known[cell.arm]))
     left = [f"minutes={max(0.1, (deadline - time.monotonic()) / 60)}"] if deadline is not None else []
     log.info("%s: %d steps of %.2f core-seconds", cell.name, steps, known[cell.arm])
     _pretrain(recipe, [*settings, f"steps={steps}", f"out={out}", *left])

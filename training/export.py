@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 
@@ -19,16 +20,22 @@ from training.config import Config
 from training.data.corpus import Corpus
 
 
-def export(cfg: Config, network: nn.Module, corpus: Corpus, folder: Path, *, steps: int) -> Path:
-    """Write the network as it is after `steps` steps; weights in fp16, the reference embedding recomputed from those."""
+def export(cfg: Config, network: nn.Module, corpus: Corpus, folder: Path, *, steps: Sequence[int]) -> Path:
+    """Write the network; weights in fp16, the reference embedding recomputed from those. steps: of each run whose average it is."""
     spec = backbones.spec_of(cfg.backbone, cfg.export)
     told = ", ".join(f"{n} {name}" for name, n in corpus.stain_counts().items())
     share = cfg.export.start_share
     training = (
-        f"{cfg.method.name}, {steps} steps of {cfg.data.batch} tiles; {len(corpus)} tiles of {len(corpus.slide_names)} slides ({told})"
+        f"{cfg.method.name}, {_length(steps)} steps of {cfg.data.batch} tiles; "
+        f"{len(corpus)} tiles of {len(corpus.slide_names)} slides ({told})"
         + (f", averaged with the starting weights ({share:g} of them)" if share else "")
     )
     return write_encoder(network, dataclasses.replace(spec, training=training), folder)
+
+
+def _length(steps: Sequence[int]) -> str:
+    lengths = " or ".join(str(n) for n in sorted(set(steps)))
+    return lengths if len(steps) == 1 else f"average of {len(steps)} runs of {lengths}"
 
 
 def write_encoder(network: nn.Module, spec: EncoderSpec, folder: Path, *, licence: str | None = None) -> Path:

@@ -37,7 +37,7 @@ def reexport(runs: Sequence[Path], folder: Path, *, start_share: float = 0.0, em
     backbone = cfg.backbone.model_copy(update={"embedding": embedding or cfg.backbone.embedding})
     told = cfg.export.model_copy(update={"start_share": start_share})
     cfg = cfg.model_copy(update={"backbone": backbone, "export": told})
-    return export(cfg, network, corpus, folder, steps=steps_of(runs[0]))
+    return export(cfg, network, corpus, folder, steps=[steps_of(run) for run in runs])
 
 
 def corpus_of(cfg: Config) -> Corpus:

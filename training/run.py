@@ -220,7 +220,7 @@ class Run:
         share = self.cfg.export.start_share
         if share:
             network = backbones.averaged(network, self.plan.backbone(), share)
-        return export(self.cfg, network, self.corpus, target, steps=step)
+        return export(self.cfg, network, self.corpus, target, steps=[step])
 
 
 def _cores() -> int:

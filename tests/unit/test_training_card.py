@@ -33,7 +33,7 @@ def figures(**more):
         "weights_sha256": "abc",
         "row": "default",
         "note": "Chosen by folds.",
-        "training": {"steps": 1000, "cpu_seconds": 1200},
+        "training": {"steps": [1000], "cpu_seconds": 1200},
         "measured": {
             "sets": {"amibr": rows},
             "means": {"default": {"H&E sets": 0.671}, "imagenet, middle": {"H&E sets": 0.617}},
@@ -65,10 +65,10 @@ def test_the_card_tells_its_own_row(spec):
 
 
 def test_crops_and_averages_are_described(spec):
-    config = {**CONFIG, "method": {"crop": {"field": [0.05, 0.5]}}}
-    several = figures(training={"runs": 3, "steps": 1000, "cpu_seconds": 3600})
-    text = card(spec, config, several, SOURCES)
-    assert "one field of 5% to 50%" in text
+    fields = [[0.05, 1.0], [1.0, 1.0], [0.03, 0.5]]
+    several = figures(training={"runs": 3, "steps": [1000, 1000, 900], "fields": fields, "cpu_seconds": 3600})
+    text = card(spec, CONFIG, several, SOURCES)
+    assert "one field of 3% to 50%, in other runs of 5% to 100% of its area" in text
     assert "plain average of 3 such runs" in text
     assert "60 core-minutes" in text
 
