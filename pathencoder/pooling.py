@@ -34,8 +34,6 @@ def largest(maps: Tensor) -> Tensor:
 
 
 POOLS: dict[str, Callable[[Tensor], Tensor]] = {"mean": mean, "centre": centre, "max": largest}
-
-
 _WORDS = {"mean": "mean", "centre": "mean of the middle", "max": "largest value"}
 
 

@@ -40,7 +40,9 @@ class Plan:
 class Method(Protocol):
     """A pretraining method: an nn.Module whose state dict is all that a checkpoint needs of it.
 
-    backbone: the network whose weights the optimiser moves; everything else that learns counts as its head.
+    backbone: the network whose weights the optimiser moves; everything else that learns counts as its head. `views` may run in a thread
+    while the step before is learnt from, so it must not read what a step changes; a method whose loss draws from the plan's generator
+    too says so with `draws_in_loss = True`.
     """
 
     backbone: nn.Module
