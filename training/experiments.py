@@ -1,7 +1,9 @@
-"""Many short runs compared: python -m training.experiments PLAN.yaml [--minutes M] [--table]
+"""Many short runs compared: python -m training.experiments PLAN.yaml [--minutes M] [--table] [--arms A,B] [--train] [--set run.KEY=VALUE]
 
-Every arm of a plan is trained for the same CPU time with every seed, exported, and probed on train parts alone (folds by group).
-One line of results.jsonl for each (arm, seed, set); what is there is not done again, so a plan can run for days in pieces.
+Every arm of a plan is trained with every seed for the same CPU time (or number of steps, as on a GPU), exported, and probed on train
+parts alone (folds by group). One line of results.jsonl for each (arm, seed, set); what is there is not done again, so a plan can run
+for days in pieces. Several processes may work on arms of their own; with --train they leave the probing to a later call, elsewhere
+perhaps: what that needs of a run is its folder but for the weights in checkpoints/.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,6 +52,7 @@ class Arm(BaseModel):
     soup: bool = False  # average the weights of all seeds of all those arms: one encoder instead of one a seed
     seeds: tuple[int, ...] | None = None  # the plan's, if none
     core_minutes: float | None = Field(None, gt=0)  # the plan's, if none
+    steps: int | None = Field(None, ge=1)  # the plan's, if none
 
     @field_validator("of", mode="before")
     @classmethod
@@ -64,13 +67,15 @@ class Arm(BaseModel):
 
 
 class Plan(BaseModel):
-    """A list of arms and what is read of them. baselines: subjects of `training.evaluate probe` shown beside."""
+    """A list of arms and what is read of them. core_minutes or steps: how long an arm is trained; steps where both are given.
+    baselines: subjects of `training.evaluate probe` shown beside."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     out: Path
     recipe: Path
     set: tuple[str, ...] = ()  # key=value, laid over the recipe in arms without a recipe of their own
-    core_minutes: float = Field(gt=0)
+    core_minutes: float | None = Field(None, gt=0)
+    steps: int | None = Field(None, ge=1)
     seeds: tuple[int, ...] = (0,)
     sets: tuple[str, ...] = ("amibr", "crchisto", "consep20x_points", "crc_polyp5")
     probe_seeds: int = Field(1, ge=1)
@@ -78,7 +83,16 @@ class Plan(BaseModel):
     tools: Path = Path("../shared/tools")
     cache: Path = Path("runs/probe")
     baselines: tuple[str, ...] = ("imagenet",)
+    run: tuple[str, ...] = ()  # run.KEY=VALUE of the machine at hand, laid over every arm
     arms: dict[str, Arm]
+
+    @model_validator(mode="after")
+    def _has_a_length(self) -> Plan:
+        if not (self.core_minutes or self.steps):
+            raise ValueError("how long is an arm trained? Give core_minutes or steps")
+        if wrong := [item for item in self.run if not item.startswith("run.")]:
+            raise ValueError(f"{wrong}: only settings of run., which change no result, may be laid over every arm")
+        return self
 
 
 @dataclass(frozen=True)
@@ -98,22 +112,37 @@ class Cell:
 @click.argument("plan_file", type=click.Path(path_type=Path, exists=True))
 @click.option("--minutes", type=float, help="Stop after this long; the same command goes on.")
 @click.option("--table", is_flag=True, help="Print the table of what is there and do nothing else.")
-def main(plan_file: Path, minutes: float | None, table: bool) -> None:  # noqa: FBT001
+@click.option("--arms", help="These arms alone, joined by commas.")
+@click.option("--train", "train_only", is_flag=True, help="Train and export; probe nothing.")
+@click.option("--set", "machine", multiple=True, help="run.KEY=VALUE for every arm, such as run.loaders=4.")
+def main(
+    plan_file: Path,
+    minutes: float | None,
+    table: bool,  # noqa: FBT001
+    arms: str | None,
+    train_only: bool,  # noqa: FBT001
+    machine: tuple[str, ...],
+) -> None:
     """Run or show a plan."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    deadline = time.monotonic() + 60 * minutes if minutes else None
     try:
-        plan = read_plan(plan_file)
+        plan = _chosen(read_plan(plan_file, machine), arms)
+        if train_only:
+            train(plan, deadline=deadline)
+            return
         if not table:
-            run(plan, deadline=time.monotonic() + 60 * minutes if minutes else None)
+            run(plan, deadline=deadline)
         print_table(plan.out, plan.sets)
     except PathEncoderError as error:
         raise click.ClickException(str(error)) from error
 
 
-def read_plan(file: Path) -> Plan:
-    """A checked plan. Raises ConfigError: unknown keys, arms of arms that are not there, recipes that do not parse."""
+def read_plan(file: Path, machine: Sequence[str] = ()) -> Plan:
+    """A checked plan, with run.KEY=VALUE of this machine. Raises ConfigError: unknown keys, arms of arms that are not there, recipes
+    that do not parse."""
     try:
-        plan = Plan.model_validate(yaml.safe_load(file.read_text()))
+        plan = Plan.model_validate({**yaml.safe_load(file.read_text()), **({"run": machine} if machine else {})})
     except ValidationError as error:
         raise ConfigError(f"{file}: " + "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())) from None
     for name, arm in plan.arms.items():
@@ -123,6 +152,23 @@ def read_plan(file: Path) -> Plan:
             if other not in plan.arms or plan.arms[other].of:
                 raise ConfigError(f"{file}: arm {name!r} is of {other!r}, which is no arm that trains")
     return plan
+
+
+def _chosen(plan: Plan, arms: str | None) -> Plan:
+    """The plan with these arms alone; arms that they are made of stay."""
+    wanted = frozenset(arms.split(",")) if arms else frozenset(plan.arms)
+    if unknown := wanted - plan.arms.keys():
+        raise ConfigError(f"--arms: no arm {sorted(unknown)}; the plan has {sorted(plan.arms)}")
+    wanted |= {other for name in wanted for other in plan.arms[name].of}
+    return plan.model_copy(update={"arms": {name: arm for name, arm in plan.arms.items() if name in wanted}})
+
+
+def train(plan: Plan, *, deadline: float | None = None) -> None:
+    """Train and export every cell that is missing, and read nothing. Stops at the deadline (monotonic)."""
+    plan.out.mkdir(parents=True, exist_ok=True)
+    for cell in cells(plan):
+        if not plan.arms[cell.arm].of and _train(plan, cell, deadline) is None:
+            return
 
 
 def run(plan: Plan, *, deadline: float | None = None) -> None:
@@ -174,17 +220,30 @@ def _make(plan: Plan, cell: Cell, deadline: float | None) -> Path | None:
 
 def _train(plan: Plan, cell: Cell, deadline: float | None) -> Path | None:
     arm, out = plan.arms[cell.arm], plan.out / cell.name
-    settings = [*_settings(plan, arm), f"seed={cell.seed}", "export.start_share=0", "run.knn_every=0"]
-    recipe, rates = str(arm.recipe or plan.recipe), plan.out / "rates.json"
+    settings = [*_settings(plan, arm), f"seed={cell.seed}", "export.start_share=0", "run.knn_sets=[]", *plan.run]
+    recipe = str(arm.recipe or plan.recipe)
+    steps = arm.steps or plan.steps or _affordable_steps(plan, cell.arm, recipe, settings)
+    if not (_is_done(out, steps)):
+        left = [f"minutes={max(0.1, (deadline - time.monotonic()) / 60)}"] if deadline is not None else []
+        _pretrain(recipe, [*settings, f"steps={steps}", f"out={out}", *left])
+    return out / "export" if _is_done(out, steps) else None
+
+
+def _is_done(out: Path, steps: int) -> bool:
+    return (out / "export").exists() and steps_of(out) >= steps
+
+
+def _affordable_steps(plan: Plan, name: str, recipe: str, settings: list[str]) -> int:
+    """As many as the arm's CPU time pays for, by what a few steps took here once."""
+    rates = plan.out / "rates.json"
     known: dict[str, float] = json.loads(rates.read_text()) if rates.exists() else {}
-    if cell.arm not in known:
-        known[cell.arm] = _cpu_seconds_of_a_step(recipe, settings)
+    if name not in known:
+        known[name] = _cpu_seconds_of_a_step(recipe, settings)
         rates.write_text(json.dumps(known, indent=1))
-    steps = max(1, round(60 * (arm.core_minutes or plan.core_minutes) / known[cell.arm]))
-    left = [f"minutes={max(0.1, (deadline - time.monotonic()) / 60)}"] if deadline is not None else []
-    log.info("%s: %d steps of %.2f core-seconds", cell.name, steps, known[cell.arm])
-    _pretrain(recipe, [*settings, f"steps={steps}", f"out={out}", *left])
-    return out / "export" if steps_of(out) >= steps else None
+    minutes = plan.arms[name].core_minutes or plan.core_minutes or 0.0  # one of them is there: the plan has no steps
+    steps = max(1, round(60 * minutes / known[name]))
+    log.info("%s: %d steps of %.2f core-seconds", name, steps, known[name])
+    return steps
 
 
 def _cpu_seconds_of_a_step(recipe: str, settings: list[str]) -> float:

@@ -41,11 +41,20 @@ class TileBatch:
 
 
 def batches(
-    corpus: Corpus, sampler: Sampler, *, canvas: int, start: int, stop: int, rank: int = 0, world: int = 1, threads: int = 1
+    corpus: Corpus,
+    sampler: Sampler,
+    *,
+    canvas: int,
+    start: int,
+    stop: int,
+    rank: int = 0,
+    world: int = 1,
+    threads: int = 1,
+    keep_mb: int = 0,
 ) -> Iterator[tuple[int, TileBatch]]:
     """(step, this process's share of its tiles) for steps start..stop - 1. A tile that cannot be decoded is named once and
-    replaced by its neighbour in the same draw, so that the batch keeps its size."""
-    reader = _Reader(corpus, canvas)
+    replaced by its neighbour in the same draw, so that the batch keeps its size. keep_mb: tiles stay decoded in memory up to here."""
+    reader = _Reader(corpus, canvas, room=(keep_mb << 20) // (3 * canvas * canvas))
     with ThreadPoolExecutor(threads) as pool:
         steps, waiting = iter(range(start, stop)), deque[tuple[int, list[int], list[Future[np.ndarray | None]]]]()
 
@@ -69,22 +78,29 @@ def batches(
 
 @dataclass
 class _Reader:
-    """Reads tiles for several threads; remembers those that cannot be decoded."""
+    """Reads tiles for several threads; remembers those that cannot be decoded, and the first `room` tiles that can."""
 
     corpus: Corpus
     canvas: int
+    room: int = 0
+    kept: dict[int, np.ndarray] = field(default_factory=dict)
     bad: set[int] = field(default_factory=set)
 
     def read(self, index: int) -> np.ndarray | None:
         if index in self.bad:
             return None
+        if index in self.kept:
+            return self.kept[index]
         try:
-            return fit_canvas(self.corpus.read(index), self.canvas)
+            tile = fit_canvas(self.corpus.read(index), self.canvas)
         except ImageError as error:
             self.bad.add(index)
             if len(self.bad) <= _NAMED or len(self.bad) % 100 == 0:
                 log.warning("skipped (%d so far): %s", len(self.bad), error)
             return None
+        if len(self.kept) < self.room:
+            self.kept[index] = np.ascontiguousarray(tile)  # no view, which would keep what lies around the square too
+        return tile
 
 
 def _stack(corpus: Corpus, indices: list[int], tiles: list[np.ndarray | None]) -> TileBatch:

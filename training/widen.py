@@ -1,0 +1,108 @@
+"""A wider network that computes what a narrower one does, to start training from (Chen et al. 2016, Net2Net, arXiv:1511.05641).
+
+    python -m training.widen mobilenetv2_100 START.safetensors mobilenetv2_140 OUT.safetensors [pad_type=same ...]
+
+Every new channel repeats an old one; what a layer takes from the copies of a channel is shared out among them at random, with sum one, so
+that the output stays the same and the copies learn apart from the first step. For timm's MobileNetV2 and EfficientNet families
+(blocks of depthwise separable convolutions and inverted residuals, without squeeze and excitation).
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from pathencoder import compat
+from pathencoder.errors import ConfigError, IncompatibleWeights
+from training.export import half_precision
+
+
+def widened(narrow: nn.Module, wide: nn.Module, generator: torch.Generator) -> dict[str, Tensor]:
+    """The state of `wide`, a timm network of the same family and depth as `narrow`, with which it computes what `narrow` does in eval
+    mode, but for repeated channels. Raises IncompatibleWeights for networks of other blocks or depth."""
+    return _Widening(narrow.state_dict(), wide.state_dict(), generator).all(wide)
+
+
+class _Widening:
+    """Walks both states along the network. A mapping, int64 [new channels], tells of which old channel each new one is a copy."""
+
+    def __init__(self, old: dict[str, Tensor], new: dict[str, Tensor], generator: torch.Generator) -> None:
+        if old.keys() != new.keys():
+            raise IncompatibleWeights(f"not of one family and depth: {sorted(old.keys() ^ new.keys())[:6]}")
+        self.old, self.new, self.rng = old, new, generator
+        self.out: dict[str, Tensor] = {}
+
+    def all(self, network: Any) -> dict[str, Tensor]:
+        flow = self.layer("conv_stem", "bn1", torch.arange(3))
+        for s, stage in enumerate(network.blocks):
+            for b, block in enumerate(stage):
+                flow = self.block(f"blocks.{s}.{b}", block, flow)
+        self.layer("conv_head", "bn2", flow)
+        if left := self.new.keys() - self.out.keys():
+            raise IncompatibleWeights(f"no rule for {sorted(left)[:6]}")
+        return self.out
+
+    def block(self, path: str, block: Any, flow: Tensor) -> Tensor:
+        """One block; a residual needs the mapping of its input at its output."""
+        kept = flow if block.has_skip else None
+        names = [n for n in ("conv_pw", "conv_dw", "conv_pwl") if hasattr(block, n)]
+        if "conv_pwl" not in names:
+            names = ["conv_dw", "conv_pw"]  # in order of use
+        for i, name in enumerate(names):
+            flow = self.layer(f"{path}.{name}", f"{path}.bn{i + 1}", flow, kept if i + 1 == len(names) else None)
+        return flow
+
+    def layer(self, conv: str, norm: str, flow: Tensor, mapping: Tensor | None = None) -> Tensor:
+        """A convolution and its norm; returns the mapping of its output."""
+        old, new = self.old[f"{conv}.weight"], self.new[f"{conv}.weight"]
+        if old.shape[1] == 1 and len(flow) == len(new):  # depthwise
+            mapping, weight = flow, old[flow]
+        else:
+            mapping = self.copies(len(old), len(new)) if mapping is None else mapping
+            weight = old[mapping][:, flow] * self.shares(flow, len(new))[:, :, None, None]
+        self.out[f"{conv}.weight"] = weight.contiguous()
+        for leaf in ("weight", "bias", "running_mean", "running_var"):
+            self.out[f"{norm}.{leaf}"] = self.old[f"{norm}.{leaf}"][mapping].contiguous()
+        self.out[f"{norm}.num_batches_tracked"] = self.old[f"{norm}.num_batches_tracked"]
+        return mapping
+
+    def copies(self, old: int, new: int) -> Tensor:
+        """Every old channel once, then as many at random as are wanted."""
+        if new < old:
+            raise IncompatibleWeights(f"{new} channels are fewer than {old}: the second network must be the wider one")
+        return torch.cat([torch.arange(old), torch.randint(0, old, (new - old,), generator=self.rng)])
+
+    def shares(self, flow: Tensor, rows: int) -> Tensor:
+        """float [rows, len(flow)]: what each output takes of each copy, in 0..1, with sum one over the copies of a channel."""
+        raw = torch.rand(rows, len(flow), generator=self.rng) + 0.1
+        sums = torch.zeros(rows, int(flow.max()) + 1).index_add_(1, flow, raw)
+        return raw / sums[:, flow]
+
+
+def main(arguments: list[str]) -> int:
+    """Exit status 0, or 2 for wrong usage."""
+    if len(arguments) < 4:
+        print(__doc__)
+        return 2
+    narrow_name, start, wide_name, out, *given = arguments
+    args = {k: yaml.safe_load(v) for k, _, v in (item.partition("=") for item in given)}
+    timm = compat.import_timm()
+    narrow, wide = (timm.create_model(name, pretrained=False, num_classes=0, **args) for name in (narrow_name, wide_name))
+    own = narrow.state_dict()
+    state = {k: v.float() for k, v in load_file(start).items() if k in own}
+    missing = [k for k in narrow.load_state_dict(state, strict=False).missing_keys if not k.endswith("num_batches_tracked")]
+    if missing:
+        raise ConfigError(f"{start} does not fit {narrow_name}: {missing[:3]} are missing")
+    Path(out).parent.mkdir(parents=True, exist_ok=True)
+    save_file(half_precision(widened(narrow, wide, torch.Generator().manual_seed(0))), out)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
