@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from pathencoder import __version__
 from pathencoder.errors import ConfigError, StoreError
 from pathencoder.spec import EncoderSpec
 
@@ -173,8 +174,8 @@ def _save_reference(path: Path, tile: npt.NDArray[np.uint8], embedding: npt.NDAr
 
 
 def _with_versions(config: dict[str, Any]) -> dict[str, Any]:
-    versions = {name: importlib.metadata.version(name) for name in ("pathencoder", "torch", "timm")}
-    return {**config, "pathencoder": {**config["pathencoder"], "versions": versions}}
+    others = {name: importlib.metadata.version(name) for name in ("torch", "timm")}
+    return {**config, "pathencoder": {**config["pathencoder"], "versions": {"pathencoder": __version__, **others}}}
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:

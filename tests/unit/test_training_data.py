@@ -244,6 +244,28 @@ def test_batches_hold_the_drawn_tiles_and_ranks_share_them(shards):
         assert [batch.indices[r::2].tolist() for r in range(2)] == [p[step].indices.tolist() for p in parts]
 
 
+@pytest.mark.parametrize("keep_mb", [0, 1])
+def test_tiles_kept_in_memory_are_decoded_once_and_are_the_same(shards, monkeypatch, keep_mb):
+    corpus, opened = open_corpus(shards, licences=("P",)), []
+    sampler = make_sampler(corpus, batch=3, seed=5)
+    plain = dict(batches(corpus, sampler, canvas=24, start=0, stop=20))
+    read = type(corpus).read
+    monkeypatch.setattr(type(corpus), "read", lambda self, index: opened.append(index) or read(self, index))
+    kept = dict(batches(corpus, sampler, canvas=24, start=0, stop=20, keep_mb=keep_mb))
+    assert all((kept[step].tiles == plain[step].tiles).all() for step in plain)
+    assert len(opened) == (len(set(opened)) if keep_mb else 60)
+
+
+def test_no_more_tiles_are_kept_than_there_is_room_for(shards, monkeypatch):
+    corpus, opened = open_corpus(shards, licences=("P",)), []
+    sampler = make_sampler(corpus, batch=3, seed=5)
+    read = type(corpus).read
+    monkeypatch.setattr(type(corpus), "read", lambda self, index: opened.append(index) or read(self, index))
+    list(batches(corpus, sampler, canvas=350, start=0, stop=20, keep_mb=1))  # room for two of 0.37 MB
+    assert sorted(set(opened)) == list(range(len(corpus)))
+    assert sum(opened.count(i) == 1 for i in set(opened)) == 2
+
+
 def test_an_undecodable_tile_is_named_and_replaced(tmp_path, caplog):
     for i in range(4):
         (tmp_path / f"s{i}").mkdir()

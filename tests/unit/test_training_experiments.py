@@ -7,6 +7,7 @@ import time
 import numpy as np
 import pytest
 import yaml
+from click.testing import CliRunner
 from PIL import Image
 
 pytest.importorskip("pydantic")
@@ -20,6 +21,8 @@ from training import experiments, experiments_table, robustness  # noqa: E402
 from training.reexport import steps_of  # noqa: E402
 
 pytestmark = pytest.mark.full
+
+SOUP = {"of": "base", "soup": True}
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +124,36 @@ def test_an_interrupted_plan_keeps_its_checkpoint_and_goes_on(data, tmp_path):
     assert {line["cell"] for line in lines(plan)} == {"base-s0"}
 
 
+def test_training_here_and_reading_there(data, tmp_path):
+    """Arms of so many steps are trained and not read; a later call reads them without their checkpoints' weights, and trains nothing."""
+    plan = plan_of(data, tmp_path, seeds=[0], core_minutes=None, steps=3, arms={"base": {}, "longer": {"steps": 4}, "soup": SOUP})
+    experiments.train(plan)
+    assert (steps_of(plan.out / "base-s0"), steps_of(plan.out / "longer-s0")) == (3, 4)
+    assert not (plan.out / "results.jsonl").exists()
+    for file in plan.out.glob("*/checkpoints/*/*"):
+        if file.name != "run.json":
+            file.unlink()
+    before = {f: f.stat().st_mtime_ns for f in plan.out.glob("*-s0/export/*")}
+    experiments.run(plan)
+    assert {line["cell"] for line in lines(plan)} == {"base-s0", "longer-s0", "soup"}
+    assert {f: f.stat().st_mtime_ns for f in before} == before
+
+
+def test_chosen_arms_alone_are_made(data, tmp_path):
+    plan_of(data, tmp_path, seeds=[0], core_minutes=None, steps=2, arms={"base": {}, "other": {}, "soup": SOUP})
+    done = CliRunner().invoke(experiments.main, [str(tmp_path / "plan.yaml"), "--train", "--arms", "soup", "--set", "run.loaders=2"])
+    assert done.exit_code == 0, done.output
+    assert [p.name for p in sorted((tmp_path / "out").glob("*/export"))] == ["export"]
+    assert "loaders: 2" in (tmp_path / "out" / "base-s0" / "config.yaml").read_text()
+    for asked, told in ((["--arms", "bas"], "no arm"), (["--set", "optim.lr=1"], "change no result")):
+        refused = CliRunner().invoke(experiments.main, [str(tmp_path / "plan.yaml"), *asked])
+        assert refused.exit_code == 1
+        assert told in refused.output
+
+
 def test_plans_with_mistakes_are_refused(data, tmp_path):
+    with pytest.raises(ConfigError, match="core_minutes or steps"):
+        plan_of(data, tmp_path, core_minutes=None)
     with pytest.raises(ConfigError, match="no arm that trains"):
         plan_of(data, tmp_path, arms={"half": {"of": "bsae"}})
     with pytest.raises(ConfigError, match="nearest: temperature"):
