@@ -65,8 +65,8 @@ class Run:
         follows from seed and step."""
         d, n = self.cfg.data, self.cfg.optim.steps
         share = {"rank": distributed.rank(), "world": distributed.world(), "threads": self.cfg.run.loaders}
-        share |= {"keep_mb": self.cfg.run.keep_mb}
-        read = batches(self.corpus, self.sampler, canvas=d.canvas, start=self.step, stop=n, **share)
+        memory = {"keep_mb": self.cfg.run.keep_mb, "pin": self.device.type == "cuda"}
+        read = batches(self.corpus, self.sampler, canvas=d.canvas, start=self.step, stop=n, **share, **memory)
         for step, batch, views in self._with_views(read):
             torch.manual_seed(self._seed(step) + distributed.rank())
             self.guard.remember()

@@ -51,25 +51,29 @@ def batches(
     world: int = 1,
     threads: int = 1,
     keep_mb: int = 0,
+    pin: bool = False,
 ) -> Iterator[tuple[int, TileBatch]]:
     """(step, this process's share of its tiles) for steps start..stop - 1. A tile that cannot be decoded is named once and
-    replaced by its neighbour in the same draw, so that the batch keeps its size. keep_mb: tiles stay decoded in memory up to here."""
+    replaced by its neighbour in the same draw, so that the batch keeps its size. keep_mb: tiles stay decoded in memory up to here.
+    pin: put batches into page-locked memory, from which a GPU fetches them while it works."""
     reader = _Reader(corpus, canvas, room=(keep_mb << 20) // (3 * canvas * canvas))
     with ThreadPoolExecutor(threads) as pool:
-        steps, waiting = iter(range(start, stop)), deque[tuple[int, list[int], list[Future[np.ndarray | None]]]]()
+        steps, waiting = iter(range(start, stop)), deque[tuple[int, Future[TileBatch]]]()
 
         def order() -> None:
             for step in steps:
                 indices = [int(i) for i in sampler.draw(step)[rank::world]]
-                waiting.append((step, indices, [pool.submit(reader.read, i) for i in indices]))
+                tiles = [pool.submit(reader.read, i) for i in indices]
+                # The pool is first in, first out: whatever this job waits for has been begun before it.
+                waiting.append((step, pool.submit(_stack, corpus, indices, tiles, pin)))
                 return
 
         for _ in range(_AHEAD):
             order()
         try:
             while waiting:
-                step, indices, tiles = waiting.popleft()
-                ready = _stack(corpus, indices, [t.result() for t in tiles])
+                step, batch = waiting.popleft()
+                ready = batch.result()
                 order()
                 yield step, ready
         finally:
@@ -103,14 +107,16 @@ class _Reader:
         return tile
 
 
-def _stack(corpus: Corpus, indices: list[int], tiles: list[np.ndarray | None]) -> TileBatch:
-    good = [(index, tile) for index, tile in zip(indices, tiles, strict=True) if tile is not None]
+def _stack(corpus: Corpus, indices: list[int], reads: list[Future[np.ndarray | None]], pin: bool) -> TileBatch:  # noqa: FBT001
+    read = [r.result() for r in reads]
+    good = [(index, tile) for index, tile in zip(indices, read, strict=True) if tile is not None]
     if not good:
         raise ImageError("no tile of this batch could be decoded; see the log for their names")
     filled = [good[i % len(good)] for i in range(len(indices))]
     chosen = np.array([index for index, _ in filled])
-    stacked = torch.from_numpy(np.stack([tile for _, tile in filled])).permute(0, 3, 1, 2)
-    return TileBatch(stacked, torch.from_numpy(corpus.stains_of(chosen)), torch.from_numpy(chosen))
+    tiles = torch.empty(len(filled), *good[0][1].shape, dtype=torch.uint8, pin_memory=pin)
+    np.stack([tile for _, tile in filled], out=tiles.numpy())
+    return TileBatch(tiles.permute(0, 3, 1, 2), torch.from_numpy(corpus.stains_of(chosen)), torch.from_numpy(chosen))
 
 
 def fit_canvas(tile: np.ndarray, canvas: int) -> np.ndarray:
