@@ -1,4 +1,5 @@
-"""Many short runs compared: python -m training.experiments PLAN.yaml [--minutes M] [--table] [--arms A,B] [--train] [--set run.KEY=VALUE]
+"""Many short runs compared: python -m training.experiments PLAN.yaml [--minutes M] [--table] [--arms A,B] [--set run.KEY=VALUE]
+                                                       [--train [--seeds 0,1]]
 
 Every arm of a plan is trained with every seed for the same CPU time (or number of steps, as on a GPU), exported, and probed on train
 parts alone (folds by group). One line of results.jsonl for each (arm, seed, set); what is there is not done again, so a plan can run
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import subprocess
 import sys
 import tempfile
@@ -114,6 +116,7 @@ class Cell:
 @click.option("--table", is_flag=True, help="Print the table of what is there and do nothing else.")
 @click.option("--arms", help="These arms alone, joined by commas.")
 @click.option("--train", "train_only", is_flag=True, help="Train and export; probe nothing.")
+@click.option("--seeds", help="With --train: these alone, joined by commas, so that several processes can share an arm.")
 @click.option("--set", "machine", multiple=True, help="run.KEY=VALUE for every arm, such as run.loaders=4.")
 def main(
     plan_file: Path,
@@ -121,6 +124,7 @@ def main(
     table: bool,  # noqa: FBT001
     arms: str | None,
     train_only: bool,  # noqa: FBT001
+    seeds: str | None,
     machine: tuple[str, ...],
 ) -> None:
     """Run or show a plan."""
@@ -129,8 +133,10 @@ def main(
     try:
         plan = _chosen(read_plan(plan_file, machine), arms)
         if train_only:
-            train(plan, deadline=deadline)
+            train(plan, deadline=deadline, seeds=_numbers(seeds) if seeds else plan.seeds)
             return
+        if seeds:
+            raise ConfigError("--seeds goes with --train: averages and tables are of all seeds")
         if not table:
             run(plan, deadline=deadline)
         print_table(plan.out, plan.sets)
@@ -163,11 +169,19 @@ def _chosen(plan: Plan, arms: str | None) -> Plan:
     return plan.model_copy(update={"arms": {name: arm for name, arm in plan.arms.items() if name in wanted}})
 
 
-def train(plan: Plan, *, deadline: float | None = None) -> None:
-    """Train and export every cell that is missing, and read nothing. Stops at the deadline (monotonic)."""
+def _numbers(text: str) -> tuple[int, ...]:
+    if not re.fullmatch(r"\d+(,\d+)*", text):
+        raise ConfigError(f"--seeds {text!r}: numbers joined by commas")
+    return tuple(int(n) for n in text.split(","))
+
+
+def train(plan: Plan, *, deadline: float | None = None, seeds: Sequence[int] | None = None) -> None:
+    """Train and export every cell that is missing, of these seeds alone if given, and read nothing. Stops at the deadline (monotonic)."""
     plan.out.mkdir(parents=True, exist_ok=True)
     for cell in cells(plan):
-        if not plan.arms[cell.arm].of and _train(plan, cell, deadline) is None:
+        if plan.arms[cell.arm].of or not (seeds is None or cell.seed in seeds):
+            continue
+        if _train(plan, cell, deadline) is None:
             return
 
 

@@ -140,12 +140,18 @@ def test_training_here_and_reading_there(data, tmp_path):
 
 
 def test_chosen_arms_alone_are_made(data, tmp_path):
-    plan_of(data, tmp_path, seeds=[0], core_minutes=None, steps=2, arms={"base": {}, "other": {}, "soup": SOUP})
-    done = CliRunner().invoke(experiments.main, [str(tmp_path / "plan.yaml"), "--train", "--arms", "soup", "--set", "run.loaders=2"])
+    plan_of(data, tmp_path, seeds=[0, 1], core_minutes=None, steps=2, arms={"base": {}, "other": {}, "soup": SOUP})
+    asked = ["--train", "--arms", "soup", "--seeds", "1", "--set", "run.loaders=2"]
+    done = CliRunner().invoke(experiments.main, [str(tmp_path / "plan.yaml"), *asked])
     assert done.exit_code == 0, done.output
-    assert [p.name for p in sorted((tmp_path / "out").glob("*/export"))] == ["export"]
-    assert "loaders: 2" in (tmp_path / "out" / "base-s0" / "config.yaml").read_text()
-    for asked, told in ((["--arms", "bas"], "no arm"), (["--set", "optim.lr=1"], "change no result")):
+    assert [p.parent.name for p in (tmp_path / "out").glob("*/export")] == ["base-s1"]
+    assert "loaders: 2" in (tmp_path / "out" / "base-s1" / "config.yaml").read_text()
+    for asked, told in (
+        (["--arms", "bas"], "no arm"),
+        (["--set", "optim.lr=1"], "change no result"),
+        (["--seeds", "1"], "goes with --train"),
+        (["--train", "--seeds", "a"], "joined by commas"),
+    ):
         refused = CliRunner().invoke(experiments.main, [str(tmp_path / "plan.yaml"), *asked])
         assert refused.exit_code == 1
         assert told in refused.output
