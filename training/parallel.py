@@ -19,6 +19,7 @@ from training import distributed
 from training.methods import Views
 
 Strategy = Literal["ddp", "fsdp"]
+_GRAPHS = 64  # of one kind of block: crop sizes, with and without gradients, first and later blocks
 # Buffers (running statistics, centres) come out alike in all processes, so nothing need be sent; torch has renamed the switch.
 _RENAMED = "forward_sync_buffers" in inspect.signature(DistributedDataParallel.__init__).parameters
 _BUFFERS_STAY = "forward_sync_buffers" if _RENAMED else "broadcast_buffers"
@@ -72,12 +73,43 @@ def blocks_of(backbone: nn.Module) -> list[nn.Module]:
 
 
 def compile_blocks(backbone: nn.Module, *, backend: str = "inductor", dynamic: bool | None = False) -> int:
-    """Compile each block in place with torch.compile (names of weights stay); returns how many. Blocks of one shape share a graph,
-    so a ViT compiles one block a crop size. dynamic: False makes one graph a crop size, the fastest to run."""
+    """Compile each block in place with torch.compile (names of weights stay); returns how many. Blocks of one shape share a graph, also
+    where their rates of stochastic depth differ. dynamic: False makes one graph a crop size, the fastest to run."""
+    _share_graphs(backbone)
+    dynamo = torch._dynamo.config
+    limit = "recompile_limit" if hasattr(dynamo, "recompile_limit") else "cache_size_limit"
+    setattr(dynamo, limit, max(getattr(dynamo, limit), _GRAPHS))
     blocks = blocks_of(backbone)
     for block in blocks:
         block.compile(backend=backend, dynamic=dynamic)
     return len(blocks)
+
+
+class DropPath(nn.Module):
+    """Stochastic depth as timm's, its rate a tensor: torch.compile makes a graph for every rate that is a number, and gives up, leaving
+    the rest of the network as it was, after a few of them."""
+
+    rate: Tensor
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.register_buffer("rate", torch.tensor(rate), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [N, ...] with some of its entries 0 and the others larger, in training; else x."""
+        if not self.training:
+            return x
+        keep = 1 - self.rate
+        kept = torch.rand((len(x), *[1] * (x.ndim - 1)), device=x.device) < keep
+        return x * (kept / keep).to(x.dtype)
+
+
+def _share_graphs(network: nn.Module) -> None:
+    for module in network.modules():
+        for name, child in list(module.named_children()):
+            if type(child).__name__ == "DropPath" and hasattr(child, "drop_prob"):
+                device = next(network.parameters()).device
+                setattr(module, name, DropPath(child.drop_prob).to(device).train(child.training))
 
 
 def checkpoint_blocks(backbone: nn.Module) -> None:
