@@ -67,7 +67,8 @@ class OptimSettings(_Section):
 
 class RunSettings(_Section):
     """What does not change results: where, how long, how often, by what means. compile, checkpoint_activations and parallel do the same
-    sums in another order, so that last bits may differ; compiled networks also draw anew which blocks stochastic depth skips. knn_sets: folders with a labels.csv; their train parts alone are read."""
+    sums in another order, so that last bits may differ; compiled networks also draw anew which blocks stochastic depth skips.
+    knn_sets: folders with a labels.csv; their train parts alone are read."""
 
     out: Path
     minutes: float | None = Field(None, gt=0)  # stop cleanly with a checkpoint; the same command goes on

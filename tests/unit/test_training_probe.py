@@ -88,3 +88,18 @@ def test_training_runs_are_averaged_and_their_spread_is_told(tmp_path):
     assert both.auroc_sd == pytest.approx(abs(one.auroc - other.auroc) / 2**0.5)
     assert both.runs == 2
     assert min(one.auroc_interval[0], other.auroc_interval[0]) < both.auroc < max(one.auroc_interval[1], other.auroc_interval[1])
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_areas_and_recalls_are_scikit_learns(classes):
+    from sklearn.metrics import balanced_accuracy_score, roc_auc_score
+
+    rng = np.random.default_rng(1)
+    y, told = rng.integers(0, classes, (2, 90))
+    told[y == 0] = 1  # a class that is never told rightly
+    scores = rng.integers(0, 6, (90, classes)) + 0.5  # many ties
+    probability = scores / scores.sum(1, keepdims=True)
+    theirs = roc_auc_score(y, probability[:, 1]) if classes == 2 else roc_auc_score(y, probability, multi_class="ovr", average="macro")
+    assert probe.auroc(y, probability) == pytest.approx(theirs, abs=1e-12)
+    assert probe.mean_recall(y, told) == pytest.approx(balanced_accuracy_score(y, told), abs=1e-12)
+    assert np.isnan(probe.auroc(np.minimum(y, classes - 2), probability))
