@@ -24,6 +24,7 @@ from pathencoder.errors import PathEncoderError
 from pathencoder.folder import read_reference, read_spec, write_folder
 from training.card import card
 from training.data.corpus import open_corpus
+from training.reexport import steps_of
 from training.report import curves, read_log
 
 ROOT = Path(__file__).parents[1]
@@ -111,7 +112,8 @@ def cost(runs: Sequence[Path]) -> dict[str, Any]:
     """Steps and fields of the crops of each run, and the CPU and wall seconds of all together, as the logs tell them."""
     last = [read_log(run)[-1] for run in runs]
     crops = [yaml.safe_load((run / "config.yaml").read_text())["method"].get("crop") or {} for run in runs]
-    told = {"runs": len(runs), "steps": [line["step"] for line in last], "fields": [crop.get("field", [1.0, 1.0]) for crop in crops]}
+    steps = [max(line["step"], steps_of(run)) for run, line in zip(runs, last, strict=True)]  # a log may end before the last step
+    told = {"runs": len(runs), "steps": steps, "fields": [crop.get("field", [1.0, 1.0]) for crop in crops]}
     return {**told, **{f"{k}_seconds": sum(line[f"{k}_s"] for line in last) for k in ("cpu", "wall")}}
 
 
