@@ -162,7 +162,7 @@ def trunk(network: Network) -> list[tuple[str, nn.Module]]:
 
 def stages(network: Network, x: Tensor) -> list[Tensor]:
     """Outputs [N, C, h, w] of a CNN's stages (members of `blocks`/`stages`, or `layer1`..`layer4`). Raises ConfigError if it has none."""
-    found = [_channels_first(network, m) for path, m in walk(network, x) if "." in path or path.startswith("layer")]
+    found = [channels_first(network, m) for path, m in walk(network, x) if "." in path or path.startswith("layer")]
     if not found:
         raise ConfigError(f"{type(network).__name__} has no stages that are known here: use output='embedding', 'mean' or 'dense'")
     return found
@@ -204,10 +204,10 @@ def _read_maps(network: Network, spec: EncoderSpec, x: Tensor) -> Features:
     if wanted:
         for path, last in walk(network, x):
             if path in wanted:
-                kept[path] = _channels_first(network, last)
+                kept[path] = channels_first(network, last)
     else:
         last = network.forward_features(x)
-    maps = _channels_first(network, last)
+    maps = channels_first(network, last)
     mean = pooling.mean(maps)
     embedding = rule.embedding(kept) if rule else _pooled(network, spec, last, mean)
     dense = kept[spec.dense_stage] if spec.dense_stage else maps
@@ -219,7 +219,8 @@ def _pooled(network: Network, spec: EncoderSpec, last: Tensor, mean: Tensor) -> 
     return network.forward_head(last, pre_logits=True) if spec.embedding == "pool" else mean
 
 
-def _channels_first(network: Network, maps: Tensor) -> Tensor:
+def channels_first(network: Network, maps: Tensor) -> Tensor:
+    """Maps [N, C, h, w] of what a stage gives: some networks' are NHWC inside."""
     return maps.permute(0, 3, 1, 2) if getattr(network, "output_fmt", "NCHW") == "NHWC" and maps.ndim == 4 else maps
 
 

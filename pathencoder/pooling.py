@@ -1,4 +1,4 @@
-"""How inner stages of a CNN become an embedding: the rule `stages:a,b/mean,centre,max`."""
+"""How inner stages of a CNN become an embedding: the rule `stages:a,b/mean,centre,peak`."""
 
 from __future__ import annotations
 
@@ -33,8 +33,16 @@ def largest(maps: Tensor) -> Tensor:
     return maps.amax(dim=(2, 3))
 
 
-POOLS: dict[str, Callable[[Tensor], Tensor]] = {"mean": mean, "centre": centre, "max": largest}
-_WORDS = {"mean": "mean", "centre": "mean of the middle", "max": "largest value"}
+def peak(maps: Tensor) -> Tensor:
+    """The largest mean of 2 x 2 neighbours of each channel: like `largest`, and steadier when a tile's colours change or it is shifted
+    by a few pixels, for no single value decides. [N, C, h, w] -> [N, C]."""
+    from torch.nn.functional import avg_pool2d
+
+    return avg_pool2d(maps, (min(2, maps.shape[2]), min(2, maps.shape[3])), stride=1).amax(dim=(2, 3))
+
+
+POOLS: dict[str, Callable[[Tensor], Tensor]] = {"mean": mean, "centre": centre, "max": largest, "peak": peak}
+_WORDS = {"mean": "mean", "centre": "mean of the middle", "max": "largest value", "peak": "largest mean of 2 x 2 neighbours"}
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from pathencoder.errors import ConfigError
 from training import distributed
-from training.methods import Views
+from training.methods import Logs, Views
 
 Strategy = Literal["ddp", "fsdp"]
 _GRAPHS = 64  # of one kind of block: crop sizes, with and without gradients, first and later blocks
@@ -32,9 +32,9 @@ class Step(nn.Module):
         super().__init__()
         self.method = method
 
-    def forward(self, views: Views, step: int) -> tuple[Tensor, dict[str, float]]:
+    def forward(self, views: Views, step: int) -> tuple[Tensor, Logs]:
         """(loss, logs) of one process's views."""
-        result: tuple[Tensor, dict[str, float]] = self.method.loss(views, step)  # type: ignore[operator]
+        result: tuple[Tensor, Logs] = self.method.loss(views, step)  # type: ignore[operator]
         return result
 
 

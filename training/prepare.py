@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import subprocess
@@ -136,7 +137,8 @@ def _plan(cfg: config.Config, corpus: Corpus, sampler: Sampler, generator: torch
 
     b, width = cfg.backbone, int(start.num_features)  # type: ignore[arg-type]
     width = int(getattr(start, "head_hidden_size", width))
-    return methods.Plan(backbone, width, cfg.optim.steps, cfg.data.batch, len(corpus), b.mean, b.std, generator)
+    spec = functools.partial(backbones.spec_of, b, cfg.export)
+    return methods.Plan(backbone, width, cfg.optim.steps, cfg.data.batch, len(corpus), b.mean, b.std, generator, spec)
 
 
 def _restore(cfg: config.Config, method: nn.Module, optimizer: torch.optim.Optimizer) -> int:

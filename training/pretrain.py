@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pathencoder.errors import PathEncoderError
 from training import allocator, checkpoint, config, distributed, signals
-from training.methods import Views
+from training.methods import Logs, Views
 from training.optimizer import clip, set_rates
 from training.prepare import opened
 from training.run import Run
@@ -42,7 +42,7 @@ def train(cfg: config.Config) -> Path:
         return run.finish(step + 1)
 
 
-def _backward(run: Run, views: list[Views], step: int) -> tuple[Tensor, dict[str, float]]:
+def _backward(run: Run, views: list[Views], step: int) -> tuple[Tensor, Logs]:
     """Gradients of the mean loss over the parts of a batch; the loss, and the means of what the method logs."""
     losses, told = [], []
     for i, part in enumerate(views):

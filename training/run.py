@@ -25,7 +25,7 @@ from training.data.loader import TileBatch, batches
 from training.data.sampler import Sampler
 from training.export import export
 from training.guard import Guard, agree, first_not_finite
-from training.methods import Plan, Views
+from training.methods import Logs, Plan, Views
 from training.monitor import FirstFeatures, LabelledSet, Monitor, knn_report, labelled_set, peak_memory_mb
 from training.pace import Pace, told
 from training.signals import StopRequest
@@ -139,7 +139,7 @@ class Run:
         late = minutes is not None and time.monotonic() - self.began >= 60 * minutes
         return late or self.request.signal is not None
 
-    def report(self, step: int, loss: Tensor, norm: Tensor, logs: dict[str, float]) -> None:
+    def report(self, step: int, loss: Tensor, norm: Tensor, logs: Logs) -> None:
         """A log line now and then; k-NN now and then; a checkpoint now and then, and before a stop."""
         r = self.cfg.run
         if (step + 1) % r.log_every == 0:
@@ -149,8 +149,8 @@ class Run:
         if (step + 1) % r.checkpoint_every == 0 or self.stopping:
             self.save(step + 1)
 
-    def _log(self, step: int, loss: Tensor, norm: Tensor, logs: dict[str, float]) -> None:
-        values = {**self._over_processes({"loss": float(loss), **logs}), "grad_norm": float(norm)}
+    def _log(self, step: int, loss: Tensor, norm: Tensor, logs: Logs) -> None:
+        values = {**self._over_processes({"loss": float(loss), **{k: float(v) for k, v in logs.items()}}), "grad_norm": float(norm)}
         values |= {"lr": self.optimizer.param_groups[0]["lr"], **self.features.spread(self._tiles_here())}
         rate, wait = self.pace.look()
         values |= {"tiles_per_s": rate, "data_wait": wait, "memory_mb": peak_memory_mb(self.device)}

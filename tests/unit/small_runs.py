@@ -15,6 +15,7 @@ METHODS = {
         "bottleneck": 8,
         "prototypes": 16,
     },
+    "distill": {"name": "distill", "teachers": ["pathencoder-tiny"], "crop": {"px": 32}},
 }
 
 

@@ -196,6 +196,25 @@ def test_pools_of_stages_are_joined_pool_by_pool():
         torch.testing.assert_close(found, wanted)
 
 
+@pytest.mark.parametrize("shape", [(1, 1), (1, 5), (2, 2), (3, 1), (4, 6)])
+def test_a_peak_is_the_largest_mean_of_neighbours(shape):
+    maps = torch.randn(2, 3, *shape, generator=torch.Generator().manual_seed(0))
+    rows, columns = (min(2, n) for n in shape)
+    means = [
+        maps[:, :, top : top + rows, left : left + columns].mean((2, 3))
+        for top in range(shape[0] - rows + 1)
+        for left in range(shape[1] - columns + 1)
+    ]
+    torch.testing.assert_close(pooling.peak(maps), torch.stack(means).amax(0))
+
+
+def test_a_peak_moves_less_than_the_largest_value_when_one_value_does():
+    maps = torch.rand(1, 1, 7, 7, generator=torch.Generator().manual_seed(0))
+    moved = maps.clone()
+    moved[0, 0, 3, 3] += 1
+    assert 0 < pooling.peak(moved) - pooling.peak(maps) < 0.5 * (pooling.largest(moved) - pooling.largest(maps))
+
+
 @pytest.mark.parametrize(("side", "left"), [(1, 1), (2, 2), (3, 1), (4, 2), (7, 3), (14, 6), (28, 14)])
 def test_the_middle_of_a_map_is_never_empty(side, left):
     maps = torch.zeros(1, 1, side, side)

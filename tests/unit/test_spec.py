@@ -112,7 +112,7 @@ def test_fields_of_later_versions_are_skipped():
     assert EncoderSpec.from_config(config) == EncoderSpec(**GOOD)
 
 
-@pytest.mark.parametrize("rule", ["cls", "mean", "cls_mean", "pool", "stages:a.1", "stages:a.1,b.2", "stages:a.1/mean,centre,max"])
+@pytest.mark.parametrize("rule", ["cls", "mean", "cls_mean", "pool", "stages:a.1", "stages:a.1,b.2", "stages:a.1/mean,centre,max,peak"])
 def test_embedding_rules(rule):
     assert EncoderSpec(**{**GOOD, "embedding": rule}).embedding == rule
 

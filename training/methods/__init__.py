@@ -14,16 +14,19 @@ import torch
 from torch import Tensor, nn
 
 from pathencoder.errors import ConfigError
+from pathencoder.spec import EncoderSpec
 from training.data.loader import TileBatch
 
 Views = list[Tensor]  # normalised float [N, 3, px, px], one a crop
+Logs = dict[str, Tensor | float]  # tensors of one element stay where they are: asking a GPU for each would make every step wait for it
 
 
 @dataclass(frozen=True)
 class Plan:
     """What a method is built from: backbones, the run's size, and how images are normalised.
 
-    backbone: makes a new network with the starting weights at each call; its output is [N, width].
+    backbone: makes a new network with the starting weights at each call; its output is [N, width]. spec: what its export will be, for
+    methods that learn from the embedding as it is read.
     """
 
     backbone: Callable[[], nn.Module]
@@ -34,6 +37,7 @@ class Plan:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     generator: torch.Generator
+    spec: Callable[[], EncoderSpec] | None = None
 
 
 @runtime_checkable
@@ -50,7 +54,7 @@ class Method(Protocol):
     def views(self, batch: TileBatch) -> Views:
         """Tiles to the crops that the loss compares."""
 
-    def loss(self, views: Views, step: int) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, views: Views, step: int) -> tuple[Tensor, Logs]:
         """The scalar to go down, and what to log beside it."""
 
     def after_step(self, step: int) -> None:

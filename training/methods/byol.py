@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from training.augment import ColourSettings, CropSettings
 from training.data.loader import TileBatch
-from training.methods import Plan, Views
+from training.methods import Logs, Plan, Views
 from training.methods.multicrop import Pair, follow, forward_by_size, make_views
 from training.methods.sizing import announce, sizes_for
 from training.schedules import cosine
@@ -56,7 +56,7 @@ class Byol(nn.Module):
         """The crops that both networks see, then those that the online network sees alone."""
         return make_views(batch, (self.settings.crop, self.settings.local_crops), self.settings.colour, self.plan)
 
-    def loss(self, views: Views, step: int) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, views: Views, step: int) -> tuple[Tensor, Logs]:
         """Each view's prediction against the target's projection of each other view: the symmetric loss of section 3.1."""
         n = self.settings.crop.count
         predictions = self.predictor(forward_by_size(self.online, views)).chunk(len(views))
@@ -64,7 +64,7 @@ class Byol(nn.Module):
             projections = forward_by_size(self.target, views[:n]).chunk(n)
         pairs = [byol_loss(p, z) for s, p in enumerate(predictions) for t, z in enumerate(projections) if s != t]
         loss = torch.stack(pairs).mean()
-        return loss, {"pair_cosine": 1 - loss.item() / 2}
+        return loss, {"pair_cosine": 1 - loss.detach() / 2}
 
     def after_step(self, step: int) -> None:
         """The target follows: xi = tau xi + (1 - tau) theta, tau = 1 - (1 - tau_base) (cos(pi k / K) + 1) / 2 (equation 1, section 3.2)."""

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from training.augment import ColourSettings, CropSettings
 from training.data.loader import TileBatch
-from training.methods import Plan, Views
+from training.methods import Logs, Plan, Views
 from training.methods.ibot import MaskedPatches, PatchSettings, hidden, patch_loss, tokens_of
 from training.methods.multicrop import Pair, follow, forward_by_size, make_views
 from training.methods.regularisers import SpreadSettings, spread
@@ -81,7 +81,7 @@ class Dino(nn.Module):
         masks = self.patches.masks(made[: s.global_crops.count], self.backbone, self.plan.generator) if self.patches else []
         return made + masks
 
-    def loss(self, views: Views, step: int) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, views: Views, step: int) -> tuple[Tensor, Logs]:
         """Cross entropy of the student's crops to the teacher's global ones, each pair of different crops; and what else is asked for."""
         s, n = self.settings, self.settings.global_crops.count
         masks = views[n + s.local_crops.count :]
@@ -95,11 +95,11 @@ class Dino(nn.Module):
         logs = {**_entropies(targets, self.prototypes)}
         if s.patches and patch_term is not None:
             loss = loss + s.patches.weight * patch_term
-            logs["patch_loss"] = patch_term.item()
+            logs["patch_loss"] = patch_term.detach()
         if s.spread:
             term = spread(s.spread, features.chunk(len(views))[:n])
             loss = loss + s.spread.weight * term
-            logs[s.spread.name] = term.item()
+            logs[s.spread.name] = term.detach()
         return loss, logs
 
     def after_step(self, step: int) -> None:
@@ -196,7 +196,7 @@ def dino_loss(student_logits: tuple[Tensor, ...], targets: tuple[Tensor, ...], *
 
 
 @torch.no_grad()
-def _entropies(targets: tuple[Tensor, ...], prototypes: int) -> dict[str, float]:
+def _entropies(targets: tuple[Tensor, ...], prototypes: int) -> Logs:
     """Entropies as shares of log K. One tile's target: 1 is uniform (nothing learnt), 0 certain. Mean target: 0 is a collapse
     onto one prototype."""
     q = torch.cat(targets)
@@ -204,4 +204,4 @@ def _entropies(targets: tuple[Tensor, ...], prototypes: int) -> dict[str, float]
     mean = q.mean(0)
     each = -(q * q.clamp_min(1e-12).log()).sum(1).mean() / scale
     joint = -(mean * mean.clamp_min(1e-12).log()).sum() / scale
-    return {"teacher_entropy": float(each), "mean_entropy": float(joint)}
+    return {"teacher_entropy": each, "mean_entropy": joint}

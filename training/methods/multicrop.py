@@ -51,6 +51,6 @@ def forward_by_size(network: nn.Module, views: Views) -> Tensor:
 @torch.no_grad()
 def follow(average: nn.Module, network: nn.Module, momentum: float) -> None:
     """average = momentum average + (1 - momentum) network, running statistics too; counters are copied."""
-    for theirs, ours in ((average.parameters(), network.parameters()), (average.buffers(), network.buffers())):
-        for a, n in zip(theirs, ours, strict=True):
-            a.lerp_(n, 1 - momentum) if a.is_floating_point() else a.copy_(n)
+    torch._foreach_lerp_(list(average.parameters()), list(network.parameters()), 1 - momentum)  # a GPU then does them at once
+    for a, n in zip(average.buffers(), network.buffers(), strict=True):
+        a.lerp_(n, 1 - momentum) if a.is_floating_point() else a.copy_(n)

@@ -26,7 +26,7 @@ from pathencoder.nuclei.patch_contrast import (
     similarity_named,
 )
 from training.data.loader import TileBatch
-from training.methods import Plan, Views
+from training.methods import Logs, Plan, Views
 
 
 class Settings(BaseModel):
@@ -71,7 +71,7 @@ class PatchContrast(nn.Module):
         cut = torch.stack([t[:, y : y + size, x : x + size] for t, (y, x) in zip(batch.tiles, corners, strict=True)])
         return [cut.float().div_(255).contiguous(memory_format=torch.channels_last)]
 
-    def loss(self, views: Views, step: int) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, views: Views, step: int) -> tuple[Tensor, Logs]:
         """The contrast over one batch; 0 with no gradient of consequence where a channel lacks a polarity (a skipped batch)."""
         confidence = self.backbone(views[0])
         patches = sample(views[0], confidence, self.sampling, self.generator)

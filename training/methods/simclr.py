@@ -13,7 +13,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from training import distributed
 from training.augment import ColourSettings, CropSettings
 from training.data.loader import TileBatch
-from training.methods import Plan, Views
+from training.methods import Logs, Plan, Views
 from training.methods.multicrop import Pair, forward_by_size, make_views
 from training.methods.sizing import announce, sizes_for
 
@@ -58,7 +58,7 @@ class SimCLR(nn.Module):
         """The crops, then the local ones, coloured and normalised."""
         return make_views(batch, (self.settings.crop, self.settings.local_crops), self.settings.colour, self.plan)
 
-    def loss(self, views: Views, step: int) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, views: Views, step: int) -> tuple[Tensor, Logs]:
         """NT-Xent over every pair of crops of a tile, mean over pairs; all processes together."""
         n = self.settings.crop.count
         z = self.projector(forward_by_size(self.backbone, views)).chunk(len(views))
@@ -67,7 +67,7 @@ class SimCLR(nn.Module):
         pairs += [nt_xent_to(local, z[a], temperature=self.settings.temperature) for a in range(n) for local in z[n:]]
         with torch.no_grad():
             agree = F.cosine_similarity(z[0], z[1]).mean()
-        return torch.stack(pairs).mean(), {"pair_cosine": float(agree)}
+        return torch.stack(pairs).mean(), {"pair_cosine": agree}
 
     def after_step(self, step: int) -> None:
         """Move the average."""
