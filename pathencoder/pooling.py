@@ -1,4 +1,4 @@
-"""How inner stages of a CNN become an embedding: the rule `stages:a,b/mean,centre,peak`."""
+"""How inner stages of a CNN become an embedding: the rule `stages:a,b/mean,centre,max`."""
 
 from __future__ import annotations
 

@@ -74,9 +74,9 @@ class RunSettings(_Section):
     minutes: float | None = Field(None, gt=0)  # stop cleanly with a checkpoint; the same command goes on
     threads: int = Field(1, ge=1)  # of torch, a process
     loaders: int = Field(1, ge=1)  # threads that decode tiles, a process
-    keep_mb: int = Field(
-        0, ge=0
-    )  # decoded tiles stay in memory up to here, a process: spares decoding where a corpus is gone through often
+    loader_processes: int = Field(0, ge=0)  # processes that decode tiles in the threads' place, a process: for GPUs
+    # Decoded tiles stay in memory up to here, a process (also of loader_processes): spares decoding where a corpus is gone through often.
+    keep_mb: int = Field(0, ge=0)
     checkpoint_every: int = Field(100, ge=1)
     log_every: int = Field(10, ge=1)
     knn_every: int = Field(0, ge=0)  # 0: only at the start and the end

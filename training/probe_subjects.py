@@ -22,7 +22,7 @@ IMAGENET = BackboneSettings(
 _IMAGENET_READOUTS = (
     ("final", "pool"),
     ("middle", "stages:blocks.2,blocks.4,blocks.5,blocks.6"),
-    ("pools", "stages:blocks.4,blocks.5/mean,centre,peak"),
+    ("pools", "stages:blocks.4,blocks.5/mean,centre,max"),
 )
 _BUNDLED = {"default": None, "research": "pathencoder-tiny-research"}
 

@@ -63,10 +63,10 @@ class Run:
     def batches(self) -> Iterator[tuple[int, TileBatch, list[Views]]]:
         """(step, batch on the device, views of each of its parts) from the step to be done to the last; everything random in a step
         follows from seed and step."""
-        d, n = self.cfg.data, self.cfg.optim.steps
-        share = {"rank": distributed.rank(), "world": distributed.world(), "threads": self.cfg.run.loaders}
-        memory = {"keep_mb": self.cfg.run.keep_mb, "pin": self.device.type == "cuda"}
-        read = batches(self.corpus, self.sampler, canvas=d.canvas, start=self.step, stop=n, **share, **memory)
+        d, r, n = self.cfg.data, self.cfg.run, self.cfg.optim.steps
+        share = {"rank": distributed.rank(), "world": distributed.world()}
+        means = {"threads": r.loaders, "processes": r.loader_processes, "keep_mb": r.keep_mb, "pin": self.device.type == "cuda"}
+        read = batches(self.corpus, self.sampler, canvas=d.canvas, start=self.step, stop=n, **share, **means)
         for step, batch, views in self._with_views(read):
             torch.manual_seed(self._seed(step) + distributed.rank())
             self.guard.remember()

@@ -89,6 +89,7 @@ def _our_settings(case: Case, *, defaults: bool, fp32: bool) -> dict[str, Any]:
         "run": {
             "out": str(case.out),
             "loaders": max(case.workers, 1),
+            "loader_processes": case.workers if case.device == "cuda" else 0,
             "threads": torch.get_num_threads(),
             "checkpoint_every": ENDLESS,
             "device": case.device,

@@ -50,9 +50,9 @@ def flat(value, name=""):
 
 def poisoned(monkeypatch, method, at):
     """Views of the steps `at` hold NaN."""
-    from training.methods import dino, simclr
+    from training.methods import dino, distill, simclr
 
-    owner = {"simclr": simclr.SimCLR, "dino": dino.Dino}[method]
+    owner = {"simclr": simclr.SimCLR, "dino": dino.Dino, "distill": distill.Distill}[method]
     honest, steps = owner.loss, set(at)
 
     def loss(self, views, step):

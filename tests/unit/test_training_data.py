@@ -7,6 +7,7 @@ import tarfile
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 pytest.importorskip("pydantic")
@@ -254,6 +255,30 @@ def test_tiles_kept_in_memory_are_decoded_once_and_are_the_same(shards, monkeypa
     kept = dict(batches(corpus, sampler, canvas=24, start=0, stop=20, keep_mb=keep_mb))
     assert all((kept[step].tiles == plain[step].tiles).all() for step in plain)
     assert len(opened) == (len(set(opened)) if keep_mb else 60)
+
+
+@pytest.mark.filterwarnings("ignore:This process.*fork:DeprecationWarning", "ignore:This DataLoader will create:UserWarning")
+def test_processes_read_what_threads_read(shards):
+    corpus = open_corpus(shards)
+    sampler = make_sampler(corpus, batch=4, seed=0)
+    corpus.read(0)  # the shard is open before the processes begin
+    plain = list(batches(corpus, sampler, canvas=24, start=3, stop=30, rank=1, world=2))
+    state = torch.get_rng_state()
+    made = list(batches(corpus, sampler, canvas=24, start=3, stop=30, rank=1, world=2, processes=2))
+    assert torch.equal(state, torch.get_rng_state())
+    assert [step for step, _ in made] == [step for step, _ in plain] == list(range(3, 30))
+    for (_, a), (_, b) in zip(made, plain, strict=True):
+        assert all(torch.equal(x, y) for x, y in ((a.tiles, b.tiles), (a.stains, b.stains), (a.indices, b.indices)))
+
+
+@pytest.mark.filterwarnings("ignore:This process.*fork:DeprecationWarning")
+def test_a_batch_that_no_process_can_decode_is_an_error(tmp_path):
+    for i in range(2):
+        (tmp_path / f"s{i}").mkdir()
+        (tmp_path / f"s{i}" / "t.png").write_bytes(b"not an image")
+    corpus = open_corpus(tmp_path)
+    with pytest.raises(ImageError, match="no tile of this batch"):
+        list(batches(corpus, make_sampler(corpus, batch=2, seed=0), canvas=24, start=0, stop=3, processes=1))
 
 
 def test_no_more_tiles_are_kept_than_there_is_room_for(shards, monkeypatch):

@@ -62,7 +62,15 @@ def test_a_recipe_takes_a_step_with_its_small_sibling(recipe, tmp_path, caplog):
     (tmp_path / "tiles").mkdir()
     small = yaml.safe_load(recipe.read_text())
     small["data"] |= {"root": str(write_tiles(tmp_path / "tiles", slides=4, each=1)), "canvas": 48, "batch": 4, "licences": []}
-    small["run"] |= {"out": str(tmp_path / "run"), "minutes": 1e-9, "log_every": 1, "knn_sets": [], "loaders": 1, "compile": False}
+    small["run"] |= {
+        "out": str(tmp_path / "run"),
+        "minutes": 1e-9,
+        "log_every": 1,
+        "knn_sets": [],
+        "loaders": 1,
+        "loader_processes": 0,
+        "compile": False,
+    }
     small["export"]["start_share"] = 0
     vit = small["backbone"].get("architecture", "").startswith("vit")
     assert not vit or small["backbone"]["args"].keys() == SMALL_VIT.keys()

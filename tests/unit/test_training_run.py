@@ -52,6 +52,12 @@ def test_views_made_ahead_are_the_same_views(tiles, tmp_path, monkeypatch, metho
     assert all(torch.equal(made[1][k], made[4][k]) for k in made[1])
 
 
+@pytest.mark.filterwarnings("ignore:This process.*fork:DeprecationWarning")
+def test_tiles_decoded_by_processes_are_the_same_tiles(tiles, tmp_path):
+    by = [weights(train(settings(tiles, tmp_path / str(n), loader_processes=n))) for n in (0, 1)]
+    assert all(torch.equal(by[0][k], by[1][k]) for k in by[0])
+
+
 def test_the_run_folder_explains_itself_and_its_export_verifies(tiles, tmp_path):
     run = train(settings(tiles, tmp_path / "run"))
     about = json.loads((run / "data.json").read_text())

@@ -1,8 +1,10 @@
-"""Batches of tiles as one uint8 tensor, decoded ahead by threads (Pillow lets go of the interpreter while it decodes)."""
+"""Batches of tiles as one uint8 tensor, decoded ahead: by threads (Pillow lets go of the interpreter while it decodes), or by processes,
+for a GPU: every operation that the training thread launches would have to wait for its turn at the interpreter among a dozen threads."""
 
 from __future__ import annotations
 
 import logging
+import signal
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -12,6 +14,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
 from pathencoder.errors import ImageError
 from training.data.corpus import Corpus
@@ -35,6 +38,10 @@ class TileBatch:
         """The same batch on another device."""
         return TileBatch(*(t.to(device, non_blocking=True) for t in (self.tiles, self.stains, self.indices)))
 
+    def pin_memory(self) -> TileBatch:
+        """The same batch in page-locked memory."""
+        return TileBatch(*(t.pin_memory() for t in (self.tiles, self.stains, self.indices)))
+
     def parts(self, count: int) -> list[TileBatch]:
         """The batch cut into `count` of equal size, tile i in part i % count."""
         return [TileBatch(self.tiles[i::count], self.stains[i::count], self.indices[i::count]) for i in range(count)]
@@ -50,22 +57,51 @@ def batches(
     rank: int = 0,
     world: int = 1,
     threads: int = 1,
+    processes: int = 0,
     keep_mb: int = 0,
     pin: bool = False,
 ) -> Iterator[tuple[int, TileBatch]]:
     """(step, this process's share of its tiles) for steps start..stop - 1. A tile that cannot be decoded is named once and
-    replaced by its neighbour in the same draw, so that the batch keeps its size. keep_mb: tiles stay decoded in memory up to here.
+    replaced by its neighbour in the same draw, so that the batch keeps its size. processes: decode in so many instead of in threads;
+    each names bad tiles for itself. keep_mb: tiles stay decoded in memory up to here (in each of the processes).
     pin: put batches into page-locked memory, from which a GPU fetches them while it works."""
     reader = _Reader(corpus, canvas, room=(keep_mb << 20) // (3 * canvas * canvas))
+    share = _Share(corpus, sampler, reader, rank, world)
+    return _by_processes(share, start, stop, processes, pin) if processes else _by_threads(share, start, stop, threads, pin)
+
+
+@dataclass
+class _Share(Dataset[TileBatch]):
+    """What one training process learns from, by step."""
+
+    corpus: Corpus
+    sampler: Sampler
+    reader: _Reader
+    rank: int
+    world: int
+
+    def indices(self, step: int) -> list[int]:
+        return [int(i) for i in self.sampler.draw(step)[self.rank :: self.world]]
+
+    def __getitem__(self, step: int) -> TileBatch:
+        indices = self.indices(step)
+        return _stack(self.corpus, indices, [self.reader.read(i) for i in indices])
+
+
+def _by_threads(share: _Share, start: int, stop: int, threads: int, pin: bool) -> Iterator[tuple[int, TileBatch]]:  # noqa: FBT001
+    def join(indices: list[int], reads: list[Future[np.ndarray | None]]) -> TileBatch:
+        batch = _stack(share.corpus, indices, [r.result() for r in reads])
+        return batch.pin_memory() if pin else batch
+
     with ThreadPoolExecutor(threads) as pool:
         steps, waiting = iter(range(start, stop)), deque[tuple[int, Future[TileBatch]]]()
 
         def order() -> None:
             for step in steps:
-                indices = [int(i) for i in sampler.draw(step)[rank::world]]
-                tiles = [pool.submit(reader.read, i) for i in indices]
+                indices = share.indices(step)
+                tiles = [pool.submit(share.reader.read, i) for i in indices]
                 # The pool is first in, first out: whatever this job waits for has been begun before it.
-                waiting.append((step, pool.submit(_stack, corpus, indices, tiles, pin)))
+                waiting.append((step, pool.submit(join, indices, tiles)))
                 return
 
         for _ in range(_AHEAD):
@@ -78,6 +114,30 @@ def batches(
                 yield step, ready
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _by_processes(share: _Share, start: int, stop: int, processes: int, pin: bool) -> Iterator[tuple[int, TileBatch]]:  # noqa: FBT001
+    """Every process makes whole batches, step by step in turn."""
+    steps = range(start, stop)
+    loader = DataLoader(
+        share,
+        batch_size=None,
+        sampler=steps,
+        num_workers=processes,
+        prefetch_factor=_AHEAD,
+        pin_memory=pin,
+        worker_init_fn=_leave_signals_to_the_run,
+        generator=torch.Generator(),  # its seeds are not ours, and not drawn from ours
+    )
+    yield from zip(steps, loader, strict=True)
+
+
+def _leave_signals_to_the_run(number: int) -> None:
+    """A run notes Ctrl-C and Slurm's warning and finishes its step, for which it needs its loader."""
+    for name in ("SIGINT", "SIGUSR1"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 @dataclass
@@ -107,15 +167,13 @@ class _Reader:
         return tile
 
 
-def _stack(corpus: Corpus, indices: list[int], reads: list[Future[np.ndarray | None]], pin: bool) -> TileBatch:  # noqa: FBT001
-    read = [r.result() for r in reads]
+def _stack(corpus: Corpus, indices: list[int], read: list[np.ndarray | None]) -> TileBatch:
     good = [(index, tile) for index, tile in zip(indices, read, strict=True) if tile is not None]
     if not good:
         raise ImageError("no tile of this batch could be decoded; see the log for their names")
     filled = [good[i % len(good)] for i in range(len(indices))]
     chosen = np.array([index for index, _ in filled])
-    tiles = torch.empty(len(filled), *good[0][1].shape, dtype=torch.uint8, pin_memory=pin)
-    np.stack([tile for _, tile in filled], out=tiles.numpy())
+    tiles = torch.from_numpy(np.stack([tile for _, tile in filled]))
     return TileBatch(tiles.permute(0, 3, 1, 2), torch.from_numpy(corpus.stains_of(chosen)), torch.from_numpy(chosen))
 
 

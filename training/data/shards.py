@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import functools
 import logging
+import os
 import sys
 import tarfile
 import threading
@@ -115,9 +116,15 @@ class _OpenFiles:
             while self._files:
                 self._files.popitem()[1].close()
 
+    def forget(self) -> None:
+        """In a forked process: handles of its own from here on, for the position in an inherited one is the parent's too."""
+        self._lock, self._files = threading.Lock(), OrderedDict()
+
 
 _FILES = _OpenFiles(most=64)
 atexit.register(_FILES.close)
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_FILES.forget)
 
 
 if __name__ == "__main__":
