@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from pathencoder import hub
 from pathencoder import network as readout
 from pathencoder.folder import write_folder
 from pathencoder.spec import EncoderSpec
@@ -26,11 +27,17 @@ def export(cfg: Config, network: nn.Module, corpus: Corpus, folder: Path, *, ste
     told = ", ".join(f"{n} {name}" for name, n in corpus.stain_counts().items())
     share = cfg.export.start_share
     training = (
-        f"{cfg.method.name}, {_length(steps)} steps of {cfg.data.batch} tiles; "
+        f"{cfg.method.name}{_taught_by(cfg)}, {_length(steps)} steps of {cfg.data.batch} tiles; "
         f"{len(corpus)} tiles of {len(corpus.slide_names)} slides ({told})"
         + (f", averaged with the starting weights ({share:g} of them)" if share else "")
     )
     return write_encoder(network, dataclasses.replace(spec, training=training), folder)
+
+
+def _taught_by(cfg: Config) -> str:
+    """The teachers' names: a folder is called what its encoder is called."""
+    names = [hub.describe(str(teacher)).name for teacher in getattr(cfg.method, "teachers", ())]
+    return f" of {', '.join(names)}" if names else ""
 
 
 def _length(steps: Sequence[int]) -> str:

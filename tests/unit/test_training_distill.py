@@ -11,6 +11,7 @@ torch = pytest.importorskip("torch")
 from small_runs import settings, write_tiles  # noqa: E402
 
 from pathencoder import load_encoder  # noqa: E402
+from pathencoder.errors import ConfigError  # noqa: E402
 from training.data.loader import TileBatch  # noqa: E402
 from training.methods import Plan, distill  # noqa: E402
 from training.prepare import opened  # noqa: E402
@@ -97,6 +98,17 @@ def test_a_student_of_another_family_learns_from_two_teachers(tmp_path):
     told = [line["embedding"] for line in map(json.loads, (run / "log.jsonl").read_text().splitlines()) if line["kind"] == "train"]
     assert sum(told[-5:]) / 5 > sum(told[:5]) / 5 + 0.3
     assert load_encoder(str(run / "export")).spec.architecture == "test_resnet"
+
+
+@pytest.mark.filterwarnings("ignore:pathencoder-tiny-research")
+def test_what_a_research_teacher_taught_is_for_research(tmp_path):
+    cfg = settings(write_tiles(tmp_path), tmp_path / "run", "distill")
+    research = cfg.method.model_copy(update={"teachers": ("pathencoder-tiny-research",)})
+    free = cfg.export.model_copy(update={"commercial": True})
+    with pytest.raises(ConfigError, match=r"set export\.commercial=false and export\.licence=CC-BY-NC-4\.0"):
+        train(cfg.model_copy(update={"method": research, "export": free}))
+    run = train(cfg.model_copy(update={"method": research}))
+    assert load_encoder(str(run / "export")).spec.training.startswith("distill of pathencoder-tiny-research, 6 steps of 6 tiles")
 
 
 def test_the_embedding_is_taught_as_it_is_read(tmp_path):

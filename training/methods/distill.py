@@ -18,8 +18,10 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from pathencoder import network as readout
+from pathencoder.errors import ConfigError
 from pathencoder.load import load_encoder
 from pathencoder.pooling import stage_rule
+from pathencoder.spec import EncoderSpec
 from training import augment, distributed
 from training.augment import ColourSettings, CropSettings
 from training.data.loader import TileBatch
@@ -59,6 +61,7 @@ class Distill(nn.Module):
         self.settings, self.plan, self.spec = settings, plan, plan.spec()
         # Not registered: files hold their weights already, and nothing of them is trained, sharded or kept in checkpoints.
         self._teachers = tuple(load_encoder(str(name), device="cpu") for name in settings.teachers)
+        _respect_licences([t.spec for t in self._teachers], self.spec)
         self.backbone = plan.backbone()
         self.average = AveragedModel(self.backbone, multi_avg_fn=get_ema_multi_avg_fn(settings.average), use_buffers=True)
         self.average.requires_grad_(requires_grad=False)
@@ -117,6 +120,16 @@ class Distill(nn.Module):
         mean = distributed.mean(targets.mean(0))
         now = distributed.mean((targets - mean).square().mean(0))
         self.variances.lerp_(now, 1 - _MOMENTUM if bool(self.variances.any()) else 1.0)
+
+
+def _respect_licences(teachers: Sequence[EncoderSpec], student: EncoderSpec) -> None:
+    """Raises ConfigError for a student that would be anyone's while one of its teachers is for research only."""
+    for teacher in teachers:
+        if student.commercial and not teacher.commercial:
+            raise ConfigError(
+                f"teacher {teacher.name} is licensed {teacher.licence}, for research only, and what it taught is too: "
+                f"set export.commercial=false and export.licence={teacher.licence}, or take another teacher"
+            )
 
 
 def _head(own: int, wanted: int) -> nn.Linear:
