@@ -8,10 +8,11 @@ pytest.importorskip("pydantic")
 pytest.importorskip("skimage")
 torch = pytest.importorskip("torch")
 
-from small_runs import settings, write_tiles  # noqa: E402
+from small_runs import settings, values, write_tiles  # noqa: E402
 
 from pathencoder import load_encoder  # noqa: E402
 from pathencoder.errors import ConfigError  # noqa: E402
+from training import config  # noqa: E402
 from training.data.loader import TileBatch  # noqa: E402
 from training.methods import Plan, distill  # noqa: E402
 from training.prepare import opened  # noqa: E402
@@ -98,6 +99,12 @@ def test_a_student_of_another_family_learns_from_two_teachers(tmp_path):
     told = [line["embedding"] for line in map(json.loads, (run / "log.jsonl").read_text().splitlines()) if line["kind"] == "train"]
     assert sum(told[-5:]) / 5 > sum(told[:5]) / 5 + 0.3
     assert load_encoder(str(run / "export")).spec.architecture == "test_resnet"
+
+
+@pytest.mark.parametrize(("given", "told"), [({"crop": {"count": 0}}, "at least 1"), ({"teachers": []}, "at least 1 item")])
+def test_settings_that_leave_nothing_to_learn_are_refused(tmp_path, given, told):
+    with pytest.raises(ConfigError, match=told):
+        config.check({**values("tiles", tmp_path, "distill"), "method": {"name": "distill", "teachers": ["pathencoder-tiny"], **given}})
 
 
 @pytest.mark.filterwarnings("ignore:pathencoder-tiny-research")

@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
@@ -32,13 +32,19 @@ _LEAST = 0.05  # of the mean variance of a target: channels that hardly ever mov
 _NOTHING = 1e-6  # a target that never moves, as of blank tiles, is nothing to be divided by
 
 
+def _some(crops: CropSettings) -> CropSettings:
+    if crops.count < 1:
+        raise ValueError("count must be at least 1")
+    return crops
+
+
 class Settings(BaseModel):
     """Distillation's part of a config. teachers: what `load_encoder` reads."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     name: Literal["distill"] = "distill"
     teachers: tuple[Path | str, ...] = Field(min_length=1)
-    crop: CropSettings = CropSettings(px=224)
+    crop: Annotated[CropSettings, AfterValidator(_some)] = CropSettings(px=224)
     colour: ColourSettings = ColourSettings()
     average: float = Field(0.99, ge=0, lt=1)  # decay of the exported average of the backbone's weights
 
