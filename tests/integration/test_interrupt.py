@@ -36,6 +36,14 @@ sys.exit(run(sys.argv[1:]))
 """
 
 
+@pytest.fixture(autouse=True)
+def listening_to_ctrl_c():
+    """Also where the suite was started by nohup or in the background, which ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.fixture
 def work(tmp_path, monkeypatch):
     """A folder of tiles, a small encoder, and the arguments of the command."""
