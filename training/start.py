@@ -16,7 +16,15 @@ from training.data.stains import stain_weights
 def sampler_of(cfg: Config, corpus: Corpus) -> Sampler:
     """The sampler that a config asks for."""
     d = cfg.data
-    return make_sampler(corpus, batch=d.batch, seed=cfg.seed, slide_power=d.slide_power, stain_weights=stain_weights(d.stain_weights))
+    return make_sampler(
+        corpus,
+        batch=d.batch,
+        seed=cfg.seed,
+        slide_power=d.slide_power,
+        organ_power=d.organ_power,
+        stain_power=d.stain_power,
+        stain_weights=stain_weights(d.stain_weights),
+    )
 
 
 def starting_network(cfg: Config, corpus: Corpus, sampler: Sampler) -> nn.Module:
