@@ -35,7 +35,6 @@ class Encoder(nn.Module):
         self.network = network
         self.spec = spec
         self.folder: Path | None = None
-        self._settled: dict[tuple[str, ...], str] = {}  # (device, dtype, output) -> what precision="auto" came to
         self.eval()
 
     def forward(self, x: Tensor) -> Features:
@@ -59,6 +58,14 @@ class Encoder(nn.Module):
     def dtype(self) -> torch.dtype:
         """The weights' dtype."""
         return next(self.parameters()).dtype
+
+    def precision_used(self, precision: str = "auto") -> str:
+        """What `encode(precision=...)` comes to for these weights: "fp32", "bf16" or "fp16".
+
+        Raises:
+            ConfigError: for a precision that is unknown or that these weights cannot run at.
+        """
+        return runtimes.precision_used(precision, self.dtype)
 
     def pyramid(self, x: Tensor, indices: Sequence[int] | None = None) -> tuple[list[Tensor], list[int]]:
         """Normalised float [N, 3, H, W] -> feature maps [N, C, h, w] and their strides in pixels; differentiable.
@@ -122,7 +129,8 @@ class Encoder(nn.Module):
         output: "embedding" (what the authors recommend), "cls", "mean", "cls_mean", "multi" (last four blocks) or "dense".
         batch_size: images decoded together, and the most of a forward pass. The rows do not depend on it: on a CPU they were the
             same to the last bit for every network tried; a GPU chooses kernels by shape, whose last digits may differ.
-        precision: "auto" is bf16 where the hardware gains from it and the rows agree with fp32 to cosine .999; "fp32", "bf16", "fp16".
+        precision: "auto" is the dtype of the weights, fp32 unless they were loaded in another, on every machine. "bf16" and
+            "fp16" are faster where the hardware has them, and change the rows: `precision_used` says what a request comes to.
         runtime: "auto" or "torch". workers: decoding threads; None: one a core, at most 16.
         progress: "auto" (a bar on a terminal), True, False.
         on_error: "raise" stops at the first bad image; "nan" makes its row NaN, logs why, and warns how many at the end.
@@ -174,18 +182,13 @@ class Encoder(nn.Module):
         return results(scaled, self.transform, self._runner(settings, group), group=group, workers=workers), total
 
     def _runner(self, settings: Settings, batch: int) -> runtimes.Runner:
-        key = (str(self.device), str(self.dtype), settings.output)
-        runner = runtimes.Runner(
+        return runtimes.Runner(
             self.network,
             networks.readout(self.network, self.spec, settings.output),
             self.transform.normalise,
-            input_size=self.spec.input_size,
-            precision=self._settled.get(key, "auto") if settings.precision == "auto" else settings.precision,
+            precision=settings.precision,
             batch=batch,
         )
-        if settings.precision == "auto" and runner.precision != "own":
-            self._settled[key] = runner.precision
-        return runner
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
         """Write the encoder's folder (config, weights, and what came with it): `load_encoder` and `from_pretrained` read it.

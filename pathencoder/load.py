@@ -117,7 +117,10 @@ class Verification:
 
 
 def verify(encoder: Encoder) -> Verification:
-    """Embed the reference tile that came with the encoder, and compare. Raises ConfigError for an encoder without one."""
+    """Embed the reference tile that came with the encoder, by `encode` with its defaults as a user would, and compare.
+
+    Raises ConfigError for an encoder without one.
+    """
     reference = folder.read_reference(encoder.folder) if encoder.folder is not None else None
     if reference is None:
         raise ConfigError(f"{encoder.spec.name} has no {folder.REFERENCE}: there is nothing to compare its embeddings with")
@@ -125,9 +128,7 @@ def verify(encoder: Encoder) -> Verification:
         raise ConfigError(
             f"{encoder.spec.name}: its {folder.REFERENCE} has {reference.embedding.size} values instead of {encoder.spec.dim}"
         )
-    with torch.inference_mode():
-        x = encoder.transform(reference.tile)[None].to(encoder.device, encoder.dtype)
-        found = encoder(x).embedding[0].double().cpu().numpy()
+    found = encoder.encode(reference.tile, progress=False)[0].astype(np.float64)
     expected = reference.embedding.astype(np.float64)
     cosine = float(found @ expected / max(float(np.linalg.norm(found) * np.linalg.norm(expected)), 1e-12))
     limit = _COSINE.get(encoder.dtype, _COSINE_HALF)

@@ -11,9 +11,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image
 from torch import Tensor, nn
-from torch.nn.functional import cosine_similarity
 
 from pathencoder.arrays import Pixels
 from pathencoder.errors import ConfigError
@@ -25,8 +23,8 @@ BatchSize: TypeAlias = "int | Literal['auto']"
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 RUNTIMES = ("auto", "torch")
-AGREEMENT = 0.999  # cosine with fp32 that a lower precision must reach to be chosen by itself
 _REDUCED = {"bf16": torch.bfloat16, "fp16": torch.float16}
+_NAMES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16", torch.float64: "fp64"}
 _CPU_GROUP, _GPU_BATCH = 32, 128
 
 
@@ -68,6 +66,32 @@ def pick_batch(batch_size: BatchSize, device: torch.device) -> int:
     return int(batch_size)
 
 
+def precision_used(precision: str, dtype: torch.dtype) -> str:
+    """What a request for a precision comes to, given the dtype of the weights.
+
+    The answer depends on nothing else: not on the machine, not on the images.
+
+    Args:
+        precision: "auto" (the dtype of the weights), "fp32", "bf16" or "fp16".
+        dtype: of the weights. Weights in float32 also run in bf16 or fp16 (autocast); weights
+            in another dtype run in that dtype alone.
+
+    Returns:
+        "fp32", "bf16" or "fp16" ("fp64" for weights in float64).
+
+    Raises:
+        ConfigError: for a precision that is unknown or that these weights cannot run at.
+    """
+    if precision not in PRECISIONS:
+        raise ConfigError(f"precision={precision!r}: one of {', '.join(PRECISIONS)}")
+    own = _NAMES.get(dtype, str(dtype).removeprefix("torch."))
+    if precision in ("auto", own):
+        return own
+    if dtype != torch.float32:
+        raise ConfigError(f"precision={precision!r}, but the weights are {dtype}: load them with dtype=torch.float32")
+    return precision
+
+
 def gains_from_bf16(device: torch.device) -> bool:
     """Whether the hardware multiplies bfloat16 natively. CPUs without such units run it at a quarter of fp32's speed."""
     if device.type == "cuda":
@@ -83,6 +107,7 @@ class Runner:
 
     network: put in eval mode for the time of a call. readout: normalised [N, 3, S, S] -> Tensor [N, ...].
     normalise: uint8 [N, S, S, 3] -> normalised, on the tiles' device. batch: the most images of one forward pass.
+    precision: as in `precision_used`; `self.precision` is what it came to.
 
     On a CPU a forward pass takes 2 to 8 images whatever `batch` says. That is the fastest (activations stay in cache), and kernels
     are chosen by shape: within that range they gave the same bits for every network tried, beyond it they differ by 1e-6.
@@ -94,7 +119,6 @@ class Runner:
         readout: Callable[[Tensor], Tensor],
         normalise: Callable[[Tensor], Tensor],
         *,
-        input_size: int,
         precision: str = "auto",
         batch: int = _CPU_GROUP,
     ) -> None:
@@ -102,7 +126,7 @@ class Runner:
         self.network, self.readout, self.normalise = network, readout, normalise
         self.device, self.dtype = first.device, first.dtype
         self.batch = min(batch, _cpu_chunk()) if self.device.type == "cpu" else batch
-        self.precision = self._settle(precision, input_size)
+        self.precision = precision_used(precision, self.dtype)
 
     def __call__(self, pixels: Pixels) -> Tensor:
         """uint8 [N, S, S, 3] -> float32 [N, ...] on the device. Out of memory: the batch is halved and the work goes on."""
@@ -111,29 +135,29 @@ class Runner:
         while done < len(pixels):
             part = pixels[done : done + self.batch]
             try:
-                parts.append(self._forward(part, self.precision))
+                parts.append(self._forward(part))
             except RuntimeError as error:
                 self._halve(error)
             else:
                 done += len(part)
         return torch.cat(parts)
 
-    def _forward(self, pixels: Pixels, precision: str) -> Tensor:
+    def _forward(self, pixels: Pixels) -> Tensor:
         count = len(pixels)
         if count == 1:  # a lone image takes other kernels than two
             pixels = np.repeat(pixels, 2, axis=0)
-        with torch.inference_mode(), _evaluating(self.network), self._autocast(precision):
+        with torch.inference_mode(), _evaluating(self.network), self._autocast():
             x = self.normalise(self._upload(pixels))
-            return self.readout(x if precision in _REDUCED else x.to(self.dtype))[:count].float()
+            return self.readout(x.to(self.dtype))[:count].float()
 
     def _upload(self, pixels: Pixels) -> Tensor:
         tensor = torch.from_numpy(pixels)
         return tensor.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else tensor.to(self.device)
 
-    def _autocast(self, precision: str) -> contextlib.AbstractContextManager[object]:
-        if precision not in _REDUCED:
-            return contextlib.nullcontext()
-        return torch.autocast(self.device.type, _REDUCED[precision])
+    def _autocast(self) -> torch.autocast:
+        """Autocast where float32 weights run at a lower precision; an autocast of the caller does not reach in here."""
+        reduced = _REDUCED.get(self.precision) if self.dtype == torch.float32 else None
+        return torch.autocast(self.device.type, reduced, enabled=reduced is not None)
 
     def _halve(self, error: RuntimeError) -> None:
         if not _is_out_of_memory(error):
@@ -145,37 +169,9 @@ class Runner:
             torch.cuda.empty_cache()
         log.warning("out of memory on %s: going on with batches of %d", self.device, self.batch)
 
-    def _settle(self, precision: str, input_size: int) -> str:
-        """The precision to run at: "fp32", "bf16", "fp16", or "own" for weights that were loaded in another dtype."""
-        if precision not in PRECISIONS:
-            raise ConfigError(f"precision={precision!r}: one of {', '.join(PRECISIONS)}")
-        if self.dtype != torch.float32:
-            if precision not in ("auto", {torch.bfloat16: "bf16", torch.float16: "fp16"}.get(self.dtype)):
-                raise ConfigError(f"precision={precision!r}, but the weights are {self.dtype}: load them with dtype=torch.float32")
-            return "own"
-        if precision != "auto":
-            return precision
-        return "bf16" if gains_from_bf16(self.device) and self._agrees("bf16", input_size) else "fp32"
-
-    def _agrees(self, precision: str, input_size: int) -> bool:
-        """Compared on fixed pictures, so that the choice is the same for every folder and every slide."""
-        pixels = _probe(input_size)
-        full, reduced = (self._forward(pixels, p).flatten(1) for p in ("fp32", precision))
-        worst = float(cosine_similarity(full, reduced).min())
-        log.info("%s on %s: lowest cosine with fp32 %.5f", precision, self.device, worst)
-        return worst >= AGREEMENT
-
 
 def _cpu_chunk() -> int:
     return min(max(2 * torch.get_num_threads(), 4), 8)
-
-
-def _probe(size: int) -> Pixels:
-    """Four smooth pictures in the colours of haematoxylin and eosin: uint8 [4, S, S, 3]."""
-    rng = np.random.default_rng(0)
-    stains = np.array([[88, 66, 140], [226, 150, 190], [245, 240, 244]])
-    coarse = stains[rng.integers(0, 3, (4, 28, 28))].astype(np.uint8)
-    return np.stack([np.asarray(Image.fromarray(c).resize((size, size), Image.Resampling.BICUBIC)) for c in coarse])
 
 
 @contextlib.contextmanager

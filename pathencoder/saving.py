@@ -8,10 +8,6 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-import numpy.typing as npt
-import torch
-
 from pathencoder import folder as folders
 from pathencoder.errors import PathEncoderError, StoreError
 
@@ -30,7 +26,7 @@ def save(encoder: Encoder, folder: str | os.PathLike[str]) -> None:
         encoder.spec,
         encoder.network.state_dict(),
         reference_tile=tile,
-        reference_embedding=None if tile is None else _embed(encoder, tile),
+        reference_embedding=None if tile is None else encoder.encode(tile, progress=False)[0],
         card=_text(source, folders.CARD),
         licence=_text(source, folders.LICENCE),
     )
@@ -56,13 +52,6 @@ def push(encoder: Encoder, repo: str, *, private: bool | None, token: str | None
             raise StoreError(
                 f"{repo} could not be uploaded: {error}. Is the token one that may write (`hf auth login`, HF_TOKEN, token=)?"
             ) from error
-
-
-def _embed(encoder: Encoder, tile: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-    with torch.inference_mode():
-        x = encoder.transform(tile)[None].to(encoder.device, encoder.dtype)
-        embedding: npt.NDArray[np.float32] = encoder(x).embedding[0].float().cpu().numpy()
-    return embedding
 
 
 def _text(source: Path | None, name: str) -> str | None:

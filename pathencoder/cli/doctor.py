@@ -112,7 +112,7 @@ def _devices() -> dict[str, Any]:
         "cuda": ", ".join(cuda) or "none",
         "mps": "yes" if torch.backends.mps.is_available() else "no",
         "cpu": f"{os.cpu_count()} cores, {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}",
-        "bf16": "used where embeddings agree" if gains_from_bf16(device) else "not used: no gain on this device",
+        "bf16": "in hardware; used on request (precision='bf16')" if gains_from_bf16(device) else "not in hardware: slower than fp32",
         "torchvision operators": "own" if _torchvision_whole() else "missing beside this torch; mended by pathencoder",
     }
 

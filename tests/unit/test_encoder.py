@@ -18,11 +18,6 @@ from pathencoder.transforms import Transform
 EXAMPLES = settings(max_examples=15, deadline=None)
 
 
-@pytest.fixture(autouse=True)
-def hardware_without_bf16(monkeypatch):
-    monkeypatch.setattr(runtime, "gains_from_bf16", lambda device: False)
-
-
 @pytest.fixture
 def tiles(tmp_path):
     for i in range(12):
@@ -204,16 +199,30 @@ def test_rows_need_no_gradient_while_forward_gives_one():
 # precision
 
 
-def test_bf16_where_the_hardware_gains_and_the_rows_agree(monkeypatch):
-    monkeypatch.setattr(runtime, "gains_from_bf16", lambda device: True)
+def test_auto_is_fp32_on_hardware_that_gains_from_bf16_too(monkeypatch):
+    for question in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"):
+        monkeypatch.setattr(torch.cpu, question, lambda: True, raising=False)
     enc = encoder("vit")
     full = enc.encode(arrays(4), precision="fp32")
-    reduced = enc.encode(arrays(4))
-    assert not np.array_equal(full, reduced)
-    np.testing.assert_array_equal(reduced, enc.encode(arrays(4), precision="bf16"))
-    np.testing.assert_array_equal(reduced, enc.encode(arrays(4)))  # the second time without a comparison
-    monkeypatch.setattr(runtime, "AGREEMENT", 1.1)
-    np.testing.assert_array_equal(encoder("vit").encode(arrays(4)), full)
+    np.testing.assert_array_equal(enc.encode(arrays(4)), full)
+    assert not np.array_equal(enc.encode(arrays(4), precision="bf16"), full)
+
+
+def test_an_autocast_of_the_caller_changes_no_row():
+    full = shared("vit").encode(arrays(2))
+    with torch.autocast("cpu", torch.bfloat16):
+        np.testing.assert_array_equal(shared("vit").encode(arrays(2)), full)
+
+
+def test_what_a_precision_comes_to():
+    enc = encoder("vit")
+    assert [enc.precision_used(p) for p in ("auto", "fp32", "bf16", "fp16")] == ["fp32", "fp32", "bf16", "fp16"]
+    half = enc.to(torch.bfloat16)
+    assert (half.precision_used(), half.precision_used("bf16")) == ("bf16", "bf16")
+    assert enc.to(torch.float64).precision_used() == "fp64"
+    for wrong in ("fp32", "fp16", "int8", None):
+        with pytest.raises(ConfigError, match="precision="):
+            half.precision_used(wrong)
 
 
 @pytest.mark.parametrize("kind", ["cnn", "vit"])
@@ -224,8 +233,7 @@ def test_rows_in_bf16_do_not_depend_on_the_batch_size_either(kind):
         np.testing.assert_allclose(enc.encode(arrays(9), precision="bf16", batch_size=size), rows, rtol=0, atol=0.01 * np.abs(rows).max())
 
 
-def test_fp32_where_the_hardware_loses_by_bf16(monkeypatch):
-    monkeypatch.undo()
+def test_hardware_with_bf16_units(monkeypatch):
     for question in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"):
         monkeypatch.setattr(torch.cpu, question, lambda: False, raising=False)
     assert not runtime.gains_from_bf16(torch.device("cpu"))
@@ -263,7 +271,7 @@ class Hungry:
 
 def hungry_runner(readout):
     enc = shared()
-    return Runner(enc.network, readout, enc.transform.normalise, input_size=SIZE, precision="fp32", batch=8)
+    return Runner(enc.network, readout, enc.transform.normalise, precision="fp32", batch=8)
 
 
 def test_out_of_memory_halves_the_batch_and_loses_no_work():

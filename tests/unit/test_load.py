@@ -210,6 +210,12 @@ def test_verify_finds_other_weights(saved):
     assert bad.cosine < good.cosine
 
 
+def test_verify_takes_the_path_that_users_take(saved, monkeypatch):
+    encoder = pathencoder.load_encoder(saved)
+    monkeypatch.setattr(runtime.Runner, "_forward", lambda self, pixels: torch.ones(len(pixels), SPEC.dim))
+    assert not load.verify(encoder).ok
+
+
 def test_verify_finds_another_preprocessing(saved):
     rewrite(saved, lambda c: c["pretrained_cfg"].update(mean=[0.1, 0.2, 0.9]))
     assert not load.verify(pathencoder.load_encoder(saved)).ok

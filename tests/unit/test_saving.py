@@ -9,14 +9,9 @@ from small_encoders import encoder, picture, shared
 
 import pathencoder
 from pathencoder import folder as folders
-from pathencoder import runtime, saving
+from pathencoder import saving
 from pathencoder.encoder import Encoder
 from pathencoder.errors import StoreError
-
-
-@pytest.fixture(autouse=True)
-def hardware_without_bf16(monkeypatch):
-    monkeypatch.setattr(runtime, "gains_from_bf16", lambda device: False)
 
 
 def arrays(count):

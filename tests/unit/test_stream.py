@@ -75,7 +75,7 @@ def test_slow_and_quick_images_keep_their_order(tmp_path):
 
 @pytest.mark.parametrize("interrupt", [KeyboardInterrupt, MemoryError])
 def test_an_interrupt_in_the_network_ends_at_once_and_leaves_no_thread(monkeypatch, interrupt):
-    def interrupted(self, pixels, precision):
+    def interrupted(self, pixels):
         raise interrupt
 
     monkeypatch.setattr(runtime.Runner, "_forward", interrupted)
