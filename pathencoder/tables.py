@@ -1,0 +1,137 @@
+"""The one way to read a table that a person or a spreadsheet wrote: CSV with commas, semicolons or tabs."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import io
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pathencoder.errors import ConfigError
+
+_DELIMITERS = ",;\t"
+_ENCODINGS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table's rows as text.
+
+    Attributes:
+        file: Where it was read from.
+        columns: Names of the columns, stripped and case-folded.
+        rows: One dictionary a row, column to value; values are stripped, "" where nothing stands.
+        lines: The line of the file at which each row ends, for messages.
+        delimiter: "," or ";" or a tab.
+    """
+
+    file: Path
+    columns: tuple[str, ...]
+    rows: list[dict[str, str]]
+    lines: list[int]
+    delimiter: str
+
+    def where(self, row: int) -> str:
+        """How a message calls a row: file and line."""
+        return f"{self.file}, line {self.lines[row]}"
+
+    def __iter__(self) -> Iterator[tuple[str, dict[str, str]]]:
+        """Pairs of where a row stands and the row."""
+        return ((self.where(i), row) for i, row in enumerate(self.rows))
+
+
+def read_table(file: str | Path, required: Sequence[str] = ()) -> Table:
+    """Read a table with a header line.
+
+    A byte order mark is skipped (UTF-8 and UTF-16, as spreadsheets write them). The delimiter is
+    the one of comma, semicolon and tab that the header line has most of. Empty lines are skipped.
+
+    Args:
+        file: The file.
+        required: Columns that must be there.
+
+    Returns:
+        The table.
+
+    Raises:
+        ConfigError: The file cannot be read or is no text, a required column is missing, a column
+            stands twice, or a row has more values than the header. The message names the line.
+    """
+    path = Path(file)
+    text = _text(path)
+    delimiter = _delimiter(text)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+    try:
+        columns = _header(path, next(reader, []), required)
+        rows, lines = [], []
+        for values in reader:
+            if any(value.strip() for value in values):
+                rows.append(_row(f"{path}, line {reader.line_num}", columns, values))
+                lines.append(reader.line_num)
+    except csv.Error as error:
+        raise ConfigError(f"{path}, line {reader.line_num}: {error}. Save the table as CSV again") from error
+    return Table(path, columns, rows, lines, delimiter)
+
+
+def number(text: str, delimiter: str = ",") -> float:
+    """A number as a spreadsheet writes it: with a decimal comma where the delimiter leaves one free.
+
+    Args:
+        text: The value.
+        delimiter: Of the table.
+
+    Returns:
+        The number.
+
+    Raises:
+        ValueError: The text is no number.
+    """
+    return float(text if delimiter == "," else text.replace(",", "."))
+
+
+def _text(path: Path) -> str:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror or error}") from error
+    encoding = next((name for mark, name in _ENCODINGS if data.startswith(mark)), "utf-8")
+    try:
+        text = data.decode(encoding)
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise ConfigError(f"{path}, line {line}: not UTF-8 text. Save the table as CSV in UTF-8") from error
+    if "\0" in text:
+        raise ConfigError(f"{path} holds binary data, not a table. Save it as CSV in UTF-8")
+    return text
+
+
+def _delimiter(text: str) -> str:
+    """The delimiter that the first line with text has most of; a comma where there is none."""
+    header = next((line for line in text.splitlines() if line.strip()), "")
+    return max(_DELIMITERS, key=lambda mark: (header.count(mark), -_DELIMITERS.index(mark)))
+
+
+def _header(path: Path, values: Sequence[str], required: Sequence[str]) -> tuple[str, ...]:
+    columns = tuple(value.strip().casefold() for value in values)
+    while columns and not columns[-1]:  # a delimiter at the end of every line
+        columns = columns[:-1]
+    if twice := [name for name, count in Counter(columns).items() if count > 1]:
+        raise ConfigError(f"{path}: the header has the column {twice[0]!r} twice. Give every column a name of its own")
+    if missing := [name for name in required if name.casefold() not in columns]:
+        found = ", ".join(columns) or "nothing"
+        raise ConfigError(f"{path}: the header line lacks the column {missing[0]!r}; it has {found}. Add the column")
+    return columns
+
+
+def _row(where: str, columns: Sequence[str], values: Sequence[str]) -> dict[str, str]:
+    beyond = [value for value in values[len(columns) :] if value.strip()]
+    if beyond:
+        raise ConfigError(
+            f"{where}: {len(values)} values, but the header has {len(columns)} columns. "
+            "Put values that contain the delimiter into double quotes"
+        )
+    stripped = [value.strip() for value in values[: len(columns)]]
+    return dict(zip(columns, stripped + [""] * (len(columns) - len(stripped)), strict=True))

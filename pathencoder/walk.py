@@ -1,0 +1,138 @@
+"""The one way to list the files of a folder: linked folders followed, loops cut, hidden ones left out, what is left out named.
+
+A file is known by the path that the user typed, never by where its bytes lie: links are not resolved.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """Something below a folder that is not among its files.
+
+    Attributes:
+        path: Where it is, below the folder as the user typed it.
+        reason: Why it was left out, as a sentence for people.
+    """
+
+    path: Path
+    reason: str
+
+
+@dataclass(frozen=True)
+class Walk:
+    """What lies below a folder.
+
+    Attributes:
+        files: Every file, in natural order (tile2 before tile10), each path beginning with the
+            folder as it was given.
+        left_out: Loops of links, links to nothing, folders that cannot be read. Hidden files and
+            folders (names that begin with a dot) are only counted.
+        hidden: How many files and folders were left out as hidden.
+    """
+
+    files: list[Path] = field(default_factory=list)
+    left_out: list[LeftOut] = field(default_factory=list)
+    hidden: int = 0
+
+
+def walk(folder: str | os.PathLike[str]) -> Walk:
+    """List every file below a folder.
+
+    Links to files and folders are followed and keep the names of the links. A linked folder that
+    contains itself is entered once. Nothing is opened.
+
+    Args:
+        folder: An existing folder.
+
+    Returns:
+        Files in natural order, and what was left out.
+    """
+    root = Path(folder)
+    found, left_out, hidden = [], list[LeftOut](), 0
+    for entry in _entries(root, ()):
+        if isinstance(entry, LeftOut):
+            left_out.append(entry)
+        elif entry is None:
+            hidden += 1
+        else:
+            found.append(entry)
+    found.sort(key=lambda path: natural(path.relative_to(root)))
+    return Walk(found, left_out, hidden)
+
+
+def natural(path: Path) -> tuple[list[list[str | int]], str]:
+    """A sort key: numbers inside names count as numbers, case does not matter unless all else is equal."""
+    parts: list[list[str | int]] = [[int(t) if t.isdecimal() else t for t in re.split(r"(\d+)", part.casefold())] for part in path.parts]
+    return parts, path.as_posix()
+
+
+def printable(name: str | os.PathLike[str]) -> str:
+    r"""A name as valid Unicode text, for keys, messages, tables and names of outputs.
+
+    File systems take any bytes as a name. Python keeps those that are no UTF-8 as lone surrogates,
+    which cannot be printed, stored or encoded; here they become ``\xNN``.
+
+    Args:
+        name: A name or a path.
+
+    Returns:
+        The same text where it is valid, else with every undecodable byte escaped.
+    """
+    text = os.fspath(name)
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return text
+
+
+def _entries(folder: Path, above: tuple[tuple[int, int], ...]) -> Iterator[Path | LeftOut | None]:
+    """Files below a folder, what was left out, and None for every hidden entry.
+
+    above: identities (device, inode) of the folders that the walk is inside of.
+    """
+    try:
+        identity = _identity(folder)
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    except OSError as error:
+        yield LeftOut(folder, f"the folder cannot be read ({error.strerror or error})")
+        return
+    if identity in above:
+        yield LeftOut(folder, "a link to a folder that contains it: entered once only")
+        return
+    for entry in entries:
+        path = folder / entry.name
+        if entry.name.startswith("."):
+            yield None
+        elif _is_folder(entry):
+            yield from _entries(path, (*above, identity))
+        elif _is_file(entry):
+            yield path
+        elif entry.is_symlink():
+            yield LeftOut(path, f"a link to nothing ({printable(os.readlink(path))})")
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    status = folder.stat()
+    return status.st_dev, status.st_ino
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads to itself
+        return False
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_file()
+    except OSError:
+        return False
