@@ -8,12 +8,13 @@ first counts.
 from __future__ import annotations
 
 import functools
+import io
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, BinaryIO, TypeAlias
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -136,9 +137,25 @@ def _folder(path: Path) -> list[Path]:
     return found
 
 
-def _read_file(path: Path, where: str) -> Pixels:
+def decode_image(data: bytes, where: str = "image") -> Pixels:
+    """Decode the bytes of an image file, by the same rules as a file on disk.
+
+    Args:
+        data: The whole file, for example a member of a tar shard.
+        where: What an error calls it.
+
+    Returns:
+        uint8 RGB [H, W, 3].
+
+    Raises:
+        ImageError: It is not an image, damaged, or not one that `encode` takes.
+    """
+    return _read_file(io.BytesIO(data), where)
+
+
+def _read_file(source: Path | BinaryIO, where: str) -> Pixels:
     try:
-        with Image.open(path) as image:
+        with Image.open(source) as image:
             return _from_pil(image, where)
     except ImageError:
         raise

@@ -16,7 +16,7 @@ from PIL import Image
 from small_encoders import picture
 
 from pathencoder.errors import ImageError
-from pathencoder.images import Item, iterate, list_images, open_image, survey
+from pathencoder.images import Item, decode_image, iterate, list_images, open_image, survey
 
 EXAMPLES = settings(max_examples=25, deadline=None)
 SIDES = st.integers(1, 24)
@@ -232,6 +232,15 @@ def test_files_that_are_no_images_are_refused_by_name(tmp_path):
             open_image(path)
         with pytest.raises(ImageError, match=rf"images\[0\] .*{path.name}"):
             next(iterate([path])).load()
+
+
+def test_bytes_are_decoded_by_the_rules_of_files(tmp_path):
+    for name in ("a.png", "a.jpg", "a.webp", "a.tif"):
+        Image.fromarray(picture()).save(tmp_path / name)
+        same(decode_image((tmp_path / name).read_bytes()), open_image(tmp_path / name))
+    for bad in (b"", b"not a picture", (tmp_path / "a.jpg").read_bytes()[:-200]):
+        with pytest.raises(ImageError, match=r"^core-000\.tar: a\.jpg"):
+            decode_image(bad, "core-000.tar: a.jpg")
 
 
 @EXAMPLES
