@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from pathencoder.walk import printable
+
 if TYPE_CHECKING:
     from pathencoder.encoder import Encoder
 
@@ -61,7 +63,20 @@ def load(name: str | None, *, device: str = "auto", revision: str | None = None)
 
 def echo_json(value: Any) -> None:
     """One JSON document on standard output."""
-    click.echo(json.dumps(value, indent=2, default=str))
+    click.echo(json.dumps(_printable(value), indent=2, default=_text))
+
+
+def _printable(value: Any) -> Any:
+    """The same with every text valid Unicode, so that any JSON reader takes it."""
+    if isinstance(value, dict):
+        return {_printable(k): _printable(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_printable(v) for v in value]
+    return printable(value) if isinstance(value, str) else value
+
+
+def _text(value: Any) -> str:
+    return printable(str(value))
 
 
 def table(rows: list[list[str]]) -> str:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from pathencoder.cli.common import Failed, State, debug_option, device_option, echo_json, json_option, load
+from pathencoder.cli.common import Failed, State, debug_option, device_option, json_option, load
 
 if TYPE_CHECKING:
     from pathencoder.cli.inputs import Job
+    from pathencoder.cli.jobs import Ended
+    from pathencoder.cli.meter import Meter
     from pathencoder.encoder import Encoder
+    from pathencoder.errors import ConfigError
     from pathencoder.slides.recipe import Settings
     from pathencoder.slides.work import Outcome
 
@@ -84,7 +87,8 @@ def command(
     pathencoder encode slides/*.svs --out features --encoder uni2-h --layout clam
     pathencoder encode scan.tif --as slides --mpp 0.25 --out features
     """
-    from pathencoder.cli.inputs import find_jobs
+    from pathencoder.cli.inputs import find_jobs, name_of, refuse_nothing, source_of
+    from pathencoder.cli.jobs import Loop
     from pathencoder.cli.mpp_table import read_mpp_csv
     from pathencoder.slides.files import make_folder
     from pathencoder.slides.recipe import Settings
@@ -103,72 +107,35 @@ def command(
     )
     mpps = read_mpp_csv(mpp_csv) if mpp_csv else {}
     jobs = find_jobs(inputs, taken_as=taken_as)
+    refuse_nothing(jobs)
     make_folder(out)
     encoder = load(name, device=device, revision=revision)
-    if any(job.kind == "slide" for job in jobs) and overlap >= encoder.spec.input_size:
-        raise click.UsageError(f"--overlap {overlap} leaves no step: tiles of {encoder.spec.name} are {encoder.spec.input_size} px wide")
-    raise Failed(_Run(encoder, out, settings, mpps, state, as_json=as_json).all(jobs))
+    run = _Run(encoder, out, settings, mpps)
+    run.check(jobs)
+    ended = Loop(run.encode, source_of, name_of, debug=state.debug).run(jobs)
+    raise Failed(_conclude(ended, run, jobs, as_json=as_json, debug=state.debug))
 
 
+@dataclass(frozen=True)
 class _Run:
-    """One run over all jobs: collects what became of each and reports in the end, also when something stops it."""
+    """What is the same for all jobs of one command."""
 
-    def __init__(self, encoder: Encoder, out: Path, settings: Settings, mpps: dict[str, float], state: State, *, as_json: bool) -> None:
-        self.encoder, self.out, self.settings, self.mpps, self.state, self.as_json = encoder, out, settings, mpps, state, as_json
-        self.outcomes: list[Outcome] = []
+    encoder: Encoder
+    out: Path
+    settings: Settings
+    mpps: dict[str, float]
 
-    def all(self, jobs: list[Job]) -> int:
-        """Do every job; the exit status."""
-        from pathencoder.errors import StoreError
+    def check(self, jobs: list[Job]) -> None:
+        """Settings that fit no input are wrong usage, found before the first. Raises ConfigError."""
+        from pathencoder.network import readout
 
-        try:
-            for number, job in enumerate(jobs, 1):
-                if len(jobs) > 1:
-                    click.echo(f"[{number}/{len(jobs)}] {job.source}", err=True)
-                self.outcomes.append(self._one(job))
-        except KeyboardInterrupt:
-            self._report(jobs, 130)
-            click.echo("Interrupted. What is done is kept: the same command goes on from there.", err=True)
-            return 130
-        except StoreError as error:
-            self._report(jobs, 1)
-            if self.state.debug:
-                raise
-            click.echo(f"error: {error}", err=True)
-            return 1
-        from pathencoder.cli.report import exit_status
+        readout(self.encoder.network, self.encoder.spec, self.settings.output)
+        wrong = [self._misfit(job) for job in jobs if job.kind != "nothing"]
+        if wrong and all(wrong):
+            raise next(error for error in wrong if error is not None)
 
-        return self._report(jobs, exit_status(self.outcomes))
-
-    def _one(self, job: Job) -> Outcome:
-        from pathencoder.cli.meter import Meter
-        from pathencoder.errors import ConfigError, PathEncoderError, StoreError
-        from pathencoder.slides.files import Mismatch
-        from pathencoder.slides.journal import Busy
-        from pathencoder.slides.work import Outcome
-
-        meter = Meter(job.name)
-        try:
-            with meter:
-                return self._encode(job, meter)
-        except Busy:
-            return Outcome(job.source, "busy")
-        except Mismatch as error:
-            return _failed(job, error)
-        except (StoreError, KeyboardInterrupt):
-            self.outcomes.append(Outcome(job.source, "stopped", notes=[f"{meter.done:,} of {meter.total:,} done"] if meter.total else []))
-            raise
-        except ConfigError:
-            raise
-        except PathEncoderError as error:
-            return _failed(job, error)
-        except Exception as error:  # a bad input never stops a good one, whatever it is that nobody thought of
-            if self.state.debug:
-                raise
-            return _failed(job, error)
-
-    def _encode(self, job: Job, meter: object) -> Outcome:
-        from pathencoder.cli.mpp_table import mpp_of
+    def encode(self, job: Job, meter: Meter) -> Outcome:
+        """Do one job; raises what its input or the output folder raises."""
         from pathencoder.errors import ImageError
         from pathencoder.slides.layouts import path_of
         from pathencoder.slides.pipeline import encode_slide
@@ -176,39 +143,48 @@ class _Run:
 
         if job.kind == "nothing":
             raise ImageError(f"{job.source}: {job.problem}")
-        assert callable(meter)
-        settings = replace(self.settings, mpp=mpp_of(job.source, self.mpps) or self.settings.mpp)
+        settings = self._settings(job)
         if job.kind == "slide":
             return encode_slide(self.encoder, job.source, path_of(self.out, job.name, settings.layout), settings, progress=meter)
         return encode_tiles(
             self.encoder, job.source, job.images, self.out / f"{job.name}.h5", settings, keep_others=not job.whole, progress=meter
         )
 
-    def _report(self, jobs: list[Job], status: int) -> int:
-        from pathencoder.cli import report
-        from pathencoder.errors import StoreError
-        from pathencoder.slides.layouts import feature_name
-        from pathencoder.slides.work import Outcome
+    def _settings(self, job: Job) -> Settings:
+        from pathencoder.cli.mpp_table import mpp_of
 
-        name = self.encoder.spec.name
-        outcomes = self.outcomes + [Outcome(job.source, "unreached") for job in jobs[len(self.outcomes) :]]
-        failures = None
+        return replace(self.settings, mpp=mpp_of(job.source, self.mpps) or self.settings.mpp)
+
+    def _misfit(self, job: Job) -> ConfigError | None:
+        """What is wrong with the settings for a job, as far as its input need not be opened."""
+        from pathencoder.errors import ConfigError
+        from pathencoder.slides.recipe import slide_recipe, tiles_recipe
+
+        size, overlap = self.encoder.spec.input_size, self.settings.overlap_px
         try:
-            failures = report.write_failures(self.out, outcomes)
-        except StoreError as error:
-            click.echo(f"warning: {error}", err=True)
-        if self.as_json:
-            echo_json(report.as_json(outcomes, encoder=name, out=self.out, failures=failures, status=status))
-        else:
-            feature = feature_name(self.settings.layout) if any(j.kind == "slide" for j in jobs) else "features"
-            click.echo(report.summary(outcomes, encoder=name, out=self.out, failures=failures, feature=feature))
-        return status
+            if job.kind == "tiles":
+                tiles_recipe(self.encoder, self._settings(job))
+            elif overlap >= size:
+                return ConfigError(f"--overlap {overlap} leaves no step: tiles of {self.encoder.spec.name} are {size} px wide")
+            else:
+                slide_recipe(self.encoder, self._settings(job))
+        except ConfigError as error:
+            return error
+        return None
 
 
-def _failed(job: Job, error: Exception) -> Outcome:
-    from pathencoder.errors import PathEncoderError
-    from pathencoder.slides.store import Failure
-    from pathencoder.slides.work import Outcome
+def _conclude(ended: Ended, run: _Run, jobs: list[Job], *, as_json: bool, debug: bool) -> int:
+    from pathencoder.cli import report
+    from pathencoder.cli.jobs import conclude
+    from pathencoder.slides.layouts import feature_name
 
-    text = str(error) if isinstance(error, PathEncoderError) else f"{type(error).__name__}: {error} (--debug shows where)"
-    return Outcome(job.source, "failed", failures=[Failure("", text, type(error).__name__)])
+    name = run.encoder.spec.name
+    feature = feature_name(run.settings.layout) if any(j.kind == "slide" for j in jobs) else "features"
+
+    def text(failures: Path | None) -> str:
+        return report.summary(ended.outcomes, encoder=name, out=run.out, failures=failures, feature=feature)
+
+    def data(failures: Path | None) -> dict[str, Any]:
+        return report.as_json(ended.outcomes, encoder=name, out=run.out, failures=failures, status=ended.status)
+
+    return conclude(ended, run.out, as_text=text, as_json=data if as_json else None, debug=debug)

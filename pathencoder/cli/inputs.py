@@ -8,9 +8,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import click
+
 from pathencoder.images import SUFFIXES as IMAGE_SUFFIXES
 from pathencoder.images import list_images
 from pathencoder.slides.reader import FOREIGN_SUFFIXES, SLIDE_SUFFIXES
+from pathencoder.walk import printable
 
 TIFF_SUFFIXES = frozenset({".tif", ".tiff"})
 SLIDE_PIXELS = 4096  # a TIFF whose longer side exceeds this may be a slide
@@ -51,6 +54,23 @@ def find_jobs(inputs: Sequence[Path], *, taken_as: str | None = None) -> list[Jo
             )
     jobs += [Job(folder, "tiles", images=tuple(files.items()), whole=False) for folder, files in loose.items()]
     return name_jobs(jobs)
+
+
+def refuse_nothing(jobs: Sequence[Job]) -> None:
+    """Raises click.UsageError, which names every input, where none of them holds anything to encode."""
+    if all(job.kind == "nothing" for job in jobs):
+        reasons = "\n".join(f"  {printable(job.source)}: {job.problem}" for job in jobs)
+        raise click.UsageError(f"nothing to do:\n{reasons}")
+
+
+def source_of(job: Job) -> Path:
+    """The input that a job is about."""
+    return job.source
+
+
+def name_of(job: Job) -> str:
+    """The name of a job's output."""
+    return job.name or job.source.name
 
 
 def is_slide(path: Path, taken_as: str | None = None) -> bool:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import io
 import logging
 import sys
 import traceback
@@ -66,6 +67,11 @@ def main() -> None:
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command line; returns the exit status."""
+    with _any_text_prints():
+        return _run(arguments)
+
+
+def _run(arguments: Sequence[str]) -> int:
     state = State()
     try:
         with _plain_messages():
@@ -84,6 +90,21 @@ def run(arguments: Sequence[str]) -> int:
     except Exception as error:
         return _report(error, state)
     return status if isinstance(status, int) else 0
+
+
+@contextlib.contextmanager
+def _any_text_prints() -> Iterator[None]:
+    """Characters that standard output or standard error cannot encode are escaped instead of being errors."""
+    streams = [s for s in (sys.stdout, sys.stderr) if isinstance(s, io.TextIOWrapper)]
+    before = [s.errors for s in streams]
+    for stream in streams:
+        stream.reconfigure(errors="backslashreplace")
+    try:
+        yield
+    finally:
+        for stream, errors in zip(streams, before, strict=True):
+            with contextlib.suppress(ValueError):  # closed meanwhile
+                stream.reconfigure(errors=errors)
 
 
 @contextlib.contextmanager

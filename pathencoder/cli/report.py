@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
+import os
+import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from pathencoder.cli.common import duration, plural
-from pathencoder.slides.files import whole_file
+from pathencoder.errors import StoreError
+from pathencoder.slides.files import storing, try_lock, whole_file
 from pathencoder.slides.work import Outcome
+from pathencoder.walk import printable
 
 FAILURES = "failures.csv"
 _SHOWN = 5
-_FATES = {
+_LOCK_SECONDS = 10.0
+_HEADER = ["input", "part", "error", "reason"]
+_WORDS = {
     "done": "done",
     "empty": "no tissue found",
     "before": "done before",
@@ -24,28 +31,82 @@ _FATES = {
     "stopped": "not finished",
     "unreached": "not reached",
 }
+_LOOKED_AT = frozenset({"done", "empty", "before", "failed"})
 
 
 def exit_status(outcomes: Sequence[Outcome]) -> int:
     """0 all well, 3 some inputs or parts of inputs failed, 1 nothing could be done."""
-    failed = [o for o in outcomes if o.fate == "failed"]
+    failed = [o for o in outcomes if o.status == "failed"]
     if failed and len(failed) == len(outcomes):
         return 1
     return 3 if failed or any(o.failures for o in outcomes) else 0
 
 
 def write_failures(out: Path, outcomes: Sequence[Outcome]) -> Path | None:
-    """failures.csv with a row for each input or part that failed: input, part, error, reason. No failures: no file, an older one goes."""
+    """Bring OUT/failures.csv up to date: input, part, error, reason.
+
+    Rows of inputs that this run has looked at are replaced, those of other inputs stay, so that a
+    later run of other inputs hides nothing. A list without rows is deleted.
+
+    Args:
+        out: The output folder.
+        outcomes: What became of each input.
+
+    Returns:
+        The list; None where nothing is known to have failed.
+
+    Raises:
+        StoreError: The list cannot be written, or a file of that name is not such a list.
+    """
     path = out / FAILURES
-    rows = [[str(o.source), f.part, f.kind, f.reason] for o in outcomes for f in o.failures]
-    if not rows:
-        path.unlink(missing_ok=True)
+    new = [[str(o.source), f.part, f.kind, f.reason] for o in outcomes for f in o.failures]
+    if not new and not path.exists():
         return None
-    text = io.StringIO(newline="")
-    csv.writer(text).writerows([["input", "part", "error", "reason"], *rows])
-    with whole_file(path) as temporary:
-        temporary.write_text(text.getvalue(), encoding="utf-8", newline="")
+    with _only_writer(path):
+        rows = [row for row in _rows(path) if not _replaced(row, outcomes)] + new
+        if not rows:
+            path.unlink(missing_ok=True)
+            return None
+        text = io.StringIO(newline="")
+        csv.writer(text).writerows([_HEADER, *([printable(v) for v in row] for row in rows)])
+        with whole_file(path) as temporary:
+            temporary.write_text(text.getvalue(), encoding="utf-8", newline="")
     return path
+
+
+@contextlib.contextmanager
+def _only_writer(path: Path) -> Iterator[None]:
+    """Two processes on one output folder add to the list one after the other."""
+    lock = path.with_name(f".{path.name}.lock")
+    with storing(path), lock.open("ab") as file:
+        deadline = time.monotonic() + _LOCK_SECONDS
+        while not try_lock(file) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        yield
+    with contextlib.suppress(OSError):
+        lock.unlink(missing_ok=True)
+
+
+def _rows(path: Path) -> list[list[str]]:
+    if not path.exists():
+        return []
+    with storing(path), path.open(newline="", encoding="utf-8-sig", errors="replace") as stream:
+        try:
+            header, *rows = [row for row in csv.reader(stream) if row] or [_HEADER]
+        except csv.Error:
+            header, rows = [], []
+    if header != _HEADER or any(len(row) != len(header) for row in rows):
+        raise StoreError(f"{path} is not a list that pathencoder wrote, and is not touched: move it, or choose another --out")
+    return rows
+
+
+def _replaced(row: Sequence[str], outcomes: Sequence[Outcome]) -> bool:
+    """Whether this run has looked at what an earlier row is about."""
+    place = os.path.abspath(row[0])
+    for outcome in outcomes:
+        if outcome.status in _LOOKED_AT and printable(os.path.abspath(outcome.source)) == place:
+            return outcome.parts is None or not row[1] or row[1] in outcome.parts
+    return False
 
 
 def as_json(outcomes: Sequence[Outcome], *, encoder: str, out: Path, failures: Path | None, status: int) -> dict[str, Any]:
@@ -54,12 +115,12 @@ def as_json(outcomes: Sequence[Outcome], *, encoder: str, out: Path, failures: P
 
 
 def summary(outcomes: Sequence[Outcome], *, encoder: str, out: Path, failures: Path | None, feature: str = "features") -> str:
-    """The summary for people: every input and its fate, what was written, and how to read it."""
+    """The summary for people: every input and its status, what was written, and how to read it."""
     lines = [line for outcome in outcomes for line in _lines(outcome)]
-    counts = Counter(o.fate for o in outcomes)
-    fates = ", ".join(f"{counts[fate]} {word}" for fate, word in _FATES.items() if counts[fate])
+    counts = Counter(o.status for o in outcomes)
+    said = ", ".join(f"{counts[status]} {word}" for status, word in _WORDS.items() if counts[status])
     rows = sum(o.rows for o in outcomes)
-    lines.append(f"{plural(len(outcomes), 'input')}: {fates}. {plural(rows, 'embedding')} by {encoder} in {out}")
+    lines.append(f"{plural(len(outcomes), 'input')}: {said}. {plural(rows, 'embedding')} by {encoder} in {out}")
     if failures:
         lines.append(f"What failed, and why: {failures}")
     example = next((o.file for o in outcomes if o.file and o.rows), None)
@@ -69,10 +130,10 @@ def summary(outcomes: Sequence[Outcome], *, encoder: str, out: Path, failures: P
 
 
 def _lines(outcome: Outcome) -> list[str]:
-    parts = [f"{outcome.source}: {_FATES[outcome.fate]}"]
-    if outcome.fate in ("done", "before"):
+    parts = [f"{outcome.source}: {_WORDS[outcome.status]}"]
+    if outcome.status in ("done", "before"):
         parts.append(plural(outcome.rows, "embedding"))
-    if outcome.fate == "done":
+    if outcome.status == "done":
         parts.append(duration(outcome.seconds))
     if outcome.file:
         parts.append(f"-> {outcome.file}")
@@ -93,7 +154,7 @@ def _short(reason: str) -> str:
 def _one_json(outcome: Outcome) -> dict[str, Any]:
     return {
         "input": str(outcome.source),
-        "fate": outcome.fate,
+        "status": outcome.status,
         "file": outcome.file,
         "rows": outcome.rows,
         "new": outcome.new,

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pathencoder.errors import StoreError
-from pathencoder.slides.files import Mismatch, storing
+from pathencoder.slides.files import Mismatch, storing, try_lock
 
 Rows = NDArray[np.float32]
 _SYNC_SECONDS = 5.0
@@ -173,19 +173,6 @@ def _record_type(shape: tuple[int, ...]) -> np.dtype[Any]:
 
 
 def _lock(file: BinaryIO, path: Path) -> None:
-    """Refuse a second process. The lock is the system's and goes with the process, so none is ever left behind."""
-    try:
-        if os.name == "nt":
-            import msvcrt
-
-            file.seek(1 << 40)
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined, unused-ignore]
-            file.seek(0)
-        else:
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError):
-        raise Busy(f"another process is writing {path.name.removeprefix('.').removesuffix('.partial')}: let it finish") from None
-    except OSError:  # file systems without locks (some Lustre mounts): nothing to hold on to
-        file.seek(0)
+    """Refuse a second process."""
+    if not try_lock(file):
+        raise Busy(f"another process is writing {path.name.removeprefix('.').removesuffix('.partial')}: let it finish")

@@ -33,16 +33,34 @@ def silent(done: int, total: int) -> None:
 
 @dataclass
 class Outcome:
-    """What became of one input. fate: done, empty (no tissue), before (was done already), failed."""
+    """What became of one input.
+
+    Attributes:
+        source: The input, as the user typed it.
+        status: done, empty (no tissue), before (was done already), busy (another process is at
+            it), failed, stopped (begun, not finished), unreached.
+        file: The file with its results.
+        rows: How many rows the file has for this input; new: how many of them this run computed.
+        seconds: Time that it took.
+        failures: The parts that failed; one with an empty part is the whole input.
+        notes: What a user should know of it, short.
+        parts: The parts that were looked at, where they are not all of the input.
+    """
 
     source: Path
-    fate: str
+    status: str
     file: Path | None = None
     rows: int = 0
     new: int = 0
     seconds: float = 0.0
     failures: list[Failure] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    parts: frozenset[str] | None = None
+
+    @property
+    def fate(self) -> str:
+        """The same as `status`."""
+        return self.status
 
 
 class Work:

@@ -172,7 +172,28 @@ def test_missing_and_empty_inputs_stand_beside_good_ones(tiles, encode, tmp_path
     assert status == 3
     for word in ("tiles: done, 6", "empty: failed", "no images or slides", "gone: failed", "no such file"):
         assert word in text, word
-    assert encode(tmp_path / "empty", tmp_path / "gone", out="other")[0] == 1
+    status, _, errors = encode(tmp_path / "empty", tmp_path / "gone", out="other")
+    assert status == 2
+    for word in ("nothing to do", "empty: no images or slides", "gone: no such file"):
+        assert word in errors, word
+    assert "loading" not in errors
+    assert not (tmp_path / "other").exists()
+
+
+def test_later_runs_of_other_inputs_keep_what_failed_before(tiles, encode, tmp_path):
+    (tiles / "a" / "bad.png").write_text("no image")
+    (tiles / "b" / "bad.png").write_text("no image")
+    for folder, expected in (("a", {"a"}), ("b", {"a", "b"})):
+        assert encode(tiles / folder)[0] == 3
+        assert {Path(row["input"]).name for row in failed_rows(tmp_path)} == expected
+    (tiles / "a" / "bad.png").unlink()
+    assert encode(tiles / "a")[0] == 0
+    assert {Path(row["input"]).name for row in failed_rows(tmp_path)} == {"b"}
+
+
+def failed_rows(tmp_path):
+    with (tmp_path / "out" / "failures.csv").open(newline="", encoding="utf-8") as stream:
+        return list(csv.DictReader(stream))
 
 
 def test_nothing_but_bad_images_is_a_failure_without_a_file(encode, tmp_path):
@@ -226,7 +247,7 @@ def test_json_for_programs(tiles, encode, tmp_path):
     found = json.loads(text)
     assert found["status"] == status == 3
     (one,) = found["inputs"]
-    assert (one["fate"], one["rows"], one["new"], one["failures"][0]["part"]) == ("done", 6, 6, "bad.png")
+    assert (one["status"], one["rows"], one["new"], one["failures"][0]["part"]) == ("done", 6, 6, "bad.png")
     with h5py.File(one["file"]) as file:
         assert len(file["features"]) == 6
 

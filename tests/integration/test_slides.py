@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "unit"))
 import small_encoders
@@ -49,7 +50,7 @@ def test_rows_are_the_embeddings_of_the_tiles_at_their_coordinates(slide, tmp_pa
     made = slide(properties={"openslide.mpp-x": "0.25", "openslide.mpp-y": "0.25"})
     outcome = encode(made, tmp_path, min_tissue=0.9)
     found = read_features(outcome.file)
-    assert (outcome.fate, outcome.rows) == ("done", len(found.rows))
+    assert (outcome.status, outcome.rows) == ("done", len(found.rows))
     assert found.attributes["patch_size_level0"] == 128
     assert {tuple(c) for c in found.coords.tolist()} == {(x, y) for x in range(128, 640, 128) for y in range(128, 512, 128)}
     encoder = small_encoders.shared("cnn")
@@ -94,7 +95,7 @@ def test_a_finished_slide_is_not_opened_again(slide, tmp_path):
     first = encode(made, tmp_path)
     made.reads = 0
     second = encode(made, tmp_path)
-    assert (second.fate, second.rows, made.reads) == ("before", first.rows, 0)
+    assert (second.status, second.rows, made.reads) == ("before", first.rows, 0)
 
 
 def test_another_slide_or_other_settings_do_not_pass_for_done(slide, tmp_path):
@@ -107,7 +108,7 @@ def test_another_slide_or_other_settings_do_not_pass_for_done(slide, tmp_path):
     made.path.write_bytes(b"x" * 11)
     with pytest.raises(StoreError, match="10 bytes"):
         encode(made, tmp_path)
-    assert encode(made, tmp_path, overwrite=True).fate == "done"
+    assert encode(made, tmp_path, overwrite=True).status == "done"
 
 
 def test_damaged_tiles_are_named_and_the_rest_is_embedded(slide, tmp_path):
@@ -119,7 +120,7 @@ def test_damaged_tiles_are_named_and_the_rest_is_embedded(slide, tmp_path):
     assert [192, 256] in found.coords.tolist()
     assert len(found.rows) == len(found.coords) == outcome.rows
     again = encode(slide(), tmp_path)
-    assert (again.fate, again.failures) == ("before", found.failures)
+    assert (again.status, again.failures) == ("before", found.failures)
 
 
 def test_a_slide_of_which_nothing_can_be_read_leaves_no_file(slide, tmp_path):
@@ -133,7 +134,7 @@ def test_a_slide_of_which_nothing_can_be_read_leaves_no_file(slide, tmp_path):
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_a_slide_without_tissue_gives_an_empty_file(slide, tmp_path, layout):
     outcome = encode(slide(pixels=section(tissue=())), tmp_path, layout=layout)
-    assert outcome.fate == "empty"
+    assert outcome.status == "empty"
     found = read_features(outcome.file)
     assert (found.rows.shape, found.coords.shape) == ((0, 256), (0, 2))
 
@@ -178,13 +179,28 @@ def test_real_small_slides_through_the_command_line(tmp_path, folder, capsys, la
     line += ["--min-tissue", "0.9", "--json"]
     assert run(line) == 3
     fates = {Path(one["input"]).name: one for one in json.loads(capsys.readouterr().out)["inputs"]}
-    assert [one["fate"] for one in fates.values()] == ["done", "failed", "failed"]
+    assert [one["status"] for one in fates.values()] == ["done", "failed", "failed"]
     assert fates["nompp.tiff"]["failures"][0]["error"] == "MissingMpp"
     found = read_features(fates["good.tiff"]["file"])
     assert {tuple(c) for c in found.coords.tolist()} == {(x, y) for x in range(128, 640, 128) for y in range(128, 512, 128)}
     assert run([*line, "--mpp", "0.25", "--overwrite"]) == 3
-    fates = {Path(one["input"]).name: one["fate"] for one in json.loads(capsys.readouterr().out)["inputs"]}
+    fates = {Path(one["input"]).name: one["status"] for one in json.loads(capsys.readouterr().out)["inputs"]}
     assert fates == {"good.tiff": "done", "nompp.tiff": "done", "text.svs": "failed"}
+
+
+@pytest.mark.full
+def test_settings_that_do_not_fit_one_input_fail_it_alone(tmp_path, folder, capsys):
+    pytest.importorskip("openslide")
+    pytest.importorskip("tifffile")
+    (tmp_path / "in").mkdir()
+    for name in ("a.svs", "b.svs"):
+        write_tiff(tmp_path / "in" / name, section(), mpp=0.25)
+    Image.fromarray(section()).save(tmp_path / "in" / "label.png")
+    line = ["encode", str(tmp_path / "in"), "--out", str(tmp_path / "out"), "--encoder", str(folder), "--target-mpp", "1", "--json"]
+    assert run(line) == 3
+    found = json.loads(capsys.readouterr().out)["inputs"]
+    assert {Path(one["input"]).name: one["status"] for one in found} == {"a.svs": "done", "b.svs": "done", "in": "failed"}
+    assert "--target-mpp for tiles needs --mpp" in (tmp_path / "out" / "failures.csv").read_text()
 
 
 @pytest.mark.full

@@ -1,0 +1,162 @@
+"""The one loop over inputs that every verb uses: each input is tried alone, and all are reported."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import click
+
+from pathencoder.cli import report
+from pathencoder.cli.common import echo_json
+from pathencoder.cli.meter import Meter
+from pathencoder.errors import PathEncoderError, StoreError
+from pathencoder.slides.files import Mismatch
+from pathencoder.slides.journal import Busy
+from pathencoder.slides.store import Failure
+from pathencoder.slides.work import Outcome
+from pathencoder.walk import printable
+
+T = TypeVar("T")
+
+INTERRUPTED = 130
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A loop that has ended.
+
+    Attributes:
+        outcomes: One for each job, in order; those after a stop are "unreached".
+        stopped_by: KeyboardInterrupt, or the StoreError that makes going on pointless; else None.
+    """
+
+    outcomes: list[Outcome]
+    stopped_by: KeyboardInterrupt | StoreError | None = None
+
+    @property
+    def status(self) -> int:
+        """The exit status: 0 all done, 1 failed, 3 some inputs failed, 130 interrupted."""
+        if isinstance(self.stopped_by, KeyboardInterrupt):
+            return INTERRUPTED
+        return 1 if self.stopped_by is not None else report.exit_status(self.outcomes)
+
+
+@dataclass(frozen=True)
+class Loop(Generic[T]):
+    """How a verb's jobs are done.
+
+    Attributes:
+        do: Does one job; its progress goes to the meter, called with (done, total).
+        source: The input that a job is about, as the user typed it.
+        name: What progress lines call a job.
+        unit: What is counted, in the singular.
+        debug: Print the traceback of a fault.
+    """
+
+    do: Callable[[T, Meter], Outcome]
+    source: Callable[[T], Path]
+    name: Callable[[T], str]
+    unit: str = "tile"
+    debug: bool = False
+
+    def run(self, jobs: Sequence[T]) -> Ended:
+        """Do the jobs one after the other.
+
+        An error of one input, also one that nobody thought of, fails that input alone. Ctrl-C and
+        an output folder that takes no more files (a full disk) end the loop.
+
+        Args:
+            jobs: In order.
+
+        Returns:
+            What became of every job.
+        """
+        outcomes: list[Outcome] = []
+        for number, job in enumerate(jobs, 1):
+            if len(jobs) > 1:
+                click.echo(f"[{number}/{len(jobs)}] {printable(self.source(job))}", err=True)
+            meter = Meter(printable(self.name(job)), unit=self.unit)
+            try:
+                outcomes.append(self._one(job, meter))
+            except (KeyboardInterrupt, StoreError) as stop:
+                outcomes.append(Outcome(self.source(job), "stopped", notes=_how_far(meter)))
+                rest = [Outcome(self.source(left), "unreached") for left in jobs[number:]]
+                return Ended(outcomes + rest, stop)
+        return Ended(outcomes)
+
+    def _one(self, job: T, meter: Meter) -> Outcome:
+        try:
+            with meter:
+                return self.do(job, meter)
+        except Busy:
+            return Outcome(self.source(job), "busy")
+        except Mismatch as error:
+            return failed(self.source(job), error)
+        except StoreError:
+            raise
+        except Exception as error:
+            if self.debug:
+                traceback.print_exc()
+            return failed(self.source(job), error)
+
+
+def failed(source: Path, error: Exception) -> Outcome:
+    """The outcome of an input that an error has ended."""
+    return Outcome(source, "failed", failures=[Failure("", reason_of(error), type(error).__name__)])
+
+
+def reason_of(error: Exception) -> str:
+    """An error as a sentence: its own message, or whose fault it is that nobody foresaw it."""
+    if isinstance(error, PathEncoderError):
+        return str(error)
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        said = f" ({error})" if str(error) else ""
+        return f"not enough memory for this input{said}. Close other programs, or lower --batch-size"
+    said = f"{type(error).__name__}: {error}".removesuffix(": ")
+    return f"a fault of pathencoder: {said}. Run this input again with --debug and report what it prints"
+
+
+def conclude(
+    ended: Ended,
+    out: Path,
+    *,
+    as_text: Callable[[Path | None], str],
+    as_json: Callable[[Path | None], dict[str, Any]] | None = None,
+    debug: bool = False,
+) -> int:
+    """Write failures.csv, print the summary, and say what stopped the loop, if something did.
+
+    Args:
+        ended: The loop.
+        out: The output folder.
+        as_text: The summary for people; gets the path of failures.csv, None where nothing failed.
+        as_json: The summary for programs, printed instead where it is given.
+        debug: Print the traceback of what stopped the loop.
+
+    Returns:
+        The exit status.
+    """
+    failures = None
+    try:
+        failures = report.write_failures(out, ended.outcomes)
+    except StoreError as error:
+        click.echo(f"warning: {printable(str(error))}", err=True)
+    if as_json is not None:
+        echo_json(as_json(failures))
+    else:
+        click.echo(printable(as_text(failures)))
+    if isinstance(ended.stopped_by, KeyboardInterrupt):
+        click.echo("Interrupted. What is done is kept: the same command goes on from there.", err=True)
+    elif ended.stopped_by is not None:
+        if debug:
+            traceback.print_exception(ended.stopped_by)
+        click.echo(f"error: {printable(str(ended.stopped_by))}", err=True)
+    return ended.status
+
+
+def _how_far(meter: Meter) -> list[str]:
+    return [f"{meter.done:,} of {meter.total:,} done"] if meter.total else []
