@@ -3,12 +3,13 @@
 # .venv-full  all extras but tiatoolbox and ray
 # .venv-tia   tiatoolbox, whose upper bounds suit no other environment (on demand)
 # .venv-wheel the built wheel and nothing else
+# .venv-oldest the oldest versions that pyproject.toml allows (on demand)
 PYTHON ?= python3
 PIP_INSTALL = -m pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt
 SOURCES = $(shell find pathencoder -type f -not -name '*.pyc')
-FULL = dev,wsi,nuclei,heads,demo,training,full-tests
+FULL = dev,wsi,nuclei,heads,demo,training,full-tests,docs
 
-.PHONY: setup check test test-quick test-full test-wheel demo clean
+.PHONY: setup check docs test test-quick test-full test-oldest test-wheel demo clean
 .DELETE_ON_ERROR:
 
 setup: .venv/.done
@@ -37,13 +38,30 @@ check: .venv/.done
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 
-test: check test-quick test-full test-wheel
+# The documentation site, in site/; a warning is an error.
+docs: .venv-full/.done
+	PYTHONPATH=. .venv-full/bin/python scripts/docs_cli.py docs/cli.md
+	PYTHONPATH=. .venv-full/bin/zensical build --clean --strict
+
+test: check test-quick test-full docs test-wheel
 
 test-quick: .venv/.done
 	.venv/bin/python -m pytest -m 'not full'
 
 test-full: .venv-full/.done
 	.venv-full/bin/python -m pytest -m full
+
+# The quick tests with the oldest versions that pyproject.toml allows.
+test-oldest: .venv-oldest/.done
+	.venv-oldest/bin/python -m pytest -m 'not full'
+
+.venv-oldest/.done: pyproject.toml
+	$(PYTHON) -m venv .venv-oldest
+	.venv-oldest/bin/python -m pip install --quiet --disable-pip-version-check uv
+	links=$$(.venv-oldest/bin/python -m pip config get global.find-links 2>/dev/null || true); \
+	.venv-oldest/bin/uv pip install --quiet --python .venv-oldest/bin/python $${links:+--find-links $$links} \
+		--resolution lowest-direct --editable . pytest pytest-timeout hypothesis
+	touch $@
 
 # The wheel alone, in an environment without our extras or test tools.
 test-wheel: .venv-wheel/.done
@@ -60,4 +78,4 @@ demo: .venv/.done
 	.venv/bin/pathencoder demo
 
 clean:
-	rm -rf .venv .venv-full .venv-tia .venv-wheel build dist *.egg-info
+	rm -rf .venv .venv-full .venv-tia .venv-oldest .venv-wheel build dist site .cache *.egg-info
