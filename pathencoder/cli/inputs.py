@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -12,11 +11,9 @@ import click
 
 from pathencoder.images import SUFFIXES as IMAGE_SUFFIXES
 from pathencoder.images import list_images
-from pathencoder.slides.reader import FOREIGN_SUFFIXES, SLIDE_SUFFIXES
+from pathencoder.slides.reader import FOREIGN_SUFFIXES, SLIDE_SUFFIXES, TIFF_SUFFIXES, is_slide_tiff, looks_like_slide
 from pathencoder.walk import printable
 
-TIFF_SUFFIXES = frozenset({".tif", ".tiff"})
-SLIDE_PIXELS = 4096  # a TIFF whose longer side exceeds this may be a slide
 _IMAGE_BESIDE = frozenset({".vms", ".vmu"})  # slides whose pixels lie in .jpg files beside them
 
 
@@ -77,22 +74,7 @@ def is_slide(path: Path, taken_as: str | None = None) -> bool:
     """Whether a file is a slide: by the user's word, by its suffix, or, a TIFF, by its size and build."""
     if taken_as is not None:
         return taken_as == "slides"
-    suffix = path.suffix.lower()
-    return suffix in SLIDE_SUFFIXES | FOREIGN_SUFFIXES or (suffix in TIFF_SUFFIXES and is_slide_tiff(path))
-
-
-def is_slide_tiff(path: Path) -> bool:
-    """Whether a TIFF is longer than 4,096 px on a side and tiled or pyramidal. Reads its header only; not a TIFF: False."""
-    from PIL.TiffImagePlugin import TiffImageFile
-
-    try:
-        with warnings.catch_warnings(), path.open("rb") as stream:
-            warnings.simplefilter("ignore")
-            image = TiffImageFile(stream)
-            size, tiled = max(image.size), 322 in image.tag_v2  # type: ignore[no-untyped-call, unused-ignore]
-            return size > SLIDE_PIXELS and (tiled or getattr(image, "n_frames", 1) > 1)
-    except Exception:  # a damaged header: the tile reader says what is wrong with it
-        return False
+    return looks_like_slide(path)
 
 
 def name_jobs(jobs: Iterable[Job]) -> list[Job]:

@@ -12,13 +12,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pathencoder.errors import MissingExtra, SlideError
+from pathencoder.file_kinds import FOREIGN_SUFFIXES, SLIDE_SUFFIXES, TIFF_SUFFIXES, is_slide_tiff, looks_like_slide
 from pathencoder.slides.mpp import Mpp, find_mpp
 
-RGB = NDArray[np.uint8]
+__all__ = [
+    "FOREIGN_SUFFIXES",
+    "SLIDE_SUFFIXES",
+    "TIFF_SUFFIXES",
+    "OpenSlideReader",
+    "Slide",
+    "best_level",
+    "is_slide_tiff",
+    "looks_like_slide",
+    "open_slide",
+    "over_white",
+    "true_downsample",
+]
 
-SLIDE_SUFFIXES = frozenset({".svs", ".ndpi", ".mrxs", ".scn", ".bif", ".dcm", ".vms", ".vmu", ".svslide"})
-# Slide formats that no reader here opens: named in the summary, never passed over in silence.
-FOREIGN_SUFFIXES = frozenset({".vsi", ".isyntax", ".i2syntax", ".kfb", ".sdpc", ".mdsx", ".tmap", ".czi", ".lif"})
+RGB = NDArray[np.uint8]
 
 
 class Slide(Protocol):

@@ -103,7 +103,6 @@ def test_a_slide_is_done_by_regions_and_no_nucleus_counts_twice(tmp_path, monkey
     write_tiff(tmp_path / "slide.tif", whole, mpp=0.5)
     monkeypatch.setattr(nuclei_pictures, "REGION", 300)
     monkeypatch.setattr(nuclei_pictures, "_OVERLAP", 60)
-    monkeypatch.setattr("pathencoder.cli.inputs.SLIDE_PIXELS", 1000)
     out = tmp_path / "out"
     assert run(["nuclei", str(tmp_path / "slide.tif"), "--out", str(out), "--mpp", "0.5", "--stain", "he", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)["inputs"]

@@ -6,12 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 from PIL import Image
 
 from pathencoder.cli import common, main, report
-from pathencoder.cli.inputs import find_jobs, is_slide_tiff
+from pathencoder.cli.inputs import find_jobs
 from pathencoder.cli.main import VERBS, run
 from pathencoder.cli.meter import Meter
 from pathencoder.slides.store import Failure
@@ -164,22 +163,6 @@ def test_names_are_told_apart(tmp_path):
     assert len({n.casefold() for n in names}) == len(names) == 5
     assert "s.ndpi" in names
     assert "s2" in names
-
-
-@pytest.mark.full
-def test_a_tiff_is_a_slide_when_large_and_tiled_or_pyramidal(tmp_path):
-    tifffile = pytest.importorskip("tifffile")
-    large, small = np.zeros((64, 4112, 3), np.uint8), np.zeros((64, 512, 3), np.uint8)
-    cases = {"tiled": (large, {"tile": (16, 16)}), "flat": (large, {}), "small": (small, {"tile": (16, 16)})}
-    for name, (data, options) in cases.items():
-        tifffile.imwrite(tmp_path / f"{name}.tif", data, photometric="rgb", **options)
-    with tifffile.TiffWriter(tmp_path / "pyramid.tif") as file:
-        file.write(large, photometric="rgb")
-        file.write(large[::4, ::4], photometric="rgb", subfiletype=1)
-    found = {name: is_slide_tiff(tmp_path / f"{name}.tif") for name in (*cases, "pyramid")}
-    assert found == {"tiled": True, "flat": False, "small": False, "pyramid": True}
-    (tmp_path / "broken.tif").write_bytes(b"II*\0 nothing")
-    assert not is_slide_tiff(tmp_path / "broken.tif")
 
 
 def outcome(fate, **more):

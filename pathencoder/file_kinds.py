@@ -1,0 +1,37 @@
+"""What a file is by its name and header: a slide, or an image. No slide reader is needed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pathencoder.tiff_tags import is_pyramid, read_pages
+
+_OPENSLIDE = ".svs .ndpi .mrxs .scn .bif .dcm .vms .vmu .svslide"
+SLIDE_SUFFIXES = frozenset(_OPENSLIDE.split())
+# Slide formats that no reader here opens: named in the summary, never passed over in silence.
+_FOREIGN = ".vsi .isyntax .i2syntax .kfb .sdpc .mdsx .tmap .czi .lif"
+FOREIGN_SUFFIXES = frozenset(_FOREIGN.split())
+TIFF_SUFFIXES = frozenset({".tif", ".tiff"})
+SLIDE_PIXELS = 4096  # a TIFF with a longer side is no tile
+
+
+def looks_like_slide(path: str | Path) -> bool:
+    """Whether a file is a slide by its name, or, a TIFF, by its build.
+
+    Args:
+        path: Any path. A folder is no slide here. Of a TIFF the tags are read; one that is not
+            there or damaged is no slide.
+    """
+    path = Path(path)
+    suffix = path.suffix.lower()
+    if suffix in TIFF_SUFFIXES:
+        return path.is_file() and is_slide_tiff(path)
+    return suffix in SLIDE_SUFFIXES | FOREIGN_SUFFIXES and not path.is_dir()
+
+
+def is_slide_tiff(path: Path) -> bool:
+    """Whether a TIFF is a tiled pyramid, or longer than 4,096 px on a side. Reads its tags only."""
+    pages = read_pages(path)
+    if not pages:
+        return False
+    return is_pyramid(pages) or max(pages[0].width, pages[0].height) > SLIDE_PIXELS
