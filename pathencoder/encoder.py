@@ -17,6 +17,7 @@ from pathencoder import saving
 from pathencoder.errors import ConfigError
 from pathencoder.images import Images, Key, survey
 from pathencoder.network import Features
+from pathencoder.origin import Origin
 from pathencoder.runtime import BatchSize, Rows
 from pathencoder.spec import EncoderSpec
 from pathencoder.stream import Found, OnError, Progress, Result, Scales, Settings, Table, judged, results, watched, with_scales
@@ -27,14 +28,14 @@ class Encoder(nn.Module):
     """A pathology encoder. `encode` takes images in any form, `forward` normalised tensors; in eval mode from the start.
 
     network: as `network.create(spec)` builds it, with its weights. spec: what is known of it.
-    folder: where it was loaded from, if from a folder; its reference, card and licence go along when it is saved.
+    origin: what it was loaded from; None for one that was built here.
     """
 
     def __init__(self, network: nn.Module, spec: EncoderSpec) -> None:
         super().__init__()
         self.network = network
         self.spec = spec
-        self.folder: Path | None = None
+        self.origin: Origin | None = None
         self.eval()
 
     def forward(self, x: Tensor) -> Features:
@@ -43,6 +44,11 @@ class Encoder(nn.Module):
         Raises ImageError for another shape or dtype, or sides that the network's patches do not divide.
         """
         return networks.read(self.network, self.spec, x)
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder that it was loaded from, with its reference, card and licence; None for one without."""
+        return self.origin.folder if self.origin is not None else None
 
     @property
     def transform(self) -> Transform:
@@ -58,6 +64,30 @@ class Encoder(nn.Module):
     def dtype(self) -> torch.dtype:
         """The weights' dtype."""
         return next(self.parameters()).dtype
+
+    @property
+    def dim(self) -> int:
+        """Length of the embedding."""
+        return self.spec.dim
+
+    @property
+    def num_features(self) -> int:
+        """Length of the embedding, under the name that timm gives it."""
+        return self.spec.dim
+
+    def __repr__(self) -> str:
+        s = self.spec
+        scale = f"{s.mpp:g} um/px" if s.mpp else f"{s.mpp_range[0]:g} to {s.mpp_range[1]:g} um/px" if s.mpp_range else "scale not known"
+        pins = [f"revision {s.revision}" if s.revision else "", f"sha256 {s.sha256[:12]}" if s.sha256 else ""]
+        count = sum(p.numel() for p in self.parameters())
+        lines = [
+            f"{s.name}: {s.architecture}, {count / 1e6:.1f} million parameters",
+            f"embedding {s.dim} numbers ({s.embedding})",
+            f"input {s.input_size} x {s.input_size} px, {scale}, stains {', '.join(s.stains)}",
+            ", ".join([f"licence {s.licence}", *(p for p in pins if p)]),
+            f"{self.precision_used()} on {self.device}, {'train' if self.training else 'eval'} mode",
+        ]
+        return "Encoder(\n" + "".join(f"  {line}\n" for line in lines) + ")"
 
     def precision_used(self, precision: str = "auto") -> str:
         """What `encode(precision=...)` comes to for these weights: "fp32", "bf16" or "fp16".
@@ -190,16 +220,45 @@ class Encoder(nn.Module):
             batch=batch,
         )
 
-    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
-        """Write the encoder's folder (config, weights, and what came with it): `load_encoder` and `from_pretrained` read it.
+    def save_pretrained(self, save_directory: str | os.PathLike[str]) -> None:
+        """Write the encoder's folder, which `load_encoder` and `from_pretrained` read. The encoder stays as it is.
 
-        Raises StoreError where it cannot be written.
+        An unchanged encoder is written as it came: the same files with the same bytes. One whose weights, dtype or spec were
+        changed gets a card that says what it was modified from and what was changed, a name of its own (NAME-modified, unless
+        the spec has another), a new reference embedding, and none of its parent's figures; `spec.verified` is false.
+
+        Args:
+            save_directory: made if it is not there; files in it that are not an encoder's stay.
+
+        Raises:
+            StoreError: where it cannot be written.
+            ConfigError, IncompatibleWeights: for a network with adapters, or another one than the spec describes.
         """
-        saving.save(self, folder)
+        saving.save(self, save_directory)
 
-    def push_to_hub(self, repo: str, *, private: bool | None = None, token: str | None = None, message: str = "Upload encoder") -> str:
-        """Upload what `save_pretrained` writes to "owner/name" on the Hub, made if it is not there; the address of the commit."""
-        return saving.push(self, repo, private=private, token=token, message=message)
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        commit_message: str = "Upload encoder",
+        private: bool | None = None,
+        token: str | None = None,
+        branch: str | None = None,
+        create_pr: bool | None = None,
+    ) -> str:
+        """Upload what `save_pretrained` writes to the Hub, in place of an encoder that was there before.
+
+        Args:
+            repo_id: "owner/name", made if it is not there.
+            commit_message, private, token, branch, create_pr: as in huggingface_hub.
+
+        Returns:
+            The address of the commit.
+
+        Raises:
+            StoreError: with the Hub's answer.
+        """
+        return saving.push(self, repo_id, commit_message=commit_message, private=private, token=token, branch=branch, create_pr=create_pr)
 
     @classmethod
     def from_pretrained(

@@ -36,7 +36,7 @@ REFERENCE = "reference.safetensors"
 CARD = "README.md"
 LICENCE = "LICENSE"
 METRICS = "metrics.json"
-_FILES = (REFERENCE, METRICS, CARD, LICENCE, WEIGHTS, CONFIG)  # config.json last: until then the old one does not vouch for new weights
+FILES = (REFERENCE, METRICS, CARD, LICENCE, WEIGHTS, CONFIG)  # config.json last: until then the old one does not vouch for new weights
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,8 @@ def write_folder(
     try:
         with _draft(target) as draft:
             checkpoint.save(state_dict, draft / WEIGHTS)
-            published = dataclasses.replace(spec, sha256=sha256_of(draft / WEIGHTS), layout="timm", files=(WEIGHTS,))
+            layout = "ctranspath" if spec.layout == "ctranspath" else "timm"  # names the network's own stem too
+            published = dataclasses.replace(spec, sha256=sha256_of(draft / WEIGHTS), layout=layout, files=(WEIGHTS,))
             _write_json(draft / CONFIG, _with_versions(published.to_config()))
             if reference_tile is not None and reference_embedding is not None:
                 _save_reference(draft / REFERENCE, reference_tile, reference_embedding)
@@ -123,6 +124,27 @@ def write_folder(
     except OSError as error:
         raise StoreError(f"cannot write the encoder folder {target}: {error}. Free space there, or choose another folder") from error
     return published
+
+
+def copy_folder(source: str | os.PathLike[str], folder: str | os.PathLike[str]) -> None:
+    """Copy an encoder's folder as it is, byte by byte.
+
+    Files in `folder` that are not an encoder's stay; ours are replaced, and those that the source lacks are removed.
+
+    Raises:
+        StoreError: where the folder cannot be written.
+    """
+    origin, target = Path(source), Path(folder)
+    if target.exists() and target.resolve() == origin.resolve():
+        return
+    try:
+        with _draft(target) as draft:
+            for name in FILES:
+                if (origin / name).is_file():
+                    shutil.copyfile(origin / name, draft / name)
+            _publish(draft, target)
+    except OSError as error:
+        raise StoreError(f"cannot write the encoder folder {target}: {error}. Free space there, or choose another folder") from error
 
 
 def sha256_of(path: str | os.PathLike[str]) -> str:
@@ -150,7 +172,7 @@ def _publish(draft: Path, target: Path) -> None:
     if not target.exists():
         draft.rename(target)
         return
-    for name in _FILES:
+    for name in FILES:
         if (draft / name).exists():
             (draft / name).replace(target / name)
         else:

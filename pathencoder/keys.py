@@ -13,6 +13,7 @@ No transformers, no remote code: a checkpoint is a dict of tensors, and only nam
 
 from __future__ import annotations
 
+import logging
 import math
 import re
 from collections.abc import Callable, Mapping
@@ -23,6 +24,8 @@ from torch import Tensor
 
 from pathencoder.errors import IncompatibleWeights
 from pathencoder.spec import EncoderSpec
+
+_log = logging.getLogger(__name__)
 
 State = dict[str, Tensor]
 
@@ -138,6 +141,17 @@ def _with_registers(state: State) -> State:
     state["cls_token"] = state["cls_token"] + state["pos_embed"][:, :1]
     state["pos_embed"] = state["pos_embed"][:, 1:]
     return state
+
+
+def without_classifier(state: State, network: Any) -> State:
+    """timm's checkpoints of classifiers carry a last layer that no encoder has; the network says what it would be called."""
+    heads = (getattr(network, "pretrained_cfg", None) or {}).get("classifier") or ()
+    names = (heads,) if isinstance(heads, str) else tuple(heads)
+    own = network.state_dict()
+    dropped = [k for k in state if k not in own and any(k in (f"{n}.weight", f"{n}.bias") for n in names)]
+    if dropped:
+        _log.debug("left out the classifier: %s", ", ".join(dropped))
+    return {k: v for k, v in state.items() if k not in dropped}
 
 
 def check(state: Mapping[str, Tensor], network: Any, spec: EncoderSpec, source: object) -> None:

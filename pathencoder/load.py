@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import logging
 import os
 import warnings
 from dataclasses import dataclass
@@ -16,10 +15,9 @@ import torch
 from pathencoder import catalogue, checkpoint, folder, hub, keys, network
 from pathencoder.encoder import Encoder
 from pathencoder.errors import ConfigError
+from pathencoder.origin import Origin
 from pathencoder.runtime import pick_device
 from pathencoder.spec import EncoderSpec
-
-_log = logging.getLogger(__name__)
 
 _COSINE = {torch.float32: 0.9999, torch.float64: 0.9999}  # what `verify` asks for; half precision gives a little away
 _COSINE_HALF = 0.999
@@ -63,29 +61,36 @@ def _with_weights(located: hub.Located) -> Encoder:
     if located.converted is not None:
         checkpoint.keep(state, located.converted)
     net = network.create(located.spec)
-    renamed = _without_classifier(keys.to_timm(state, located.spec), net)
+    renamed = keys.without_classifier(keys.to_timm(state, located.spec), net)
     keys.check(renamed, net, located.spec, located.weights)
     net.load_state_dict(renamed, strict=True, assign=True)
     _say_licence(located.spec)
     encoder = Encoder(net.eval(), located.spec)
-    encoder.folder = located.folder
+    encoder.origin = Origin(located.spec, located.weights, located.folder)
     return encoder
 
 
 def _with_random_weights(spec: EncoderSpec) -> Encoder:
-    plain = dataclasses.replace(spec, sha256=None, verified=False)
+    """The spec keeps what the network and its input need, and nothing that its trained weights earned."""
+    plain = dataclasses.replace(
+        spec,
+        name=f"{spec.name}-random",
+        summary=f"{spec.architecture} with random weights, read as {spec.name} is",
+        training="none: random weights",
+        licence="none (random weights)",
+        commercial=True,
+        gate=None,
+        repo=None,
+        revision=None,
+        files=(),
+        sha256=None,
+        config_file=None,
+        layout="ctranspath" if spec.layout == "ctranspath" else "timm",  # it names the network's stem too
+        verified=False,
+        reference="",
+        note="",
+    )
     return Encoder(network.create(plain, random=True), plain)
-
-
-def _without_classifier(state: keys.State, net: Any) -> keys.State:
-    """timm's checkpoints of classifiers carry a last layer that no encoder has; the network says what it would be called."""
-    heads = (getattr(net, "pretrained_cfg", None) or {}).get("classifier") or ()
-    names = (heads,) if isinstance(heads, str) else tuple(heads)
-    own = net.state_dict()
-    dropped = [k for k in state if k not in own and any(k in (f"{n}.weight", f"{n}.bias") for n in names)]
-    if dropped:
-        _log.debug("left out the classifier: %s", ", ".join(dropped))
-    return {k: v for k, v in state.items() if k not in dropped}
 
 
 def _say_licence(spec: EncoderSpec) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import operator
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,7 @@ from pathencoder import compat, pooling
 from pathencoder.errors import ConfigError, ImageError
 from pathencoder.pooling import stage_rule
 from pathencoder.spec import EncoderSpec
+from pathencoder.wrapped import bare, evaluating
 
 Network = Any  # a timm module: its attributes differ by family
 
@@ -60,15 +62,18 @@ def create(spec: EncoderSpec, *, random: bool = False) -> Network:
         network = build()
     # Buffers outside the state dict (Swin's position indices) are computed in the constructor and would be lost on meta.
     if not random and set(dict(network.named_buffers())) - set(network.state_dict()):
-        network = build()
+        with torch.random.fork_rng(devices=[]):  # loading leaves the caller's random numbers alone
+            network = build()
     if spec.layout == "ctranspath":
-        network.patch_embed = _ConvStem()
+        with torch.random.fork_rng(devices=[], enabled=not random):
+            network.patch_embed = _ConvStem()
     return network.eval()
 
 
 def read(network: Network, spec: EncoderSpec, x: Tensor) -> Features:
     """One forward pass of normalised float [N, 3, H, W], read as the spec says."""
     check_batch(x)
+    network = bare(network)
     return _read_tokens(network, spec, x) if has_tokens(network) else _read_maps(network, spec, x)
 
 
@@ -76,6 +81,7 @@ def readout(network: Network, spec: EncoderSpec, output: str) -> Callable[[Tenso
     """The function from normalised [N, 3, H, W] to one output. Raises ConfigError for one that there is not, or not of this network."""
     if output not in OUTPUTS:
         raise ConfigError(f"output={output!r}: one of {', '.join(OUTPUTS)}")
+    network = bare(network)
     if output in ("cls", "cls_mean") and not _has_cls(network):
         raise ConfigError(f"{spec.name} has no class token: output='embedding', 'mean', 'multi' or 'dense'")
     if output == "multi":
@@ -109,25 +115,57 @@ def _blocks(network: Network, x: Tensor, indices: int | list[int]) -> list[tuple
 
 
 def pyramid(network: Network, spec: EncoderSpec, x: Tensor, indices: Sequence[int] | None = None) -> tuple[list[Tensor], list[int]]:
-    """Feature maps [N, C, h, w] and their strides in pixels: one a resolution for a CNN, the chosen blocks for a ViT (last four).
+    """Feature maps [N, C, h, w] and their strides in pixels, in the order of `indices`.
 
-    Raises ConfigError for a network without stages, IndexError for an index that there is not.
+    The network is read in eval mode whatever mode it is in: reading maps changes no running statistics. Differentiable.
+
+    Args:
+        network: of the spec, wrapped or not.
+        x: normalised float [N, 3, H, W].
+        indices: maps of a CNN (one a resolution) or blocks of a transformer; negative ones count from the end. None: all maps of
+            a CNN, the last four blocks of a transformer.
+
+    Raises:
+        ConfigError: for a network without stages, or an index that there is not.
+        ImageError: for another shape or dtype.
     """
     check_batch(x)
-    if not has_tokens(network):
-        maps = _one_per_resolution(stages(network, x))
-        maps = maps if indices is None else [maps[i] for i in indices]
-    else:
-        check_sides(network, spec, x)
-        maps = network.forward_intermediates(
-            x, indices=4 if indices is None else list(indices), norm=True, output_fmt="NCHW", intermediates_only=True
-        )
+    network = bare(network)
+    with evaluating(network):
+        if has_tokens(network):
+            check_sides(network, spec, x)
+            count = len(network.blocks)
+            chosen = _chosen(range(-min(4, count), 0) if indices is None else indices, count, spec)
+            maps = _maps_after(network, x, chosen)
+        else:
+            found = _one_per_resolution(stages(network, x))
+            maps = found if indices is None else [found[i] for i in _chosen(indices, len(found), spec)]
     return maps, [round(x.shape[-1] / m.shape[-1]) for m in maps]
+
+
+def _maps_after(network: Network, x: Tensor, blocks: list[int]) -> list[Tensor]:
+    """Maps [N, C, h, w] after blocks, in the order asked for: timm gives each once, in the order of the network."""
+    once = sorted(set(blocks))
+    maps = network.forward_intermediates(x, indices=once, norm=True, output_fmt="NCHW", intermediates_only=True)
+    return [maps[once.index(i)] for i in blocks]
+
+
+def _chosen(indices: Sequence[int], count: int, spec: EncoderSpec) -> list[int]:
+    """Indices from 0 on. Raises ConfigError for one that there is not."""
+    try:
+        wanted = [operator.index(i) for i in indices]
+    except TypeError:
+        wanted = []
+    if not wanted or any(not -count <= i < count for i in wanted):
+        raise ConfigError(
+            f"indices={indices!r}: {spec.name} has maps 0 to {count - 1}; give a list of such numbers, or none for the default"
+        )
+    return [i % count for i in wanted]
 
 
 def has_tokens(network: Network) -> bool:
     """Whether it is a transformer whose features are tokens [N, L, C] (ViT and its kin; Swin's are maps)."""
-    return hasattr(network, "num_prefix_tokens")
+    return hasattr(bare(network), "num_prefix_tokens")
 
 
 def _has_cls(network: Network) -> bool:

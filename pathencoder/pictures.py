@@ -43,10 +43,13 @@ def dense_map(encoder: Encoder, image: RGB, *, zoom: float = 1.5) -> Map:
     features are averaged: tissue has no up and down. A transformer gives its patch tokens. A CNN gives its maps of strides 8 and
     more joined on the grid of the finest, each with the same weight: the coarse ones know the tissue, the fine ones its borders.
     """
-    unit = _stride(encoder)
-    height, width = (max(1, round(n * zoom / unit)) * unit for n in image.shape[:2])
-    big = np.array(Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC))
-    turned = [np.rot90(_joined(encoder, np.rot90(big, turns).copy()), -turns) for turns in range(4)]
+    from pathencoder.wrapped import evaluating
+
+    with evaluating(encoder):
+        unit = _stride(encoder)
+        height, width = (max(1, round(n * zoom / unit)) * unit for n in image.shape[:2])
+        big = np.array(Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC))
+        turned = [np.rot90(_joined(encoder, np.rot90(big, turns).copy()), -turns) for turns in range(4)]
     features: Map = np.mean(turned, axis=0, dtype=np.float32)
     return features
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 
 from pathencoder.arrays import Pixels
 from pathencoder.errors import ConfigError
+from pathencoder.wrapped import evaluating
 
 log = logging.getLogger(__name__)
 
@@ -146,7 +146,7 @@ class Runner:
         count = len(pixels)
         if count == 1:  # a lone image takes other kernels than two
             pixels = np.repeat(pixels, 2, axis=0)
-        with torch.inference_mode(), _evaluating(self.network), self._autocast():
+        with torch.inference_mode(), evaluating(self.network), self._autocast():
             x = self.normalise(self._upload(pixels))
             return self.readout(x.to(self.dtype))[:count].float()
 
@@ -157,7 +157,8 @@ class Runner:
     def _autocast(self) -> torch.autocast:
         """Autocast where float32 weights run at a lower precision; an autocast of the caller does not reach in here."""
         reduced = _REDUCED.get(self.precision) if self.dtype == torch.float32 else None
-        return torch.autocast(self.device.type, reduced, enabled=reduced is not None)
+        # Cached casts would be inference tensors, and stay in an autocast of the caller: its backward would fail.
+        return torch.autocast(self.device.type, reduced, enabled=reduced is not None, cache_enabled=False)
 
     def _halve(self, error: RuntimeError) -> None:
         if not _is_out_of_memory(error):
@@ -172,19 +173,6 @@ class Runner:
 
 def _cpu_chunk() -> int:
     return min(max(2 * torch.get_num_threads(), 4), 8)
-
-
-@contextlib.contextmanager
-def _evaluating(network: nn.Module) -> Iterator[None]:
-    """Eval mode for a while; afterwards each module is in the mode that it was in."""
-    training = [m for m in network.modules() if m.training]
-    for module in training:
-        module.training = False
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True
 
 
 def _is_out_of_memory(error: RuntimeError) -> bool:

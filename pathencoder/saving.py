@@ -1,42 +1,63 @@
-"""An encoder to a folder, or to the Hub, with everything that came with it."""
+"""An encoder to a folder, or to the Hub: an unchanged one as it came, a changed one as what it is."""
 
 from __future__ import annotations
 
 import os
-import shutil
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
+from torch import Tensor
+
 from pathencoder import folder as folders
+from pathencoder import keys, wrapped
+from pathencoder import network as networks
+from pathencoder.arrays import Pixels
+from pathencoder.derived import describe
 from pathencoder.errors import PathEncoderError, StoreError
+from pathencoder.origin import Origin, differences
+from pathencoder.runtime import Rows
 
 if TYPE_CHECKING:
     from pathencoder.encoder import Encoder
 
 
 def save(encoder: Encoder, folder: str | os.PathLike[str]) -> None:
-    """Write the folder of an encoder. What lay in the folder that it came from goes along: card, licence, the reference tile
-    with the embedding that these weights give, and, where the weights are still the same, their figures (metrics.json)."""
-    source = encoder.folder
+    """Write the folder of an encoder; see `Encoder.save_pretrained`."""
+    origin: Origin | None = encoder.origin
+    described = networks.create(encoder.spec)
+    state = _state(encoder, described)
+    changes = differences(encoder, state)
+    if origin is not None and origin.folder is not None and origin.is_ours and not changes:
+        folders.copy_folder(origin.folder, folder)
+        return
+    source = origin.folder if origin is not None and origin.is_ours else None
     reference = folders.read_reference(source) if source is not None else None
-    tile = reference.tile if reference is not None else None
-    written = folders.write_folder(
+    tile = None if reference is None else reference.tile
+    spec, card, licence = describe(encoder, changes)
+    folders.write_folder(
         folder,
-        encoder.spec,
-        encoder.network.state_dict(),
+        spec,
+        state,
         reference_tile=tile,
-        reference_embedding=None if tile is None else encoder.encode(tile, progress=False)[0],
-        card=_text(source, folders.CARD),
-        licence=_text(source, folders.LICENCE),
+        reference_embedding=None if tile is None else _reference(encoder, described, state, tile),
+        card=card,
+        licence=licence,
     )
-    figures = source / folders.METRICS if source is not None else None
-    if figures is not None and figures.is_file() and written.sha256 == encoder.spec.sha256:
-        shutil.copy(figures, Path(folder) / folders.METRICS)
 
 
-def push(encoder: Encoder, repo: str, *, private: bool | None, token: str | None, message: str) -> str:
-    """Upload the encoder's folder to the Hub; the address of the commit. Raises StoreError with the Hub's answer."""
+def push(
+    encoder: Encoder,
+    repo_id: str,
+    *,
+    commit_message: str,
+    private: bool | None,
+    token: str | None,
+    branch: str | None,
+    create_pr: bool | None,
+) -> str:
+    """Upload the encoder's folder to the Hub; see `Encoder.push_to_hub`."""
     from huggingface_hub import HfApi
 
     with tempfile.TemporaryDirectory() as temporary:
@@ -44,16 +65,37 @@ def push(encoder: Encoder, repo: str, *, private: bool | None, token: str | None
         save(encoder, folder)
         api = HfApi(token=token)
         try:
-            api.create_repo(repo, private=private, exist_ok=True)
-            return str(api.upload_folder(repo_id=repo, folder_path=folder, commit_message=message))
+            api.create_repo(repo_id, private=private, exist_ok=True)
+            return str(
+                api.upload_folder(
+                    repo_id=repo_id,
+                    folder_path=folder,
+                    commit_message=commit_message,
+                    revision=branch,
+                    create_pr=create_pr,
+                    # what an earlier encoder left there would be taken for this one's
+                    delete_patterns=[name for name in folders.FILES if not (folder / name).exists()],
+                )
+            )
         except PathEncoderError:
             raise
         except Exception as error:  # the client raises its own errors, requests', httpx's and ValueError
             raise StoreError(
-                f"{repo} could not be uploaded: {error}. Is the token one that may write (`hf auth login`, HF_TOKEN, token=)?"
+                f"{repo_id} could not be uploaded: {error}. Is the token one that may write (`hf auth login`, HF_TOKEN, token=)?"
             ) from error
 
 
-def _text(source: Path | None, name: str) -> str | None:
-    path = source / name if source is not None else None
-    return path.read_text(encoding="utf-8") if path is not None and path.is_file() else None
+def _state(encoder: Encoder, described: networks.Network) -> dict[str, Tensor]:
+    """The weights under timm's key names. Raises IncompatibleWeights for a network that the spec does not describe."""
+    state = wrapped.plain_state(encoder.network, described.state_dict().keys())
+    keys.check(state, described, encoder.spec, "encoder.network")
+    return state
+
+
+def _reference(encoder: Encoder, described: networks.Network, state: dict[str, Tensor], tile: Pixels) -> Rows:
+    """The embedding float32 [D] that the saved weights give at float32, as which they are loaded again."""
+    if encoder.dtype != torch.float32:
+        described.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in state.items()}, assign=True)
+        encoder = type(encoder)(described, encoder.spec)
+    embedding: Rows = encoder.encode(tile, progress=False)[0]
+    return embedding

@@ -53,6 +53,7 @@ class EncoderSpec:
     sha256: str | None = None  # of the first of `files`, as published
     config_file: str | None = None  # of the repository: has the last word on mean, std, interpolation and crop, read at load
     layout: str = "timm"  # naming of the published keys
+    base_model: str | None = None  # the encoder that it was made from: name, repository, revision, sha256
     parameters: int | None = None
     verified: bool = False  # its embedding was recomputed here from its real weights
     summary: str = ""

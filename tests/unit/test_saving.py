@@ -1,17 +1,22 @@
 """An encoder to a folder, a pickle or the Hub: what came with it goes along, and what no longer holds stays behind."""
 
+import dataclasses
+import json
 import pickle
+import re
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from small_encoders import encoder, picture, shared
 
 import pathencoder
+from pathencoder import catalogue
 from pathencoder import folder as folders
-from pathencoder import saving
 from pathencoder.encoder import Encoder
-from pathencoder.errors import StoreError
+from pathencoder.errors import IncompatibleWeights, StoreError
+from pathencoder.load import verify
 
 
 def arrays(count):
@@ -25,49 +30,157 @@ def test_pickling_keeps_encoder_and_transform():
     np.testing.assert_array_equal(again.encode(arrays(2)), enc.encode(arrays(2)))
 
 
-def with_folder(tmp_path):
-    """An encoder that came from a folder with everything that a folder may hold."""
-    enc = encoder("vit")
+@pytest.fixture
+def source(tmp_path):
+    """The folder of a published encoder with everything that a folder may hold; half of its weights are float16."""
+    enc = encoder("vit", verified=True, training="on tiles", licence="MIT", reference="A paper")
+    state = {k: v.half() if k.endswith("weight") else v for k, v in enc.network.state_dict().items()}
+    enc.network.load_state_dict({k: v.float() for k, v in state.items()})
     tile = picture(3)
-    source = tmp_path / "source"
-    embedding = enc.encode(tile)[0]
-    enc.spec = folders.write_folder(
-        source,
+    folders.write_folder(
+        tmp_path / "source",
         enc.spec,
-        enc.network.state_dict(),
+        state,
         reference_tile=tile,
-        reference_embedding=embedding,
-        card="# card\n",
+        reference_embedding=enc.encode(tile)[0],
+        card="# card: AUROC 0.9\n",
         licence="licence\n",
         metrics={"auroc": 0.9},
     )
-    enc.folder = source
-    return enc
+    return tmp_path / "source"
 
 
-def test_what_came_with_an_encoder_goes_along(tmp_path):
-    enc = with_folder(tmp_path)
-    enc.save_pretrained(tmp_path / "copy")
-    for path in enc.folder.iterdir():
-        copied = tmp_path / "copy" / path.name
-        if path.name != folders.REFERENCE:
-            assert copied.read_bytes() == path.read_bytes(), path.name
-    again, first = (folders.read_reference(f) for f in (tmp_path / "copy", enc.folder))
-    np.testing.assert_array_equal(again.tile, first.tile)
-    np.testing.assert_allclose(again.embedding, first.embedding, atol=1e-5)
-    loaded = Encoder.from_pretrained(tmp_path / "copy", device="cpu")
-    assert isinstance(loaded, Encoder)
-    np.testing.assert_array_equal(loaded.encode(arrays(2)), enc.encode(arrays(2)))
+def load(folder, **how):
+    return pathencoder.load_encoder(folder, device="cpu", **how)
 
 
-def test_changed_weights_leave_the_old_figures_behind_and_renew_the_reference(tmp_path):
-    enc = with_folder(tmp_path)
+def files(folder):
+    return {p.name: p.read_bytes() for p in folder.iterdir()}
+
+
+@pytest.mark.parametrize("how", [{}, {"dtype": torch.float64}])
+def test_an_unchanged_encoder_is_saved_with_the_same_bytes(source, tmp_path, how):
+    load(source, **how).save_pretrained(tmp_path / "copy")
+    assert files(tmp_path / "copy") == files(source)
+    assert files(source)[folders.METRICS]
+
+
+def test_the_bundled_encoder_is_saved_with_the_same_bytes(tmp_path):
+    pathencoder.load_encoder(device="cpu").save_pretrained(tmp_path / "copy")
+    assert files(tmp_path / "copy") == files(catalogue.BUNDLED / catalogue.DEFAULT)
+
+
+def test_saving_over_what_it_was_loaded_from(source):
+    before = files(source)
+    load(source).save_pretrained(source)
+    assert files(source) == before
+
+
+def shift(enc):
     with torch.no_grad():
-        enc.network.norm.bias.add_(1)
-    enc.save_pretrained(tmp_path / "tuned")
-    assert not (tmp_path / "tuned" / folders.METRICS).exists()
-    reference = folders.read_reference(tmp_path / "tuned")
-    np.testing.assert_allclose(reference.embedding, enc.encode(reference.tile)[0], atol=1e-5)
+        enc.network.norm.bias.add_(1e-6)
+
+
+def rescale(enc):
+    enc.spec = dataclasses.replace(enc.spec, mpp=0.25)
+
+
+def lose(enc):
+    (enc.origin.weights).unlink()
+
+
+CHANGES = [
+    (shift, {}, "small-vit-modified", r"its weights were changed \(1 of \d+ tensors\)"),
+    (rescale, {}, "small-vit-modified", r"its description was changed \(mpp\)"),
+    (lose, {}, "small-vit-modified", "could not be compared"),
+    (lambda enc: None, {"dtype": torch.bfloat16}, "small-vit-bfloat16", "its weights were rounded to bfloat16"),
+]
+
+
+@pytest.mark.parametrize(("change", "how", "name", "words"), CHANGES)
+def test_a_changed_encoder_claims_nothing_of_its_parent(source, tmp_path, change, how, name, words):
+    parent = folders.read_spec(source)
+    enc = load(source, **how)
+    change(enc)
+    enc.save_pretrained(tmp_path / "changed")
+    spec = folders.read_spec(tmp_path / "changed")
+    assert (spec.name, spec.verified) == (name, False)
+    assert spec.sha256 != parent.sha256
+    assert re.search(words, spec.training)
+    assert "on tiles" not in spec.training
+    assert spec.base_model == f"small-vit (sha256 {parent.sha256})"
+    card = (tmp_path / "changed" / folders.CARD).read_text()
+    assert re.search(words, card)
+    assert f"Modified from small-vit (sha256 {parent.sha256})" in card
+    assert "base_model: small-vit\n" in card
+    assert "license: mit\n" in card
+    assert "AUROC" not in card
+    assert not (tmp_path / "changed" / folders.METRICS).exists()
+    licence = (tmp_path / "changed" / folders.LICENCE).read_text()
+    assert "The licence of small-vit" in licence
+    assert licence.endswith("licence\n")
+    assert verify(load(tmp_path / "changed")).ok
+
+
+def test_what_the_user_says_of_a_changed_encoder_is_kept(source, tmp_path):
+    enc = load(source)
+    shift(enc)
+    enc.spec = dataclasses.replace(enc.spec, name="mine", training="tuned on my tiles", licence="GPL-3.0")
+    enc.save_pretrained(tmp_path / "mine")
+    spec = folders.read_spec(tmp_path / "mine")
+    assert (spec.name, spec.training, spec.licence) == ("mine", "tuned on my tiles", "GPL-3.0")
+    assert "small-vit" in spec.base_model
+    assert "licensed: MIT" in (tmp_path / "mine" / folders.CARD).read_text()
+
+
+def test_a_copy_of_a_changed_one_is_a_copy(source, tmp_path):
+    enc = load(source)
+    shift(enc)
+    enc.save_pretrained(tmp_path / "one")
+    load(tmp_path / "one").save_pretrained(tmp_path / "two")
+    assert files(tmp_path / "two") == files(tmp_path / "one")
+
+
+def test_a_spec_of_a_published_encoder_around_other_weights(source, tmp_path):
+    made = Encoder(encoder("vit").network, folders.read_spec(source))
+    made.save_pretrained(tmp_path / "made")
+    spec = folders.read_spec(tmp_path / "made")
+    assert (spec.name, spec.verified) == ("small-vit-modified", False)
+
+
+def test_random_weights_have_no_name_or_licence_of_trained_ones(source, tmp_path):
+    enc = pathencoder.load_encoder(source, pretrained=False)
+    assert (enc.spec.name, enc.spec.verified, enc.spec.training) == ("small-vit-random", False, "none: random weights")
+    enc.save_pretrained(tmp_path / "random")
+    assert load(tmp_path / "random").spec.name == "small-vit-random"
+    assert not (tmp_path / "random" / folders.CARD).exists()
+
+
+def test_weights_of_another_folder_format_keep_their_values_and_name(source, tmp_path):
+    """A folder in timm's format, with a classifier: ours is written, and says where the weights come from."""
+    config = json.loads((source / folders.CONFIG).read_text())
+    plain = tmp_path / "plain"
+    plain.mkdir()
+    (plain / folders.CONFIG).write_text(json.dumps({k: v for k, v in config.items() if k != "pathencoder"}))
+    state = load_file(source / folders.WEIGHTS)
+    save_file({**state, "head.weight": torch.zeros(2, 64), "head.bias": torch.zeros(2)}, plain / folders.WEIGHTS)
+    enc = load(plain)
+    enc.save_pretrained(tmp_path / "ours")
+    again = load(tmp_path / "ours")
+    assert again.spec.name == enc.spec.name
+    assert "value for value" in (tmp_path / "ours" / folders.CARD).read_text()
+    np.testing.assert_array_equal(again.encode(arrays(2)), enc.encode(arrays(2)))
+    shift(again)
+    again.save_pretrained(tmp_path / "changed")
+    assert "modified" in folders.read_spec(tmp_path / "changed").name
+
+
+def test_a_network_that_the_spec_does_not_describe_is_not_saved(source, tmp_path):
+    enc = load(source)
+    enc.network.blocks = enc.network.blocks[:1]
+    with pytest.raises(IncompatibleWeights, match=r"encoder\.network does not fit test_vit"):
+        enc.save_pretrained(tmp_path / "broken")
+    assert not (tmp_path / "broken").exists()
 
 
 def test_an_encoder_without_a_folder_can_be_saved(tmp_path):
@@ -92,18 +205,24 @@ class Hub:
         if self.error:
             raise self.error
 
-    def upload_folder(self, *, repo_id, folder_path, commit_message):
-        self.calls.append(("upload", repo_id, sorted(p.name for p in folder_path.iterdir()), commit_message))
+    def upload_folder(self, *, repo_id, folder_path, commit_message, revision, create_pr, delete_patterns):
+        there = sorted(p.name for p in folder_path.iterdir())
+        self.calls.append(("upload", repo_id, there, commit_message, revision, create_pr, delete_patterns))
         return f"https://example.org/{repo_id}/commit/1"
 
 
-def test_push_to_hub_uploads_the_folder(tmp_path, monkeypatch):
+def test_push_to_hub_uploads_the_folder(source, tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.HfApi", Hub)
     Hub.calls.clear()
-    address = with_folder(tmp_path).push_to_hub("me/mine", private=True, token="t", message="first")
+    enc = load(source)
+    address = enc.push_to_hub("me/mine", private=True, token="t", commit_message="first")
     assert address == "https://example.org/me/mine/commit/1"
-    files = sorted([folders.CONFIG, folders.WEIGHTS, folders.REFERENCE, folders.CARD, folders.LICENCE, folders.METRICS])
-    assert Hub.calls == [("token", "t"), ("repo", "me/mine", True, True), ("upload", "me/mine", files, "first")]
+    there = sorted([folders.CONFIG, folders.WEIGHTS, folders.REFERENCE, folders.CARD, folders.LICENCE, folders.METRICS])
+    assert Hub.calls == [("token", "t"), ("repo", "me/mine", True, True), ("upload", "me/mine", there, "first", None, None, [])]
+    shift(enc)
+    enc.push_to_hub(repo_id="me/mine", branch="dev", create_pr=True)
+    there.remove(folders.METRICS)
+    assert Hub.calls[-1] == ("upload", "me/mine", there, "Upload encoder", "dev", True, [folders.METRICS])
     monkeypatch.setattr(Hub, "error", OSError("401 Unauthorized"))
     with pytest.raises(StoreError, match=r"me/mine could not be uploaded: 401 Unauthorized.*token"):
-        saving.push(encoder("cnn"), "me/mine", private=None, token=None, message="x")
+        encoder("cnn").push_to_hub("me/mine")

@@ -1,0 +1,116 @@
+"""What an encoder is called and says of itself when it is saved as something else than it was loaded as."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from typing import TYPE_CHECKING, Any
+
+from pathencoder.folder import LICENCE
+from pathencoder.origin import label
+from pathencoder.spec import EncoderSpec
+
+if TYPE_CHECKING:
+    from pathencoder.encoder import Encoder
+
+_MODEL_ID = re.compile(r"[\w.-]+(?:/[\w.-]+)?")  # what the Hub accepts as base_model
+# Licences that the Hub knows by name; others are "other" with their name beside it.
+_HUB_LICENCES = ("apache-2.0", "mit", "gpl-3.0", "cc-by-4.0", "cc-by-nc-4.0", "cc-by-nc-sa-4.0", "cc-by-nc-nd-4.0", "cc-by-sa-4.0")
+
+
+def describe(encoder: Encoder, changes: list[str]) -> tuple[EncoderSpec, str | None, str | None]:
+    """Spec, model card and licence text of an encoder that is not copied as it is.
+
+    Args:
+        encoder: to be saved.
+        changes: what was changed since it was loaded, in words; none for weights that only get
+            another file format.
+
+    Returns:
+        For changed weights a spec that claims nothing of the parent's; card and licence are None
+        for an encoder that was built here and has no parent.
+    """
+    now = encoder.spec
+    if encoder.origin is None and not changes:
+        return now, None, None
+    parent = now if encoder.origin is None else encoder.origin.spec
+    spec = dataclasses.replace(now, **_claims(now, parent, changes)) if changes else now
+    return spec, _card(spec, parent, changes), _licence(encoder, parent, changes)
+
+
+def _claims(now: EncoderSpec, parent: EncoderSpec, changes: list[str]) -> dict[str, Any]:
+    """The fields in which a changed encoder differs from its parent. What the user set stays."""
+    modified = f"modified from {label(parent)}: {'; '.join(changes)}"
+    fresh = {
+        "name": f"{parent.name}{_suffix(changes)}",
+        "summary": f"modified from {parent.name}",
+        "training": modified,
+        "reference": f"of {parent.name}: {parent.reference}" if parent.reference else "",
+    }
+    kept = {field: getattr(now, field) for field in fresh if getattr(now, field) != getattr(parent, field)}
+    there = {"repo": None, "revision": None, "gate": None, "config_file": None, "verified": False, "base_model": label(parent)}
+    return {**fresh, **kept, **there}
+
+
+def _suffix(changes: list[str]) -> str:
+    """-bfloat16 for weights that were only rounded, else -modified."""
+    rounded = re.fullmatch(r"its weights were rounded to (\w+)", "; ".join(changes))
+    return f"-{rounded[1]}" if rounded else "-modified"
+
+
+def _card(spec: EncoderSpec, parent: EncoderSpec, changes: list[str]) -> str:
+    if changes:
+        text = (
+            f"Modified from {label(parent)}: {'; '.join(changes)}.\n\n"
+            f"Nothing was measured on these weights: no figure of {parent.name} holds for them."
+        )
+    else:
+        text = f"The weights of {label(parent)}, value for value, under timm's key names. Its authors' page holds its figures and terms."
+    parts = [
+        _front(spec, parent),
+        f"# {spec.name}",
+        text,
+        _use(spec),
+        f"## Licence\n\n{_terms(spec, parent)}",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _front(spec: EncoderSpec, parent: EncoderSpec) -> str:
+    """The front matter that the Hub reads."""
+    licence = spec.licence.lower()
+    terms = [f"license: {licence}"] if licence in _HUB_LICENCES else ["license: other", f'license_name: "{spec.licence}"']
+    base = parent.repo or parent.name
+    tags = ", ".join(["histopathology", "pathology", "feature-extraction", *spec.stains])
+    lines = [*terms, *([f"base_model: {base}"] if _MODEL_ID.fullmatch(base) else []), "library_name: timm", f"tags: [{tags}]"]
+    return "\n".join(["---", *lines, "---"])
+
+
+def _use(spec: EncoderSpec) -> str:
+    scale = f" at {spec.mpp:g} um per pixel" if spec.mpp else ""
+    return (
+        "```python\nimport pathencoder\n\n"
+        'encoder = pathencoder.load_encoder("./folder")  # this folder, or owner/name on the Hub\n'
+        f'rows = encoder.encode("tiles/")  # numpy float32 [N, {spec.dim}]\n```\n\n'
+        f"{spec.architecture}; input {spec.input_size} px{scale} ({spec.interpolation}), mean {spec.mean}, std {spec.std}; "
+        f"embedding: `{spec.embedding}`, {spec.dim} numbers."
+    )
+
+
+def _terms(spec: EncoderSpec, parent: EncoderSpec) -> str:
+    """The licence and whose it is."""
+    page = f" https://huggingface.co/{parent.repo}" if parent.repo else ""
+    own = "" if spec.licence == parent.licence else f"{spec.licence}, as whoever saved it says. "
+    gate = f" Access to them: {parent.gate}." if parent.gate else ""
+    use = "" if parent.commercial else " No commercial use."
+    return f"{own}The weights are made from those of {label(parent)}, which are licensed: {parent.licence}.{use}{gate}{page}"
+
+
+def _licence(encoder: Encoder, parent: EncoderSpec, changes: list[str]) -> str:
+    """The licence text that came along, else where the terms are; with its source, for changed weights."""
+    folder = encoder.origin.folder if encoder.origin is not None else None
+    path = folder / LICENCE if folder is not None else None
+    if path is None or not path.is_file():
+        return _terms(encoder.spec, parent) + "\n"
+    text = path.read_text(encoding="utf-8")
+    return f"The licence of {label(parent)}, from which these weights were modified:\n\n{text}" if changes else text

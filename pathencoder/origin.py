@@ -1,0 +1,107 @@
+"""Where an encoder's weights came from, and whether they are still the same."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from pathencoder import checkpoint, keys, wrapped
+from pathencoder.errors import PathEncoderError
+from pathencoder.folder import CONFIG, read_config, sha256_of
+from pathencoder.spec import EncoderSpec
+
+if TYPE_CHECKING:
+    from pathencoder.encoder import Encoder
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What an encoder was loaded from.
+
+    Attributes:
+        spec: as it was loaded.
+        weights: the file that was read.
+        folder: the folder with its other files, if it came from one.
+    """
+
+    spec: EncoderSpec
+    weights: Path
+    folder: Path | None
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether the folder is one that `save_pretrained` writes, which may be copied as it is."""
+        return self.folder is not None and (self.folder / CONFIG).is_file() and "pathencoder" in read_config(self.folder)
+
+
+def label(spec: EncoderSpec) -> str:
+    """An encoder's name with what pins it down: repository, revision and the sha256 of its weights, as far as they are known."""
+    facts = (
+        spec.repo,
+        f"revision {spec.revision}" if spec.revision else None,
+        f"sha256 {spec.sha256}" if spec.sha256 else None,
+    )
+    known = ", ".join(f for f in facts if f and f != spec.name)
+    return f"{spec.name} ({known})" if known else spec.name
+
+
+def differences(encoder: Encoder, state: Mapping[str, Tensor]) -> list[str]:
+    """What was changed since the encoder was loaded, in words; nothing for an unchanged one.
+
+    Args:
+        encoder: with the spec that it has now.
+        state: its tensors under timm's key names. Compared by value with the file that they were
+            loaded from: float16 in the file and float32 here are equal where each value is.
+    """
+    origin: Origin | None = encoder.origin
+    if origin is None:
+        return ["its weights were put together by hand"] if encoder.spec.sha256 else []
+    then, now = (dataclasses.asdict(spec) for spec in (origin.spec, encoder.spec))
+    fields = [name for name in now if now[name] != then[name]]
+    weights = _weights(origin, state, wrapped.bare(encoder.network))
+    return [
+        *([weights] if weights else []),
+        *([f"its description was changed ({', '.join(fields)})"] if fields else []),
+    ]
+
+
+def _weights(origin: Origin, state: Mapping[str, Tensor], network: Any) -> str | None:
+    """What became of the weights, in words; None where each value is that of the file."""
+    published = _published(origin, network)
+    if published is None:
+        return "its weights could not be compared with those that were loaded, whose file has gone or was replaced"
+    if set(published) != set(state):
+        return "its network was changed"
+    unequal = [name for name, tensor in state.items() if not _same(tensor, published[name])]
+    if not unequal:
+        return None
+    if all(_rounded(state[name], published[name]) for name in unequal):
+        kinds = sorted({str(state[name].dtype).removeprefix("torch.") for name in unequal})
+        return f"its weights were rounded to {' and '.join(kinds)}"
+    return f"its weights were changed ({len(unequal)} of {len(state)} tensors)"
+
+
+def _published(origin: Origin, network: Any) -> keys.State | None:
+    """The tensors of the file under timm's names; None where the file is not there as it was."""
+    try:
+        if origin.is_ours and origin.spec.sha256 not in (None, sha256_of(origin.weights)):
+            return None
+        state = keys.to_timm(checkpoint.read(origin.weights), origin.spec)
+    except (OSError, PathEncoderError):
+        return None
+    return keys.without_classifier(state, network)
+
+
+def _same(here: Tensor, there: Tensor) -> bool:
+    return here.shape == there.shape and torch.equal(here.detach().cpu().double(), there.double())
+
+
+def _rounded(here: Tensor, there: Tensor) -> bool:
+    """Whether the values are those of the file as far as their dtype can hold them."""
+    return here.shape == there.shape and torch.equal(here.detach().cpu(), there.to(here.dtype))
