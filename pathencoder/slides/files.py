@@ -39,6 +39,8 @@ def storing(path: Path) -> Iterator[None]:
         number = error.errno if isinstance(error, OSError) else None
         number = number or (errno.ENOSPC if "No space left" in str(error) else None)
         reason = _ADVICE.get(number or 0, f"{error}: check the disk, or choose another --out")
+        if number == errno.ENAMETOOLONG:
+            raise Mismatch(f"cannot write {path}: {reason}") from error
         raise StoreError(f"cannot write {path}: {reason}. What was done before is kept; the same command goes on from there") from error
 
 

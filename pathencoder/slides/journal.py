@@ -1,7 +1,7 @@
 """Rows that are done, on disk as they come: what lets killed work go on where it stopped.
 
-The file: eight bytes with the length of a JSON header, the header, then records of one size (id, checksum, row). Only appended to, so a
-kill or a power cut damages its tail at most; a damaged record is dropped and computed again.
+The file: eight bytes with the length of a JSON header, the header, then records of one size (id, checksum, tag, row). Only appended to,
+so a kill or a power cut damages its tail at most; a damaged record is dropped and computed again.
 """
 
 from __future__ import annotations
@@ -32,16 +32,22 @@ class Busy(StoreError):
 class Journal:
     """Rows by a 64-bit id, appended to a file and read back in any order. Memory: one dictionary entry a row.
 
-    `settings` must be the same when work goes on; otherwise Mismatch names what differs. A second process at the same file: Busy.
+    A row that is appended again replaces the one before. `settings` must be the same when work goes on; otherwise Mismatch names what
+    differs. A second process at the same file: Busy.
+
+    facts: kept in a new file's header; those of a file that is there stand in `self.facts`. tag_bytes: what is kept beside each row.
     """
 
-    def __init__(self, path: Path, settings: Mapping[str, Any]) -> None:
+    def __init__(self, path: Path, settings: Mapping[str, Any], *, facts: Mapping[str, Any] | None = None, tag_bytes: int = 0) -> None:
         self.path = path
-        self._settings = dict(settings)
+        self.facts: dict[str, Any] = dict(facts or {})
+        self._settings = {**settings, "tag_bytes": tag_bytes}
+        self._tag_bytes = tag_bytes
         self._record: np.dtype[Any] | None = None
         self._start = 0
         self._places: dict[int, int] = {}
         self._count = 0
+        self._tags: Any = ()
         self._synced = time.monotonic()
         with storing(path):
             self._file: BinaryIO = path.open("r+b" if path.exists() else "w+b")
@@ -63,16 +69,18 @@ class Journal:
         """Shape of a row; None before the first."""
         return None if self._record is None else tuple(self._record["row"].shape)
 
-    def append(self, key: int, row: Rows) -> None:
-        """Keep one row. Raises StoreError where the disk does not take it."""
+    def append(self, key: int, row: Rows, tag: bytes = b"") -> None:
+        """Keep one row, and `tag_bytes` bytes beside it. Raises StoreError where the disk does not take it."""
         with storing(self.path):
             if self._record is None:
                 self._begin(row.shape)
             assert self._record is not None
             if row.shape != self._record["row"].shape:
-                raise StoreError(f"{self.path}: row of shape {row.shape} among rows of {self._record['row'].shape}: delete it, start again")
+                raise Mismatch(f"{self.path}: row of shape {row.shape} among rows of {self._record['row'].shape}: delete it, start again")
             row = np.ascontiguousarray(row, dtype="<f4")
-            record = np.array((key, zlib.crc32(row.tobytes()), row), dtype=self._record)
+            assert len(tag) == self._tag_bytes
+            tags = np.frombuffer(tag, np.uint8)
+            record = np.array((key, zlib.crc32(tag + row.tobytes()), tags, row), dtype=self._record)
             self._file.write(record.tobytes())
             self._places[key] = self._count
             self._count += 1
@@ -85,6 +93,14 @@ class Journal:
         self._file.flush()
         records = self._map(self._count)
         return np.asarray(records["row"][[self._places[key] for key in keys]], dtype=np.float32)
+
+    def tag(self, key: int) -> bytes:
+        """What is kept beside the row of an id."""
+        place = self._places[key]
+        if place >= len(self._tags):
+            self._file.flush()
+            self._tags = self._map(self._count)["tag"]
+        return bytes(self._tags[place].tobytes())
 
     def flush(self) -> None:
         """Everything appended so far reaches the disk."""
@@ -107,17 +123,18 @@ class Journal:
 
     def delete(self) -> None:
         """Close and remove the file: its rows are kept elsewhere now."""
+        self._tags = ()  # Windows deletes no file that is mapped
         with contextlib.suppress(OSError):
             self._file.close()
         self.path.unlink(missing_ok=True)
 
     def _begin(self, shape: tuple[int, ...]) -> None:
-        header = json.dumps({"settings": self._settings, "shape": shape}).encode()
+        header = json.dumps({"settings": self._settings, "facts": self.facts, "shape": shape}).encode()
         self._file.seek(0)
         self._file.truncate()
         self._file.write(len(header).to_bytes(8, "little") + header)
         self._start = 8 + len(header)
-        self._record = _record_type(shape)
+        self._record = _record_type(shape, self._tag_bytes)
 
     def _load(self) -> None:
         header = self._read_header()
@@ -129,12 +146,13 @@ class Journal:
                 f"{self.path} holds work begun with other settings ({describe_differences(header['settings'], self._settings)})."
                 " Choose another --out, go back to those settings, or start anew with --overwrite"
             )
-        self._record = _record_type(tuple(header["shape"]))
+        self.facts = header["facts"]
+        self._record = _record_type(tuple(header["shape"]), self._tag_bytes)
         size = self.path.stat().st_size - self._start
         whole = size // self._record.itemsize
         if whole:
             records = self._map(whole)
-            whole = next((i for i, r in enumerate(records) if zlib.crc32(r["row"].tobytes()) != r["crc"]), whole)
+            whole = next((i for i, r in enumerate(records) if zlib.crc32(r["tag"].tobytes() + r["row"].tobytes()) != r["crc"]), whole)
             self._places = {int(key): i for i, key in enumerate(records["id"][:whole])}
             del records
         self._count = whole
@@ -168,8 +186,8 @@ def _short(value: Any) -> str:
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
-def _record_type(shape: tuple[int, ...]) -> np.dtype[Any]:
-    return np.dtype([("id", "<u8"), ("crc", "<u4"), ("row", "<f4", shape)])
+def _record_type(shape: tuple[int, ...], tag_bytes: int) -> np.dtype[Any]:
+    return np.dtype([("id", "<u8"), ("crc", "<u4"), ("tag", "u1", (tag_bytes,)), ("row", "<f4", shape)])
 
 
 def _lock(file: BinaryIO, path: Path) -> None:

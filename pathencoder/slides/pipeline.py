@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,12 +13,14 @@ from pathencoder.errors import SlideError
 from pathencoder.slides import layouts, store
 from pathencoder.slides.files import Mismatch
 from pathencoder.slides.grid import Grid, plan_grid, read_tile
+from pathencoder.slides.identity import SlideIdentity, identify_slide, place_of, slide_stat
 from pathencoder.slides.mpp import Mpp
 from pathencoder.slides.reader import Slide, open_slide
 from pathencoder.slides.recipe import Recipe, Settings, slide_recipe
 from pathencoder.slides.store import Content, Failure
 from pathencoder.slides.tissue import find_tissue
-from pathencoder.slides.work import Outcome, Progress, Work, check_recipe, silent, size_of
+from pathencoder.slides.work import Outcome, Progress, Work, check_recipe, silent
+from pathencoder.walk import printable
 
 if TYPE_CHECKING:
     from pathencoder.encoder import Encoder
@@ -53,13 +55,29 @@ def done_before(source: Path, file: Path, recipe: Recipe, settings: Settings) ->
         return None
     check_recipe(file, recipe)
     found = store.read_facts(file)
-    if found.made_of != (source.name, size_of(source), settings.layout):
-        name, size, layout = found.made_of
+    if found.layout != settings.layout:
+        raise Mismatch(f"{file} has the layout {found.layout}, not {settings.layout}. Choose another --out, or --overwrite")
+    notes = _check_slide(source, found.slide, file)
+    return Outcome(source, "before", file, found.count, 0, 0.0, found.failures, notes)
+
+
+def _check_slide(source: Path, made_from: SlideIdentity, file: Path) -> list[str]:
+    """A note where a file was made from another path with the same content. Raises Mismatch where the content differs."""
+    place, stat = place_of(source), slide_stat(source)
+    if (place, stat) == (made_from.path, made_from.stat):
+        return []
+    same = stat.size == made_from.stat.size and identify_slide(source).content == made_from.content
+    if not same and place == made_from.path:
         raise Mismatch(
-            f"{file} was made from {name} ({size} bytes, layout {layout}), not from {source} in layout {settings.layout}."
+            f"{file} was made from {place} as it was before it changed ({made_from.stat.size:,} bytes there, {stat.size:,} now)."
             " Choose another --out, or --overwrite"
         )
-    return Outcome(source, "before", file, found.count, 0, 0.0, found.failures)
+    if not same:
+        raise Mismatch(
+            f"{file} was made from {made_from.path}, not from {place}, whose content differs: nothing is overwritten."
+            " Choose another --out, or --overwrite"
+        )
+    return [] if place == made_from.path else [f"made from {made_from.path}, whose content is the same"]
 
 
 def _encode(encoder: Encoder, slide: Slide, file: Path, recipe: Recipe, settings: Settings, progress: Progress) -> Outcome:
@@ -75,12 +93,19 @@ def _encode(encoder: Encoder, slide: Slide, file: Path, recipe: Recipe, settings
         min_tissue=settings.min_tissue,
     )
     facts = _facts(slide, scale)
-    header = {**recipe.settings(), "slide": facts["slide"], "slide_bytes": facts["slide_bytes"]}
-    with Work(encoder, file, settings, header, progress) as work:
+    header = {**recipe.settings(), "slide_bytes": facts["slide_bytes"], "slide_hash": facts["slide_hash"]}
+    with Work(encoder, file, settings, header, progress, facts={"source_path": facts["slide_path"]}) as work:
         failures = _embed(encoder, slide, grid, work)
         kept = np.array([_tile_id((x, y)) in work.journal for x, y in grid.coords.tolist()], bool)
         place = layouts.Place(
-            slide.path.name, grid.coords[kept], grid.mpp, grid.target_mpp, grid.side, grid.tile_px, settings.overlap_px, slide.size
+            printable(slide.path.name),
+            grid.coords[kept],
+            grid.mpp,
+            grid.target_mpp,
+            grid.side,
+            grid.tile_px,
+            settings.overlap_px,
+            slide.size,
         )
         new = work.finish(
             Content(recipe, failures, facts, place=place, layout=settings.layout), [_tile_id((x, y)) for x, y in place.coords.tolist()]
@@ -109,8 +134,9 @@ def _as_it_is(encoder: Encoder) -> float | None:
     return spec.mpp or (spec.mpp_range[0] if spec.mpp_range else None)
 
 
-def _facts(slide: Slide, scale: Mpp) -> dict[str, str | int]:
-    return {"slide": slide.path.name, "slide_bytes": size_of(slide.path), "slide_mpp_source": scale.source, "vendor": slide.vendor}
+def _facts(slide: Slide, scale: Mpp) -> dict[str, Any]:
+    known_by = store.slide_facts(identify_slide(slide.path))
+    return {"slide": printable(slide.path.name), **known_by, "slide_mpp_source": scale.source, "vendor": slide.vendor}
 
 
 def _refuse_if_all_failed(slide: Slide, tiles: int, failures: Sequence[Failure]) -> None:

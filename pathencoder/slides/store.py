@@ -1,11 +1,12 @@
 """Feature files: HDF5, one a slide or a folder of tiles, written whole, with everything needed to know what made them.
 
-features = pathencoder.slides.read_features("out/slide.h5")
+features = pathencoder.read_features("out/slide.h5")
 features.rows, features.coords  # float32 [N, D], int64 [N, 2] in level-0 pixels
 """
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,7 +21,8 @@ from numpy.typing import NDArray
 import pathencoder
 from pathencoder.errors import StoreError
 from pathencoder.slides import layouts
-from pathencoder.slides.files import make_folder, whole_file
+from pathencoder.slides.files import Mismatch, make_folder, whole_file
+from pathencoder.slides.identity import SlideIdentity, Stamp, Stat
 from pathencoder.slides.recipe import Recipe
 
 Rows = NDArray[np.float32]
@@ -38,14 +40,14 @@ class Failure:
 
 @dataclass(frozen=True)
 class Content:
-    """What a feature file holds beside its rows: coordinates (a slide) or keys and file sizes (tiles), failures, facts."""
+    """What a feature file holds beside its rows: coordinates (a slide) or keys and stamps (tiles), failures, facts."""
 
     recipe: Recipe
     failures: Sequence[Failure]
     facts: Mapping[str, Any]
     place: layouts.Place | None = None
     keys: Sequence[str] = ()
-    sizes: Sequence[int] = ()
+    stamps: Sequence[Stamp] = ()
     layout: str = "trident"
 
 
@@ -79,13 +81,10 @@ def read_features(path: str | Path) -> FeatureFile:
 
 
 def read_settings(path: Path) -> dict[str, Any] | None:
-    """The recipe of a feature file that this package wrote; None for another's. Raises StoreError for a damaged file."""
-    try:
-        with h5py.File(path, "r") as file:
-            text = file.attrs.get("recipe")
-    except OSError as error:
-        raise StoreError(f"{path} is damaged: {error}. Delete it, or use --overwrite") from error
-    return json.loads(text) if text else None
+    """The recipe of a feature file that this package wrote; None for another's. Raises Mismatch for a damaged file."""
+    with _reading(path) as file:
+        text = file.attrs.get("recipe")
+        return json.loads(text) if text else None
 
 
 def write_features(path: Path, content: Content, count: int, row_shape: tuple[int, ...], rows: Callable[[int, int], Rows]) -> None:
@@ -103,35 +102,73 @@ def write_features(path: Path, content: Content, count: int, row_shape: tuple[in
         _write_attributes(file, content, path)
 
 
-def read_parts(path: Path) -> tuple[list[tuple[str, int]], Callable[[Sequence[int]], Rows]]:
-    """(key, file size) of every row of a tiles file, and a reader of the rows at ascending places."""
-    with h5py.File(path, "r") as file:
-        if "keys" not in file:
-            raise StoreError(f"{path} holds a slide, not tiles. Choose another --out")
-        known = list(zip((str(k) for k in file["keys"].asstr()[:]), (int(s) for s in file["sizes"][:]), strict=True))
+@dataclass(frozen=True)
+class Parts:
+    """The images of a tiles file.
+
+    Attributes:
+        folder: Where they were, absolute.
+        known: Key of each row, in the file's order, and the stamp of its image.
+        take: Reads the rows at ascending places.
+        failures: The images that failed.
+    """
+
+    folder: str
+    known: dict[str, Stamp]
+    take: Callable[[Sequence[int]], Rows]
+    failures: list[Failure]
+
+
+def read_parts(path: Path) -> Parts:
+    """The images of a tiles file that this package wrote. Raises Mismatch for a damaged file."""
+    with _reading(path) as file:
+        keys = [str(k) for k in file["keys"].asstr()[:]]
+        stats = zip(file["sizes"][:].tolist(), file["times"][:].tolist(), file["hashes"][:].tolist(), strict=True)
+        stamps = [Stamp(Stat(size, *times), bytes.fromhex(text.decode())) for size, times, text in stats]
+        folder, failures = str(file.attrs["source_path"]), _failures(file)
 
     def take(places: Sequence[int]) -> Rows:
-        with h5py.File(path, "r") as file:
+        with _reading(path) as file:
             return np.asarray(file["features"][list(places)], dtype=np.float32)
 
-    return known, take
+    return Parts(folder, dict(zip(keys, stamps, strict=True)), take, failures)
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What a file says of itself without its rows: how many there are, (slide name, bytes, layout), and what failed."""
+    """What a slide's file says of itself without its rows: how many there are, what it was made of, what failed."""
 
     count: int
-    made_of: tuple[str, int, str]
+    slide: SlideIdentity
+    layout: str
     failures: list[Failure]
 
 
 def read_facts(path: Path) -> Facts:
-    """The facts of a file that this package wrote."""
-    with h5py.File(path, "r") as file:
-        layout = str(file.attrs.get("layout"))
-        made_of = (str(file.attrs.get("slide")), int(file.attrs.get("slide_bytes", -1)), layout)
-        return Facts(int(file[layouts.feature_name(layout)].shape[0]), made_of, _failures(file))
+    """The facts of a slide's file that this package wrote. Raises Mismatch for a damaged file."""
+    with _reading(path) as file:
+        said, layout = file.attrs, str(file.attrs["layout"])
+        stat = Stat(int(said["slide_bytes"]), *(int(t) for t in said["slide_times"]))
+        slide = SlideIdentity(str(said["slide_path"]), stat, str(said["slide_hash"]))
+        return Facts(int(file[layouts.feature_name(layout)].shape[0]), slide, layout, _failures(file))
+
+
+def slide_facts(slide: SlideIdentity) -> dict[str, Any]:
+    """The attributes from which `read_facts` makes a slide's identity again."""
+    times = np.array(slide.stat[1:], np.int64)
+    return {"slide_path": slide.path, "slide_bytes": slide.stat.size, "slide_times": times, "slide_hash": slide.content}
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[h5py.File]:
+    """A feature file of ours; whatever is wrong with it is a Mismatch."""
+    try:
+        with h5py.File(path, "r") as file:
+            yield file
+    except (OSError, KeyError, ValueError, RuntimeError) as error:
+        if isinstance(error, StoreError):
+            raise
+        raise Mismatch(f"{path} is damaged: {error}. Delete it, or use --overwrite") from error
 
 
 def _read(file: h5py.File, path: Path) -> FeatureFile:
@@ -173,7 +210,10 @@ def _write_parts(file: h5py.File, content: Content) -> None:
         file.create_dataset("coords", data=layouts.coords_on_disk(content.layout, content.place))
     else:
         file.create_dataset("keys", data=np.array(content.keys, dtype=object), dtype=text)
-        file.create_dataset("sizes", data=np.array(content.sizes, dtype=np.int64))
+        stats = np.array([stamp.stat for stamp in content.stamps], np.int64).reshape(-1, 3)
+        file.create_dataset("sizes", data=stats[:, 0])
+        file.create_dataset("times", data=stats[:, 1:])
+        file.create_dataset("hashes", data=np.array([stamp.content.hex().encode() for stamp in content.stamps], "S32"))
     if content.failures:
         failed = np.array([[f.part, f.reason, f.kind] for f in content.failures], dtype=object)
         file.create_dataset("failed", data=failed, dtype=text)

@@ -66,17 +66,39 @@ class Outcome:
 class Work:
     """A journal beside the file in the making; closed, not deleted, when something stops the work.
 
-    Raises StoreError where the folder cannot be written, the journal is of other settings, or another process is at it.
+    Args:
+        encoder: What computes the rows.
+        file: The file in the making.
+        settings: How to encode.
+        header: What the rows depend on; work goes on only under the same.
+        progress: Called with (done, total).
+        facts: Kept with the journal, for those who find it.
+        tag_bytes: Length of what is kept beside each row.
+
+    Raises:
+        StoreError: The folder cannot be written.
+        Mismatch: The journal is of other settings.
+        Busy: Another process is at it.
     """
 
-    def __init__(self, encoder: Encoder, file: Path, settings: Settings, header: Mapping[str, Any], progress: Progress) -> None:
+    def __init__(
+        self,
+        encoder: Encoder,
+        file: Path,
+        settings: Settings,
+        header: Mapping[str, Any],
+        progress: Progress,
+        *,
+        facts: Mapping[str, Any] | None = None,
+        tag_bytes: int = 0,
+    ) -> None:
         self.file = file
         self._encoder, self._settings, self._progress = encoder, settings, progress
         make_folder(file.parent)
         if settings.overwrite:
             partial_path(file).unlink(missing_ok=True)
-        self.journal = Journal(partial_path(file), header)
-        self._before = len(self.journal)
+        self.journal = Journal(partial_path(file), header, facts=facts, tag_bytes=tag_bytes)
+        self._new = 0
 
     def __enter__(self) -> Work:
         return self
@@ -84,17 +106,22 @@ class Work:
     def __exit__(self, *_: object) -> None:
         self.journal.close()
 
-    def take_over(self, ids: Sequence[int], take: Callable[[Sequence[int]], NDArray[np.float32]]) -> None:
-        """Rows of a finished file become rows of this work: take(places) reads them."""
-        wanted = [(place, key) for place, key in enumerate(ids) if key not in self.journal]
-        for start in range(0, len(wanted), 1024):
-            part = wanted[start : start + 1024]
-            for (_, key), row in zip(part, take([place for place, _ in part]), strict=True):
-                self.journal.append(key, row)
-        self._before = len(self.journal)
+    def take_over(self, rows: Sequence[tuple[int, int, bytes]], take: Callable[[Sequence[int]], NDArray[np.float32]]) -> None:
+        """Rows of a finished file become rows of this work: (place, id, tag) of each; take(places) reads them."""
+        for start in range(0, len(rows), 1024):
+            part = rows[start : start + 1024]
+            for (_, key, tag), row in zip(part, take([place for place, *_ in part]), strict=True):
+                self.journal.append(key, row, tag)
 
     def fill(
-        self, todo: Sequence[T], read: Callable[[T], Pixels], id_of: Callable[[T], int], *, total: int, mpp: float | None
+        self,
+        todo: Sequence[T],
+        read: Callable[[T], Pixels],
+        id_of: Callable[[T], int],
+        tag_of: Callable[[T], bytes] = lambda _: b"",
+        *,
+        total: int,
+        mpp: float | None,
     ) -> list[tuple[T, Exception]]:
         """Read what is to do, encode it, keep the rows; returns what could not be read. `mpp`: of what `read` gives."""
         done = total - len(todo)
@@ -108,7 +135,8 @@ class Work:
         settings = stream.Settings(output=self._settings.output, batch_size=self._settings.batch_size)
         for place, result in enumerate(self._encoder.results(images, mpp=mpp, settings=settings)):
             if result.error is None:
-                self.journal.append(id_of(todo[place]), result.row)
+                self.journal.append(id_of(todo[place]), result.row, tag_of(todo[place]))
+                self._new += 1
             else:
                 failed.append((todo[place], result.error.__cause__ if isinstance(result.error.__cause__, SlideError) else result.error))
             self._progress(done + place + 1, total)
@@ -119,9 +147,8 @@ class Work:
         """Write the file from the journal's rows in this order; the number of rows that this run computed."""
         shape = self.journal.row_shape or self._row_shape()
         store.write_features(self.file, content, len(ids), shape, lambda start, stop: self.journal.rows(ids[start:stop]))
-        new = len(self.journal) - self._before
         self.journal.delete()
-        return new
+        return self._new
 
     def _row_shape(self) -> tuple[int, ...]:
         """Shape of a row where there is none to look at."""
@@ -135,6 +162,9 @@ def check_recipe(file: Path, recipe: Recipe) -> None:
     found = store.read_settings(file)
     if found is None:
         raise Mismatch(f"{file} was not written by pathencoder and is not touched. Choose another --out, or --overwrite")
+    if ("tissue" in found) != (recipe.tissue is not None):
+        there, here = ("a slide", "tiles") if recipe.tissue is None else ("tiles", "a slide")
+        raise Mismatch(f"{file} holds {there}, and this input is {here}: nothing is overwritten. Choose another --out, or --overwrite")
     if found != recipe.settings():
         differences = describe_differences(found, recipe.settings())
         raise Mismatch(f"{file} was made with other settings ({differences}). Choose another --out, or --overwrite")
@@ -143,13 +173,6 @@ def check_recipe(file: Path, recipe: Recipe) -> None:
 def partial_path(file: Path) -> Path:
     """Where the rows of an unfinished file are kept."""
     return file.with_name(f".{file.name}.partial")
-
-
-def size_of(path: Path) -> int:
-    """Bytes of a file, or of the files right in a folder; -1 where there is none."""
-    if not path.exists():
-        return -1
-    return path.stat().st_size if path.is_file() else sum(p.stat().st_size for p in path.iterdir() if p.is_file())
 
 
 def _readable(read: Callable[[T], Pixels], part: T) -> Pixels:

@@ -27,8 +27,8 @@ import sys, time
 from pathencoder.slides.journal import Journal
 from pathencoder.cli.main import run
 append = Journal.append
-def slow(self, key, row):
-    append(self, key, row)
+def slow(self, key, row, tag=b""):
+    append(self, key, row, tag)
     self.flush()
     time.sleep(0.05)
 Journal.append = slow
@@ -82,8 +82,8 @@ def test_ctrl_c_leaves_whole_files_and_says_how_to_go_on(work, monkeypatch, caps
     path, arguments = work
     real = Journal.append
 
-    def interrupting(self, key, row):
-        real(self, key, row)
+    def interrupting(self, key, row, tag=b""):
+        real(self, key, row, tag)
         if len(self) == 7:
             signal.raise_signal(signal.SIGINT)
 

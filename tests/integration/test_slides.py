@@ -21,6 +21,7 @@ from pathencoder.slides.pipeline import encode_slide
 from pathencoder.slides.reader import open_slide
 from pathencoder.slides.recipe import Settings
 from pathencoder.slides.store import read_features
+from pathencoder.slides.tiles import encode_tiles
 from pathencoder.slides.tissue import find_tissue
 from pathencoder.slides.work import partial_path
 
@@ -105,10 +106,31 @@ def test_another_slide_or_other_settings_do_not_pass_for_done(slide, tmp_path):
         encode(made, tmp_path, target_mpp=1.0)
     with pytest.raises(StoreError, match="encoder: small-cnn there, small-vit now"):
         encode(made, tmp_path, encoder=small_encoders.shared("vit"))
-    made.path.write_bytes(b"x" * 11)
-    with pytest.raises(StoreError, match="10 bytes"):
+    made.path.write_bytes(b"y" * 10)
+    with pytest.raises(StoreError, match="before it changed"):
         encode(made, tmp_path)
     assert encode(made, tmp_path, overwrite=True).status == "done"
+
+
+def test_a_moved_slide_is_the_same_and_another_of_its_name_is_refused(slide, tmp_path):
+    first = slide("x.svs")
+    encode(first, tmp_path)
+    moved = slide("y.svs")
+    outcome = encode(moved, tmp_path)
+    assert (outcome.status, outcome.notes) == ("before", [f"made from {first.path}, whose content is the same"])
+    moved.path.write_bytes(b"y" * 10)
+    with pytest.raises(StoreError, match="nothing is overwritten") as refused:
+        encode(moved, tmp_path)
+    assert str(first.path) in str(refused.value)
+    assert str(moved.path) in str(refused.value)
+
+
+def test_tiles_and_slides_never_share_a_file(slide, tmp_path):
+    made = slide()
+    file = encode(made, tmp_path).file
+    Image.fromarray(section()).save(tmp_path / "a.png")
+    with pytest.raises(StoreError, match="holds a slide, and this input is tiles"):
+        encode_tiles(small_encoders.shared("cnn"), tmp_path, [("a.png", tmp_path / "a.png")], file, Settings())
 
 
 def test_damaged_tiles_are_named_and_the_rest_is_embedded(slide, tmp_path):

@@ -16,14 +16,17 @@ import pathencoder
 from pathencoder.errors import StoreError
 from pathencoder.slides import layouts
 from pathencoder.slides.files import make_folder, storing, whole_file
+from pathencoder.slides.identity import SlideIdentity, Stamp, Stat
 from pathencoder.slides.journal import Busy, Journal
 from pathencoder.slides.layouts import LAYOUTS, Place
 from pathencoder.slides.recipe import Recipe
-from pathencoder.slides.store import Content, Failure, read_facts, read_features, read_parts, read_settings, write_features
+from pathencoder.slides.store import Content, Failure, read_facts, read_features, read_parts, read_settings, slide_facts, write_features
 
 RECIPE = Recipe(
     encoder="small", revision="abc", sha256="123", output="embedding", transform="whole to 64 px", mpp=None, target_mpp=0.5, overlap_px=8
 )
+
+SLIDE = SlideIdentity("/data/slide.svs", Stat(99, 2**62, 7), "ab" * 16)
 
 
 def place(count=5, mpp=0.25):
@@ -33,7 +36,7 @@ def place(count=5, mpp=0.25):
 
 def write(path, layout="trident", count=5, dim=7, failures=()):
     rows = np.random.default_rng(0).normal(size=(count, dim)).astype(np.float32)
-    content = Content(RECIPE, failures, {"slide": "slide.svs", "slide_bytes": 99}, place=place(count), layout=layout)
+    content = Content(RECIPE, failures, {"slide": "slide.svs", **slide_facts(SLIDE)}, place=place(count), layout=layout)
     write_features(path, content, count, (dim,), lambda start, stop: rows[start:stop])
     return rows
 
@@ -52,7 +55,8 @@ def test_every_layout_reads_back(tmp_path, layout, count):
     assert found.attributes["slide_mpp"] == 0.25
     assert found.attributes["pathencoder_version"] == pathencoder.__version__
     assert read_settings(path) == RECIPE.settings()
-    assert read_facts(path).made_of == ("slide.svs", 99, layout)
+    facts = read_facts(path)
+    assert (facts.count, facts.slide, facts.layout) == (count, SLIDE, layout)
 
 
 def test_trident_reads_what_it_expects(tmp_path):
@@ -164,13 +168,15 @@ def test_a_file_in_the_way_of_a_folder(tmp_path):
 def test_tiles_keep_keys_sizes_and_failures(tmp_path):
     rows = np.random.default_rng(1).normal(size=(3, 4)).astype(np.float32)
     keys = ["a/1.png", "a/2.png", "ümlaut/3.png"]
-    content = Content(RECIPE, [Failure("bad.png", "not an image")], {}, keys=keys, sizes=[10, 20, 30])
+    stamps = [Stamp(Stat(10 * n, 2**62 + n, n), bytes([n]) * 16) for n in range(1, 4)]
+    content = Content(RECIPE, [Failure("bad.png", "not an image")], {"source_path": "/data/tiles"}, keys=keys, stamps=stamps)
     write_features(tmp_path / "tiles.h5", content, 3, (4,), lambda start, stop: rows[start:stop])
     found = read_features(tmp_path / "tiles.h5")
     assert (found.keys, found.coords) == (keys, None)
-    known, take = read_parts(tmp_path / "tiles.h5")
-    assert known == list(zip(keys, [10, 20, 30], strict=True))
-    assert np.array_equal(take([0, 2]), rows[[0, 2]])
+    parts = read_parts(tmp_path / "tiles.h5")
+    assert parts.known == dict(zip(keys, stamps, strict=True))
+    assert (parts.folder, parts.failures) == ("/data/tiles", found.failures)
+    assert np.array_equal(parts.take([0, 2]), rows[[0, 2]])
 
 
 @settings(max_examples=25, deadline=None)
@@ -206,6 +212,19 @@ def test_a_damaged_record_is_computed_again(tmp_path):
     path.write_bytes(data)
     again = Journal(path, {})
     assert [key in again for key in range(4)] == [True, True, True, False]
+    again.close()
+
+
+def test_a_journal_keeps_a_tag_with_each_row_and_the_last_row_of_an_id(tmp_path):
+    path = tmp_path / "j"
+    journal = Journal(path, {}, facts={"source_path": "/a"}, tag_bytes=2)
+    for key, value, tag in ((1, 1.0, b"aa"), (2, 2.0, b"bb"), (1, 3.0, b"cc")):
+        journal.append(key, np.full(3, value, np.float32), tag)
+    assert (journal.tag(1), journal.tag(2), len(journal)) == (b"cc", b"bb", 2)
+    journal.close()
+    again = Journal(path, {}, facts={"source_path": "/b"}, tag_bytes=2)
+    assert (again.tag(1), again.tag(2), again.facts) == (b"cc", b"bb", {"source_path": "/a"})
+    assert again.rows([1, 2])[:, 0].tolist() == [3.0, 2.0]
     again.close()
 
 

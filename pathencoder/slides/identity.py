@@ -1,0 +1,143 @@
+"""What an input is known by when a later run asks whether it was done before.
+
+One rule for tiles and slides. The same path with the same size and times is the same file, and is
+not read again. Where one of them differs, the content decides: a moved, copied or touched file goes
+on, a changed one does not pass for done. Paths are those that the user typed, made absolute; links
+are not resolved.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import struct
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from pathencoder.walk import printable
+
+_PACKED = struct.Struct("<qqq16s")
+TAG_BYTES = _PACKED.size
+_WHOLE = 64 << 20  # bytes up to which a slide is hashed whole
+_END, _SAMPLE, _SAMPLES = 1 << 20, 64 << 10, 62
+
+
+class Stat(NamedTuple):
+    """Size in bytes and times in nanoseconds: of the last change of the content, and of the inode.
+
+    The second changes also where a program that unpacks or copies sets the first one back.
+    """
+
+    size: int
+    modified: int
+    changed: int
+
+
+class Stamp(NamedTuple):
+    """What a row of a tiles file was made of: the file's size and times, and its content's hash."""
+
+    stat: Stat
+    content: bytes
+
+    def pack(self) -> bytes:
+        """As `TAG_BYTES` bytes."""
+        return _PACKED.pack(*self.stat, self.content)
+
+    @classmethod
+    def unpack(cls, data: bytes) -> Stamp:
+        """The opposite of `pack`."""
+        size, modified, changed, content = _PACKED.unpack(data)
+        return cls(Stat(size, modified, changed), content)
+
+
+@dataclass(frozen=True)
+class SlideIdentity:
+    """What a slide file is known by.
+
+    Attributes:
+        path: As the user typed it, absolute, as printable text.
+        stat: Of its files together: sum of the sizes, latest times.
+        content: Hash of all bytes up to 64 MB, of samples beyond; hexadecimal.
+    """
+
+    path: str
+    stat: Stat
+    content: str
+
+
+def place_of(path: str | Path) -> str:
+    """A path as identities hold it: absolute, not resolved, printable."""
+    return printable(os.path.abspath(path))
+
+
+def stat_of(path: Path) -> Stat:
+    """Size and times of a file; (-1, 0, 0) where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return Stat(-1, 0, 0)
+    return Stat(found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+
+
+def hash_bytes(data: bytes) -> bytes:
+    """16 bytes of BLAKE2b."""
+    return hashlib.blake2b(data, digest_size=16).digest()
+
+
+def hash_file(path: Path) -> bytes:
+    """`hash_bytes` of a file's content; empty where it cannot be read."""
+    try:
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=16)).digest()
+    except OSError:
+        return b""
+
+
+def identify_slide(path: Path) -> SlideIdentity:
+    """The identity of a slide: of a file, a file with a folder or files beside it, or a folder."""
+    files = _files_of(path)
+    hashed = hashlib.blake2b(digest_size=16)
+    for file in files:
+        if len(files) > 1:
+            hashed.update(os.fsencode(file.name) + b"\0")
+        for block in _samples(file, share=len(files)):
+            hashed.update(block)
+    return SlideIdentity(place_of(path), slide_stat(path), hashed.hexdigest())
+
+
+def slide_stat(path: Path) -> Stat:
+    """Sum of the sizes and latest times of the files of a slide."""
+    stats = [stat_of(file) for file in _files_of(path)] or [Stat(-1, 0, 0)]
+    return Stat(sum(s.size for s in stats), max(s.modified for s in stats), max(s.changed for s in stats))
+
+
+def _files_of(path: Path) -> Sequence[Path]:
+    """The files that make up a slide, sorted by name."""
+    if path.is_dir():
+        return sorted(p for p in path.iterdir() if p.is_file() and not p.name.startswith("."))
+    suffix = path.suffix.lower()
+    if suffix == ".mrxs" and path.with_suffix("").is_dir():
+        return [path, *_files_of(path.with_suffix(""))]
+    if suffix in (".vms", ".vmu"):
+        beside = (p for p in path.parent.iterdir() if p.name.startswith(path.stem) and p.is_file())
+        return sorted({path, *beside})
+    return [path]
+
+
+def _samples(file: Path, *, share: int) -> Iterator[bytes]:
+    """A file's size and all of its bytes, or samples of them. `share`: files of the slide."""
+    size = file.stat().st_size
+    yield size.to_bytes(8, "little")
+    with file.open("rb") as stream:
+        if size <= _WHOLE // share:
+            while block := stream.read(_END):
+                yield block
+            return
+        end, samples = _END // share, _SAMPLES // share
+        step = (size - 2 * end) // (samples + 1)
+        middle = [(end + i * step, _SAMPLE // share) for i in range(1, samples + 1)]
+        for start, length in [(0, end), *middle, (size - end, end)]:
+            stream.seek(start)
+            yield stream.read(length)

@@ -1,0 +1,47 @@
+"""What files are known by."""
+
+from pathencoder.slides import identity
+from pathencoder.slides.identity import Stamp, Stat, hash_bytes, hash_file, identify_slide, place_of, stat_of
+
+
+def test_stamps_pack_and_unpack():
+    stamp = Stamp(Stat(5, 2**62, -3), hash_bytes(b"x"))
+    assert Stamp.unpack(stamp.pack()) == stamp
+    assert len(stamp.pack()) == identity.TAG_BYTES
+
+
+def test_hashes_of_bytes_and_files_agree(tmp_path):
+    (tmp_path / "a").write_bytes(b"abc" * 1000)
+    assert hash_file(tmp_path / "a") == hash_bytes(b"abc" * 1000)
+    assert (hash_file(tmp_path / "gone"), stat_of(tmp_path / "gone").size) == (b"", -1)
+
+
+def test_places_are_links_not_their_targets(tmp_path):
+    (tmp_path / "blob").touch()
+    (tmp_path / "case_1.svs").symlink_to(tmp_path / "blob")
+    assert place_of(tmp_path / "case_1.svs") == str(tmp_path / "case_1.svs")
+
+
+def test_a_large_slide_is_known_by_samples_everywhere(tmp_path, monkeypatch):
+    monkeypatch.setattr(identity, "_WHOLE", 1000)
+    monkeypatch.setattr(identity, "_END", 100)
+    monkeypatch.setattr(identity, "_SAMPLE", 100)
+    data = bytearray(100 * 130)
+    (tmp_path / "a").write_bytes(data)
+    first = identify_slide(tmp_path / "a").content
+    for place in (0, len(data) - 1, len(data) // 2):
+        changed = bytearray(data)
+        changed[place : place + 110] = b"x" * len(changed[place : place + 110])
+        (tmp_path / "a").write_bytes(changed)
+        assert identify_slide(tmp_path / "a").content != first, place
+
+
+def test_a_slide_of_several_files_is_known_by_all(tmp_path):
+    (tmp_path / "s").mkdir()
+    (tmp_path / "s.mrxs").write_bytes(b"index")
+    (tmp_path / "s" / "Data0.dat").write_bytes(b"a")
+    (tmp_path / "s" / "Data1.dat").write_bytes(b"b")
+    first = identify_slide(tmp_path / "s.mrxs")
+    assert first.stat.size == 7
+    (tmp_path / "s" / "Data1.dat").write_bytes(b"c")
+    assert identify_slide(tmp_path / "s.mrxs").content != first.content
