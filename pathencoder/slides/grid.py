@@ -11,7 +11,7 @@ from PIL import Image
 
 from pathencoder.errors import ConfigError, SlideError
 from pathencoder.slides.reader import RGB, Slide, best_level
-from pathencoder.slides.tissue import TissueMask
+from pathencoder.slides.tissue import PEN, TissueMask
 
 _FILTERS = {"bilinear": (Image.Resampling.BILINEAR, 1.0), "bicubic": (Image.Resampling.BICUBIC, 2.0)}  # and their support in pixels
 
@@ -22,6 +22,7 @@ class Grid:
 
     coords: int64 [N, 2], top left x, y in level-0 pixels, row by row. side, stride: level-0 pixels, exact (not whole numbers in general).
     tile_px: side of a tile as the encoder sees it. mpp: scale of the slide, target_mpp: of the tiles.
+    notes: what a person should know of the choice.
     """
 
     coords: NDArray[np.int64]
@@ -30,6 +31,7 @@ class Grid:
     tile_px: int
     mpp: float
     target_mpp: float
+    notes: tuple[str, ...] = ()
 
 
 def plan_grid(
@@ -41,11 +43,28 @@ def plan_grid(
     tile_px: int,
     overlap_px: int = 0,
     min_tissue: float = 0.25,
+    max_pen: float = 0.15,
 ) -> Grid:
-    """The tiles whose share of tissue is at least `min_tissue` (and above zero), on a grid that starts at the bounds' corner.
+    """The tiles with enough tissue and little pen, on a grid that starts at the bounds' corner.
 
-    The last column and row may reach over the edge (read as white there). Positions come from exact products and are rounded
-    once, so no error adds up along the slide. Raises ConfigError for an overlap that leaves no step.
+    The last column and row may reach over the edge (read as white there). Positions come from exact
+    products and are rounded once, so no error adds up along the slide.
+
+    Args:
+        tissue: where the tissue is.
+        bounds: x, y, width, height of the scanned area in level-0 pixels.
+        mpp: micrometres per level-0 pixel.
+        target_mpp: micrometres per pixel of the tiles.
+        tile_px: side of a tile in its own pixels.
+        overlap_px: overlap of neighbours in pixels of the tile.
+        min_tissue: share of a tile that must be tissue; a tile without any is never kept.
+        max_pen: share of a tile that may be pen: ink changes the embedding of the whole tile.
+
+    Returns:
+        The grid; its notes count the tiles that pen took.
+
+    Raises:
+        ConfigError: the overlap leaves no step.
     """
     if not 0 <= overlap_px < tile_px:
         raise ConfigError(f"overlap {overlap_px} px: from 0 to {tile_px - 1} for tiles of {tile_px} px")
@@ -55,9 +74,13 @@ def plan_grid(
     xs = x0 + np.arange(_steps(width, side, stride), dtype=np.float64) * stride
     ys = y0 + np.arange(_steps(height, side, stride), dtype=np.float64) * stride
     share = tissue.share(xs, ys, side)
-    rows, columns = np.nonzero((share >= min_tissue) & (share > 0))
+    wanted = (share >= min_tissue) & (share > 0)
+    clean = tissue.share(xs, ys, side, of=PEN) <= max_pen
+    rows, columns = np.nonzero(wanted & clean)
     coords = np.stack([np.rint(xs[columns]), np.rint(ys[rows])], axis=1).astype(np.int64)
-    return Grid(coords, side, stride, tile_px, mpp, target_mpp)
+    lost = int((wanted & ~clean).sum())
+    notes = (f"{lost} tiles left out: more than {100 * max_pen:.0f} % pen",) if lost else ()
+    return Grid(coords, side, stride, tile_px, mpp, target_mpp, notes)
 
 
 def read_tile(slide: Slide, grid: Grid, x: int, y: int, *, interpolation: str = "bicubic") -> RGB:

@@ -50,6 +50,16 @@ def test_no_tissue_no_tiles_even_at_share_zero():
     assert grid.coords.shape == (0, 2)
 
 
+def test_tiles_with_much_pen_are_left_out_and_counted():
+    pen = np.zeros((10, 10), bool)
+    pen[0, :2] = True
+    tissue = TissueMask(~pen, (0, 0), (100.0, 100.0), dropped={"pen": pen})
+    grid = plan(tissue, (0, 0, 1000, 1000), mpp=1.0, target_mpp=1.0, tile_px=250)
+    assert len(grid.coords) == 15
+    assert grid.notes == ("1 tiles left out: more than 15 % pen",)
+    assert len(plan(tissue, (0, 0, 1000, 1000), mpp=1.0, target_mpp=1.0, tile_px=1000).coords) == 1
+
+
 @pytest.mark.parametrize("overlap", [-1, 224, 300])
 def test_an_overlap_without_a_step_is_refused(overlap):
     with pytest.raises(ConfigError, match="overlap"):
@@ -72,7 +82,7 @@ def test_a_tile_equals_the_cut_of_a_resampled_slide(ratio, x, y):
     whole = Image.fromarray(slide.pixels).resize(
         (80, 80), Image.Resampling.BICUBIC, box=(x - reach, y - reach, x + side + reach, y + side + reach)
     )
-    assert np.abs(tile.astype(int) - np.asarray(whole)[8:72, 8:72]).max() <= 1
+    assert np.abs(tile.astype(int) - np.asarray(whole)[8:72, 8:72]).max() <= 2  # Pillow rounds twice
 
 
 def test_a_tile_at_the_slides_own_scale_is_not_resampled():

@@ -11,7 +11,10 @@ from small_slides import MemorySlide, section
 
 from pathencoder.errors import SlideError
 from pathencoder.slides import tissue
-from pathencoder.slides.tissue import TissueMask, find_tissue, glass_colour, thumbnail, tissue_mask
+from pathencoder.slides.filters import closed
+from pathencoder.slides.glass import glass_colour
+from pathencoder.slides.overview import thumbnail
+from pathencoder.slides.tissue import TissueMask, find_tissue, tissue_mask
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data" / "slides"
 BOX = (60, 40, 160, 120)
@@ -32,11 +35,13 @@ def agreement(mask, box=BOX):
         ("pale haematoxylin", (226, 228, 238)),
         ("pale eosin", (240, 228, 234)),
         ("dense haematoxylin", (70, 50, 120)),
+        ("light green counterstain", (150, 200, 190)),
+        ("aniline blue", (70, 100, 180)),
     ],
 )
 def test_stained_tissue_is_found(name, colour):
     image = section(240, 160, (BOX,), colour)
-    assert agreement(tissue_mask(image, 8.0)) > 0.85, name
+    assert agreement(closed(tissue_mask(image, 8.0), 4)) > 0.85, name
 
 
 def test_grey_shadow_and_black_ink_are_not_tissue():
@@ -49,19 +54,124 @@ def test_grey_shadow_and_black_ink_are_not_tissue():
     assert agreement(mask) > 0.85
 
 
+def test_a_shadow_that_darkens_towards_the_edge_is_no_tissue():
+    """As scanners leave at a slide's edges: a gradient, not quite grey, over glass and tissue."""
+    image = section(240, 160, ((60, 40, 160, 160),)).astype(float)
+    image[120:] *= np.linspace(1, 0.55, 40)[:, None, None] ** np.array([1, 1.02, 1.07])
+    found = find_tissue(MemorySlide(image.astype(np.uint8)), 8.0)
+    assert not found.mask[122:, :55].any()
+    assert found.mask[122:, 64:156].mean() > 0.9
+    assert found.dropped[tissue.SHADOW][130:, :55].mean() > 0.9
+
+
+def drawn(image, spectrum, box):
+    """A pen stroke over a picture: its density is added to what lies below."""
+    x0, y0, x1, y1 = box
+    image = image.astype(float)
+    uneven = 1 + 0.05 * np.random.default_rng(1).normal(size=(y1 - y0, x1 - x0, 1))
+    image[y0:y1, x0:x1] *= 10 ** (-uneven * np.array(spectrum))
+    return image.astype(np.uint8)
+
+
+INKS = {
+    "green": (0.66, 0.18, 0.24),
+    "blue": (1.3, 1.0, 0.35),
+    "red": (0.15, 1.5, 1.65),
+    "black": (1.1, 1.25, 1.1),
+}
+STROKE = (20, 70, 220, 80)  # over glass and the box of tissue
+
+
+@pytest.mark.parametrize("name", INKS)
+def test_pen_is_dropped_and_said(name):
+    image = drawn(section(240, 160, (BOX,)), INKS[name], STROKE)
+    found = find_tissue(MemorySlide(image), 8.0)
+    x0, y0, x1, y1 = STROKE
+    assert found.mask[y0:y1, x0:x1].mean() < 0.05
+    assert found.dropped[tissue.PEN][y0:y1, x0:x1].mean() > 0.95
+    assert found.mask[44:64, 64:156].mean() > 0.9
+    assert found.mask[86:116, 64:156].mean() > 0.9
+    assert "pen on" in found.note
+
+
+def test_a_ring_of_pen_around_a_small_biopsy_is_pen():
+    """Most of what is coloured is ink."""
+    image = section(240, 160, ((100, 70, 140, 90),))
+    for side in ((40, 20, 200, 30), (40, 130, 200, 140), (40, 30, 50, 130), (190, 30, 200, 130)):
+        image = drawn(image, INKS["green"], side)
+    found = find_tissue(MemorySlide(image), 8.0)
+    assert agreement(found.mask, (100, 70, 140, 90)) > 0.7
+
+
+@pytest.mark.parametrize("colour", [(214, 110, 140), (190, 50, 62), (60, 110, 60), (90, 40, 110)])
+def test_a_colour_of_the_whole_section_is_a_stain(colour):
+    """Eosin, a lake of blood, a green counterstain, dense hematoxylin: even where it looks like ink."""
+    found = find_tissue(MemorySlide(section(240, 160, (BOX,), colour)), 8.0)
+    assert agreement(found.mask) > 0.85
+
+
+def test_a_part_that_bled_is_no_red_pen():
+    image = section(240, 160, (BOX, (70, 60, 110, 100)), (200, 130, 170))
+    image[60:100, 70:110] = section(40, 40, ((0, 0, 40, 40),), (190, 55, 75))
+    assert agreement(tissue_mask(image, 8.0)) > 0.85
+
+
 def test_blank_glass_holds_no_tissue():
     assert not tissue_mask(section(240, 160, ()), 8.0).any()
     assert not tissue_mask(np.full((64, 64, 3), 255, np.uint8), 8.0).any()
 
 
-def test_specks_of_dust_go_and_a_net_stays():
+@pytest.mark.parametrize("fill", [0, 16, 128, 255, (40, 60, 90)])
+@pytest.mark.parametrize("glass", [True, False], ids=["on glass", "cut out"])
+def test_surroundings_of_one_colour_are_neither_tissue_nor_fluorescence(fill, glass):
+    """Converters fill what was not scanned; most of a picture may be that."""
+    box = (140, 100, 260, 220)
+    image = np.full((400, 500, 3), fill, np.uint8)
+    inside = (20, 20, 100, 100) if glass else (0, 0, 120, 120)
+    image[100:220, 140:260] = section(120, 120, (inside,))
+    found = find_tissue(MemorySlide(image), 8.0)
+    truth = (160, 120, 240, 200) if glass else box
+    assert agreement(found.mask, truth) > 0.85
+    assert "dark background" not in found.note
+    white = fill == 255
+    assert white or found.dropped[tissue.UNSCANNED][:90].all()
+
+
+def test_specks_of_dust_go_and_a_net_stays_a_net():
     image = section(300, 300, ())
     image[20:22, 20:22] = (90, 60, 120)
-    image[100:250:6, 100:250] = (200, 150, 190)  # septa, two pixels in six
-    image[101:251:6, 100:250] = (200, 150, 190)
-    mask = tissue_mask(image, 8.0)
-    assert not mask[:60, :60].any()
-    assert mask[110:240, 110:240].mean() > 0.95
+    for row in (100, 101):
+        image[row : row + 150 : 10, 100:250] = (200, 150, 190)  # septa, two pixels in ten
+    found = find_tissue(MemorySlide(image), 8.0)
+    assert not found.mask[:60, :60].any()
+    assert 0.2 < found.mask[110:240, 110:240].mean() < 0.6
+    assert found.outline(8.0)[110:240, 110:240].mean() > 0.95
+
+
+def test_a_tile_inside_a_hole_is_glass():
+    image = section(300, 300, ((50, 50, 250, 250),))
+    image[140:156, 140:156] = 243  # 128 um
+    share = find_tissue(MemorySlide(image), 8.0).share(np.array([141.0]), np.array([141.0]), 14)
+    assert share[0, 0] < 0.2
+
+
+@pytest.mark.parametrize("mpp", [0.25, 1.0, 4.0, 8.0])
+def test_a_pale_field_without_glass_is_tissue_at_any_scale(mpp):
+    """White clefts outshine the pale tone that would be taken for glass."""
+    random = np.random.default_rng(0)
+    image = np.array([236, 222, 230]) + 3 * random.normal(0, 1, (240, 240, 1))
+    for row, column in random.integers(10, 220, (60, 2)):
+        image[row : row + 3, column : column + 12] = 250
+    found = find_tissue(MemorySlide(np.clip(image, 0, 255).astype(np.uint8)), mpp)
+    assert found.mask.all()
+    assert found.notes == (tissue.NO_GLASS,)
+
+
+def test_a_picture_without_colour_is_said():
+    image = section(240, 160, (BOX,), (120, 120, 120))
+    found = find_tissue(MemorySlide(image), 8.0)
+    assert agreement(found.mask) > 0.85
+    assert found.notes == (tissue.GREY,)
 
 
 def test_glass_colour_is_the_glass_and_not_the_pale_tissue_that_fills_the_picture():
@@ -69,12 +179,13 @@ def test_glass_colour_is_the_glass_and_not_the_pale_tissue_that_fills_the_pictur
     assert np.abs(glass_colour(image) - 246).max() < 3
 
 
-def test_dark_field_is_not_taken_whole():
-    image = np.zeros((160, 240, 3), np.uint8)
-    image[40:120, 60:160, 2] = 120
+@pytest.mark.parametrize("signal", [(0, 0, 120), (90, 20, 130), (70, 70, 70)])
+def test_a_dark_field_is_refused_with_a_note(signal):
+    image = np.random.default_rng(0).integers(0, 5, (160, 240, 3)).astype(np.uint8)
+    image[40:120, 60:160] += np.array(signal, np.uint8)
     found = find_tissue(MemorySlide(image, properties={}), 8.0)
-    assert found.note == tissue.DARK
-    assert agreement(found.mask) > 0.8
+    assert found.notes == (tissue.DARK,)
+    assert not found.mask.any()
 
 
 def test_thumbnail_reads_in_blocks_and_shows_the_slide():
@@ -125,8 +236,8 @@ def test_share_equals_counting_pixels(seed, x, y, side):
         ("pale_hematoxylin_valis.webp", 0.25, 0.45),
         ("ratkidney_PanCK_IHC_BIRL.jpg", 0.55, 0.75),
         ("ratkidney_HE_BIRL.jpg", 0.55, 0.75),
-        ("lunglesion3_stains/Cc10-5.jpg", 0.6, 0.95),
-        ("lunglesion3_stains/He.jpg", 0.6, 0.95),
+        ("lunglesion3_stains/Cc10-5.jpg", 0.4, 0.7),
+        ("lunglesion3_stains/He.jpg", 0.5, 0.75),
         ("he_breast_TUPAC_498.webp", 0.55, 0.7),
     ],
 )
