@@ -110,7 +110,7 @@ def _encode(encoder: Encoder, slide: Slide, file: Path, recipe: Recipe, settings
         new = work.finish(
             Content(recipe, failures, facts, place=place, layout=settings.layout), [_tile_id((x, y)) for x, y in place.coords.tolist()]
         )
-    notes = [tissue.note] if tissue.note else []
+    notes = [*tissue.notes, *grid.notes]
     return Outcome(slide.path, "done" if len(grid.coords) else "empty", file, int(kept.sum()), new, 0.0, failures, notes)
 
 
