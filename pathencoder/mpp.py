@@ -1,7 +1,7 @@
 """Micrometres per pixel of a slide or image: found, checked, and never guessed.
 
 Every claim is read (mpp_claims.py). What no microscope has (the resolution of a screen or printer)
-is left aside and noted. The rest must agree to 5 %, suit the objective, and lie in its kind's range:
+is left aside and noted. The rest must agree to 5 %, suit the objective, and lie in a range:
 
 | kind | um/px of full resolution | why |
 |---|---|---|

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from pathencoder.errors import MissingExtra, SlideError
 from pathencoder.file_kinds import FOREIGN_SUFFIXES, SLIDE_SUFFIXES, TIFF_SUFFIXES, is_slide_tiff, looks_like_slide
+from pathencoder.slides import checks, dicom
 from pathencoder.slides.mpp import Mpp, find_mpp
 
 __all__ = [
@@ -30,13 +31,14 @@ __all__ = [
 ]
 
 RGB = NDArray[np.uint8]
+_CONVERT = "Export it with the scanner's software, or convert it to DICOM (wsidicomizer, whose bioformats extra reads most formats)"
 
 
 class Slide(Protocol):
     """What the pipeline needs of a slide. A new format is one class with these members.
 
     size: (width, height) in level-0 pixels. downsamples: one factor a level, 1.0 first. bounds: (x, y, width, height) of the scanned
-    area in level-0 pixels. Reading is safe from several threads.
+    area in level-0 pixels. notes: what the reader does to the pixels, as sentences. Reading is safe from several threads.
     """
 
     path: Path
@@ -44,6 +46,7 @@ class Slide(Protocol):
     downsamples: tuple[float, ...]
     bounds: tuple[int, int, int, int]
     vendor: str
+    notes: tuple[str, ...]
 
     def mpp(self, given: float | None = None) -> Mpp:
         """Micrometres per level-0 pixel; `given` overrides the file. Raises MissingMpp."""
@@ -58,17 +61,31 @@ class Slide(Protocol):
 def open_slide(path: str | Path) -> Slide:
     """Open any slide that OpenSlide reads. A folder of DICOM files is one slide.
 
-    Raises SlideError (missing, damaged, or a format that OpenSlide does not read) and MissingExtra (OpenSlide is not installed).
+    Args:
+        path: A slide file, any file of a DICOM slide, or the folder of one.
+
+    Raises:
+        SlideError: Missing, damaged, of a format that OpenSlide does not read, or of colours that it would show wrongly.
+        MissingExtra: OpenSlide is not installed.
     """
     path = Path(path)
     if not path.exists():
         raise SlideError(f"{path}: no such file. Check the path")
     if path.suffix.lower() in FOREIGN_SUFFIXES:
-        raise SlideError(f"{path}: OpenSlide does not read {path.suffix} files. Export it as pyramidal TIFF or DICOM (QuPath, bfconvert)")
-    file = _dicom_file(path) if path.is_dir() else path
+        raise SlideError(f"{path}: OpenSlide does not read {path.suffix} files. {_CONVERT}")
+    file = dicom.files_of_slide(path)[0] if path.is_dir() else path
     if file.stat().st_size == 0:
         raise SlideError(f"{path}: the file is empty. Copy it again from where it came")
-    return OpenSlideReader(path, file)
+    slide = OpenSlideReader(path, file)
+    try:
+        wrong = checks.false_colours(file) or checks.too_dark(slide)
+    except BaseException:
+        slide.close()
+        raise
+    if wrong:
+        slide.close()
+        raise SlideError(f"{path}: {wrong}")
+    return slide
 
 
 class OpenSlideReader:
@@ -93,6 +110,7 @@ class OpenSlideReader:
         self.downsamples = tuple(true_downsample(self.size, size, factor) for size, factor in levels)
         self.vendor = self.properties.get("openslide.vendor", "unknown")
         self.bounds = _bounds(self.properties, self.size)
+        self.notes = checks.notes_on(file)
 
     def mpp(self, given: float | None = None) -> Mpp:
         """Micrometres per level-0 pixel, from `given` or the slide's properties. Raises MissingMpp."""
@@ -128,11 +146,9 @@ class OpenSlideReader:
         try:
             return self._openslide.OpenSlide(str(self._file))
         except self._openslide.OpenSlideUnsupportedFormatError as error:
-            raise SlideError(f"{self.path}: {_why_unsupported(self._file)}") from error
+            raise SlideError(f"{self.path}: {checks.why_unsupported(self._file)}") from error
         except (self._openslide.OpenSlideError, OSError) as error:
-            raise SlideError(
-                f"{self.path}: the slide cannot be opened: {error}. Compare its size with the original, copy it again"
-            ) from error
+            raise SlideError(f"{self.path}: {checks.why_unopenable(self._file, error)}") from error
 
     def _drop_handle(self) -> None:
         handle = self._local.handle
@@ -177,14 +193,6 @@ def _import_openslide() -> Any:
     return openslide
 
 
-def _dicom_file(folder: Path) -> Path:
-    """One file of a DICOM slide: OpenSlide finds its siblings by their series. The biggest is least likely a label or thumbnail."""
-    files = [f for f in folder.iterdir() if f.suffix.lower() == ".dcm"]
-    if not files:
-        raise SlideError(f"{folder}: a folder is a slide only when it holds .dcm files. Name the slide file itself")
-    return max(files, key=lambda f: (f.stat().st_size, f.name))
-
-
 def _bounds(properties: Mapping[str, str], size: tuple[int, int]) -> tuple[int, int, int, int]:
     """The scanned area, clipped to the slide; the whole slide where none is given or none is left."""
     keys = [f"openslide.bounds-{k}" for k in ("x", "y", "width", "height")]
@@ -194,20 +202,3 @@ def _bounds(properties: Mapping[str, str], size: tuple[int, int]) -> tuple[int, 
     x, y = max(x, 0), max(y, 0)
     width, height = min(width, size[0] - x), min(height, size[1] - y)
     return (x, y, width, height) if width > 0 and height > 0 else (0, 0, *size)
-
-
-def _why_unsupported(file: Path) -> str:
-    """What a file is that OpenSlide does not take: told from its first bytes."""
-    with file.open("rb") as stream:
-        head = stream.read(16)
-    if head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
-        return (
-            "OpenSlide does not read this TIFF (damaged, cut short, not tiled, or a flat OME-TIFF). Compare its size with the original;"
-            " if it is whole, rewrite it as tiled pyramidal TIFF (vips tiffsave in.tif out.tif --tile --pyramid --compression jpeg),"
-            " or use --as tiles for a small image"
-        )
-    kinds = {b"\xff\xd8\xff": "a JPEG image", b"\x89PNG": "a PNG image"}
-    for magic, kind in kinds.items():
-        if head.startswith(magic):
-            return f"this is {kind}, not a slide. Give it its own suffix, or use --as tiles"
-    return "not a slide that OpenSlide reads, or a damaged one. Compare its size with the original, copy it again"

@@ -21,6 +21,7 @@ class MemorySlide:
     broken: tuple = ()
     broken_levels: tuple[int, ...] = (0, 1, 2)
     vendor: str = "memory"
+    notes: tuple[str, ...] = ()
     reads: int = 0
 
     def __post_init__(self):

@@ -168,7 +168,7 @@ def test_one_damaged_tile_costs_one_tile(tmp_path):
 @pytest.mark.full
 @pytest.mark.parametrize(
     ("content", "word"),
-    [(b"\xff\xd8\xff\xe0 jpeg", "a JPEG image"), (b"plain text", "not a slide"), (b"II*\0" + b"\0" * 40, "does not read this TIFF")],
+    [(b"\xff\xd8\xff\xe0 jpeg", "a JPEG image"), (b"plain text", "not a slide"), (b"II*\0" + b"\0" * 40, "a damaged TIFF")],
 )
 def test_wrong_content_is_named(tmp_path, content, word):
     pytest.importorskip("openslide")

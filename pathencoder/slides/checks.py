@@ -1,0 +1,186 @@
+"""What a slide reader would show wrongly, or not at all: found in the header, and named."""
+
+from __future__ import annotations
+
+import contextlib
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pathencoder.errors import MissingMpp, SlideError
+from pathencoder.image_scale import image_scale
+from pathencoder.slides import dicom
+from pathencoder.slides.jpeg_colours import jpeg_colours
+from pathencoder.tiff_tags import Page, read_pages
+
+if TYPE_CHECKING:
+    from pathencoder.slides.reader import Slide
+
+_JPEG, _RGB, _YCBCR = 7, 2, 6  # values of TIFF's Compression and PhotometricInterpretation
+_SAMPLES, _SAMPLE = 8, 256  # along a side; pixels of one
+_DARK = 64  # of 255: a quarter of the range
+_FRONT = 1 << 16  # bytes of a tile in which a JPEG's markers lie
+_TIFF_MARKS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_IMAGES = {b"\xff\xd8\xff": "a JPEG image", b"\x89PNG": "a PNG image"}
+_COPY_AGAIN = "Compare its size with the original, copy it again"
+# What OpenSlide decodes: none, CCITT, LZW, JPEG, deflate, PackBits, JPEG 2000, Zstandard.
+_COMPRESSIONS = frozenset({1, 2, 3, 4, 5, 6, 7, 8, 32773, 32946, 33003, 33005, 50000})
+
+
+def false_colours(file: Path) -> str:
+    """Why a slide's colours would be false, with the way out; "" where nothing says so.
+
+    Args:
+        file: A TIFF or DICOM file that the slide reader has opened.
+    """
+    if file.suffix.lower() == ".dcm":
+        wrong = [f for f in dicom.files_of_slide(file)[1] if _has_false_colours(f)]
+        return _false_dicom(wrong) if wrong else ""
+    pages = [] if file.suffix.lower() == ".ndpi" else [p for p in read_pages(file) if p.tiled]
+    stored = next((c for p in pages if (c := _other_colours(file, p))), "")
+    if not stored:
+        return ""
+    said = "YCbCr" if stored == "RGB" else "RGB"
+    how = f"the header says {said}, and its JPEG tiles hold {stored}: its colours would be false"
+    return f"{how}. {_rewrite(file)}"
+
+
+def notes_on(file: Path) -> tuple[str, ...]:
+    """What the reader does to a TIFF that is not 8 bits of colour, as sentences for the summary."""
+    pages = read_pages(file)
+    if not pages or not pages[0].tiled:
+        return ()
+    notes = []
+    if pages[0].bits > 8:
+        notes.append(f"{pages[0].bits} bits a sample: the upper 8 are read")
+    if pages[0].samples < 3 and pages[0].photometric in (0, 1):
+        notes.append("a grey slide: red, green and blue are the same")
+    return tuple(notes)
+
+
+def too_dark(slide: Slide) -> str:
+    """Why a slide of more than 8 bits would be black; "" where it is not, or has 8 bits.
+
+    OpenSlide keeps the upper 8 of 16 bits: of the 12 bits that many cameras give, 4.
+    """
+    pages = read_pages(slide.path) if slide.path.is_file() else ()
+    if not pages or pages[0].bits <= 8:
+        return ""
+    highest = max((int(region.max()) for region in _samples(slide)), default=255)
+    if highest >= _DARK:
+        return ""
+    return (
+        f"its {pages[0].bits}-bit samples stay below {(highest + 1) * 256} of 65,536, as those of a"
+        " camera with fewer bits do: read by their upper 8 bits it would be black. Scale it to 8"
+        " bits first"
+    )
+
+
+def _samples(slide: Slide) -> Iterator[NDArray[np.uint8]]:
+    """Regions of the coarsest level, spread over the slide, but those that cannot be read."""
+    level = len(slide.downsamples) - 1
+    (width, height), factor = slide.size, slide.downsamples[level]
+    for x in range(0, width, -(-width // _SAMPLES)):
+        for y in range(0, height, -(-height // _SAMPLES)):
+            w, h = (max(1, int((end - at) / factor)) for at, end in ((x, width), (y, height)))
+            with contextlib.suppress(SlideError):
+                yield slide.read(x, y, level, min(w, _SAMPLE), min(h, _SAMPLE))
+
+
+def why_unsupported(file: Path) -> str:
+    """What a file is that OpenSlide does not take, and what to do: by its first bytes and tags."""
+    with file.open("rb") as stream:
+        head = stream.read(16)
+    if head[:4] in _TIFF_MARKS:
+        pages = read_pages(file)
+        return _why_tiff(file, pages[0]) if pages else f"a damaged TIFF. {_COPY_AGAIN}"
+    for mark, kind in _IMAGES.items():
+        if head.startswith(mark):
+            return f"this is {kind}, not a slide. Give it its own suffix, or use --as tiles"
+    return f"not a slide that OpenSlide reads, or a damaged one. {_COPY_AGAIN}"
+
+
+def why_unopenable(file: Path, error: Exception) -> str:
+    """What is wrong with a slide whose kind OpenSlide knows but which it cannot open."""
+    reason = str(error).replace(f"Reading {file}: ", "").replace(f"file {file}", "the file")
+    pages = read_pages(file)
+    if pages and pages[0].compression not in _COMPRESSIONS:
+        return _why_tiff(file, pages[0])
+    remedy = _COPY_AGAIN
+    if file.suffix.lower() == ".dcm":
+        remedy = "Its header is not that of a DICOM slide, or damaged: convert the original again"
+    return f"the slide cannot be opened: {reason}. {remedy}"
+
+
+def _has_false_colours(file: Path) -> bool:
+    header = dicom.read_header(file)
+    return header is not None and header.false_colours
+
+
+def _false_dicom(wrong: list[Path]) -> str:
+    header = dicom.read_header(wrong[0])
+    said, stored = (header.colours, header.stored) if header else ("", "")
+    right = "YBR_FULL_422" if stored == "YCbCr" else "RGB"
+    return (
+        f"the header of {wrong[0].name} says {said}, and its JPEG frames hold {stored}: its colours"
+        f" would be false. Set PhotometricInterpretation to {right} in a copy of"
+        f" {len(wrong)} {'file' if len(wrong) == 1 else 'files'} (pydicom: d = dcmread(f);"
+        f" d.PhotometricInterpretation = '{right}'; d.save_as(f)), or convert the original again"
+    )
+
+
+def _other_colours(file: Path, page: Page) -> str:
+    """What a page's JPEG tiles hold where its header says other colours; else ""."""
+    if page.compression != _JPEG or page.first_tile is None or page.samples != 3:
+        return ""
+    offset, length = page.first_tile
+    try:
+        with file.open("rb") as stream:
+            stream.seek(offset)
+            stored = jpeg_colours(stream.read(min(length, _FRONT)))
+    except (OSError, OverflowError):
+        return ""
+    wrong = {_RGB: "YCbCr", _YCBCR: "RGB"}.get(page.photometric)
+    return stored if stored is not None and stored == wrong else ""
+
+
+def _why_tiff(file: Path, page: Page) -> str:
+    if stored := _other_colours(file, page):
+        said = "YCbCr" if stored == "RGB" else "RGB"
+        how = f"OpenSlide does not read it: its header says {said}, its JPEG tiles hold {stored}"
+        writer = " (Bio-Formats writes so)" if "<OME" in page.description else ""
+        return f"{how}{writer}. {_rewrite(file)}"
+    if page.compression not in _COMPRESSIONS:
+        how = f"OpenSlide does not read TIFF compression {page.compression}"
+        return f"{how}. Export it again with JPEG, LZW or deflate"
+    if page.tiled:
+        return f"OpenSlide does not read this TIFF, which may be damaged. {_COPY_AGAIN}"
+    command = shlex.join(["vips", "tiffsave", str(file), "OUT.tif"])
+    options = "--tile --pyramid --compression jpeg --Q 90"
+    return (
+        "OpenSlide reads tiled TIFFs, and this one is stored in strips. Rewrite it"
+        f" ({command} {options}), then encode OUT.tif --as slides{_and_mpp(file)};"
+        " or use --as tiles for a small image"
+    )
+
+
+def _rewrite(file: Path) -> str:
+    """The command that decodes a TIFF by its tiles' own colours and writes a plain one."""
+    name = str(file) if set("\"'`$!\\").isdisjoint(str(file)) else "IN.tif"
+    read = f"import tifffile as t; t.imwrite('OUT.tif', t.imread('{name}', key=0)"
+    how = "tile=(256, 256), photometric='rgb', compression='zlib', bigtiff=True"
+    command = f'pip install tifffile imagecodecs; python -c "{read}, {how})"'
+    return f"Rewrite it ({command}), then encode OUT.tif --as slides{_and_mpp(file)}"
+
+
+def _and_mpp(file: Path) -> str:
+    """The option that gives a rewritten file its scale, which it has lost."""
+    try:
+        scale = image_scale(file)
+    except MissingMpp:
+        scale = None
+    return f" --mpp {scale.value:.4g}" if scale else " --mpp and its micrometres per pixel"

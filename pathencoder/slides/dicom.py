@@ -1,0 +1,207 @@
+"""What a DICOM file is, from its header: its series, its kind of image, its colours.
+
+A small reader of DICOM parts 5 and 10 (tags in ascending order, explicit or implicit types). No
+pixel is decoded.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from pathencoder.errors import SlideError
+from pathencoder.slides.jpeg_colours import jpeg_colours
+
+_UNDEFINED = 0xFFFFFFFF
+_ITEM, _ITEM_END, _SEQUENCE_END = (0xFFFE, 0xE000), (0xFFFE, 0xE00D), (0xFFFE, 0xE0DD)
+_LONG = frozenset({b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN"})
+_LONG |= {b"UR", b"UT", b"UV"}
+_PIXELS = (0x7FE0, 0x0010)
+_WANTED = {
+    (0x0002, 0x0010): "syntax",
+    (0x0008, 0x0008): "kind",
+    (0x0020, 0x000E): "series",
+    (0x0028, 0x0004): "colours",
+}
+_BIG_ENDIAN, _IMPLICIT = "1.2.840.10008.1.2.2", "1.2.840.10008.1.2"
+_JPEG = frozenset({"1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51"})
+_MOST_ELEMENTS = 200_000  # positions of the frames of a sparse slide come before its pixels
+_FIRST_FRAME = 1 << 16  # bytes: the markers of a JPEG lie at its front
+_DEEPEST = 16
+
+
+@dataclass(frozen=True)
+class Header:
+    """A DICOM file's own words.
+
+    Attributes:
+        series: SeriesInstanceUID; "" where it is missing, as all that follow.
+        kind: ImageType, for example "ORIGINAL\\PRIMARY\\VOLUME\\NONE".
+        colours: PhotometricInterpretation.
+        syntax: TransferSyntaxUID.
+        stored: What its JPEG frames hold: "RGB" or "YCbCr".
+    """
+
+    series: str = ""
+    kind: str = ""
+    colours: str = ""
+    syntax: str = ""
+    stored: str = ""
+
+    @property
+    def is_volume(self) -> bool:
+        """Whether it holds tissue, rather than a label, an overview or a thumbnail."""
+        return "VOLUME" in self.kind.split("\\")
+
+    @property
+    def false_colours(self) -> bool:
+        """Whether the frames' colours are not those that the header names."""
+        said = "RGB" if self.colours == "RGB" else "YCbCr" if self.colours[:3] == "YBR" else ""
+        return bool(said and self.stored) and said != self.stored
+
+
+def series_of(path: str | Path) -> str | None:
+    """The series that a DICOM file belongs to: the files of one slide share it.
+
+    Args:
+        path: Any file.
+
+    Returns:
+        SeriesInstanceUID; None where the file is not DICOM, says none, or cannot be read.
+    """
+    header = read_header(Path(path))
+    return header.series or None if header else None
+
+
+def read_header(path: Path) -> Header | None:
+    """The header of a DICOM file, as far as it can be read; None where it is no DICOM file."""
+    try:
+        state = path.stat()
+        return _header(path, state.st_size, state.st_mtime_ns)
+    except OSError:
+        return None
+
+
+def files_of_slide(path: Path) -> tuple[Path, list[Path]]:
+    """The files of a DICOM slide that hold tissue.
+
+    Args:
+        path: One of its files, or a folder that holds it.
+
+    Returns:
+        The file to open, and all that hold tissue of its series in its folder. The file is `path`
+        itself, or the biggest of a folder, which is no label.
+
+    Raises:
+        SlideError: A folder without .dcm files, or with several slides.
+    """
+    folder = path if path.is_dir() else path.parent
+    files = sorted(f for f in folder.iterdir() if f.suffix.lower() == ".dcm" and f.is_file())
+    if path.is_dir() and not files:
+        problem = "a folder is a slide only where it holds .dcm files"
+        raise SlideError(f"{path}: {problem}. Name the slide file itself")
+    slides: dict[str, list[Path]] = {}
+    for file in files:
+        header = read_header(file)
+        if header and header.is_volume:
+            slides.setdefault(header.series, []).append(file)
+    if not path.is_dir():
+        return path, slides.get(series_of(path) or "", [])
+    if len(slides) > 1:
+        some = ", ".join(s[0].name for s in list(slides.values())[:3])
+        problem = f"it holds {len(slides)} DICOM slides (series)"
+        raise SlideError(f"{path}: {problem}. Name one file of each: {some}")
+    volumes = next(iter(slides.values()), [])
+    return max(volumes or files, key=lambda f: (f.stat().st_size, f.name)), volumes
+
+
+@functools.lru_cache(maxsize=1 << 16)
+def _header(path: Path, size: int, changed: int) -> Header | None:
+    """`size` and `changed` are those of the file: one that has changed is read again."""
+    found: dict[str, str] = {}
+    with path.open("rb") as stream:
+        if stream.read(132)[128:] != b"DICM":
+            return None
+        with contextlib.suppress(struct.error, ValueError, OverflowError):
+            _Reader(stream, found).read()  # what was read up to the damage counts
+    return Header(**found)
+
+
+class _Reader:
+    """One pass over a file's elements, up to its pixels."""
+
+    def __init__(self, stream: BinaryIO, found: dict[str, str]) -> None:
+        self.stream, self.found = stream, found
+        self.order, self.explicit = "<", True
+        self.left = _MOST_ELEMENTS
+
+    def read(self) -> None:
+        in_meta = True
+        while True:
+            place = self.stream.tell()
+            group = self._numbers("H")[0]
+            self.stream.seek(place)
+            if in_meta and group != 2:  # what follows is written as the meta group says
+                in_meta = False
+                self.explicit = self.found.get("syntax") != _IMPLICIT
+                self.order = ">" if self.found.get("syntax") == _BIG_ENDIAN else "<"
+            tag, length, is_sequence = self._element()
+            if tag == _PIXELS:
+                if length == _UNDEFINED and self.found.get("syntax") in _JPEG:
+                    self.found["stored"] = jpeg_colours(self._first_frame()) or ""
+                return
+            if tag in _WANTED and length < 1 << 16:
+                text = self.stream.read(length).decode("latin-1").strip(" \0")
+                self.found[_WANTED[tag]] = text
+            else:
+                self._skip(length, is_sequence=is_sequence, depth=0)
+
+    def _element(self) -> tuple[tuple[int, int], int, bool]:
+        """Tag, length in bytes, and whether it is a sequence, whose length may be undefined."""
+        self.left -= 1
+        if not self.left:
+            raise ValueError("too many elements")
+        group, element = self._numbers("HH")
+        if group == 0xFFFE or not self.explicit:
+            return (group, element), self._numbers("I")[0], group != 0xFFFE
+        kind = self.stream.read(2)
+        if kind in _LONG:
+            self.stream.seek(2, 1)
+            return (group, element), self._numbers("I")[0], kind in (b"SQ", b"UN")
+        return (group, element), self._numbers("H")[0], False
+
+    def _skip(self, length: int, *, is_sequence: bool, depth: int) -> None:
+        if length != _UNDEFINED:
+            self.stream.seek(length, 1)
+            return
+        if not is_sequence or depth > _DEEPEST:
+            raise ValueError("a length that is not defined")
+        while True:
+            tag, length, _ = self._element()
+            if tag == _SEQUENCE_END:
+                return
+            if tag != _ITEM:
+                raise ValueError("no item of a sequence")
+            if length != _UNDEFINED:
+                self.stream.seek(length, 1)
+                continue
+            while True:
+                tag, length, inner = self._element()
+                if tag == _ITEM_END:
+                    break
+                self._skip(length, is_sequence=inner, depth=depth + 1)
+
+    def _first_frame(self) -> bytes:
+        """The front of the first frame: the item after the table of offsets."""
+        _, length, _ = self._element()
+        self.stream.seek(length, 1)
+        _, length, _ = self._element()
+        return self.stream.read(min(length, _FIRST_FRAME))
+
+    def _numbers(self, code: str) -> tuple[int, ...]:
+        fields = struct.Struct(self.order + code)
+        return fields.unpack(self.stream.read(fields.size))
