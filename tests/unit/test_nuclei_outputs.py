@@ -101,3 +101,25 @@ def test_no_nuclei_give_empty_files(tmp_path):
     files = outputs.write_all(empty, image, tmp_path, "none")
     assert json.loads(files[1].read_text())["features"] == []
     assert len(files[2].read_text().splitlines()) == 1
+
+
+def test_geojson_is_small_and_says_what_is_known_of_the_image():
+    rows, columns = np.mgrid[:80, :80]
+    labels = (np.hypot(rows - 40, columns - 40) < 20).astype(np.int32)
+    image = np.full((80, 80, 3), 200, np.uint8)
+    disk = Nuclei(labels, measure(labels, image, mpp=0.25, stain="he"), StainGuess("he", 0.9), 0.25)
+    facts = {"mpp": 0.25, "mpp_source": "assumed", "stain": "he"}
+    text = "".join(outputs.geojson(disk, "M\udcfcller", (20_001, 15_000), facts))
+    found = json.loads(text)
+    assert found["pathencoder"] == facts
+    assert len(text.encode()) < 900
+    (ring,) = found["features"][0]["geometry"]["coordinates"]
+    assert all(2 * v == int(2 * v) for point in ring for v in point)
+    assert np.min(ring, 0).tolist() == [20_022, 15_021]
+    assert np.max(ring, 0).tolist() == [20_061, 15_060]
+
+
+def test_table_repeats_what_is_known_of_the_image():
+    nuclei, _ = example("he")
+    rows = list(csv.DictReader(io.StringIO(outputs.table(nuclei.table, facts={"mpp": 0.5, "mpp_source": "assumed"}))))
+    assert [(r["mpp"], r["mpp_source"]) for r in rows] == [("0.5", "assumed")] * 2

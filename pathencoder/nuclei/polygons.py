@@ -1,0 +1,184 @@
+"""Many closed polygons at once: areas, fewer points, and whether a polygon crosses itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Points = NDArray[np.float64]
+Index = NDArray[np.int64]
+Flags = NDArray[np.bool_]
+
+_PAIRS = 500_000  # pairs of edges compared at a time
+
+
+@dataclass(frozen=True)
+class Rings:
+    """Closed polygons, one behind the other.
+
+    Attributes:
+        points: float64 [N, 2] of x and y; the first point of each ring is repeated as its last.
+        starts: int64 [R + 1]; ring r is points[starts[r] : starts[r + 1]].
+    """
+
+    points: Points
+    starts: Index
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
+    def __getitem__(self, number: int) -> Points:
+        return self.points[self.starts[number] : self.starts[number + 1]]
+
+    @property
+    def sizes(self) -> Index:
+        """Points of each ring, the closing one included: [R]."""
+        return np.diff(self.starts)
+
+    def areas(self) -> Points:
+        """Signed area of each ring, positive where it runs counter-clockwise: [R]."""
+        return np.asarray(np.add.reduceat(_crosses(self, self.points), self.starts[:-1]) / 2)
+
+    def chosen(self, rings: Index) -> Rings:
+        """These rings, in this order."""
+        sizes = self.sizes[rings]
+        starts = np.append(0, np.cumsum(sizes))
+        places = np.repeat(self.starts[rings] - starts[:-1], sizes) + np.arange(starts[-1])
+        return Rings(self.points[places], starts)
+
+    def thinned(self, kept: Flags) -> Rings:
+        """The same rings with only these points [N], which hold each ring's first and last."""
+        sizes = np.add.reduceat(kept, self.starts[:-1], dtype=np.int64)
+        return Rings(self.points[kept], np.append(0, np.cumsum(sizes)))
+
+
+def corners(rings: Rings, tolerance: float) -> Flags:
+    """Which points of each ring are enough to draw it (Douglas and Peucker, 1973).
+
+    Args:
+        rings: At least one ring, each of at least three different points.
+        tolerance: Largest distance of a dropped point from the new outline.
+
+    Returns:
+        bool [N]. A ring may be left with two points, or cross itself (see `is_simple`).
+    """
+    kept = _anchors(rings)
+    waiting = np.flatnonzero(~kept)
+    while len(waiting):
+        edge, away = _distances(rings.points, kept, waiting)
+        first = np.flatnonzero(np.append(True, edge[1:] != edge[:-1]))
+        largest = np.repeat(np.maximum.reduceat(away, first), np.diff(np.append(first, len(edge))))
+        farthest = np.flatnonzero((away == largest) & (largest > tolerance))
+        _, one_each = np.unique(edge[farthest], return_index=True)
+        kept[waiting[farthest[one_each]]] = True
+        waiting = waiting[(largest > tolerance) & ~kept[waiting]]
+    return kept
+
+
+def area_between(rings: Rings, kept: Flags) -> Points:
+    """About the area between each ring and the same ring with only the points `kept`: [R]."""
+    dropped = np.flatnonzero(~kept)
+    _, away = _distances(rings.points, kept, dropped)
+    lengths = np.hypot(*np.diff(rings.points, axis=0).T)
+    strips = np.zeros(len(kept))
+    strips[dropped] = away * (lengths[dropped - 1] + lengths[dropped]) / 2
+    return np.asarray(np.add.reduceat(strips, rings.starts[:-1]))
+
+
+def is_simple(rings: Rings) -> Flags:
+    """Whether each ring is valid: three points or more, counter-clockwise, never meeting itself: [R].
+
+    Rings that a middle point sees as a whole are simple at once; the edges of all others are
+    compared in pairs.
+    """
+    simple = _seen_from_middle(rings)
+    unclear = np.flatnonzero(~simple & (rings.sizes > 3) & (rings.areas() > 0))
+    unclear = unclear[np.argsort(rings.sizes[unclear])]
+    while len(unclear):
+        most = int(rings.sizes[unclear[-1]])
+        few = max(1, _PAIRS // most**2)
+        unclear, last = unclear[:-few], unclear[-few:]
+        simple[last] = ~_meet_themselves(rings.chosen(last), most - 1)
+    return simple
+
+
+def _anchors(rings: Rings) -> Flags:
+    """The first and the last point of each ring and the one farthest from them."""
+    ring = np.repeat(np.arange(len(rings)), rings.sizes)
+    away = np.square(rings.points - rings.points[rings.starts[ring]]).sum(1)
+    farthest = np.flatnonzero(away == np.maximum.reduceat(away, rings.starts[:-1])[ring])
+    _, one_each = np.unique(ring[farthest], return_index=True)
+    kept = np.zeros(len(ring), bool)
+    kept[rings.starts[:-1]] = kept[rings.starts[1:] - 1] = kept[farthest[one_each]] = True
+    return kept
+
+
+def _distances(points: Points, kept: Flags, others: Index) -> tuple[Index, Points]:
+    """The edge between kept points that replaces each of the `others`, and its distance."""
+    ends = np.flatnonzero(kept)
+    edge = np.searchsorted(ends, others) - 1
+    start, point = points[ends[edge]], points[others]
+    along = points[ends[edge + 1]] - start
+    length = np.maximum(np.square(along).sum(1), 1e-12)
+    share = np.clip(((point - start) * along).sum(1) / length, 0, 1)
+    return edge, np.hypot(*(point - start - share[:, None] * along).T)
+
+
+def _crosses(rings: Rings, points: Points) -> Points:
+    """Cross product of each point with the next of its ring; 0 at a ring's last point: [N]."""
+    x, y = points.T
+    found: Points = np.zeros(len(x))
+    found[:-1] = x[:-1] * y[1:] - x[1:] * y[:-1]
+    found[rings.starts[1:] - 1] = 0
+    return found
+
+
+def _seen_from_middle(rings: Rings) -> Flags:
+    """Whether a ring runs counter-clockwise around the mean of its points, once and never back."""
+    ring = np.repeat(np.arange(len(rings)), rings.sizes)
+    first, last = rings.starts[:-1], rings.starts[1:] - 1
+    middle = (np.add.reduceat(rings.points, first) - rings.points[last]) / (rings.sizes - 1)[:, None]
+    points = rings.points - middle[ring]
+    turns = _crosses(rings, points)
+    turns[last] = np.inf
+    forward = np.minimum.reduceat(turns, first) > 0
+    y = points[:, 1]
+    upward = np.append((y[:-1] < 0) & (y[1:] >= 0), False)
+    upward[last] = False
+    around = np.add.reduceat(upward, first, dtype=np.int64) == 1
+    return np.asarray(forward & around & (rings.sizes > 3))
+
+
+def _meet_themselves(rings: Rings, most: int) -> Flags:
+    """Whether any two edges of a ring of at most `most` edges meet where they should not: [R]."""
+    number = rings.sizes[:, None] - 1
+    places = np.minimum(np.arange(most + 1), number) + rings.starts[:-1, None]
+    points = rings.points[places]
+    a, b = points[:, :-1], points[:, 1:]
+    apart = np.abs(np.arange(most)[:, None] - np.arange(most))
+    real = np.arange(most) < number
+    strangers = (apart > 1) & (apart < number[..., None] - 1) & real[:, :, None] & real[:, None]
+    low, high = np.minimum(a, b), np.maximum(a, b)
+    for axis in (0, 1):
+        strangers &= low[:, :, None, axis] <= high[:, None, :, axis]
+    ring, one, other = np.nonzero(strangers & strangers.transpose(0, 2, 1))
+    met = _meet(a[ring, one], b[ring, one], a[ring, other], b[ring, other])
+    after = np.where((np.arange(most) + 1 == number)[..., None], points[:, 1:2], np.roll(b, -1, 1))
+    straight = _side(a, b, after) == 0
+    back = real & straight & (((b - a) * (after - b)).sum(-1) < 0)
+    found: Flags = back.any(1)
+    found[ring[met]] = True
+    return found
+
+
+def _meet(a: Points, b: Points, c: Points, d: Points) -> Flags:
+    """Whether segments a-b and c-d, whose boxes overlap, have a point in common."""
+    return np.asarray((_side(a, b, c) * _side(a, b, d) <= 0) & (_side(c, d, a) * _side(c, d, b) <= 0))
+
+
+def _side(a: Points, b: Points, c: Points) -> Points:
+    """-1, 0 or 1: the side of the line a-b on which c lies. Exact for halves of pixels."""
+    one, other = b - a, c - a
+    return np.sign(one[..., 0] * other[..., 1] - one[..., 1] * other[..., 0])
