@@ -23,7 +23,7 @@ from pathencoder.slides.filters import (
 )
 from pathencoder.slides.reader import RGB
 
-_WHITE = 200  # mean level from which an even area may be glass
+_WHITE = 200  # mean level from which an even area may be glass, whatever else is in view
 _DARK = 40  # brightest channel of a black that is nothing but black
 
 
@@ -53,7 +53,8 @@ def even_areas(image: RGB) -> Mask:
 
 
 def unscanned(image: RGB, even: Mask) -> Mask:
-    """Where nothing was scanned: even areas that reach the picture's edge and are not white.
+    """Where nothing was scanned: even areas that reach the picture's edge and are darker than
+    the brightest that was scanned, which is glass or light tissue.
 
     Args:
         image: uint8 [h, w, 3].
@@ -62,7 +63,10 @@ def unscanned(image: RGB, even: Mask) -> Mask:
     Returns:
         bool [h, w], with the pixels that mix surroundings and picture.
     """
-    dark = even & (average(image) < _WHITE)
+    level = average(image)
+    rest = level[~even]
+    glass = float(np.percentile(rest, 95)) - 10 if rest.size else 0.0
+    dark = even & (level < max(min(_WHITE, glass), _DARK))
     return dilated(grown(border(dark), dark), 1)
 
 

@@ -30,9 +30,9 @@ from pathencoder.slides.overview import LEAST, TARGET_MPP, Overview, thumbnail
 from pathencoder.slides.reader import RGB, Slide
 
 PEN, SHADOW, UNSCANNED = "pen", "shadow", "not scanned"  # what may be dropped
-DARK = "dark background, as in fluorescence: not encoded, because encoders here have learnt from brightfield"
+DARK = "dark background, as in fluorescence: not encoded, because the encoders were trained on brightfield"
 NO_GLASS = "no empty glass in view: the whole field is taken as tissue"
-GREY = "a picture without colour: tissue found by darkness alone, and encoders here expect stains"
+GREY = "a picture without colour: tissue found by darkness alone, and the encoders were trained on stains"
 _SMALLEST = 128  # pixels of the mask's longer side, where the slide has them
 _WHITE = np.full(3, 250, np.float32)
 
@@ -84,8 +84,8 @@ class TissueMask:
         return share
 
     def outline(self, mpp: float) -> Mask:
-        """The mask with holes and gaps of up to 128 um filled, to draw around: bool [h, w]."""
-        radius = min(max(1, round(64 / (self.scale[0] * mpp))), 24)
+        """The mask with holes and gaps of up to 64 um filled, to draw around: bool [h, w]."""
+        radius = min(max(1, round(32 / (self.scale[0] * mpp))), 24)
         return closed(self.mask, radius)
 
 
