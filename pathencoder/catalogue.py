@@ -22,8 +22,14 @@ def catalogue() -> Mapping[str, EncoderSpec]:
     return MappingProxyType({**_ours(), **_public()})
 
 
+def find(name: str) -> str | None:
+    """The encoder's name as the catalogue writes it, whatever the case it is asked for in; None where there is none."""
+    rows = catalogue()
+    return name if name in rows else next((own for own in rows if own.casefold() == name.casefold()), None)
+
+
 def list_encoders(pattern: str = "*", *, stain: str | None = None, commercial: bool | None = None) -> list[str]:
-    """Names that match a shell pattern; `stain`: those trained on it; `commercial`: those that may, or may not, be used so.
+    """Names that match a shell pattern, in any case; `stain`: those trained on it; `commercial`: those that may, or may not, be used so.
 
     Raises ConfigError for a stain that is not one of spec.STAINS.
     """
@@ -32,7 +38,7 @@ def list_encoders(pattern: str = "*", *, stain: str | None = None, commercial: b
     return [
         name
         for name, spec in catalogue().items()
-        if fnmatch.fnmatch(name, pattern)
+        if fnmatch.fnmatchcase(name.casefold(), pattern.casefold())
         and (stain is None or stain in spec.stains)
         and (commercial is None or spec.commercial == commercial)
     ]

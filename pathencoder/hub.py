@@ -16,11 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pathencoder import catalogue, folder, hub_errors, timm_config
-from pathencoder.errors import ChecksumError, ConfigError, IncompatibleWeights, OfflineError, UnknownEncoder
+from pathencoder import catalogue, folder, hub_errors, reach, timm_config
+from pathencoder.errors import ChecksumError, ConfigError, IncompatibleWeights, OfflineError, StoreError, UnknownEncoder
 from pathencoder.spec import EncoderSpec
 
 _CANDIDATES = ("model.safetensors", "pytorch_model.bin", "pytorch_model.pth", "model.pth")  # timm's names, in its order
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 _REPO = re.compile(r"(?:hf[-_]hub:)?([\w.-]+/[\w.-]+)(?:@(\S+))?")
 _EXTRAS = (folder.REFERENCE, folder.CARD, folder.LICENCE, folder.METRICS)
 
@@ -46,22 +47,40 @@ class Access:
 
 @dataclass(frozen=True)
 class Repository:
-    """One Hub repository at one revision."""
+    """One Hub repository at one revision, and what is asked of it."""
 
     repo: str
     revision: str | None
     access: Access
     name: str  # what the user asked for
+    gate: str | None = None  # what has to be accepted first, where the catalogue knows
+    fetching: bool = False  # for `pathencoder fetch`
 
     def file(self, filename: str) -> Path:
         """The path of a file in the cache, downloaded if needed. Raises what hub_errors says, NoSuchFile where there is none."""
-        from huggingface_hub import hf_hub_download
+        from huggingface_hub import constants, hf_hub_download
 
         given = {key: value for key, value in dataclasses.asdict(self.access).items() if value is not None}
+        if not given.get("local_files_only") and not constants.HF_HUB_OFFLINE and not self._is_pinned_here(filename):
+            given["local_files_only"] = reach.unreachable(constants.ENDPOINT) is not None
         try:
-            return Path(hf_hub_download(self.repo, filename, revision=self.revision, library_name="pathencoder", **given))
+            with hub_errors.without_attempts():
+                return Path(hf_hub_download(self.repo, filename, revision=self.revision, library_name="pathencoder", **given))
         except Exception as error:
-            raise hub_errors.explain(error, self, filename) from error
+            said = hub_errors.explain(error, self, filename)
+            raise said from (error if isinstance(said, StoreError) else None)
+
+    def _is_pinned_here(self, filename: str) -> bool:
+        """Whether the cache has the file at this commit. Raises NoSuchFile where it knows that the commit has none."""
+        from huggingface_hub import _CACHED_NO_EXIST, try_to_load_from_cache
+
+        if self.revision is None or not _COMMIT.fullmatch(self.revision):
+            return False
+        place = Path(self.access.cache_dir) if self.access.cache_dir is not None else None
+        cached = try_to_load_from_cache(self.repo, filename, cache_dir=place, revision=self.revision)
+        if cached is _CACHED_NO_EXIST:
+            raise hub_errors.NoSuchFile(f"{self.repo} has no file {filename}")
+        return cached is not None
 
     def required(self, filename: str) -> Path:
         """As `file`, for one that an encoder cannot do without. Raises ConfigError where there is none."""
@@ -99,10 +118,15 @@ def locate(
     local_files_only: True: never ask the network; None: as HF_HUB_OFFLINE says.
     Raises UnknownEncoder, GatedEncoder, OfflineError, ChecksumError, IncompatibleWeights, ConfigError or StoreError.
     """
+    return _locate(name, revision, Access(token, cache_dir, local_files_only))
+
+
+def _locate(name: str | os.PathLike[str], revision: str | None, access: Access, *, fetching: bool = False) -> Located:
     place = _folder_of(name, revision)
     if place is not None:
         return _in_folder(place, str(name))
-    known, repository = _repository_of(str(name), revision, Access(token, cache_dir, local_files_only))
+    known, repository = _repository_of(str(name), revision, access)
+    repository = dataclasses.replace(repository, fetching=fetching)
     return _unknown_repository(repository) if known is None else _public(known, repository)
 
 
@@ -114,9 +138,10 @@ def fetch(
     cache_dir: str | os.PathLike[str] | None = None,
 ) -> Located:
     """As `locate`, and brings card, licence and reference too: all that a machine without network needs."""
-    located = locate(name, revision=revision, token=token, cache_dir=cache_dir, local_files_only=False)
+    access = Access(token, cache_dir, local_files_only=False)
+    located = _locate(name, revision, access, fetching=True)
     if _folder_of(name, revision) is None:
-        _, repository = _repository_of(str(name), revision, Access(token, cache_dir, local_files_only=False))
+        _, repository = _repository_of(str(name), revision, access)
         pinned = dataclasses.replace(repository, revision=located.spec.revision)
         for filename in _EXTRAS:
             with contextlib.suppress(hub_errors.NoSuchFile):
@@ -144,8 +169,9 @@ def describe(
 
 def _folder_of(name: str | os.PathLike[str], revision: str | None) -> Path | None:
     """The folder that a name stands for: a bundled encoder's, or a path's (it exists as an encoder, or looks like a path)."""
-    if isinstance(name, str) and name in catalogue.bundled():
-        place = catalogue.BUNDLED / name
+    own = catalogue.find(name) if isinstance(name, str) else None
+    if own in catalogue.bundled() and (own == name or not _is_encoder(Path(name))):
+        place = catalogue.BUNDLED / str(own)
     elif isinstance(name, os.PathLike) or name.startswith((".", "/", "~")) or Path(name).is_absolute() or _is_encoder(Path(name)):
         place = Path(name).expanduser()
         if not place.is_dir():
@@ -180,8 +206,9 @@ def _repository_of(name: str, revision: str | None, access: Access) -> tuple[Enc
     rows = catalogue.catalogue()
     known: EncoderSpec | None
     found = _REPO.fullmatch(name)
-    if name in rows:
-        repo, known = rows[name].repo, rows[name]
+    own = catalogue.find(name)
+    if own is not None:
+        repo, known = rows[own].repo, rows[own]
     elif found:
         repo, known = found[1], _by_repository().get(found[1].lower())
         if revision and found[2] and revision != found[2]:
@@ -191,7 +218,7 @@ def _repository_of(name: str, revision: str | None, access: Access) -> tuple[Enc
         raise UnknownEncoder(f"no encoder named {name!r}{nearest(name)}. `pathencoder list` shows all; a folder or owner/repo works too")
     if known is not None and revision not in (None, known.revision):
         known = dataclasses.replace(known, revision=revision, sha256=None)  # the checksum on record is of the other revision
-    return known, Repository(str(repo), known.revision if known else revision, access, name)
+    return known, Repository(str(repo), known.revision if known else revision, access, name, gate=known.gate if known else None)
 
 
 @functools.cache
@@ -223,10 +250,13 @@ def _completed(known: EncoderSpec, repository: Repository) -> EncoderSpec:
 def _unknown_repository(repository: Repository) -> Located:
     config = repository.required(folder.CONFIG)
     pinned = dataclasses.replace(repository, revision=_commit_of(config) or repository.revision)
-    spec = dataclasses.replace(_spec_of(folder.parse_config(config), repository.repo), repo=repository.repo, revision=pinned.revision)
+    content = folder.parse_config(config)
+    spec = dataclasses.replace(_spec_of(content, repository.repo), repo=repository.repo, revision=pinned.revision)
     weights = pinned.first(spec.files or _CANDIDATES)
-    with contextlib.suppress(hub_errors.NoSuchFile, OfflineError):  # nice to have, for `verify`
-        pinned.file(folder.REFERENCE)
+    if "pathencoder" in content:  # reference, card, licence and figures go with the weights, wherever these are saved
+        for filename in _EXTRAS:
+            with contextlib.suppress(hub_errors.NoSuchFile, OfflineError):
+                pinned.file(filename)
     return _from_cache(spec, weights, config.parent, spec.sha256)
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from pathencoder.errors import GatedEncoder, OfflineError, StoreError, UnknownEncoder
@@ -14,6 +17,21 @@ _TOKEN = "`hf auth login`, the variable HF_TOKEN, or token=..."
 
 class NoSuchFile(Exception):
     """The repository has no such file (or the cache knows that it has none). Never leaves hub.py."""
+
+
+@contextlib.contextmanager
+def without_attempts() -> Iterator[None]:
+    """Leaves out the client's lines about each attempt: what it comes to is said in one sentence."""
+    logger = logging.getLogger("huggingface_hub.utils._http")
+
+    def quiet(record: logging.LogRecord) -> bool:
+        return record.levelno > logging.WARNING
+
+    logger.addFilter(quiet)
+    try:
+        yield
+    finally:
+        logger.removeFilter(quiet)
 
 
 def explain(error: Exception, asked: Repository, filename: str) -> Exception:
@@ -90,13 +108,29 @@ def _refused(error: Exception, asked: Repository, filename: str) -> Exception:
 def _offline(error: Exception, asked: Repository, filename: str) -> Exception:
     from huggingface_hub import constants
 
-    off = asked.access.local_files_only or constants.is_offline_mode()
+    off = bool(asked.access.local_files_only) or constants.HF_HUB_OFFLINE
     why = "the network is switched off (HF_HUB_OFFLINE or local_files_only)" if off else f"{_endpoint()} does not answer"
     cache = asked.access.cache_dir or constants.HF_HUB_CACHE
     at = f" at revision {asked.revision}" if asked.revision else ""
+    mirror = "or set HF_ENDPOINT to a mirror of the Hub that this machine reaches"
+    if asked.fetching:
+        on = "Unset HF_HUB_OFFLINE. " if off else ""
+        advice = f"{on}Run this command on a connected machine and copy its cache folder here, {mirror}"
+    else:
+        fetch = f"On a connected machine: `pathencoder fetch {asked.name}`, then copy that cache here"
+        advice = f"{fetch}, {mirror}; load_encoder() needs no network"
     return OfflineError(
-        f"{asked.name}: {filename} of {asked.repo}{at} is not on this machine, and {why}. Looked in {cache}. "
-        f"On a connected machine: `pathencoder fetch {asked.name}`, then copy that cache here; load_encoder() needs no network"
+        f"{_gate(asked) or f'{asked.name}: '}{filename} of {asked.repo}{at} is not on this machine, and {why}. Looked in {cache}. {advice}"
+    )
+
+
+def _gate(asked: Repository) -> str:
+    """That the encoder is gated, where the catalogue knows it: without a network nobody else says so."""
+    if not asked.gate:
+        return ""
+    return (
+        f"{asked.name} is gated ({asked.gate}): accept its terms at {_endpoint()}/{asked.repo}, then give the token of your "
+        f"account ({_TOKEN}). Besides, "
     )
 
 

@@ -37,7 +37,7 @@ def command(state: State, *, names: tuple[str, ...], revision: str | None, as_js
             if state.debug:
                 raise
             failed.append({"name": name, "error": type(error).__name__, "reason": str(error)})
-            click.echo(f"{name}: {error}", err=True)
+            click.echo(str(error) if str(error).startswith(name) else f"{name}: {error}", err=True)
             continue
         done.append({"name": name, "weights": str(located.weights), "bytes": located.weights.stat().st_size})
         if not as_json:

@@ -39,6 +39,7 @@ def command(*, name: str | None, revision: str | None, as_json: bool) -> None:
     from pathencoder import catalogue, hub
 
     name = name or catalogue.DEFAULT
+    name = catalogue.find(name) or name
     spec = catalogue.catalogue().get(name) if revision is None else None
     spec = spec or hub.describe(name, revision=revision)
     if as_json:

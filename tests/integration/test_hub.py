@@ -207,3 +207,27 @@ def test_fetch_brings_card_licence_and_reference(server, tmp_path):
 def test_fetch_of_a_bundled_one_asks_nobody(server):
     assert hub.fetch(catalogue.DEFAULT).folder == catalogue.BUNDLED / catalogue.DEFAULT
     assert not server.asked
+
+
+# Saving what was loaded
+
+
+def test_a_copy_of_a_repository_in_our_format_is_the_same_files(server, tmp_path):
+    there = {**ours(tmp_path), "metrics.json": b'{"auroc": 0.9}'}
+    server.add("owner/small", there)
+    pathencoder.load_encoder("owner/small").save_pretrained(tmp_path / "copy")
+    assert {p.name: p.read_bytes() for p in (tmp_path / "copy").iterdir()} == there
+
+
+def test_a_copy_of_a_catalogues_encoder_says_where_it_comes_from(server, tmp_path, monkeypatch):
+    row(monkeypatch, licence="CC-BY-NC-ND-4.0", commercial=False)
+    commit = server.add("owner/small", {"pytorch_model.bin": pickled(state())})
+    encoder = pathencoder.load_encoder("small")
+    encoder.save_pretrained(tmp_path / "copy")
+    card = (tmp_path / "copy/README.md").read_text()
+    assert f"The weights of small (owner/small, revision {commit})" in card
+    assert "license: cc-by-nc-nd-4.0\nbase_model: owner/small\n" in card
+    assert "licensed: CC-BY-NC-ND-4.0. No commercial use." in (tmp_path / "copy/LICENSE").read_text()
+    again = pathencoder.load_encoder(tmp_path / "copy")
+    assert (again.spec.name, again.spec.repo, again.spec.revision) == ("small", "owner/small", commit)
+    assert torch.equal(again.network.norm.weight, encoder.network.norm.weight)

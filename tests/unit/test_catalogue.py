@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pathencoder import catalogue, list_encoders
+from pathencoder import catalogue, hub, list_encoders
 from pathencoder.catalogue import catalogue as rows
 
 FACTS = {row["key"]: row for row in csv.DictReader((Path(__file__).parent / "data" / "encoders.csv").read_text().splitlines())}
@@ -103,3 +103,12 @@ def test_the_default_is_bundled_and_free():
     spec = rows()[catalogue.DEFAULT]
     assert spec.commercial
     assert (catalogue.BUNDLED / catalogue.DEFAULT / "LICENSE").is_file()
+
+
+def test_names_in_any_case():
+    assert catalogue.find("UNI2-H") == "uni2-h"
+    assert catalogue.find("PathEncoder-Tiny") == catalogue.DEFAULT
+    assert catalogue.find("uni") == "uni"
+    assert catalogue.find("uni9") is None
+    assert hub.describe("Phikon").name == "phikon"
+    assert catalogue.list_encoders("*PHIKON*") == catalogue.list_encoders("*phikon*") != []

@@ -30,6 +30,7 @@ LAYERS = (
         "timm_config",
         "hub",
         "hub_errors",
+        "reach",
         "keys",
     ),
     ("stream", "origin", "derived", "saving", "encoder"),
