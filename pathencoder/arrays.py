@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from pathencoder import depth
 from pathencoder.errors import ImageError
 
 if TYPE_CHECKING:
@@ -21,14 +22,19 @@ if TYPE_CHECKING:
 Pixels: TypeAlias = npt.NDArray[np.uint8]
 Array: TypeAlias = "npt.NDArray[Any] | Tensor"
 
+_NO_NUMBERS = "OSTU"  # kinds of arrays that hold objects or text: paths, images of different sizes
 MAX_PIXELS = 100_000_000
+_FAINT = 16  # of 255: an image that is nowhere more opaque than this shows nothing
+_TWELVE_IN_SIXTEEN = 4096 / 65535  # floats that are nowhere brighter were divided by the wrong range
 _HALF_A_LEVEL = 1 / 510  # float images may leave 0..1 by what rounding to 8 bits would take away anyway
 
 
 def is_array(value: object) -> bool:
-    """A numpy array or a torch tensor (torch is not imported for the question)."""
+    """A numpy array of numbers or a torch tensor (torch is not imported for the question)."""
     torch = sys.modules.get("torch")
-    return isinstance(value, np.ndarray) or (torch is not None and isinstance(value, torch.Tensor))
+    if isinstance(value, np.ndarray):
+        return value.dtype.kind not in _NO_NUMBERS
+    return torch is not None and isinstance(value, torch.Tensor)
 
 
 def split(array: Array, where: str) -> Iterator[tuple[str, Callable[[], Pixels]]]:
@@ -51,20 +57,47 @@ def check_size(width: int, height: int, where: str) -> None:
         raise ImageError(f"{where}: {width} x {height} px is more than {limit}; use it as a slide (`pathencoder encode --as slides`)")
 
 
-def to_rgb(array: npt.NDArray[np.uint8]) -> Pixels:
-    """uint8 HxW or HxWxC (1, 3 or 4 channels) -> HxWx3: grey repeated, alpha laid over white."""
+def slide_error(where: str, name: str = "FILE") -> ImageError:
+    """The error for a whole slide where an image is wanted; `name`: its file's."""
+    command = f"pathencoder encode {name} --out FOLDER"
+    return ImageError(f"{where}: a whole slide, not an image of one field: `{command}` encodes its tiles")
+
+
+def to_rgb(array: npt.NDArray[np.uint8], where: str) -> Pixels:
+    """uint8 HxW or HxWxC (1, 3 or 4 channels) -> HxWx3: grey repeated, alpha laid over white.
+
+    Raises ImageError for an image without anything opaque.
+    """
     if array.ndim == 2:
         array = array[..., None]
     if array.shape[2] == 4:
-        return _over_white(array)
+        return _over_white(array, where)
     rgb: Pixels = array if array.shape[2] == 3 else np.repeat(array, 3, axis=2)
     return rgb
 
 
-def from_16_bits(array: npt.NDArray[Any]) -> Pixels:
-    """0..65535 -> 0..255, rounded."""
-    levels: Pixels = ((array.astype(np.uint32) + 128) // 257).astype(np.uint8)
-    return levels
+def from_whole(array: npt.NDArray[Any], where: str, bounds: tuple[float, float], limits: depth.Range = depth.OF_16_BITS) -> Pixels:
+    """Whole numbers of more than 8 bits, HxW or HxWxC -> 0..255, alpha by the full range of 16 bits.
+
+    Args:
+        array: Whole numbers; of four channels the last is alpha.
+        where: What an error calls it.
+        bounds: Smallest and largest value of the colours, or of those of the whole stack.
+        limits: The range that the colours are scaled by.
+
+    Raises:
+        ImageError: The values do not fit the range, or use little of it.
+    """
+    colours = depth.to_8_bits(without_alpha(array), where, bounds, limits)
+    if colours.shape == array.shape:
+        return colours
+    alpha = depth.to_8_bits(array[..., 3:], where, (0, limits.top), depth.Range(limits.top, stated=True))
+    return np.concatenate([colours, alpha], axis=2)
+
+
+def without_alpha(array: Any) -> Any:
+    """The first three of four channels; everything where there are not four."""
+    return array[..., :3] if array.ndim > 2 and array.shape[-1] == 4 else array
 
 
 def from_float(array: npt.NDArray[Any], where: str, bounds: tuple[float, float]) -> Pixels:
@@ -90,12 +123,26 @@ def _convert(array: Array, where: str, bounds: Callable[[], tuple[float, float]]
     pixels = _channels_last(array, where)
     check_size(pixels.shape[1], pixels.shape[0], where)
     if pixels.dtype == np.uint8:
-        return to_rgb(pixels)
-    if pixels.dtype == np.uint16:
-        return to_rgb(from_16_bits(pixels))
+        return to_rgb(pixels, where)
+    if pixels.dtype.kind == "u" and pixels.dtype.itemsize == 2:  # of either byte order
+        return to_rgb(from_whole(pixels, where, bounds()), where)
     if np.issubdtype(pixels.dtype, np.floating):
-        return to_rgb(from_float(pixels, where, bounds()))
-    raise ImageError(f"{where}: dtype {pixels.dtype} is not taken: give uint8 (0..255), uint16 (0..65535) or float (0..1)")
+        return to_rgb(from_float(pixels, where, bounds()), where)
+    taken = "give uint8 (0..255), uint16 (0..65535) or float (0..1)"
+    raise ImageError(f"{where}: dtype {pixels.dtype}{_seen(pixels)} is not taken: {taken}{_remedy(pixels)}")
+
+
+def _seen(pixels: npt.NDArray[Any]) -> str:
+    return f" with values from {pixels.min()} to {pixels.max()}" if pixels.dtype.kind in "iu" else ""
+
+
+def _remedy(pixels: npt.NDArray[Any]) -> str:
+    """The call that makes an array of an unusual type one that is taken."""
+    if pixels.dtype.kind == "b":
+        return "; a picture of black and white is (array * 255).astype('uint8')"
+    if pixels.dtype.kind in "iu" and pixels.min() >= 0 and pixels.max() <= 255:
+        return "; if its range is 0..255, array.astype('uint8')"
+    return ""
 
 
 def _channels_last(array: Array, where: str) -> npt.NDArray[Any]:
@@ -119,7 +166,11 @@ def _to_numpy(tensor: Tensor) -> npt.NDArray[Any]:
 
 
 def _bounds(array: Array) -> tuple[float, float]:
-    return finite_bounds(array if isinstance(array, np.ndarray) else _to_numpy(array))
+    """Of the colours: alpha says nothing about their range."""
+    values = without_alpha(array) if isinstance(array, np.ndarray) else _to_numpy(array)
+    if values.dtype.kind == "u":
+        return int(values.min(initial=0)), int(values.max(initial=0))
+    return finite_bounds(values)
 
 
 def _check_range(low: float, high: float, where: str) -> None:
@@ -127,6 +178,9 @@ def _check_range(low: float, high: float, where: str) -> None:
     both = "give the image itself as uint8 0..255 or float 0..1, or pass a normalised tensor to encoder(x) instead of encode"
     if 0 < high <= 1.05 / 255 and low >= 0:
         raise ImageError(f"{found}: it looks scaled twice (divided by 255 two times); {both}")
+    if 0 < high <= _TWELVE_IN_SIXTEEN and low >= 0:
+        reason = "nearly black, as if it was divided by 65535 where its range is smaller (4095, 255)"
+        raise ImageError(f"{found}: {reason}; divide by the range that it was taken with")
     if low >= -_HALF_A_LEVEL and high <= 1 + _HALF_A_LEVEL:
         return
     if low >= 0 and 10 < high <= 255:
@@ -134,6 +188,10 @@ def _check_range(low: float, high: float, where: str) -> None:
     raise ImageError(f"{found}, outside 0..1: it looks normalised already; {both}")
 
 
-def _over_white(rgba: npt.NDArray[np.uint8]) -> Pixels:
+def _over_white(rgba: npt.NDArray[np.uint8], where: str) -> Pixels:
+    most = int(rgba[..., 3].max())
+    if most < _FAINT:
+        found = "fully transparent" if not most else f"nearly transparent (alpha is at most {most} of 255)"
+        raise ImageError(f"{where}: {found}: nothing of it is seen. Leave its alpha out if that is not meant: image.convert('RGB')")
     colour, alpha = rgba[..., :3].astype(np.uint32), rgba[..., 3:].astype(np.uint32)
     return ((colour * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)

@@ -1,34 +1,37 @@
 """Any input form -> uint8 RGB arrays, lazily. What is refused, and why.
 
 Taken: PIL images; arrays and tensors (see arrays.py); paths; folders; lists, iterators and generators of any of these. Alpha is laid over
-white, grey becomes RGB, CMYK and palettes are converted, 16-bit is divided by 257, EXIF orientation is applied, of several frames the
-first counts.
+white, grey becomes RGB, CMYK and palettes are converted, 16 bits are scaled by the range that the file states, EXIF orientation is
+applied. A file is one image: several pages or frames, and whole slides, are refused (decode.py).
 """
 
 from __future__ import annotations
 
 import functools
 import io
+import logging
 import os
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
-from pathencoder import arrays
+from pathencoder import arrays, decode
 from pathencoder.arrays import Array, Pixels
 from pathencoder.errors import ImageError
+from pathencoder.file_kinds import FOREIGN_SUFFIXES, SLIDE_SUFFIXES
+from pathencoder.walk import printable, walk
+
+log = logging.getLogger(__name__)
 
 Key: TypeAlias = str | int
 ImageSource: TypeAlias = "str | os.PathLike[str] | Image.Image | Array | Item"
 Images: TypeAlias = "ImageSource | Iterable[Images]"
 
 SUFFIXES = frozenset({".bmp", ".gif", ".jp2", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
-_ORIENTATION = 0x0112  # the EXIF tag
 _Named: TypeAlias = tuple[str, Callable[[], Pixels]]
 
 
@@ -48,13 +51,25 @@ class Item:
 def list_images(folder: str | os.PathLike[str]) -> list[Path]:
     """Every image file below a folder, in natural order (tile2 before tile10); hidden ones are left out.
 
+    Linked folders are walked. What cannot be (a loop of links, a folder without permission) is named in a warning.
     Raises ImageError if there is no such folder.
     """
     root = Path(folder).expanduser()
     if not root.is_dir():
-        raise ImageError(f"no such folder: {root}")
-    relative = [p.relative_to(root) for p in root.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file()]
-    return [root / p for p in sorted(relative, key=_natural) if not any(part.startswith(".") for part in p.parts)]
+        raise ImageError(f"no such folder: {printable(root)}")
+    found = walk(root)
+    if found.left_out:
+        reasons = "; ".join(f"{printable(left.path.relative_to(root))}: {left.reason}" for left in found.left_out)
+        log.warning("%s: left out: %s", printable(root), reasons)
+    return _images_among(found.files)
+
+
+def _images_among(files: list[Path]) -> list[Path]:
+    return [path for path in files if path.suffix.lower() in SUFFIXES]
+
+
+def _slides_among(files: list[Path]) -> list[str]:
+    return [printable(path.name) for path in files if path.suffix.lower() in SLIDE_SUFFIXES | FOREIGN_SUFFIXES]
 
 
 def iterate(images: Images) -> Iterator[Item]:
@@ -67,24 +82,34 @@ def iterate(images: Images) -> Iterator[Item]:
 
 def survey(images: Images) -> tuple[Iterator[Item], int | None]:
     """`iterate`, and how many images there are where that can be told without advancing an iterator."""
+    images = _unpacked(images)
     if isinstance(images, str | os.PathLike):
         path = Path(images).expanduser()
         if path.is_dir():
-            found = _folder(path)
-            return (_in_folder(path, p) for p in found), len(found)
+            found = _keyed(path, _folder(path))
+            return (Item(key, printable(p), functools.partial(decode.read_file, p, printable(p))) for key, p in found.items()), len(found)
         if not path.exists():
-            raise ImageError(f"no such file or folder: {path}")
+            raise ImageError(f"no such file or folder: {printable(path)}")
     elif not isinstance(images, Image.Image | Iterable) or isinstance(images, Mapping | bytes):
         raise ImageError(f"images: {_describe(images)} is not an image, a path, or a list of those")
     return (Item(index, where, load) for index, (where, load) in enumerate(_flatten(images, "images"))), _count(images)
 
 
-def _in_folder(folder: Path, path: Path) -> Item:
-    return Item(path.relative_to(folder).as_posix(), str(path), functools.partial(_read_file, path, str(path)))
+def _keyed(folder: Path, files: list[Path]) -> dict[str, Path]:
+    """Files by their names below a folder, made printable. Raises ImageError where two become the same."""
+    found: dict[str, Path] = {}
+    for path in files:
+        key = printable(path.relative_to(folder).as_posix())
+        if key in found:
+            names = f"{os.fsencode(found[key])!r} and {os.fsencode(path)!r}"
+            raise ImageError(f"two names would be the same key {key!r}: {names}. Rename one of them")
+        found[key] = path
+    return found
 
 
 def open_image(source: ImageSource, where: str = "image") -> Pixels:
     """uint8 RGB [H, W, 3] of one image in any form. Raises ImageError, which calls it `where`."""
+    source = _unpacked(source)
     if arrays.is_array(source) or isinstance(source, str | os.PathLike | Image.Image):
         found = list(_flatten(source, where))
         if len(found) == 1:
@@ -92,14 +117,21 @@ def open_image(source: ImageSource, where: str = "image") -> Pixels:
     raise ImageError(f"{where}: one image is wanted here, found {_describe(source)}")
 
 
+def _unpacked(source: Any) -> Any:
+    """An array of paths or of other objects as a list; anything else as it is."""
+    return source.tolist() if isinstance(source, np.ndarray) and not arrays.is_array(source) else source
+
+
 def _flatten(source: Any, where: str) -> Iterator[_Named]:
+    source = _unpacked(source)
     if isinstance(source, str | os.PathLike):
         path = Path(source).expanduser()
         for p in _folder(path) if _is_folder(path) else [path]:
-            label = str(p) if where in ("images", str(p)) else f"{where} {p}"
-            yield label, functools.partial(_read_file, p, label)
+            name = printable(p)
+            label = name if where in ("images", name) else f"{where} {name}"
+            yield label, functools.partial(decode.read_file, p, label)
     elif isinstance(source, Image.Image):
-        yield where, functools.partial(_from_pil, source, where)
+        yield where, functools.partial(decode.from_pil, source, where)
     elif isinstance(source, Item):
         yield source.where, source.load
     elif arrays.is_array(source):
@@ -112,13 +144,14 @@ def _flatten(source: Any, where: str) -> Iterator[_Named]:
 
 
 def _count(images: Any) -> int | None:
+    images = _unpacked(images)
     if arrays.is_array(images):
         return int(images.shape[0]) if images.ndim == 4 else 1
     if isinstance(images, Image.Image):
         return 1
     if isinstance(images, str | os.PathLike):
         path = Path(images).expanduser()
-        return len(list_images(path)) if _is_folder(path) else 1
+        return len(_images_among(walk(path).files)) if _is_folder(path) else 1
     if isinstance(images, list | tuple):
         counts = [_count(i) for i in images]
         return None if None in counts else sum(c for c in counts if c is not None)
@@ -131,9 +164,16 @@ def _is_folder(path: Path) -> bool:
 
 
 def _folder(path: Path) -> list[Path]:
-    found = list_images(path)
+    """The images of a folder; its slides are named in a warning. Raises ImageError where there is no image."""
+    found, name = list_images(path), printable(path)
+    slides = _slides_among(walk(path).files)
+    advice = f"`pathencoder encode {name} --out FOLDER` encodes their tiles"
+    if not found and slides:
+        raise ImageError(f"no images in {name}, but slides ({slides[0]}): {advice}")
     if not found:
-        raise ImageError(f"no images in {path} (looked for {', '.join(sorted(SUFFIXES))})")
+        raise ImageError(f"no images in {name} (looked for {', '.join(sorted(SUFFIXES))})")
+    if slides:
+        log.warning("%s: slides are left out (%s): %s", name, ", ".join(slides[:3] + ["..."] * (len(slides) > 3)), advice)
     return found
 
 
@@ -150,56 +190,7 @@ def decode_image(data: bytes, where: str = "image") -> Pixels:
     Raises:
         ImageError: It is not an image, damaged, or not one that `encode` takes.
     """
-    return _read_file(io.BytesIO(data), where)
-
-
-def _read_file(source: Path | BinaryIO, where: str) -> Pixels:
-    try:
-        with Image.open(source) as image:
-            return _from_pil(image, where)
-    except ImageError:
-        raise
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ImageError(f"{where}: {error}; use it as a slide (`pathencoder encode --as slides`)") from error
-    except FileNotFoundError as error:
-        raise ImageError(f"{where}: no such file") from error
-    except UnidentifiedImageError as error:
-        raise ImageError(f"{where}: not an image, whatever its name says") from error
-    except Exception as error:  # Pillow's readers raise most of Python's errors on damaged files
-        raise ImageError(f"{where}: cannot be read ({error})") from error
-
-
-def _from_pil(image: Image.Image, where: str) -> Pixels:
-    arrays.check_size(image.width, image.height, where)
-    try:
-        image.load()
-        if image.getexif().get(_ORIENTATION, 1) != 1:
-            image = ImageOps.exif_transpose(image)
-        return _pixels(image, where)
-    except ImageError:
-        raise
-    except Exception as error:  # as above: damage shows while decoding
-        raise ImageError(f"{where}: cannot be decoded ({error})") from error
-
-
-def _pixels(image: Image.Image, where: str) -> Pixels:
-    if image.mode == "RGB" and "transparency" not in image.info:
-        return np.asarray(image)
-    if image.mode == "F":
-        values = np.asarray(image)
-        return arrays.to_rgb(arrays.from_float(values, where, arrays.finite_bounds(values)))
-    if image.mode.startswith("I"):
-        return arrays.to_rgb(_from_integers(np.asarray(image), where))
-    if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
-        return arrays.to_rgb(np.asarray(image.convert("RGBA")))
-    return np.asarray(image.convert("RGB"))
-
-
-def _from_integers(values: Any, where: str) -> Pixels:
-    low, high = int(values.min()), int(values.max())
-    if low < 0 or high > 65535:
-        raise ImageError(f"{where}: whole numbers from {low} to {high}; of those 8 bits (0..255) and 16 bits (0..65535) are taken")
-    return arrays.from_16_bits(values)
+    return decode.read_file(io.BytesIO(data), where)
 
 
 def _refuse(source: object, where: str) -> Pixels:
@@ -208,8 +199,3 @@ def _refuse(source: object, where: str) -> Pixels:
 
 def _describe(source: object) -> str:
     return f"{type(source).__name__} {str(source)[:40]!r}" if isinstance(source, str | int | float) else f"a {type(source).__name__}"
-
-
-def _natural(path: Path) -> tuple[list[list[str | int]], str]:
-    parts: list[list[str | int]] = [[int(t) if t.isdecimal() else t for t in re.split(r"(\d+)", part.casefold())] for part in path.parts]
-    return parts, path.as_posix()  # names that differ in case only still have one order

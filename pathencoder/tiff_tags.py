@@ -22,7 +22,7 @@ _CODES |= {16: "Q", 17: "q", 18: "Q"}
 _RATIONALS = {5: "I", 10: "i"}
 _TEXTS = (2, 7)
 _SUBIFDS = 330
-_WANTED = frozenset({256, 257, 258, 259, 262, 270, 277, 282, 283, 284, 296, 322, 324, 325, 330})
+_WANTED = frozenset({254, 255, 256, 257, 258, 259, 262, 270, 277, 282, 283, 284, 296, 322, 324, 325, 330})
 
 _Value = tuple[float, ...] | str
 _Tags = dict[int, _Value]
@@ -45,6 +45,7 @@ class Page:
         photometric: The tag's number; 0 min-is-white, 1 grey, 2 RGB, 6 YCbCr.
         planar: Whether each sample has its own plane.
         first_tile: Offset and length of the first tile in bytes; None in strips.
+        reduced: Marked as a smaller copy of another page (a preview, a level of a pyramid).
     """
 
     width: int
@@ -59,6 +60,7 @@ class Page:
     photometric: int
     planar: bool
     first_tile: tuple[int, int] | None
+    reduced: bool = False
 
 
 def read_pages(path: Path) -> tuple[Page, ...]:
@@ -70,10 +72,19 @@ def read_pages(path: Path) -> tuple[Page, ...]:
     Returns:
         At most 256 pages; those before the damage of a damaged file; none of what is no TIFF.
     """
-    pages: list[Page] = []
     try:
         with path.open("rb") as stream:
-            pages.extend(_pages(stream))
+            return pages_in(stream)
+    except OSError:
+        return ()  # the image's reader says what is wrong
+
+
+def pages_in(stream: BinaryIO) -> tuple[Page, ...]:
+    """`read_pages` of an open file, from its beginning."""
+    pages: list[Page] = []
+    try:
+        stream.seek(0)
+        pages.extend(_pages(stream))
     except (OSError, struct.error, ValueError, OverflowError):
         pass  # what was read up to here counts; the image's reader says what is wrong
     return tuple(pages)
@@ -197,6 +208,7 @@ def _page(tags: _Tags) -> Iterator[Page]:
         photometric=_number(tags, 262),
         planar=_number(tags, 284, 1) == 2,
         first_tile=tile if all(tile) else None,
+        reduced=bool(_number(tags, 254) & 1) or _number(tags, 255) == 2,
     )
 
 

@@ -19,7 +19,11 @@ LAYERS = (
     ("errors", "pooling", "spec", "compat", "walk", "tables", "tiff_tags", "file_kinds", "mpp_claims", "mpp", "image_scale"),
     (
         "arrays",
+        "decode",
+        "depth",
         "images",
+        "jpeg",
+        "tiff",
         "transforms",
         "wrapped",
         "network",

@@ -1,0 +1,168 @@
+"""One image file, its bytes, or a PIL image -> uint8 RGB; and what of those is refused."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
+
+from pathencoder import arrays, depth, jpeg, tiff
+from pathencoder.arrays import Pixels
+from pathencoder.errors import ImageError
+from pathencoder.file_kinds import FOREIGN_SUFFIXES, SLIDE_SUFFIXES
+from pathencoder.tiff_tags import pages_in
+from pathencoder.walk import printable
+
+log = logging.getLogger(__name__)
+
+_ORIENTATION = 0x0112  # the EXIF tag
+_WITH_ALPHA = ("LA", "La", "PA", "RGBA", "RGBa")
+_WITHOUT_TILES = ("WEBP", "AVIF")  # Pillow does not say whether they are decoded yet
+_LAYERED = frozenset({"PSD", "XCF"})  # their other frames are layers of the one picture
+
+
+def read_file(source: Path | BinaryIO, where: str) -> Pixels:
+    """Decode a file, or the bytes of one.
+
+    Args:
+        source: A path, or a stream at its start.
+        where: What an error calls it.
+
+    Returns:
+        uint8 RGB [H, W, 3].
+
+    Raises:
+        ImageError: Not an image, damaged, or not one that `encode` takes.
+    """
+    if isinstance(source, Path) and source.suffix.lower() in SLIDE_SUFFIXES | FOREIGN_SUFFIXES and source.exists():
+        raise arrays.slide_error(where, printable(source.name))
+    try:
+        with Image.open(source) as image:
+            arrays.check_size(image.width, image.height, where)
+            return _decode(image, where)
+    except ImageError:
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ImageError(f"{where}: {error}; use it as a slide (`pathencoder encode --as slides`)") from error
+    except FileNotFoundError as error:
+        raise ImageError(f"{where}: no such file") from error
+    except UnidentifiedImageError as error:
+        return _read_unidentified(source, where, error)
+    except Exception as error:  # Pillow's readers raise most of Python's errors on damaged files
+        raise ImageError(f"{where}: cannot be read ({error})") from error
+
+
+def from_pil(image: Image.Image, where: str) -> Pixels:
+    """uint8 RGB [H, W, 3] of a PIL image, decoded yet or not. Raises ImageError."""
+    arrays.check_size(image.width, image.height, where)
+    opened = getattr(image, "tile", None) or image.format in _WITHOUT_TILES
+    try:
+        return _decode(image, where) if opened else _pixels(image, where)
+    except ImageError:
+        raise
+    except Exception as error:  # as above: damage shows while decoding
+        raise ImageError(f"{where}: cannot be decoded ({error})") from error
+
+
+def _decode(image: Image.Image, where: str) -> Pixels:
+    """The pixels of an opened image, whose file can still be looked at."""
+    stored, limits = _stored_as(image), depth.OF_16_BITS
+    tags = getattr(image, "tag_v2", {})
+    _check_file(image, where)
+    if image.format == "TIFF":
+        reason = tiff.misread(tags)
+        if reason:
+            return tiff.read(image.fp, where, reason, image.tell())  # type: ignore[attr-defined]
+        limits = tiff.stated_range(tags)
+    if image.format in ("JPEG", "MPO"):
+        jpeg.load(image)
+    else:
+        image.load()
+    if ";16" in stored and image.mode in ("RGB", "RGBA", "LA"):  # Pillow has dropped the lower bytes
+        colours = np.asarray(image)[..., : len(image.mode.rstrip("A"))]
+        depth.check_high_bytes(int(colours.max()), where)
+    if image.format == "TIFF" and image.mode == "RGBA" and not tiff.says_alpha(tags) and np.asarray(image)[..., 3].min() < 255:
+        raise ImageError(f"{where}: four channels, and the file does not say that the fourth is alpha. Save it as RGB")
+    return _pixels(image, where, limits)
+
+
+def _check_file(image: Image.Image, where: str) -> None:
+    """What an opened file holds besides the pixels that Pillow will give."""
+    if ImageFile.LOAD_TRUNCATED_IMAGES:
+        _warn_of_truncation()
+    if image.format == "TIFF":
+        if image.tell() == 0:
+            name = Path(getattr(image, "filename", "") or "FILE").name
+            tiff.check_pages(image.fp, where, printable(name))  # type: ignore[attr-defined]
+        tiff.check_colours(image.tag_v2, where)  # type: ignore[attr-defined]
+    elif image.format not in _LAYERED and getattr(image, "n_frames", 1) > 1 and image.tell() == 0:
+        _check_frames(image, where)
+    if image.mode == "CMYK" and image.format == "JPEG" and "adobe" not in image.info:
+        raise ImageError(f"{where}: CMYK without Adobe's mark, which leaves open whether 0 is ink or paper. Save it as RGB")
+
+
+def _check_frames(image: Image.Image, where: str) -> None:
+    """Raises ImageError for several images in one file; smaller ones beside a first (previews) are fine."""
+    count, size = getattr(image, "n_frames", 1), image.size
+    if image.format == "MPO":
+        count = sum(_size_of_frame(image, i) >= size for i in range(count))
+        image.seek(0)
+    if count > 1:
+        raise ImageError(f"{where}: it holds {count} images: save the one you mean as a file of its own, or split them")
+
+
+def _size_of_frame(image: Image.Image, index: int) -> tuple[int, int]:
+    image.seek(index)
+    return image.size
+
+
+def _stored_as(image: Image.Image) -> str:
+    """How the pixels are stored, in Pillow's words ("RGB;16B")."""
+    if not image.tile:  # type: ignore[attr-defined]
+        return ""
+    decoder, _, _, args = image.tile[0]  # type: ignore[attr-defined]
+    if decoder == "ppm" and args[-1] == depth.OF_16_BITS.top:
+        return f"{args[0]};16"
+    return str(args[0] if isinstance(args, tuple) and args else args)
+
+
+def _read_unidentified(source: Path | BinaryIO, where: str, error: Exception) -> Pixels:
+    """A file that Pillow does not know: a TIFF of another kind, or no image."""
+    try:
+        with contextlib.ExitStack() as stack:
+            stream = stack.enter_context(source.open("rb")) if isinstance(source, Path) else source
+            if pages_in(stream):
+                tiff.check_pages(stream, where, printable(source.name) if isinstance(source, Path) else "FILE")
+                return tiff.read(stream, where, "Pillow does not know it")
+    except ImageError:
+        raise
+    except Exception as damage:  # tifffile's errors are as many as Pillow's
+        raise ImageError(f"{where}: cannot be read ({damage})") from damage
+    raise ImageError(f"{where}: not an image that can be read, whatever its name says") from error
+
+
+@functools.cache
+def _warn_of_truncation() -> None:
+    log.warning("PIL.ImageFile.LOAD_TRUNCATED_IMAGES is on: images that are cut short are taken, with what is lost in grey or black")
+
+
+def _pixels(image: Image.Image, where: str, limits: depth.Range = depth.OF_16_BITS) -> Pixels:
+    """Decoded pixels -> upright RGB; `limits`: the range of whole numbers of more than 8 bits."""
+    if image.getexif().get(_ORIENTATION, 1) != 1:
+        image = ImageOps.exif_transpose(image)
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return np.asarray(image)
+    if image.mode == "F":
+        values = np.asarray(image) / np.float32(limits.top if limits.stated else 1)
+        return arrays.to_rgb(arrays.from_float(values, where, arrays.finite_bounds(values)), where)
+    if image.mode.startswith("I"):
+        whole: Any = np.asarray(image)
+        return arrays.to_rgb(arrays.from_whole(whole, where, (whole.min(), whole.max()), limits), where)
+    if image.mode in _WITH_ALPHA or "transparency" in image.info:
+        return arrays.to_rgb(np.asarray(image.convert("RGBA")), where)
+    return np.asarray(image.convert("RGB"))

@@ -1,0 +1,206 @@
+"""Whether a JPEG holds all of its pixels.
+
+libjpeg fills what is lost with grey and only warns; Pillow drops the warning. Here the end mark of
+a scan is taken away and the decoder gets the compressed data alone: when they end too early, or
+when many are left over, the image is damaged. Files of several scans (progressive ones) are
+decoded as they are, after a look at whether every scan is there.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from typing import IO, NamedTuple
+
+from PIL import Image
+
+_SEQUENTIAL, _PROGRESSIVE = (0xC0, 0xC1), 0xC2
+_START_OF_SCAN, _RESTART_INTERVAL = 0xDA, 0xDD
+_STARTS_OF_FRAME = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})
+_WITHOUT_LENGTH = frozenset({0x01, *range(0xD0, 0xDA)})
+# Ones are no code of any JPEG: they feed the decoder's look-ahead and stand for less than two
+# blocks of 8 x 8 px where the data are cut.
+_PADDING = b"\xff\x00" * 8
+# Markers that end a scan: neither stuffing nor fill bytes, nor restart markers where they belong.
+_OTHER = re.compile(rb"\xff(?![\x00\xff])")
+_OTHER_THAN_RESTART = re.compile(rb"\xff(?![\x00\xff\xd0-\xd7])")
+_TAIL = 64  # bytes at the end of a scan that must be asked for; fewer may be left over
+_COEFFICIENTS = 64
+_DAMAGED = "the file was cut or damaged, copy it again from where it came"
+
+
+class DamagedJpeg(OSError):
+    """A JPEG that lacks pixels, or whose data do not fit its size."""
+
+
+class _Scan(NamedTuple):
+    """The header of one scan.
+
+    Attributes:
+        frame: Marker of the frame that it belongs to: how the file is coded.
+        components: Numbers of the frame's components.
+        holds: Components in this scan.
+        spectrum: First and last coefficient.
+        low: Bits that later scans refine.
+        restarts: Whether restart markers are expected inside the data.
+        start: Offset of its compressed data.
+    """
+
+    frame: int
+    components: tuple[int, ...]
+    holds: tuple[int, ...]
+    spectrum: tuple[int, int]
+    low: int
+    restarts: bool
+    start: int
+
+
+class _Pieces:
+    """The file object that Pillow decodes from: the last bytes are a piece of their own."""
+
+    def __init__(self, pieces: list[bytes], source: IO[bytes]) -> None:
+        self._pieces = pieces
+        self._source = source
+
+    @property
+    def left(self) -> int:
+        """Pieces that nobody asked for."""
+        return len(self._pieces)
+
+    def read(self, _size: int = -1) -> bytes:
+        if not self._pieces:
+            raise DamagedJpeg(f"its data end before its last pixel: {_DAMAGED}")
+        return self._pieces.pop(0)
+
+    def seek(self, offset: int, _whence: int = 0) -> int:
+        return offset  # Pillow seeks to the start once, before it reads
+
+    def close(self) -> None:
+        self._source.close()
+
+
+def load(image: Image.Image) -> None:
+    """Decode an opened JPEG, whole or not at all.
+
+    Args:
+        image: Opened by Pillow, not decoded yet.
+
+    Raises:
+        DamagedJpeg: Compressed data or scans are missing, or many are left over.
+    """
+    source: IO[bytes] = image.fp  # type: ignore[attr-defined]
+    tiles, start = list(image.tile), source.tell()  # type: ignore[attr-defined]
+    body, tail = _in_two(source)
+    if _has_one_scan(image, body, start) and _load_pieces(image, _Pieces(_padded(body, tail), source)):
+        return
+    # Several scans, something behind the end mark (a second picture, a camera's notes), or damage.
+    data = body + tail
+    scans = list(_scans(data))
+    if not scans:
+        raise DamagedJpeg(f"it holds no image data: {_DAMAGED}")
+    image.tile, image.fp = tiles, source  # type: ignore[attr-defined]
+    if _is_sequential(scans[0]):
+        end = _end_of_scan(data, scans[0].start, restarts=scans[0].restarts)
+        cut = max(scans[0].start, end - _TAIL)
+        if not _load_pieces(image, _Pieces(_padded(data[:cut], data[cut:end]), source)):
+            raise DamagedJpeg(f"data are left over after its last pixel: {_DAMAGED}")
+    else:
+        _check_scans(scans)
+        source.seek(0)
+        image.load()
+
+
+def _in_two(source: IO[bytes]) -> tuple[bytes, bytes]:
+    try:
+        size = os.fstat(source.fileno()).st_size  # cheaper on a disk than to seek the end
+    except OSError:  # bytes in memory
+        size = source.seek(0, os.SEEK_END)
+    source.seek(0)
+    return source.read(max(0, size - _TAIL)), source.read(min(size, _TAIL))
+
+
+def _has_one_scan(image: Image.Image, body: bytes, start: int) -> bool:
+    """Whether one scan holds all components, and where Pillow stopped reading its data begin."""
+    layers = getattr(image, "layers", 0)
+    header = bytes((0xFF, _START_OF_SCAN, 0, 6 + 2 * layers, layers))
+    at = start - 8 - 2 * layers
+    return "progressive" not in image.info and at > 0 and body.startswith(header, at)
+
+
+def _is_sequential(scan: _Scan) -> bool:
+    return scan.frame in _SEQUENTIAL and set(scan.holds) == set(scan.components)
+
+
+def _padded(body: bytes, tail: bytes) -> list[bytes]:
+    """The pieces to decode: the second without its end mark, and long enough to look ahead in."""
+    return [body, tail[: _end_of_scan(tail, 0, restarts=True)] + _PADDING]
+
+
+def _load_pieces(image: Image.Image, pieces: _Pieces) -> bool:
+    """Decode; whether the last piece was needed."""
+    image.fp = pieces  # type: ignore[attr-defined]
+    image.load()
+    return not pieces.left
+
+
+def _end_of_scan(data: bytes, start: int, *, restarts: bool) -> int:
+    """Where the compressed data end: the first marker that does not belong into them."""
+    found = (_OTHER_THAN_RESTART if restarts else _OTHER).search(data, start)
+    return found.start() if found else len(data)
+
+
+def _check_scans(scans: list[_Scan]) -> None:
+    """Raises DamagedJpeg unless every coefficient of every component comes, to its last bit."""
+    if scans[0].frame in _SEQUENTIAL:
+        found = {number for scan in scans for number in scan.holds}
+        complete = found >= set(scans[0].components)
+    elif scans[0].frame == _PROGRESSIVE:
+        bits = {number: [1] * _COEFFICIENTS for number in scans[0].components}
+        for scan in scans:
+            for number in scan.holds:
+                first, last = scan.spectrum
+                bits[number][first : last + 1] = [scan.low] * (last + 1 - first)
+        complete = not any(any(low) for low in bits.values())
+    else:  # lossless and arithmetic coding: rare, decoded as they are
+        complete = True
+    if not complete:
+        raise DamagedJpeg(f"it lacks scans: {_DAMAGED}")
+
+
+def _scans(data: bytes) -> Iterator[_Scan]:
+    """The scans in file order, up to the end mark of the first image or to damage."""
+    frame, restarts, at = 0, False, 2
+    components: tuple[int, ...] = ()
+    while at + 4 <= len(data):
+        at = data.find(b"\xff", at)
+        if at < 0 or at + 4 > len(data):
+            return
+        marker = data[at + 1]
+        if marker in (0, 0xFF):
+            at += 1
+            continue
+        if marker == 0xD9:
+            return
+        if marker in _WITHOUT_LENGTH:
+            at += 2
+            continue
+        end = at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+        body = data[at + 4 : end]
+        if marker in _STARTS_OF_FRAME:
+            frame, components = marker, tuple(body[6::3])
+        elif marker == _RESTART_INTERVAL:
+            restarts = any(body)
+        elif marker == _START_OF_SCAN and len(body) >= 4:
+            scan = _Scan(
+                frame=frame,
+                components=components,
+                holds=tuple(body[1:-3:2]),
+                spectrum=(body[-3], body[-2]),
+                low=body[-1] & 15,
+                restarts=restarts,
+                start=end,
+            )
+            yield scan
+            end = _end_of_scan(data, end, restarts=restarts)
+        at = end
