@@ -34,6 +34,8 @@ PLAUSIBLE: dict[Kind, tuple[float, float]] = {
 WITH_OBJECTIVE = (0.04, 9.0)
 POWER_TIMES_MPP = (4.0, 16.0)  # 10 by the rule; 4.4 for 20x at .22, 14 for 20x at .7
 LONGEST_MM = 210.0  # of glass: 8 inches, for whole organs; the common slide has 76
+USUAL_POWER_TIMES_MPP = (6.0, 14.0)
+_ADAPTERS = frozenset({"mirax", "zeiss"})  # vendors whose cameras see 20x at .22 to .25
 _SAME = 1.05  # claims may differ by this factor and still be one number
 _SLIPS = {
     10.0: "pixels per mm and per cm were mixed up",
@@ -41,7 +43,8 @@ _SLIPS = {
     25.4: "pixels per mm and per inch were mixed up",
     1000.0: "millimetres, micrometres and nanometres were mixed up",
 }
-_REMEDY = "--mpp 0.25 (mpp=0.25 in Python), or --mpp-csv FILE with columns slide,mpp for many"
+_TABLE = "--mpp-csv FILE with columns slide,mpp for many"
+_REMEDY = f"Give the true scale: --mpp 0.25 (mpp=0.25 in Python), or {_TABLE}"
 _COMMON = ((0.21, 0.285), (0.44, 0.56))  # the scales of nearly all scans, 40x and 20x
 
 
@@ -82,17 +85,11 @@ def decide(evidence: Evidence, *, name: str, given: float | None = None) -> Mpp:
     if given is not None:
         value = check_mpp(given)
         return Mpp(value, "given", said, tuple(_overruled(value, serious)))
-    if not serious:
-        problem = "it does not say its micrometres per pixel"
-        if said:
-            problem = f"what it says is no microscope's scale ({_list(evidence.claims)})"
-        raise _missing(name, problem, evidence)
-    problem = _disagreement(serious, evidence) or _implausible(serious, evidence)
-    if problem:
-        raise _missing(name, problem, evidence)
+    if problem := _problem(serious, evidence):
+        raise MissingMpp(f"{name}: {problem}")
     best, absurd = serious[0], [c for c in evidence.claims if not c.serious]
-    ignored = tuple(f"{claim}: no microscope's scale, left aside" for claim in absurd)
-    return Mpp((best.x + best.y) / 2, best.source, said, ignored)
+    notes = [f"{claim}: no microscope's scale, left aside" for claim in absurd]
+    return Mpp((best.x + best.y) / 2, best.source, said, (*notes, *_unusual(best, evidence)))
 
 
 def check_mpp(mpp: float) -> float:
@@ -132,6 +129,30 @@ def scale_notes(slide_mpp: float, target_mpp: float, encoder_mpp: float | None =
         trained = f"the encoder was trained at {encoder_mpp:.4g}"
         notes.append(f"read at {target_mpp:.4g} um/px, and {trained}")
     return notes
+
+
+def _problem(serious: Sequence[Claim], evidence: Evidence) -> str:
+    """Why a file's scale is not known, with the way out; empty where it is."""
+    if serious:
+        problem = _disagreement(serious, evidence) or _implausible(serious, evidence)
+        return f"{problem}. {_REMEDY}" if problem else ""
+    problem, hint = "it does not say its micrometres per pixel", ""
+    if evidence.claims:
+        problem = f"what it says is no microscope's scale ({_list(evidence.claims)})"
+    if evidence.power:
+        usual = f"{10 / evidence.power:.3g}"
+        hint = f". Its objective is {evidence.power:g}x, which usually means about {usual}"
+    return f"{problem}. {_REMEDY}{hint}"
+
+
+def _unusual(claim: Claim, evidence: Evidence) -> list[str]:
+    """A note where the objective is unusual for the scale, as it often is with MIRAX and Zeiss."""
+    power = evidence.power
+    low, high = USUAL_POWER_TIMES_MPP
+    if not power or evidence.vendor in _ADAPTERS or low <= power * claim.x <= high:
+        return []
+    usual = f"its objective is {power:g}x, which usually means about {10 / power:.3g}"
+    return [f"{claim}; {usual}: give --mpp where that is right"]
 
 
 def _overruled(given: float, claims: Sequence[Claim]) -> list[str]:
@@ -208,12 +229,3 @@ def _list(claims: Sequence[Claim]) -> str:
         sources.setdefault(claim.scale, []).append(claim.source)
     verb = {name: "say" if len(names) > 1 else "says" for name, names in sources.items()}
     return "; ".join(f"{' and '.join(n)} {verb[scale]} {scale}" for scale, n in sources.items())
-
-
-def _missing(name: str, problem: str, evidence: Evidence) -> MissingMpp:
-    hint = ""
-    if evidence.power and "objective" not in problem:
-        usual = f"{10 / evidence.power:.3g}"
-        hint = f". Its objective is {evidence.power:g}x, which usually means about {usual}"
-    remedy = f"Give the true scale: {_REMEDY}"
-    return MissingMpp(f"{name}: {problem}. {remedy}{hint}")

@@ -83,17 +83,20 @@ class Evidence:
         power: Of the objective; None where it is not said.
         size: Width and height in pixels; None where unknown.
         described: Width and height that the description gives the image; None where it gives none.
+        vendor: Of the slide, in OpenSlide's words; "" where unknown.
     """
 
     claims: tuple[Claim, ...]
     power: float | None = None
     size: tuple[int, int] | None = None
     described: tuple[int, int] | None = None
+    vendor: str = ""
 
 
 def of_properties(properties: Mapping[str, str]) -> Evidence:
     """What OpenSlide's properties of a slide say."""
-    generic = properties.get("openslide.vendor") == "generic-tiff"  # its mpp is that of the tags
+    vendor = properties.get("openslide.vendor", "")
+    generic = vendor == "generic-tiff"  # its mpp is that of the tags
     claims: list[Claim] = []
     for source, x, y, unit in _PAIRS:
         kind: Kind = "tags" if generic and x.startswith("openslide.") else "microscope"
@@ -102,13 +105,13 @@ def of_properties(properties: Mapping[str, str]) -> Evidence:
     resolution = properties.get("tiff.XResolution"), properties.get("tiff.YResolution")
     unit_name = properties.get("tiff.ResolutionUnit", "inch").lower()
     text = properties.get("tiff.ImageDescription", "")
-    if properties.get("openslide.vendor") not in _OTHER_TAGS:
+    if vendor not in _OTHER_TAGS:
         claims += of_tags(*resolution, unit_name)
         described = of_description(text, *resolution)
         claims += [c for c in described if c.source != _APERIO or "aperio.MPP" not in properties]
     power = next((p for p in map(number, map(properties.get, _POWERS)) if p), power_in(text))
     size = _whole(properties, "openslide.level[0].width", "openslide.level[0].height")
-    return Evidence(tuple(claims), power, size, described_size(text))
+    return Evidence(tuple(claims), power, size, described_size(text), vendor)
 
 
 def of_tags(x: str | float | None, y: str | float | None, unit: str) -> list[Claim]:

@@ -19,8 +19,9 @@ from tqdm.std import tqdm
 from pathencoder.arrays import Pixels
 from pathencoder.errors import ConfigError, ImageError
 from pathencoder.images import Item, Key
+from pathencoder.mpp import check_mpp
 from pathencoder.runtime import BatchSize, Rows, Runner
-from pathencoder.transforms import Transform, check_mpp
+from pathencoder.transforms import Transform
 
 log = logging.getLogger(__name__)
 

@@ -7,7 +7,6 @@ and `Normalize` on PIL images, which is what the authors of public encoders ran.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from numbers import Real
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +16,7 @@ from torch import Tensor
 
 from pathencoder.errors import ConfigError
 from pathencoder.images import ImageSource, open_image
+from pathencoder.mpp import check_mpp
 from pathencoder.spec import EncoderSpec
 
 Pixels = npt.NDArray[np.uint8]
@@ -89,13 +89,6 @@ class Transform:
         if whole and image.shape[:2] == (height, width):
             return image
         return np.asarray(Image.fromarray(image).resize((width, height), _FILTERS[self.spec.interpolation], box=box))
-
-
-def check_mpp(mpp: float) -> float:
-    """Raises ConfigError for a scale that no microscope has."""
-    if not isinstance(mpp, Real) or not 0.01 <= mpp <= 100:  # NaN fails as well
-        raise ConfigError(f"mpp {mpp!r}: micrometres per pixel lie between 0.01 and 100 (0.25 is 40x, 0.5 is 20x)")
-    return float(mpp)
 
 
 @dataclass(frozen=True)

@@ -79,6 +79,15 @@ def test_an_objective_that_does_not_fit_is_a_contradiction(mpp, power):
     assert f"{mpp:g} um/px" in str(error.value)
 
 
+def test_an_unusual_objective_is_noted():
+    (note,) = find_mpp(aperio(0.25, 20), name="a.svs").notes
+    assert "objective is 20x, which usually means about 0.5" in note
+    assert find_mpp(aperio(0.25, 40), name="a.svs").notes == ()
+    said = {"openslide.vendor": "mirax", "openslide.objective-power": "20"}
+    said |= {"openslide.mpp-x": "0.2325", "openslide.mpp-y": "0.2325"}
+    assert find_mpp(said, name="a.mrxs").notes == ()  # with an adapter of 1.6x
+
+
 def test_claims_that_contradict_each_other_are_listed():
     said = aperio(0.499, 20, 1e4 / 0.998, line="2220x2967 (256x256) JPEG/RGB", size=(1110, 1483))
     with pytest.raises(MissingMpp, match="contradict each other") as error:
