@@ -20,6 +20,7 @@ from pathencoder import arrays
 from pathencoder.arrays import Pixels
 from pathencoder.depth import MAXIMA, Range
 from pathencoder.errors import ImageError, MissingExtra
+from pathencoder.tiff_colours import mismatch, rewriting
 from pathencoder.tiff_tags import Page, is_pyramid, pages_in
 
 Tags = Mapping[int, Any]  # by the numbers of TIFF 6.0
@@ -52,10 +53,11 @@ def check_pages(stream: BinaryIO, where: str, name: str) -> None:
         name: Its name, for a command.
 
     Raises:
-        ImageError: It holds several images, only a preview, or a slide.
+        ImageError: It holds several images, only a preview, or a slide, or JPEG of other colours than it says.
     """
     at = stream.tell()
     pages = pages_in(stream)
+    wrong = mismatch(stream, pages[0]) if pages else ""
     stream.seek(at)
     if not pages:
         return
@@ -69,6 +71,8 @@ def check_pages(stream: BinaryIO, where: str, name: str) -> None:
         sizes = ", ".join(dict.fromkeys(f"{page.width} x {page.height} px" for page in images))
         advice = "save the one you mean as a file of its own (of channels: one RGB image), or split them"
         raise ImageError(f"{where}: it holds {count} pages or planes ({sizes}): {advice}")
+    if wrong:
+        raise ImageError(f"{where}: {wrong}: its colours would be false. {rewriting(name)}")
 
 
 def check_colours(tags: Tags, where: str) -> None:

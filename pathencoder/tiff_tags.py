@@ -22,7 +22,8 @@ _CODES |= {16: "Q", 17: "q", 18: "Q"}
 _RATIONALS = {5: "I", 10: "i"}
 _TEXTS = (2, 7)
 _SUBIFDS = 330
-_WANTED = frozenset({254, 255, 256, 257, 258, 259, 262, 270, 277, 282, 283, 284, 296, 322, 324, 325, 330})
+_WANTED = frozenset({254, 255, 256, 257, 258, 259, 262, 270, 273, 277, 279, 282, 283, 284, 296})
+_WANTED |= {322, 324, 325, 330}
 
 _Value = tuple[float, ...] | str
 _Tags = dict[int, _Value]
@@ -44,7 +45,7 @@ class Page:
         compression: The tag's number; 7 is JPEG.
         photometric: The tag's number; 0 min-is-white, 1 grey, 2 RGB, 6 YCbCr.
         planar: Whether each sample has its own plane.
-        first_tile: Offset and length of the first tile in bytes; None in strips.
+        first_data: Offset and length of the first tile or strip in bytes; None where missing.
         reduced: Marked as a smaller copy of another page (a preview, a level of a pyramid).
     """
 
@@ -59,7 +60,7 @@ class Page:
     compression: int
     photometric: int
     planar: bool
-    first_tile: tuple[int, int] | None
+    first_data: tuple[int, int] | None
     reduced: bool = False
 
 
@@ -194,7 +195,8 @@ def _page(tags: _Tags) -> Iterator[Page]:
         return
     description = tags.get(270)
     x, y = _resolution(tags, 282), _resolution(tags, 283)
-    tile = (_number(tags, 324), _number(tags, 325))
+    places = (324, 325) if 322 in tags else (273, 279)
+    data = (_number(tags, places[0]), _number(tags, places[1]))
     yield Page(
         width=width,
         height=height,
@@ -207,7 +209,7 @@ def _page(tags: _Tags) -> Iterator[Page]:
         compression=_number(tags, 259, 1),
         photometric=_number(tags, 262),
         planar=_number(tags, 284, 1) == 2,
-        first_tile=tile if all(tile) else None,
+        first_data=data if all(data) else None,
         reduced=bool(_number(tags, 254) & 1) or _number(tags, 255) == 2,
     )
 

@@ -14,16 +14,14 @@ from numpy.typing import NDArray
 from pathencoder.errors import MissingMpp, SlideError
 from pathencoder.image_scale import image_scale
 from pathencoder.slides import dicom
-from pathencoder.slides.jpeg_colours import jpeg_colours
+from pathencoder.tiff_colours import mismatch, rewriting
 from pathencoder.tiff_tags import Page, read_pages
 
 if TYPE_CHECKING:
     from pathencoder.slides.reader import Slide
 
-_JPEG, _RGB, _YCBCR = 7, 2, 6  # values of TIFF's Compression and PhotometricInterpretation
 _SAMPLES, _SAMPLE = 8, 256  # along a side; pixels of one
 _DARK = 64  # of 255: a quarter of the range
-_FRONT = 1 << 16  # bytes of a tile in which a JPEG's markers lie
 _TIFF_MARKS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _IMAGES = {b"\xff\xd8\xff": "a JPEG image", b"\x89PNG": "a PNG image"}
 _COPY_AGAIN = "Compare its size with the original, copy it again"
@@ -40,13 +38,12 @@ def false_colours(file: Path) -> str:
     if file.suffix.lower() == ".dcm":
         wrong = [f for f in dicom.files_of_slide(file)[1] if _has_false_colours(f)]
         return _false_dicom(wrong) if wrong else ""
-    pages = [] if file.suffix.lower() == ".ndpi" else [p for p in read_pages(file) if p.tiled]
-    stored = next((c for p in pages if (c := _other_colours(file, p))), "")
-    if not stored:
+    if file.suffix.lower() == ".ndpi":  # its tiles are found in other ways than its tags say
         return ""
-    said = "YCbCr" if stored == "RGB" else "RGB"
-    how = f"the header says {said}, and its JPEG tiles hold {stored}: its colours would be false"
-    return f"{how}. {_rewrite(file)}"
+    pages = [page for page in read_pages(file) if page.tiled]
+    with file.open("rb") as stream:
+        wrong_page = next((how for page in pages if (how := mismatch(stream, page))), "")
+    return f"{wrong_page}: its colours would be false. {_rewrite(file)}" if wrong_page else ""
 
 
 def notes_on(file: Path) -> tuple[str, ...]:
@@ -133,27 +130,12 @@ def _false_dicom(wrong: list[Path]) -> str:
     )
 
 
-def _other_colours(file: Path, page: Page) -> str:
-    """What a page's JPEG tiles hold where its header says other colours; else ""."""
-    if page.compression != _JPEG or page.first_tile is None or page.samples != 3:
-        return ""
-    offset, length = page.first_tile
-    try:
-        with file.open("rb") as stream:
-            stream.seek(offset)
-            stored = jpeg_colours(stream.read(min(length, _FRONT)))
-    except (OSError, OverflowError):
-        return ""
-    wrong = {_RGB: "YCbCr", _YCBCR: "RGB"}.get(page.photometric)
-    return stored if stored is not None and stored == wrong else ""
-
-
 def _why_tiff(file: Path, page: Page) -> str:
-    if stored := _other_colours(file, page):
-        said = "YCbCr" if stored == "RGB" else "RGB"
-        how = f"OpenSlide does not read it: its header says {said}, its JPEG tiles hold {stored}"
+    with file.open("rb") as stream:
+        wrong = mismatch(stream, page)
+    if wrong:
         writer = " (Bio-Formats writes so)" if "<OME" in page.description else ""
-        return f"{how}{writer}. {_rewrite(file)}"
+        return f"OpenSlide does not read it: {wrong}{writer}. {_rewrite(file)}"
     if page.compression not in _COMPRESSIONS:
         how = f"OpenSlide does not read TIFF compression {page.compression}"
         return f"{how}. Export it again with JPEG, LZW or deflate"
@@ -169,12 +151,7 @@ def _why_tiff(file: Path, page: Page) -> str:
 
 
 def _rewrite(file: Path) -> str:
-    """The command that decodes a TIFF by its tiles' own colours and writes a plain one."""
-    name = str(file) if set("\"'`$!\\").isdisjoint(str(file)) else "IN.tif"
-    read = f"import tifffile as t; t.imwrite('OUT.tif', t.imread('{name}', key=0)"
-    how = "tile=(256, 256), photometric='rgb', compression='zlib', bigtiff=True"
-    command = f'pip install tifffile imagecodecs; python -c "{read}, {how})"'
-    return f"Rewrite it ({command}), then encode OUT.tif --as slides{_and_mpp(file)}"
+    return f"{rewriting(str(file))}, then encode OUT.tif --as slides{_and_mpp(file)}"
 
 
 def _and_mpp(file: Path) -> str:

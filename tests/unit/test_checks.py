@@ -1,4 +1,4 @@
-"""What a slide reader would show wrongly: false colours, many bits; DICOM files and their series."""
+"""What readers would show wrongly: false colours, too many bits; the files of a DICOM slide."""
 
 import io
 
@@ -9,10 +9,11 @@ from PIL import Image
 from small_slides import MemorySlide, section
 from tiff_headers import page, tiff
 
-from pathencoder.errors import SlideError
+from pathencoder.errors import ImageError, SlideError
+from pathencoder.images import open_image
+from pathencoder.jpeg_colours import jpeg_colours
 from pathencoder.slides import checks
 from pathencoder.slides.dicom import files_of_slide, read_header, series_of
-from pathencoder.slides.jpeg_colours import jpeg_colours
 from pathencoder.slides.reader import open_slide
 
 
@@ -138,6 +139,12 @@ def test_tiff_tiles_of_other_colours_than_the_header_says(tmp_path, photometric,
     path.write_bytes(with_tile(photometric, jpeg(subsampling=0, **options)))
     assert bool(checks.false_colours(path)) is wrong
     assert ("tifffile" in checks.why_unsupported(path)) is wrong
+    if wrong:
+        with pytest.raises(ImageError, match="colours would be false"):
+            open_image(path)
+    else:
+        off = open_image(path).mean((0, 1)) - section(256, 256).mean((0, 1))
+        assert np.abs(off).max() < 5
 
 
 @pytest.mark.full

@@ -16,7 +16,21 @@ LONGEST = 400
 
 # A module may import from its own layer and from those before it. A folder stands for all that is in it.
 LAYERS = (
-    ("errors", "pooling", "spec", "compat", "walk", "tables", "tiff_tags", "file_kinds", "mpp_claims", "mpp", "image_scale"),
+    (
+        "errors",
+        "pooling",
+        "spec",
+        "compat",
+        "walk",
+        "tables",
+        "tiff_tags",
+        "tiff_colours",
+        "jpeg_colours",
+        "file_kinds",
+        "mpp_claims",
+        "mpp",
+        "image_scale",
+    ),
     (
         "arrays",
         "decode",

@@ -1,0 +1,53 @@
+"""JPEG in TIFF whose colours are not those that the TIFF names: libtiff shows it in false colours.
+
+Bio-Formats writes YCbCr JPEG under an RGB header. libtiff, which OpenSlide and Pillow use, goes by
+the header: without a word where brightness and colour have the same resolution.
+"""
+
+from __future__ import annotations
+
+from typing import BinaryIO
+
+from pathencoder.jpeg_colours import jpeg_colours
+from pathencoder.tiff_tags import Page
+
+_JPEG, _RGB, _YCBCR = 7, 2, 6  # values of Compression and PhotometricInterpretation
+_FRONT = 1 << 16  # bytes in which a JPEG's markers lie
+
+
+def mismatch(stream: BinaryIO, page: Page) -> str:
+    """What is wrong with the colours of a page, as the middle of a sentence.
+
+    Args:
+        stream: The file that `page` is of. Its position changes.
+        page: One of its pages.
+
+    Returns:
+        "its header says RGB, its JPEG data hold YCbCr", or the other way round; "" where they agree
+        or do not tell.
+    """
+    if page.compression != _JPEG or page.first_data is None or page.samples != 3:
+        return ""
+    offset, length = page.first_data
+    try:
+        stream.seek(offset)
+        stored = jpeg_colours(stream.read(min(length, _FRONT)))
+    except (OSError, OverflowError, ValueError):
+        return ""
+    said = {_RGB: "RGB", _YCBCR: "YCbCr"}.get(page.photometric)
+    if said is None or stored is None or said == stored:
+        return ""
+    return f"its header says {said}, its JPEG data hold {stored}"
+
+
+def rewriting(name: str) -> str:
+    """How to write a plain TIFF, decoded by the colours of its JPEG data: tifffile goes by those.
+
+    Args:
+        name: The file's, for the command.
+    """
+    name = name if set("\"'`$!\\").isdisjoint(name) else "IN.tif"
+    read = f"import tifffile as t; t.imwrite('OUT.tif', t.imread('{name}', key=0)"
+    how = "tile=(256, 256), photometric='rgb', compression='zlib', bigtiff=True"
+    command = f'pip install tifffile imagecodecs; python -c "{read}, {how})"'
+    return f"Rewrite it ({command})"
