@@ -9,8 +9,12 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
 
 from pathencoder.errors import ConfigError
+
+if TYPE_CHECKING:
+    from _csv import Reader
 
 _DELIMITERS = ",;\t"
 _ENCODINGS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
@@ -61,16 +65,13 @@ def read_table(file: str | Path, required: Sequence[str] = ()) -> Table:
             stands twice, or a row has more values than the header. The message names the line.
     """
     path = Path(file)
-    text = _text(path)
-    delimiter = _delimiter(text)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+    data, encoding = _data(path)
+    stream = io.TextIOWrapper(io.BytesIO(data), encoding, newline="")
+    delimiter = _delimiter(stream)
+    reader = csv.reader(stream, delimiter=delimiter)
     try:
         columns = _header(path, next(reader, []), required)
-        rows, lines = [], []
-        for values in reader:
-            if any(value.strip() for value in values):
-                rows.append(_row(f"{path}, line {reader.line_num}", columns, values))
-                lines.append(reader.line_num)
+        rows, lines = _rows(path, columns, reader)
     except csv.Error as error:
         raise ConfigError(f"{path}, line {reader.line_num}: {error}. Save the table as CSV again") from error
     return Table(path, columns, rows, lines, delimiter)
@@ -92,25 +93,27 @@ def number(text: str, delimiter: str = ",") -> float:
     return float(text if delimiter == "," else text.replace(",", "."))
 
 
-def _text(path: Path) -> str:
+def _data(path: Path) -> tuple[bytes, str]:
+    """The bytes of a text file and their encoding."""
     try:
         data = path.read_bytes()
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror or error}") from error
     encoding = next((name for mark, name in _ENCODINGS if data.startswith(mark)), "utf-8")
     try:
-        text = data.decode(encoding)
+        binary = "\0" in data.decode(encoding)
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
         raise ConfigError(f"{path}, line {line}: not UTF-8 text. Save the table as CSV in UTF-8") from error
-    if "\0" in text:
+    if binary:
         raise ConfigError(f"{path} holds binary data, not a table. Save it as CSV in UTF-8")
-    return text
+    return data, encoding
 
 
-def _delimiter(text: str) -> str:
+def _delimiter(stream: TextIO) -> str:
     """The delimiter that the first line with text has most of; a comma where there is none."""
-    header = next((line for line in text.splitlines() if line.strip()), "")
+    header = next((line for line in stream if line.strip()), "")
+    stream.seek(0)
     return max(_DELIMITERS, key=lambda mark: (header.count(mark), -_DELIMITERS.index(mark)))
 
 
@@ -126,12 +129,23 @@ def _header(path: Path, values: Sequence[str], required: Sequence[str]) -> tuple
     return columns
 
 
-def _row(where: str, columns: Sequence[str], values: Sequence[str]) -> dict[str, str]:
-    beyond = [value for value in values[len(columns) :] if value.strip()]
-    if beyond:
+def _rows(path: Path, columns: tuple[str, ...], reader: Reader) -> tuple[list[dict[str, str]], list[int]]:
+    """Rows with text in them, and the line at which each ends. A manifest may have millions."""
+    rows, lines, width = [], [], len(columns)
+    for values in reader:
+        stripped = list(map(str.strip, values))
+        if any(stripped):
+            if len(stripped) != width:
+                stripped = _fitted(f"{path}, line {reader.line_num}", stripped, width)
+            rows.append(dict(zip(columns, stripped, strict=True)))
+            lines.append(reader.line_num)
+    return rows, lines
+
+
+def _fitted(where: str, values: list[str], width: int) -> list[str]:
+    """Values of a row as many as there are columns."""
+    if any(values[width:]):
         raise ConfigError(
-            f"{where}: {len(values)} values, but the header has {len(columns)} columns. "
-            "Put values that contain the delimiter into double quotes"
+            f"{where}: {len(values)} values, but the header has {width} columns. Put values that contain the delimiter into double quotes"
         )
-    stripped = [value.strip() for value in values[: len(columns)]]
-    return dict(zip(columns, stripped + [""] * (len(columns) - len(stripped)), strict=True))
+    return values[:width] + [""] * (width - len(values))

@@ -6,7 +6,6 @@ Writes pathencoder/weights/NAME (what the wheel carries) and model_cards/NAME (c
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import datetime
 import json
@@ -22,6 +21,7 @@ from safetensors.torch import load_file
 
 from pathencoder.errors import PathEncoderError
 from pathencoder.folder import read_reference, read_spec, write_folder
+from pathencoder.tables import read_table
 from training.card import card
 from training.data.corpus import open_corpus
 from training.reexport import steps_of
@@ -123,12 +123,11 @@ def sources(config: dict[str, Any]) -> list[tuple[str, str, str, int, int]]:
     root = Path(data["root"])
     corpus = open_corpus(root, licences=tuple(data["licences"]), stains=tuple(data["stains"]), without=tuple(data["without"]))
     used, tiles, slides = set(corpus.keys), Counter[tuple[str, str, str]](), dict[tuple[str, str, str], set[str]]()
-    with (root / "manifest.csv").open(newline="") as file:
-        for r in csv.DictReader(file):
-            if r["key"] in used:
-                kind = (r["src"], r["stain_class"], r["licence"])
-                tiles[kind] += 1
-                slides.setdefault(kind, set()).add(r["slide"])
+    for _, r in read_table(root / "manifest.csv", required=("shard", "key", "src", "stain_class", "licence", "slide")):
+        if r["key"] in used or f"{r['shard']}/{r['key']}" in used:
+            kind = (r["src"], r["stain_class"], r["licence"])
+            tiles[kind] += 1
+            slides.setdefault(kind, set()).add(r["slide"])
     return [(*kind, n, len(slides[kind])) for kind, n in tiles.most_common()]
 
 

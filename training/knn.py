@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 from pathencoder import network as readout
 from pathencoder.spec import EncoderSpec
 from pathencoder.transforms import Transform
+from training.labels import read_label_rows
 from training.spread import spread
 
 
@@ -30,15 +30,14 @@ def labelled_set(folder: Path, spec: EncoderSpec, *, px: int, most: int = 400) -
     """Read at most `most` rows of split train or folds, evenly spaced, at `px` pixels (small: this runs inside training)."""
     from pathencoder.images import open_image
 
-    with (folder / "labels.csv").open(newline="") as file:
-        rows = [r for r in csv.DictReader(file) if r.get("split", "") in ("train", "folds", "")]
+    rows = read_label_rows(folder / "labels.csv", choose=True)
     rows = rows[:: max(1, len(rows) // most)][:most]
     transform = Transform(dataclasses.replace(spec, input_size=px, resize_size=None))
     return LabelledSet(
         folder.name,
-        torch.stack([transform(open_image(folder / r["file"])) for r in rows]),
-        np.unique([r["label"] for r in rows], return_inverse=True)[1],
-        np.array([r.get("group") or r["file"] for r in rows]),
+        torch.stack([transform(open_image(folder / r.file)) for r in rows]),
+        np.unique([r.label for r in rows], return_inverse=True)[1],
+        np.array([r.group for r in rows]),
     )
 
 

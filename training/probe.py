@@ -6,7 +6,6 @@ groups, and two encoders are compared on the same bootstrap draws.
 
 from __future__ import annotations
 
-import csv
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.preprocessing import StandardScaler
 
 from pathencoder.errors import ConfigError
+from training.labels import read_label_rows
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -76,15 +76,16 @@ class Summary:
 
 
 def read_labels(path: Path, *, choose: bool = False) -> Labels:
-    """Read a labels.csv (file, label, group, split). choose: rows of train and folds parts alone, so that no test part is seen."""
-    with path.open(newline="") as file:
-        rows = [r for r in csv.DictReader(file) if not choose or r.get("split", "") in ("train", "folds", "")]
-    names = sorted({r["label"] for r in rows})
+    """Read a labels.csv (file, label, group, split). choose: rows of train and folds parts alone, so that no test part is seen.
+
+    Raises ConfigError (see read_label_rows)."""
+    rows = read_label_rows(path, choose=choose)
+    names = sorted({row.label for row in rows})
     return Labels(
-        [r["file"] for r in rows],
-        np.array([names.index(r["label"]) for r in rows]),
-        np.array([r.get("group") or r["file"] for r in rows]),
-        np.array([r.get("split", "") for r in rows]),
+        [row.file for row in rows],
+        np.array([names.index(row.label) for row in rows]),
+        np.array([row.group for row in rows]),
+        np.array([row.part for row in rows]),
         names,
     )
 

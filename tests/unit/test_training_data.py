@@ -72,7 +72,7 @@ def test_filters(shards):
     assert len(open_corpus(shards, licences=("P",))) == 9
     assert set(open_corpus(shards, stains=("ihc",)).stains) == {STAIN_CLASSES.index("ihc")}
     assert len(open_corpus(shards, without=("src1", "src2"))) == 5
-    with pytest.raises(ConfigError, match="no tiles"):
+    with pytest.raises(ConfigError, match=r"data\.licences=\[X\]: no row of .* has licence 'x'; there are: n, p"):
         open_corpus(shards, licences=("X",))
 
 

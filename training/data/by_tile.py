@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-import csv
 import logging
 from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from pathencoder.errors import ConfigError
+from pathencoder.tables import Table, read_table
+from pathencoder.walk import printable, walk
 from training.data.corpus import Corpus
-from training.data.manifest import STAIN_CLASSES, Wanted, digest_of, refuse_shared_patients, stain_index
-from training.data.shards import Place, members_of
+from training.data.keys import Keys
+from training.data.manifest import STAIN_CLASSES, Rows, Wanted, digest_of, name_shards_alike, read_rows, say_what_differs
+from training.data.shards import Place
+from training.data.tar import members_of, why_no_tile
+from training.data.values import name_of
 
 log = logging.getLogger(__name__)
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
+_NAMED = 5  # examples in a message
 
 
 @dataclass(frozen=True)
@@ -48,44 +54,146 @@ class _Row:
 
 
 def read_shards(root: Path, wanted: Wanted) -> Corpus | None:
-    """The wanted rows of root/manifest.csv whose shard holds them; None when there are none."""
-    manifest = root / "manifest.csv"
-    with manifest.open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    refuse_shared_patients(rows, manifest)
-    places = _places(root, sorted({r["shard"] for r in rows}))
-    found, lost = [], Counter[str]()
-    for r in filter(wanted.takes, rows):
-        place = places.get(r["shard"], {}).get(r["key"])
-        if place is None:
-            lost[r["shard"]] += 1
+    """The wanted rows of a manifest whose shard holds them.
+
+    Args:
+        root: A folder with manifest.csv.
+        wanted: Which rows.
+
+    Returns:
+        The corpus; None when there are none.
+
+    Raises:
+        ConfigError: The manifest lacks a column or has a value that is not known (see read_rows), a
+            row without shard or key, two rows for one image, or a key that two images could be meant by.
+    """
+    table = read_table(root / "manifest.csv", required=("shard", "key"))
+    name_shards_alike(table)
+    rows = read_rows(table, wanted)
+    places = _places(table, rows, root)
+    keys = _unique_keys(table, [i for i in places if rows.takes[i]])
+    slides = {i: name_of(table.rows[i].get("slide", "")) for i in keys}
+    if nameless := sum(not name for name in slides.values()):
+        log.warning("%s: %d tiles have no slide: each counts as a slide of its own", table.file, nameless)
+    named = [i for i in keys if slides[i]]
+    _say_what_slides_differ_in(table, rows, named)
+    return _corpus([_Row(key, places[i], slides[i] or key, rows.stains[i], rows.organs[i]) for i, key in keys.items()])
+
+
+def _say_what_slides_differ_in(table: Table, rows: Rows, chosen: Sequence[int]) -> None:
+    names = [table.rows[i]["slide"] for i in chosen]
+    patients = [name_of(table.rows[i].get("patient", "")) for i in chosen]
+    say_what_differs(names, patients, "patients", table.file)
+    say_what_differs(names, [rows.organs[i] for i in chosen], "organs", table.file)
+    say_what_differs(names, [STAIN_CLASSES[rows.stains[i]] for i in chosen], "stain classes", table.file)
+
+
+def _places(table: Table, rows: Rows, root: Path) -> dict[int, Place]:
+    """Row -> its image, of all rows whose shard has one, in the order of the rows."""
+    by_shard: dict[str, dict[str, int]] = {}
+    twice: dict[str, tuple[int, int]] = {}
+    for i, row in enumerate(table.rows):
+        if not row["shard"] or not row["key"]:
+            raise ConfigError(f"{table.where(i)}: every row needs a shard and a key")
+        before = by_shard.setdefault(row["shard"], {}).setdefault(row["key"], i)
+        if before != i:
+            twice.setdefault(row["shard"], (before, i))
+    left_out = Counter[str]()
+    found = {}
+    for name, keys in sorted(by_shard.items()):
+        if not (root / name).is_file():
+            log.warning("shard %s of the manifest is missing", root / name)
+            _name_lost(table, rows, root / name, keys.values())
         else:
-            found.append(_Row(r["key"], place, r.get("slide") or r["key"], stain_index(r), r.get("organ") or "unknown"))
-    for shard, count in sorted(lost.items()):
-        log.warning("skipped: %d tiles of the manifest are not in shard %s", count, root / shard)
-    return _corpus(found)
+            found |= _in_shard(table, rows, root / name, keys, left_out)
+        if name in twice:
+            raise _two_rows(table, *twice[name])
+    if left_out:
+        log.info("members of the shards that are no tiles: %s", _listed(left_out))
+    return {i: found[i] for i in sorted(found)}
 
 
-def _places(root: Path, names: list[str]) -> dict[str, dict[str, Place]]:
-    out = {}
-    for shard in (root / name for name in names):
-        if not shard.is_file():
-            log.warning("shard %s of the manifest is missing", shard)
-            continue
-        found = members_of(shard)
-        if found.cut:
-            log.warning("shard %s is cut short: its first %d tiles are whole", shard, len(found.names))
-        out[shard.name] = {
-            name: Place(shard, offset, size) for name, (offset, size) in zip(found.names, found.ranges.tolist(), strict=True)
-        }
-    return out
+def _in_shard(table: Table, rows: Rows, shard: Path, keys: Mapping[str, int], left_out: Counter[str]) -> dict[int, Place]:
+    members = members_of(shard)
+    left_out.update(members.left_out)
+    if members.damage:
+        log.warning("shard %s %s: its first %d tiles are whole", shard, members.damage, len(members.names))
+    index = Keys(members.names, lambda key: table.where(keys[key])).find(keys)
+    owners: dict[int, int] = {}  # offset -> row
+    found = {}
+    for key, member in index.items():
+        row, (offset, size) = keys[key], members.ranges[member].tolist()
+        before = owners.setdefault(offset, row)
+        # Two links to the same bytes are two tiles, unless one of them is to be kept out.
+        if before != row and (rows.takes[before] != rows.takes[row] or index[table.rows[before]["key"]] == member):
+            raise _two_rows(table, before, row)
+        found[row] = Place(shard, offset, size)
+    _name_lost(table, rows, shard, [i for i in keys.values() if i not in found])
+    return found
 
 
-def read_folder(root: Path) -> Corpus | None:
-    """Every image below a folder, its parent folder as the slide; None when there is none."""
-    maps = (".labels", ".types")  # label maps beside images are no images
-    files = sorted(p for p in root.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and not p.stem.endswith(maps))
-    return _corpus([_Row(f.relative_to(root).as_posix(), Place(f), f.parent.relative_to(root).as_posix()) for f in files])
+def _two_rows(table: Table, one: int, other: int) -> ConfigError:
+    one, other = sorted((one, other))
+    a, b = (table.rows[i] for i in (one, other))
+    return ConfigError(
+        f"{table.where(one)} and line {table.lines[other]} name one image of {a['shard']} "
+        f"({a['key']!r} and {b['key']!r}). Take one of the rows out"
+    )
+
+
+def _name_lost(table: Table, rows: Rows, shard: Path, lost: Iterable[int]) -> None:
+    """Log the wanted rows without an image."""
+    wanted = [i for i in lost if rows.takes[i]]
+    if wanted:
+        named = ", ".join(f"{table.rows[i]['key']} (line {table.lines[i]})" for i in wanted[:_NAMED])
+        log.warning("skipped: %d tiles of the manifest are not in shard %s: %s ...", len(wanted), shard, named)
+
+
+def _unique_keys(table: Table, chosen: Sequence[int]) -> dict[int, str]:
+    """Row -> a key that no other has: the manifest's own, with the shard before it where shards have keys in common."""
+    keys = [table.rows[i]["key"] for i in chosen]
+    if len(set(keys)) < len(keys):
+        log.info("%s: shards have keys in common: tiles are named SHARD/KEY", table.file)
+        keys = [f"{table.rows[i]['shard']}/{key}" for i, key in zip(chosen, keys, strict=True)]
+    return dict(zip(chosen, keys, strict=True))
+
+
+def read_folder(root: Path, wanted: Wanted) -> Corpus | None:
+    """Every image below a folder that `encode` would take, its parent folder as the slide.
+
+    Args:
+        root: The folder. Links are followed, hidden files and folders left out.
+        wanted: Must ask for all: a folder without a table says nothing of its images.
+
+    Returns:
+        The corpus; None when there is no image.
+
+    Raises:
+        ConfigError: A filter was asked for.
+    """
+    for setting, name, values in wanted.asked():
+        raise ConfigError(
+            f"data.{setting}=[{', '.join(values)}]: {root} has no manifest.csv or slides.csv with a column {name!r}. "
+            f"Add one, or ask for all images: data.{setting}=[]"
+        )
+    found = walk(root)
+    left_out = Counter({"hidden": found.hidden} if found.hidden else {})
+    for entry in found.left_out:
+        log.warning("left out: %s: %s", printable(entry.path), entry.reason)
+    rows = []
+    for file in found.files:
+        path = file.relative_to(root)
+        if reason := why_no_tile(path.as_posix()):
+            left_out[reason] += 1
+        else:
+            rows.append(_Row(printable(path.as_posix()), Place(file), printable(path.parent.as_posix())))
+    if left_out:
+        log.info("left out of %s: %s", root, _listed(left_out))
+    return _corpus(rows)
+
+
+def _listed(counts: Counter[str]) -> str:
+    return ", ".join(f"{count} ({reason})" for reason, count in counts.most_common())
 
 
 def _corpus(rows: list[_Row]) -> Corpus | None:

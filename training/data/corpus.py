@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,9 +9,9 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-from PIL import Image
 
 from pathencoder.errors import ConfigError, ImageError
+from pathencoder.images import decode_image
 from training.data import shards
 from training.data.manifest import STAIN_CLASSES, Wanted
 from training.data.shards import Place
@@ -56,14 +55,12 @@ class Corpus:
         return len(self.tiles)
 
     def read(self, index: int) -> np.ndarray:
-        """The tile as uint8 [H, W, 3]. Raises ImageError naming the tile when it cannot be decoded."""
+        """The tile as uint8 [H, W, 3], decoded as `encode` does. Raises ImageError naming the tile when it cannot be decoded."""
         try:
             place = self.tiles.place(index)
-            with Image.open(io.BytesIO(shards.read(place))) as image:
-                return np.asarray(image.convert("RGB"))
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            file = "" if isinstance(error, ImageError) else f" in {place.file}"
-            raise ImageError(f"tile {self.tiles.key(index)}{file} cannot be decoded: {error}") from error
+            return decode_image(shards.read(place), str(place.file))
+        except (OSError, ImageError) as error:
+            raise ImageError(f"tile {self.tiles.key(index)} cannot be decoded: {error}") from error
 
     def stains_of(self, indices: np.ndarray) -> np.ndarray:
         """int64 [N], index into STAIN_CLASSES, of the tiles at `indices`."""
@@ -96,27 +93,46 @@ class Corpus:
 
 
 def open_corpus(root: Path, *, licences: Sequence[str] = (), stains: Sequence[str] = (), without: Sequence[str] = ()) -> Corpus:
-    """Index a folder. With a `slides.csv` (a row a slide or part of one) or a `manifest.csv` (a row a tile) beside tar shards: its rows
-    with use=1 (or no `use` column) whose split is no held-out one, optionally of these licences and stain classes, and without these
-    sources (`src`). Else: every image below it, the parent folder as the slide.
+    """Index a folder.
 
-    What a shard lacks is named and left out. Raises ConfigError when nothing is left, naming what was asked for, and for a manifest
-    with a patient in two splits.
+    With slides.csv (a row a slide or part of one) or manifest.csv (a row a tile) beside tar shards:
+    its rows that are used and of no held-out split. Else: every image below it that `encode` would
+    take, the parent folder as the slide. What is left out is logged.
+
+    Args:
+        root: The folder.
+        licences: Only rows of these licences (P, N); empty: all.
+        stains: Only rows of these stain classes; empty: all.
+        without: No rows of these sources (`src`).
+
+    Returns:
+        The tiles; none of them is decoded yet.
+
+    Raises:
+        ConfigError: Nothing is left, a table has a value that is not known, a patient or slide is in
+            two splits, a filter asks for what the table lacks, or table and shards do not fit.
     """
     from training.data import by_slide, by_tile
 
     if not root.is_dir():
         raise ConfigError(f"data.root {str(root)!r} is not a folder")
+    shards.close_files()
     wanted = Wanted(tuple(licences), tuple(stains), tuple(without))
-    if (root / "slides.csv").exists():
+    tables = [name for name in ("slides.csv", "manifest.csv") if (root / name).exists()]
+    if len(tables) > 1:
+        log.warning("%s has slides.csv and manifest.csv: slides.csv alone is read", root)
+    if not tables:
+        corpus = by_tile.read_folder(root, wanted)
+    elif tables[0] == "slides.csv":
         corpus = by_slide.read(root, wanted)
-    elif (root / "manifest.csv").exists():
-        corpus = by_tile.read_shards(root, wanted)
     else:
-        corpus = by_tile.read_folder(root)
+        corpus = by_tile.read_shards(root, wanted)
     if corpus is None:
         asked = f"with licences {wanted.licences or 'any'}, stains {wanted.stains or 'any'}, without {wanted.without or 'none'}"
-        raise ConfigError(f"no tiles in {str(root)!r} {asked}. Wanted: images in any folder below it, or tar shards with a manifest.csv")
+        raise ConfigError(
+            f"no tiles in {str(root)!r} {asked}. Wanted: images in any folder below it, or tar shards with a manifest.csv or slides.csv. "
+            "The log says what was left out"
+        )
     _say_what_is_odd(corpus)
     return corpus
 

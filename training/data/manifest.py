@@ -3,52 +3,183 @@
 from __future__ import annotations
 
 import hashlib
+import logging
+import posixpath
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from pathencoder.errors import ConfigError
+from pathencoder.tables import Table
+from training.data.values import Split, column, is_used, name_of, nearest, one_of, split_of
+
+log = logging.getLogger(__name__)
 
 # The stain classes that augmentation knows; a folder without a manifest is "unknown".
 STAIN_CLASSES = ("he", "ihc", "special", "cytology", "mixed", "unknown")
-# What a `split` column calls the parts that must never be learnt from.
-HELD_OUT = ("val", "valid", "validation", "dev", "test", "benchmark", "holdout")
+# What a `licence` column says: weights trained on the row may be given to anyone (P), or not (N).
+LICENCES = ("P", "N")
+# Columns that are not read, though their names come close to one that keeps rows out.
+_LOOK_ALIKES = {"license": "licence", "licenses": "licence", "licences": "licence", "splits": "split", "used": "use"}
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """Which rows of a manifest; empty: all."""
+    """Which rows of a manifest; empty: all. Case does not count."""
 
-    licences: tuple[str, ...]
-    stains: tuple[str, ...]
-    without: tuple[str, ...]
+    licences: tuple[str, ...] = ()
+    stains: tuple[str, ...] = ()
+    without: tuple[str, ...] = ()
 
-    def takes(self, row: dict[str, str]) -> bool:
-        """Whether a row may be trained on and was asked for."""
-        return (
-            row.get("use", "1") == "1"
-            and (row.get("split") or "").lower() not in HELD_OUT
-            and (not self.licences or row.get("licence") in self.licences)
-            and (not self.stains or row.get("stain_class") in self.stains)
-            and row.get("src") not in self.without
-        )
+    def asked(self) -> Iterator[tuple[str, str, tuple[str, ...]]]:
+        """(setting, column, values) of the filters that were asked for."""
+        settings = (("licences", "licence"), ("stains", "stain_class"), ("without", "src"))
+        for setting, name in settings:
+            if values := getattr(self, setting):
+                yield setting, name, tuple(value.strip().casefold() for value in values)
 
 
-def refuse_shared_patients(rows: list[dict[str, str]], manifest: Path) -> None:
-    """Raises ConfigError naming patients that a manifest's `split` column has on both sides."""
-    splits: dict[str, set[str]] = {}
-    for row in rows:
-        if row.get("split") and row.get("patient"):
-            splits.setdefault(row["patient"], set()).add(row["split"])
-    both = sorted(p for p, found in splits.items() if len(found) > 1)
+@dataclass(frozen=True)
+class Rows:
+    """What a manifest says, one value a row.
+
+    Attributes:
+        takes: Whether the row may be trained on and was asked for.
+        stains: Index into STAIN_CLASSES.
+        organs: Case folded; "unknown" where none is named.
+    """
+
+    takes: list[bool]
+    stains: list[int]
+    organs: list[str]
+
+
+def read_rows(table: Table, wanted: Wanted) -> Rows:
+    """Read the columns of a manifest of tiles or of slides.
+
+    Args:
+        table: A table; optional columns: patient, slide, stain_class, organ, licence, src, split, use.
+        wanted: The rows that are asked for.
+
+    Returns:
+        One value a row.
+
+    Raises:
+        ConfigError: A value of use, split, licence or stain_class is not known, a filter asks for a
+            column or value that the table lacks, or a patient or a slide is in two splits.
+    """
+    _refuse_look_alikes(table)
+    used = column(table, "use", is_used, missing="1")
+    splits = column(table, "split", split_of)
+    stains = [name or "unknown" for name in column(table, "stain_class", one_of(STAIN_CLASSES))]
+    values = {
+        "licence": column(table, "licence", one_of(LICENCES)),
+        "stain_class": stains,
+        "src": column(table, "src", str.casefold),
+    }
+    for name in ("patient", "slide"):
+        _refuse_two_splits(table, splits, name)
+    _check_filters(table, wanted, values)
+    left_out = _left_out(used, splits, wanted, values)
+    _say_what_is_left_out(table, left_out)
+    return Rows(
+        takes=[reason == "" for reason in left_out],
+        stains=[STAIN_CLASSES.index(name) for name in stains],
+        organs=column(table, "organ", lambda text: name_of(text).casefold() or "unknown"),
+    )
+
+
+def _refuse_look_alikes(table: Table) -> None:
+    for name, meant in _LOOK_ALIKES.items():
+        if name in table.columns and meant not in table.columns:
+            raise ConfigError(f"{table.file}: the column {name!r} is not read. Rename it to {meant!r}")
+
+
+def _check_filters(table: Table, wanted: Wanted, values: Mapping[str, Sequence[str]]) -> None:
+    """Raises ConfigError for a filter on a column or a value that the table lacks."""
+    for setting, name, asked in wanted.asked():
+        said = f"data.{setting}=[{', '.join(getattr(wanted, setting))}]"
+        if name not in table.columns:
+            raise ConfigError(f"{said}: {table.file} has no column {name!r}. Add it, or ask for all rows: data.{setting}=[]")
+        found = set(values[name]) - {""}
+        if missing := [value for value in asked if value not in found]:
+            listed = nearest(missing[0], found) or f"; there are: {', '.join(sorted(found)[:20])}"
+            raise ConfigError(f"{said}: no row of {table.file} has {name} {missing[0]!r}{listed}")
+
+
+def _left_out(
+    used: Sequence[bool],
+    splits: Sequence[Split],
+    wanted: Wanted,
+    values: Mapping[str, Sequence[str]],
+) -> list[str]:
+    """Why each row is left out; "" for one that is taken."""
+    out = ["use says no" if not use else f"split {split.name}" if split.held_out else "" for use, split in zip(used, splits, strict=True)]
+    for setting, name, asked in wanted.asked():
+        reason = f"not asked for by data.{setting}"
+        for i, value in enumerate(values[name]):
+            if not out[i] and (value in asked) == (setting == "without"):
+                out[i] = reason
+    return out
+
+
+def _say_what_is_left_out(table: Table, left_out: Sequence[str]) -> None:
+    counts = Counter(reason for reason in left_out if reason)
+    if counts:
+        named = ", ".join(f"{count} ({reason})" for reason, count in counts.most_common())
+        log.info("%s: %d of %d rows left out: %s", table.file, counts.total(), len(left_out), named)
+
+
+def _refuse_two_splits(table: Table, splits: Sequence[Split], name: str) -> None:
+    """Raises ConfigError naming patients or slides that stand in two splits. Rows without a name are nobody's."""
+    if name not in table.columns or "split" not in table.columns:
+        return
+    found: dict[str, set[Split]] = {}
+    typed: dict[str, str] = {}
+    for row, split in zip(table.rows, splits, strict=True):
+        if known := name_of(row[name]):
+            key = known.casefold() if name == "patient" else known
+            typed.setdefault(key, known)
+            found.setdefault(key, set()).add(split)
+    both = sorted(key for key, parts in found.items() if _conflict(parts))
     if both:
-        named = ", ".join(f"{p} ({' and '.join(sorted(splits[p]))})" for p in both[:5])
-        raise ConfigError(f"{manifest}: {len(both)} patients are in two splits: {named}. Give each patient one split")
+        named = ", ".join(f"{typed[key]} ({' and '.join(sorted(part.name or 'none' for part in found[key]))})" for key in both[:5])
+        raise ConfigError(f"{table.file}: {len(both)} {name}s are in two splits: {named}. Give each {name} one split")
 
 
-def stain_index(row: dict[str, str]) -> int:
-    """The row's stain class as an index into STAIN_CLASSES; one we do not know is "unknown"."""
-    name = row.get("stain_class") or "unknown"
-    return STAIN_CLASSES.index(name if name in STAIN_CLASSES else "unknown")
+def _conflict(splits: set[Split]) -> bool:
+    """Two named parts, or a held-out one and rows without a part, which are trained on."""
+    named = {split for split in splits if split.name}
+    return len(named) > 1 or (len(splits) > 1 and any(split.held_out for split in named))
+
+
+def name_shards_alike(table: Table) -> None:
+    """Give "./a.tar" and "b/../a.tar" the name "a.tar": two names of one shard would hide that its images are used twice."""
+    for row in table.rows:
+        if "." in row["shard"].split("/") or ".." in row["shard"]:
+            row["shard"] = posixpath.normpath(row["shard"])
+
+
+def say_what_differs(names: Sequence[str], values: Sequence[str], what: str, file: Path) -> None:
+    """Log slides whose rows differ in what a slide has once.
+
+    Args:
+        names: The slide of each row.
+        values: What the row says; "" says nothing.
+        what: The values, as a message calls them.
+        file: The table.
+    """
+    first: dict[str, str] = {}
+    differing = {name for name, value in zip(names, values, strict=True) if value and first.setdefault(name, value) != value}
+    if differing:
+        log.warning(
+            "%s: the rows of %d slides name several %s (%s): the first one's counts",
+            file,
+            len(differing),
+            what,
+            ", ".join(sorted(differing)[:5]),
+        )
 
 
 def digest_of(lines: list[str]) -> str:

@@ -1,7 +1,7 @@
-"""Tar shards: where each member lies, and reading a member without unpacking. python -m training.data.shards FOLDER writes the indices.
+"""Tar shards: where each image lies, and reading one without unpacking. python -m training.data.shards FOLDER writes the indices.
 
-An index beside a shard (core-000.tar -> core-000.tar.index.npy, int64 [members, 2]: offset and size in bytes) spares a walk over
-all headers, and is memory-mapped: it costs no memory until it is asked.
+An index beside a shard (core-000.tar -> core-000.tar.index.npy) spares a walk over all headers, and is memory-mapped: it costs no
+memory until it is asked. It knows the size and the time of the tar that it was made of, and counts for that tar alone.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import functools
 import logging
 import os
 import sys
-import tarfile
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -20,9 +19,17 @@ from typing import BinaryIO
 
 import numpy as np
 
-from pathencoder.errors import ImageError
+from pathencoder.errors import ConfigError, ImageError
+from pathencoder.slides.files import whole_file
+from pathencoder.walk import walk
+from training.data.tar import Members, members_of
+
+__all__ = ["Members", "Place", "close_files", "index_path", "indexed", "members_of", "ranges_of", "read", "write_index"]
 
 log = logging.getLogger(__name__)
+
+_FORMAT = 2  # of an index; before, the first row was a range, and members that are no images were counted
+_HEAD = 2  # rows before the ranges: (format, images), (size, mtime in ns) of the tar
 
 
 @dataclass(frozen=True)
@@ -34,54 +41,78 @@ class Place:
     size: int = -1
 
 
-@dataclass(frozen=True)
-class Members:
-    """The whole members of a tar in their order. names: their stems. cut: whether the tar ends in the middle of one, or has no end mark."""
-
-    names: list[str]
-    ranges: np.ndarray  # int64 [members, 2]: offset and size
-    cut: bool
-
-
-def members_of(shard: Path) -> Members:
-    """Walk the headers of a tar. One that was cut short gives the members before the cut."""
-    names, ranges, cut, end = [], [], False, shard.stat().st_size
-    try:
-        with tarfile.open(shard, "r:") as tar:
-            while (member := tar.next()) is not None:
-                if member.isfile():
-                    if member.offset_data + member.size > end:
-                        cut = True
-                        break
-                    names.append(Path(member.name).stem)
-                    ranges.append((member.offset_data, member.size))
-            cut = cut or tar.offset > end - tarfile.BLOCKSIZE  # a whole tar ends in two empty blocks
-    except (tarfile.TarError, EOFError, OSError):
-        cut = True
-    return Members(names, np.array(ranges, dtype=np.int64).reshape(-1, 2), cut)
-
-
 def index_path(shard: Path) -> Path:
     """The file that holds a shard's index."""
     return shard.with_name(f"{shard.name}.index.npy")
 
 
-@functools.lru_cache(maxsize=256)
 def ranges_of(shard: Path) -> np.ndarray:
-    """int64 [members, 2], offset and size of each member: from the index beside the shard, memory-mapped, or else from the headers."""
+    """Where the images of a shard lie.
+
+    Args:
+        shard: A tar.
+
+    Returns:
+        int64 [images, 2], offset and size, in tar order: from the index beside the shard,
+        memory-mapped, or from the tar's headers where there is no index or it is of another tar.
+
+    Raises:
+        FileNotFoundError: There is no such shard.
+    """
+    status = shard.stat()
+    return _ranges(shard, status.st_size, status.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=256)
+def _ranges(shard: Path, size: int, changed: int) -> np.ndarray:
+    index = _index(shard, size, changed)
+    if index is not None:
+        return index[_HEAD:]
+    return members_of(shard).ranges
+
+
+def indexed(shard: Path) -> int | None:
+    """How many images a shard has by its index; None where it has none that counts. Raises FileNotFoundError."""
+    status = shard.stat()
+    index = _index(shard, status.st_size, status.st_mtime_ns)
+    return None if index is None else len(index) - _HEAD
+
+
+def _index(shard: Path, size: int, changed: int) -> np.ndarray | None:
+    """The index beside a shard, with its head, if it was made of this very tar."""
     file = index_path(shard)
-    if file.is_file():
-        index: np.ndarray = np.load(file, mmap_mode="r")
-        return index
-    found = members_of(shard)
-    if found.cut:
-        log.warning("shard %s is cut short: its first %d tiles are whole, the others are skipped", shard, len(found.names))
-    return found.ranges
+    if not file.is_file():
+        return None
+    try:
+        index: np.ndarray = np.load(file, mmap_mode="r", allow_pickle=False)
+        fits = index.dtype == np.int64 and index.ndim == 2 and index.shape[1] == 2 and len(index) >= _HEAD
+        if fits and index[:_HEAD].tolist() == [[_FORMAT, len(index) - _HEAD], [size, changed]]:
+            return index
+    except (OSError, ValueError, EOFError):
+        pass
+    log.warning(
+        "%s is damaged, or of another tar than %s is now: not used. Write it anew: python -m training.data.shards %s",
+        file.name,
+        shard,
+        shard.parent,
+    )
+    return None
 
 
 def write_index(shard: Path) -> Path:
-    """Write the index of one shard beside it."""
-    np.save(index_path(shard), members_of(shard).ranges)
+    """Write the index of a shard beside it.
+
+    Raises:
+        ConfigError: The shard is damaged: its index would hide that.
+        StoreError: The index cannot be written.
+    """
+    status = shard.stat()
+    found = members_of(shard)
+    if found.damage:
+        raise ConfigError(f"shard {shard} {found.damage}: no index is written of it")
+    head = [[_FORMAT, len(found.names)], [status.st_size, status.st_mtime_ns]]
+    with whole_file(index_path(shard)) as temporary, temporary.open("wb") as file:
+        np.save(file, np.concatenate([np.array(head, dtype=np.int64), found.ranges]))
     return index_path(shard)
 
 
@@ -127,8 +158,29 @@ if hasattr(os, "register_at_fork"):  # not on Windows
     os.register_at_fork(after_in_child=_FILES.forget)
 
 
+def close_files() -> None:
+    """Close all shards: one that was replaced since would still be read as it was."""
+    _FILES.close()
+
+
+def main(arguments: list[str]) -> int:
+    """Write the indices of a folder's shards. Exit status 0, 1 without any shard, 2 for wrong usage, 3 with damaged ones."""
+    if len(arguments) != 1 or not Path(arguments[0]).is_dir():
+        print(__doc__)
+        return 2
+    shards = [file for file in walk(arguments[0]).files if file.suffix == ".tar"]
+    if not shards:
+        print(f"no .tar below {arguments[0]}")
+        return 1
+    status = 0
+    for shard in shards:
+        try:
+            write_index(shard)
+        except ConfigError as error:
+            print(error)
+            status = 3
+    return status
+
+
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
-        sys.exit(__doc__)
-    for tar in sorted(Path(sys.argv[1]).glob("*.tar")):
-        write_index(tar)
+    sys.exit(main(sys.argv[1:]))

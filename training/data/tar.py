@@ -1,0 +1,188 @@
+"""The images of a tar: their names, and where their bytes lie."""
+
+from __future__ import annotations
+
+import posixpath
+import tarfile
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO
+
+import numpy as np
+
+from pathencoder.images import SUFFIXES
+from pathencoder.walk import printable
+
+LABEL_MAPS = (".labels", ".types")  # how the names of label maps beside images end, before the suffix
+_PACKED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
+_CHUNK = 1 << 20
+
+
+@dataclass(frozen=True)
+class Members:
+    """The images of a tar, in tar order.
+
+    Attributes:
+        names: Their paths in the tar.
+        ranges: int64 [images, 2], offset and size of their bytes.
+        left_out: What else the tar holds: why it is no tile -> how many.
+        damage: Why the images after these cannot be read; "" for a whole tar.
+    """
+
+    names: list[str]
+    ranges: np.ndarray
+    left_out: Counter[str]
+    damage: str
+
+
+def why_no_tile(name: str) -> str:
+    """Why a file is no tile, by its path below the folder or in the tar; "" for a tile."""
+    parts = PurePosixPath(name).parts
+    if any(part.startswith(".") for part in parts):
+        return "hidden"
+    path = PurePosixPath(name)
+    if path.suffix.lower() not in SUFFIXES:
+        return f"no image ({path.suffix.lower() or 'no suffix'})"
+    return "label map" if path.stem.endswith(LABEL_MAPS) else ""
+
+
+def members_of(shard: Path) -> Members:
+    """Walk the headers of a tar.
+
+    Links count as the images that they lead to. Of several tars put together, as `cat` does, all
+    are read. One that is damaged or cut short gives the images before the damage.
+
+    Args:
+        shard: The tar, not compressed.
+
+    Returns:
+        Its images.
+    """
+    found = _Found()
+    try:
+        with shard.open("rb") as file:
+            damage = _read_all(file, shard.stat().st_size, found)
+    except OSError as error:
+        damage = f"cannot be read ({error.strerror or error})"
+    return found.members(damage)
+
+
+@dataclass
+class _Found:
+    """links: index of a name -> the path in the tar that it leads to."""
+
+    names: list[str] = field(default_factory=list)
+    ranges: list[tuple[int, int]] = field(default_factory=list)
+    links: dict[int, str] = field(default_factory=dict)
+    left_out: Counter[str] = field(default_factory=Counter)
+
+    def add(self, member: tarfile.TarInfo) -> None:
+        if member.isdir():
+            return
+        name = _path(member.name)
+        is_link = member.islnk() or member.issym()
+        reason = why_no_tile(name)
+        if not reason and (member.issparse() or not (member.isfile() or is_link)):
+            reason = "no plain file"
+        if reason:
+            self.left_out[reason] += 1
+            return
+        if is_link:
+            folder = "" if member.islnk() else name.rpartition("/")[0]
+            self.links[len(self.names)] = _path(posixpath.normpath(f"{folder}/{member.linkname}"))
+        self.names.append(name)
+        self.ranges.append((member.offset_data, member.size))
+
+    def members(self, damage: str) -> Members:
+        """All that was found, with links led to their bytes."""
+        lost = self._follow_links() if self.links else set()
+        kept = [i for i in range(len(self.names)) if i not in lost]
+        if lost:
+            self.left_out["link to nothing in the tar"] += len(lost)
+        return Members(
+            [printable(self.names[i]) for i in kept],
+            np.array([self.ranges[i] for i in kept], dtype=np.int64).reshape(-1, 2),
+            self.left_out,
+            damage,
+        )
+
+    def _follow_links(self) -> set[int]:
+        """Give links the ranges of their targets; the indices of those that lead nowhere."""
+        index = {name: i for i, name in enumerate(self.names)}
+        lost = set()
+        for link in self.links:
+            at: int | None = link
+            for _ in range(len(self.links) + 1):  # a chain of links has an end, a ring has none
+                if at is None or at not in self.links:
+                    break
+                at = index.get(self.links[at])
+            if at is None or at in self.links:
+                lost.add(link)
+            else:
+                self.ranges[link] = self.ranges[at]
+        return lost
+
+
+def _path(name: str) -> str:
+    """A path in a tar without the "./" or "/" that it may begin with."""
+    return "/".join(part for part in name.split("/") if part not in ("", "."))
+
+
+def _read_all(file: BinaryIO, end: int, found: _Found) -> str:
+    """Every tar of a file, one after another; the damage that ends the reading, or ""."""
+    position: int | None = 0
+    while position is not None:
+        damage, position = _read_one(file, position, end, found)
+        if damage:
+            return damage
+        position = _next_header(file, position)
+    return ""
+
+
+def _read_one(file: BinaryIO, start: int, end: int, found: _Found) -> tuple[str, int]:
+    """The members of the tar that begins at `start`; its damage or "", and where its headers end."""
+    at = start
+    try:
+        file.seek(start)
+        with tarfile.open(fileobj=file, mode="r:") as tar:
+            while (member := tar.next()) is not None:
+                tar.members.clear()  # it would keep every header in memory
+                if member.size < 0 or tar.offset <= at:
+                    return f"is damaged at byte {at}", at
+                if member.offset_data + (member.size if member.isfile() else 0) > end:
+                    return "is cut short", at
+                at = tar.offset
+                found.add(member)
+            at = tar.offset
+    # What tarfile raises on damaged headers is not limited to its own errors.
+    except (tarfile.TarError, EOFError, OSError, ValueError, OverflowError, MemoryError, RecursionError):
+        return _damage(file, at), at
+    file.seek(at)
+    block = file.read(tarfile.BLOCKSIZE)
+    if len(block) == tarfile.BLOCKSIZE and not any(block):  # a whole tar ends in empty blocks
+        return "", at
+    return _damage(file, at), at
+
+
+def _damage(file: BinaryIO, at: int) -> str:
+    """Why no header could be read at a byte."""
+    file.seek(at)
+    block = file.read(tarfile.BLOCKSIZE)
+    packed = next((name for mark, name in _PACKED.items() if at == 0 and block.startswith(mark)), None)
+    if packed:
+        return f"is compressed ({packed}): unpack it"
+    if len(block) < tarfile.BLOCKSIZE:
+        return "is cut short"
+    return f"is damaged at byte {at}" if at else "is no tar"
+
+
+def _next_header(file: BinaryIO, position: int) -> int | None:
+    """Where the next block that is not empty begins; None: there is none."""
+    file.seek(position)
+    while chunk := file.read(_CHUNK):
+        empty = len(chunk) - len(chunk.lstrip(b"\0"))
+        if empty < len(chunk):
+            return position + empty // tarfile.BLOCKSIZE * tarfile.BLOCKSIZE
+        position += len(chunk)
+    return None
