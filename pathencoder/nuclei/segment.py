@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
@@ -78,41 +79,106 @@ class Prepared:
 
 
 def segment_nuclei(
-    image: ImageSource, *, mpp: float | None = None, stain: str | None = None, network: NucleiNetwork | None = None, tile: int = TILE
+    image: ImageSource,
+    *,
+    mpp: float | None = None,
+    stain: str | None = None,
+    network: NucleiNetwork | str | os.PathLike[str] | None = None,
+    tile: int = TILE,
 ) -> Nuclei:
     """Find every nucleus in a bright-field image (H&E, or IHC with DAB and hematoxylin).
 
-    image: a path, PIL image, array or tensor. mpp: its micrometres per pixel; None: 0.25 is assumed, unless the nuclei are far too large
-    or small for it, and what was taken is said. stain: "he" or "ihc"; None: guessed. network: None is the bundled nuclei-fcn. tile: size
-    of the tiles in working pixels, which changes memory, not nuclei.
-    Raises ImageError for what is no bright-field image, MissingExtra without scikit-image.
+    Args:
+        image: A path, PIL image, array or tensor.
+        mpp: Its micrometres per pixel, 0.05 to 2. None: 0.25 is assumed, unless the nuclei are
+            far too large or small for it; a note says what was taken.
+        stain: "he" or "ihc". None: guessed; a note says so where the colours do not tell.
+        network: A network, or a folder that `pathencoder nuclei --adapt` wrote. None: the bundled
+            nuclei-fcn.
+        tile: Size of the tiles in working pixels, at least 32; changes memory, not nuclei.
+
+    Returns:
+        The nuclei, with notes on what was assumed.
+
+    Raises:
+        ImageError: It is no image, or no bright-field image.
+        ConfigError: A setting that cannot be used, or a folder without a nuclei network.
+        MissingExtra: scikit-image is not installed.
     """
     instances.tools()
+    if isinstance(tile, bool) or not isinstance(tile, (int, np.integer)) or tile < 32:
+        raise ConfigError(f"tile {tile!r}: a whole number of working pixels, at least 32")
+    chosen = _network(network)
     prepared = prepare(open_image(image), mpp=mpp, stain=stain)
     labels = np.zeros(prepared.image.shape[:2], np.int32)
     if prepared.calibration is not None:
-        _fill(labels, prepared, network or load_network(), tile)
+        _fill(labels, prepared, chosen, int(tile))
     table = measure(labels, prepared.image, mpp=prepared.mpp, stain=prepared.stain.stain)
     return Nuclei(labels, table, prepared.stain, prepared.mpp, prepared.notes)
 
 
+def _network(network: NucleiNetwork | str | os.PathLike[str] | None) -> NucleiNetwork:
+    if isinstance(network, NucleiNetwork):
+        return network
+    if network is None or isinstance(network, (str, os.PathLike)):
+        return load_network(network)
+    raise ConfigError(
+        f"network {type(network).__name__}: give a NucleiNetwork, a folder that `pathencoder "
+        "nuclei --adapt` wrote, or None for the bundled one"
+    )
+
+
 def prepare(image: Pixels, *, mpp: float | None = None, stain: str | None = None) -> Prepared:
-    """Bring uint8 [H, W, 3] to the working scale and measure its thresholds. Raises ImageError for fluorescence."""
-    if mpp is not None and not 0.05 <= mpp <= 2:
-        raise ConfigError(f"mpp {mpp}: nuclei can be told apart between 0.05 and 2 micrometres per pixel")
-    if stain is not None and stain not in _STAINS:
-        raise ConfigError(f"stain {stain!r}: one of {', '.join(_STAINS)}, or none to have it guessed")
+    """Bring an image to the working scale and measure its thresholds.
+
+    Args:
+        image: uint8 RGB [H, W, 3].
+        mpp: As for `segment_nuclei`.
+        stain: As for `segment_nuclei`.
+
+    Returns:
+        What the network needs of it.
+
+    Raises:
+        ConfigError: `mpp` or `stain` cannot be used.
+        ImageError: It is fluorescence.
+    """
+    _check_settings(mpp, stain)
     guess = stains.guess_stain(image)
     if guess.stain == "fluorescence":
         raise ImageError("this looks like fluorescence (bright on dark), not bright field: invert it first, or use a fluorescence tool")
-    told = StainGuess(stain, 1.0) if stain and guess.stain != "blank" else guess
-    scale = mpp or _scale_of(image, told)
+    taken = StainGuess(stain, 1.0, given=True) if stain and guess.stain != "blank" else guess
+    scale = mpp or _scale_of(image, taken)
     notes = [] if mpp else [_NO_SCALE.format(scale, "as usual" if scale == ASSUMED_MPP else "by the size of the nuclei")]
-    notes += _NOTES.get(guess.stain, [])
+    notes += _stain_notes(image, guess, taken)
     working = to_working(image, scale)
-    calibration = None if guess.stain == "blank" else calibrate(working, _vectors(told))
+    calibration = None if guess.stain == "blank" else calibrate(working, _vectors(taken))
     notes += [_IN_CELLS] if calibration and calibration.within else []
-    return Prepared(image, working, told, calibration, scale, tuple(notes))
+    return Prepared(image, working, taken, calibration, scale, tuple(notes))
+
+
+def _check_settings(mpp: object, stain: object) -> None:
+    """Raises ConfigError for a scale or a stain that cannot be used."""
+    if mpp is not None:
+        number = isinstance(mpp, (int, float, np.integer, np.floating)) and not isinstance(mpp, bool)
+        if not number or not 0.05 <= float(mpp) <= 2:  # type: ignore[arg-type]
+            raise ConfigError(f"mpp {mpp!r}: give the micrometres per pixel as a number between 0.05 and 2")
+    if stain is not None and stain not in _STAINS:
+        raise ConfigError(f"stain {stain!r}: one of {', '.join(_STAINS)}, or none to have it guessed")
+
+
+def _stain_notes(image: Pixels, guess: StainGuess, taken: StainGuess) -> list[str]:
+    """What the user should know of the stain that was taken."""
+    if guess.stain == "blank":
+        even = (image == image[0, 0]).all()
+        return ["no tissue found", *([_EVEN] if even else [])]
+    if guess.stain == "grey":
+        return ["the image has no colour: stains cannot be told apart, darkness alone decides"]
+    if not taken.decided:
+        return [_UNDECIDED]
+    if taken.given and guess.decided and guess.stain != taken.stain:
+        return [f"taken as {taken.text}, though its colours look like {guess.text}"]
+    return []
 
 
 def _vectors(guess: StainGuess) -> str:
@@ -139,12 +205,10 @@ def _scale_of(image: Pixels, guess: StainGuess) -> float:
 
 _IN_CELLS = "DAB fills cells or membranes, not nuclei alone: nuclei are found by hematoxylin, and positive ones lie in stained cells"
 _NO_SCALE = "micrometres per pixel unknown: taken as {} {}; sizes depend on it, so give it where it is known"
-
-
-_NOTES = {
-    "blank": ["no tissue found"],
-    "grey": ["the image has no colour: stains cannot be told apart, darkness alone decides"],
-}
+_EVEN = "every pixel has the same colour, as where a region lies outside the slide"
+_UNDECIDED = (
+    "stain: cannot tell, taken as H&E (no brown of DAB, or not the pink and violet of H&E); where it is DAB and hematoxylin, say stain ihc"
+)
 
 
 def to_working(image: Pixels, mpp: float) -> Pixels:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import os
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ FORMAT = "pathencoder-nuclei"
 VERSION = 1
 
 
-def load_network(folder: str | Path | None = None) -> NucleiNetwork:
+def load_network(folder: str | os.PathLike[str] | None = None) -> NucleiNetwork:
     """The network of a folder in eval mode; None: the bundled one (kept for the next call).
 
     Raises ConfigError for a folder that holds no nuclei network, IncompatibleWeights for weights that do not fit.

@@ -238,6 +238,52 @@ def test_fluorescence_and_bad_settings_are_refused():
         pathencoder.segment_nuclei(image, stain="pas")
 
 
+@pytest.mark.parametrize("mpp", ["0.25", float("nan"), True, [0.25], 0, np.array([0.25, 0.5])])
+def test_a_scale_that_is_no_number_is_refused(mpp):
+    with pytest.raises(ConfigError, match=r"between 0\.05 and 2"):
+        pathencoder.segment_nuclei(tissue()[0], mpp=mpp)
+
+
+def test_the_network_may_be_a_folder(tmp_path):
+    image, _, _ = tissue()
+    save_network(tmp_path / "net", load_network(), {"seed": 1})
+    expected = pathencoder.segment_nuclei(image, mpp=0.5).labels
+    for folder in (tmp_path / "net", str(tmp_path / "net")):
+        assert (pathencoder.segment_nuclei(image, mpp=0.5, network=folder).labels == expected).all()
+    with pytest.raises(ConfigError, match="holds no nuclei network"):
+        pathencoder.segment_nuclei(image, mpp=0.5, network=tmp_path / "nothing")
+    with pytest.raises(ConfigError, match="give a NucleiNetwork"):
+        pathencoder.segment_nuclei(image, mpp=0.5, network=3)
+
+
+@pytest.mark.parametrize("tile", [0, -5, 3.5, "big", True])
+def test_tiles_that_cannot_be_are_refused(tile):
+    with pytest.raises(ConfigError, match="at least 32"):
+        pathencoder.segment_nuclei(tissue()[0], mpp=0.5, tile=tile)
+
+
+@pytest.mark.parametrize(
+    "image",
+    [np.zeros((4, 4, 2), np.uint8), np.full((9, 9, 3), np.nan), np.zeros((0, 5, 3), np.uint8), np.array(["a.png"]), 7],
+)
+def test_what_is_no_image_is_refused(image):
+    with pytest.raises(ImageError):
+        pathencoder.segment_nuclei(image, mpp=0.5)
+
+
+def test_what_is_assumed_of_the_stain_is_said():
+    blue, _, _ = tissue(stain="ihc", positive=0.0)
+    found = pathencoder.segment_nuclei(blue, mpp=0.5)
+    assert (found.stain.stain, found.stain.decided) == ("he", False)
+    assert any("cannot tell" in n for n in found.notes)
+    brown, _, _ = tissue(stain="ihc", positive=0.4)
+    found = pathencoder.segment_nuclei(brown, mpp=0.5, stain="he")
+    assert any("look like IHC" in n for n in found.notes)
+    assert found.stain.text == "H&E (as given)"
+    outside = pathencoder.segment_nuclei(np.full((300, 300, 3), 255, np.uint8), mpp=0.25)
+    assert any("outside the slide" in n for n in outside.notes)
+
+
 @pytest.mark.parametrize("size", [(1, 1), (20, 20), (7, 200)])
 def test_small_images(size):
     image, _, _ = tissue()

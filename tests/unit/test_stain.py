@@ -1,10 +1,14 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from synthetic_nuclei import tissue
 
 from pathencoder import stain
 from pathencoder.errors import ConfigError, ImageError
+from pathencoder.images import open_image
 
 
 def mixed(amounts, names):
@@ -84,7 +88,7 @@ def test_otsu_separates_two_levels():
         (np.full((64, 64, 3), 245, np.uint8), "blank"),
         (np.full((64, 64, 3), 0, np.uint8), "blank"),
         (textured(stain.HE, (0.6, 0.8)), "he"),
-        (textured(stain.H_DAB, (0.4, 0.9)), "ihc"),
+        (tissue(stain="ihc", positive=0.3)[0], "ihc"),
         (np.repeat(textured(stain.HE, (0.6, 0.8))[..., :1], 3, -1), "grey"),
         (np.kron((np.random.default_rng(0).random((16, 16, 1)) > 0.8) * 120 + 8, np.ones((4, 4, 3))).astype(np.uint8), "fluorescence"),
     ],
@@ -92,7 +96,58 @@ def test_otsu_separates_two_levels():
 def test_guess(image, kind):
     found = stain.guess_stain(image)
     assert found.stain == kind
+    assert found.decided
     assert 0.5 <= found.confidence <= 1
+
+
+def toned(*amounts):
+    """An image of hematoxylin cells on a ground of other stains, by (OD of r, g, b) each."""
+    cells = np.kron(np.random.default_rng(0).random((32, 32, 1)) > 0.6, np.ones((8, 8, 1)))
+    ground, cell = (np.array(a) for a in amounts)
+    density = np.where(cells > 0, cell, ground) + np.random.default_rng(1).normal(0, 0.02, (256, 256, 1))
+    return np.clip(255 * 10**-density, 0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        tissue(stain="ihc", positive=0.0)[0],  # blue alone: a marker that nothing takes, or Giemsa
+        toned((0.02, 0.15, 0.45), (0.03, 0.3, 0.8)),  # yellow: picrosirius, mucicarmine
+        toned((0.5, 0.1, 0.3), (0.6, 0.3, 0.5)),  # green: Grocott
+        np.clip(toned((0.02, 0.03, 0.03), (0.14, 0.12, 0.06)), 0, 255),  # very pale
+    ],
+    ids=["blue", "yellow", "green", "pale"],
+)
+def test_what_the_colours_do_not_tell_is_taken_as_he(image):
+    found = stain.guess_stain(image)
+    assert (found.stain, found.decided) == ("he", False)
+    assert found.text == "cannot tell, taken as H&E"
+
+
+def test_salmon_and_grey_are_not_called_ihc():
+    assert stain.guess_stain(toned((0.13, 0.3, 0.3), (0.55, 0.55, 0.5))).stain == "he"  # H&E with a tint
+
+
+def test_few_stained_pixels_are_not_blank():
+    image = np.full((900, 1400, 3), 250, np.uint8)
+    image[:160, :200] = tissue(nuclei=40, stain="ihc", positive=0.5)[0]
+    assert stain.guess_stain(image).stain != "blank"
+
+
+def test_a_guess_in_words():
+    assert stain.StainGuess("ihc", 0.999).text == "IHC (99 % sure)"
+    assert stain.StainGuess("he", 1.0, given=True).text == "H&E (as given)"
+    assert stain.StainGuess("blank", 1.0).text == "blank"
+
+
+LYMPHOMA = Path(__file__).parents[3] / "shared/data/tiles/lymphoma_iicbu"
+
+
+@pytest.mark.skipif(not LYMPHOMA.is_dir(), reason="the labelled tiles are not here")
+def test_he_of_tinted_pictures_is_not_called_ihc():
+    files = sorted(LYMPHOMA.rglob("*.webp"))[::10]
+    guesses = [stain.guess_stain(open_image(f)) for f in files]
+    assert sum(g.stain == "ihc" for g in guesses) <= 0.03 * len(files)
 
 
 @pytest.mark.full
