@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import threading
 from collections.abc import Mapping
@@ -103,7 +104,7 @@ class OpenSlideReader:
         self._handles: list[Any] = []
         self._lock = threading.Lock()
         handle = self._handle()
-        self.properties: Mapping[str, str] = dict(handle.properties)
+        self.properties: Mapping[str, str] = _properties(handle)
         self.size = (int(handle.dimensions[0]), int(handle.dimensions[1]))
         self._addressing = tuple(float(d) for d in handle.level_downsamples)
         levels = zip(handle.level_dimensions, self._addressing, strict=True)
@@ -191,6 +192,15 @@ def _import_openslide() -> Any:
     except (ImportError, OSError) as error:  # OSError: the Python part is there, the C library is not
         raise MissingExtra.of("wsi", "Reading whole slides (OpenSlide)") from error
     return openslide
+
+
+def _properties(slide: Any) -> dict[str, str]:
+    """OpenSlide's properties, but those whose names are no text: the binding lists them and cannot find them again."""
+    found = {}
+    for name in slide.properties:
+        with contextlib.suppress(KeyError):
+            found[name] = slide.properties[name]
+    return found
 
 
 def _bounds(properties: Mapping[str, str], size: tuple[int, int]) -> tuple[int, int, int, int]:

@@ -142,6 +142,19 @@ def test_level_pixels_are_where_level_0_says(tmp_path):
 
 
 @pytest.mark.full
+def test_bytes_that_are_no_text_in_a_description_cost_nothing(tmp_path):
+    pytest.importorskip("openslide")
+    tifffile = pytest.importorskip("tifffile")
+    text = b"Aperio Image\r\n512x512 (256x256)|MPP = 0.499|User = \xd5\xc5|\xc8\xfd = 1|AppMag = 20\0"
+    tags = [(270, 2, len(text), text, True)]
+    tifffile.imwrite(tmp_path / "a.svs", section(512, 512), tile=(256, 256), photometric="rgb", metadata=None, extratags=tags)
+    slide = open_slide(tmp_path / "a.svs")
+    assert slide.mpp().value == 0.499
+    assert slide.properties["aperio.AppMag"] == "20"
+    slide.close()
+
+
+@pytest.mark.full
 def test_one_damaged_tile_costs_one_tile(tmp_path):
     """An OpenSlide handle stays in its error state: without a new one every later read fails."""
     pytest.importorskip("openslide")
