@@ -1,7 +1,7 @@
 """Evaluation: python -m training.evaluate probe default research imagenet random [--cv] [--sets ...] [--json OUT]
 
-Every figure on a model card comes from here. `nuclei` compares label-free nuclei, `robustness` tells what stain and
-scanner change (training/evaluate_nuclei.py, training/evaluate_robustness.py).
+Every figure on a model card comes from here. `nuclei` compares label-free nuclei, `robustness` says what stain and scanner change,
+`dense` reads frozen feature maps by a linear decoder (training/evaluate_nuclei.py, evaluate_robustness.py, evaluation/dense_table.py).
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from pathencoder.errors import PathEncoderError
 from training import probe as protocol
 from training.evaluate_nuclei import nuclei
 from training.evaluate_robustness import robustness
+from training.evaluation.dense_table import dense
 from training.probe_sets import CELL_SETS, SETS, ProbeSet, open_sets
 from training.probe_subjects import Subject, open_subject
 
@@ -137,6 +138,7 @@ def _told(interval: tuple[float, float], *, signed: bool = False) -> str:
 
 main.add_command(nuclei)
 main.add_command(robustness)
+main.add_command(dense)
 
 
 if __name__ == "__main__":

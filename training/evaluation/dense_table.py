@@ -1,0 +1,108 @@
+"""python -m training.evaluate dense NAME... [--cv] [--sets ...] [--json OUT]: the dense protocol's table.
+
+Dice of nuclei (MoNuSeg) and glands (GlaS), mean over images, and F1 of cell centres (CRCHisto) by a linear decoder on frozen
+features; intervals over patients or slides, and the paired difference to ImageNet's weights.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+
+from pathencoder.errors import ConfigError, PathEncoderError
+from pathencoder.metrics import Interval, grouped_bootstrap
+from training.evaluation import dense as protocol
+from training.evaluation.dense import SETS, DenseSet, Score
+from training.probe_subjects import Subject, open_subject
+
+log = logging.getLogger("training")
+Runs = list[list[Score]]  # one list of images a seed
+
+
+@click.command(name="dense", help=__doc__)
+@click.argument("names", nargs=-1, required=True)
+@click.option("--data", type=click.Path(path_type=Path), default=Path("../shared/data"), show_default=True, help="Folder with nuclei/.")
+@click.option("--cache", type=click.Path(path_type=Path), default=Path("runs/probe"), show_default=True, help="Scores that were computed.")
+@click.option("--sets", "chosen", default=",".join(s.name for s in SETS), show_default=True, help="Comma-separated sets.")
+@click.option("--cv", is_flag=True, help="Folds inside the train parts alone: for choices; test parts stay unread.")
+@click.option("--seeds", default=3, show_default=True, help="Draws of the positions that the decoder is fitted on.")
+@click.option("--json", "out", type=click.Path(path_type=Path), help="Write every figure here as well.")
+def dense(names: tuple[str, ...], data: Path, cache: Path, chosen: str, cv: bool, seeds: int, out: Path | None) -> None:  # noqa: FBT001
+    """Read frozen feature maps by a linear decoder."""
+    try:
+        sets = _chosen(chosen.split(","))
+        subjects = _alike([s for name in names for s in open_subject(name)])
+        results = {s.name: {x.name: scores_of(x, s, data=data, cache=cache, choose=cv, seeds=seeds) for x in subjects} for s in sets}
+    except PathEncoderError as error:
+        raise click.ClickException(str(error)) from error
+    figures = {s.name: _report(s, results[s.name], choose=cv) for s in sets}
+    if out:
+        out.write_text(json.dumps(figures, indent=1) + "\n")
+
+
+def scores_of(subject: Subject, s: DenseSet, *, data: Path, cache: Path, choose: bool, seeds: int) -> Runs:
+    """An encoder's scores on a set, a list a seed; from the cache where they were computed before."""
+    folder = cache / subject.fingerprint[:16]
+    folder.mkdir(parents=True, exist_ok=True)
+    pictures = protocol.pictures_of(s, data, choose=choose)
+    runs = []
+    for seed in range(seeds):
+        file = folder / f"dense-{s.name}-{'cv' if choose else s.test}-{seed}.json"
+        if not file.exists():
+            log.info("%s on %s, seed %d: %d images", subject.name, s.name, seed, len(pictures))
+            found = protocol.evaluate(subject.encoder, s, pictures, choose=choose, seed=seed)
+            file.write_text(json.dumps([dataclasses.asdict(x) for x in found]))
+        runs.append([Score(**x) for x in json.loads(file.read_text())])
+    return runs
+
+
+def interval(s: DenseSet, runs: Runs, against: Runs | None = None) -> Interval:
+    """The mean over seeds with its 95 % interval over groups; against: of the paired difference."""
+
+    def figure(rows: np.ndarray) -> float:
+        own = np.mean([protocol.mean_score(s, [run[i] for i in rows]) for run in runs])
+        other = np.mean([protocol.mean_score(s, [run[i] for i in rows]) for run in against]) if against else 0.0
+        return float(own - other)
+
+    return grouped_bootstrap(figure, [x.group for x in runs[0]], draws=500)
+
+
+def _chosen(names: Sequence[str]) -> list[DenseSet]:
+    by_name = {s.name: s for s in SETS}
+    if unknown := [n for n in names if n not in by_name]:
+        raise ConfigError(f"no dense set {unknown}; there are {sorted(by_name)}")
+    return [by_name[n] for n in names]
+
+
+def _alike(subjects: Sequence[Subject]) -> list[Subject]:
+    """One row a network: feature maps do not depend on how an encoder pools, so ImageNet's three readouts are one."""
+    kept: dict[str, Subject] = {}
+    for subject in subjects:
+        kept.setdefault(subject.name.partition(",")[0], subject)
+    return [dataclasses.replace(subject, name=name) for name, subject in kept.items()]
+
+
+def _report(s: DenseSet, by_encoder: dict[str, Runs], *, choose: bool) -> dict[str, Any]:
+    what = "F1 of cells" if s.points else "Dice"
+    first = next(iter(by_encoder.values()))[0]
+    where = "folds of the train part" if choose else s.test
+    click.echo(f"\n{s.name}: {what}, {where}, {len(first)} images, {len({x.group for x in first})} groups, {s.mpp:g} um/px")
+    figures = {}
+    for name, runs in by_encoder.items():
+        found = interval(s, runs)
+        values = [protocol.mean_score(s, run) for run in runs]
+        figures[name] = {"value": found.value, "sd": float(np.std(values)), "interval": [found.low, found.high], "seeds": len(runs)}
+        line = f"  {name:28s}{found.value:8.3f} ±{np.std(values):.3f}  [{found.low:.3f}, {found.high:.3f}]"
+        if name != "imagenet" and "imagenet" in by_encoder:
+            paired = interval(s, runs, by_encoder["imagenet"])
+            figures[name]["over_imagenet"] = [paired.value, paired.low, paired.high]
+            line += f"   {paired.value:+.3f} [{paired.low:+.3f}, {paired.high:+.3f}] to imagenet"
+        click.echo(line)
+    return figures
