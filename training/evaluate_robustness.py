@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pathencoder.errors import PathEncoderError
+from pathencoder.slides.reader import open_slide
 from training import robustness as measure
 from training.probe_sets import ProbeSet, open_sets
 from training.probe_subjects import Subject, open_subject
@@ -81,7 +82,11 @@ def _rounded(cosines: NDArray) -> float:
 
 def _fields(file: Path) -> list[measure.Image]:
     """A region in _CUTS x _CUTS pieces, row by row."""
-    image = measure.open_image(file)
+    slide = open_slide(file)
+    try:
+        image = slide.read(0, 0, 0, *slide.size)
+    finally:
+        slide.close()
     ys, xs = (np.linspace(0, n, _CUTS + 1).astype(int) for n in image.shape[:2])
     return [image[ys[r] : ys[r + 1], xs[c] : xs[c + 1]] for r in range(_CUTS) for c in range(_CUTS)]
 

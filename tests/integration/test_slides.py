@@ -240,3 +240,15 @@ def test_one_section_in_three_formats_gives_the_same_tiles():
         shown = read_tile(slides[0], grids[0], x, y).astype(int)
         off = {dx: np.abs(shown - read_tile(slides[1], grids[1], x + dx, y + dx)).mean() for dx in (-6, 0, 6)}
         assert min(off, key=off.get) == 0
+
+
+@pytest.mark.full
+def test_the_robustness_evaluation_cuts_a_slide_into_fields(tmp_path):
+    pytest.importorskip("openslide")
+    pytest.importorskip("tifffile")
+    from training.evaluate_robustness import _fields
+
+    pixels = section(256, 200, ((0, 0, 256, 200),))
+    fields = _fields(write_tiff(tmp_path / "scan.tiff", pixels, levels=(1, 2)))
+    assert len(fields) == 16
+    assert np.array_equal(np.vstack([np.hstack(fields[i : i + 4]) for i in range(0, 16, 4)]), pixels)
