@@ -31,10 +31,12 @@ def find(name: str) -> str | None:
 def list_encoders(pattern: str = "*", *, stain: str | None = None, commercial: bool | None = None) -> list[str]:
     """Names that match a shell pattern, in any case; `stain`: those trained on it; `commercial`: those that may, or may not, be used so.
 
-    Raises ConfigError for a stain that is not one of spec.STAINS.
+    Raises ConfigError for a stain that is not one of spec.STAINS, or a pattern that is no text.
     """
     if stain is not None and stain not in STAINS:
         raise ConfigError(f"stain {stain!r} is not one of {', '.join(STAINS)}")
+    if not isinstance(pattern, str):
+        raise ConfigError(f"pattern={pattern!r}: a name, or a shell pattern such as '*phikon*'")
     return [
         name
         for name, spec in catalogue().items()

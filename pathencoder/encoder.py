@@ -33,6 +33,8 @@ class Encoder(nn.Module):
 
     def __init__(self, network: nn.Module, spec: EncoderSpec) -> None:
         super().__init__()
+        if not isinstance(network, nn.Module) or not isinstance(spec, EncoderSpec):
+            raise ConfigError(f"an Encoder is made of a network and an EncoderSpec, found {type(network).__name__}, {type(spec).__name__}")
         self.network = network
         self.spec = spec
         self.origin: Origin | None = None
@@ -266,8 +268,8 @@ class Encoder(nn.Module):
         name: str | os.PathLike[str],
         *,
         revision: str | None = None,
-        device: str | torch.device = "auto",
-        dtype: torch.dtype | None = None,
+        device: str | torch.device | int = "auto",
+        dtype: torch.dtype | str | None = None,
         token: str | None = None,
         cache_dir: str | os.PathLike[str] | None = None,
         local_files_only: bool | None = None,

@@ -16,7 +16,7 @@ from pathencoder import catalogue, checkpoint, folder, hub, keys, network
 from pathencoder.encoder import Encoder
 from pathencoder.errors import ConfigError
 from pathencoder.origin import Origin
-from pathencoder.runtime import pick_device
+from pathencoder.runtime import pick_device, pick_dtype
 from pathencoder.spec import EncoderSpec
 
 _COSINE = {torch.float32: 0.9999, torch.float64: 0.9999}  # what `verify` asks for; half precision gives a little away
@@ -27,8 +27,8 @@ def load_encoder(
     name: str | os.PathLike[str] | None = None,
     *,
     revision: str | None = None,
-    device: str | torch.device = "auto",
-    dtype: torch.dtype | None = None,
+    device: str | torch.device | int = "auto",
+    dtype: torch.dtype | str | None = None,
     token: str | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
     local_files_only: bool | None = None,
@@ -38,22 +38,34 @@ def load_encoder(
 
     name: None (the bundled default, no network), a name of `list_encoders()`, a folder (one that exists or begins with . / ~),
     "owner/repo" or "hf-hub:owner/repo", with "@revision" if wanted. revision: a branch, tag or commit of the repository.
-    device: "auto" takes cuda, then mps, then cpu. dtype: of the parameters; None: float32.
+    device: "auto" takes cuda, then mps, then cpu. dtype: of the parameters; None: float32; also by name,
+    "bf16", "fp16".
     token, cache_dir, local_files_only: as in huggingface_hub, whose variables (HF_TOKEN, HF_HOME, HF_HUB_OFFLINE, ...) hold too.
     pretrained: False gives the same network with random weights, to train from nothing.
 
     Raises UnknownEncoder, GatedEncoder, OfflineError, ChecksumError, UnsafeWeights, IncompatibleWeights, ConfigError or StoreError.
     """
+    name = _checked(name, revision)
+    wanted = pick_dtype(dtype)
+    there = pick_device(device)
     where: dict[str, Any] = {"revision": revision, "token": token, "cache_dir": cache_dir, "local_files_only": local_files_only}
-    if pretrained:
-        encoder = _with_weights(hub.locate(name or catalogue.DEFAULT, **where))
-    else:
-        encoder = _with_random_weights(hub.describe(name or catalogue.DEFAULT, **where))
-    encoder.to(device=pick_device(device), dtype=dtype or torch.float32)
+    encoder = _with_weights(hub.locate(name, **where)) if pretrained else _with_random_weights(hub.describe(name, **where))
+    encoder.to(device=there, dtype=wanted)
     if not network.has_tokens(encoder.network):
         # 1.2 to 1.8 times as fast for convolutions on a CPU
         encoder.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return encoder
+
+
+def _checked(name: object, revision: object) -> str | os.PathLike[str]:
+    """The name that is asked for: the default's for None, and only for that."""
+    if name is None:
+        return catalogue.DEFAULT
+    if not isinstance(name, str | os.PathLike) or not os.fspath(name):
+        raise ConfigError(f"name={name!r}: a name of `pathencoder list`, a folder, or owner/repo; leave it out for {catalogue.DEFAULT}")
+    if revision is not None and not isinstance(revision, str):
+        raise ConfigError(f"revision={revision!r}: a branch, tag or commit, as text")
+    return name
 
 
 def _with_weights(located: hub.Located) -> Encoder:

@@ -92,18 +92,23 @@ def decide(evidence: Evidence, *, name: str, given: float | None = None) -> Mpp:
     return Mpp((best.x + best.y) / 2, best.source, said, (*notes, *_unusual(best, evidence)))
 
 
-def check_mpp(mpp: float) -> float:
+def check_mpp(mpp: object) -> float:
     """A scale that a user gave, as a float.
+
+    Args:
+        mpp: a number, or an array or tensor that holds one and has no axis.
 
     Raises:
         ConfigError: It is no number from 0.01 to 100; text and NaN are none.
     """
-    if isinstance(mpp, bool) or not isinstance(mpp, Real) or not GIVEN[0] <= mpp <= GIVEN[1]:
+    number = mpp.item() if hasattr(mpp, "item") and getattr(mpp, "ndim", None) == 0 else mpp
+    low, high = GIVEN
+    if isinstance(number, bool) or not isinstance(number, Real) or not low <= float(number) <= high:
         raise ConfigError(
-            f"mpp={mpp!r} is no scale: give one number of micrometres per pixel, from {GIVEN[0]:g}"
-            f" to {GIVEN[1]:g} (a 40x scan has about 0.25, a 20x one 0.5)"
+            f"mpp={mpp!r} is no scale: give one number of micrometres per pixel, from {low:g}"
+            f" to {high:g} (a 40x scan has about 0.25, a 20x one 0.5)"
         )
-    return float(mpp)
+    return float(number)
 
 
 def scale_notes(slide_mpp: float, target_mpp: float, encoder_mpp: float | None = None) -> list[str]:

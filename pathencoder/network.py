@@ -71,10 +71,33 @@ def create(spec: EncoderSpec, *, random: bool = False) -> Network:
 
 
 def read(network: Network, spec: EncoderSpec, x: Tensor) -> Features:
-    """One forward pass of normalised float [N, 3, H, W], read as the spec says."""
+    """One forward pass of normalised float [N, 3, H, W], read as the spec says.
+
+    Raises ImageError for an x that the network cannot take.
+    """
     check_batch(x)
     network = bare(network)
-    return _read_tokens(network, spec, x) if has_tokens(network) else _read_maps(network, spec, x)
+    try:
+        return _read_tokens(network, spec, x) if has_tokens(network) else _read_maps(network, spec, x)
+    except (RuntimeError, AssertionError) as error:
+        raise _explained(error, network, spec, x) from error
+
+
+def _explained(error: Exception, network: Network, spec: EncoderSpec, x: Tensor) -> Exception:
+    """The ImageError for an x of another dtype, device or size than the network takes; the error itself where x is not the reason."""
+    weights = next(network.parameters())
+    size = (spec.input_size, spec.input_size)
+    if isinstance(error, torch.cuda.OutOfMemoryError):
+        return error
+    if x.device != weights.device:
+        return ImageError(f"x is on {x.device}, the encoder on {weights.device}: x.to(encoder.device)")
+    if x.dtype != weights.dtype and not torch.is_autocast_enabled(x.device.type):
+        return ImageError(f"x is {x.dtype}, the encoder's weights are {weights.dtype}: x.to(encoder.dtype)")
+    if tuple(x.shape[-2:]) != size:
+        return ImageError(
+            f"{spec.name} cannot take images of {x.shape[-2]} x {x.shape[-1]} px ({error}): it was made for {size[0]} x {size[1]}"
+        )
+    return error
 
 
 def readout(network: Network, spec: EncoderSpec, output: str) -> Callable[[Tensor], Tensor]:
@@ -172,12 +195,15 @@ def _has_cls(network: Network) -> bool:
     return has_tokens(network) and getattr(network, "cls_token", None) is not None
 
 
-def check_batch(x: Tensor) -> None:
-    """Raises ImageError unless x is a float [N, 3, H, W]."""
-    if x.ndim != 4 or x.shape[1] != 3 or not x.is_floating_point():
-        raise ImageError(
-            f"forward takes normalised float [N, 3, H, W], found {x.dtype} {list(x.shape)}; for images in any form use encoder.encode(...)"
-        )
+def check_batch(x: object) -> None:
+    """Raises ImageError unless x is a float tensor [N, 3, H, W]."""
+    if not isinstance(x, Tensor):
+        found = type(x).__name__
+    elif x.ndim != 4 or x.shape[1] != 3 or not x.is_floating_point():
+        found = f"{x.dtype} {list(x.shape)}"
+    else:
+        return
+    raise ImageError(f"forward takes normalised float [N, 3, H, W], found {found}; for images in any form use encoder.encode(...)")
 
 
 def walk(network: Network, x: Tensor) -> Iterator[tuple[str, Tensor]]:

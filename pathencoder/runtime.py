@@ -28,7 +28,7 @@ _NAMES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16", 
 _CPU_GROUP, _GPU_BATCH = 32, 128
 
 
-def pick_device(name: str | torch.device = "auto") -> torch.device:
+def pick_device(name: str | torch.device | int = "auto") -> torch.device:
     """The device of that name; "auto" is the first of cuda, mps, cpu that is there. Raises ConfigError for one that is not."""
     if str(name) != "auto":
         return _existing(name)
@@ -37,33 +37,55 @@ def pick_device(name: str | torch.device = "auto") -> torch.device:
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
-def _existing(name: str | torch.device) -> torch.device:
+def _existing(name: str | torch.device | int) -> torch.device:
     try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ConfigError(f"device {str(name)!r} is not known: use 'auto', 'cpu', 'cuda', 'cuda:1' or 'mps'") from error
-    there = torch.cuda.is_available() if device.type == "cuda" else torch.backends.mps.is_available()
-    if device.type in ("cuda", "mps") and not there:
-        raise ConfigError(f"device {str(device)!r} is not there: device='auto' takes what is")
+        wanted = f"cuda:{name}" if isinstance(name, int) and not isinstance(name, bool) else name
+        device = torch.device(wanted)
+    except (RuntimeError, TypeError) as error:
+        raise ConfigError(f"device {name!r} is not known: use 'auto', 'cpu', 'cuda', 'cuda:1' or 'mps'") from error
+    if device.type == "meta":
+        raise ConfigError("device 'meta' holds no numbers: nothing can be encoded there. device='auto' takes what is there")
+    count = {"cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}.get(device.type)
+    if count is not None and (device.index or 0) >= count:
+        raise ConfigError(f"device {str(device)!r} is not there ({count} of that kind are): device='auto' takes what is")
     return device
 
 
+def pick_dtype(dtype: torch.dtype | str | None) -> torch.dtype:
+    """The dtype of the weights: float32 for None, else a floating-point one, as torch's or by its name.
+
+    Raises:
+        ConfigError: for another.
+    """
+    if dtype is None:
+        return torch.float32
+    named = {**{name: kind for kind, name in _NAMES.items()}, **{str(kind).removeprefix("torch."): kind for kind in _NAMES}}
+    found = named.get(dtype) if isinstance(dtype, str) else dtype
+    if found not in _NAMES:
+        raise ConfigError(f"dtype={dtype!r}: one of {', '.join(named)}, or torch's of that name")
+    return found
+
+
 def pick_workers(workers: int | None) -> int:
-    """Decoding threads: as many as asked for, else one a core and at most 16."""
+    """Decoding threads: as many as asked for, else one a core and at most 16. Raises ConfigError for less than one."""
     if workers is None:
         return min(os.cpu_count() or 1, 16)
-    if workers < 1:
-        raise ConfigError(f"workers={workers}: at least one thread has to decode")
-    return workers
+    if not _is_count(workers):
+        raise ConfigError(f"workers={workers!r}: a whole number of decoding threads from 1 on, or None for one a core")
+    return int(workers)
 
 
 def pick_batch(batch_size: BatchSize, device: torch.device) -> int:
     """Images that are decoded together: as many as asked for, else what suits the device. Raises ConfigError for less than one."""
-    if batch_size == "auto":
+    if isinstance(batch_size, str) and batch_size == "auto":
         return _CPU_GROUP if device.type == "cpu" else _GPU_BATCH
-    if not isinstance(batch_size, int | np.integer) or batch_size < 1:
+    if not _is_count(batch_size):
         raise ConfigError(f"batch_size={batch_size!r}: a whole number from 1 on, or 'auto'")
     return int(batch_size)
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool) and bool(value >= 1)
 
 
 def precision_used(precision: str, dtype: torch.dtype) -> str:

@@ -15,7 +15,7 @@ from pathencoder import keys, wrapped
 from pathencoder import network as networks
 from pathencoder.arrays import Pixels
 from pathencoder.derived import describe
-from pathencoder.errors import PathEncoderError, StoreError
+from pathencoder.errors import ConfigError, PathEncoderError, StoreError
 from pathencoder.origin import Origin, differences
 from pathencoder.runtime import Rows
 
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 def save(encoder: Encoder, folder: str | os.PathLike[str]) -> None:
     """Write the folder of an encoder; see `Encoder.save_pretrained`."""
+    if not isinstance(folder, str | os.PathLike) or not os.fspath(folder):
+        raise ConfigError(f"save_directory={folder!r}: the folder to write, './mine' for example")
     origin: Origin | None = encoder.origin
     described = networks.create(encoder.spec)
     state = _state(encoder, described)

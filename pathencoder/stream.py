@@ -7,7 +7,7 @@ import itertools
 import logging
 import warnings
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Sequence, Sized
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence, Set, Sized
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
@@ -83,7 +83,9 @@ def results(items: Iterable[tuple[Item, float | None]], transform: Transform, ru
 
 def with_scales(items: Iterable[Item], mpp: Scales, total: int | None) -> Iterator[tuple[Item, float | None]]:
     """Each image beside its micrometres per pixel: one number for all, or one (or None) an image. Raises ConfigError."""
-    if mpp is None or not isinstance(mpp, Iterable):
+    if isinstance(mpp, str | bytes | Mapping | Set):
+        raise ConfigError(f"mpp={mpp!r}: one number, such as 0.25, or a list of numbers, one an image in their order")
+    if mpp is None or not isinstance(mpp, Iterable) or getattr(mpp, "ndim", 1) == 0:
         scale = None if mpp is None else check_mpp(mpp)
         return zip(items, itertools.repeat(scale), strict=False)
     if total is not None and isinstance(mpp, Sized) and len(mpp) != total:
@@ -121,7 +123,7 @@ def _counting(found: Found) -> Found:
 
 def watched(found: Found, total: int | None, progress: Progress) -> Found:
     """The same behind a progress bar: "auto" shows one on a terminal only."""
-    if progress not in ("auto", True, False):
+    if not isinstance(progress, bool) and not (isinstance(progress, str) and progress == "auto"):
         raise ConfigError(f"progress={progress!r}: 'auto', True or False")
     return _with_bar(found, total, hidden=None if progress == "auto" else not progress)
 
@@ -163,7 +165,7 @@ def _paired(items: Iterable[Item], scales: Iterator[float | None]) -> Iterator[t
             scale = next(scales)
         except StopIteration:
             raise ConfigError(f"mpp ended before the images did, at {item.where}: give one number, or one an image") from None
-        yield item, None if scale is None else check_mpp(float(scale))
+        yield item, None if scale is None else check_mpp(scale)
 
 
 def _groups(
