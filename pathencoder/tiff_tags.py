@@ -23,7 +23,7 @@ _RATIONALS = {5: "I", 10: "i"}
 _TEXTS = (2, 7)
 _SUBIFDS = 330
 _WANTED = frozenset({254, 255, 256, 257, 258, 259, 262, 270, 273, 277, 279, 282, 283, 284, 296})
-_WANTED |= {322, 324, 325, 330}
+_WANTED |= {322, 324, 325, 330, 338}
 
 _Value = tuple[float, ...] | str
 _Tags = dict[int, _Value]
@@ -46,6 +46,7 @@ class Page:
         photometric: The tag's number; 0 min-is-white, 1 grey, 2 RGB, 6 YCbCr.
         planar: Whether each sample has its own plane.
         first_data: Offset and length of the first tile or strip in bytes; None where missing.
+        extra: What the samples beyond the colours are: 0 is not said, 1 and 2 are alpha.
         reduced: Marked as a smaller copy of another page (a preview, a level of a pyramid).
     """
 
@@ -61,6 +62,7 @@ class Page:
     photometric: int
     planar: bool
     first_data: tuple[int, int] | None
+    extra: tuple[int, ...] = ()
     reduced: bool = False
 
 
@@ -210,6 +212,7 @@ def _page(tags: _Tags) -> Iterator[Page]:
         photometric=_number(tags, 262),
         planar=_number(tags, 284, 1) == 2,
         first_data=data if all(data) else None,
+        extra=tuple(int(value) for value in _numbers(tags, 338)),
         reduced=bool(_number(tags, 254) & 1) or _number(tags, 255) == 2,
     )
 

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from pathencoder.slides.reader import Slide
 
 _SAMPLES, _SAMPLE = 8, 256  # along a side; pixels of one
-_DARK = 64  # of 255: a quarter of the range
+_DARK, _WHITE = 64, 255  # a quarter of the range, and its end
+_RGB = 2  # as PhotometricInterpretation
 _TIFF_MARKS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _IMAGES = {b"\xff\xd8\xff": "a JPEG image", b"\x89PNG": "a PNG image"}
 _COPY_AGAIN = "Compare its size with the original, copy it again"
@@ -59,20 +60,48 @@ def notes_on(file: Path) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def too_dark(slide: Slide) -> str:
-    """Why a slide of more than 8 bits would be black; "" where it is not, or has 8 bits.
+def unreadable(slide: Slide, file: Path) -> str:
+    """Why a TIFF's pages or samples would be read wrongly or left out; "" where nothing is.
+
+    OpenSlide shows one page of a generic TIFF, of at most four samples, and takes a fourth that
+    nothing is said of for alpha.
+    """
+    pages = read_pages(file)
+    if not pages:
+        return ""
+    first = pages[0]
+    same = [p for p in pages if p.tiled and (p.width, p.height) == (first.width, first.height)]
+    if slide.vendor == "generic-tiff" and len(same) > 1:
+        return (
+            f"it holds {len(same)} images of {first.width} x {first.height} px (channels, focal"
+            " planes or sections), of which one would be read. Save the one you mean, as RGB, in a"
+            " file of its own"
+        )
+    rgb_and_one = first.samples == 4 and first.photometric == _RGB
+    if first.samples > 4 or (rgb_and_one and not any(first.extra)):
+        return f"{first.samples} channels, whose meaning it does not say. Save it as an RGB image"
+    if first.bits > 16:
+        return f"{first.bits} bits a sample: OpenSlide reads 8 and 16. Scale it to 8 bits first"
+    return ""
+
+
+def blank(slide: Slide, file: Path) -> str:
+    """Why a TIFF of more than 8 bits would be black, or one with alpha white; else "".
 
     OpenSlide keeps the upper 8 of 16 bits: of the 12 bits that many cameras give, 4.
     """
-    pages = read_pages(slide.path) if slide.path.is_file() else ()
-    if not pages or pages[0].bits <= 8:
+    pages = read_pages(file)
+    if not pages or (pages[0].bits <= 8 and not pages[0].extra):
         return ""
-    highest = max((int(region.max()) for region in _samples(slide)), default=255)
-    if highest >= _DARK:
+    shown = [(int(region.min()), int(region.max())) for region in _samples(slide)]
+    if pages[0].extra and shown and min(low for low, _ in shown) == _WHITE:
+        return "its alpha channel hides all of it. Save it without alpha"
+    highest = max((high for _, high in shown), default=_WHITE)
+    if pages[0].bits <= 8 or highest >= _DARK:
         return ""
     return (
-        f"its {pages[0].bits}-bit samples stay below {(highest + 1) * 256} of 65,536, as those of a"
-        " camera with fewer bits do: read by their upper 8 bits it would be black. Scale it to 8"
+        f"its {pages[0].bits}-bit samples stay below {(highest + 1) * 256:,} of 65,536, as those of"
+        " a camera with fewer bits do: read by their upper 8 bits it would be black. Scale it to 8"
         " bits first"
     )
 

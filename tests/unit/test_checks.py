@@ -185,15 +185,57 @@ def deep(path, highest):
 
 def test_more_than_8_bits_are_said_and_refused_where_they_would_be_black(tmp_path):
     path = tmp_path / "a.tif"
-    assert checks.too_dark(deep(path, 200)) == ""
-    assert "stay below 4096 of 65,536" in checks.too_dark(deep(path, 15))
+    assert checks.blank(deep(path, 200), path) == ""
+    assert "stay below 4,096 of 65,536" in checks.blank(deep(path, 15), path)
     assert checks.notes_on(path) == (
         "16 bits a sample: the upper 8 are read",
         "a grey slide: red, green and blue are the same",
     )
     path.write_bytes(tiff(page(64, 64, tiled=True, t258=(8, 8, 8), t262=2, t277=3)))
     assert checks.notes_on(path) == ()
-    assert checks.too_dark(MemorySlide(np.zeros((64, 64, 3), np.uint8), path=path)) == ""
+    assert checks.blank(MemorySlide(np.zeros((64, 64, 3), np.uint8), path=path), path) == ""
+
+
+def test_a_slide_that_alpha_hides_is_refused(tmp_path):
+    path = tmp_path / "a.tif"
+    path.write_bytes(tiff(page(64, 64, tiled=True, t258=(8, 8, 8, 8), t277=4, t338=2)))
+    white = np.full((64, 64, 3), 255, np.uint8)
+    assert "alpha" in checks.blank(MemorySlide(white, path=path), path)
+    white[5, 5] = 100
+    assert checks.blank(MemorySlide(white, path=path), path) == ""
+
+
+RGB = {"tiled": True, "t258": (8, 8, 8), "t262": 2, "t277": 3}
+
+
+@pytest.mark.parametrize(
+    ("pages", "vendor", "reason"),
+    [
+        ([page(640, 480, **RGB), page(320, 240, **RGB)], "generic-tiff", ""),
+        ([page(640, 480, **RGB), page(640, 480, **RGB)], "generic-tiff", "2 images of 640 x 480"),
+        ([page(640, 480, **RGB), page(640, 480, **RGB)], "aperio", ""),
+        ([page(640, 480, **RGB | {"t277": 5})], "generic-tiff", "5 channels"),
+        ([page(640, 480, **RGB | {"t277": 4, "t338": 0})], "generic-tiff", "4 channels"),
+        ([page(640, 480, **RGB | {"t277": 4, "t338": 1})], "generic-tiff", ""),
+        ([page(640, 480, **RGB | {"t258": 32})], "generic-tiff", "32 bits"),
+    ],
+)
+def test_pages_and_samples_that_would_be_left_out_or_misread(tmp_path, pages, vendor, reason):
+    path = tmp_path / "a.tif"
+    path.write_bytes(tiff(*pages))
+    slide = MemorySlide(np.zeros((8, 8, 3), np.uint8), path=path, vendor=vendor)
+    found = checks.unreadable(slide, path)
+    assert reason in found if reason else found == ""
+
+
+@pytest.mark.full
+def test_channels_in_pages_are_no_grey_slide(tmp_path):
+    pytest.importorskip("openslide")
+    tifffile = pytest.importorskip("tifffile")
+    planes = np.ascontiguousarray(section(512, 512).transpose(2, 0, 1))
+    tifffile.imwrite(tmp_path / "a.tif", planes, tile=(256, 256), photometric="minisblack")
+    with pytest.raises(SlideError, match="3 images of 512 x 512 px"):
+        open_slide(tmp_path / "a.tif")
 
 
 @pytest.mark.full
