@@ -20,6 +20,7 @@ from pathencoder.walk import printable
 
 log = logging.getLogger(__name__)
 
+_OF_SLIDES = SLIDE_SUFFIXES | FOREIGN_SUFFIXES
 _ORIENTATION = 0x0112  # the EXIF tag
 _WITH_ALPHA = ("LA", "La", "PA", "RGBA", "RGBa")
 _WITHOUT_TILES = ("WEBP", "AVIF")  # Pillow does not say whether they are decoded yet
@@ -39,7 +40,7 @@ def read_file(source: Path | BinaryIO, where: str) -> Pixels:
     Raises:
         ImageError: Not an image, damaged, or not one that `encode` takes.
     """
-    if isinstance(source, Path) and source.suffix.lower() in SLIDE_SUFFIXES | FOREIGN_SUFFIXES and source.exists():
+    if isinstance(source, Path) and source.suffix.lower() in _OF_SLIDES and source.exists():
         raise arrays.slide_error(where, printable(source.name))
     try:
         with Image.open(source) as image:
@@ -71,44 +72,49 @@ def from_pil(image: Image.Image, where: str) -> Pixels:
 
 def _decode(image: Image.Image, where: str) -> Pixels:
     """The pixels of an opened image, whose file can still be looked at."""
-    stored, limits = _stored_as(image), depth.OF_16_BITS
-    tags = getattr(image, "tag_v2", {})
-    _check_file(image, where)
-    if image.format == "TIFF":
-        reason = tiff.misread(tags)
-        if reason:
-            return tiff.read(image.fp, where, reason, image.tell())  # type: ignore[attr-defined]
-        limits = tiff.stated_range(tags)
-    if image.format in ("JPEG", "MPO"):
-        jpeg.load(image)
-    else:
-        image.load()
-    if ";16" in stored and image.mode in ("RGB", "RGBA", "LA"):  # Pillow has dropped the lower bytes
-        colours = np.asarray(image)[..., : len(image.mode.rstrip("A"))]
-        depth.check_high_bytes(int(colours.max()), where)
-    if image.format == "TIFF" and image.mode == "RGBA" and not tiff.says_alpha(tags) and np.asarray(image)[..., 3].min() < 255:
-        raise ImageError(f"{where}: four channels, and the file does not say that the fourth is alpha. Save it as RGB")
-    return _pixels(image, where, limits)
-
-
-def _check_file(image: Image.Image, where: str) -> None:
-    """What an opened file holds besides the pixels that Pillow will give."""
     if ImageFile.LOAD_TRUNCATED_IMAGES:
         _warn_of_truncation()
     if image.format == "TIFF":
-        if image.tell() == 0:
-            name = Path(getattr(image, "filename", "") or "FILE").name
-            tiff.check_pages(image.fp, where, printable(name))  # type: ignore[attr-defined]
-        tiff.check_colours(image.tag_v2, where)  # type: ignore[attr-defined]
-    elif image.format not in _LAYERED and getattr(image, "n_frames", 1) > 1 and image.tell() == 0:
-        _check_frames(image, where)
-    if image.mode == "CMYK" and image.format == "JPEG" and "adobe" not in image.info:
+        return _decode_tiff(image, where)
+    if image.format == "JPEG" and image.mode == "CMYK" and "adobe" not in image.info:
         raise ImageError(f"{where}: CMYK without Adobe's mark, which leaves open whether 0 is ink or paper. Save it as RGB")
+    if image.format != "JPEG":
+        _check_frames(image, where)
+    if image.format in ("JPEG", "MPO"):
+        jpeg.load(image)
+    else:
+        _load(image, where)
+    return _pixels(image, where)
+
+
+def _decode_tiff(image: Image.Image, where: str) -> Pixels:
+    stream, tags = image.fp, image.tag_v2  # type: ignore[attr-defined]
+    if image.tell() == 0:
+        tiff.check_pages(stream, where, printable(Path(getattr(image, "filename", "") or "FILE").name))
+    tiff.check_colours(tags, where)
+    reason = tiff.misread(tags)
+    if reason:
+        return tiff.read(stream, where, reason, image.tell())
+    _load(image, where)
+    if image.mode == "RGBA" and not tiff.says_alpha(tags) and np.asarray(image)[..., 3].min() < 255:
+        raise ImageError(f"{where}: four channels, and the file does not say that the fourth is alpha. Save it as RGB")
+    return _pixels(image, where, tiff.stated_range(tags))
+
+
+def _load(image: Image.Image, where: str) -> None:
+    """Decode; where Pillow drops the lower of 16 bits, the range is judged by the upper ones."""
+    stored = _stored_as(image)
+    image.load()
+    if ";16" in stored and image.mode in ("RGB", "RGBA", "LA"):
+        colours = np.asarray(image)[..., : len(image.mode.rstrip("A"))]
+        depth.check_high_bytes(int(colours.max()), where)
 
 
 def _check_frames(image: Image.Image, where: str) -> None:
     """Raises ImageError for several images in one file; smaller ones beside a first (previews) are fine."""
     count, size = getattr(image, "n_frames", 1), image.size
+    if count == 1 or image.tell() or image.format in _LAYERED:
+        return
     if image.format == "MPO":
         count = sum(_size_of_frame(image, i) >= size for i in range(count))
         image.seek(0)
