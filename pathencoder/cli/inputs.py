@@ -1,27 +1,41 @@
-"""What the user named, as work to do: slides, and folders of tiles; and the name of each one's file."""
+"""What the user named, as work to do: slides, and folders of tiles.
+
+Inputs are known by the paths that the user typed; links are followed, never resolved. What lies in a
+folder and is not taken is named (`Found.left_out`).
+"""
 
 from __future__ import annotations
 
+import os
+import stat
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import click
 
+from pathencoder.cli.names import give_names
+from pathencoder.file_kinds import FOREIGN_SUFFIXES, SLIDE_SUFFIXES, TIFF_SUFFIXES, looks_like_slide
 from pathencoder.images import SUFFIXES as IMAGE_SUFFIXES
-from pathencoder.images import list_images
-from pathencoder.slides.reader import FOREIGN_SUFFIXES, SLIDE_SUFFIXES, TIFF_SUFFIXES, is_slide_tiff, looks_like_slide
-from pathencoder.walk import printable
+from pathencoder.slides.identity import place_of
+from pathencoder.slides.layouts import path_of
+from pathencoder.walk import LeftOut, printable, walk
 
-_IMAGE_BESIDE = frozenset({".vms", ".vmu"})  # slides whose pixels lie in .jpg files beside them
+_JPEGS_BESIDE = frozenset({".vms", ".vmu"})  # slides whose pixels lie in .jpg files beside them
 
 
 @dataclass(frozen=True)
 class Job:
-    """One output file's work. kind: "slide", "tiles" or "nothing" (then `problem` says why).
+    """One output file's work.
 
-    images: (key, file) of tiles. whole: the images are all there are in a folder, so that a row of an image that is gone goes, too.
+    Attributes:
+        source: The file or folder, as the user typed it.
+        kind: "slide", "tiles" or "nothing" (then `problem` says why).
+        name: Of its output, without suffix.
+        images: (key, file) of tiles.
+        whole: The images are all there are in a folder: the row of one that is gone goes, too.
+        problem: What is wrong with a "nothing".
     """
 
     source: Path
@@ -32,108 +46,152 @@ class Job:
     problem: str = ""
 
 
-def find_jobs(inputs: Sequence[Path], *, taken_as: str | None = None) -> list[Job]:
-    """The work in files and folders; `taken_as` "tiles" or "slides" decides what they are. Each job has a name of its own."""
-    jobs: list[Job] = []
-    loose: dict[Path, dict[str, Path]] = {}
-    for path in dict.fromkeys(inputs):
-        if path.is_dir():
-            jobs += _of_folder(path, taken_as)
-        elif not path.exists():
-            jobs.append(Job(path, "nothing", problem="no such file or folder"))
+@dataclass
+class Found:
+    """What the inputs come to."""
+
+    jobs: list[Job] = field(default_factory=list)
+    left_out: list[LeftOut] = field(default_factory=list)
+
+
+def find_inputs(inputs: Iterable[Path], *, taken_as: str | None = None) -> Found:
+    """The work in files and folders.
+
+    Args:
+        inputs: As the user typed them. One that is named twice, or lies in a folder that is named,
+            counts once.
+        taken_as: "tiles" or "slides" decides what they are; None: their names and headers do.
+
+    Returns:
+        Jobs, each with a name of its own, in the order of the inputs; single images of one folder
+        are one job, and come last.
+    """
+    found = Found()
+    loose: dict[str, dict[str, Path]] = {}
+    for path in inputs:
+        kind = _kind_of(path)
+        if kind == "folder":
+            _look_into(path, taken_as, found)
+        elif kind != "file":
+            found.jobs.append(Job(path, "nothing", problem=kind))
         elif is_slide(path, taken_as):
-            jobs.append(Job(path, "slide"))
+            found.jobs.append(Job(path, "slide"))
         elif taken_as == "tiles" or path.suffix.lower() in IMAGE_SUFFIXES:
-            loose.setdefault(path.parent, {})[path.name] = path
+            loose.setdefault(place_of(path.parent), {}).setdefault(printable(path.name), path)
         else:
-            jobs.append(
-                Job(path, "nothing", problem=f"neither an image nor a slide by its suffix {path.suffix!r}: --as tiles or --as slides")
-            )
-    jobs += [Job(folder, "tiles", images=tuple(files.items()), whole=False) for folder, files in loose.items()]
-    return name_jobs(jobs)
+            problem = f"neither an image nor a slide by its suffix {printable(path.suffix)!r}: --as tiles or --as slides"
+            found.jobs.append(Job(path, "nothing", problem=problem))
+    inside = {place_of(file) for job in found.jobs for _, file in job.images}
+    for files in loose.values():
+        rest = tuple((key, file) for key, file in files.items() if place_of(file) not in inside)
+        found.jobs += [Job(rest[0][1].parent, "tiles", images=rest, whole=False)] if rest else []
+    found.jobs = give_names(_once(found.jobs))
+    return found
 
 
-def refuse_nothing(jobs: Sequence[Job]) -> None:
-    """Raises click.UsageError, which names every input, where none of them holds anything to encode."""
-    if all(job.kind == "nothing" for job in jobs):
-        reasons = "\n".join(f"  {printable(job.source)}: {job.problem}" for job in jobs)
-        raise click.UsageError(f"nothing to do:\n{reasons}")
+def refuse_nothing(found: Found) -> None:
+    """Raises click.UsageError, which names every input, where none holds anything to encode."""
+    if all(job.kind == "nothing" for job in found.jobs):
+        reasons = [f"  {printable(job.source)}: {job.problem}" for job in found.jobs]
+        reasons += [f"  {printable(left.path)}: left out, {left.reason}" for left in found.left_out]
+        raise click.UsageError("\n".join(["nothing to do:", *reasons]))
+
+
+def is_slide(path: Path, taken_as: str | None = None) -> bool:
+    """Whether a file is a slide: by the user's word, else by its name or, a TIFF, by its build."""
+    return looks_like_slide(path) if taken_as is None else taken_as == "slides"
+
+
+def _kind_of(path: Path) -> str:
+    """ "folder", "file", or what is wrong with a path."""
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        return "a link to nothing" if path.is_symlink() else "no such file or folder"
+    except (OSError, ValueError) as error:
+        return f"cannot be read ({getattr(error, 'strerror', None) or error})"
+    if stat.S_ISDIR(mode):
+        return "folder"
+    return "file" if stat.S_ISREG(mode) else "neither a file nor a folder"
+
+
+def _once(jobs: Iterable[Job]) -> list[Job]:
+    """Without slides and folders that are named again."""
+    return list({(job.kind, place_of(job.source)): job for job in reversed(list(jobs))}.values())[::-1]
+
+
+def _look_into(folder: Path, taken_as: str | None, found: Found) -> None:
+    """Add the slides of a folder, its tiles as one job, and what is left out."""
+    walked = walk(folder)
+    slides = [] if taken_as == "tiles" else _slides_among(walked.files, taken_as)
+    parts = _PartsOfSlides(slides)
+    rest = [p for p in walked.files if p not in parts]
+    images = [] if taken_as == "slides" else [p for p in rest if p.suffix.lower() in IMAGE_SUFFIXES]
+    found.jobs += [Job(path, "slide") for path in slides]
+    if images:
+        keyed: dict[str, Path] = {}
+        for path in images:
+            key = printable(path.relative_to(folder).as_posix())
+            if keyed.setdefault(key, path) != path:
+                found.left_out.append(LeftOut(path, "another image's name reads the same: rename it"))
+        found.jobs.append(Job(folder, "tiles", images=tuple(keyed.items())))
+    if not slides and not images:
+        wanted = {"tiles": "images", "slides": "slides"}.get(taken_as or "", "images or slides")
+        found.jobs.append(Job(folder, "nothing", problem=f"no {wanted} in this folder"))
+    others = [p for p in rest if p not in set(images)]
+    found.left_out += [*walked.left_out, *_summed_up(folder, others, taken_as, walked.hidden)]
+
+
+def _slides_among(files: Sequence[Path], taken_as: str | None) -> list[Path]:
+    """The slides among the files of a folder; a folder of several DICOM files is one slide."""
+    dicom = Counter(p.parent for p in files if p.suffix.lower() == ".dcm")
+    found: dict[Path, None] = {}
+    for path in files:
+        suffix = path.suffix.lower()
+        if suffix == ".dcm":
+            found.setdefault(path.parent if dicom[path.parent] > 1 else path)
+        elif (taken_as == "slides" and suffix in SLIDE_SUFFIXES | FOREIGN_SUFFIXES | TIFF_SUFFIXES) or looks_like_slide(path):
+            found.setdefault(path)
+    return list(found)
+
+
+class _PartsOfSlides:
+    """The files that belong to slides: neither tiles nor left out."""
+
+    def __init__(self, slides: Sequence[Path]) -> None:
+        self._slides = set(slides)
+        self._jpegs = {s.parent for s in slides if s.suffix.lower() in _JPEGS_BESIDE}
+        self._folders = {s.with_suffix("") for s in slides if s.suffix.lower() == ".mrxs"}
+
+    def __contains__(self, path: Path) -> bool:
+        if path in self._slides or (path.suffix.lower() == ".dcm" and path.parent in self._slides):
+            return True
+        return path.parent in self._folders or (path.parent in self._jpegs and path.suffix.lower() in IMAGE_SUFFIXES)
+
+
+def _summed_up(folder: Path, others: Sequence[Path], taken_as: str | None, hidden: int) -> list[LeftOut]:
+    """Files that are not taken, as one line a folder."""
+    lines = []
+    if others:
+        kinds = Counter(printable(p.suffix.lower()) or "without suffix" for p in others)
+        listed = ", ".join(f"{kind} {count}" for kind, count in kinds.most_common(8))
+        why = f"not taken with --as {taken_as}" if taken_as else "neither images nor slides"
+        lines.append(LeftOut(folder, f"{len(others):,} {'file is' if len(others) == 1 else 'files are'} {why} ({listed})"))
+    if hidden:
+        lines.append(LeftOut(folder, f"{hidden:,} hidden {'file or folder' if hidden == 1 else 'files and folders'}"))
+    return lines
+
+
+def output_of(job: Job, out: Path, layout: str) -> Path:
+    """The feature file of a job."""
+    return path_of(out, job.name, layout) if job.kind == "slide" else out / f"{job.name}.h5"
+
+
+def name_of(job: Job) -> str:
+    """What progress lines call a job."""
+    return job.name or os.path.basename(place_of(job.source))
 
 
 def source_of(job: Job) -> Path:
     """The input that a job is about."""
     return job.source
-
-
-def name_of(job: Job) -> str:
-    """The name of a job's output."""
-    return job.name or job.source.name
-
-
-def is_slide(path: Path, taken_as: str | None = None) -> bool:
-    """Whether a file is a slide: by the user's word, by its suffix, or, a TIFF, by its size and build."""
-    if taken_as is not None:
-        return taken_as == "slides"
-    return looks_like_slide(path)
-
-
-def name_jobs(jobs: Iterable[Job]) -> list[Job]:
-    """Give every job a name of its own: the stem of its source, with the suffix and then the parent folders where two would be the same."""
-    named = [replace(job, name=_stem(job)) for job in jobs]
-    for lengthen in (_with_suffix, _with_parent, _with_grandparent):
-        counts = Counter(job.name.casefold() for job in named)
-        named = [replace(job, name=lengthen(job)) if counts[job.name.casefold()] > 1 else job for job in named]
-    return named
-
-
-def _of_folder(folder: Path, taken_as: str | None) -> list[Job]:
-    slides = [] if taken_as == "tiles" else _slides_in(folder, taken_as)
-    images = [] if taken_as == "slides" else _tiles_in(folder, {job.source for job in slides}, taken_as)
-    jobs = list(slides)
-    if images:
-        jobs.append(Job(folder, "tiles", images=tuple((p.relative_to(folder).as_posix(), p) for p in images)))
-    if not jobs:
-        wanted = {"tiles": "images", "slides": "slides"}.get(taken_as or "", "images or slides")
-        jobs.append(Job(folder, "nothing", problem=f"no {wanted} in this folder"))
-    return jobs
-
-
-def _slides_in(folder: Path, taken_as: str | None) -> list[Job]:
-    found: list[Path] = []
-    for path in sorted(p for p in folder.rglob("*") if p.is_file() and not _hidden(p, folder)):
-        suffix = path.suffix.lower()
-        if suffix == ".dcm":  # a folder of DICOM files is one slide
-            place = path.parent if sum(p.suffix.lower() == ".dcm" for p in path.parent.iterdir()) > 1 else path
-            found += [place] if place not in found else []
-        elif suffix in SLIDE_SUFFIXES | FOREIGN_SUFFIXES or (suffix in TIFF_SUFFIXES and (taken_as == "slides" or is_slide_tiff(path))):
-            found.append(path)
-    return [Job(path, "slide") for path in found]
-
-
-def _tiles_in(folder: Path, slides: set[Path], taken_as: str | None) -> list[Path]:
-    beside = {s.parent for s in slides if s.suffix.lower() in _IMAGE_BESIDE}
-    return [p for p in list_images(folder) if taken_as == "tiles" or (p not in slides and p.parent not in beside)]
-
-
-def _hidden(path: Path, folder: Path) -> bool:
-    return any(part.startswith(".") for part in path.relative_to(folder).parts)
-
-
-def _stem(job: Job) -> str:
-    path = job.source.resolve()
-    if job.kind != "slide" or path.is_dir():
-        return path.name or "root"
-    name = path.name[: -len(path.suffix)] if path.suffix else path.name
-    return name[:-4] if name.lower().endswith(".ome") else name
-
-
-def _with_suffix(job: Job) -> str:
-    return job.source.name if job.kind == "slide" else f"{job.name}-tiles"
-
-
-def _with_parent(job: Job) -> str:
-    return f"{job.source.resolve().parent.name}-{job.name}"
-
-
-def _with_grandparent(job: Job) -> str:
-    return f"{job.source.resolve().parent.parent.name}-{job.name}"

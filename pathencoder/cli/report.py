@@ -9,6 +9,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,11 @@ from pathencoder.cli.common import duration, plural
 from pathencoder.errors import StoreError
 from pathencoder.slides.files import storing, try_lock, whole_file
 from pathencoder.slides.work import Outcome
-from pathencoder.walk import printable
+from pathencoder.walk import LeftOut, printable
 
 FAILURES = "failures.csv"
 _SHOWN = 5
+_LEFT_OUT_SHOWN = 20
 _LOCK_SECONDS = 10.0
 _HEADER = ["input", "part", "error", "reason"]
 _WORDS = {
@@ -109,24 +111,64 @@ def _replaced(row: Sequence[str], outcomes: Sequence[Outcome]) -> bool:
     return False
 
 
-def as_json(outcomes: Sequence[Outcome], *, encoder: str, out: Path, failures: Path | None, status: int) -> dict[str, Any]:
+@dataclass(frozen=True)
+class About:
+    """What a summary says beside the outcomes.
+
+    Attributes:
+        encoder: Its name.
+        out: The output folder.
+        left_out: What lay in folders and was not taken.
+        notes: What concerns no single input.
+    """
+
+    encoder: str
+    out: Path
+    left_out: Sequence[LeftOut] = ()
+    notes: Sequence[str] = ()
+
+
+def as_json(outcomes: Sequence[Outcome], about: About, *, failures: Path | None, status: int) -> dict[str, Any]:
     """The summary for programs."""
-    return {"encoder": encoder, "out": str(out), "status": status, "failures": failures, "inputs": [_one_json(o) for o in outcomes]}
+    return {
+        "encoder": about.encoder,
+        "out": str(about.out),
+        "status": status,
+        "failures": failures,
+        "notes": list(about.notes),
+        "left_out": [{"path": str(left.path), "reason": left.reason} for left in about.left_out],
+        "inputs": [_one_json(o) for o in outcomes],
+    }
 
 
-def summary(outcomes: Sequence[Outcome], *, encoder: str, out: Path, failures: Path | None, feature: str = "features") -> str:
-    """The summary for people: every input and its status, what was written, and how to read it."""
+def summary(outcomes: Sequence[Outcome], about: About, *, failures: Path | None) -> str:
+    """The summary for people: every input and its status, what was left out, what was written, and how to read it."""
     lines = [line for outcome in outcomes for line in _lines(outcome)]
+    lines += [*left_out_lines(about.left_out), *(f"Note: {note}" for note in about.notes)]
     counts = Counter(o.status for o in outcomes)
     said = ", ".join(f"{counts[status]} {word}" for status, word in _WORDS.items() if counts[status])
     rows = sum(o.rows for o in outcomes)
-    lines.append(f"{plural(len(outcomes), 'input')}: {said}. {plural(rows, 'embedding')} by {encoder} in {out}")
-    if failures:
-        lines.append(f"What failed, and why: {failures}")
+    lines.append(f"{plural(len(outcomes), 'input')}: {said}. {plural(rows, 'embedding')} by {about.encoder} in {about.out}")
+    lines += failure_lines(outcomes, failures)
     example = next((o.file for o in outcomes if o.file and o.rows), None)
     if example:
-        lines += ["Read them:", "  import h5py", f'  rows = h5py.File("{example.as_posix()}")["{feature}"][:]']
+        lines += ["Read them:", "  import pathencoder", f'  rows = pathencoder.read_features("{example.as_posix()}").rows']
     return "\n".join(lines)
+
+
+def left_out_lines(left_out: Sequence[LeftOut]) -> list[str]:
+    """What was left out, and why."""
+    lines = [f"Left out: {left.path}: {left.reason}" for left in left_out[:_LEFT_OUT_SHOWN]]
+    more = len(left_out) - _LEFT_OUT_SHOWN
+    return [*lines, f"Left out: {more:,} more (--json lists them)"] if more > 0 else lines
+
+
+def failure_lines(outcomes: Sequence[Outcome], failures: Path | None) -> list[str]:
+    """Where the list of failures is, and whether any of it is of this run."""
+    if failures is None:
+        return []
+    of_this_run = any(o.failures for o in outcomes)
+    return [f"What failed, and why: {failures}" if of_this_run else f"Of earlier runs, some inputs failed: {failures}"]
 
 
 def _lines(outcome: Outcome) -> list[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,9 +16,9 @@ from pathencoder.slides import layouts, store
 from pathencoder.slides.files import Mismatch
 from pathencoder.slides.grid import Grid, plan_grid, read_tile
 from pathencoder.slides.identity import SlideIdentity, identify_slide, place_of, slide_stat
-from pathencoder.slides.mpp import Mpp
+from pathencoder.slides.mpp import Mpp, scale_notes
 from pathencoder.slides.reader import Slide, open_slide
-from pathencoder.slides.recipe import Recipe, Settings, slide_recipe
+from pathencoder.slides.recipe import Recipe, Settings, device_used, slide_recipe
 from pathencoder.slides.store import Content, Failure
 from pathencoder.slides.tissue import find_tissue
 from pathencoder.slides.work import Outcome, Progress, Work, check_recipe, silent
@@ -58,7 +60,7 @@ def done_before(source: Path, file: Path, recipe: Recipe, settings: Settings) ->
     if found.layout != settings.layout:
         raise Mismatch(f"{file} has the layout {found.layout}, not {settings.layout}. Choose another --out, or --overwrite")
     notes = _check_slide(source, found.slide, file)
-    return Outcome(source, "before", file, found.count, 0, 0.0, found.failures, notes)
+    return Outcome(source, "before", file, found.count, 0, 0.0, found.failures, [*notes, *found.notes])
 
 
 def _check_slide(source: Path, made_from: SlideIdentity, file: Path) -> list[str]:
@@ -92,9 +94,10 @@ def _encode(encoder: Encoder, slide: Slide, file: Path, recipe: Recipe, settings
         overlap_px=settings.overlap_px,
         min_tissue=settings.min_tissue,
     )
-    facts = _facts(slide, scale)
+    notes = [*scale.notes, *scale_notes(scale.value, grid.target_mpp, encoder.spec.mpp), *tissue.notes, *grid.notes]
+    facts = {**_facts(slide, scale), "device": device_used(encoder), "notes": "\n".join(notes)}
     header = {**recipe.settings(), "slide_bytes": facts["slide_bytes"], "slide_hash": facts["slide_hash"]}
-    with Work(encoder, file, settings, header, progress, facts={"source_path": facts["slide_path"]}) as work:
+    with Work(_at_scale(encoder, grid.target_mpp), file, settings, header, progress, facts={"source_path": facts["slide_path"]}) as work:
         failures = _embed(encoder, slide, grid, work)
         kept = np.array([_tile_id((x, y)) in work.journal for x, y in grid.coords.tolist()], bool)
         place = layouts.Place(
@@ -110,7 +113,6 @@ def _encode(encoder: Encoder, slide: Slide, file: Path, recipe: Recipe, settings
         new = work.finish(
             Content(recipe, failures, facts, place=place, layout=settings.layout), [_tile_id((x, y)) for x, y in place.coords.tolist()]
         )
-    notes = [*tissue.notes, *grid.notes]
     return Outcome(slide.path, "done" if len(grid.coords) else "empty", file, int(kept.sum()), new, 0.0, failures, notes)
 
 
@@ -121,17 +123,21 @@ def _embed(encoder: Encoder, slide: Slide, grid: Grid, work: Work) -> list[Failu
         lambda at: read_tile(slide, grid, *at, interpolation=encoder.spec.interpolation),
         _tile_id,
         total=len(tiles),
-        mpp=_as_it_is(encoder),
+        mpp=grid.target_mpp,
     )
     failures = [Failure(f"{x},{y}", str(error).removeprefix(f"{slide.path}: "), type(error).__name__) for (x, y), error in failed]
     _refuse_if_all_failed(slide, len(tiles), failures)
     return failures
 
 
-def _as_it_is(encoder: Encoder) -> float | None:
-    """The mpp at which the encoder's transform leaves a tile of its input size untouched: read_tile has brought it to scale."""
-    spec = encoder.spec
-    return spec.mpp or (spec.mpp_range[0] if spec.mpp_range else None)
+def _at_scale(encoder: Encoder, mpp: float) -> Encoder:
+    """The same encoder as one of this scale, which leaves a tile of its input size at this scale as it is.
+
+    Without a scale, its transform would resize and crop the tiles that the grid has read to measure.
+    """
+    same = copy.copy(encoder)  # shares the network, whose modes stay as they are
+    same.spec = dataclasses.replace(encoder.spec, mpp=mpp)
+    return same
 
 
 def _facts(slide: Slide, scale: Mpp) -> dict[str, Any]:

@@ -20,7 +20,8 @@ class Settings:
     """How inputs are encoded.
 
     mpp: of the images or slides, overrides the file. target_mpp: scale at which they are read; None: the encoder's.
-    overlap_px: of neighbouring tiles, in pixels of the tile. min_tissue: share of a tile that must be tissue. overwrite: start anew.
+    overlap_px: of neighbouring tiles, in pixels of the tile. min_tissue: share of a tile that must be tissue. precision: of the network,
+    as `Encoder.encode` takes it. workers: decoding threads. overwrite: start anew.
     """
 
     output: str = "embedding"
@@ -29,6 +30,8 @@ class Settings:
     overlap_px: int = 0
     min_tissue: float = 0.25
     layout: str = "trident"
+    precision: str = "auto"
+    workers: int | None = None
     batch_size: int | Literal["auto"] = "auto"
     overwrite: bool = False
 
@@ -44,6 +47,8 @@ class Recipe:
     transform: str
     mpp: float | None  # given by the user; None: the file's own (slides), tiles resized whole (tiles)
     target_mpp: float | None
+    precision: str = "fp32"  # that was used
+    runtime: str = "torch"
     overlap_px: int | None = None  # this and what follows: slides only
     min_tissue: float | None = None
     tissue: str | None = None
@@ -61,7 +66,7 @@ def slide_recipe(encoder: Encoder, settings: Settings) -> Recipe:
         low, high = spec.mpp_range or (0.25, 1.0)
         raise ConfigError(f"{spec.name} was not trained at one scale: say which with --target-mpp, from {low:g} to {high:g}")
     return dataclasses.replace(
-        _of_encoder(spec, settings), target_mpp=target, overlap_px=settings.overlap_px, min_tissue=settings.min_tissue, tissue=TISSUE
+        _of_encoder(encoder, settings), target_mpp=target, overlap_px=settings.overlap_px, min_tissue=settings.min_tissue, tissue=TISSUE
     )
 
 
@@ -73,7 +78,7 @@ def tiles_recipe(encoder: Encoder, settings: Settings) -> Recipe:
             "--mpp, the micrometres per pixel that the images have" if settings.mpp is None else f"a scale that {spec.name} was trained at"
         )
         raise ConfigError(f"--target-mpp for tiles needs {needs}")
-    return dataclasses.replace(_of_encoder(spec, settings), target_mpp=None if settings.mpp is None else settings.target_mpp or spec.mpp)
+    return dataclasses.replace(_of_encoder(encoder, settings), target_mpp=None if settings.mpp is None else settings.target_mpp or spec.mpp)
 
 
 def tile_scale(encoder: Encoder, settings: Settings) -> float | None:
@@ -90,7 +95,18 @@ def describe_transform(spec: EncoderSpec) -> str:
     return f"{how} px, {spec.interpolation}, mean {_triple(spec.mean)}, std {_triple(spec.std)}"
 
 
-def _of_encoder(spec: EncoderSpec, settings: Settings) -> Recipe:
+def device_used(encoder: Encoder) -> str:
+    """The kind of device that computes: recorded, but part of no recipe, since it decides last digits only."""
+    device = encoder.device
+    if device.type != "cuda":
+        return device.type
+    import torch
+
+    return f"cuda ({torch.cuda.get_device_name(device)})"
+
+
+def _of_encoder(encoder: Encoder, settings: Settings) -> Recipe:
+    spec = encoder.spec
     return Recipe(
         encoder=spec.name,
         revision=spec.revision,
@@ -99,6 +115,7 @@ def _of_encoder(spec: EncoderSpec, settings: Settings) -> Recipe:
         transform=describe_transform(spec),
         mpp=settings.mpp,
         target_mpp=None,
+        precision=encoder.precision_used(settings.precision),
     )
 
 

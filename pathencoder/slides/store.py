@@ -136,12 +136,13 @@ def read_parts(path: Path) -> Parts:
 
 @dataclass(frozen=True)
 class Facts:
-    """What a slide's file says of itself without its rows: how many there are, what it was made of, what failed."""
+    """What a slide's file says of itself without its rows: how many there are, what it was made of, what failed, what was noted."""
 
     count: int
     slide: SlideIdentity
     layout: str
     failures: list[Failure]
+    notes: list[str]
 
 
 def read_facts(path: Path) -> Facts:
@@ -149,8 +150,9 @@ def read_facts(path: Path) -> Facts:
     with _reading(path) as file:
         said, layout = file.attrs, str(file.attrs["layout"])
         stat = Stat(int(said["slide_bytes"]), *(int(t) for t in said["slide_times"]))
+        notes = str(said.get("notes", "")).splitlines()
         slide = SlideIdentity(str(said["slide_path"]), stat, str(said["slide_hash"]))
-        return Facts(int(file[layouts.feature_name(layout)].shape[0]), slide, layout, _failures(file))
+        return Facts(int(file[layouts.feature_name(layout)].shape[0]), slide, layout, _failures(file), notes)
 
 
 def slide_facts(slide: SlideIdentity) -> dict[str, Any]:

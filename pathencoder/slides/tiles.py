@@ -23,7 +23,7 @@ from pathencoder.slides.identity import (
     place_of,
     stat_of,
 )
-from pathencoder.slides.recipe import Recipe, Settings, tile_scale, tiles_recipe
+from pathencoder.slides.recipe import Recipe, Settings, device_used, tile_scale, tiles_recipe
 from pathencoder.slides.store import Content, Failure, Rows
 from pathencoder.slides.work import Outcome, Progress, Work, check_recipe, partial_path, silent
 from pathencoder.walk import printable
@@ -80,7 +80,7 @@ def encode_tiles(
             return Outcome(
                 source, "before", file, count, 0, time.monotonic() - started, failures, notes, batch.parts(keep_others=keep_others)
             )
-    facts = {"source": printable(source.name), "source_path": batch.folder}
+    facts = {"source": printable(source.name), "source_path": batch.folder, "device": device_used(encoder)}
     with Work(encoder, file, settings, recipe.settings(), progress, facts=facts, tag_bytes=TAG_BYTES) as work:
         _check_begun(work, batch)
         others = earlier.others(batch) if earlier and keep_others else {}

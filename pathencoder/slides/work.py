@@ -132,7 +132,8 @@ class Work:
 
         failed: list[tuple[T, Exception]] = []
         images = (Item(place, str(part), functools.partial(_readable, read, part)) for place, part in enumerate(todo))
-        settings = stream.Settings(output=self._settings.output, batch_size=self._settings.batch_size)
+        asked = self._settings
+        settings = stream.Settings(output=asked.output, batch_size=asked.batch_size, precision=asked.precision, workers=asked.workers)
         for place, result in enumerate(self._encoder.results(images, mpp=mpp, settings=settings)):
             if result.error is None:
                 self.journal.append(id_of(todo[place]), result.row, tag_of(todo[place]))

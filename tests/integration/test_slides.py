@@ -173,6 +173,35 @@ def test_unknown_scales_are_refused_and_given_ones_taken(slide, tmp_path):
     assert encode(slide(), tmp_path / "b", encoder=without, target_mpp=0.5).rows > 0
 
 
+@pytest.mark.parametrize("changes", [{"mpp": None}, {"mpp": None, "mpp_range": (0.25, 1.0)}, {}])
+def test_tiles_that_were_read_to_scale_are_not_resized_again(slide, tmp_path, changes):
+    """An encoder that enlarges tiles to 80 px and crops 64 must see the grid's tiles as they are."""
+    encoder = small_encoders.encoder("cnn", resize="shortest", resize_size=80, **changes)
+    made = slide()
+    found = read_features(encode(made, tmp_path, encoder=encoder, target_mpp=0.5, min_tissue=0.9).file)
+    grid = Grid(found.coords, 64.0, 64.0, 64, 0.5, 0.5)
+    tiles = [read_tile(made, grid, int(x), int(y)) for x, y in found.coords]
+    as_they_are = small_encoders.encoder("cnn", mpp=0.5).encode(tiles, mpp=0.5, progress=False)
+    assert np.array_equal(found.rows, as_they_are)
+
+
+def test_notes_on_scale_are_said_and_kept(slide, tmp_path):
+    made = slide(properties={"openslide.mpp-x": "1.0", "openslide.mpp-y": "1.0"})
+    outcome = encode(made, tmp_path)
+    assert "enlarged 2 times" in " ".join(outcome.notes)
+    assert encode(made, tmp_path).notes == outcome.notes
+    assert "trained at 0.5" in " ".join(encode(slide(), tmp_path / "b", target_mpp=1.0).notes)
+
+
+def test_the_precision_is_kept_and_another_is_refused(slide, tmp_path):
+    made = slide()
+    file = encode(made, tmp_path, precision="bf16").file
+    said = read_features(file).attributes
+    assert (said["precision"], said["runtime"], said["device"]) == ("bf16", "torch", "cpu")
+    with pytest.raises(StoreError, match="precision: bf16 there, fp32 now"):
+        encode(made, tmp_path)
+
+
 def test_a_dark_field_is_noted(slide, tmp_path):
     dark = np.zeros((600, 800, 3), np.uint8)
     dark[100:400, 100:500, 2] = 150

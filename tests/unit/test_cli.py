@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from pathencoder.cli import common, main, report
-from pathencoder.cli.inputs import find_jobs
+from pathencoder.cli.inputs import find_inputs
 from pathencoder.cli.main import VERBS, run
 from pathencoder.cli.meter import Meter
 from pathencoder.slides.store import Failure
@@ -107,6 +107,10 @@ def image(path, size=(20, 20)):
     return path
 
 
+def jobs_in(paths, **options):
+    return find_inputs(paths, **options).jobs
+
+
 def kinds(jobs):
     return {job.name: job.kind for job in jobs}
 
@@ -116,7 +120,7 @@ def test_a_folder_of_tiles_is_one_job_with_relative_keys(tmp_path):
     image(tmp_path / "tiles" / "a10.png")
     image(tmp_path / "tiles" / "a2.png")
     image(tmp_path / "tiles" / ".hidden" / "x.png")
-    (job,) = find_jobs([tmp_path / "tiles"])
+    (job,) = jobs_in([tmp_path / "tiles"])
     assert (job.kind, job.name, job.whole) == ("tiles", "tiles", True)
     assert [key for key, _ in job.images] == ["a2.png", "a10.png", "b/2.png"]
 
@@ -126,31 +130,31 @@ def test_slides_in_a_folder_are_found_by_suffix_and_dicom_by_folder(tmp_path):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     image(tmp_path / "tile.png")
-    jobs = find_jobs([tmp_path])
+    jobs = jobs_in([tmp_path])
     slides = {job.source.relative_to(tmp_path).as_posix() for job in jobs if job.kind == "slide"}
     assert slides == {"a.svs", "sub/b.ndpi", "c.mrxs", "dicom", "single/only.dcm", "odd.vsi"}
     assert [job.images[0][0] for job in jobs if job.kind == "tiles"] == ["tile.png"]
-    assert {job.kind for job in find_jobs([tmp_path], taken_as="tiles")} == {"tiles"}
-    assert {job.kind for job in find_jobs([tmp_path], taken_as="slides")} == {"slide"}
+    assert {job.kind for job in jobs_in([tmp_path], taken_as="tiles")} == {"tiles"}
+    assert {job.kind for job in jobs_in([tmp_path], taken_as="slides")} == {"slide"}
 
 
 def test_images_of_a_vms_slide_are_no_tiles(tmp_path):
     (tmp_path / "s.vms").touch()
     image(tmp_path / "s(0,1).jpg")
-    assert kinds(find_jobs([tmp_path])) == {"s": "slide"}
+    assert kinds(jobs_in([tmp_path])) == {"s": "slide"}
 
 
 def test_what_is_not_there_or_nothing_is_told(tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "notes.docx").touch()
-    jobs = find_jobs([tmp_path / "gone", tmp_path / "empty", tmp_path / "notes.docx"])
+    jobs = jobs_in([tmp_path / "gone", tmp_path / "empty", tmp_path / "notes.docx"])
     assert [job.kind for job in jobs] == ["nothing"] * 3
     assert [word in job.problem for job, word in zip(jobs, ("no such", "no images or slides", "--as"), strict=True)] == [True] * 3
 
 
 def test_loose_images_of_a_folder_share_a_file_that_keeps_others(tmp_path):
     paths = [image(tmp_path / "tiles" / n) for n in ("1.png", "2.png")]
-    (job,) = find_jobs([*paths, paths[0]])
+    (job,) = jobs_in([*paths, paths[0]])
     assert (job.name, job.whole) == ("tiles", False)
     assert [key for key, _ in job.images] == ["1.png", "2.png"]
 
@@ -159,7 +163,7 @@ def test_names_are_told_apart(tmp_path):
     for name in ("x/s.svs", "x/s.ndpi", "y/s.svs", "y/A.ome.tif.svs", "z/s2.SVS"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
-    names = [job.name for job in find_jobs([tmp_path])]
+    names = [job.name for job in jobs_in([tmp_path])]
     assert len({n.casefold() for n in names}) == len(names) == 5
     assert "s.ndpi" in names
     assert "s2" in names
@@ -197,8 +201,8 @@ def test_the_summary_names_every_input_and_its_fate(tmp_path):
         outcome("failed"),
         outcome("unreached"),
     ]
-    text = report.summary(outcomes, encoder="small", out=tmp_path, failures=tmp_path / "failures.csv")
-    for word in ("1,200 embeddings", "no tissue found", "failed.svs: failed", "not reached", "and 3 more", "h5py.File", "failures.csv"):
+    text = report.summary(outcomes, report.About("small", tmp_path), failures=tmp_path / "failures.csv")
+    for word in ("1,200 embeddings", "no tissue found", "failed.svs: failed", "not reached", "and 3 more", "read_features", "failures.csv"):
         assert word in text, word
 
 

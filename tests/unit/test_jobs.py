@@ -55,7 +55,7 @@ def test_what_stops_the_loop_leaves_a_summary(error, status, tmp_path, capsys):
     ]
 
     def text(failures):
-        return report.summary(ended.outcomes, encoder="small", out=tmp_path, failures=failures)
+        return report.summary(ended.outcomes, report.About("small", tmp_path), failures=failures)
 
     assert conclude(ended, tmp_path, as_text=text) == status
     out, errors = capsys.readouterr()

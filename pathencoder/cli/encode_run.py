@@ -1,0 +1,120 @@
+"""What `pathencoder encode` does once its command line is understood: every job, and the summary."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pathencoder.cli import report
+from pathencoder.cli.inputs import Found, Job, name_of, output_of, source_of
+from pathencoder.cli.jobs import Ended, Loop, conclude
+from pathencoder.cli.meter import Meter
+from pathencoder.cli.mpp_table import Scales
+from pathencoder.cli.tile_scales import stated_scales
+from pathencoder.errors import ConfigError, ImageError
+from pathencoder.slides.recipe import Settings, slide_recipe, tiles_recipe
+from pathencoder.slides.work import Outcome
+
+if TYPE_CHECKING:
+    from pathencoder.encoder import Encoder
+
+
+def encode_all(
+    encoder: Encoder,
+    found: Found,
+    scales: Scales,
+    settings: Settings,
+    out: Path,
+    *,
+    as_json: bool,
+    debug: bool,
+) -> int:
+    """Encode every job and report.
+
+    Args:
+        encoder: The encoder.
+        found: The jobs, and what was left out.
+        scales: The scale of each job, where a table gives it.
+        settings: The same for all.
+        out: An existing folder.
+        as_json: Print JSON instead of text.
+        debug: Print tracebacks.
+
+    Returns:
+        The exit status.
+
+    Raises:
+        ConfigError: Settings that fit no input.
+    """
+    mpps = {job.name: mpp for job, mpp in zip(found.jobs, scales.mpps, strict=True) if mpp is not None}
+    run = _Run(encoder, out, settings, mpps)
+    run.check(found.jobs)
+    ended = Loop(run.encode, source_of, name_of, debug=debug).run(found.jobs)
+    return _conclude(ended, run, found, scales.notes, as_json=as_json, debug=debug)
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What is the same for all jobs of one command. mpps: of jobs by name, where a table gives it."""
+
+    encoder: Encoder
+    out: Path
+    settings: Settings
+    mpps: dict[str, float]
+
+    def check(self, jobs: Sequence[Job]) -> None:
+        """Settings that fit no input are wrong usage, found before the first. Raises ConfigError."""
+        from pathencoder.network import readout
+
+        readout(self.encoder.network, self.encoder.spec, self.settings.output)
+        self.encoder.precision_used(self.settings.precision)
+        wrong = [self._misfit(job) for job in jobs if job.kind != "nothing"]
+        if wrong and all(wrong):
+            raise next(error for error in wrong if error is not None)
+
+    def encode(self, job: Job, meter: Meter) -> Outcome:
+        """Do one job; raises what its input or the output folder raises."""
+        from pathencoder.slides.pipeline import encode_slide
+        from pathencoder.slides.tiles import encode_tiles
+
+        if job.kind == "nothing":
+            raise ImageError(f"{job.source}: {job.problem}")
+        settings = self._settings(job)
+        file = output_of(job, self.out, settings.layout)
+        if job.kind == "slide":
+            return encode_slide(self.encoder, job.source, file, settings, progress=meter)
+        outcome = encode_tiles(self.encoder, job.source, job.images, file, settings, keep_others=not job.whole, progress=meter)
+        if settings.mpp is None and outcome.new and self.encoder.spec.mpp:
+            outcome.notes += stated_scales(job.images)
+        return outcome
+
+    def _settings(self, job: Job) -> Settings:
+        return replace(self.settings, mpp=self.mpps.get(job.name, self.settings.mpp))
+
+    def _misfit(self, job: Job) -> ConfigError | None:
+        """What is wrong with the settings for a job, as far as its input need not be opened."""
+        size, overlap = self.encoder.spec.input_size, self.settings.overlap_px
+        try:
+            if job.kind == "tiles":
+                tiles_recipe(self.encoder, self._settings(job))
+            elif overlap >= size:
+                return ConfigError(f"--overlap {overlap} leaves no step: tiles of {self.encoder.spec.name} are {size} px wide")
+            else:
+                slide_recipe(self.encoder, self._settings(job))
+        except ConfigError as error:
+            return error
+        return None
+
+
+def _conclude(ended: Ended, run: _Run, found: Found, notes: Sequence[str], *, as_json: bool, debug: bool) -> int:
+    about = report.About(run.encoder.spec.name, run.out, found.left_out, notes)
+
+    def text(failures: Path | None) -> str:
+        return report.summary(ended.outcomes, about, failures=failures)
+
+    def data(failures: Path | None) -> dict[str, Any]:
+        return report.as_json(ended.outcomes, about, failures=failures, status=ended.status)
+
+    return conclude(ended, run.out, as_text=text, as_json=data if as_json else None, debug=debug)

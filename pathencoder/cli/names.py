@@ -1,0 +1,67 @@
+"""The names of outputs. The rule, in one place:
+
+1. A name is made of the path that the user typed: a slide's file name without its suffix (.ome goes
+   with it), a folder's name. Links are not resolved. What is not valid text is escaped.
+2. Two inputs of one command never share a name, not even one that differs in case or Unicode
+   composition alone (some disks see no difference). They get, until they differ: the suffix
+   ("-tiles" for a folder of tiles), then the folders above them, then a digest of the path.
+3. Two inputs of two commands may come to one name. Every output says what it was made from, and
+   another input is refused (`slides.identity`): nothing is overwritten.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pathencoder.slides.identity import place_of
+
+if TYPE_CHECKING:
+    from pathencoder.cli.inputs import Job
+
+
+def give_names(jobs: Iterable[Job]) -> list[Job]:
+    """The jobs with names by the rule above."""
+    todo = list(jobs)
+    options = [_options(job) for job in todo]
+    chosen = [0] * len(todo)
+    while True:
+        names = [ways[min(level, len(ways) - 1)] for ways, level in zip(options, chosen, strict=True)]
+        counts = Counter(_folded(name) for name in names)
+        shared = [counts[_folded(name)] > 1 for name in names]
+        open_ended = [level < len(ways) - 1 for ways, level in zip(options, chosen, strict=True)]
+        if not any(s and more for s, more in zip(shared, open_ended, strict=True)):
+            return [replace(job, name=name) for job, name in zip(todo, names, strict=True)]
+        chosen = [level + again for level, again in zip(chosen, shared, strict=True)]
+
+
+def file_stem(path: Path) -> str:
+    """A slide's file name without suffix, and without .ome before it; printable."""
+    name = Path(place_of(path)).name
+    stem = name[: -len(suffix)] if (suffix := Path(name).suffix) else name
+    return stem[:-4] if stem.lower().endswith(".ome") else stem
+
+
+def _options(job: Job) -> list[str]:
+    """The names that a job may have, from short to unmistakable."""
+    place = Path(place_of(job.source))
+    full = place.name or "root"
+    if job.kind == "slide" and not job.source.is_dir():
+        short, long = file_stem(job.source), full
+    else:
+        short, long = full, f"{full}-tiles"
+    above = [part for part in place.parts[:-1] if part != place.anchor]
+    options = [short, long]
+    for depth in range(1, len(above) + 1):
+        folders = "-".join(above[-depth:])
+        options += [f"{folders}-{short}", f"{folders}-{long}"]
+    return [*options, f"{short}-{hashlib.blake2b(str(place).encode(), digest_size=6).hexdigest()}"]
+
+
+def _folded(name: str) -> str:
+    return unicodedata.normalize("NFC", name).casefold()
