@@ -1,112 +1,217 @@
-"""What `pathencoder nuclei` looks at: images, one region of a slide, or a whole slide as regions that overlap a little."""
+"""The parts of an image or slide that `pathencoder nuclei` looks at, and their pixels.
+
+An image is one part, a slide its regions with tissue, which overlap a little; or both are the
+regions that the user asked for.
+"""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
-import click
+from pathencoder.cli.nuclei_sources import Source
+from pathencoder.errors import ImageError
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+    from pathencoder.slides.reader import Slide
+
+    Pixels = NDArray[np.uint8]
 
 Box = tuple[int, int, int, int]  # x, y, width, height in level-0 pixels
 
 REGION = 4096  # level-0 px on a side of a slide's regions
 _OVERLAP = 128  # level-0 px that a region sees beyond itself, so that nuclei on its border are whole
 _TISSUE = 0.01  # share of tissue from which a region is looked at
+_MOST = 10_000 * 10_000  # px of one region, which take about 2 GB
+FINEST, COARSEST = 0.05, 2.0  # um per pixel between which nuclei can be told apart
 
 
 @dataclass(frozen=True)
-class Picture:
-    """One image to look at. name: of its output files. region: the part of a slide that is read, None for an image.
+class Part:
+    """One picture to look at.
 
-    core: the part of the slide whose nuclei are kept (those with their middle in it), so that overlapping regions count none twice.
+    Attributes:
+        suffix: Of the names of its output files, after the name of the input.
+        box: The part of the input that is read; None: all of an image.
+        core: The part whose nuclei are kept (those with their middle in it), so that overlapping
+            regions count none twice.
+        notes: What the user should know of it.
+        problem: Why it cannot be read; empty where it can.
     """
 
-    file: Path
-    name: str
-    region: Box | None = None
+    suffix: str = ""
+    box: Box | None = None
     core: Box | None = None
-
-    def __str__(self) -> str:
-        return str(self.file) if self.region is None else f"{self.file} {self.name}"
-
-
-def find_pictures(images: Sequence[Path], region: Box | None) -> list[Picture]:
-    """The images in files and folders, each with a name of its own. Label maps and overlays of an earlier run are left out of folders."""
-    from pathencoder.images import list_images
-
-    files: list[Path] = []
-    for path in dict.fromkeys(images):
-        files += [p for p in list_images(path) if not p.stem.endswith((".labels", ".overlay"))] if path.is_dir() else [path]
-    counts = Counter(f.stem for f in files)
-    names = [f.stem if counts[f.stem] == 1 else f"{f.resolve().parent.name}-{f.name.replace('.', '-')}" for f in files]
-    if len(set(names)) < len(names):
-        doubled = next(n for n, c in Counter(names).items() if c > 1)
-        raise click.UsageError(f"two images would both be called {doubled!r}: give them to two commands, with an --out each")
-    return [Picture(f, n, region) for f, n in zip(files, names, strict=True)]
+    notes: tuple[str, ...] = ()
+    problem: str = ""
 
 
-def with_regions(pictures: Sequence[Picture], mpp: float | None) -> list[Picture]:
-    """The same, but a slide without a region is replaced by its regions with tissue; one that cannot be read stays, to fail by itself."""
-    from pathencoder.cli.inputs import is_slide
-    from pathencoder.errors import PathEncoderError
+@dataclass(frozen=True)
+class Parts:
+    """What to look at, in order; and what the user should know of the input as a whole."""
 
-    found: list[Picture] = []
-    for picture in pictures:
-        try:
-            whole = picture.region is None and is_slide(picture.file)
-            found += regions_of(picture, mpp) if whole else [picture]
-        except PathEncoderError:
-            found.append(picture)
+    all: list[Part]
+    notes: tuple[str, ...] = ()
+
+
+class Opened(Protocol):
+    """An input that is open.
+
+    Attributes:
+        mpp: Micrometres per pixel; None where nobody says it.
+        mpp_source: Who says it: "given", "--mpp-csv", or a property or tag of the file.
+        notes: What the user should know of the scale.
+    """
+
+    mpp: float | None
+    mpp_source: str
+    notes: tuple[str, ...]
+
+    def parts(self, regions: Sequence[Box]) -> Parts:
+        """What to look at: the regions, or all of the input. Raises ImageError, SlideError."""
+
+    def read(self, part: Part) -> Pixels:
+        """uint8 [H, W, 3]. Raises ImageError, SlideError."""
+
+
+@contextmanager
+def opened(source: Source) -> Iterator[Opened]:
+    """Open an input.
+
+    Raises:
+        ImageError: It is no image, or its scale does not let nuclei be told apart.
+        SlideError, MissingMpp: It cannot be read as a slide, or its scale cannot be believed.
+    """
+    if source.kind == "nothing":
+        raise ImageError(f"{source.path}: {source.problem}")
+    if source.kind == "image":
+        yield _checked(_Image(source), source)
+        return
+    from pathencoder.slides.reader import open_slide
+
+    slide = open_slide(source.path)
+    try:
+        yield _checked(_Slide(source, slide), source)
+    finally:
+        slide.close()
+
+
+def _checked(found: Opened, source: Source) -> Opened:
+    if found.mpp is not None and not FINEST <= found.mpp <= COARSEST:
+        raise ImageError(
+            f"{source.path}: {found.mpp:.4g} um/px ({found.mpp_source}); nuclei can be told apart"
+            f" from {FINEST:g} to {COARSEST:g} um/px. Give the true scale (--mpp), or a finer image"
+        )
     return found
 
 
-def regions_of(picture: Picture, mpp: float | None) -> list[Picture]:
-    """The regions of a slide that hold tissue. Raises SlideError, MissingMpp."""
+class _Image:
+    """An image file, decoded when a part of it is first wanted."""
+
+    def __init__(self, source: Source) -> None:
+        from pathencoder.image_scale import image_scale
+
+        self._path = source.path
+        scale = None if source.mpp else image_scale(source.path)
+        self.mpp = source.mpp or (scale.value if scale else None)
+        self.mpp_source = source.mpp_source or (scale.source if scale else "")
+        self.notes = scale.notes if scale else ()
+
+    @cached_property
+    def _pixels(self) -> Pixels:
+        from pathencoder.images import open_image
+
+        return open_image(self._path, str(self._path))
+
+    def parts(self, regions: Sequence[Box]) -> Parts:
+        if not regions:
+            return Parts([Part()])
+        height, width = self._pixels.shape[:2]
+        return Parts(_asked(regions, (width, height), self._path))
+
+    def read(self, part: Part) -> Pixels:
+        if part.box is None:
+            return self._pixels
+        x, y, width, height = part.box
+        return self._pixels[y : y + height, x : x + width]
+
+
+class _Slide:
+    """A slide file."""
+
+    def __init__(self, source: Source, slide: Slide) -> None:
+        scale = slide.mpp(source.mpp)
+        self._slide = slide
+        self.mpp: float | None = scale.value
+        self.mpp_source = source.mpp_source or scale.source
+        self.notes = scale.notes
+
+    def parts(self, regions: Sequence[Box]) -> Parts:
+        if regions:
+            return Parts(_asked(regions, self._slide.size, self._slide.path))
+        return _with_tissue(self._slide, self.mpp or 0)
+
+    def read(self, part: Part) -> Pixels:
+        assert part.box is not None
+        x, y, width, height = part.box
+        return self._slide.read(x, y, 0, width, height)
+
+
+def _asked(regions: Sequence[Box], size: tuple[int, int], path: Path) -> list[Part]:
+    """Regions as they were asked for, cut off at the edge of the input; each once."""
+    found: dict[str, Part] = {}
+    for region in regions:
+        part = _cut_off(region, size, path)
+        found.setdefault(part.suffix, part)
+    return list(found.values())
+
+
+def _cut_off(region: Box, size: tuple[int, int], path: Path) -> Part:
+    x, y, asked_width, asked_height = region
+    said = f"--region {x} {y} {asked_width} {asked_height}"
+    width, height = min(asked_width, size[0] - x), min(asked_height, size[1] - y)
+    if width <= 0 or height <= 0:
+        problem = f"{path}: {said} lies outside: the whole has {size[0]} x {size[1]} px"
+        return Part(_suffix(region), region, problem=problem)
+    if width * height > _MOST:
+        problem = (
+            f"{path}: {said} has {width * height / 1e6:,.0f} million px, more than {_MOST // 10**6}: "
+            "give smaller regions, or none to have the whole looked at region by region"
+        )
+        return Part(_suffix(region), region, problem=problem)
+    clipped = (width, height) != (asked_width, asked_height)
+    notes = (f"{said} reaches over the edge: cut off to {width} x {height} px",) if clipped else ()
+    return Part(_suffix((x, y, width, height)), (x, y, width, height), notes=notes)
+
+
+def _suffix(box: Box) -> str:
+    return "_x{}_y{}_w{}_h{}".format(*box)
+
+
+def _with_tissue(slide: Slide, mpp: float) -> Parts:
+    """The regions of a slide that hold tissue."""
     import numpy as np
 
-    from pathencoder.slides.reader import open_slide
     from pathencoder.slides.tissue import find_tissue
 
-    slide = open_slide(picture.file)
-    try:
-        x, y, width, height = slide.bounds
-        xs, ys = (np.arange(start, start + length, REGION) for start, length in ((x, width), (y, height)))
-        share = find_tissue(slide, slide.mpp(mpp).value).share(xs.astype(float), ys.astype(float), float(REGION))
-    finally:
-        slide.close()
-    return [_region(picture, int(xs[j]), int(ys[i]), slide.bounds) for i, j in zip(*np.nonzero(share > _TISSUE), strict=True)]
+    x, y, width, height = slide.bounds
+    xs, ys = (np.arange(start, start + length, REGION) for start, length in ((x, width), (y, height)))
+    tissue = find_tissue(slide, mpp)
+    share = tissue.share(xs.astype(float), ys.astype(float), float(REGION))
+    places = zip(*np.nonzero(share > _TISSUE), strict=True)
+    return Parts([_region(int(xs[j]), int(ys[i]), slide.bounds) for i, j in places], tuple(tissue.notes))
 
 
-def _region(picture: Picture, x: int, y: int, bounds: Box) -> Picture:
+def _region(x: int, y: int, bounds: Box) -> Part:
     right, bottom = bounds[0] + bounds[2], bounds[1] + bounds[3]
     core = (x, y, min(REGION, right - x), min(REGION, bottom - y))
     left, top = max(x - _OVERLAP, bounds[0]), max(y - _OVERLAP, bounds[1])
-    seen = (left, top, min(x + REGION + _OVERLAP, right) - left, min(y + REGION + _OVERLAP, bottom) - top)
-    return Picture(picture.file, f"{picture.name}_x{x}_y{y}", seen, core)
-
-
-def read_picture(picture: Picture, mpp: float | None) -> tuple[NDArray[np.uint8], float | None]:
-    """The pixels of a picture, and micrometres per pixel where they are known. Raises ImageError, SlideError, MissingMpp."""
-    from pathencoder.cli.inputs import is_slide
-    from pathencoder.errors import SlideError
-    from pathencoder.images import open_image
-    from pathencoder.slides.reader import open_slide
-
-    if picture.region is None and not is_slide(picture.file):
-        return open_image(picture.file), mpp
-    slide = open_slide(picture.file)
-    try:
-        resolution = slide.mpp(mpp).value
-        if picture.region is None:
-            raise SlideError(f"{picture.file}: no part of it could be read to look for tissue. Give a --region X Y WIDTH HEIGHT")
-        x, y, width, height = picture.region
-        return slide.read(x, y, 0, width, height), resolution
-    finally:
-        slide.close()
+    width, height = min(x + REGION + _OVERLAP, right) - left, min(y + REGION + _OVERLAP, bottom) - top
+    return Part(f"_x{x}_y{y}", (left, top, width, height), core)

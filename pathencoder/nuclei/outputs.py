@@ -23,10 +23,15 @@ from pathencoder.nuclei.segment import Nuclei
 from pathencoder.slides.files import whole_file
 from pathencoder.walk import printable
 
-Facts = Mapping[str, str | int | float]  # what is known of a whole image, by name
+Facts = Mapping[str, Any]  # what is known of a whole image, by name
 
-POSITIVE, NEGATIVE, NUCLEUS = (200, 60, 40), (60, 90, 210), (250, 220, 40)  # outline colours, RGB
-_STAMP = "pathencoder"  # key of the text in the overlay
+# Outline colours, RGB: seen on dark nuclei and pale tissue, and told apart by their brightness alone.
+POSITIVE, NEGATIVE, NUCLEUS = (230, 0, 60), (60, 235, 90), (250, 220, 40)
+_CLASSES = {"Positive": (250, 62, 62), "Negative": (112, 112, 225)}  # the colours that QuPath gives them
+_LINE_UM = 0.5  # width of outlines in the overlay, at least a pixel
+SUFFIXES = (".geojson", ".labels.png", ".labels.tif", ".csv", ".overlay.png")  # of all files of a name
+_STAMP = "pathencoder"  # key of the facts in the GeoJSON and in the overlay
+_LONGEST_HEAD = 1 << 20  # characters of the GeoJSON's first line
 _TOLERANCE = 0.5  # px: how far an outline in GeoJSON may leave the pixels' edges
 _STRIP = 1024  # rows outlined at a time
 _SPACE = uuid.UUID("6d1f8a52-93a4-4c3e-9c7b-2f6f0f6f8e11")  # so that one nucleus keeps its id when a command is run again
@@ -39,53 +44,67 @@ def write_all(
     name: str,
     *,
     offset: tuple[int, int] = (0, 0),
-    stamp: str = "",
+    columns: Facts | None = None,
     facts: Facts | None = None,
 ) -> list[Path]:
     """Write `<name>.labels.png` (or .tif), `.geojson`, `.csv` and `.overlay.png`.
 
-    The overlay is written last and carries `stamp` as a PNG text (see `read_stamp`): where it is,
-    all is.
-
     Args:
         nuclei: What was found in the image.
         image: uint8 [H, W, 3].
-        folder: Exists already.
-        name: Of the files.
+        folder: Exists already, with the folders in `name`.
+        name: Of the files; may begin with folders.
         offset: Level-0 (x, y) of the image's first pixel, for a region of a slide.
-        stamp: How the files were made.
-        facts: About the whole image, kept in the table and the GeoJSON.
+        columns: About the whole image, repeated in each row of the table.
+        facts: What the files were made from, and how, as JSON values. Kept in the GeoJSON, which
+            is written first, and in the overlay, which is written last (see `read_finished`).
 
     Returns:
-        The four paths.
+        The four paths, the label map first.
 
     Raises:
         StoreError: A file cannot be written.
     """
-    written = [write_labels(nuclei.labels, folder, name)]
-    pieces = {".geojson": geojson(nuclei, name, offset, facts), ".csv": iter([table(nuclei.table, offset, facts)])}
-    for suffix, text in pieces.items():
-        with whole_file(folder / f"{name}{suffix}") as path, path.open("w", encoding="utf-8", newline="") as stream:
-            stream.writelines(text)
-        written.append(folder / f"{name}{suffix}")
+    facts = facts or {}
+    with whole_file(folder / f"{name}.geojson") as path, path.open("w", encoding="utf-8", newline="") as stream:
+        stream.writelines(geojson(nuclei, name, offset, facts))
+    labels = write_labels(nuclei.labels, folder, name)
+    with whole_file(folder / f"{name}.csv") as path:
+        path.write_text(table(nuclei.table, offset, columns), encoding="utf-8", newline="")
     with whole_file(folder / f"{name}.overlay.png") as path:
         note = PngImagePlugin.PngInfo()
-        note.add_text(_STAMP, stamp)
+        note.add_text(_STAMP, json.dumps(facts))
         Image.fromarray(overlay(nuclei, image)).save(path, format="PNG", pnginfo=note)
-    return [*written, folder / f"{name}.overlay.png"]
+    return [labels, *(folder / f"{name}{end}" for end in (".geojson", ".csv", ".overlay.png"))]
 
 
-def read_stamp(folder: Path, name: str) -> str | None:
-    """The stamp of an image whose four files are all there, else None."""
-    rest = [folder / f"{name}{suffix}" for suffix in (".geojson", ".csv")]
-    if labels_file(folder, name) is None or not all(f.exists() for f in rest):
+def read_facts(folder: Path, name: str) -> dict[str, Any] | None:
+    """The `facts` in the GeoJSON of a name, or in the overlay where that is gone; None where neither says."""
+    if not (folder / f"{name}.geojson").exists():
+        return _facts_in_overlay(folder, name)
+    try:
+        with (folder / f"{name}.geojson").open(encoding="utf-8") as stream:
+            facts = json.loads(stream.readline(_LONGEST_HEAD) + "]}").get(_STAMP)
+    except (OSError, ValueError, AttributeError):
         return None
+    return facts if isinstance(facts, dict) else None
+
+
+def read_finished(folder: Path, name: str) -> dict[str, Any] | None:
+    """The `facts` of a name whose four files are all there and of one run, else None."""
+    facts = read_facts(folder, name)
+    there = labels_file(folder, name) and all((folder / f"{name}{end}").exists() for end in (".geojson", ".csv"))
+    return facts if there and _facts_in_overlay(folder, name) == facts else None
+
+
+def _facts_in_overlay(folder: Path, name: str) -> dict[str, Any] | None:
     try:
         with warnings.catch_warnings(), Image.open(folder / f"{name}.overlay.png") as picture:
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            return str(picture.info.get(_STAMP, "")) or None
-    except (OSError, Image.DecompressionBombError):
+            facts = json.loads(str(picture.info.get(_STAMP, "")))
+    except (OSError, ValueError, Image.DecompressionBombError):
         return None
+    return facts if isinstance(facts, dict) else None
 
 
 def labels_file(folder: Path, name: str) -> Path | None:
@@ -134,13 +153,13 @@ def geojson(nuclei: Nuclei, name: str, offset: tuple[int, int] = (0, 0), facts: 
             DAB-positive and negative nuclei have classes.
         name: Makes the ids of nuclei, so that they stay the same when a command is run again.
         offset: Level-0 (x, y) of the image's first pixel.
-        facts: About the whole image, kept as the member "pathencoder" beside the features.
+        facts: About the whole image, kept as the member "pathencoder" in the first line.
 
     Yields:
         Pieces of the text, one a nucleus, so that it need not be in memory as a whole.
     """
-    about = f'"pathencoder":{_compact(facts)},' if facts else ""
-    yield f'{{"type":"FeatureCollection",{about}"features":['
+    about = f'"{_STAMP}":{_compact(facts)},' if facts else ""
+    yield f'{{"type":"FeatureCollection",{about}"features":[\n'
     outlines = contours(nuclei.labels, _TOLERANCE)
     for comma, (label, ring) in zip(itertools.chain([""], itertools.repeat(",\n")), outlines, strict=False):
         yield comma + _feature(nuclei, name, label, ring, offset)
@@ -148,13 +167,23 @@ def geojson(nuclei: Nuclei, name: str, offset: tuple[int, int] = (0, 0), facts: 
 
 
 def overlay(nuclei: Nuclei, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The image with every nucleus outlined: yellow, or red (positive) and blue (negative) for IHC."""
+    """The image with every nucleus outlined.
+
+    Args:
+        nuclei: What was found in the image.
+        image: uint8 [H, W, 3].
+
+    Returns:
+        A picture of the same size: outlines inside the nuclei, half a micrometre wide; yellow, or
+        red (positive) and green (negative) for IHC. All other pixels are the image's.
+    """
     ndimage, *_ = tools()
+    width = min(max(1, round(_LINE_UM / nuclei.mpp)), 8)
     picture, colours = image.copy(), _colours(nuclei.table)
     for top in range(0, len(picture), _STRIP):
-        above = min(top, 1)
-        around = nuclei.labels[top - above : top + _STRIP + 1]
-        inner = (ndimage.grey_erosion(around, 3) == around)[above:][:_STRIP]
+        above = min(top, width)
+        around = nuclei.labels[top - above : top + _STRIP + width]
+        inner = (ndimage.minimum_filter(around, 2 * width + 1) == around)[above:][:_STRIP]
         labels = nuclei.labels[top : top + _STRIP]
         line = (labels > 0) & ~inner
         picture[top : top + _STRIP][line] = colours[labels[line] - 1]
@@ -170,8 +199,8 @@ def _colours(table: Measurements) -> NDArray[np.uint8]:
 def _feature(nuclei: Nuclei, name: str, label: int, ring: NDArray[np.float64], offset: tuple[int, int]) -> str:
     properties: dict[str, Any] = {"objectType": "detection", "measurements": _measurements(nuclei.table, label - 1)}
     if nuclei.table.positive is not None:
-        positive = bool(nuclei.table.positive[label - 1])
-        properties["classification"] = {"name": "Positive" if positive else "Negative", "color": list(POSITIVE if positive else NEGATIVE)}
+        name_of_class = "Positive" if nuclei.table.positive[label - 1] else "Negative"
+        properties["classification"] = {"name": name_of_class, "color": list(_CLASSES[name_of_class])}
     identity = uuid.uuid5(_SPACE, f"{printable(name)}/{label}")
     place = f'"geometry":{{"type":"Polygon","coordinates":[{_points(ring, offset)}]}}'
     return f'{{"type":"Feature","id":"{identity}",{place},"properties":{_compact(properties)}}}'

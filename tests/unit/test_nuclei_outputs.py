@@ -29,6 +29,7 @@ def test_geojson_is_what_qupath_reads():
     assert found["type"] == "FeatureCollection"
     first, second = found["features"]
     assert first["properties"]["objectType"] == "detection"
+    assert first["properties"]["classification"]["color"] == [250, 62, 62]
     assert [f["properties"]["classification"]["name"] for f in (first, second)] == ["Positive", "Negative"]
     assert first["properties"]["measurements"]["Nucleus: Area µm^2"] == 50
     assert first["id"] != second["id"]
@@ -86,13 +87,29 @@ def test_overlay_outlines_by_class_and_leaves_the_rest(monkeypatch, strip):
     assert drawn == (2 * (10 + 20) - 4) + (2 * (10 + 15) - 4 - 8)  # at the image's right side there is no outline
 
 
-def test_a_stamp_says_that_all_files_are_there(tmp_path):
+def test_outlines_in_the_overlay_are_half_a_micrometre_wide():
+    labels = np.zeros((60, 60), np.int32)
+    labels[10:40, 10:40] = 1
+    image = np.full((60, 60, 3), 200, np.uint8)
+    for mpp, width in ((1.0, 1), (0.5, 1), (0.25, 2), (0.125, 4)):
+        nuclei = Nuclei(labels, measure(labels, image, mpp=mpp, stain="he"), StainGuess("he", 1.0), mpp)
+        drawn = (outputs.overlay(nuclei, image)[25] != image[25]).any(1)
+        assert drawn.sum() == 2 * width
+
+
+def test_facts_say_that_all_files_are_there_and_of_one_run(tmp_path):
     nuclei, image = example()
-    assert outputs.read_stamp(tmp_path, "tile") is None
-    outputs.write_all(nuclei, image, tmp_path, "tile", stamp="how it was made")
-    assert outputs.read_stamp(tmp_path, "tile") == "how it was made"
+    assert outputs.read_finished(tmp_path, "tile") is None
+    facts = {"source": {"path": "M\u00fcller.png"}}
+    outputs.write_all(nuclei, image, tmp_path, "tile", facts=facts)
+    assert outputs.read_finished(tmp_path, "tile") == outputs.read_facts(tmp_path, "tile") == facts
     (tmp_path / "tile.csv").unlink()
-    assert outputs.read_stamp(tmp_path, "tile") is None
+    assert outputs.read_finished(tmp_path, "tile") is None
+    outputs.write_all(nuclei, image, tmp_path, "tile", facts={"source": "another"})
+    (tmp_path / "tile.geojson").write_text("".join(outputs.geojson(nuclei, "tile", facts=facts)), encoding="utf-8")
+    assert outputs.read_finished(tmp_path, "tile") is None
+    (tmp_path / "tile.geojson").unlink()
+    assert outputs.read_facts(tmp_path, "tile") == {"source": "another"}
 
 
 def test_no_nuclei_give_empty_files(tmp_path):

@@ -1,0 +1,104 @@
+"""`pathencoder nuclei --adapt`: the network trained on the user's own images, without labels, before it is used on them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+import pathencoder
+from pathencoder.cli.common import plural
+from pathencoder.cli.meter import Meter
+from pathencoder.cli.nuclei_names import Identity
+from pathencoder.cli.nuclei_pictures import Opened, Part, opened
+from pathencoder.cli.nuclei_run import Asked
+from pathencoder.cli.nuclei_sources import Source
+from pathencoder.errors import ConfigError, PathEncoderError
+from pathencoder.walk import printable
+
+if TYPE_CHECKING:
+    from pathencoder.nuclei.network import NucleiNetwork
+    from pathencoder.stain import Array
+
+FOLDER = "network"  # in --out
+_PICTURES = 64  # most pictures that are looked at
+_PIXELS = 4096  # px on a side: the middle of each
+
+
+def adapted_network(sources: Sequence[Source], asked: Asked, seed: int) -> NucleiNetwork:
+    """Train on the nuclei of the inputs and keep the network in OUT/network.
+
+    What the same command kept before is taken as it is.
+
+    Args:
+        sources: Images and slides; at most 64 pictures of them, evenly chosen, are looked at.
+        asked: The settings.
+        seed: Of the training.
+
+    Returns:
+        The network.
+
+    Raises:
+        ConfigError: No input has tissue that can be read.
+        StoreError: The network cannot be written.
+    """
+    from pathencoder.nuclei.weights import load_network, read_about, save_network
+
+    folder = asked.out / FOLDER
+    about = _about(sources, asked, seed)
+    if read_about(folder) == about:
+        click.echo(f"adapted before: {printable(folder)}", err=True)
+        return load_network(folder)
+    maps = _maps_of(sources, asked)
+    with Meter(f"adapting to {plural(len(maps), 'image')}", unit="step") as meter:
+        network = _train(maps, seed, meter)
+    save_network(folder, network, about)
+    click.echo(f"adapted network kept in {printable(folder)}: use it again with --network", err=True)
+    return network
+
+
+def _train(maps: list[Array], seed: int, meter: Meter) -> NucleiNetwork:
+    from pathencoder.nuclei.recipe import train
+
+    def progress(done: int, total: int) -> None:
+        if done == 1:
+            meter(0, total)  # a new training, not one that goes on
+        meter(done, total)
+
+    return train(maps, seed=seed, progress=progress)
+
+
+def _about(sources: Sequence[Source], asked: Asked, seed: int) -> dict[str, Any]:
+    """What the network depends on, as JSON gives it back."""
+    inputs = [{**Identity(source.path).facts, "mpp": source.mpp} for source in sources if source.kind != "nothing"]
+    for known in inputs:
+        del known["stat"]  # touched files are the same files
+    regions = [list(region) for region in asked.regions]
+    return {"adapted_to": inputs, "stain": asked.stain, "regions": regions, "seed": seed, "version": pathencoder.__version__}
+
+
+def _maps_of(sources: Sequence[Source], asked: Asked) -> list[Array]:
+    """The stain maps of the chosen pictures; inputs that cannot be used are named and left out."""
+    each = max(1, _PICTURES // len(sources))
+    maps: list[Array] = []
+    for source in sources[:: -(-len(sources) // _PICTURES)]:
+        try:
+            with opened(source) as image:
+                parts = image.parts(asked.regions).all
+                for part in parts[:: -(-len(parts) // each)] if parts else []:
+                    maps += _maps(image, part, asked.stain)
+        except (PathEncoderError, MemoryError) as error:
+            click.echo(printable(f"{source.path} is left out of --adapt: {error}"), err=True)
+    if not maps:
+        raise ConfigError("--adapt needs at least one image with tissue that can be read")
+    return maps
+
+
+def _maps(image: Opened, part: Part, stain: str | None) -> list[Array]:
+    from pathencoder.nuclei.segment import prepare
+
+    pixels = image.read(part)
+    y, x = (max(0, (n - _PIXELS) // 2) for n in pixels.shape[:2])
+    prepared = prepare(pixels[y : y + _PIXELS, x : x + _PIXELS], mpp=image.mpp, stain=stain)
+    return [prepared.calibration.maps(prepared.working)] if prepared.calibration else []

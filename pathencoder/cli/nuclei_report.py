@@ -1,0 +1,141 @@
+"""The loop of `pathencoder nuclei` over its inputs, its summary, and `--dry-run`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from pathencoder.cli.common import duration, echo_json, plural
+from pathencoder.cli.jobs import Ended, Loop, conclude, reason_of
+from pathencoder.cli.nuclei_names import choose_name
+from pathencoder.cli.nuclei_pictures import opened
+from pathencoder.cli.nuclei_run import Asked, Found, Run
+from pathencoder.cli.nuclei_sources import Source, Sources
+from pathencoder.cli.report import failure_lines, left_out_lines
+from pathencoder.errors import ImageError
+from pathencoder.slides.work import Outcome
+from pathencoder.walk import printable
+
+_SHOWN = 5  # failed regions of one slide
+_WORDS = {
+    "empty": "no tissue found",
+    "failed": "failed",
+    "stopped": "not finished",
+    "unreached": "not reached",
+}
+
+
+def run_all(run: Run, sources: Sources, *, as_json: bool) -> int:
+    """Find the nuclei of all inputs and report.
+
+    Args:
+        run: The settings and the network.
+        sources: The inputs.
+        as_json: Print JSON instead of text.
+
+    Returns:
+        The exit status.
+    """
+    loop = Loop(run.do, lambda s: s.path, lambda s: s.key, unit="region", debug=run.debug)
+    ended = loop.run(sources.all)
+    return conclude(
+        ended,
+        run.asked.out,
+        as_text=lambda failures: _text(ended, run, sources, failures),
+        as_json=(lambda failures: _json(ended, run, sources, failures)) if as_json else None,
+        debug=run.debug,
+    )
+
+
+def list_only(sources: Sources, asked: Asked, *, as_json: bool) -> int:
+    """Print the inputs, their scales and the names of their results; no nucleus is sought, nothing is written.
+
+    Returns:
+        The exit status: 3 where an input would fail, as far as its header tells.
+    """
+    plans = [_plan(source, asked) for source in sources.all]
+    status = 3 if any("problem" in plan for plan in plans) else 0
+    if as_json:
+        echo_json({"out": asked.out, "status": status, **_beside(sources), "inputs": plans})
+        return status
+    for plan in plans:
+        scale = (
+            "unknown scale, 0.25 um/px or by the nuclei" if plan.get("mpp") is None else f"{plan['mpp']:.4g} um/px ({plan['mpp_source']})"
+        )
+        said = f"would fail: {plan['problem']}" if "problem" in plan else f"{plan['kind']}, {scale} -> {plan['results']}"
+        click.echo(printable(f"{plan['input']}: {said}"))
+    for line in [*_beside_lines(sources), "Nothing was written (--dry-run)."]:
+        click.echo(printable(line))
+    return status
+
+
+def _plan(source: Source, asked: Asked) -> dict[str, Any]:
+    plan: dict[str, Any] = {"input": str(source.path), "kind": source.kind}
+    try:
+        with opened(source) as image:
+            parts = image.parts(asked.regions).all
+            problems = [part.problem for part in parts if part.problem]
+            if problems:
+                raise ImageError(problems[0])
+            names = choose_name(asked.out, source, [part.suffix for part in parts])
+            results = f"{len(parts):,} regions, {names.text}_x*_y*" if len(parts) > 1 else f"{names.text}{parts[0].suffix if parts else ''}"
+            return {**plan, "mpp": image.mpp, "mpp_source": image.mpp_source or "assumed", "results": results}
+    except Exception as error:
+        return {**plan, "problem": reason_of(error).removeprefix(f"{source.path}: ")}
+
+
+def _text(ended: Ended, run: Run, sources: Sources, failures: Path | None) -> str:
+    lines = [line for outcome in ended.outcomes for line in _lines(outcome, run.found.get(outcome.source, []))]
+    good = sum(o.status in ("done", "before", "empty") for o in ended.outcomes)
+    nuclei = sum(o.rows for o in ended.outcomes)
+    lines += _beside_lines(sources)
+    lines.append(f"{plural(good, 'input')} of {len(ended.outcomes):,} done, {nuclei:,} nuclei, in {run.asked.out}")
+    return "\n".join([*lines, *failure_lines(ended.outcomes, failures)])
+
+
+def _lines(outcome: Outcome, found: Sequence[Found]) -> list[str]:
+    if outcome.status in _WORDS:
+        said = [_WORDS[outcome.status], *outcome.notes]
+    else:
+        took = "done before" if outcome.status == "before" else duration(outcome.seconds)
+        regions = [f"{len(found)} regions"] if len(found) > 1 else []
+        said = [f"{outcome.rows:,} nuclei", *regions, took, *outcome.notes]
+    file = f" -> {outcome.file}" if outcome.file else ""
+    lines = [f"{outcome.source}: {', '.join(said)}{file}"]
+    bad = [f"{f.part}: {f.reason}" if f.part else f.reason.removeprefix(f"{outcome.source}: ") for f in outcome.failures]
+    more = [f"and {len(bad) - _SHOWN} more"] if len(bad) > _SHOWN else []
+    return lines + [f"    {line}" for line in [*bad[:_SHOWN], *more]]
+
+
+def _json(ended: Ended, run: Run, sources: Sources, failures: Path | None) -> dict[str, Any]:
+    inputs = [_one_json(outcome, run.found.get(outcome.source, [])) for outcome in ended.outcomes]
+    return {"out": run.asked.out, "status": ended.status, "failures": failures, **_beside(sources), "inputs": inputs}
+
+
+def _one_json(outcome: Outcome, found: Sequence[Found]) -> dict[str, Any]:
+    return {
+        "input": printable(outcome.source),
+        "fate": outcome.status,
+        "labels": outcome.file,
+        "nuclei": outcome.rows,
+        "seconds": round(outcome.seconds, 2),
+        "notes": outcome.notes,
+        "results": [{"name": part.name, "labels": part.labels, **_without_settings(part)} for part in found],
+        "failures": [{"part": f.part, "error": f.kind, "reason": f.reason} for f in outcome.failures],
+    }
+
+
+def _without_settings(part: Found) -> dict[str, Any]:
+    return {key: value for key, value in part.facts.items() if key not in ("source", "settings")}
+
+
+def _beside(sources: Sources) -> dict[str, Any]:
+    left_out = [{"path": printable(left.path), "reason": left.reason} for left in sources.left_out]
+    return {"notes": sources.notes, "left_out": left_out}
+
+
+def _beside_lines(sources: Sources) -> list[str]:
+    return [*left_out_lines(sources.left_out), *(f"Note: {note}" for note in sources.notes)]

@@ -1,0 +1,177 @@
+"""What `pathencoder nuclei` does with each input: its parts one by one, their files, and what is said of them."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pathencoder
+from pathencoder.cli.jobs import reason_of
+from pathencoder.cli.meter import Meter
+from pathencoder.cli.nuclei_names import Identity, choose_name
+from pathencoder.cli.nuclei_pictures import Box, Opened, Part, opened
+from pathencoder.cli.nuclei_sources import Source
+from pathencoder.errors import ImageError, StoreError
+from pathencoder.slides.store import Failure
+from pathencoder.slides.work import Outcome
+
+if TYPE_CHECKING:
+    from pathencoder.nuclei.network import NucleiNetwork
+    from pathencoder.nuclei.segment import Nuclei
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is the same for all inputs of one command."""
+
+    out: Path
+    stain: str | None
+    regions: tuple[Box, ...]
+
+
+@dataclass(frozen=True)
+class Found:
+    """The nuclei of one part. facts: as its files hold them. before: an earlier run found them."""
+
+    name: str
+    labels: Path
+    facts: Mapping[str, Any]
+    before: bool
+
+
+@dataclass
+class Run:
+    """One command. found: the results of each input, by its path."""
+
+    asked: Asked
+    network: NucleiNetwork
+    debug: bool = False
+    found: dict[Path, list[Found]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        from pathencoder.nuclei.weights import digest
+
+        self._digest = digest(self.network)
+
+    def do(self, source: Source, meter: Meter) -> Outcome:
+        """Find the nuclei of one input; raises what its file or the output folder raises."""
+        began = time.monotonic()
+        found = self.found[source.path] = []
+        failures: list[Failure] = []
+        with opened(source) as image:
+            parts = image.parts(self.asked.regions)
+            name = choose_name(self.asked.out, source, [part.suffix for part in parts.all])
+            known = Identity(source.path)
+            for number, part in enumerate(parts.all):
+                meter(number, len(parts.all))
+                try:
+                    found.append(self._part(known, image, part, f"{name.text}{part.suffix}"))
+                except StoreError:
+                    raise
+                except Exception as error:
+                    if len(parts.all) == 1:
+                        raise
+                    failures.append(Failure(part.suffix.removeprefix("_"), reason_of(error), type(error).__name__))
+        notes = [*([name.note] if name.note else []), *parts.notes, *image.notes]
+        return _outcome(source, found, failures, notes, time.monotonic() - began)
+
+    def _part(self, source: Identity, image: Opened, part: Part, name: str) -> Found:
+        from pathencoder.nuclei.outputs import labels_file, read_finished, write_all
+        from pathencoder.nuclei.segment import segment_nuclei
+        from pathencoder.slides.files import make_folder
+
+        if part.problem:
+            raise ImageError(part.problem)
+        out = self.asked.out
+        kept = read_finished(out, name)
+        labels = labels_file(out, name)
+        settings = self._settings(image, part)
+        if kept and labels and kept.get("settings") == settings and source.is_of(kept.get("source")):
+            return Found(name, labels, kept, before=True)
+        made_from = source.facts
+        pixels = image.read(part)
+        nuclei = segment_nuclei(pixels, mpp=image.mpp, stain=self.asked.stain, network=self.network)
+        nuclei = _within_core(nuclei, part)
+        columns = _columns(nuclei, image.mpp_source, self.asked.stain)
+        facts = {
+            "source": made_from,
+            "settings": settings,
+            **columns,
+            "nuclei": len(nuclei),
+            "positive": _count_positive(nuclei),
+            "notes": [*([nuclei.stain.text] if nuclei.stain.decided else []), *part.notes, *nuclei.notes],
+        }
+        make_folder((out / name).parent)
+        written = write_all(nuclei, pixels, out, name, offset=part.box[:2] if part.box else (0, 0), columns=columns, facts=facts)
+        return Found(name, written[0], facts, before=False)
+
+    def _settings(self, image: Opened, part: Part) -> dict[str, Any]:
+        """What results depend on beside the input's content, as JSON gives it back."""
+        return {
+            "mpp": image.mpp,
+            "mpp_source": image.mpp_source,
+            "stain": self.asked.stain,
+            "region": list(part.box) if part.box else None,
+            "core": list(part.core) if part.core else None,
+            "network": self._digest,
+            "version": pathencoder.__version__,
+        }
+
+
+def _within_core(nuclei: Nuclei, part: Part) -> Nuclei:
+    if part.core is None or part.box is None:
+        return nuclei
+    left, top = part.core[0] - part.box[0], part.core[1] - part.box[1]
+    return nuclei.within((left, top, left + part.core[2], top + part.core[3]))
+
+
+def _columns(nuclei: Nuclei, mpp_source: str, asked: str | None) -> dict[str, Any]:
+    """What the table says of the image in every row."""
+    stain = nuclei.stain
+    how = "given" if stain.stain == asked else "guessed" if stain.decided else "assumed"
+    return {
+        "mpp": round(nuclei.mpp, 6),
+        "mpp_source": mpp_source or "assumed",
+        "stain": stain.stain,
+        "stain_source": how,
+        "stain_confidence": round(float(stain.confidence), 3),
+    }
+
+
+def _count_positive(nuclei: Nuclei) -> int | None:
+    return None if nuclei.table.positive is None else int(nuclei.table.positive.sum())
+
+
+def _outcome(source: Source, found: Sequence[Found], failures: list[Failure], notes: list[str], seconds: float) -> Outcome:
+    status = "done"
+    if not found:
+        status = "failed" if failures else "empty"
+    elif all(part.before for part in found):
+        status = "before"
+    return Outcome(
+        source.path,
+        status,
+        file=found[0].labels if found else None,
+        rows=sum(part.facts["nuclei"] for part in found),
+        new=sum(part.facts["nuclei"] for part in found if not part.before),
+        seconds=seconds,
+        failures=failures,
+        notes=[*_positive(found), *_notes_of_parts(found), *notes],
+    )
+
+
+def _positive(found: Iterable[Found]) -> list[str]:
+    """The share of positive nuclei of all parts that are IHC."""
+    counts = [(part.facts["positive"], part.facts["nuclei"]) for part in found if part.facts["positive"] is not None]
+    positive, nuclei = (sum(column) for column in zip(*counts, strict=True)) if counts else (0, 0)
+    return [f"{positive / nuclei:.1%} positive"] if nuclei else []
+
+
+def _notes_of_parts(found: Sequence[Found]) -> list[str]:
+    """The notes of all parts, each once, with the number of parts that it is about where it is not all."""
+    counts = Counter(note for part in found for note in part.facts["notes"])
+    return [note if count == len(found) else f"{note} ({count} of {len(found)} regions)" for note, count in counts.items()]

@@ -1,0 +1,109 @@
+"""What the user named, as inputs of `pathencoder nuclei`: single images and slides."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from pathencoder.cli.inputs import Found, Job, find_inputs, refuse_nothing
+from pathencoder.cli.mpp_table import Row, assign
+from pathencoder.nuclei.outputs import SUFFIXES
+from pathencoder.walk import LeftOut, printable
+
+_RESULTS = (".labels", ".overlay")  # stems of the pictures that an earlier run wrote end so
+
+
+@dataclass(frozen=True)
+class Source:
+    """One image or slide.
+
+    Attributes:
+        path: As the user typed it, or below the folder that the user typed.
+        kind: "image", "slide" or "nothing" (then `problem` says why).
+        key: The path below what the user typed; of a single file its name. Printable.
+        mpp: Micrometres per pixel as given, None where the file is asked.
+        mpp_source: "given", or the table's row.
+        problem: What is wrong with a "nothing".
+    """
+
+    path: Path
+    kind: str
+    key: str = ""
+    mpp: float | None = None
+    mpp_source: str = ""
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class Sources:
+    """All inputs of one command; what was left out; what concerns no single one of them."""
+
+    all: list[Source]
+    left_out: list[LeftOut]
+    notes: list[str]
+
+
+def find_sources(inputs: Iterable[Path], *, taken_as: str | None = None) -> Sources:
+    """The images and slides in files and folders.
+
+    Args:
+        inputs: As the user typed them.
+        taken_as: "tiles" (images) or "slides" decides what they are; None: names and headers do.
+
+    Returns:
+        Inputs in the order of the command line, single images last. The pictures that an earlier
+        run wrote into the same folder are left out.
+
+    Raises:
+        click.UsageError: Nothing among the inputs is an image or a slide.
+    """
+    roots = list(inputs)
+    found = find_inputs(roots, taken_as=taken_as)
+    refuse_nothing(found)
+    sources = [source for job in found.jobs for source in _sources_of(job, roots)]
+    own = {source.path for source in sources if _is_result(source.path)}
+    kept = [source for source in sources if source.path not in own]
+    if not kept:
+        refuse_nothing(Found([Job(root, "nothing", problem="only results of an earlier run in this folder") for root in roots]))
+    left_out = [*found.left_out, *_summed_up(own)]
+    return Sources(kept, left_out, [])
+
+
+def with_scales(sources: Sources, mpp: float | None, rows: list[Row]) -> Sources:
+    """The same sources with the scales that the user gave: a table's row before --mpp.
+
+    Raises:
+        ConfigError: Two rows give one input different scales.
+    """
+    jobs = [Job(s.path, "slide" if s.kind != "nothing" else s.kind, name=s.key) for s in sources.all]
+    scales = assign(rows, jobs)
+    chosen = []
+    for source, of_table in zip(sources.all, scales.mpps, strict=True):
+        given, where = (of_table, "--mpp-csv") if of_table else (mpp, "given")
+        chosen.append(replace(source, mpp=given, mpp_source=where if given else ""))
+    return Sources(chosen, sources.left_out, [*sources.notes, *scales.notes])
+
+
+def _sources_of(job: Job, roots: list[Path]) -> Iterator[Source]:
+    if job.kind == "nothing":
+        yield Source(job.source, job.kind, printable(job.source.name), problem=job.problem)
+    elif job.kind == "slide":
+        root = next((r for r in roots if r != job.source and job.source.is_relative_to(r)), job.source.parent)
+        yield Source(job.source, "slide", printable(job.source.relative_to(root).as_posix()))
+    else:
+        for key, path in job.images:
+            yield Source(path, "image", key)
+
+
+def _is_result(path: Path) -> bool:
+    """Whether an image is a label map or overlay beside others of the files that are written with it."""
+    name = next((path.stem.removesuffix(end) for end in _RESULTS if path.stem.endswith(end)), None)
+    return name is not None and sum((path.parent / f"{name}{end}").exists() for end in SUFFIXES) > 1
+
+
+def _summed_up(results: Iterable[Path]) -> list[LeftOut]:
+    folders: dict[Path, int] = {}
+    for path in results:
+        folders[path.parent] = folders.get(path.parent, 0) + 1
+    return [LeftOut(folder, f"{count:,} label maps and overlays of an earlier run") for folder, count in folders.items()]

@@ -1,0 +1,328 @@
+"""`pathencoder nuclei`: which inputs it takes, what their results are called, and what it says of them."""
+
+import csv
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pathencoder.cli.main import run
+
+pytestmark = pytest.mark.full
+pytest.importorskip("skimage")
+sys.path.insert(0, str(Path(__file__).parents[1] / "unit"))
+from synthetic_nuclei import tissue  # noqa: E402
+
+
+def picture(path, size=(60, 75), nuclei=4, **settings):
+    """A small image of 0.25 um per pixel, 150 x 120 px; its folder is made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image, _, _ = tissue(size, nuclei=nuclei, **settings)
+    Image.fromarray(np.kron(image, np.ones((2, 2, 1), np.uint8))).save(path)
+    return path
+
+
+def nuclei(capsys, *arguments, mpp="0.25"):
+    """Exit status and JSON of a command."""
+    capsys.readouterr()
+    status = run(["nuclei", *map(str, arguments), *(["--mpp", mpp] if mpp else []), "--json"])
+    text = capsys.readouterr().out
+    return status, json.loads(text) if text else None
+
+
+def names(report):
+    return [result["name"] for entry in report["inputs"] for result in entry["results"]]
+
+
+def fates(report):
+    return [entry["fate"] for entry in report["inputs"]]
+
+
+def head(out, name):
+    """What a GeoJSON says of its image."""
+    return json.loads((out / f"{name}.geojson").read_text(encoding="utf-8"))["pathencoder"]
+
+
+def first_row(out, name):
+    return next(csv.DictReader((out / f"{name}.csv").read_text().splitlines()))
+
+
+def files(out):
+    return {p.relative_to(out).as_posix(): p.read_bytes() for p in out.rglob("*") if p.is_file()}
+
+
+def test_another_image_of_the_same_name_overwrites_nothing(tmp_path, capsys):
+    out = tmp_path / "out"
+    one, other = picture(tmp_path / "x/roi.png"), picture(tmp_path / "y/roi.png", seed=3)
+    assert names(nuclei(capsys, one, "--out", out)[1]) == ["roi"]
+    first = files(out)
+    status, report = nuclei(capsys, other, "--out", out)
+    assert (status, names(report)) == (0, ["roi.png"])
+    assert f"roi is the name of {one} there" in report["inputs"][0]["notes"][-1]
+    assert first.items() <= files(out).items()
+    for again in (one, other):
+        assert fates(nuclei(capsys, again, "--out", out)[1]) == ["before"]
+
+
+def test_names_do_not_depend_on_what_else_is_given(tmp_path, capsys):
+    one, other = picture(tmp_path / "a/roi.png"), picture(tmp_path / "b/roi.png", seed=3)
+    more = picture(tmp_path / "c/other.png", seed=4)
+    alone = names(nuclei(capsys, one, "--out", tmp_path / "alone")[1])
+    together = names(nuclei(capsys, one, more, other, "--out", tmp_path / "both")[1])
+    assert alone == together[:1] == ["roi"]
+    assert together[1:] == ["other", "roi.png"]
+
+
+def test_equal_names_in_a_folder_are_kept_apart(tmp_path, capsys):
+    data, out = tmp_path / "data", tmp_path / "out"
+    for number, name in enumerate(("a.jpg", "a.png", "sub/a.png", "sub/b.ome.tif")):
+        picture(data / name, seed=number)
+    report = nuclei(capsys, data, "--out", out)[1]
+    assert names(report) == ["a", "a.png", "sub/a", "sub/b"]
+    assert (out / "sub/a.overlay.png").exists()
+    assert fates(nuclei(capsys, data, "--out", out)[1]) == ["before"] * 4
+
+
+def test_files_of_other_origin_are_not_overwritten(tmp_path, capsys):
+    image = picture(tmp_path / "a.png")
+    (tmp_path / "a.csv").write_text("my,own\n")
+    (tmp_path / "a.geojson").write_text('{"type": "FeatureCollection", "features": []}')
+    assert names(nuclei(capsys, image, "--out", tmp_path)[1]) == ["a.png"]
+    assert (tmp_path / "a.csv").read_text() == "my,own\n"
+
+
+def test_done_before_is_known_by_content(tmp_path, capsys):
+    out, image = tmp_path / "out", picture(tmp_path / "data/a.png")
+    nuclei(capsys, tmp_path / "data", "--out", out)
+    os.utime(image, (1, 1))
+    assert fates(nuclei(capsys, image, "--out", out)[1]) == ["before"]
+    shutil.move(tmp_path / "data", tmp_path / "moved")
+    report = nuclei(capsys, tmp_path / "moved", "--out", out)[1]
+    assert (fates(report), names(report)) == (["before"], ["a"])
+    moved = tmp_path / "moved/a.png"
+    data, times = moved.read_bytes(), moved.stat()
+    picture(moved, seed=5)
+    moved.write_bytes(moved.read_bytes()[: len(data)].ljust(len(data), b"\0"))  # the same size and time
+    os.utime(moved, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert fates(nuclei(capsys, moved, "--out", out)[1]) != ["before"]
+
+
+def test_results_of_two_runs_are_not_taken_for_finished(tmp_path, capsys):
+    from pathencoder.nuclei import outputs
+
+    out, image = tmp_path / "out", picture(tmp_path / "a.png")
+    nuclei(capsys, image, "--out", out)
+    old = (out / "a.geojson").read_bytes()
+    nuclei(capsys, image, "--out", out, mpp="0.3")
+    (out / "a.geojson").write_bytes(old)
+    assert outputs.read_finished(out, "a") is None
+
+
+def test_every_region_has_results_of_its_own(tmp_path, capsys):
+    image, out = picture(tmp_path / "a.png", size=(100, 100), nuclei=9), tmp_path / "out"
+    regions = ["--region", 0, 0, 100, 100, "--region", 100, 100, 100, 100]
+    status, report = nuclei(capsys, image, "--out", out, *regions)
+    assert (status, names(report)) == (0, ["a_x0_y0_w100_h100", "a_x100_y100_w100_h100"])
+    rows = list(csv.DictReader((out / "a_x100_y100_w100_h100.csv").read_text().splitlines()))
+    assert rows
+    assert all(100 <= float(row["x"]) < 200 for row in rows)
+    assert names(nuclei(capsys, image, "--out", out)[1]) == ["a"]
+
+
+def test_a_region_outside_is_refused_and_one_over_the_edge_cut_off(tmp_path, capsys):
+    image, out = picture(tmp_path / "a.png"), tmp_path / "out"
+    status, report = nuclei(capsys, image, "--out", out, "--region", 1000, 1000, 50, 50)
+    assert status == 1
+    assert "150 x 120 px" in report["inputs"][0]["failures"][0]["reason"]
+    regions = ["--region", 150, 0, 9, 9, "--region", 0, 0, 40, 40]
+    status, report = nuclei(capsys, image, "--out", out, *regions)
+    assert (status, names(report)) == (3, ["a_x0_y0_w40_h40"])
+    assert report["inputs"][0]["failures"][0]["part"] == "x150_y0_w9_h9"
+    status, report = nuclei(capsys, image, "--out", out, "--region", 100, 60, 500, 500)
+    assert (status, names(report)) == (0, ["a_x100_y60_w50_h60"])
+    assert any("cut off to 50 x 60 px" in note for note in report["inputs"][0]["notes"])
+
+
+def test_a_region_outside_a_slide_names_the_size_of_the_slide(tmp_path, capsys):
+    pytest.importorskip("openslide")
+    from small_slides import write_tiff
+
+    write_tiff(tmp_path / "s.tif", np.full((400, 700, 3), 240, np.uint8), mpp=0.5)
+    command = [tmp_path / "s.tif", "--as", "slides", "--out", tmp_path / "out", "--region", 9000, 0, 50, 50]
+    status, report = nuclei(capsys, *command, mpp=None)
+    assert status == 1
+    assert "700 x 400 px" in report["inputs"][0]["failures"][0]["reason"]
+
+
+def test_a_folder_of_slides_is_done(tmp_path, capsys):
+    pytest.importorskip("openslide")
+    from small_slides import write_tiff
+
+    image, _, _ = tissue((500, 600), nuclei=60, radius=7)
+    (tmp_path / "slides").mkdir()
+    write_tiff(tmp_path / "slides/s.tif", image, mpp=0.5)
+    os.rename(tmp_path / "slides/s.tif", tmp_path / "slides/s.svs")
+    picture(tmp_path / "slides/deep/tile.png")
+    status, report = nuclei(capsys, tmp_path / "slides", "--out", tmp_path / "out", mpp=None)
+    assert status == 0
+    assert names(report) == ["s_x0_y0", "deep/tile"]
+    assert report["inputs"][0]["nuclei"] > 50
+    assert report["inputs"][0]["results"][0]["mpp"] == 0.5
+
+
+def test_nothing_to_do_is_said(tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    assert run(["nuclei", str(tmp_path / "empty"), str(tmp_path / "missing.png"), "--out", str(tmp_path / "out")]) == 2
+    said = capsys.readouterr().err
+    assert "no images or slides in this folder" in said
+    assert "no such file" in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_only_own_results_in_a_folder_are_nothing_to_do(tmp_path, capsys):
+    image = picture(tmp_path / "a.png")
+    nuclei(capsys, image, "--out", tmp_path)
+    picture(tmp_path / "b.overlay.png")  # not ours: there are no outlines with it
+    report = nuclei(capsys, tmp_path, "--out", tmp_path)[1]
+    assert names(report) == ["a", "b.overlay"]
+    assert any("2 label maps and overlays" in left["reason"] for left in report["left_out"])
+    for path in (image, tmp_path / "b.overlay.png"):
+        path.unlink()
+    assert run(["nuclei", str(tmp_path), "--out", str(tmp_path)]) == 2
+    assert "only results of an earlier run" in capsys.readouterr().err
+
+
+def test_an_image_that_makes_any_error_fails_alone(tmp_path, monkeypatch, capsys):
+    from pathencoder.nuclei import segment
+
+    for name in "abc":
+        picture(tmp_path / f"{name}.png", size=(60, 75 + ord(name)))
+    real = segment.segment_nuclei
+
+    def broken(image, **more):
+        if image.shape[1] == 2 * (75 + ord("b")):
+            raise ValueError("operands could not be broadcast")
+        return real(image, **more)
+
+    monkeypatch.setattr(segment, "segment_nuclei", broken)
+    status, report = nuclei(capsys, tmp_path, "--out", tmp_path / "out")
+    assert status == 3
+    assert fates(report) == ["done", "failed", "done"]
+    assert "operands could not be broadcast" in (tmp_path / "out/failures.csv").read_text()
+
+
+def test_an_interrupt_gives_the_summary(tmp_path, monkeypatch, capsys):
+    from pathencoder.nuclei import segment
+
+    for number, name in enumerate("abc"):
+        picture(tmp_path / f"{name}.png", seed=number)
+    real, calls = segment.segment_nuclei, []
+
+    def interrupted(image, **more):
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return real(image, **more)
+
+    monkeypatch.setattr(segment, "segment_nuclei", interrupted)
+    status, report = nuclei(capsys, tmp_path, "--out", tmp_path / "out")
+    assert status == 130
+    assert fates(report) == ["done", "stopped", "unreached"]
+    assert names(report) == ["a"]
+    monkeypatch.setattr(segment, "segment_nuclei", real)
+    status, report = nuclei(capsys, tmp_path, "--out", tmp_path / "out")
+    assert fates(report) == ["before", "done", "done"]
+
+
+def test_scales_come_from_the_table_the_command_and_the_file(tmp_path, capsys):
+    image, _, _ = tissue((120, 150), nuclei=10)
+    out = tmp_path / "out"
+    for name in ("a.tif", "b.tif"):
+        Image.fromarray(image).save(tmp_path / name, resolution_unit=3, x_resolution=20_000, y_resolution=20_000)
+    picture(tmp_path / "c.png")
+    (tmp_path / "mpp.csv").write_text("slide;mpp\nb.tif;0,4\nzzz.png;0,3\n")
+    report = nuclei(capsys, tmp_path, "--mpp-csv", tmp_path / "mpp.csv", "--out", out, mpp=None)[1]
+    found = [(r["mpp"], r["mpp_source"]) for i in report["inputs"] for r in i["results"]]
+    assert found[0][0] == 0.5
+    assert "esolution" in found[0][1]
+    assert found[1] == (0.4, "--mpp-csv")
+    assert found[2] == (0.25, "assumed")
+    assert any("taken as 0.25" in note for note in report["inputs"][2]["notes"])
+    assert "zzz.png" in report["notes"][0]
+    for name, (mpp, source) in zip("abc", found, strict=True):
+        assert (head(out, name)["mpp"], head(out, name)["mpp_source"]) == (mpp, source)
+        assert (float(first_row(out, name)["mpp"]), first_row(out, name)["mpp_source"]) == (mpp, source)
+
+
+def test_the_stain_and_how_sure_it_is_are_kept(tmp_path, capsys):
+    image, out = picture(tmp_path / "a.png"), tmp_path / "out"
+    nuclei(capsys, image, "--out", out, "--stain", "ihc")
+    row = first_row(out, "a")
+    assert row["stain"] == head(out, "a")["stain"] == "ihc"
+    assert row["stain_source"] == "given"
+    assert 0 <= float(row["stain_confidence"]) <= 1
+
+
+def test_a_scale_too_coarse_for_nuclei_is_refused_with_its_source(tmp_path, capsys):
+    picture(tmp_path / "a.png")
+    (tmp_path / "mpp.csv").write_text("slide,mpp\na.png,8\n")
+    command = [tmp_path / "a.png", "--mpp-csv", tmp_path / "mpp.csv", "--out", tmp_path / "out"]
+    status, report = nuclei(capsys, *command, mpp=None)
+    assert status == 1
+    assert "8 um/px (--mpp-csv)" in report["inputs"][0]["failures"][0]["reason"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names of any bytes exist on Linux only")
+def test_a_name_that_is_no_text_is_kept_escaped(tmp_path, capsys):
+    os.rename(os.fsencode(picture(tmp_path / "ok.png")), os.fsencode(tmp_path) + b"/M\xfcller.png")
+    picture(tmp_path / "good.png")
+    for fate in ("done", "before"):
+        status, report = nuclei(capsys, tmp_path, "--out", tmp_path / "out")
+        assert status == 0
+        assert names(report) == ["good", "M\\xfcller"]
+        assert fates(report) == [fate, fate]
+
+
+@pytest.mark.parametrize(
+    ("make", "sentence"),
+    [
+        (lambda path: path.write_bytes(b""), "not an image"),
+        (lambda path: path.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(50)), "not an image"),
+        (lambda path: Image.new("RGB", (1, 1), "pink").save(path), None),
+        (lambda path: Image.new("RGB", (70, 90), "white").save(path), None),
+        (lambda path: Image.new("RGB", (70, 90), (120, 40, 90)).save(path), None),
+        (lambda path: path.mkdir(), "no images or slides"),
+    ],
+    ids=["empty", "corrupt", "one pixel", "white", "one colour", "a folder"],
+)
+def test_strange_images_end_with_a_sentence(tmp_path, capsys, make, sentence):
+    make(tmp_path / "a.png")
+    status = run(["nuclei", str(tmp_path / "a.png"), "--out", str(tmp_path / "out"), "--mpp", "0.25"])
+    said = capsys.readouterr()
+    assert "Traceback" not in said.err + said.out
+    assert "fault of pathencoder" not in said.err + said.out
+    assert (status == 0) == (sentence is None)
+    assert sentence is None or sentence in said.out + said.err
+
+
+def test_an_output_folder_that_is_a_file_is_wrong_usage(tmp_path, capsys):
+    picture(tmp_path / "a.png")
+    (tmp_path / "out").write_text("")
+    assert run(["nuclei", str(tmp_path / "a.png"), "--out", str(tmp_path / "out")]) == 2
+    assert "is a file" in capsys.readouterr().err
+
+
+def test_a_dry_run_writes_nothing(tmp_path, capsys):
+    picture(tmp_path / "a.png")
+    (tmp_path / "b.svs").write_bytes(b"no slide")
+    status, report = nuclei(capsys, tmp_path, "--out", tmp_path / "out", "--dry-run")
+    assert status == 3
+    plans = {Path(p["input"]).name: p for p in report["inputs"]}
+    assert (plans["a.png"]["results"], plans["a.png"]["mpp"]) == ("a", 0.25)
+    assert "problem" in plans["b.svs"]
+    assert not (tmp_path / "out").exists()
