@@ -1,13 +1,13 @@
 # make test, make demo and the rest set up what they need and take seconds the second time.
 # .venv       core and test tools, what the quick tests and the demo run in
-# .venv-full  all extras but tiatoolbox and ray
+# .venv-full  all extras
 # .venv-tia   tiatoolbox, whose upper bounds suit no other environment (on demand)
 # .venv-wheel the built wheel and nothing else
 # .venv-oldest the oldest versions that pyproject.toml allows (on demand)
 PYTHON ?= python3
 PIP_INSTALL = -m pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt
 SOURCES = $(shell find pathencoder -type f -not -name '*.pyc')
-FULL = dev,wsi,nuclei,heads,demo,training,full-tests,docs
+FULL = dev,wsi,tiff,nuclei,heads,training,full-tests,docs
 
 .PHONY: setup check docs test test-quick test-full test-oldest test-wheel demo clean
 .DELETE_ON_ERROR:
@@ -16,7 +16,7 @@ setup: .venv/.done
 
 .venv/.done: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	.venv/bin/python $(PIP_INSTALL) --editable '.[dev,demo]'
+	.venv/bin/python $(PIP_INSTALL) --editable '.[dev,nuclei]'
 	touch $@
 
 .venv-full/.done: pyproject.toml constraints.txt

@@ -22,6 +22,7 @@ RGB = NDArray[np.uint8]
 Map = NDArray[np.float32]
 
 _GAP, _HEAD, _FOOT = 24, 52, 64
+_SCALE_WIDTH = 300  # pixels of a colour scale with its words, at least
 # Dark blue to yellow by way of green, evenly light (after matplotlib's viridis): (place, red, green, blue)
 _SCALE = ((0.0, 68, 1, 84), (0.25, 59, 82, 139), (0.5, 33, 145, 140), (0.75, 94, 201, 98), (1.0, 253, 231, 37))
 
@@ -104,11 +105,17 @@ def likeness(features: Map, row: int, column: int) -> Map:
     return cosine
 
 
-def cell_of(features: Map, image: RGB, x: int, y: int) -> tuple[int, int]:
-    """Row and column of the cell that holds pixel (x, y) of the image. Raises ConfigError for a point outside it."""
+def check_point(image: RGB, x: int, y: int) -> None:
+    """Raises ConfigError for a point outside the image."""
     height, width = image.shape[:2]
     if not (0 <= x < width and 0 <= y < height):
         raise ConfigError(f"point {x},{y} lies outside the image, which is {width} x {height} px")
+
+
+def cell_of(features: Map, image: RGB, x: int, y: int) -> tuple[int, int]:
+    """Row and column of the cell that holds pixel (x, y) of the image. Raises ConfigError for a point outside it."""
+    check_point(image, x, y)
+    height, width = image.shape[:2]
     return y * features.shape[0] // height, x * features.shape[1] // width
 
 
@@ -152,41 +159,62 @@ def with_scale_bar(image: RGB, mpp: float) -> RGB:
     length = _round_length(image.shape[1] * mpp / 5)
     picture = Image.fromarray(image.copy())
     draw = ImageDraw.Draw(picture)
+    said, font = f"{length:g} um", _font(16)  # the font has no mu
     bottom, right = image.shape[0] - 14, 14 + length / mpp
-    draw.rectangle((10, bottom - 26, right + 6, bottom + 10), fill="white")
+    draw.rectangle((10, bottom - 26, max(right, 14 + draw.textlength(said, font)) + 6, bottom + 10), fill="white")
     draw.rectangle((14, bottom, right, bottom + 5), fill="black")
-    draw.text((14, bottom - 24), f"{length:g} µm", fill="black", font=_font(16))
+    draw.text((14, bottom - 24), said, fill="black", font=font)
     return np.asarray(picture)
 
 
 def side_by_side(panels: Sequence[Panel], title: str) -> Image.Image:
-    """Panels in a row on white, with titles above and captions below."""
-    widths = [p.image.shape[1] for p in panels]
+    """Panels in a row on white, with titles above and captions below; as wide as pictures and words need."""
+    widths = [_column(p) for p in panels]
     height = max(p.image.shape[0] for p in panels)
-    page = Image.new("RGB", (sum(widths) + _GAP * (len(panels) + 1), height + 2 * _HEAD + _FOOT), "white")
+    width = max(sum(widths) + _GAP * (len(panels) + 1), 2 * _GAP + _length(title, 24))
+    page = Image.new("RGB", (width, height + 2 * _HEAD + _FOOT), "white")
     draw = ImageDraw.Draw(page)
-    draw.text((_GAP, 16), title, fill="black", font=_font(24))
+    draw.text((_GAP, 16), _printed(title), fill="black", font=_font(24))
     left = _GAP
-    for panel, width in zip(panels, widths, strict=True):
-        draw.text((left, _HEAD + 24), panel.title, fill="black", font=_font(19))
+    for panel, column in zip(panels, widths, strict=True):
+        draw.text((left, _HEAD + 24), _printed(panel.title), fill="black", font=_font(19))
         top = 2 * _HEAD
         page.paste(Image.fromarray(panel.image), (left, top))
         below = top + panel.image.shape[0] + 10
         if panel.scale is not None:
-            below = _draw_scale(page, left, below, width, panel.scale)
-        draw.text((left, below), panel.caption, fill=(70, 70, 70), font=_font(15))
-        left += width + _GAP
+            below = _draw_scale(page, left, below, max(panel.image.shape[1], _SCALE_WIDTH), panel.scale)
+        draw.text((left, below), _printed(panel.caption), fill=(70, 70, 70), font=_font(15))
+        left += column + _GAP
     return page
+
+
+def _column(panel: Panel) -> int:
+    """Width of a panel: its picture and its words."""
+    scale = _SCALE_WIDTH if panel.scale is not None else 0
+    width: int = panel.image.shape[1]
+    return max(width, _length(panel.title, 19), _length(panel.caption, 15), scale)
 
 
 def _draw_scale(page: Image.Image, left: int, top: int, width: int, ends: tuple[float, float]) -> int:
     """The colour scale with its two ends in numbers; returns where text may go on."""
-    bar = colour_scale(np.tile(np.linspace(0, 1, width // 2, dtype=np.float32), (14, 1)))
-    page.paste(Image.fromarray(bar), (left + width // 4, top + 2))
+    first, last = f"unlike ({ends[0]:.2f})", f"alike ({ends[1]:.2f})"
+    before, after = _length(first, 14) + 8, _length(last, 14) + 8
+    bar = colour_scale(np.tile(np.linspace(0, 1, max(width - before - after, 1), dtype=np.float32), (14, 1)))
+    page.paste(Image.fromarray(bar), (left + before, top + 2))
     draw = ImageDraw.Draw(page)
-    draw.text((left + width // 4 - 8, top), f"unlike ({ends[0]:.2f})", fill="black", font=_font(14), anchor="ra")
-    draw.text((left + width // 4 + width // 2 + 8, top), f"alike ({ends[1]:.2f})", fill="black", font=_font(14))
+    draw.text((left, top), first, fill="black", font=_font(14))
+    draw.text((left + width - after + 8, top), last, fill="black", font=_font(14))
     return top + 22
+
+
+def _length(text: str, size: int) -> int:
+    """Pixels that a line of text is wide."""
+    return int(_font(size).getlength(_printed(text))) + 1
+
+
+def _printed(text: str) -> str:
+    """The text with a question mark for what Pillow's own font does not have."""
+    return text.encode("ascii", "replace").decode()
 
 
 def _stride(encoder: Encoder) -> int:

@@ -16,13 +16,12 @@ import click
 import pathencoder
 from pathencoder.cli.common import Failed, debug_option, device_option, echo_json, json_option, load
 
-_PACKAGES = ("torch", "torchvision", "timm", "huggingface-hub", "safetensors", "numpy", "pillow", "h5py", "click", "tqdm")
+_PACKAGES = ("torch", "torchvision", "timm", "huggingface-hub", "safetensors", "numpy", "pillow", "h5py", "click", "tqdm", "filelock")
 _EXTRAS = {
     "wsi": ("openslide-python", "openslide-bin"),
-    "demo, nuclei": ("scikit-image",),
-    "heads": ("scikit-learn", "peft"),
-    "onnx": ("onnx", "onnxruntime"),
-    "ray": ("ray",),
+    "tiff": ("tifffile", "imagecodecs"),
+    "nuclei": ("scikit-image",),
+    "heads": ("scikit-learn",),
 }
 _VARIABLES = ("HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "HF_ENDPOINT", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")
 
@@ -113,7 +112,7 @@ def _devices() -> dict[str, Any]:
         "mps": "yes" if torch.backends.mps.is_available() else "no",
         "cpu": f"{os.cpu_count()} cores, {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}",
         "bf16": "in hardware; used on request (precision='bf16')" if gains_from_bf16(device) else "not in hardware: slower than fp32",
-        "torchvision operators": "own" if _torchvision_whole() else "missing beside this torch; mended by pathencoder",
+        "torchvision operators": "own" if _torchvision_whole() else "missing beside this torch; added by pathencoder",
     }
 
 

@@ -282,24 +282,6 @@ def test_doctor_finds_no_problem_here(capsys):
     assert "PROBLEM" in capsys.readouterr().out
 
 
-def test_demo_without_scikit_image_names_the_extra(monkeypatch, tmp_path, capsys):
-    monkeypatch.setitem(sys.modules, "skimage", None)
-    assert run(["demo", "--out", str(tmp_path / "demo.png")]) == 1
-    assert "pip install 'pathencoder[demo]'" in capsys.readouterr().err
-
-
-def test_demo_draws_another_image(folder, tiles, tmp_path, capsys):
-    out = tmp_path / "new" / "seen.png"
-    line = ["demo", "--image", str(tiles / "a" / "1.png"), "--mpp", "0.5", "--point", "20,30", "--encoder", str(folder), "--out", str(out)]
-    assert run([*line, "--device", "cpu", "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert found["shape"] == [4, 256]
-    with Image.open(out) as picture:
-        assert picture.width > 3 * 80
-    assert run([*line[:-1], str(out), "--point", "500,5"]) == 2
-    assert "outside the image" in capsys.readouterr().err
-
-
 def test_a_table_gives_each_input_its_scale(tiles, encode, folder, tmp_path):
     table = tmp_path / "mpp.csv"
     table.write_text("\ufeffslide,mpp,stain\n/any/where/a,0.25,he\n", encoding="utf-8")

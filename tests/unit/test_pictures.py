@@ -81,3 +81,19 @@ def test_panels_stand_side_by_side_whole():
     found = [x for x in range(page.shape[1] - 127) if np.array_equal(page[104 : 104 + 96, x : x + 128], image)]
     assert len(found) == 2
     assert page.shape[2] == 3
+
+
+@pytest.mark.parametrize("size", [(30, 20), (200, 12), (12, 200)])
+def test_words_beside_small_pictures_do_not_meet(size):
+    """Two panels with the same long words: as wide as these, and the words of one end before the other's begin."""
+    image = np.full((*size, 3), 200, np.uint8)
+    panel = pictures.Panel(image, "A title that is long", "And a caption that is longer than the title", (0.0, 1.0))
+    one, two = (np.asarray(pictures.side_by_side([panel] * n, "T")) for n in (1, 2))
+    column = one.shape[1] - 2 * pictures._GAP
+    assert two.shape[1] == 2 * column + 3 * pictures._GAP
+    assert np.array_equal(two[50:, pictures._GAP + column : 2 * pictures._GAP + column], np.full_like(two[50:, : pictures._GAP], 255))
+    assert (one[:, -pictures._GAP :] == 255).all()
+
+
+def test_what_the_font_does_not_have_is_not_drawn_as_a_box():
+    assert pictures._printed("5 µm 组织") == "5 ?m ??"
