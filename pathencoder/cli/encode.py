@@ -50,6 +50,7 @@ def _batch_size(_: click.Context, __: click.Parameter, value: str) -> int | Lite
 )
 @click.option("--workers", type=click.IntRange(1), help="Threads that read and decode. Default: one a core, at most 16.")
 @click.option("--batch-size", default="auto", show_default=True, callback=_batch_size, help="Tiles at a time.")
+@click.option("--pictures", is_flag=True, help="Also draw the tissue and tiles of every slide, as OUT/pictures/NAME.jpg.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and write nothing.")
 @click.option("--overwrite", is_flag=True, help="Start anew instead of going on where an earlier run stopped.")
 @device_option
@@ -74,6 +75,7 @@ def command(
     precision: str,
     workers: int | None,
     batch_size: int | Literal["auto"],
+    pictures: bool,
     dry_run: bool,
     overwrite: bool,
     device: str,
@@ -118,4 +120,4 @@ def command(
         raise Failed(dry_run_of(found, scales, settings, out, as_json=as_json))
     make_folder(out)
     encoder = load(name, device=device, revision=revision)
-    raise Failed(encode_all(encoder, found, scales, settings, out, as_json=as_json, debug=state.debug))
+    raise Failed(encode_all(encoder, found, scales, settings, out, pictures=pictures, as_json=as_json, debug=state.debug))

@@ -20,6 +20,8 @@ from pathencoder.slides.work import Outcome
 if TYPE_CHECKING:
     from pathencoder.encoder import Encoder
 
+PICTURES = "pictures"  # the folder in the output folder
+
 
 def encode_all(
     encoder: Encoder,
@@ -28,6 +30,7 @@ def encode_all(
     settings: Settings,
     out: Path,
     *,
+    pictures: bool,
     as_json: bool,
     debug: bool,
 ) -> int:
@@ -39,6 +42,7 @@ def encode_all(
         scales: The scale of each job, where a table gives it.
         settings: The same for all.
         out: An existing folder.
+        pictures: Also draw every slide's tissue and tiles.
         as_json: Print JSON instead of text.
         debug: Print tracebacks.
 
@@ -49,7 +53,7 @@ def encode_all(
         ConfigError: Settings that fit no input.
     """
     mpps = {job.name: mpp for job, mpp in zip(found.jobs, scales.mpps, strict=True) if mpp is not None}
-    run = _Run(encoder, out, settings, mpps)
+    run = _Run(encoder, out, settings, mpps, pictures)
     run.check(found.jobs)
     ended = Loop(run.encode, source_of, name_of, debug=debug).run(found.jobs)
     return _conclude(ended, run, found, scales.notes, as_json=as_json, debug=debug)
@@ -63,6 +67,7 @@ class _Run:
     out: Path
     settings: Settings
     mpps: dict[str, float]
+    pictures: bool
 
     def check(self, jobs: Sequence[Job]) -> None:
         """Settings that fit no input are wrong usage, found before the first. Raises ConfigError."""
@@ -84,7 +89,8 @@ class _Run:
         settings = self._settings(job)
         file = output_of(job, self.out, settings.layout)
         if job.kind == "slide":
-            return encode_slide(self.encoder, job.source, file, settings, progress=meter)
+            picture = self.out / PICTURES / f"{job.name}.jpg" if self.pictures else None
+            return encode_slide(self.encoder, job.source, file, settings, picture=picture, progress=meter)
         outcome = encode_tiles(self.encoder, job.source, job.images, file, settings, keep_others=not job.whole, progress=meter)
         if settings.mpp is None and outcome.new and self.encoder.spec.mpp:
             outcome.notes += stated_scales(job.images)

@@ -18,9 +18,10 @@ import click
 from pathencoder.cli.names import give_names
 from pathencoder.file_kinds import FOREIGN_SUFFIXES, SLIDE_SUFFIXES, TIFF_SUFFIXES, looks_like_slide
 from pathencoder.images import SUFFIXES as IMAGE_SUFFIXES
+from pathencoder.slides.dicom import read_header
 from pathencoder.slides.identity import place_of
 from pathencoder.slides.layouts import path_of
-from pathencoder.walk import LeftOut, printable, walk
+from pathencoder.walk import LeftOut, natural, printable, walk
 
 _JPEGS_BESIDE = frozenset({".vms", ".vmu"})  # slides whose pixels lie in .jpg files beside them
 
@@ -68,12 +69,15 @@ def find_inputs(inputs: Iterable[Path], *, taken_as: str | None = None) -> Found
     """
     found = Found()
     loose: dict[str, dict[str, Path]] = {}
+    dicom: dict[str, list[Path]] = {}
     for path in inputs:
         kind = _kind_of(path)
         if kind == "folder":
             _look_into(path, taken_as, found)
         elif kind != "file":
             found.jobs.append(Job(path, "nothing", problem=kind))
+        elif path.suffix.lower() == ".dcm" and taken_as != "tiles":
+            dicom.setdefault(place_of(path.parent), []).append(path)
         elif is_slide(path, taken_as):
             found.jobs.append(Job(path, "slide"))
         elif taken_as == "tiles" or path.suffix.lower() in IMAGE_SUFFIXES:
@@ -81,6 +85,7 @@ def find_inputs(inputs: Iterable[Path], *, taken_as: str | None = None) -> Found
         else:
             problem = f"neither an image nor a slide by its suffix {printable(path.suffix)!r}: --as tiles or --as slides"
             found.jobs.append(Job(path, "nothing", problem=problem))
+    found.jobs += [Job(path, "slide") for files in dicom.values() for path in _dicom_slides(files)]
     inside = {place_of(file) for job in found.jobs for _, file in job.images}
     for files in loose.values():
         rest = tuple((key, file) for key, file in files.items() if place_of(file) not in inside)
@@ -143,16 +148,35 @@ def _look_into(folder: Path, taken_as: str | None, found: Found) -> None:
 
 
 def _slides_among(files: Sequence[Path], taken_as: str | None) -> list[Path]:
-    """The slides among the files of a folder; a folder of several DICOM files is one slide."""
-    dicom = Counter(p.parent for p in files if p.suffix.lower() == ".dcm")
-    found: dict[Path, None] = {}
+    """The slides among the files of a folder."""
+    dicom: dict[Path, list[Path]] = {}
+    found = []
     for path in files:
         suffix = path.suffix.lower()
         if suffix == ".dcm":
-            found.setdefault(path.parent if dicom[path.parent] > 1 else path)
+            dicom.setdefault(path.parent, []).append(path)
         elif (taken_as == "slides" and suffix in SLIDE_SUFFIXES | FOREIGN_SUFFIXES | TIFF_SUFFIXES) or looks_like_slide(path):
-            found.setdefault(path)
-    return list(found)
+            found.append(path)
+    return found + [slide for together in dicom.values() for slide in _dicom_slides(together)]
+
+
+def _dicom_slides(files: Sequence[Path]) -> list[Path]:
+    """The slides that DICOM files of one folder belong to: several files of one series are one slide.
+
+    A slide is called by its folder, or, where that holds several series, by its first file.
+    """
+    if len(files) == 1:
+        return list(files)
+    every = sorted(p for p in files[0].parent.iterdir() if p.suffix.lower() == ".dcm")
+    series = {header.series for path in every if (header := read_header(path)) and header.is_volume}
+    if len(series) < 2:
+        return [files[0].parent]
+    first: dict[str, Path] = {}
+    for path in sorted(files, key=lambda p: natural(Path(p.name))):
+        header = read_header(path)
+        if header and header.is_volume:
+            first.setdefault(header.series, path)
+    return list(first.values()) or list(files)
 
 
 class _PartsOfSlides:
@@ -164,7 +188,7 @@ class _PartsOfSlides:
         self._folders = {s.with_suffix("") for s in slides if s.suffix.lower() == ".mrxs"}
 
     def __contains__(self, path: Path) -> bool:
-        if path in self._slides or (path.suffix.lower() == ".dcm" and path.parent in self._slides):
+        if path in self._slides or (path.suffix.lower() == ".dcm" and self._slides):
             return True
         return path.parent in self._folders or (path.parent in self._jpegs and path.suffix.lower() in IMAGE_SUFFIXES)
 

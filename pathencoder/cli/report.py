@@ -150,6 +150,8 @@ def summary(outcomes: Sequence[Outcome], about: About, *, failures: Path | None)
     rows = sum(o.rows for o in outcomes)
     lines.append(f"{plural(len(outcomes), 'input')}: {said}. {plural(rows, 'embedding')} by {about.encoder} in {about.out}")
     lines += failure_lines(outcomes, failures)
+    drawn = [o.picture for o in outcomes if o.picture]
+    lines += [f"Pictures of tissue and tiles: {drawn[0].parent}"] if drawn else []
     example = next((o.file for o in outcomes if o.file and o.rows), None)
     if example:
         lines += ["Read them:", "  import pathencoder", f'  rows = pathencoder.read_features("{example.as_posix()}").rows']
@@ -198,6 +200,7 @@ def _one_json(outcome: Outcome) -> dict[str, Any]:
         "input": str(outcome.source),
         "status": outcome.status,
         "file": outcome.file,
+        "picture": outcome.picture,
         "rows": outcome.rows,
         "new": outcome.new,
         "seconds": round(outcome.seconds, 2),

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from pathencoder.slides.dicom import files_of_slide
 from pathencoder.walk import printable
 
 _PACKED = struct.Struct("<qqq16s")
@@ -116,10 +117,13 @@ def slide_stat(path: Path) -> Stat:
 def _files_of(path: Path) -> Sequence[Path]:
     """The files that make up a slide, sorted by name."""
     if path.is_dir():
-        return sorted(p for p in path.iterdir() if p.is_file() and not p.name.startswith("."))
+        files = sorted(p for p in path.iterdir() if p.is_file() and not p.name.startswith("."))
+        return [p for p in files if p.suffix.lower() == ".dcm"] or files
     suffix = path.suffix.lower()
     if suffix == ".mrxs" and path.with_suffix("").is_dir():
         return [path, *_files_of(path.with_suffix(""))]
+    if suffix == ".dcm":
+        return sorted(files_of_slide(path)[1]) or [path]
     if suffix in (".vms", ".vmu"):
         beside = (p for p in path.parent.iterdir() if p.name.startswith(path.stem) and p.is_file())
         return sorted({path, *beside})

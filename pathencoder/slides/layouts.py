@@ -24,7 +24,16 @@ LAYOUTS = ("trident", "clam", "stamp")
 class Place:
     """Where a slide's tiles lie, as every layout needs it.
 
-    coords: int64 [N, 2], level-0 pixels. mpp: of level 0. side: of a tile in level-0 pixels; tile_px: as the encoder sees it.
+    Attributes:
+        slide: Name of the slide.
+        coords: int64 [N, 2], level-0 pixels: the exact corners, rounded.
+        mpp: Micrometres per level-0 pixel.
+        target_mpp: Micrometres per pixel of the tiles.
+        side: Of a tile in level-0 pixels, exact.
+        tile_px: Side of a tile as the encoder sees it.
+        overlap_px: Of neighbouring tiles, in pixels of the tile.
+        size: Of the slide, width and height in level-0 pixels.
+        origin: Corner of the grid in level-0 pixels.
     """
 
     slide: str
@@ -34,7 +43,23 @@ class Place:
     side: float
     tile_px: int
     overlap_px: int
-    size: tuple[int, int]  # of the slide: width, height
+    size: tuple[int, int]
+    origin: tuple[int, int] = (0, 0)
+
+    @property
+    def stride(self) -> float:
+        """Level-0 pixels from tile to tile, exact."""
+        return self.side * (self.tile_px - self.overlap_px) / self.tile_px
+
+    def exact(self) -> NDArray[np.float64]:
+        """The corners before they were rounded, level-0 pixels [N, 2]."""
+        return exact_corners(self.coords, np.asarray(self.origin), self.stride)
+
+
+def exact_corners(near: NDArray[Any], origin: NDArray[Any], stride: float) -> NDArray[np.float64]:
+    """The corners of a grid that are nearest to some places, float64 [N, 2] level-0 pixels."""
+    steps: NDArray[np.float64] = np.rint((near - origin) / stride)
+    return origin + steps * stride
 
 
 def feature_name(layout: str) -> str:
@@ -58,9 +83,13 @@ def tensor_path(h5: Path) -> Path:
 
 
 def coords_on_disk(layout: str, place: Place) -> NDArray[Any]:
-    """Coordinates in the layout's own unit and type."""
+    """Coordinates in the layout's own unit and type.
+
+    STAMP takes the smallest step between two tiles for the step of the grid, so it gets the corners as they were before they were
+    rounded to pixels: rounded ones put most tiles of a large slide into a wrong cell of its heatmaps.
+    """
     if layout == "stamp":
-        return (place.coords * place.mpp).astype(np.float32)
+        return (place.exact() * place.mpp).astype(np.float32)
     return place.coords.astype(np.int32 if layout == "clam" else np.int64)
 
 
@@ -71,8 +100,9 @@ def attributes(layout: str, place: Place, encoder: str, folder: str) -> dict[str
     if layout == "stamp":
         side_um = place.tile_px * place.target_mpp
         root = {"extractor": encoder, "unit": "um", "tile_size_um": side_um, "tile_size_px": place.tile_px, "feat_type": "tile"}
-        return {"/": {**root, "code_hash": "none"}}
-    return {}
+        grid = {"grid_origin_level0": np.array(place.origin, np.int64), "grid_stride_level0": place.stride}
+        return {"/": {**root, "code_hash": "none", **grid}}
+    return {"coords": {"patch_level": 0, "patch_size": round(place.side)}}  # what CLAM's reader of coordinates asks for
 
 
 def _trident_coords(place: Place, folder: str) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,14 +14,15 @@ import numpy as np
 
 from pathencoder.errors import SlideError
 from pathencoder.slides import layouts, store
-from pathencoder.slides.files import Mismatch
+from pathencoder.slides.files import Mismatch, make_folder
 from pathencoder.slides.grid import Grid, plan_grid, read_tile
 from pathencoder.slides.identity import SlideIdentity, identify_slide, place_of, slide_stat
 from pathencoder.slides.mpp import Mpp, scale_notes
+from pathencoder.slides.overlay import write_overlay
 from pathencoder.slides.reader import Slide, open_slide
 from pathencoder.slides.recipe import Recipe, Settings, device_used, slide_recipe
 from pathencoder.slides.store import Content, Failure
-from pathencoder.slides.tissue import find_tissue
+from pathencoder.slides.tissue import TissueMask, find_tissue
 from pathencoder.slides.work import Outcome, Progress, Work, check_recipe, silent
 from pathencoder.walk import printable
 
@@ -28,23 +30,51 @@ if TYPE_CHECKING:
     from pathencoder.encoder import Encoder
 
 
-def encode_slide(encoder: Encoder, source: Path, file: Path, settings: Settings, *, progress: Progress = silent) -> Outcome:
-    """Embed the tissue tiles of one slide into `file`; goes on where an earlier run stopped.
+def encode_slide(
+    encoder: Encoder,
+    source: Path,
+    file: Path,
+    settings: Settings,
+    *,
+    picture: Path | None = None,
+    progress: Progress = silent,
+) -> Outcome:
+    """Embed the tissue tiles of one slide into a feature file; go on where an earlier run stopped.
 
-    Raises SlideError (MissingMpp), StoreError, ConfigError. Tiles that cannot be read are listed in the outcome and in the file; a slide
-    of which no tile can be read is a SlideError, one without tissue gives a file of no rows.
+    Args:
+        encoder: The encoder.
+        source: The slide.
+        file: The feature file.
+        settings: How to encode.
+        picture: A .jpg or .png of the tissue and the tiles, made where it is not there yet.
+        progress: Called with (done, total).
+
+    Returns:
+        What became of it. Tiles that cannot be read are listed in it and in the file; a slide
+        without tissue gives a file of no rows.
+
+    Raises:
+        SlideError: The slide, or every tile of it, cannot be read. MissingMpp: its scale is unknown.
+        Mismatch: The file is of another slide, of other settings, or damaged.
+        StoreError: The file cannot be written.
+        ConfigError: The settings do not fit the encoder.
     """
     started = time.monotonic()
     recipe = slide_recipe(encoder, settings)
     before = done_before(source, file, recipe, settings)
-    if before is not None:
+    if before is not None and (picture is None or picture.exists()):
+        before.picture = picture
         return before
     slide = open_slide(source)
     try:
-        outcome = _encode(encoder, slide, file, recipe, settings, progress)
+        plan = _plan(encoder, slide, recipe, settings)
+        outcome = before or _encode(encoder, slide, plan, file, recipe, settings, progress)
+        if picture is not None:
+            make_folder(picture.parent)
+            outcome.picture = write_overlay(plan.tissue, plan.grid, picture, title=printable(source.name))
     finally:
         slide.close()
-    outcome.seconds = time.monotonic() - started
+    outcome.source, outcome.seconds = source, time.monotonic() - started
     return outcome
 
 
@@ -82,7 +112,17 @@ def _check_slide(source: Path, made_from: SlideIdentity, file: Path) -> list[str
     return [] if place == made_from.path else [f"made from {made_from.path}, whose content is the same"]
 
 
-def _encode(encoder: Encoder, slide: Slide, file: Path, recipe: Recipe, settings: Settings, progress: Progress) -> Outcome:
+@dataclass(frozen=True)
+class _Plan:
+    """What of a slide is read, and what a user should know of the choice."""
+
+    scale: Mpp
+    tissue: TissueMask
+    grid: Grid
+    notes: list[str]
+
+
+def _plan(encoder: Encoder, slide: Slide, recipe: Recipe, settings: Settings) -> _Plan:
     scale = slide.mpp(settings.mpp)
     tissue = find_tissue(slide, scale.value)
     grid = plan_grid(
@@ -94,8 +134,21 @@ def _encode(encoder: Encoder, slide: Slide, file: Path, recipe: Recipe, settings
         overlap_px=settings.overlap_px,
         min_tissue=settings.min_tissue,
     )
-    notes = [*scale.notes, *scale_notes(scale.value, grid.target_mpp, encoder.spec.mpp), *tissue.notes, *grid.notes]
-    facts = {**_facts(slide, scale), "device": device_used(encoder), "notes": "\n".join(notes)}
+    of_scale = scale_notes(scale.value, grid.target_mpp, encoder.spec.mpp)
+    return _Plan(scale, tissue, grid, [*scale.notes, *of_scale, *tissue.notes, *grid.notes])
+
+
+def _encode(
+    encoder: Encoder,
+    slide: Slide,
+    plan: _Plan,
+    file: Path,
+    recipe: Recipe,
+    settings: Settings,
+    progress: Progress,
+) -> Outcome:
+    grid, notes = plan.grid, plan.notes
+    facts = {**_facts(slide, plan.scale), "device": device_used(encoder), "notes": "\n".join(notes)}
     header = {**recipe.settings(), "slide_bytes": facts["slide_bytes"], "slide_hash": facts["slide_hash"]}
     with Work(_at_scale(encoder, grid.target_mpp), file, settings, header, progress, facts={"source_path": facts["slide_path"]}) as work:
         failures = _embed(encoder, slide, grid, work)
@@ -109,6 +162,7 @@ def _encode(encoder: Encoder, slide: Slide, file: Path, recipe: Recipe, settings
             grid.tile_px,
             settings.overlap_px,
             slide.size,
+            slide.bounds[:2],
         )
         new = work.finish(
             Content(recipe, failures, facts, place=place, layout=settings.layout), [_tile_id((x, y)) for x, y in place.coords.tolist()]

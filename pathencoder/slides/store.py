@@ -183,7 +183,8 @@ def _read(file: h5py.File, path: Path) -> FeatureFile:
     attributes = {k: _plain(v) for k, v in file.attrs.items()}
     if "coords" in file:
         attributes = {**{k: _plain(v) for k, v in file["coords"].attrs.items()}, **attributes}
-    layout = str(attributes.get("layout") or ("stamp" if name != "features" else "trident" if "patch_size" in attributes else "clam"))
+    guess = "stamp" if name != "features" else "trident" if "patch_size_level0" in attributes else "clam"
+    layout = str(attributes.get("layout") or guess)
     coords, unit = _coords(file, layout, attributes)
     keys = [str(k) for k in file["keys"].asstr()[:]] if "keys" in file else None
     return FeatureFile(rows, coords, unit, keys, layout, _failures(file), attributes)
@@ -196,8 +197,13 @@ def _coords(file: h5py.File, layout: str, attributes: Mapping[str, Any]) -> tupl
     coords = coords[0] if coords.ndim == 3 and coords.shape[0] == 1 else coords
     if layout != "stamp":
         return coords.astype(np.int64), "px"
-    mpp = attributes.get("slide_mpp")
-    return (coords.astype(np.float32), "um") if mpp is None else (np.rint(coords / mpp).astype(np.int64), "px")
+    mpp, stride = attributes.get("slide_mpp"), attributes.get("grid_stride_level0")
+    if mpp is None:
+        return coords.astype(np.float32), "um"
+    pixels = coords.astype(np.float64) / mpp
+    if stride is not None:
+        pixels = layouts.exact_corners(pixels, attributes["grid_origin_level0"], stride)
+    return np.rint(pixels).astype(np.int64), "px"
 
 
 def _failures(file: h5py.File) -> list[Failure]:

@@ -45,6 +45,7 @@ class Outcome:
         failures: The parts that failed; one with an empty part is the whole input.
         notes: What a user should know of it, short.
         parts: The parts that were looked at, where they are not all of the input.
+        picture: Of a slide's tissue and tiles, where one was asked for.
     """
 
     source: Path
@@ -56,6 +57,7 @@ class Outcome:
     failures: list[Failure] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     parts: frozenset[str] | None = None
+    picture: Path | None = None
 
     @property
     def fate(self) -> str:

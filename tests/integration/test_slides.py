@@ -202,6 +202,19 @@ def test_the_precision_is_kept_and_another_is_refused(slide, tmp_path):
         encode(made, tmp_path)
 
 
+def test_a_picture_is_drawn_also_of_a_slide_that_is_done(slide, tmp_path):
+    made, picture = slide(), tmp_path / "out" / "pictures" / "s.jpg"
+    file = path_of(tmp_path / "out", "s", "trident")
+    settings = Settings()
+    outcome = encode_slide(small_encoders.shared("cnn"), made.path, file, settings, picture=picture)
+    with Image.open(outcome.picture) as drawn:
+        assert drawn.size[0] >= 1000
+    picture.unlink()
+    again = encode_slide(small_encoders.shared("cnn"), made.path, file, settings, picture=picture)
+    assert (again.status, again.picture) == ("before", picture)
+    assert picture.exists()
+
+
 def test_a_dark_field_is_noted(slide, tmp_path):
     dark = np.zeros((600, 800, 3), np.uint8)
     dark[100:400, 100:500, 2] = 150
@@ -227,16 +240,18 @@ def test_real_small_slides_through_the_command_line(tmp_path, folder, capsys, la
     (tmp_path / "text.svs").write_text("no slide")
     inputs = [str(tmp_path / n) for n in ("good.tiff", "nompp.tiff", "text.svs")]
     line = ["encode", *inputs, "--as", "slides", "--out", str(tmp_path / "out"), "--encoder", str(folder), "--layout", layout]
-    line += ["--min-tissue", "0.9", "--json"]
+    line += ["--min-tissue", "0.9", "--json", "--pictures"]
     assert run(line) == 3
-    fates = {Path(one["input"]).name: one for one in json.loads(capsys.readouterr().out)["inputs"]}
-    assert [one["status"] for one in fates.values()] == ["done", "failed", "failed"]
-    assert fates["nompp.tiff"]["failures"][0]["error"] == "MissingMpp"
-    found = read_features(fates["good.tiff"]["file"])
+    statuses = {Path(one["input"]).name: one for one in json.loads(capsys.readouterr().out)["inputs"]}
+    assert [one["status"] for one in statuses.values()] == ["done", "failed", "failed"]
+    assert statuses["nompp.tiff"]["failures"][0]["error"] == "MissingMpp"
+    found = read_features(statuses["good.tiff"]["file"])
+    assert Path(statuses["good.tiff"]["picture"]) == tmp_path / "out" / "pictures" / "good.jpg"
+    assert (tmp_path / "out" / "pictures" / "good.jpg").exists()
     assert {tuple(c) for c in found.coords.tolist()} == {(x, y) for x in range(128, 640, 128) for y in range(128, 512, 128)}
     assert run([*line, "--mpp", "0.25", "--overwrite"]) == 3
-    fates = {Path(one["input"]).name: one["status"] for one in json.loads(capsys.readouterr().out)["inputs"]}
-    assert fates == {"good.tiff": "done", "nompp.tiff": "done", "text.svs": "failed"}
+    statuses = {Path(one["input"]).name: one["status"] for one in json.loads(capsys.readouterr().out)["inputs"]}
+    assert statuses == {"good.tiff": "done", "nompp.tiff": "done", "text.svs": "failed"}
 
 
 @pytest.mark.full

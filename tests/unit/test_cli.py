@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from dicom_headers import dicom
 from PIL import Image
 
 from pathencoder.cli import common, main, report
@@ -136,6 +137,16 @@ def test_slides_in_a_folder_are_found_by_suffix_and_dicom_by_folder(tmp_path):
     assert [job.images[0][0] for job in jobs if job.kind == "tiles"] == ["tile.png"]
     assert {job.kind for job in jobs_in([tmp_path], taken_as="tiles")} == {"tiles"}
     assert {job.kind for job in jobs_in([tmp_path], taken_as="slides")} == {"slide"}
+
+
+def test_dicom_files_of_one_series_are_one_slide(tmp_path):
+    for name, options in {"a1": {}, "a2": {}, "label": {"kind": "LABEL"}}.items():
+        (tmp_path / f"{name}.dcm").write_bytes(dicom("1.2.3", **options))
+    assert [job.source for job in jobs_in(sorted(tmp_path.glob("*.dcm")))] == [tmp_path]
+    assert [job.source for job in jobs_in([tmp_path / "a2.dcm"])] == [tmp_path / "a2.dcm"]
+    (tmp_path / "b.dcm").write_bytes(dicom("4.5.6"))
+    for inputs in ([tmp_path], sorted(tmp_path.glob("*.dcm"))):
+        assert kinds(jobs_in(inputs)) == {"a1": "slide", "b": "slide"}
 
 
 def test_images_of_a_vms_slide_are_no_tiles(tmp_path):

@@ -1,5 +1,7 @@
 """What files are known by."""
 
+from dicom_headers import dicom
+
 from pathencoder.slides import identity
 from pathencoder.slides.identity import Stamp, Stat, hash_bytes, hash_file, identify_slide, place_of, stat_of
 
@@ -45,3 +47,13 @@ def test_a_slide_of_several_files_is_known_by_all(tmp_path):
     assert first.stat.size == 7
     (tmp_path / "s" / "Data1.dat").write_bytes(b"c")
     assert identify_slide(tmp_path / "s.mrxs").content != first.content
+
+
+def test_a_dicom_file_stands_for_its_series(tmp_path):
+    for name, series in (("a1", "1"), ("a2", "1"), ("b", "2")):
+        (tmp_path / f"{name}.dcm").write_bytes(dicom(series))
+    first = identify_slide(tmp_path / "a1.dcm").content
+    (tmp_path / "b.dcm").write_bytes(dicom("2", frame=b"changed!"))
+    assert identify_slide(tmp_path / "a1.dcm").content == first
+    (tmp_path / "a2.dcm").write_bytes(dicom("1", frame=b"changed!"))
+    assert identify_slide(tmp_path / "a1.dcm").content != first

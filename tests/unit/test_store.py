@@ -30,8 +30,9 @@ SLIDE = SlideIdentity("/data/slide.svs", Stat(99, 2**62, 7), "ab" * 16)
 
 
 def place(count=5, mpp=0.25):
-    coords = np.arange(2 * count, dtype=np.int64).reshape(count, 2) * 448
-    return Place("slide.svs", coords, mpp, 0.5, 224 * 0.5 / mpp, 224, 8, (9000, 7000))
+    side = 224 * 0.5 / mpp
+    coords = np.arange(2 * count, dtype=np.int64).reshape(count, 2) * round(side * 216 / 224)
+    return Place("slide.svs", coords, mpp, 0.5, side, 224, 8, (9000, 7000))
 
 
 def write(path, layout="trident", count=5, dim=7, failures=()):
@@ -82,7 +83,7 @@ def test_clam_reads_both_files(tmp_path):
     with h5py.File(tmp_path / "h5_files" / "slide.h5") as file:
         assert (file["features"].dtype, file["coords"].dtype) == (np.float32, np.int32)
         assert not file["features"].attrs
-        assert not file["coords"].attrs
+        assert dict(file["coords"].attrs) == {"patch_level": 0, "patch_size": 448}  # what Whole_Slide_Bag_FP asks for
 
 
 def test_stamp_reads_micrometres_and_its_attributes(tmp_path):
@@ -96,6 +97,22 @@ def test_stamp_reads_micrometres_and_its_attributes(tmp_path):
         assert file.attrs["extractor"] == "small"
         assert file.attrs["feat_type"] == "tile"
         assert "stamp_version" not in file.attrs
+
+
+@pytest.mark.parametrize("mpp", [0.25, 0.2527, 0.4978, 0.499, 0.5, 0.2488888888888889])
+@pytest.mark.parametrize("origin", [(0, 0), (1237, 801)])
+def test_stamp_finds_every_tile_in_its_cell_and_pixels_come_back(tmp_path, mpp, origin):
+    side = 224 * 0.5 / mpp
+    steps = np.stack(np.meshgrid(np.arange(260), np.arange(170)), axis=-1).reshape(-1, 2)
+    coords = np.rint(np.asarray(origin) + steps * side).astype(np.int64)
+    made = Place("slide.svs", coords, mpp, 0.5, side, 224, 0, (120_000, 80_000), origin)
+    rows = np.zeros((len(coords), 1), np.float32)
+    write_features(tmp_path / "s.h5", Content(RECIPE, (), {}, place=made, layout="stamp"), len(rows), (1,), lambda a, b: rows[a:b])
+    with h5py.File(tmp_path / "s.h5") as file:
+        um = file["coords"][:]
+    stride = np.diff(np.unique(um[:, 0])).min()  # STAMP's get_stride
+    assert np.array_equal(np.rint((um - um.min(axis=0)) / stride), steps)
+    assert np.array_equal(read_features(tmp_path / "s.h5").coords, coords)
 
 
 def test_files_of_other_tools_are_read(tmp_path):
