@@ -92,11 +92,12 @@ def decide(evidence: Evidence, *, name: str, given: float | None = None) -> Mpp:
     return Mpp((best.x + best.y) / 2, best.source, said, (*notes, *_unusual(best, evidence)))
 
 
-def check_mpp(mpp: object) -> float:
+def check_mpp(mpp: object, name: str = "mpp") -> float:
     """A scale that a user gave, as a float.
 
     Args:
         mpp: a number, or an array or tensor that holds one and has no axis.
+        name: Of the setting, for the error.
 
     Raises:
         ConfigError: It is no number from 0.01 to 100; text and NaN are none.
@@ -105,7 +106,7 @@ def check_mpp(mpp: object) -> float:
     low, high = GIVEN
     if isinstance(number, bool) or not isinstance(number, Real) or not low <= float(number) <= high:
         raise ConfigError(
-            f"mpp={mpp!r} is no scale: give one number of micrometres per pixel, from {low:g}"
+            f"{name}={mpp!r} is no scale: give one number of micrometres per pixel, from {low:g}"
             f" to {high:g} (a 40x scan has about 0.25, a 20x one 0.5)"
         )
     return float(number)

@@ -135,7 +135,7 @@ def _plan(encoder: Encoder, slide: Slide, recipe: Recipe, settings: Settings) ->
         min_tissue=settings.min_tissue,
     )
     of_scale = scale_notes(scale.value, grid.target_mpp, encoder.spec.mpp)
-    return _Plan(scale, tissue, grid, [*scale.notes, *of_scale, *tissue.notes, *grid.notes])
+    return _Plan(scale, tissue, grid, [*slide.notes, *scale.notes, *of_scale, *tissue.notes, *grid.notes])
 
 
 def _encode(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from pathencoder.errors import ConfigError
+from pathencoder.mpp import check_mpp
 
 if TYPE_CHECKING:
     from pathencoder.encoder import Encoder
@@ -34,6 +35,12 @@ class Settings:
     workers: int | None = None
     batch_size: int | Literal["auto"] = "auto"
     overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        """Raises ConfigError for scales that are none: text, NaN, or out of range."""
+        for name, scale in (("mpp", self.mpp), ("target_mpp", self.target_mpp)):
+            if scale is not None:
+                check_mpp(scale, name)
 
 
 @dataclass(frozen=True)

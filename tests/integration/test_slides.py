@@ -185,6 +185,11 @@ def test_tiles_that_were_read_to_scale_are_not_resized_again(slide, tmp_path, ch
     assert np.array_equal(found.rows, as_they_are)
 
 
+def test_what_the_reader_does_to_pixels_is_said(slide, tmp_path):
+    note = "16 bits a sample: the upper 8 are read"
+    assert encode(slide(notes=(note,)), tmp_path).notes[0] == note
+
+
 def test_notes_on_scale_are_said_and_kept(slide, tmp_path):
     made = slide(properties={"openslide.mpp-x": "1.0", "openslide.mpp-y": "1.0"})
     outcome = encode(made, tmp_path)

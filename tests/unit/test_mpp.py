@@ -11,6 +11,7 @@ from pathencoder.errors import ConfigError, MissingMpp, SlideError
 from pathencoder.image_scale import image_scale
 from pathencoder.mpp_claims import described_size, of_description, power_in
 from pathencoder.slides.mpp import find_mpp, scale_notes
+from pathencoder.slides.recipe import Settings
 
 
 def tags(per_unit, unit="centimeter", **more):
@@ -207,6 +208,13 @@ def test_trestle_and_ventana_use_the_tags_for_something_else():
 def test_a_given_scale_is_a_number_in_range(given):
     with pytest.raises(ConfigError, match="micrometres per pixel"):
         find_mpp({}, name="a.svs", given=given)
+
+
+@pytest.mark.parametrize("setting", ["mpp", "target_mpp"])
+@pytest.mark.parametrize("value", ["0.5", math.nan, 0])
+def test_settings_take_scales_only(setting, value):
+    with pytest.raises(ConfigError, match=f"{setting}="):
+        Settings(**{setting: value})
 
 
 def test_numbers_of_numpy_may_be_given():
