@@ -92,7 +92,7 @@ def command(
     pathencoder encode scan.tif --as slides --mpp 0.25 --out features
     """
     from pathencoder.cli.dry_run import dry_run_of
-    from pathencoder.cli.encode_run import encode_all
+    from pathencoder.cli.encode_run import PICTURES, encode_all
     from pathencoder.cli.inputs import find_inputs, refuse_nothing
     from pathencoder.cli.mpp_table import assign, read_mpp_csv
     from pathencoder.slides.files import make_folder
@@ -113,7 +113,7 @@ def command(
         overwrite=overwrite,
     )
     rows = read_mpp_csv(mpp_csv) if mpp_csv else []
-    found = find_inputs(inputs, taken_as=taken_as)
+    found = find_inputs(inputs, taken_as=taken_as, own=out / PICTURES)
     refuse_nothing(found)
     scales = assign(rows, found.jobs)
     if dry_run:

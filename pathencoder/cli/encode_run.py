@@ -14,6 +14,7 @@ from pathencoder.cli.meter import Meter
 from pathencoder.cli.mpp_table import Scales
 from pathencoder.cli.tile_scales import stated_scales
 from pathencoder.errors import ConfigError, ImageError
+from pathencoder.mpp import scale_notes
 from pathencoder.slides.recipe import Settings, slide_recipe, tiles_recipe
 from pathencoder.slides.work import Outcome
 
@@ -92,7 +93,10 @@ class _Run:
             picture = self.out / PICTURES / f"{job.name}.jpg" if self.pictures else None
             return encode_slide(self.encoder, job.source, file, settings, picture=picture, progress=meter)
         outcome = encode_tiles(self.encoder, job.source, job.images, file, settings, keep_others=not job.whole, progress=meter)
-        if settings.mpp is None and outcome.new and self.encoder.spec.mpp:
+        own = self.encoder.spec.mpp
+        if own and settings.mpp is not None:
+            outcome.notes += scale_notes(settings.mpp, settings.target_mpp or own, own)
+        elif own and outcome.new:
             outcome.notes += stated_scales(job.images)
         return outcome
 

@@ -10,7 +10,7 @@ import os
 import stat
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import click
@@ -55,12 +55,13 @@ class Found:
     left_out: list[LeftOut] = field(default_factory=list)
 
 
-def find_inputs(inputs: Iterable[Path], *, taken_as: str | None = None) -> Found:
+def find_inputs(inputs: Iterable[Path], *, taken_as: str | None = None, own: Path | None = None) -> Found:
     """The work in files and folders.
 
     Args:
         inputs: As the user typed them. One that is named twice, or lies in a folder that is named,
             counts once.
+        own: A folder that this command writes pictures to: no input, also where it lies in one.
         taken_as: "tiles" or "slides" decides what they are; None: their names and headers do.
 
     Returns:
@@ -73,7 +74,7 @@ def find_inputs(inputs: Iterable[Path], *, taken_as: str | None = None) -> Found
     for path in inputs:
         kind = _kind_of(path)
         if kind == "folder":
-            _look_into(path, taken_as, found)
+            _look_into(path, taken_as, found, own)
         elif kind != "file":
             found.jobs.append(Job(path, "nothing", problem=kind))
         elif path.suffix.lower() == ".dcm" and taken_as != "tiles":
@@ -86,7 +87,7 @@ def find_inputs(inputs: Iterable[Path], *, taken_as: str | None = None) -> Found
             problem = f"neither an image nor a slide by its suffix {printable(path.suffix)!r}: --as tiles or --as slides"
             found.jobs.append(Job(path, "nothing", problem=problem))
     found.jobs += [Job(path, "slide") for files in dicom.values() for path in _dicom_slides(files)]
-    inside = {place_of(file) for job in found.jobs for _, file in job.images}
+    inside = {place_of(file) for job in found.jobs for _, file in job.images} if loose else set()
     for files in loose.values():
         rest = tuple((key, file) for key, file in files.items() if place_of(file) not in inside)
         found.jobs += [Job(rest[0][1].parent, "tiles", images=rest, whole=False)] if rest else []
@@ -125,9 +126,14 @@ def _once(jobs: Iterable[Job]) -> list[Job]:
     return list({(job.kind, place_of(job.source)): job for job in reversed(list(jobs))}.values())[::-1]
 
 
-def _look_into(folder: Path, taken_as: str | None, found: Found) -> None:
+def _look_into(folder: Path, taken_as: str | None, found: Found, own: Path | None) -> None:
     """Add the slides of a folder, its tiles as one job, and what is left out."""
     walked = walk(folder)
+    if own is not None and place_of(own).startswith(os.path.join(place_of(folder), "")):
+        mine = os.path.join(place_of(own), "")
+        files = [p for p in walked.files if not place_of(p).startswith(mine)]
+        walked = replace(walked, files=files)
+        found.left_out += [LeftOut(own, "pictures that this command writes")] if own.is_dir() else []
     slides = [] if taken_as == "tiles" else _slides_among(walked.files, taken_as)
     parts = _PartsOfSlides(slides)
     rest = [p for p in walked.files if p not in parts]

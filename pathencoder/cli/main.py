@@ -6,6 +6,7 @@ Exit status: 0 all done, 1 failed, 2 wrong usage, 3 done but some inputs failed,
 from __future__ import annotations
 
 import contextlib
+import difflib
 import importlib
 import io
 import logging
@@ -40,11 +41,20 @@ class _Verbs(click.Group):
         return list(VERBS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in VERBS:
+        module = VERBS.get(cmd_name.lower())
+        if module is None:
             return None
-        command = importlib.import_module(f"pathencoder.cli.{VERBS[cmd_name]}").command
+        command = importlib.import_module(f"pathencoder.cli.{module}").command
         assert isinstance(command, click.Command)
         return command
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            close = difflib.get_close_matches(args[0].lower(), VERBS, n=1)
+            hint = f". Did you mean {close[0]!r}?" if close else ""
+            raise click.UsageError(error.message.removesuffix(".") + hint, ctx) from error
 
 
 @click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"]})

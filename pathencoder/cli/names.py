@@ -5,7 +5,8 @@
 2. Two inputs of one command never share a name, not even one that differs in case or Unicode
    composition alone (some disks see no difference). They get, until they differ: the suffix
    ("-tiles" for a folder of tiles), then the folders above them, then a digest of the path.
-3. Two inputs of two commands may come to one name. Every output says what it was made from, and
+3. A name of more than 180 bytes is cut short and ends with such a digest.
+4. Two inputs of two commands may come to one name. Every output says what it was made from, and
    another input is refused (`slides.identity`): nothing is overwritten.
 """
 
@@ -23,6 +24,8 @@ from pathencoder.slides.identity import place_of
 
 if TYPE_CHECKING:
     from pathencoder.cli.inputs import Job
+
+_LONGEST = 180  # bytes
 
 
 def give_names(jobs: Iterable[Job]) -> list[Job]:
@@ -56,11 +59,19 @@ def _options(job: Job) -> list[str]:
     else:
         short, long = full, f"{full}-tiles"
     above = [part for part in place.parts[:-1] if part != place.anchor]
+    digest = hashlib.blake2b(str(place).encode(), digest_size=6).hexdigest()
     options = [short, long]
     for depth in range(1, len(above) + 1):
         folders = "-".join(above[-depth:])
         options += [f"{folders}-{short}", f"{folders}-{long}"]
-    return [*options, f"{short}-{hashlib.blake2b(str(place).encode(), digest_size=6).hexdigest()}"]
+    return [_cut(name, digest) for name in (*options, f"{short}-{digest}")]
+
+
+def _cut(name: str, digest: str) -> str:
+    """A name that file systems take, with room for what temporary files add to it."""
+    if len(name.encode()) <= _LONGEST:
+        return name
+    return f"{name.encode()[: _LONGEST - 13].decode(errors='ignore')}-{digest}"
 
 
 def _folded(name: str) -> str:

@@ -118,7 +118,7 @@ def _json(ended: Ended, run: Run, sources: Sources, failures: Path | None) -> di
 def _one_json(outcome: Outcome, found: Sequence[Found]) -> dict[str, Any]:
     return {
         "input": printable(outcome.source),
-        "fate": outcome.status,
+        "status": outcome.status,
         "labels": outcome.file,
         "nuclei": outcome.rows,
         "seconds": round(outcome.seconds, 2),

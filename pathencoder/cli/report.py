@@ -107,6 +107,8 @@ def _replaced(row: Sequence[str], outcomes: Sequence[Outcome]) -> bool:
     place = os.path.abspath(row[0])
     for outcome in outcomes:
         if outcome.status in _LOOKED_AT and printable(os.path.abspath(outcome.source)) == place:
+            if outcome.status == "failed":  # its parts were not looked at
+                return not row[1]
             return outcome.parts is None or not row[1] or row[1] in outcome.parts
     return False
 

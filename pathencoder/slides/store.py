@@ -24,6 +24,7 @@ from pathencoder.slides import layouts
 from pathencoder.slides.files import Mismatch, make_folder, whole_file
 from pathencoder.slides.identity import SlideIdentity, Stamp, Stat
 from pathencoder.slides.recipe import Recipe
+from pathencoder.walk import printable
 
 Rows = NDArray[np.float32]
 _BLOCK = 4096  # rows written at a time
@@ -241,7 +242,7 @@ def _write_attributes(file: h5py.File, content: Content, path: Path) -> None:
     if content.place is not None:
         place = content.place
         facts |= {"slide_mpp": place.mpp, "tile_px": place.tile_px, "tile_side_level0": place.side}
-        for where, values in layouts.attributes(content.layout, place, content.recipe.encoder, str(path.parent)).items():
+        for where, values in layouts.attributes(content.layout, place, content.recipe.encoder, printable(path.parent)).items():
             file[where].attrs.update(values)
     file.attrs.update({k: v for k, v in facts.items() if v is not None})
 

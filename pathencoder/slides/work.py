@@ -59,11 +59,6 @@ class Outcome:
     parts: frozenset[str] | None = None
     picture: Path | None = None
 
-    @property
-    def fate(self) -> str:
-        """The same as `status`."""
-        return self.status
-
 
 class Work:
     """A journal beside the file in the making; closed, not deleted, when something stops the work.

@@ -170,6 +170,17 @@ def test_a_scale_that_images_state_is_said_where_it_is_not_used(encode, tmp_path
     assert "um/px" not in encode(tmp_path / "in", "--mpp", 0.25, out="other")[1]
 
 
+def test_images_that_are_coarser_than_the_encoder_are_said(tiles, encode):
+    assert "enlarged 4 times" in encode(tiles, "--mpp", 2)[1]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs names of any bytes")
+def test_an_output_folder_of_any_name(tiles, encode, tmp_path):
+    odd = os.fsdecode(b"M\xfcller")
+    assert encode(tiles, out=odd)[0] == 0
+    assert encode(tiles, out=odd)[1].splitlines()[0].startswith(f"{tiles}: done before")
+
+
 def test_workers_change_no_number(tiles, encode, tmp_path):
     assert encode(tiles, "--workers", 3)[0] == 0
     assert encode(tiles, "--workers", 1, out="one")[0] == 0

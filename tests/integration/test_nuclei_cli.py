@@ -54,7 +54,7 @@ def test_a_bad_file_does_not_stop_the_rest(tmp_path, capsys):
     out = tmp_path / "out"
     assert run(["nuclei", str(tmp_path), "--out", str(out), "--json"]) == 3
     found = json.loads(capsys.readouterr().out)
-    assert [i["fate"] for i in found["inputs"]] == ["failed", "failed", "done"]
+    assert [i["status"] for i in found["inputs"]] == ["failed", "failed", "done"]
     rows = list(csv.reader((out / "failures.csv").read_text().splitlines()))
     assert "not an image" in rows[1][3]
     assert "fluorescence" in rows[2][3]
@@ -82,7 +82,7 @@ def test_the_same_command_goes_on_where_it_stopped(tmp_path, monkeypatch, capsys
     capsys.readouterr()
     assert run([*command]) == 3
     found = json.loads(capsys.readouterr().out)["inputs"]
-    assert [(i["fate"], i["nuclei"]) for i in found] == [("before", 10), ("done", 10), ("failed", 0)]
+    assert [(i["status"], i["nuclei"]) for i in found] == [("before", 10), ("done", 10), ("failed", 0)]
     assert len(seen) == 1
     assert run([*command[:-2], "0.3", "--json"]) == 3  # other settings: nothing of the old counts
     assert len(seen) == 3
@@ -122,7 +122,7 @@ def test_a_slide_that_cannot_be_read_fails_alone(tmp_path, capsys):
     (tmp_path / "bad.svs").write_bytes(b"no slide")
     command = ["nuclei", str(tmp_path / "bad.svs"), str(tmp_path / "good.png"), "--out", str(tmp_path / "out"), "--mpp", "0.25", "--json"]
     assert run(command) == 3
-    assert [i["fate"] for i in json.loads(capsys.readouterr().out)["inputs"]] == ["failed", "done"]
+    assert [i["status"] for i in json.loads(capsys.readouterr().out)["inputs"]] == ["failed", "done"]
 
 
 def test_adapt_with_fewer_images_than_a_batch(tmp_path, monkeypatch, capsys):

@@ -39,8 +39,8 @@ def names(report):
     return [result["name"] for entry in report["inputs"] for result in entry["results"]]
 
 
-def fates(report):
-    return [entry["fate"] for entry in report["inputs"]]
+def statuses(report):
+    return [entry["status"] for entry in report["inputs"]]
 
 
 def head(out, name):
@@ -66,7 +66,7 @@ def test_another_image_of_the_same_name_overwrites_nothing(tmp_path, capsys):
     assert f"roi is the name of {one} there" in report["inputs"][0]["notes"][-1]
     assert first.items() <= files(out).items()
     for again in (one, other):
-        assert fates(nuclei(capsys, again, "--out", out)[1]) == ["before"]
+        assert statuses(nuclei(capsys, again, "--out", out)[1]) == ["before"]
 
 
 def test_names_do_not_depend_on_what_else_is_given(tmp_path, capsys):
@@ -85,7 +85,7 @@ def test_equal_names_in_a_folder_are_kept_apart(tmp_path, capsys):
     report = nuclei(capsys, data, "--out", out)[1]
     assert names(report) == ["a", "a.png", "sub/a", "sub/b"]
     assert (out / "sub/a.overlay.png").exists()
-    assert fates(nuclei(capsys, data, "--out", out)[1]) == ["before"] * 4
+    assert statuses(nuclei(capsys, data, "--out", out)[1]) == ["before"] * 4
 
 
 def test_files_of_other_origin_are_not_overwritten(tmp_path, capsys):
@@ -100,16 +100,16 @@ def test_done_before_is_known_by_content(tmp_path, capsys):
     out, image = tmp_path / "out", picture(tmp_path / "data/a.png")
     nuclei(capsys, tmp_path / "data", "--out", out)
     os.utime(image, (1, 1))
-    assert fates(nuclei(capsys, image, "--out", out)[1]) == ["before"]
+    assert statuses(nuclei(capsys, image, "--out", out)[1]) == ["before"]
     shutil.move(tmp_path / "data", tmp_path / "moved")
     report = nuclei(capsys, tmp_path / "moved", "--out", out)[1]
-    assert (fates(report), names(report)) == (["before"], ["a"])
+    assert (statuses(report), names(report)) == (["before"], ["a"])
     moved = tmp_path / "moved/a.png"
     data, times = moved.read_bytes(), moved.stat()
     picture(moved, seed=5)
     moved.write_bytes(moved.read_bytes()[: len(data)].ljust(len(data), b"\0"))  # the same size and time
     os.utime(moved, ns=(times.st_atime_ns, times.st_mtime_ns))
-    assert fates(nuclei(capsys, moved, "--out", out)[1]) != ["before"]
+    assert statuses(nuclei(capsys, moved, "--out", out)[1]) != ["before"]
 
 
 def test_results_of_two_runs_are_not_taken_for_finished(tmp_path, capsys):
@@ -212,7 +212,7 @@ def test_an_image_that_makes_any_error_fails_alone(tmp_path, monkeypatch, capsys
     monkeypatch.setattr(segment, "segment_nuclei", broken)
     status, report = nuclei(capsys, tmp_path, "--out", tmp_path / "out")
     assert status == 3
-    assert fates(report) == ["done", "failed", "done"]
+    assert statuses(report) == ["done", "failed", "done"]
     assert "operands could not be broadcast" in (tmp_path / "out/failures.csv").read_text()
 
 
@@ -232,11 +232,11 @@ def test_an_interrupt_gives_the_summary(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(segment, "segment_nuclei", interrupted)
     status, report = nuclei(capsys, tmp_path, "--out", tmp_path / "out")
     assert status == 130
-    assert fates(report) == ["done", "stopped", "unreached"]
+    assert statuses(report) == ["done", "stopped", "unreached"]
     assert names(report) == ["a"]
     monkeypatch.setattr(segment, "segment_nuclei", real)
     status, report = nuclei(capsys, tmp_path, "--out", tmp_path / "out")
-    assert fates(report) == ["before", "done", "done"]
+    assert statuses(report) == ["before", "done", "done"]
 
 
 def test_scales_come_from_the_table_the_command_and_the_file(tmp_path, capsys):
@@ -281,11 +281,11 @@ def test_a_scale_too_coarse_for_nuclei_is_refused_with_its_source(tmp_path, caps
 def test_a_name_that_is_no_text_is_kept_escaped(tmp_path, capsys):
     os.rename(os.fsencode(picture(tmp_path / "ok.png")), os.fsencode(tmp_path) + b"/M\xfcller.png")
     picture(tmp_path / "good.png")
-    for fate in ("done", "before"):
+    for status_now in ("done", "before"):
         status, report = nuclei(capsys, tmp_path, "--out", tmp_path / "out")
         assert status == 0
         assert names(report) == ["good", "M\\xfcller"]
-        assert fates(report) == [fate, fate]
+        assert statuses(report) == [status_now, status_now]
 
 
 @pytest.mark.parametrize(

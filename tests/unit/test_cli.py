@@ -4,6 +4,7 @@ import csv
 import json
 import subprocess
 import sys
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,8 @@ def test_every_verb_has_help_with_an_example(verb, capsys):
         (["encode", "x", "--out", "y", "--batch-size", "many"], "auto"),
         (["encode", "x", "--out", "y", "--output", "dense", "--layout", "clam"], "dense"),
         (["nonsense"], "No such command"),
+        (["encod"], "Did you mean 'encode'"),
+        (["ENCODE"], "Missing"),
         (["fetch"], "Missing"),
         (["demo", "--point", "here"], "X,Y"),
     ],
@@ -139,6 +142,33 @@ def test_slides_in_a_folder_are_found_by_suffix_and_dicom_by_folder(tmp_path):
     assert {job.kind for job in jobs_in([tmp_path], taken_as="slides")} == {"slide"}
 
 
+def test_names_differ_until_they_are_told_apart_whatever_the_disk(tmp_path):
+    """Also where only the folders above, a composed letter or the case tell two inputs apart, and where names are too long."""
+    for name in (
+        "a/x/M\u00fc.svs",
+        "b/x/Mu\u0308.svs",
+        "b/x/MU\u0308.svs",
+        "b/x/M\u00fc.ndpi",
+        "a-b/x.svs",
+        "a/b-x.svs",
+        f"{'l' * 240}.svs",
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    found = [job.name for job in jobs_in([tmp_path])]
+    assert len({unicodedata.normalize("NFC", name).casefold() for name in found}) == len(found) == 7
+    assert max(len(name.encode()) for name in found) <= 180
+    assert [job.name for job in jobs_in([tmp_path])] == found
+
+
+def test_pictures_that_encode_writes_are_no_tiles(tmp_path):
+    image(tmp_path / "tile.png")
+    image(tmp_path / "pictures" / "slide.jpg")
+    found = find_inputs([tmp_path], own=tmp_path / "pictures")
+    assert [key for job in found.jobs for key, _ in job.images] == ["tile.png"]
+    assert [left.path for left in found.left_out] == [tmp_path / "pictures"]
+
+
 def test_dicom_files_of_one_series_are_one_slide(tmp_path):
     for name, options in {"a1": {}, "a2": {}, "label": {"kind": "LABEL"}}.items():
         (tmp_path / f"{name}.dcm").write_bytes(dicom("1.2.3", **options))
@@ -180,8 +210,8 @@ def test_names_are_told_apart(tmp_path):
     assert "s2" in names
 
 
-def outcome(fate, **more):
-    return Outcome(Path(f"{fate}.svs"), fate, **more)
+def outcome(status, **more):
+    return Outcome(Path(f"{status}.svs"), status, **more)
 
 
 def test_status_follows_the_outcomes():
@@ -204,7 +234,7 @@ def test_failures_are_a_csv_that_goes_when_all_is_well(tmp_path):
     assert not path.exists()
 
 
-def test_the_summary_names_every_input_and_its_fate(tmp_path):
+def test_the_summary_names_every_input_and_its_status(tmp_path):
     many = [Failure(f"{n}.png", "not an image") for n in range(8)]
     outcomes = [
         outcome("done", rows=1200, file=tmp_path / "a.h5", failures=many),

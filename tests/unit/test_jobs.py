@@ -100,6 +100,14 @@ def test_failures_of_other_images_of_a_folder_stay(tmp_path):
     assert listed(write("1.png")) == [("x", "2.png", "empty")]
 
 
+def test_an_input_that_fails_as_a_whole_keeps_what_is_known_of_its_parts(tmp_path):
+    bad = [Failure("1.png", "cut short")]
+    report.write_failures(tmp_path, [Outcome(Path("x"), "done", failures=bad)])
+    path = report.write_failures(tmp_path, [Outcome(Path("x"), "failed", failures=[Failure("", "another folder")])])
+    assert listed(path) == [("x", "1.png", "cut short"), ("x", "", "another folder")]
+    assert report.write_failures(tmp_path, [Outcome(Path("x"), "done")]) is None
+
+
 def test_a_file_that_is_no_list_of_failures_is_not_touched(tmp_path):
     (tmp_path / "failures.csv").write_text("mine,own\n1,2\n")
     with pytest.raises(StoreError, match="not touched"):
