@@ -79,7 +79,7 @@ def plan_grid(
     rows, columns = np.nonzero(wanted & clean)
     coords = np.stack([np.rint(xs[columns]), np.rint(ys[rows])], axis=1).astype(np.int64)
     lost = int((wanted & ~clean).sum())
-    notes = (f"{lost} tiles left out: more than {100 * max_pen:.0f} % pen",) if lost else ()
+    notes = (f"tiles left out for more than {100 * max_pen:.0f} % pen: {lost:,}",) if lost else ()
     return Grid(coords, side, stride, tile_px, mpp, target_mpp, notes)
 
 

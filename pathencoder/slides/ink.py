@@ -94,10 +94,10 @@ def _candidates(density: Map, stained: Mask) -> dict[str, tuple[Mask, Mask]]:
 
 
 def find_shadows(colour: Map, darkness: Map, cut: float) -> Mask:
-    """Grey and smooth areas: shadows of the slide's edge, of the coverslip, of dirt: bool [h, w].
+    """The shadows of a slide's edges: grey and smooth bands along the picture's edge: bool [h, w].
 
-    Tissue, however grey its stain, is rough at this scale; a gradient is not. A nearly grey area
-    counts where it reaches the picture's edge, a perfectly grey one anywhere.
+    Tissue, however grey its stain, is rough at this scale; a gradient is not. Pale tissue seen
+    from far is grey and smooth too, so a band is at most a seventh of the picture deep.
 
     Args:
         colour: range of the three channels' density, float32 [h, w].
@@ -106,8 +106,7 @@ def find_shadows(colour: Map, darkness: Map, cut: float) -> Mask:
     """
     rough = window_mean(roughness(darkness), 5)
     even = rough < 0.008 + 0.04 * np.maximum(darkness, 0)
-    shade = (darkness > 0.5 * cut) & even
-    nearly, purely = shade & (colour < 0.3 * darkness), shade & (colour < 0.12 * darkness)
-    from_edge = grown(border(nearly, 2), nearly)
-    found: Mask = dilated(from_edge | opened(purely, 2), 1) & (colour < 0.3 * darkness)
+    shade = (darkness > 0.5 * cut) & (colour < 0.3 * darkness)
+    bands = border(shade & even, max(2, min(shade.shape) // 7))
+    found: Mask = dilated(grown(border(bands, 2), bands), 1) & shade
     return found

@@ -33,7 +33,7 @@ PEN, SHADOW, UNSCANNED = "pen", "shadow", "not scanned"  # what may be dropped
 DARK = "dark background, as in fluorescence: not encoded, because the encoders were trained on brightfield"
 NO_GLASS = "no empty glass in view: the whole field is taken as tissue"
 GREY = "a picture without colour: tissue found by darkness alone, and the encoders were trained on stains"
-_SMALLEST = 128  # pixels of the mask's longer side, where the slide has them
+_SMALLEST = 256  # pixels of the mask's longer side, where the slide has them
 _WHITE = np.full(3, 250, np.float32)
 
 
@@ -136,29 +136,21 @@ def _look(fine: Overview, small: Overview, mpp: float) -> _Seen:
     nothing = np.zeros(beyond.shape, np.bool_)
     if is_dark_field(image, beyond):
         return _Seen(nothing, {}, (DARK,))
-    scanned = ~(empty | beyond | small.unread)
-    glass = _glass(fine, image, scanned)
-    if glass is None and not (~(beyond | empty)).any():
-        return _Seen(nothing, _named((UNSCANNED, beyond)), ())
-    against = _WHITE if glass is None else glass
-    density = _density(image, against)
-    density[beyond] = 0
-    density = smooth(density)
+    glass = _glass(fine, image, ~(empty | beyond | small.unread))
+    seen = _contrast(image, _WHITE if glass is None else glass, beyond)
     grey = is_grey(image)
-    colour, darkness = highest(density) - lowest(density), average(density)
-    cut = _cut(colour, darkness)
-    stained = ((darkness > cut) | (colour > cut)) & ~beyond
-    ink, kept = find_ink(density, stained) if not grey else (nothing, [])
+    ink, kept = (nothing, []) if grey else find_ink(seen.density, seen.stained & ~beyond)
+    shadow = nothing
+    if glass is not None and not grey:
+        shadow = find_shadows(seen.colour, seen.darkness, seen.cut) & ~(ink | beyond)
     if glass is None:
-        tissue, shadow = ~(beyond | ink), nothing
-    elif grey:
-        tissue, shadow = _tidy((darkness > max(2 * cut, 0.04)) & ~beyond, mpp) & ~beyond, nothing
+        tissue = ~(empty | beyond | ink)
     else:
-        shadow = find_shadows(colour, darkness, cut) & ~(ink | beyond)
-        tissue = _tidy(_unlike_glass(colour, darkness, cut) & ~(ink | shadow | beyond), mpp)
-        tissue &= ~(ink | beyond)
-    notes = _notes(ink, kept, glass=glass is not None, grey=grey)
-    return _Seen(tissue, _named((PEN, ink), (SHADOW, shadow), (UNSCANNED, beyond)), notes)
+        unlike = seen.dark if grey else seen.unlike_glass
+        tissue = _tidy(unlike & ~(ink | shadow | beyond), mpp) & ~(ink | beyond)
+    dropped = {PEN: ink, SHADOW: shadow, UNSCANNED: beyond}
+    dropped = {name: mask for name, mask in dropped.items() if mask.any()}
+    return _Seen(tissue, dropped, _notes(dropped, kept, glass=glass is not None, grey=grey))
 
 
 def _glass(fine: Overview, image: RGB, scanned: Mask) -> Map | None:
@@ -172,25 +164,51 @@ def _glass(fine: Overview, image: RGB, scanned: Mask) -> Map | None:
     return None
 
 
-def _density(image: RGB, glass: Map) -> Map:
-    """Optical density against the glass: float32 [h, w, 3]."""
+@dataclass(frozen=True)
+class _Contrast:
+    """How a thumbnail differs from glass, in optical density.
+
+    density: float32 [h, w, 3]. colour: the range of its channels, darkness: their mean, both
+    float32 [h, w]. cut: the density from which a pixel is not glass.
+    """
+
+    density: Map
+    colour: Map
+    darkness: Map
+    cut: float
+
+    @property
+    def stained(self) -> Mask:
+        """Whatever is not glass."""
+        return (self.darkness > self.cut) | (self.colour > self.cut)
+
+    @property
+    def unlike_glass(self) -> Mask:
+        """What differs in colour, or in darkness with some colour and texture."""
+        coloured = (self.colour > self.cut) & (self.darkness > 0.3 * self.cut)
+        dark = (self.darkness > self.cut) & (self.colour > 0.5 * self.cut)
+        return coloured | (dark & (deviation(self.darkness) > 0.5 * self.cut))
+
+    @property
+    def dark(self) -> Mask:
+        """What differs in darkness alone."""
+        return self.darkness > max(2 * self.cut, 0.04)
+
+
+def _contrast(image: RGB, glass: Map, beyond: Mask) -> _Contrast:
+    """The difference from glass; none where nothing was scanned."""
     density: Map = -np.log10((image.astype(np.float32) + 1) / (glass + 1))
-    return density
+    density[beyond] = 0
+    density = smooth(density)
+    colour, darkness = highest(density) - lowest(density), average(density)
+    return _Contrast(density, colour, darkness, _cut(colour, darkness))
 
 
 def _cut(colour: Map, darkness: Map) -> float:
-    """The density from which a pixel is not glass: four times the colour of smooth glass, within
-    limits."""
+    """Four times the colour of smooth glass, within limits."""
     glass = colour[(np.abs(darkness) < 0.015) & (deviation(darkness) < 0.006)]
     noise = float(np.median(glass)) if len(glass) > 100 else 0.0
     return min(max(0.014, 4 * noise), 0.04)
-
-
-def _unlike_glass(colour: Map, darkness: Map, cut: float) -> Mask:
-    """Pixels that differ from glass in colour, or in darkness with some colour or texture."""
-    tissue = (colour > cut) & (darkness > 0.3 * cut)
-    tissue |= (darkness > cut) & (colour > 0.5 * cut) & (deviation(darkness) > 0.5 * cut)
-    return tissue
 
 
 def _tidy(mask: Mask, mpp: float) -> Mask:
@@ -204,16 +222,17 @@ def _tidy(mask: Mask, mpp: float) -> Mask:
     return closed(kept, min(max(1, round(8 / mpp)), 4))
 
 
-def _named(*masks: tuple[str, Mask]) -> dict[str, Mask]:
-    return {name: mask for name, mask in masks if mask.any()}
-
-
-def _notes(ink: Mask, kept: list[str], *, glass: bool, grey: bool) -> tuple[str, ...]:
+def _notes(dropped: dict[str, Mask], kept: list[str], *, glass: bool, grey: bool) -> tuple[str, ...]:
     notes = [] if glass else [NO_GLASS]
     if grey:
         notes.append(GREY)
-    if ink.mean() > 0.0005:
-        notes.append(f"pen on {100 * ink.mean():.1f} % of the slide is left out")
+    for name, least, text in (
+        (PEN, 0.0005, "pen on {} of the slide is left out"),
+        (SHADOW, 0.02, "grey bands at the edges, {} of the slide, are left out as shadow"),
+    ):
+        share = float(dropped[name].mean()) if name in dropped else 0.0
+        if share > least:
+            notes.append(text.format(f"{100 * share:.1f} %"))
     if kept:
         hues = " and ".join(kept)
         notes.append(f"{hues} as dense as pen, but on much of the tissue: taken for the stain")

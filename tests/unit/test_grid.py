@@ -56,7 +56,7 @@ def test_tiles_with_much_pen_are_left_out_and_counted():
     tissue = TissueMask(~pen, (0, 0), (100.0, 100.0), dropped={"pen": pen})
     grid = plan(tissue, (0, 0, 1000, 1000), mpp=1.0, target_mpp=1.0, tile_px=250)
     assert len(grid.coords) == 15
-    assert grid.notes == ("1 tiles left out: more than 15 % pen",)
+    assert grid.notes == ("tiles left out for more than 15 % pen: 1",)
     assert len(plan(tissue, (0, 0, 1000, 1000), mpp=1.0, target_mpp=1.0, tile_px=1000).coords) == 1
 
 

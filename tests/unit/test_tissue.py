@@ -57,11 +57,12 @@ def test_grey_shadow_and_black_ink_are_not_tissue():
 def test_a_shadow_that_darkens_towards_the_edge_is_no_tissue():
     """As scanners leave at a slide's edges: a gradient, not quite grey, over glass and tissue."""
     image = section(240, 160, ((60, 40, 160, 160),)).astype(float)
-    image[120:] *= np.linspace(1, 0.55, 40)[:, None, None] ** np.array([1, 1.02, 1.07])
+    image[140:] *= np.linspace(1, 0.55, 20)[:, None, None] ** np.array([1, 1.02, 1.07])
     found = find_tissue(MemorySlide(image.astype(np.uint8)), 8.0)
-    assert not found.mask[122:, :55].any()
-    assert found.mask[122:, 64:156].mean() > 0.9
-    assert found.dropped[tissue.SHADOW][130:, :55].mean() > 0.9
+    assert not found.mask[142:, :55].any()
+    assert found.mask[142:, 64:156].mean() > 0.9
+    assert found.dropped[tissue.SHADOW][146:, :55].mean() > 0.9
+    assert "left out as shadow" in found.note
 
 
 def drawn(image, spectrum, box):
