@@ -12,6 +12,7 @@ import numpy as np
 from pathencoder.slides.filters import (
     Map,
     Mask,
+    average,
     border,
     dilated,
     grown,
@@ -32,7 +33,7 @@ def find_ink(density: Map, stained: Mask) -> tuple[Mask, list[str]]:
 
     Args:
         density: optical density against the glass, float32 [h, w, 3].
-        stained: bool [h, w], whatever differs from the glass.
+        stained: bool [h, w], whatever differs from the glass and is no shadow.
 
     Returns:
         ink: bool [h, w]. kept: the names of hues that are too common to be ink: a green or blue
@@ -45,22 +46,25 @@ def find_ink(density: Map, stained: Mask) -> tuple[Mask, list[str]]:
         if not strokes.any():
             continue
         found = grown(strokes, weak)
-        if _is_stroke(found, stained):
+        if _is_stroke(found, average(density), stained):
             ink |= dilated(found, 2)
         else:
             kept.append(name)
     return ink, kept
 
 
-def _is_stroke(found: Mask, stained: Mask) -> bool:
-    """Whether a hue is a mark: a small part of what is coloured, or a line that lies on glass
-    beside a section of other hues."""
+def _is_stroke(found: Mask, darkness: Map, stained: Mask) -> bool:
+    """Whether a hue is a mark, not a stain: a small part of what is coloured; or, where there is
+    more of it, much darker than the tissue around it, or a line on glass beside other tissue."""
     part = float(found.sum()) / max(float(stained.sum()), 1.0)
     if part <= _MOST:
         return True
-    around = dilated(found, 6) & ~dilated(found, 3)
-    on_glass = float((~stained[around]).mean()) if around.any() else 0.0
-    return part < 0.9 and on_glass > 0.6
+    ring = dilated(found, 8) & ~dilated(found, 4)
+    tissue = ring & stained
+    if tissue.sum() > 0.3 * ring.sum():
+        return bool(np.median(darkness[tissue]) < 0.6 * np.median(darkness[found]))
+    rest = stained & ~dilated(found, 8)
+    return float(rest.sum()) > 0.1 * float(found.sum())
 
 
 def _candidates(density: Map, stained: Mask) -> dict[str, tuple[Mask, Mask]]:

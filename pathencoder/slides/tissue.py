@@ -139,16 +139,17 @@ def _look(fine: Overview, small: Overview, mpp: float) -> _Seen:
     glass = _glass(fine, image, ~(empty | beyond | small.unread))
     seen = _contrast(image, _WHITE if glass is None else glass, beyond)
     grey = is_grey(image)
-    ink, kept = (nothing, []) if grey else find_ink(seen.density, seen.stained & ~beyond)
-    shadow = nothing
-    if glass is not None and not grey:
-        shadow = find_shadows(seen.colour, seen.darkness, seen.cut) & ~(ink | beyond)
+    shadow, ink, kept = nothing, nothing, list[str]()
+    if not grey:
+        if glass is not None:
+            shadow = find_shadows(seen.colour, seen.darkness, seen.cut) & ~beyond
+        ink, kept = find_ink(seen.density, seen.stained & ~(shadow | beyond))
     if glass is None:
         tissue = ~(empty | beyond | ink)
     else:
         unlike = seen.dark if grey else seen.unlike_glass
-        tissue = _tidy(unlike & ~(ink | shadow | beyond), mpp) & ~(ink | beyond)
-    dropped = {PEN: ink, SHADOW: shadow, UNSCANNED: beyond}
+        tissue = _tidy(unlike & ~(ink | shadow | beyond), seen.stained, mpp) & ~(ink | beyond)
+    dropped = {PEN: ink, SHADOW: shadow & ~ink, UNSCANNED: beyond}
     dropped = {name: mask for name, mask in dropped.items() if mask.any()}
     return _Seen(tissue, dropped, _notes(dropped, kept, glass=glass is not None, grey=grey))
 
@@ -211,14 +212,16 @@ def _cut(colour: Map, darkness: Map) -> float:
     return min(max(0.014, 4 * noise), 0.04)
 
 
-def _tidy(mask: Mask, mpp: float) -> Mask:
+def _tidy(mask: Mask, stained: Mask, mpp: float) -> Mask:
     """Specks off, pinholes filled.
 
     A pixel stays where an eighth of its surroundings (120 um) is tissue, so that nets such as
-    lung stay and dust goes. Larger holes stay holes: a tile of glass is no tile of tissue.
+    lung stay and dust goes. Holes of up to 96 um are filled where they are darker than glass:
+    pale, grey tissue. Larger ones, and glass, stay holes: a tile of glass is no tile of tissue.
     """
     around = 2 * min(max(1, round(60 / mpp)), 10) + 1
     kept = mask & (window_mean(mask, around) > 0.125)
+    kept |= stained & closed(kept, min(max(1, round(48 / mpp)), 8))
     return closed(kept, min(max(1, round(8 / mpp)), 4))
 
 

@@ -19,7 +19,7 @@ import json
 import tarfile
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -195,10 +195,10 @@ def group_of(stain: str) -> str:
     return "H&E" if stain == "H&E" else "IHC" if "IHC" in stain or "CISH" in stain else "special"
 
 
-def measure(part: str, count: int) -> Iterator[tuple[str, str, str, str, float, float, float]]:
+def measure(part: str, count: int, kinds: Sequence[str]) -> Iterator[tuple[str, str, str, str, float, float, float]]:
     """kind, group, stain, recipe, and the three shares of each picture."""
     fields = read_tiles(part)
-    for kind in KINDS:
+    for kind in kinds:
         for group in GROUPS:
             stains = [s for s in fields if group_of(s) == group]
             for seed in range(count):
@@ -214,14 +214,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--part", choices=["choice", "check"], default="check")
     parser.add_argument("--count", type=int, default=8, help="pictures of each kind and group of stains")
+    parser.add_argument("--kinds", nargs="*", default=KINDS, choices=KINDS)
     parser.add_argument("--stains", action="store_true", help="the worst stains too")
     options = parser.parse_args()
     if not DATA.is_dir():
         raise SystemExit(f"{DATA}: no data, nothing to measure")
-    start, results = time.perf_counter(), list(measure(options.part, options.count))
+    start, results = time.perf_counter(), list(measure(options.part, options.count, options.kinds))
     print(f"{'kind':14s} {'stain':8s}" + "".join(f"{name + ': found, glass, pen':>30s}" for name in RECIPES))
     summary: dict[str, float] = {}
-    for kind in KINDS:
+    for kind in options.kinds:
         for group in GROUPS:
             line = f"{kind:14s} {group:8s}"
             for name in RECIPES:
