@@ -22,7 +22,7 @@ from typing import Any
 
 SECONDS = 10.0
 BYTES = 2_000_000_000
-START_SECONDS = 180.0
+START_SECONDS = 600.0
 
 
 @dataclass
@@ -65,7 +65,10 @@ class Worker:
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore", "HF_HUB_OFFLINE": "1"}
         command = [sys.executable, str(Path(__file__).with_name("worker.py"))]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment)
-        self.root = Path(self._answer(START_SECONDS)["ready"])
+        answer = self._answer(START_SECONDS)
+        if "ready" not in answer:
+            raise SystemExit(f"the worker did not start: {answer}. Run tests/fuzz/worker.py alone to see why")
+        self.root = Path(answer["ready"])
 
     def _send(self, text: str) -> None:
         assert self._process.stdin is not None
