@@ -72,6 +72,8 @@ def to_rgb(array: npt.NDArray[np.uint8], where: str) -> Pixels:
         array = array[..., None]
     if array.shape[2] == 4:
         return _over_white(array, where)
+    if array.shape[2] not in (1, 3):
+        raise ImageError(f"{where}: {array.shape[2]} channels; taken are one (grey), three (RGB) and four (RGB and alpha)")
     rgb: Pixels = array if array.shape[2] == 3 else np.repeat(array, 3, axis=2)
     return rgb
 

@@ -58,8 +58,14 @@ def create(spec: EncoderSpec, *, random: bool = False) -> Network:
     """The network of a spec: with timm's random initial weights, or with none yet (on the meta device wherever timm allows it)."""
     timm = compat.import_timm()
     build = functools.partial(timm.create_model, spec.architecture, pretrained=False, **_constructor_args(spec))
-    with torch.device("cpu" if random else "meta"):
-        network = build()
+    try:
+        with torch.device("cpu" if random else "meta"):
+            network = build()
+    except Exception as error:  # timm's constructors raise most of Python's errors for a name or arguments that they do not know
+        raise ConfigError(
+            f"encoder {spec.name!r}: timm cannot build architecture {spec.architecture!r} with {spec.model_args} ({error}). "
+            "Correct its config.json, or install the timm version that it was written for"
+        ) from error
     # Buffers outside the state dict (Swin's position indices) are computed in the constructor and would be lost on meta.
     if not random and set(dict(network.named_buffers())) - set(network.state_dict()):
         with torch.random.fork_rng(devices=[]):  # loading leaves the caller's random numbers alone

@@ -20,6 +20,20 @@ LAYOUTS = ("timm", "hf_vit", "hf_dinov2", "dinov2", "ctranspath")
 EMBEDDINGS = ("cls", "mean", "cls_mean", "pool")
 
 
+# What a field of a config.json has to be before its value is looked at; booleans count as whole numbers in Python.
+_NUMBER, _NONE = (float, int), type(None)
+_KINDS: dict[str, tuple[type, ...]] = {
+    **dict.fromkeys(("name", "architecture", "embedding", "interpolation", "resize", "licence", "layout"), (str,)),
+    **dict.fromkeys(("dim", "width", "input_size", "prefix_tokens"), (int,)),
+    **dict.fromkeys(("mean", "std", "stains", "files"), (tuple,)),
+    **dict.fromkeys(("dense_stage", "repo", "revision", "sha256", "config_file", "base_model", "gate"), (str, _NONE)),
+    **dict.fromkeys(("resize_size", "parameters"), (int, _NONE)),
+    "mpp": (*_NUMBER, _NONE),
+    "mpp_range": (tuple, _NONE),
+    "model_args": (dict,),
+}
+
+
 @dataclass(frozen=True, kw_only=True)
 class EncoderSpec:
     """An encoder: its network, its weights, what it must be fed, and what may be done with it.
@@ -66,6 +80,9 @@ class EncoderSpec:
             value = getattr(self, field)
             if isinstance(value, list):
                 object.__setattr__(self, field, tuple(value))
+        for field, kinds in _KINDS.items():
+            if not isinstance(getattr(self, field), kinds):
+                raise ConfigError(f"encoder {self.name!r}: {field} {getattr(self, field)!r} is no {kinds[0].__name__}")
         for found, what in self._problems():
             if found:
                 raise ConfigError(f"encoder {self.name!r}: {what}")
@@ -75,7 +92,7 @@ class EncoderSpec:
             (self.dim <= 0 or self.width <= 0, f"dim {self.dim} and width {self.width} must be positive"),
             (self.input_size <= 0, f"input_size {self.input_size} must be positive"),
             (len(self.mean) != 3 or len(self.std) != 3, "mean and std need three values each"),
-            (any(s <= 0 for s in self.std), f"std {self.std} must be positive"),
+            (any(isinstance(s, _NUMBER) and s <= 0 for s in self.std), f"std {self.std} must be positive"),
             (not self.normalisation_known and self.config_file is None, f"mean {self.mean} and std {self.std} must be numbers"),
             (
                 self.embedding not in EMBEDDINGS and stage_rule(self.embedding) is None,
@@ -92,7 +109,7 @@ class EncoderSpec:
     @property
     def normalisation_known(self) -> bool:
         """Whether mean and std are numbers. They are not in a catalogue row that leaves them to the repository's `config_file`."""
-        return all(math.isfinite(v) for v in (*self.mean, *self.std))
+        return all(isinstance(v, _NUMBER) and math.isfinite(v) for v in (*self.mean, *self.std))
 
     @property
     def reading_mpp(self) -> float | None:
@@ -126,9 +143,10 @@ class EncoderSpec:
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> EncoderSpec:
         """Read back what `to_config` wrote. Raises ConfigError for a file without our section or of a newer version."""
-        own = dict(config.get("pathencoder") or {})
+        section = config.get("pathencoder")
+        own = dict(section) if isinstance(section, dict) else {}
         version = own.pop("spec_version", None)
-        if version is None:
+        if not isinstance(version, int):
             raise ConfigError("config.json has no `pathencoder` section with a spec_version")
         if version > SPEC_VERSION:
             raise ConfigError(f"config.json is of spec version {version}, this package reads {SPEC_VERSION}: pip install -U pathencoder")
@@ -141,9 +159,11 @@ class EncoderSpec:
                 std=tuple(config["pretrained_cfg"]["std"]),
                 **{k: v for k, v in own.items() if k in known},
             )
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, ValueError) as error:
+            if isinstance(error, ConfigError):
+                raise
             raise ConfigError(f"config.json is incomplete ({error}): fetch or export the encoder again") from error
 
 
 def _is_range(values: tuple[float, ...]) -> bool:
-    return len(values) == 2 and 0 < values[0] <= values[1]
+    return len(values) == 2 and all(isinstance(v, _NUMBER) for v in values) and 0 < values[0] <= values[1]

@@ -17,7 +17,7 @@ from torch import Tensor
 from tqdm.std import tqdm
 
 from pathencoder.arrays import Pixels
-from pathencoder.errors import ConfigError, ImageError
+from pathencoder.errors import ConfigError, ImageError, PathEncoderError
 from pathencoder.images import Item, Key
 from pathencoder.mpp import check_mpp
 from pathencoder.runtime import BatchSize, Rows, Runner
@@ -184,7 +184,13 @@ def _groups(
 
 
 def _decode(item: Item, mpp: float | None, transform: Transform) -> Pixels:
-    return transform.resize(item.load(), mpp)
+    try:
+        pixels = item.load()
+    except (PathEncoderError, MemoryError):
+        raise
+    except Exception as error:  # a reader that met what it was not made for costs its own image alone
+        raise ImageError(f"{item.where}: cannot be decoded ({type(error).__name__}: {error})") from error
+    return transform.resize(pixels, mpp)
 
 
 def _collect(group: _Group, size: int) -> tuple[Pixels, list[ImageError | None]]:

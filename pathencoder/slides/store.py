@@ -75,9 +75,9 @@ def read_features(path: str | Path) -> FeatureFile:
     try:
         with h5py.File(path, "r") as file:
             return _read(file, Path(path))
-    except OSError as error:
-        if isinstance(error, StoreError):
-            raise
+    except StoreError:
+        raise
+    except (OSError, KeyError, ValueError, TypeError, RuntimeError) as error:  # HDF5 raises all of these on damage
         raise StoreError(f"{path} cannot be read as a feature file: {error}. If it was written here, run the command again") from error
 
 

@@ -126,3 +126,25 @@ def test_rules_that_there_are_not(rule):
 def test_a_spec_cannot_be_changed():
     with pytest.raises(dataclasses.FrozenInstanceError):
         EncoderSpec(**GOOD).dim = 3
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"architecture": 0.5}, "architecture 0.5 is no str"),
+        ({"model_args": ["x"]}, "is no dict"),
+        ({"pathencoder": 7}, "no `pathencoder` section"),
+        ({"pretrained_cfg": {"mean": "abc", "std": [1, 1, 1]}}, "must be numbers"),
+    ],
+)
+def test_a_config_of_other_kinds_of_values_is_refused(change, words):
+    config = {**EncoderSpec(**GOOD).to_config(), **change}
+    with pytest.raises(ConfigError, match=words):
+        EncoderSpec.from_config(config)
+
+
+def test_a_number_where_a_list_belongs_is_refused():
+    config = EncoderSpec(**GOOD).to_config()
+    config["pathencoder"]["stains"] = 3
+    with pytest.raises(ConfigError, match="stains 3 is no tuple"):
+        EncoderSpec.from_config(config)

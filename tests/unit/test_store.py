@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import pathencoder
 from pathencoder.errors import StoreError
-from pathencoder.slides import layouts
+from pathencoder.slides import layouts, store
 from pathencoder.slides.files import make_folder, storing, whole_file
 from pathencoder.slides.identity import SlideIdentity, Stamp, Stat
 from pathencoder.slides.journal import Busy, Journal
@@ -273,3 +273,17 @@ def test_the_recipe_is_json_that_compares_equal(tmp_path):
     write(tmp_path / "a.h5")
     with h5py.File(tmp_path / "a.h5") as file:
         assert json.loads(file.attrs["recipe"]) == RECIPE.settings()
+
+
+def test_a_feature_file_that_is_damaged_inside_is_refused(tmp_path, monkeypatch):
+    path = tmp_path / "x.h5"
+    with h5py.File(path, "w") as file:
+        file["features"] = np.zeros((2, 3), np.float32)
+    for error in (KeyError("object"), RuntimeError("wrong B-tree signature"), ValueError("x")):
+
+        def broken(*_, error=error):
+            raise error
+
+        monkeypatch.setattr(store, "_read", broken)
+        with pytest.raises(StoreError, match=r"x\.h5 cannot be read as a feature file"):
+            read_features(path)

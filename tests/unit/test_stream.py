@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from small_encoders import picture, shared
 
-from pathencoder import runtime
+from pathencoder import images, runtime
 from pathencoder.errors import ImageError
 
 
@@ -115,3 +115,13 @@ def test_inference_mode_does_not_leak_into_the_consumer():
         assert not torch.is_inference_mode_enabled()
         assert torch.is_grad_enabled()
         row += 1  # a row is the caller's own: writable
+
+
+def test_a_reader_that_breaks_costs_its_own_image_alone():
+    def broken():
+        raise ZeroDivisionError("odd file")
+
+    items = [images.Item(0, "good", lambda: picture(0)), images.Item(1, "odd.tif", broken), images.Item(2, "good", lambda: picture(2))]
+    found = list(shared().results(items))
+    assert [r.error is None for r in found] == [True, False, True]
+    assert "odd.tif: cannot be decoded (ZeroDivisionError: odd file)" in str(found[1].error)

@@ -254,3 +254,10 @@ def test_an_index_is_written_whole_or_not_at_all(archive, monkeypatch):
         write_index(archive / "a.tar")
     assert index_path(archive / "a.tar").read_bytes() == before
     assert {p.name for p in archive.iterdir()} == {"a.tar", "a.tar.index.npy", "slides.csv"}
+
+
+@pytest.mark.parametrize("text", ["slide,shard,first,tiles\n", "slide,shard,first,tiles\n\n"])
+def test_a_table_of_no_slides_is_refused(tmp_path, text):
+    (tmp_path / "slides.csv").write_text(text)
+    with pytest.raises(ConfigError, match="no tiles"):
+        open_corpus(tmp_path)

@@ -109,7 +109,7 @@ class _Ranges:
         """Each shard and the indices of its rows."""
         order = np.argsort(self.shard, kind="stable")
         ends = np.searchsorted(self.shard[order], np.arange(len(self.shards)), side="right")
-        return zip(self.shards, np.split(order, ends[:-1]), strict=True)
+        return zip(self.shards, np.split(order, ends[:-1])[: len(self.shards)], strict=True)
 
     def said(self, row: int) -> str:
         """A row in words."""
