@@ -36,8 +36,9 @@ def false_colours(file: Path) -> str:
     Args:
         file: A TIFF or DICOM file that the slide reader has opened.
     """
-    if file.suffix.lower() == ".dcm":
-        wrong = [f for f in dicom.files_of_slide(file)[1] if _has_false_colours(f)]
+    if dicom.read_header(file):
+        volumes = dicom.files_of_slide(file)[1]
+        wrong = [f for f in volumes or [file] if _has_false_colours(f)]
         return _false_dicom(wrong) if wrong else ""
     if file.suffix.lower() == ".ndpi":  # its tiles are found in other ways than its tags say
         return ""
@@ -137,7 +138,7 @@ def why_unopenable(file: Path, error: Exception) -> str:
     if pages and pages[0].compression not in _COMPRESSIONS:
         return _why_tiff(file, pages[0])
     remedy = _COPY_AGAIN
-    if file.suffix.lower() == ".dcm":
+    if dicom.read_header(file):
         remedy = "Its header is not that of a DICOM slide, or damaged: convert the original again"
     return f"the slide cannot be opened: {reason}. {remedy}"
 

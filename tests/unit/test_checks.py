@@ -96,10 +96,11 @@ def test_damaged_dicom_headers_raise_nothing(tmp_path):
     ],
 )
 def test_dicom_frames_of_other_colours_than_the_header_says(tmp_path, colours, options, wrong):
-    path = tmp_path / "a.dcm"
-    path.write_bytes(dicom(colours=colours, frame=jpeg(**options)))
-    assert read_header(path).false_colours is wrong
-    assert bool(checks.false_colours(path)) is wrong
+    for name in ("a.dcm", "without suffix"):
+        path = tmp_path / name
+        path.write_bytes(dicom(colours=colours, frame=jpeg(**options)))
+        assert read_header(path).false_colours is wrong
+        assert bool(checks.false_colours(path)) is wrong
 
 
 def test_one_level_of_a_slide_in_false_colours_is_enough(tmp_path):
