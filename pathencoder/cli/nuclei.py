@@ -1,4 +1,4 @@
-"""`pathencoder nuclei`: every nucleus of images and slide regions, as labels, outlines, a table and a picture."""
+"""`pathencoder nuclei`: every nucleus of images and slides: labels, outlines, table, picture."""
 
 from __future__ import annotations
 
@@ -12,32 +12,42 @@ from pathencoder.cli.common import Failed, State, debug_option, json_option
 if TYPE_CHECKING:
     from pathencoder.cli.nuclei_pictures import Box
 
-_MPP_CSV = "Table with columns slide and mpp, one row an image or slide; goes before --mpp."
-_MPP = "Micrometres per pixel of the images. Default: what each file says, else 0.25 is assumed."
+_FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
+_FOLDER = click.Path(path_type=Path, file_okay=False)
+_REGION = (click.IntRange(0), click.IntRange(0), click.IntRange(1), click.IntRange(1))
+_HELP = {
+    "out": "Folder for the results.",
+    "mpp": "Micrometres per pixel of the images. Default: what each file says, else 0.25 is assumed.",
+    "mpp_csv": "Table with columns slide and mpp, a row for each image or slide; goes before --mpp.",
+    "as": "Read the inputs whole (tiles), or region by region (slides).",
+    "stain": "H&E, or DAB and hematoxylin. Default: guessed for each image.",
+    "adapt": "First retrain the network on these images, without labels, and keep it in OUT/network.",
+    "network": "A folder that --adapt wrote. Default: the bundled network.",
+    "region": "The part to look at, in level-0 pixels; may be given several times.",
+    "dry_run": "Only list the inputs, their scales and the names of their results.",
+}
 
 
 @click.command(short_help="Find nuclei in H&E and IHC images.")
 @click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--out", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder for the results.")
-@click.option("--mpp", type=click.FloatRange(0.05, 2), help=_MPP)
-@click.option("--mpp-csv", type=click.Path(path_type=Path, exists=True, dir_okay=False), help=_MPP_CSV)
-@click.option(
-    "--as", "taken_as", type=click.Choice(["tiles", "slides"]), help="Read the inputs whole (tiles), or region by region (slides)."
-)
-@click.option("--stain", type=click.Choice(["he", "ihc"]), help="H&E, or DAB and hematoxylin. Default: guessed for each image.")
-@click.option("--adapt", is_flag=True, help="First retrain the network on these images, without labels, and keep it in OUT/network.")
-@click.option("--network", type=click.Path(path_type=Path, file_okay=False), help="A folder that --adapt wrote. Default: the bundled one.")
+@click.option("--out", required=True, type=_FOLDER, help=_HELP["out"])
+@click.option("--mpp", type=click.FloatRange(0.05, 2), help=_HELP["mpp"])
+@click.option("--mpp-csv", type=_FILE, help=_HELP["mpp_csv"])
+@click.option("--as", "taken_as", type=click.Choice(["tiles", "slides"]), help=_HELP["as"])
+@click.option("--stain", type=click.Choice(["he", "ihc"]), help=_HELP["stain"])
+@click.option("--adapt", is_flag=True, help=_HELP["adapt"])
+@click.option("--network", type=_FOLDER, help=_HELP["network"])
 @click.option(
     "--region",
     "regions",
     nargs=4,
     multiple=True,
-    type=(click.IntRange(0), click.IntRange(0), click.IntRange(1), click.IntRange(1)),
+    type=_REGION,
     metavar="X Y W H",
-    help="The part to look at, in level-0 pixels; may be given several times.",
+    help=_HELP["region"],
 )
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of --adapt.")
-@click.option("--dry-run", is_flag=True, help="Only list the inputs, their scales and the names of their results.")
+@click.option("--dry-run", is_flag=True, help=_HELP["dry_run"])
 @json_option
 @debug_option
 @click.pass_obj
@@ -57,13 +67,17 @@ def command(
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    """Find the nuclei in IMAGES: files, folders, slides (region by region where there is tissue, or each --region).
+    """Find the nuclei in IMAGES: images, slides, or folders of them.
 
-    Each image gives NAME.labels.png (every nucleus its number), NAME.geojson (opens in QuPath), NAME.csv (size, place, stains) and
-    NAME.overlay.png. A slide gives these for each of its regions, NAME_xX_yY, a --region for itself, NAME_xX_yY_wW_hH. NAME is the
-    path below what you gave, without the suffix; where OUT has results of another image of that name, the suffix or the
-    folder is added. What fails is listed in OUT/failures.csv and does not stop the rest (exit status 3). The same command again
-    leaves out what is done.
+    A slide is looked at region by region where there is tissue, or at each --region.
+
+    Each image gives NAME.labels.png (every nucleus its number), NAME.geojson (opens in QuPath),
+    NAME.csv (size, place, stains) and NAME.overlay.png. A region of a slide gives NAME_xX_yY, a
+    --region NAME_xX_yY_wW_hH. NAME is the path below what you gave, without the suffix; where OUT
+    has results of another image of that name, the suffix or the folder is added.
+
+    What fails is listed in OUT/failures.csv and does not stop the rest (exit status 3). The same
+    command again leaves out what is done.
 
     \b
     pathencoder nuclei tile.png --out nuclei --mpp 0.25

@@ -1,4 +1,4 @@
-"""`pathencoder nuclei --adapt`: the network trained on the user's own images, without labels, before it is used on them."""
+"""`pathencoder nuclei --adapt`: the network trained on the inputs themselves, without labels."""
 
 from __future__ import annotations
 
@@ -54,7 +54,8 @@ def adapted_network(sources: Sequence[Source], asked: Asked, seed: int) -> Nucle
     with Meter(f"adapting to {plural(len(maps), 'image')}", unit="step") as meter:
         network = _train(maps, seed, meter)
     save_network(folder, network, about)
-    click.echo(f"adapted network kept in {printable(folder)}: use it again with --network", err=True)
+    kept = f"adapted network kept in {printable(folder)}: use it again with --network"
+    click.echo(kept, err=True)
     return network
 
 
@@ -71,11 +72,18 @@ def _train(maps: list[Array], seed: int, meter: Meter) -> NucleiNetwork:
 
 def _about(sources: Sequence[Source], asked: Asked, seed: int) -> dict[str, Any]:
     """What the network depends on, as JSON gives it back."""
-    inputs = [{**Identity(source.path).facts, "mpp": source.mpp} for source in sources if source.kind != "nothing"]
+    real = [source for source in sources if source.kind != "nothing"]
+    inputs = [{**Identity(source.path).facts, "mpp": source.mpp} for source in real]
     for known in inputs:
         del known["stat"]  # touched files are the same files
     regions = [list(region) for region in asked.regions]
-    return {"adapted_to": inputs, "stain": asked.stain, "regions": regions, "seed": seed, "version": pathencoder.__version__}
+    return {
+        "adapted_to": inputs,
+        "stain": asked.stain,
+        "regions": regions,
+        "seed": seed,
+        "version": pathencoder.__version__,
+    }
 
 
 def _maps_of(sources: Sequence[Source], asked: Asked) -> list[Array]:

@@ -1,4 +1,4 @@
-"""The names of results in an output folder, and which input a name belongs to. The rule, in one place:
+"""The names of results in an output folder, and whose a name is. The rule, in one place:
 
 1. The name of an input is its path below what the user typed, without the suffix: of a file its
    name, of a file in a folder that was given the path below that folder. What else is given does
@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -55,10 +56,11 @@ def choose_name(out: Path, source: Source, suffixes: Sequence[str]) -> Name:
             return Name(option)
     for option, those in zip(options, owners, strict=True):
         if all(owner is None for owner in those):
-            first = next((str(o.get("path")) for o in owners[0] if o and "path" in o), "files that are not of this command")
+            paths = [str(owner["path"]) for owner in owners[0] if owner and "path" in owner]
+            first = paths[0] if paths else "files that are not of this command"
             note = f"called {option}, since {options[0]} is the name of {first} there"
             return Name(option, "" if option == options[0] else note)
-    raise ConfigError(f"{source.path}: every name for its results is taken in {out}: choose another --out")
+    raise ConfigError(f"{source.path}: every name for it is taken in {out}: choose another --out")
 
 
 class Identity:
@@ -86,7 +88,7 @@ class Identity:
         return bool(kept.get("content") == self.facts["content"])
 
     def owns(self, kept: Mapping[str, Any]) -> bool:
-        """Whether results are of this input, as it is or as it was; a moved file is still the same."""
+        """Whether results are of this input, as it is or as it was; a moved file is the same."""
         there = str(kept.get("path"))
         if there == place_of(self._path):
             return True
@@ -98,11 +100,17 @@ def _options(source: Source) -> Iterator[str]:
     for count in range(len(Path(source.key).parts), len(parts) + 1):
         folders = "/".join(parts[-count:-1])
         for option in dict.fromkeys([file_stem(source.path), parts[-1]]):
-            yield f"{folders}/{option}" if folders else option
+            yield _writable(f"{folders}/{option}" if folders else option)
+
+
+def _writable(name: str) -> str:
+    """A name that the file system's encoding can write; all but old locales can write any."""
+    encoding = sys.getfilesystemencoding()
+    return name.encode(encoding, "backslashreplace").decode(encoding)
 
 
 def _owner(out: Path, name: str) -> dict[str, Any] | None:
-    """What the results of a name were made from; empty where they do not say; None where there are none."""
+    """What a name's results were made from; empty: they do not say; None: there are none."""
     facts = read_facts(out, name)
     if facts is not None:
         source = facts.get("source")

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 Box = tuple[int, int, int, int]  # x, y, width, height in level-0 pixels
 
 REGION = 4096  # level-0 px on a side of a slide's regions
-_OVERLAP = 128  # level-0 px that a region sees beyond itself, so that nuclei on its border are whole
+_OVERLAP = 128  # level-0 px that a region sees beyond itself: nuclei on its border are whole
 _TISSUE = 0.01  # share of tissue from which a region is looked at
 _MOST = 10_000 * 10_000  # px of one region, which take about 2 GB
 FINEST, COARSEST = 0.05, 2.0  # um per pixel between which nuclei can be told apart
@@ -182,8 +182,8 @@ def _cut_off(region: Box, size: tuple[int, int], path: Path) -> Part:
         return Part(_suffix(region), region, problem=problem)
     if width * height > _MOST:
         problem = (
-            f"{path}: {said} has {width * height / 1e6:,.0f} million px, more than {_MOST // 10**6}: "
-            "give smaller regions, or none to have the whole looked at region by region"
+            f"{path}: {said} has {width * height / 1e6:,.0f} million px,"
+            f" more than {_MOST // 10**6}: give smaller regions, or none to have all of it looked at"
         )
         return Part(_suffix(region), region, problem=problem)
     clipped = (width, height) != (asked_width, asked_height)
@@ -202,16 +202,17 @@ def _with_tissue(slide: Slide, mpp: float) -> Parts:
     from pathencoder.slides.tissue import find_tissue
 
     x, y, width, height = slide.bounds
-    xs, ys = (np.arange(start, start + length, REGION) for start, length in ((x, width), (y, height)))
+    xs, ys = np.arange(x, x + width, REGION), np.arange(y, y + height, REGION)
     tissue = find_tissue(slide, mpp)
     share = tissue.share(xs.astype(float), ys.astype(float), float(REGION))
     places = zip(*np.nonzero(share > _TISSUE), strict=True)
-    return Parts([_region(int(xs[j]), int(ys[i]), slide.bounds) for i, j in places], tuple(tissue.notes))
+    regions = [_region(int(xs[j]), int(ys[i]), slide.bounds) for i, j in places]
+    return Parts(regions, tuple(tissue.notes))
 
 
 def _region(x: int, y: int, bounds: Box) -> Part:
     right, bottom = bounds[0] + bounds[2], bounds[1] + bounds[3]
     core = (x, y, min(REGION, right - x), min(REGION, bottom - y))
     left, top = max(x - _OVERLAP, bounds[0]), max(y - _OVERLAP, bounds[1])
-    width, height = min(x + REGION + _OVERLAP, right) - left, min(y + REGION + _OVERLAP, bottom) - top
-    return Part(f"_x{x}_y{y}", (left, top, width, height), core)
+    end, under = min(x + REGION + _OVERLAP, right), min(y + REGION + _OVERLAP, bottom)
+    return Part(f"_x{x}_y{y}", (left, top, end - left, under - top), core)

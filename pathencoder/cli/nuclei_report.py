@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from pathencoder.cli.nuclei_run import Asked, Found, Run
 from pathencoder.cli.nuclei_sources import Source, Sources
 from pathencoder.cli.report import failure_lines, left_out_lines
 from pathencoder.errors import ImageError
+from pathencoder.slides.store import Failure
 from pathencoder.slides.work import Outcome
 from pathencoder.walk import printable
 
@@ -51,7 +52,7 @@ def run_all(run: Run, sources: Sources, *, as_json: bool) -> int:
 
 
 def list_only(sources: Sources, asked: Asked, *, as_json: bool) -> int:
-    """Print the inputs, their scales and the names of their results; no nucleus is sought, nothing is written.
+    """Print the inputs, their scales and the names of their results. Nothing is written.
 
     Returns:
         The exit status: 3 where an input would fail, as far as its header tells.
@@ -61,15 +62,18 @@ def list_only(sources: Sources, asked: Asked, *, as_json: bool) -> int:
     if as_json:
         echo_json({"out": asked.out, "status": status, **_beside(sources), "inputs": plans})
         return status
-    for plan in plans:
-        scale = (
-            "unknown scale, 0.25 um/px or by the nuclei" if plan.get("mpp") is None else f"{plan['mpp']:.4g} um/px ({plan['mpp_source']})"
-        )
-        said = f"would fail: {plan['problem']}" if "problem" in plan else f"{plan['kind']}, {scale} -> {plan['results']}"
-        click.echo(printable(f"{plan['input']}: {said}"))
-    for line in [*_beside_lines(sources), "Nothing was written (--dry-run)."]:
+    for line in [*map(_plan_line, plans), *_beside_lines(sources), "Nothing was written (--dry-run)."]:
         click.echo(printable(line))
     return status
+
+
+def _plan_line(plan: Mapping[str, Any]) -> str:
+    if "problem" in plan:
+        return f"{plan['input']}: would fail: {plan['problem']}"
+    scale = "its scale unknown"
+    if plan["mpp"] is not None:
+        scale = f"{plan['mpp']:.4g} um/px ({plan['mpp_source']})"
+    return f"{plan['input']}: {plan['kind']}, {scale} -> {plan['results']}"
 
 
 def _plan(source: Source, asked: Asked) -> dict[str, Any]:
@@ -81,18 +85,21 @@ def _plan(source: Source, asked: Asked) -> dict[str, Any]:
             if problems:
                 raise ImageError(problems[0])
             names = choose_name(asked.out, source, [part.suffix for part in parts])
-            results = f"{len(parts):,} regions, {names.text}_x*_y*" if len(parts) > 1 else f"{names.text}{parts[0].suffix if parts else ''}"
-            return {**plan, "mpp": image.mpp, "mpp_source": image.mpp_source or "assumed", "results": results}
+            several = f"{len(parts):,} regions, {names.text}_x*_y*"
+            results = several if len(parts) > 1 else names.text + "".join(p.suffix for p in parts)
+            scale = {"mpp": image.mpp, "mpp_source": image.mpp_source or "assumed"}
+            return {**plan, **scale, "results": results}
     except Exception as error:
         return {**plan, "problem": reason_of(error).removeprefix(f"{source.path}: ")}
 
 
 def _text(ended: Ended, run: Run, sources: Sources, failures: Path | None) -> str:
-    lines = [line for outcome in ended.outcomes for line in _lines(outcome, run.found.get(outcome.source, []))]
+    lines = [line for o in ended.outcomes for line in _lines(o, run.found.get(o.source, []))]
     good = sum(o.status in ("done", "before", "empty") for o in ended.outcomes)
     nuclei = sum(o.rows for o in ended.outcomes)
     lines += _beside_lines(sources)
-    lines.append(f"{plural(good, 'input')} of {len(ended.outcomes):,} done, {nuclei:,} nuclei, in {run.asked.out}")
+    done = f"{plural(good, 'input')} of {len(ended.outcomes):,} done"
+    lines.append(f"{done}, {nuclei:,} nuclei, in {run.asked.out}")
     return "\n".join([*lines, *failure_lines(ended.outcomes, failures)])
 
 
@@ -105,14 +112,16 @@ def _lines(outcome: Outcome, found: Sequence[Found]) -> list[str]:
         said = [f"{outcome.rows:,} nuclei", *regions, took, *outcome.notes]
     file = f" -> {outcome.file}" if outcome.file else ""
     lines = [f"{outcome.source}: {', '.join(said)}{file}"]
-    bad = [f"{f.part}: {f.reason}" if f.part else f.reason.removeprefix(f"{outcome.source}: ") for f in outcome.failures]
+    reasons = [(f.part, f.reason.removeprefix(f"{outcome.source}: ")) for f in outcome.failures]
+    bad = [f"{part}: {reason}" if part else reason for part, reason in reasons]
     more = [f"and {len(bad) - _SHOWN} more"] if len(bad) > _SHOWN else []
     return lines + [f"    {line}" for line in [*bad[:_SHOWN], *more]]
 
 
 def _json(ended: Ended, run: Run, sources: Sources, failures: Path | None) -> dict[str, Any]:
     inputs = [_one_json(outcome, run.found.get(outcome.source, [])) for outcome in ended.outcomes]
-    return {"out": run.asked.out, "status": ended.status, "failures": failures, **_beside(sources), "inputs": inputs}
+    about = {"out": run.asked.out, "status": ended.status, "failures": failures}
+    return {**about, **_beside(sources), "inputs": inputs}
 
 
 def _one_json(outcome: Outcome, found: Sequence[Found]) -> dict[str, Any]:
@@ -123,13 +132,18 @@ def _one_json(outcome: Outcome, found: Sequence[Found]) -> dict[str, Any]:
         "nuclei": outcome.rows,
         "seconds": round(outcome.seconds, 2),
         "notes": outcome.notes,
-        "results": [{"name": part.name, "labels": part.labels, **_without_settings(part)} for part in found],
-        "failures": [{"part": f.part, "error": f.kind, "reason": f.reason} for f in outcome.failures],
+        "results": [_result_json(part) for part in found],
+        "failures": [_failure_json(failure) for failure in outcome.failures],
     }
 
 
-def _without_settings(part: Found) -> dict[str, Any]:
-    return {key: value for key, value in part.facts.items() if key not in ("source", "settings")}
+def _result_json(part: Found) -> dict[str, Any]:
+    facts = {key: part.facts[key] for key in part.facts if key not in ("source", "settings")}
+    return {"name": part.name, "labels": part.labels, **facts}
+
+
+def _failure_json(failure: Failure) -> dict[str, str]:
+    return {"part": failure.part, "error": failure.kind, "reason": failure.reason}
 
 
 def _beside(sources: Sources) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What `pathencoder nuclei` does with each input: its parts one by one, their files, and what is said of them."""
+"""What `pathencoder nuclei` does with an input: its parts one by one, and what is said of them."""
 
 from __future__ import annotations
 
@@ -75,7 +75,8 @@ class Run:
                 except Exception as error:
                     if len(parts.all) == 1:
                         raise
-                    failures.append(Failure(part.suffix.removeprefix("_"), reason_of(error), type(error).__name__))
+                    where, kind = part.suffix.removeprefix("_"), type(error).__name__
+                    failures.append(Failure(where, reason_of(error), kind))
         notes = [*([name.note] if name.note else []), *parts.notes, *image.notes]
         return _outcome(source, found, failures, notes, time.monotonic() - began)
 
@@ -90,12 +91,14 @@ class Run:
         kept = read_finished(out, name)
         labels = labels_file(out, name)
         settings = self._settings(image, part)
-        if kept and labels and kept.get("settings") == settings and source.is_of(kept.get("source")):
+        same = kept is not None and kept.get("settings") == settings
+        if same and kept and labels and source.is_of(kept.get("source")):
             return Found(name, labels, kept, before=True)
         made_from = source.facts
         pixels = image.read(part)
         nuclei = segment_nuclei(pixels, mpp=image.mpp, stain=self.asked.stain, network=self.network)
         nuclei = _within_core(nuclei, part)
+        stain = [nuclei.stain.text] if nuclei.stain.decided else []  # else a note says it
         columns = _columns(nuclei, image.mpp_source, self.asked.stain)
         facts = {
             "source": made_from,
@@ -103,10 +106,11 @@ class Run:
             **columns,
             "nuclei": len(nuclei),
             "positive": _count_positive(nuclei),
-            "notes": [*([nuclei.stain.text] if nuclei.stain.decided else []), *part.notes, *nuclei.notes],
+            "notes": [*stain, *part.notes, *nuclei.notes],
         }
         make_folder((out / name).parent)
-        written = write_all(nuclei, pixels, out, name, offset=part.box[:2] if part.box else (0, 0), columns=columns, facts=facts)
+        offset = part.box[:2] if part.box else (0, 0)
+        written = write_all(nuclei, pixels, out, name, offset=offset, columns=columns, facts=facts)
         return Found(name, written[0], facts, before=False)
 
     def _settings(self, image: Opened, part: Part) -> dict[str, Any]:
@@ -146,7 +150,13 @@ def _count_positive(nuclei: Nuclei) -> int | None:
     return None if nuclei.table.positive is None else int(nuclei.table.positive.sum())
 
 
-def _outcome(source: Source, found: Sequence[Found], failures: list[Failure], notes: list[str], seconds: float) -> Outcome:
+def _outcome(
+    source: Source,
+    found: Sequence[Found],
+    failures: list[Failure],
+    notes: list[str],
+    seconds: float,
+) -> Outcome:
     status = "done"
     if not found:
         status = "failed" if failures else "empty"
@@ -166,12 +176,13 @@ def _outcome(source: Source, found: Sequence[Found], failures: list[Failure], no
 
 def _positive(found: Iterable[Found]) -> list[str]:
     """The share of positive nuclei of all parts that are IHC."""
-    counts = [(part.facts["positive"], part.facts["nuclei"]) for part in found if part.facts["positive"] is not None]
-    positive, nuclei = (sum(column) for column in zip(*counts, strict=True)) if counts else (0, 0)
+    facts = [part.facts for part in found if part.facts["positive"] is not None]
+    positive, nuclei = (sum(fact[key] for fact in facts) for key in ("positive", "nuclei"))
     return [f"{positive / nuclei:.1%} positive"] if nuclei else []
 
 
 def _notes_of_parts(found: Sequence[Found]) -> list[str]:
-    """The notes of all parts, each once, with the number of parts that it is about where it is not all."""
+    """The notes of all parts, each once, with how many parts it is about where that is not all."""
     counts = Counter(note for part in found for note in part.facts["notes"])
-    return [note if count == len(found) else f"{note} ({count} of {len(found)} regions)" for note, count in counts.items()]
+    whole = len(found)
+    return [note if n == whole else f"{note} ({n} of {whole} regions)" for note, n in counts.items()]

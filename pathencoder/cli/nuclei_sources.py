@@ -65,7 +65,8 @@ def find_sources(inputs: Iterable[Path], *, taken_as: str | None = None) -> Sour
     own = {source.path for source in sources if _is_result(source.path)}
     kept = [source for source in sources if source.path not in own]
     if not kept:
-        refuse_nothing(Found([Job(root, "nothing", problem="only results of an earlier run in this folder") for root in roots]))
+        problem = "only results of an earlier run in this folder"
+        refuse_nothing(Found([Job(root, "nothing", problem=problem) for root in roots]))
     left_out = [*found.left_out, *_summed_up(own)]
     return Sources(kept, left_out, [])
 
@@ -76,7 +77,8 @@ def with_scales(sources: Sources, mpp: float | None, rows: list[Row]) -> Sources
     Raises:
         ConfigError: Two rows give one input different scales.
     """
-    jobs = [Job(s.path, "slide" if s.kind != "nothing" else s.kind, name=s.key) for s in sources.all]
+    kinds = {"image": "slide"}  # a row gives one image its scale, as it gives one slide
+    jobs = [Job(s.path, kinds.get(s.kind, s.kind), name=s.key) for s in sources.all]
     scales = assign(rows, jobs)
     chosen = []
     for source, of_table in zip(sources.all, scales.mpps, strict=True):
@@ -89,7 +91,8 @@ def _sources_of(job: Job, roots: list[Path]) -> Iterator[Source]:
     if job.kind == "nothing":
         yield Source(job.source, job.kind, printable(job.source.name), problem=job.problem)
     elif job.kind == "slide":
-        root = next((r for r in roots if r != job.source and job.source.is_relative_to(r)), job.source.parent)
+        above = [root for root in roots if root in job.source.parents]
+        root = above[0] if above else job.source.parent
         yield Source(job.source, "slide", printable(job.source.relative_to(root).as_posix()))
     else:
         for key, path in job.images:
@@ -97,7 +100,7 @@ def _sources_of(job: Job, roots: list[Path]) -> Iterator[Source]:
 
 
 def _is_result(path: Path) -> bool:
-    """Whether an image is a label map or overlay beside others of the files that are written with it."""
+    """Whether an image is a label map or overlay with others of its files beside it."""
     name = next((path.stem.removesuffix(end) for end in _RESULTS if path.stem.endswith(end)), None)
     return name is not None and sum((path.parent / f"{name}{end}").exists() for end in SUFFIXES) > 1
 
@@ -106,4 +109,5 @@ def _summed_up(results: Iterable[Path]) -> list[LeftOut]:
     folders: dict[Path, int] = {}
     for path in results:
         folders[path.parent] = folders.get(path.parent, 0) + 1
-    return [LeftOut(folder, f"{count:,} label maps and overlays of an earlier run") for folder, count in folders.items()]
+    what = "label maps and overlays of an earlier run"
+    return [LeftOut(folder, f"{count:,} {what}") for folder, count in folders.items()]

@@ -48,8 +48,7 @@ def contours(labels: Labels, tolerance: float = 0.0) -> Iterator[tuple[int, Poin
         (label, float64 [K, 2] of x, y in pixels, 0 being the outer edge of the first pixel).
     """
     for numbers, rings in _outer_rings(labels):
-        outlines = _fewer_points(rings, tolerance) if tolerance else [rings[i] for i in range(len(rings))]
-        yield from zip(numbers.tolist(), outlines, strict=True)
+        yield from zip(numbers.tolist(), _fewer_points(rings, tolerance), strict=True)
 
 
 def _fewer_points(rings: Rings, tolerance: float) -> list[Points]:
@@ -57,6 +56,8 @@ def _fewer_points(rings: Rings, tolerance: float) -> list[Points]:
     found = [rings[i] for i in range(len(rings))]
     waiting = np.arange(len(rings))
     for step in _STEPS:
+        if not tolerance or not len(waiting):
+            break
         part = rings.chosen(waiting)
         kept = corners(part, tolerance * step)
         near = np.flatnonzero(area_between(part, kept) <= _CHANGE * part.areas())
@@ -65,8 +66,6 @@ def _fewer_points(rings: Rings, tolerance: float) -> list[Points]:
         for place in np.flatnonzero(good).tolist():
             found[waiting[near[place]]] = thin[place]
         waiting = np.delete(waiting, near[good])
-        if not len(waiting):
-            break
     return found
 
 

@@ -1,10 +1,9 @@
-"""Files of one image's nuclei: label map, GeoJSON for QuPath, table, overlay picture. Each appears whole or not at all."""
+"""Files of one image's nuclei: label map, GeoJSON for QuPath, table, overlay. Each is whole or absent."""
 
 from __future__ import annotations
 
 import csv
 import io
-import itertools
 import json
 import uuid
 import warnings
@@ -25,16 +24,16 @@ from pathencoder.walk import printable
 
 Facts = Mapping[str, Any]  # what is known of a whole image, by name
 
-# Outline colours, RGB: seen on dark nuclei and pale tissue, and told apart by their brightness alone.
+# Outline colours, RGB: seen on nuclei and tissue, and told apart by brightness alone.
 POSITIVE, NEGATIVE, NUCLEUS = (230, 0, 60), (60, 235, 90), (250, 220, 40)
-_CLASSES = {"Positive": (250, 62, 62), "Negative": (112, 112, 225)}  # the colours that QuPath gives them
+_CLASSES = {"Positive": (250, 62, 62), "Negative": (112, 112, 225)}  # QuPath's colours
 _LINE_UM = 0.5  # width of outlines in the overlay, at least a pixel
-SUFFIXES = (".geojson", ".labels.png", ".labels.tif", ".csv", ".overlay.png")  # of all files of a name
+SUFFIXES = (".geojson", ".labels.png", ".labels.tif", ".csv", ".overlay.png")
 _STAMP = "pathencoder"  # key of the facts in the GeoJSON and in the overlay
 _LONGEST_HEAD = 1 << 20  # characters of the GeoJSON's first line
 _TOLERANCE = 0.5  # px: how far an outline in GeoJSON may leave the pixels' edges
 _STRIP = 1024  # rows outlined at a time
-_SPACE = uuid.UUID("6d1f8a52-93a4-4c3e-9c7b-2f6f0f6f8e11")  # so that one nucleus keeps its id when a command is run again
+_SPACE = uuid.UUID("6d1f8a52-93a4-4c3e-9c7b-2f6f0f6f8e11")  # keeps the ids of nuclei
 
 
 def write_all(
@@ -66,7 +65,8 @@ def write_all(
         StoreError: A file cannot be written.
     """
     facts = facts or {}
-    with whole_file(folder / f"{name}.geojson") as path, path.open("w", encoding="utf-8", newline="") as stream:
+    outlines = folder / f"{name}.geojson"
+    with whole_file(outlines) as path, path.open("w", encoding="utf-8", newline="") as stream:
         stream.writelines(geojson(nuclei, name, offset, facts))
     labels = write_labels(nuclei.labels, folder, name)
     with whole_file(folder / f"{name}.csv") as path:
@@ -79,7 +79,7 @@ def write_all(
 
 
 def read_facts(folder: Path, name: str) -> dict[str, Any] | None:
-    """The `facts` in the GeoJSON of a name, or in the overlay where that is gone; None where neither says."""
+    """The `facts` in the GeoJSON of a name, or in the overlay where that is gone, or None."""
     if not (folder / f"{name}.geojson").exists():
         return _facts_in_overlay(folder, name)
     try:
@@ -93,7 +93,8 @@ def read_facts(folder: Path, name: str) -> dict[str, Any] | None:
 def read_finished(folder: Path, name: str) -> dict[str, Any] | None:
     """The `facts` of a name whose four files are all there and of one run, else None."""
     facts = read_facts(folder, name)
-    there = labels_file(folder, name) and all((folder / f"{name}{end}").exists() for end in (".geojson", ".csv"))
+    rest = [labels_file(folder, name), folder / f"{name}.geojson", folder / f"{name}.csv"]
+    there = all(file is not None and file.exists() for file in rest)
     return facts if there and _facts_in_overlay(folder, name) == facts else None
 
 
@@ -109,7 +110,8 @@ def _facts_in_overlay(folder: Path, name: str) -> dict[str, Any] | None:
 
 def labels_file(folder: Path, name: str) -> Path | None:
     """The label map that was written for an image, if there is one."""
-    return next((f for f in (folder / f"{name}.labels{end}" for end in (".png", ".tif")) if f.exists()), None)
+    options = [folder / f"{name}.labels{end}" for end in (".png", ".tif")]
+    return next((file for file in options if file.exists()), None)
 
 
 def write_labels(labels: Labels, folder: Path, name: str) -> Path:
@@ -121,7 +123,11 @@ def write_labels(labels: Labels, folder: Path, name: str) -> Path:
     return final
 
 
-def table(measurements: Measurements, offset: tuple[int, int] = (0, 0), facts: Facts | None = None) -> str:
+def table(
+    measurements: Measurements,
+    offset: tuple[int, int] = (0, 0),
+    facts: Facts | None = None,
+) -> str:
     """CSV text, a row for each nucleus in the order of its label.
 
     Args:
@@ -133,19 +139,27 @@ def table(measurements: Measurements, offset: tuple[int, int] = (0, 0), facts: F
         The text, its first line the names of the columns.
     """
     m = measurements
-    columns: dict[str, NDArray[Any]] = {"label": np.arange(1, len(m) + 1), "x": m.x + offset[0], "y": m.y + offset[1]}
-    columns |= {"area_px": m.area, "area_um2": m.area_um2, "eccentricity": m.eccentricity, "hematoxylin_od": m.hematoxylin}
+    columns: dict[str, NDArray[Any]] = {"label": np.arange(1, len(m) + 1)}
+    columns |= {"x": m.x + offset[0], "y": m.y + offset[1]}
+    columns |= {"area_px": m.area, "area_um2": m.area_um2}
+    columns |= {"eccentricity": m.eccentricity, "hematoxylin_od": m.hematoxylin}
     if m.dab is not None and m.positive is not None:
         columns |= {"dab_od": m.dab, "positive": m.positive.astype(int)}
     text = io.StringIO(newline="")
     writer = csv.writer(text)
     writer.writerow([*columns, *(facts or {})])
     same = list((facts or {}).values())
-    writer.writerows([[_short(v) for v in row] + same for row in zip(*columns.values(), strict=True)])
+    for row in zip(*columns.values(), strict=True):
+        writer.writerow([*map(_short, row), *same])
     return text.getvalue()
 
 
-def geojson(nuclei: Nuclei, name: str, offset: tuple[int, int] = (0, 0), facts: Facts | None = None) -> Iterator[str]:
+def geojson(
+    nuclei: Nuclei,
+    name: str,
+    offset: tuple[int, int] = (0, 0),
+    facts: Facts | None = None,
+) -> Iterator[str]:
     """GeoJSON text of a FeatureCollection of QuPath detections, in pieces.
 
     Args:
@@ -160,9 +174,8 @@ def geojson(nuclei: Nuclei, name: str, offset: tuple[int, int] = (0, 0), facts: 
     """
     about = f'"{_STAMP}":{_compact(facts)},' if facts else ""
     yield f'{{"type":"FeatureCollection",{about}"features":[\n'
-    outlines = contours(nuclei.labels, _TOLERANCE)
-    for comma, (label, ring) in zip(itertools.chain([""], itertools.repeat(",\n")), outlines, strict=False):
-        yield comma + _feature(nuclei, name, label, ring, offset)
+    for number, (label, ring) in enumerate(contours(nuclei.labels, _TOLERANCE)):
+        yield (",\n" if number else "") + _feature(nuclei, name, label, ring, offset)
     yield "]}\n"
 
 
@@ -193,21 +206,29 @@ def overlay(nuclei: Nuclei, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
 def _colours(table: Measurements) -> NDArray[np.uint8]:
     if table.positive is None:
         return np.tile(np.array(NUCLEUS, np.uint8), (len(table), 1))
-    return np.where(table.positive[:, None], np.array(POSITIVE, np.uint8), np.array(NEGATIVE, np.uint8))
+    positive, negative = (np.array(colour, np.uint8) for colour in (POSITIVE, NEGATIVE))
+    return np.where(table.positive[:, None], positive, negative)
 
 
-def _feature(nuclei: Nuclei, name: str, label: int, ring: NDArray[np.float64], offset: tuple[int, int]) -> str:
-    properties: dict[str, Any] = {"objectType": "detection", "measurements": _measurements(nuclei.table, label - 1)}
+def _feature(
+    nuclei: Nuclei,
+    name: str,
+    label: int,
+    ring: NDArray[np.float64],
+    offset: tuple[int, int],
+) -> str:
+    measured = _measurements(nuclei.table, label - 1)
+    properties: dict[str, Any] = {"objectType": "detection", "measurements": measured}
     if nuclei.table.positive is not None:
-        name_of_class = "Positive" if nuclei.table.positive[label - 1] else "Negative"
-        properties["classification"] = {"name": name_of_class, "color": list(_CLASSES[name_of_class])}
+        kind = "Positive" if nuclei.table.positive[label - 1] else "Negative"
+        properties["classification"] = {"name": kind, "color": _CLASSES[kind]}
     identity = uuid.uuid5(_SPACE, f"{printable(name)}/{label}")
     place = f'"geometry":{{"type":"Polygon","coordinates":[{_points(ring, offset)}]}}'
     return f'{{"type":"Feature","id":"{identity}",{place},"properties":{_compact(properties)}}}'
 
 
 def _points(ring: NDArray[np.float64], offset: tuple[int, int]) -> str:
-    """Points as JSON; outlines run through halves and wholes of pixels, which one decimal holds exactly."""
+    """Points as JSON; outlines run through halves and wholes of pixels: one decimal is exact."""
     halves = np.rint(2 * (ring + offset)).astype(np.int64).tolist()
     return "[" + ",".join(f"[{_half(x)},{_half(y)}]" for x, y in halves) + "]"
 

@@ -88,7 +88,7 @@ def area_between(rings: Rings, kept: Flags) -> Points:
 
 
 def is_simple(rings: Rings) -> Flags:
-    """Whether each ring is valid: three points or more, counter-clockwise, never meeting itself: [R].
+    """Whether each ring has three points or more, is counter-clockwise and never meets itself: [R].
 
     Rings that a middle point sees as a whole are simple at once; the edges of all others are
     compared in pairs.
@@ -139,7 +139,8 @@ def _seen_from_middle(rings: Rings) -> Flags:
     """Whether a ring runs counter-clockwise around the mean of its points, once and never back."""
     ring = np.repeat(np.arange(len(rings)), rings.sizes)
     first, last = rings.starts[:-1], rings.starts[1:] - 1
-    middle = (np.add.reduceat(rings.points, first) - rings.points[last]) / (rings.sizes - 1)[:, None]
+    sums = np.add.reduceat(rings.points, first) - rings.points[last]
+    middle = sums / (rings.sizes - 1)[:, None]
     points = rings.points - middle[ring]
     turns = _crosses(rings, points)
     turns[last] = np.inf
@@ -175,7 +176,8 @@ def _meet_themselves(rings: Rings, most: int) -> Flags:
 
 def _meet(a: Points, b: Points, c: Points, d: Points) -> Flags:
     """Whether segments a-b and c-d, whose boxes overlap, have a point in common."""
-    return np.asarray((_side(a, b, c) * _side(a, b, d) <= 0) & (_side(c, d, a) * _side(c, d, b) <= 0))
+    parted = _side(a, b, c) * _side(a, b, d) <= 0
+    return np.asarray(parted & (_side(c, d, a) * _side(c, d, b) <= 0))
 
 
 def _side(a: Points, b: Points, c: Points) -> Points:
