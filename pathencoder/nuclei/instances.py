@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from pathencoder.errors import MissingExtra
 
+_PART = 40  # px, 10 um2: the smallest brown or blue part that makes an object two
 Scores = NDArray[np.float32]
 Labels = NDArray[np.int32]
 
@@ -42,6 +43,36 @@ def split(scores: Scores, shape: Shape | None = None) -> Labels:
     seeds = np.zeros(mask.shape, np.int32)
     seeds[tuple(peaks.T)] = np.arange(1, len(peaks) + 1)
     return renumber(segmentation.watershed(-distance, seeds, mask=mask), shape.smallest)
+
+
+def part_by_stain(labels: Labels, brown: NDArray[np.bool_], shape: Shape | None = None) -> Labels:
+    """Cut objects that hold a brown and a blue nucleus at the border of the two stains.
+
+    A part counts where a disk of 3 px radius (1.5 um) fits into it and what such disks cover is
+    10 um2 or more; so the pale rim of a brown nucleus, or a speck in a blue one, is no part.
+
+    Args:
+        labels: int32 [h, w] at the working scale, from `split`.
+        brown: bool [h, w], where DAB outweighs hematoxylin.
+        shape: The size prior.
+
+    Returns:
+        int32 [h, w], numbered from 1; each of the cut objects is two.
+    """
+    ndimage, *_ = tools()
+    shape = shape or Shape()
+    inner = labels > 0
+    parts = [ndimage.binary_opening((brown == side) & inner, _disk(3)) for side in (True, False)]
+    count = int(labels.max(initial=0)) + 1
+    area = [np.bincount(labels[part], minlength=count) for part in parts]
+    mixed = np.minimum(*area) >= _PART
+    mixed[0] = False
+    if not mixed.any():
+        return labels
+    inside = mixed[labels]
+    near_brown, near_blue = (ndimage.distance_transform_edt(~(part & inside)) for part in parts)
+    cut = labels + np.where(inside & (near_brown < near_blue), count, 0).astype(np.int32)
+    return renumber(cut, shape.smallest)
 
 
 def clean(mask: NDArray[np.bool_], shape: Shape) -> NDArray[np.bool_]:

@@ -15,10 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pathencoder import stain as stains
+from pathencoder.nuclei.measure import outweighs
 from pathencoder.stain import Array
 
 WORKING_MPP = 0.5  # micrometres per pixel of the maps
 CHANNELS = 3
+_WIDE, _GLASS = 33, 0.05  # px, and mean OD: a square of them that is clearer is glass
 _ENOUGH, _BLOCK = 4_000_000, 256  # px: what thresholds are measured on
 _BLUR = 0.6  # sigma before thresholds are measured, px
 _LEAST_GAP = 0.04  # OD: half the distance of the class means; less is noise, not stain
@@ -78,24 +80,49 @@ class Calibration:
             found[1] = self.own * found[1] + (1 - self.own) * found[0]
         return found
 
+    def brown(self, image: NDArray[np.uint8]) -> NDArray[np.bool_] | None:
+        """Where DAB outweighs hematoxylin in uint8 [h, w, 3]; None where DAB tells nothing of nuclei."""
+        if self.stain != "ihc" or self.within:
+            return None
+        density = stains.separate(image, stains.H_DAB)
+        return outweighs(_blur(density[..., 1]), _blur(density[..., 0]))
+
 
 def calibrate(image: NDArray[np.uint8], stain: str) -> Calibration:
-    """Measure an image's thresholds: uint8 [h, w, 3] at the working scale, `stain` "he" or "ihc".
+    """Measure an image's thresholds, on its tissue: glass around it changes nothing.
 
-    Of an image larger than 4 Mpx, evenly spread blocks of about that many pixels are looked at.
+    Args:
+        image: uint8 RGB [h, w, 3] at the working scale. Of one larger than 4 Mpx, evenly spread
+            blocks of about that many pixels are looked at.
+        stain: "he" or "ihc".
+
+    Returns:
+        The thresholds.
     """
     image = _spread(image)
-    projection = _ihc_projection() if stain == "ihc" else _he_projection(image)
+    tissue = _on_tissue(image)
+    projection = _ihc_projection() if stain == "ihc" else _he_projection(image[tissue])
     density = stains.optical_density(image) @ projection
-    smooth = np.stack([_blur(density[..., k]) for k in range(projection.shape[1])], -1).reshape(-1, projection.shape[1])
+    smooth = np.stack([_blur(density[..., k])[tissue] for k in range(projection.shape[1])], -1)
     if stain != "ihc":
         scales = (_measure(smooth[:, 0]), _measure(smooth[:, 1], least=-np.inf), _measure(smooth[:, 2]))
         found_own = not np.array_equal(projection[:, 0], projection[:, 1])
         return Calibration(stain, projection, scales, _trust(smooth[:, 0], smooth[:, 1], scales) if found_own else 0.0)
     counted = smooth[_without_dab(smooth[:, 3])]
-    dab = smooth[:, 3].reshape(image.shape[:2])
-    within = _measure(density[..., 0][_inside(dab) > 0.5]) if fills_cells(dab) else None
+    dab = _blur(density[..., 3])
+    within = _measure(density[..., 0][_inside(dab) > 0.5]) if fills_cells(dab, tissue) else None
     return Calibration(stain, projection, (*(_measure(d) for d in counted.T[:CHANNELS]), _DAB), within=within)
+
+
+def _on_tissue(image: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """The pixels bool [h, w] that are not part of wide clear glass (16 um); all, if nearly none."""
+    from scipy import ndimage
+
+    clear = _blur(stains.optical_density(image).mean(-1)) < _GLASS
+    wide = ndimage.uniform_filter(clear.astype(np.float32), _WIDE, mode="nearest") > 0.98
+    glass = clear & ndimage.maximum_filter(wide, _WIDE)
+    tissue: NDArray[np.bool_] = ~ndimage.maximum_filter(glass, 5)  # its rim is mixed with tissue
+    return tissue if tissue.mean() > 0.005 else np.ones_like(tissue)
 
 
 def _spread(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -136,13 +163,13 @@ def _ramp(value: float, low: float, high: float) -> float:
     return float(np.clip((value - low) / (high - low), 0, 1))
 
 
-def fills_cells(dab: Array) -> bool:
+def fills_cells(dab: Array, tissue: NDArray[np.bool_]) -> bool:
     """Whether DAB float32 [h, w] fills cells, membranes or stroma: whether much of it lies deeper than any nucleus is thick."""
     from scipy import ndimage
 
     stained = dab > _STAINED
     depth = ndimage.distance_transform_edt(np.pad(stained, 1, mode="edge"))[1:-1, 1:-1]
-    return bool(stained.mean() > 0.02 and (depth > _DEEP).sum() > _DEEP_SHARE * stained.sum())
+    return bool(stained.sum() > 0.02 * tissue.sum() and (depth > _DEEP).sum() > _DEEP_SHARE * stained.sum())
 
 
 def _inside(dab: Array) -> Array:

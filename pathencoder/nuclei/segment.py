@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -33,6 +33,9 @@ MARGIN = 64  # working px around it that the tile sees as well
 _STRIP = 2048  # working rows resampled, or fine rows renumbered, at a time
 _GUESSED_FROM = 1200  # px: the middle of an image that its scale is guessed from
 _STAINS = ("he", "ihc")
+_CALIBRATED = 256  # px, working: side of the blocks that a slide is calibrated on
+_LARGEST, _DOUBTFUL = 250.0, 0.1  # um2: no usual nucleus is larger; and their share of all area
+NUCLEUS, _COARSE_FROM = 7.0, 1.0  # um: width of a usual nucleus; um/px from which it is too small
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,46 @@ class Prepared:
     notes: tuple[str, ...] = field(default=())
 
 
+@dataclass(frozen=True)
+class SlideStain:
+    """The stain and the thresholds of a whole slide, so that all of its regions share them."""
+
+    stain: StainGuess
+    calibration: Calibration | None
+
+
+def calibrate_slide(fields: Iterable[Pixels], *, mpp: float, stain: str | None = None) -> SlideStain:
+    """Measure stain and thresholds once for a slide, on some of its fields.
+
+    Args:
+        fields: uint8 RGB [H, W, 3] each, with tissue, from all over the slide; a few suffice.
+        mpp: Their micrometres per pixel.
+        stain: "he" or "ihc". None: guessed from all fields together.
+
+    Returns:
+        What `segment_nuclei(..., slide=...)` takes.
+
+    Raises:
+        ConfigError: There are no fields, or a setting cannot be used.
+        ImageError: They are fluorescence.
+    """
+    _check_settings(mpp, stain)
+    blocks = [b for f in fields for b in _blocks(to_working(f, mpp))]
+    if not blocks:
+        raise ConfigError("a slide is calibrated on at least one field")
+    prepared = prepare(np.concatenate(blocks), mpp=WORKING_MPP, stain=stain)
+    return SlideStain(prepared.stain, prepared.calibration)
+
+
+def _blocks(image: Pixels) -> list[Pixels]:
+    """The image in blocks of 256 px, mirrored where it does not fill one."""
+    missing = [(0, -n % _CALIBRATED) for n in image.shape[:2]]
+    whole = np.pad(image, [*missing, (0, 0)], mode="symmetric")
+    rows, columns = (n // _CALIBRATED for n in whole.shape[:2])
+    parts = whole.reshape(rows, _CALIBRATED, columns, _CALIBRATED, 3).swapaxes(1, 2)
+    return list(parts.reshape(-1, _CALIBRATED, _CALIBRATED, 3))
+
+
 def segment_nuclei(
     image: ImageSource,
     *,
@@ -85,6 +128,7 @@ def segment_nuclei(
     stain: str | None = None,
     network: NucleiNetwork | str | os.PathLike[str] | None = None,
     tile: int = TILE,
+    slide: SlideStain | None = None,
 ) -> Nuclei:
     """Find every nucleus in a bright-field image (H&E, or IHC with DAB and hematoxylin).
 
@@ -96,6 +140,8 @@ def segment_nuclei(
         network: A network, or a folder that `pathencoder nuclei --adapt` wrote. None: the bundled
             nuclei-fcn.
         tile: Size of the tiles in working pixels, at least 32; changes memory, not nuclei.
+        slide: Of `calibrate_slide`: the stain and thresholds of the slide that the image is a
+            region of. None: measured on the image alone.
 
     Returns:
         The nuclei, with notes on what was assumed.
@@ -109,12 +155,26 @@ def segment_nuclei(
     if isinstance(tile, bool) or not isinstance(tile, (int, np.integer)) or tile < 32:
         raise ConfigError(f"tile {tile!r}: a whole number of working pixels, at least 32")
     chosen = _network(network)
-    prepared = prepare(open_image(image), mpp=mpp, stain=stain)
+    prepared = prepare(open_image(image), mpp=mpp, stain=stain, slide=slide)
     labels = np.zeros(prepared.image.shape[:2], np.int32)
     if prepared.calibration is not None:
         _fill(labels, prepared, chosen, int(tile))
     table = measure(labels, prepared.image, mpp=prepared.mpp, stain=prepared.stain.stain)
-    return Nuclei(labels, table, prepared.stain, prepared.mpp, prepared.notes)
+    return Nuclei(labels, table, prepared.stain, prepared.mpp, (*prepared.notes, *_doubts(table)))
+
+
+def _doubts(table: Measurements) -> list[str]:
+    """What is no nucleus by its size, in numbers."""
+    area = table.area_um2
+    large = area > _LARGEST
+    if not large.any() or area[large].sum() < _DOUBTFUL * area.sum():
+        return []
+    share = area[large].sum() / area.sum()
+    return [
+        f"{large.sum():,} of {len(area):,} objects are larger than {_LARGEST:.0f} um2 (the largest "
+        f"{area.max():,.0f}) and hold {share:.0%} of the area: no nuclei, but clumps, keratin, ink "
+        "or folds, or the micrometres per pixel are wrong or too coarse"
+    ]
 
 
 def _network(network: NucleiNetwork | str | os.PathLike[str] | None) -> NucleiNetwork:
@@ -128,13 +188,20 @@ def _network(network: NucleiNetwork | str | os.PathLike[str] | None) -> NucleiNe
     )
 
 
-def prepare(image: Pixels, *, mpp: float | None = None, stain: str | None = None) -> Prepared:
+def prepare(
+    image: Pixels,
+    *,
+    mpp: float | None = None,
+    stain: str | None = None,
+    slide: SlideStain | None = None,
+) -> Prepared:
     """Bring an image to the working scale and measure its thresholds.
 
     Args:
         image: uint8 RGB [H, W, 3].
         mpp: As for `segment_nuclei`.
         stain: As for `segment_nuclei`.
+        slide: As for `segment_nuclei`.
 
     Returns:
         What the network needs of it.
@@ -148,13 +215,21 @@ def prepare(image: Pixels, *, mpp: float | None = None, stain: str | None = None
     if guess.stain == "fluorescence":
         raise ImageError("this looks like fluorescence (bright on dark), not bright field: invert it first, or use a fluorescence tool")
     taken = StainGuess(stain, 1.0, given=True) if stain and guess.stain != "blank" else guess
+    if slide and guess.stain != "blank":
+        guess = taken = slide.stain
     scale = mpp or _scale_of(image, taken)
     notes = [] if mpp else [_NO_SCALE.format(scale, "as usual" if scale == ASSUMED_MPP else "by the size of the nuclei")]
     notes += _stain_notes(image, guess, taken)
     working = to_working(image, scale)
-    calibration = None if guess.stain == "blank" else calibrate(working, _vectors(taken))
+    calibration = None if guess.stain == "blank" else _calibration(working, taken, slide)
+    notes += [_COARSE.format(scale, NUCLEUS / scale)] if scale > _COARSE_FROM else []
     notes += [_IN_CELLS] if calibration and calibration.within else []
     return Prepared(image, working, taken, calibration, scale, tuple(notes))
+
+
+def _calibration(working: Pixels, taken: StainGuess, slide: SlideStain | None) -> Calibration:
+    whole = slide.calibration if slide else None
+    return whole or calibrate(working, _vectors(taken))
 
 
 def _check_settings(mpp: object, stain: object) -> None:
@@ -205,6 +280,7 @@ def _scale_of(image: Pixels, guess: StainGuess) -> float:
 
 _IN_CELLS = "DAB fills cells or membranes, not nuclei alone: nuclei are found by hematoxylin, and positive ones lie in stained cells"
 _NO_SCALE = "micrometres per pixel unknown: taken as {} {}; sizes depend on it, so give it where it is known"
+_COARSE = "{:g} um/px is too coarse: a nucleus is {:.0f} px across, and what is counted are clumps"
 _EVEN = "every pixel has the same colour, as where a region lies outside the slide"
 _UNDECIDED = (
     "stain: cannot tell, taken as H&E (no brown of DAB, or not the pink and violet of H&E); where it is DAB and hematoxylin, say stain ihc"
@@ -236,7 +312,8 @@ def label_scores(prepared: Prepared, scores: instances.Scores) -> Labels:
     """Labels int32 [H, W] of a whole image's score map [h, w] at the working scale, by the same steps as `segment_nuclei`."""
     labels = np.zeros(prepared.image.shape[:2], np.int32)
     everything = tuple(slice(0, n) for n in scores.shape)
-    _paint(labels, instances.split(scores, Shape()), scores, (everything[0], everything[1]), scores.shape, 0)
+    found = _objects(prepared.calibration, prepared.working, scores)
+    _paint(labels, found, scores, (everything[0], everything[1]), scores.shape, 0)
     return instances.renumber(labels, 1)
 
 
@@ -247,9 +324,16 @@ def _fill(labels: Labels, prepared: Prepared, network: NucleiNetwork, tile: int)
     for core, seen in _tiles(prepared.working.shape[:2], tile):
         scores = nucleus_scores(network, _padded(prepared.calibration.maps(prepared.working[seen])))
         scores = scores[: seen[0].stop - seen[0].start, : seen[1].stop - seen[1].start]
-        found = _owned(instances.split(scores, Shape()), core, seen)
+        found = _owned(_objects(prepared.calibration, prepared.working[seen], scores), core, seen)
         count = _paint(labels, found, scores, seen, prepared.working.shape[:2], count)
     _close_gaps(labels, count)
+
+
+def _objects(calibration: Calibration | None, working: Pixels, scores: instances.Scores) -> Labels:
+    """The nuclei of a score map at the working scale, brown ones parted from blue ones."""
+    found = instances.split(scores, Shape())
+    brown = calibration.brown(working) if calibration else None
+    return found if brown is None else instances.part_by_stain(found, brown)
 
 
 def _close_gaps(labels: Labels, highest: int) -> None:

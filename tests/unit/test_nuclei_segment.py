@@ -102,6 +102,66 @@ def test_synthetic_nuclei_are_found_at_two_scales(kind, mpp, factor):
         assert found.positive_fraction is None
 
 
+def test_an_object_of_two_stains_is_two_nuclei():
+    labels = np.zeros((40, 60), np.int32)
+    labels[10:30, 5:45], labels[10:20, 50:58] = 1, 2
+    brown = np.zeros(labels.shape, bool)
+    brown[:, :25] = True
+    brown[12:14, 52:54] = True  # a speck
+    found = instances.part_by_stain(labels, brown)
+    assert found.max() == 3
+    assert len({found[20, 10], found[20, 40], found[15, 55]}) == 3
+    rim = np.zeros(labels.shape, bool)
+    rim[12:28, 7:43] = True  # a brown nucleus with a pale rim
+    assert instances.part_by_stain(labels, rim).max() == 2
+
+
+def test_positive_is_what_is_brown_on_a_dark_and_on_a_pale_scanner():
+    labels = np.zeros((20, 40), np.int32)
+    labels[5:15, 5:15], labels[5:15, 25:35] = 1, 2
+    for strength in (0.35, 1.0):
+        density = np.zeros((20, 40, 3))
+        density[labels == 1] = strength * (0.7 * np.array(stain.VECTORS["dab"]) + 0.1 * np.array(stain.VECTORS["hematoxylin"]))
+        density[labels == 2] = strength * (0.2 * np.array(stain.VECTORS["dab"]) + 0.8 * np.array(stain.VECTORS["hematoxylin"]))
+        image = np.clip(255 * 10**-density, 0, 255).astype(np.uint8)
+        assert measure(labels, image, mpp=0.5, stain="ihc").positive.tolist() == [True, False]
+
+
+@pytest.mark.parametrize("kind", ["he", "ihc"])
+def test_a_field_in_glass_gives_the_nuclei_of_the_field(kind):
+    field, _, _ = tissue((300, 300), nuclei=90, stain=kind, positive=0.4 * (kind == "ihc"))
+    glass = np.random.default_rng(0).integers(243, 249, (900, 900, 3)).astype(np.uint8)
+    glass[300:600, 300:600] = field
+    alone = pathencoder.segment_nuclei(field, mpp=0.5, stain=kind)
+    amid = pathencoder.segment_nuclei(glass, mpp=0.5, stain=kind)
+    assert len(amid) == len(alone)
+    assert amid.table.area.sum() == pytest.approx(alone.table.area.sum(), rel=0.03)
+    thresholds = [[s.threshold for s in maps.calibrate(i, kind).scales] for i in (field, glass)]
+    np.testing.assert_allclose(*thresholds, atol=0.02)
+
+
+def test_regions_of_a_slide_share_stain_and_thresholds():
+    brown, _, _ = tissue((300, 300), nuclei=90, stain="ihc", positive=0.5)
+    blue, _, _ = tissue((300, 300), nuclei=90, stain="ihc", positive=0.0, seed=1)
+    assert pathencoder.segment_nuclei(blue, mpp=0.5).positive_fraction is None  # alone it cannot tell
+    slide = segment.calibrate_slide([brown, blue], mpp=0.5)
+    found = pathencoder.segment_nuclei(blue, mpp=0.5, slide=slide)
+    assert (found.stain.stain, found.positive_fraction) == ("ihc", 0)
+    assert len(pathencoder.segment_nuclei(np.full((300, 300, 3), 250, np.uint8), mpp=0.5, slide=slide)) == 0
+    with pytest.raises(ConfigError, match="at least one field"):
+        segment.calibrate_slide([], mpp=0.5)
+
+
+def test_what_is_no_nucleus_by_its_size_is_said():
+    image, _, _ = tissue((300, 300), nuclei=30)
+    assert not any("larger than" in n for n in pathencoder.segment_nuclei(image, mpp=0.5).notes)
+    found = pathencoder.segment_nuclei(image, mpp=1.6)
+    assert any("too coarse" in n for n in found.notes)
+    large, _, _ = tissue((300, 300), nuclei=6, radius=30)
+    found = pathencoder.segment_nuclei(large, mpp=0.5)
+    assert any("objects are larger than 250 um2" in n for n in found.notes)
+
+
 def test_tiles_leave_no_seam():
     image, _, _ = tissue((420, 500), nuclei=130)
     whole = segment.segment_nuclei(image, mpp=0.5)
