@@ -64,10 +64,10 @@ def _options(job: Job) -> list[str]:
     for depth in range(1, len(above) + 1):
         folders = "-".join(above[-depth:])
         options += [f"{folders}-{short}", f"{folders}-{long}"]
-    return [_cut(name, digest) for name in (*options, f"{short}-{digest}")]
+    return [cut_short(name, digest) for name in (*options, f"{short}-{digest}")]
 
 
-def _cut(name: str, digest: str) -> str:
+def cut_short(name: str, digest: str) -> str:
     """A name that file systems take, with room for what temporary files add to it."""
     if len(name.encode()) <= _LONGEST:
         return name

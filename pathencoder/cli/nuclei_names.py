@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,7 +20,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pathencoder.cli.names import file_stem
+from pathencoder.cli.names import cut_short, file_stem
 from pathencoder.cli.nuclei_sources import Source
 from pathencoder.errors import ConfigError
 from pathencoder.nuclei.outputs import SUFFIXES, read_facts
@@ -96,11 +97,12 @@ class Identity:
 
 
 def _options(source: Source) -> Iterator[str]:
-    parts = Path(place_of(source.path)).parts[1:]
+    place = place_of(source.path)
+    parts = Path(place).parts[1:]
+    digest = hashlib.blake2b(place.encode(), digest_size=6).hexdigest()
     for count in range(len(Path(source.key).parts), len(parts) + 1):
-        folders = "/".join(parts[-count:-1])
-        for option in dict.fromkeys([file_stem(source.path), parts[-1]]):
-            yield _writable(f"{folders}/{option}" if folders else option)
+        for last in dict.fromkeys([file_stem(source.path), parts[-1]]):
+            yield "/".join(cut_short(_writable(p), digest) for p in (*parts[-count:-1], last))
 
 
 def _writable(name: str) -> str:

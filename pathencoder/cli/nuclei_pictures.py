@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from pathencoder.cli.nuclei_sources import Source
-from pathencoder.errors import ImageError
+from pathencoder.errors import ImageError, SlideError
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
     from pathencoder.slides.reader import Slide
+    from pathencoder.slides.tissue import TissueMask
 
     Pixels = NDArray[np.uint8]
 
@@ -29,6 +30,7 @@ Box = tuple[int, int, int, int]  # x, y, width, height in level-0 pixels
 REGION = 4096  # level-0 px on a side of a slide's regions
 _OVERLAP = 128  # level-0 px that a region sees beyond itself: nuclei on its border are whole
 _TISSUE = 0.01  # share of tissue from which a region is looked at
+_SAMPLES, _SAMPLE = 16, 512  # fields, and level-0 px on a side, that a slide's stain is judged by
 _MOST = 10_000 * 10_000  # px of one region, which take about 2 GB
 FINEST, COARSEST = 0.05, 2.0  # um per pixel between which nuclei can be told apart
 
@@ -73,6 +75,9 @@ class Opened(Protocol):
     mpp: float | None
     mpp_source: str
     notes: tuple[str, ...]
+
+    def sample(self) -> Pixels | None:
+        """Tissue from all over a slide, to judge its stain by; None for an image, or without tissue."""
 
     def parts(self, regions: Sequence[Box]) -> Parts:
         """What to look at: the regions, or all of the input. Raises ImageError, SlideError."""
@@ -130,6 +135,9 @@ class _Image:
 
         return open_image(self._path, str(self._path))
 
+    def sample(self) -> None:
+        return None
+
     def parts(self, regions: Sequence[Box]) -> Parts:
         if not regions:
             return Parts([Part()])
@@ -153,10 +161,27 @@ class _Slide:
         self.mpp_source = source.mpp_source or scale.source
         self.notes = scale.notes
 
+    @cached_property
+    def _tissue(self) -> TissueMask:
+        from pathencoder.slides.tissue import find_tissue
+
+        return find_tissue(self._slide, self.mpp or 0)
+
+    def sample(self) -> Pixels | None:
+        import numpy as np
+
+        rows, columns = np.nonzero(self._tissue.mask)
+        places = np.linspace(0, len(rows) - 1, min(_SAMPLES, len(rows))).astype(int)
+        x, y = columns[places] * self._tissue.scale[0], rows[places] * self._tissue.scale[1]
+        corners = np.stack([x, y], 1) + self._tissue.origin - _SAMPLE // 2
+        found = [_read_or_none(self._slide, int(left), int(top)) for left, top in corners]
+        fields = [field for field in found if field is not None]
+        return np.concatenate(fields) if fields else None
+
     def parts(self, regions: Sequence[Box]) -> Parts:
         if regions:
             return Parts(_asked(regions, self._slide.size, self._slide.path))
-        return _with_tissue(self._slide, self.mpp or 0)
+        return _with_tissue(self._tissue, self._slide.bounds)
 
     def read(self, part: Part) -> Pixels:
         assert part.box is not None
@@ -195,19 +220,23 @@ def _suffix(box: Box) -> str:
     return "_x{}_y{}_w{}_h{}".format(*box)
 
 
-def _with_tissue(slide: Slide, mpp: float) -> Parts:
+def _read_or_none(slide: Slide, x: int, y: int) -> Pixels | None:
+    """A field of a slide; None where it is damaged."""
+    try:
+        return slide.read(x, y, 0, _SAMPLE, _SAMPLE)
+    except SlideError:
+        return None
+
+
+def _with_tissue(tissue: TissueMask, bounds: Box) -> Parts:
     """The regions of a slide that hold tissue."""
     import numpy as np
 
-    from pathencoder.slides.tissue import find_tissue
-
-    x, y, width, height = slide.bounds
+    x, y, width, height = bounds
     xs, ys = np.arange(x, x + width, REGION), np.arange(y, y + height, REGION)
-    tissue = find_tissue(slide, mpp)
     share = tissue.share(xs.astype(float), ys.astype(float), float(REGION))
     places = zip(*np.nonzero(share > _TISSUE), strict=True)
-    regions = [_region(int(xs[j]), int(ys[i]), slide.bounds) for i, j in places]
-    return Parts(regions, tuple(tissue.notes))
+    return Parts([_region(int(xs[j]), int(ys[i]), bounds) for i, j in places], tuple(tissue.notes))
 
 
 def _region(x: int, y: int, bounds: Box) -> Part:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+import traceback
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +24,10 @@ from pathencoder.slides.work import Outcome
 if TYPE_CHECKING:
     from pathencoder.nuclei.network import NucleiNetwork
     from pathencoder.nuclei.segment import Nuclei
+    from pathencoder.stain import StainGuess
+
+
+_UNDECIDED = "stain: cannot tell from the slide's tissue, taken as H&E; for DAB, say --stain ihc"
 
 
 @dataclass(frozen=True)
@@ -65,22 +71,31 @@ class Run:
         with opened(source) as image:
             parts = image.parts(self.asked.regions)
             name = choose_name(self.asked.out, source, [part.suffix for part in parts.all])
-            known = Identity(source.path)
+            known, stain = Identity(source.path), _Stain(self.asked.stain, image)
             for number, part in enumerate(parts.all):
                 meter(number, len(parts.all))
                 try:
-                    found.append(self._part(known, image, part, f"{name.text}{part.suffix}"))
+                    found.append(self._part(known, image, part, stain, name.text + part.suffix))
                 except StoreError:
                     raise
                 except Exception as error:
                     if len(parts.all) == 1:
                         raise
+                    if self.debug:
+                        traceback.print_exc()
                     where, kind = part.suffix.removeprefix("_"), type(error).__name__
                     failures.append(Failure(where, reason_of(error), kind))
         notes = [*([name.note] if name.note else []), *parts.notes, *image.notes]
         return _outcome(source, found, failures, notes, time.monotonic() - began)
 
-    def _part(self, source: Identity, image: Opened, part: Part, name: str) -> Found:
+    def _part(
+        self,
+        source: Identity,
+        image: Opened,
+        part: Part,
+        stain: _Stain,
+        name: str,
+    ) -> Found:
         from pathencoder.nuclei.outputs import labels_file, read_finished, write_all
         from pathencoder.nuclei.segment import segment_nuclei
         from pathencoder.slides.files import make_folder
@@ -96,9 +111,8 @@ class Run:
             return Found(name, labels, kept, before=True)
         made_from = source.facts
         pixels = image.read(part)
-        nuclei = segment_nuclei(pixels, mpp=image.mpp, stain=self.asked.stain, network=self.network)
-        nuclei = _within_core(nuclei, part)
-        stain = [nuclei.stain.text] if nuclei.stain.decided else []  # else a note says it
+        nuclei = segment_nuclei(pixels, mpp=image.mpp, stain=stain.of_all, network=self.network)
+        nuclei = stain.judged(_within_core(nuclei, part))
         columns = _columns(nuclei, image.mpp_source, self.asked.stain)
         facts = {
             "source": made_from,
@@ -106,7 +120,7 @@ class Run:
             **columns,
             "nuclei": len(nuclei),
             "positive": _count_positive(nuclei),
-            "notes": [*stain, *part.notes, *nuclei.notes],
+            "notes": [*stain.notes(nuclei), *part.notes, *nuclei.notes],
         }
         make_folder((out / name).parent)
         offset = part.box[:2] if part.box else (0, 0)
@@ -126,6 +140,39 @@ class Run:
         }
 
 
+class _Stain:
+    """What an input is stained with: as given, or of a slide judged once, by tissue from all over it."""
+
+    def __init__(self, asked: str | None, image: Opened) -> None:
+        self._asked, self._image = asked, image
+
+    @property
+    def of_all(self) -> str | None:
+        """The stain of all parts; None: each part is judged by itself."""
+        return self._asked or (self._guess.stain if self._guess else None)
+
+    def judged(self, nuclei: Nuclei) -> Nuclei:
+        """Nuclei that say how sure the stain is that they were found by."""
+        guess = self._guess
+        if guess is None or nuclei.stain.stain != guess.stain:
+            return nuclei
+        return replace(nuclei, stain=guess)
+
+    def notes(self, nuclei: Nuclei) -> list[str]:
+        """What to say of the stain of a part's nuclei, beside their own notes."""
+        if nuclei.stain.decided:
+            return [nuclei.stain.text]
+        return [_UNDECIDED] if self._guess is not None else []
+
+    @cached_property
+    def _guess(self) -> StainGuess | None:
+        from pathencoder.stain import guess_stain
+
+        sample = None if self._asked else self._image.sample()
+        guess = None if sample is None else guess_stain(sample)
+        return guess if guess is not None and guess.stain in ("he", "ihc") else None
+
+
 def _within_core(nuclei: Nuclei, part: Part) -> Nuclei:
     if part.core is None or part.box is None:
         return nuclei
@@ -135,11 +182,13 @@ def _within_core(nuclei: Nuclei, part: Part) -> Nuclei:
 
 def _columns(nuclei: Nuclei, mpp_source: str, asked: str | None) -> dict[str, Any]:
     """What the table says of the image in every row."""
+    from pathencoder.nuclei.scale import ASSUMED_MPP
+
     stain = nuclei.stain
     how = "given" if stain.stain == asked else "guessed" if stain.decided else "assumed"
     return {
         "mpp": round(nuclei.mpp, 6),
-        "mpp_source": mpp_source or "assumed",
+        "mpp_source": mpp_source or ("assumed" if nuclei.mpp == ASSUMED_MPP else "size of nuclei"),
         "stain": stain.stain,
         "stain_source": how,
         "stain_confidence": round(float(stain.confidence), 3),
