@@ -27,7 +27,7 @@ def mutate(data: bytes, kind: str, rng: random.Random) -> bytes:
         change = own if own is not None and rng.random() < 0.7 else rng.choice(PLAIN)
         try:
             data = change(data, rng)
-        except (struct.error, IndexError, ValueError):  # what is left has lost its structure
+        except (struct.error, IndexError, ValueError, StopIteration):  # what is left has lost its structure
             data = rng.choice(PLAIN)(data, rng)
     return data
 

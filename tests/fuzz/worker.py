@@ -8,6 +8,7 @@ import random
 import shutil
 import sys
 import tempfile
+import time
 import traceback
 from pathlib import Path
 
@@ -43,7 +44,9 @@ def main() -> None:
             work = root / "work"
             shutil.rmtree(work, ignore_errors=True)
             work.mkdir()
-            print(json.dumps(one(bench, seed, case, work)), file=answers, flush=True)
+            before = time.process_time()
+            answer = one(bench, seed, case, work)
+            print(json.dumps({**answer, "seconds": time.process_time() - before}), file=answers, flush=True)
     finally:
         shutil.rmtree(root, ignore_errors=True)
 
