@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +25,7 @@ _DARK, _WHITE = 64, 255  # a quarter of the range, and its end
 _RGB = 2  # as PhotometricInterpretation
 _TIFF_MARKS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _IMAGES = {b"\xff\xd8\xff": "a JPEG image", b"\x89PNG": "a PNG image"}
+_LONGEST_TILE = 16_384  # px; scanners write 240 to 1,024, and whole strips of up to 8,192
 _COPY_AGAIN = "Compare its size with the original, copy it again"
 # What OpenSlide decodes: none, CCITT, LZW, JPEG, deflate, PackBits, JPEG 2000, Zstandard.
 _COMPRESSIONS = frozenset({1, 2, 3, 4, 5, 6, 7, 8, 32773, 32946, 33003, 33005, 50000})
@@ -83,6 +84,24 @@ def unreadable(slide: Slide, file: Path) -> str:
         return f"{first.samples} channels, whose meaning it does not say. Save it as an RGB image"
     if first.bits > 16:
         return f"{first.bits} bits a sample: OpenSlide reads 8 and 16. Scale it to 8 bits first"
+    return ""
+
+
+def oversized_tiles(properties: Mapping[str, str]) -> str:
+    """Why reading would take for ever: a header whose tiles are larger than any writer's; else "".
+
+    A damaged tile size makes a reader decode the whole of such a tile for every small region.
+
+    Args:
+        properties: OpenSlide's.
+    """
+    if properties.get("openslide.vendor") == "hamamatsu":  # a "tile" there is what lies between marks
+        return ""
+    for key, value in properties.items():
+        level, _, side = key.removeprefix("openslide.").rpartition(".tile-")
+        if side in ("width", "height") and value.isdigit() and int(value) > _LONGEST_TILE:
+            found = f"{level} has tiles with a {side} of {value} px"
+            return f"{found}, which no scanner writes: its header is damaged. {_COPY_AGAIN}"
     return ""
 
 

@@ -79,7 +79,12 @@ def open_slide(path: str | Path) -> Slide:
         raise SlideError(f"{path}: the file is empty. Copy it again from where it came")
     slide = OpenSlideReader(path, file)
     try:
-        wrong = checks.false_colours(file) or checks.unreadable(slide, file) or checks.blank(slide, file)
+        wrong = (
+            checks.oversized_tiles(slide.properties)
+            or checks.false_colours(file)
+            or checks.unreadable(slide, file)
+            or checks.blank(slide, file)
+        )
     except BaseException:
         slide.close()
         raise

@@ -1,8 +1,8 @@
 """Give damaged files to the package and look for wrong ends: python tests/fuzz/run.py [--minutes 60] [--seed 0] [--case N] [--keep DIR]
 
-A wrong end is a traceback, an exception that is none of the package's errors, a case over 10 s of the processor's time (or 60 s
-of waiting), memory above 2 GB, an exit status or an output that is not the documented one. Cases are numbered: the same seed and number give the same files.
-Prints each finding, and at the end one line of JSON with the counts.
+A wrong end is a traceback, an exception that is none of the package's errors, a case over 10 s of the processor's time (or 60 s of
+waiting), memory above 2 GB, an exit status or an output that is not the documented one. Cases are numbered: the same seed and
+number give the same files. Prints each finding, and at the end one line of JSON with the counts.
 """
 
 from __future__ import annotations
