@@ -32,6 +32,7 @@ _SUBSAMPLING, _DEPTH, _METAMORPH_PLANES = 530, 32997, 33629
 _WHITE_IS_ZERO, _GREY, _RGB, _PALETTE, _CMYK, _YCBCR = 0, 1, 2, 3, 5, 6
 _LAB = (8, 9, 10)
 _SIGNED, _BYTE = 2, 8
+_MOST_BITS, _MOST_SAMPLES = 64, 8  # a damaged file says millions
 _ALPHA = (1, 2)
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -108,7 +109,7 @@ def stated_range(tags: Tags) -> Range:
     A largest value counts as a range where it is one less than a power of two: else it is the
     image's own largest value, which some programs write there.
     """
-    bits, signed = max(_numbers(tags, _BITS, 1)), _SIGNED in _numbers(tags, _SAMPLE_FORMAT, 1)
+    bits, signed = min(max(_numbers(tags, _BITS, 1)), _MOST_BITS), _SIGNED in _numbers(tags, _SAMPLE_FORMAT, 1)
     by_type = 2 ** (bits - signed) - 1
     lows = _numbers(tags, _S_MIN_SAMPLE) + _numbers(tags, _MIN_SAMPLE)
     tops = _numbers(tags, _S_MAX_SAMPLE) + _numbers(tags, _MAX_SAMPLE)
@@ -144,6 +145,8 @@ def read(stream: BinaryIO, where: str, reason: str, index: int = 0) -> Pixels:
         check_colours(tags, where)
         arrays.check_size(page.imagewidth, page.imagelength, where)
         values = _channels_last(page.asarray(), page.axes, where)
+        if not values.size:
+            raise ImageError(f"{where}: its page holds no pixels: the file was cut or damaged")
     pixels = _to_pixels(values, tags, where)
     turn = _TURNS.get(_number(tags, _ORIENTATION, 1))
     return pixels if turn is None else np.asarray(Image.fromarray(pixels).transpose(turn))
@@ -171,6 +174,8 @@ def _unknown_colours(tags: Tags) -> str:
     planes = max(_number(tags, _DEPTH, 1), len(_numbers(tags, _METAMORPH_PLANES)))
     if planes > 1:
         return f"one page holds {planes} planes"
+    if samples > _MOST_SAMPLES:
+        return f"it holds {samples} channels"
     if colour == -1:
         return "the file does not say what its numbers mean (no PhotometricInterpretation)"
     if colour in (_WHITE_IS_ZERO, _GREY) and samples > 1 and not (samples == 2 and extra[:1] in ((1,), (2,))):

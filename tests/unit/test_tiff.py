@@ -162,3 +162,9 @@ def test_without_tifffile_the_extra_is_named(monkeypatch):
     monkeypatch.setattr(tiff.importlib, "import_module", lambda name: (_ for _ in ()).throw(ImportError(name)))
     with pytest.raises(ImageError, match=r"16-bit min-is-white.*pip install 'pathencoder\[tiff\]'"):
         decode_image(white)
+
+
+def test_damaged_numbers_of_bits_and_channels_cost_no_time_and_no_memory():
+    assert tiff.stated_range({258: 1 << 20}).top == 2**64 - 1
+    with pytest.raises(ImageError, match="it holds 60000 channels"):
+        tiff.check_colours({262: 2, 277: 60_000}, "x")
