@@ -134,17 +134,22 @@ def read(stream: BinaryIO, where: str, reason: str, index: int = 0) -> Pixels:
     Raises:
         ImageError: No tifffile, damage, or numbers and colours that are not taken.
     """
+    missing = MissingExtra.of("tiff", f"A TIFF of this kind ({reason})")
     try:
         tifffile: Any = importlib.import_module("tifffile")
     except ImportError as error:
-        raise ImageError(f"{where}: {MissingExtra.of('tiff', f'A TIFF of this kind ({reason})')}") from error
+        raise ImageError(f"{where}: {missing}") from error
     stream.seek(0)
     with tifffile.TiffFile(stream) as file:
         page = file.pages[index]
         tags = {tag.code: tag.value for tag in page.tags}
         check_colours(tags, where)
         arrays.check_size(page.imagewidth, page.imagelength, where)
-        values = _channels_last(page.asarray(), page.axes, where)
+        try:
+            stored = page.asarray()
+        except ValueError as error:  # tifffile leaves most compressions to another package
+            raise ImageError(f"{where}: {missing if 'imagecodecs' in str(error) else error}") from error
+        values = _channels_last(stored, page.axes, where)
         if not values.size:
             raise ImageError(f"{where}: its page holds no pixels: the file was cut or damaged")
     pixels = _to_pixels(values, tags, where)

@@ -1,7 +1,9 @@
 """A TIFF is one image, read for what it holds, or refused: pages, planes, pyramids, unusual numbers."""
 
+import importlib.util
 import io
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -157,11 +159,23 @@ def test_a_palette_of_8_bit_numbers_is_refused():
         decode_image(data.replace(stored.tobytes(), (stored // 256).astype("<u2").tobytes()))
 
 
+def without(monkeypatch, *names):
+    """Make packages look as if they were not installed."""
+    for name in names:
+        monkeypatch.setitem(sys.modules, name, None)
+
+
 def test_without_tifffile_the_extra_is_named(monkeypatch):
-    white = patched(saved(grey()), 262, 1, 0)
-    monkeypatch.setattr(tiff.importlib, "import_module", lambda name: (_ for _ in ()).throw(ImportError(name)))
+    without(monkeypatch, "tifffile")
     with pytest.raises(ImageError, match=r"16-bit min-is-white.*pip install 'pathencoder\[tiff\]'"):
-        decode_image(white)
+        decode_image(patched(saved(grey()), 262, 1, 0))
+
+
+@pytest.mark.full
+@pytest.mark.skipif(importlib.util.find_spec("imagecodecs") is not None, reason="imagecodecs is installed")
+def test_without_its_codecs_the_extra_is_named():
+    with pytest.raises(ImageError, match=r"16-bit min-is-white.*pip install 'pathencoder\[tiff\]'"):
+        decode_image(patched(saved(grey(), compression="tiff_lzw"), 262, 1, 0))
 
 
 def test_damaged_numbers_of_bits_and_channels_cost_no_time_and_no_memory():
