@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from pathencoder import catalogue, folder, hub_errors, reach, timm_config
-from pathencoder.errors import ChecksumError, ConfigError, IncompatibleWeights, OfflineError, StoreError, UnknownEncoder
+from pathencoder.errors import ChecksumError, ConfigError, IncompatibleWeights, OfflineError, PathEncoderError, StoreError, UnknownEncoder
 from pathencoder.spec import EncoderSpec
 
 _CANDIDATES = ("model.safetensors", "pytorch_model.bin", "pytorch_model.pth", "model.pth")  # timm's names, in its order
@@ -198,7 +198,12 @@ def _in_folder(place: Path, name: str) -> Located:
 
 
 def _spec_of(config: dict[str, Any], name: str) -> EncoderSpec:
-    return EncoderSpec.from_config(config) if "pathencoder" in config else timm_config.spec_from_timm(config, name)
+    try:
+        return EncoderSpec.from_config(config) if "pathencoder" in config else timm_config.spec_from_timm(config, name)
+    except PathEncoderError:
+        raise
+    except (TypeError, ValueError, KeyError, AttributeError) as error:  # JSON of any shape
+        raise ConfigError(f"{name}: its {folder.CONFIG} does not describe an encoder ({error}): fetch or export it again") from error
 
 
 def _repository_of(name: str, revision: str | None, access: Access) -> tuple[EncoderSpec | None, Repository]:

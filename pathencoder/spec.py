@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,8 @@ from pathencoder.errors import ConfigError
 from pathencoder.pooling import POOLS, stage_rule
 
 SPEC_VERSION = 1
+_LARGEST = 4096  # pixels of a side: a larger tile is a slide
+_ARCHITECTURE = re.compile(r"\w[\w.-]*")  # no prefix, with which timm would load from elsewhere
 INTERPOLATIONS = ("bilinear", "bicubic")
 RESIZES = ("squash", "shortest")
 STAINS = ("he", "ihc", "special", "cytology")
@@ -18,20 +21,6 @@ LAYOUTS = ("timm", "hf_vit", "hf_dinov2", "dinov2", "ctranspath")
 # cls: class token; mean: mean of patch tokens; cls_mean: both joined; pool: the network's own pooled output;
 # stages:a,b/mean,centre: these modules' outputs, each pooled in these ways (the mean if none is named), joined (CNNs; see pooling.py).
 EMBEDDINGS = ("cls", "mean", "cls_mean", "pool")
-
-
-# What a field of a config.json has to be before its value is looked at; booleans count as whole numbers in Python.
-_NUMBER, _NONE = (float, int), type(None)
-_KINDS: dict[str, tuple[type, ...]] = {
-    **dict.fromkeys(("name", "architecture", "embedding", "interpolation", "resize", "licence", "layout"), (str,)),
-    **dict.fromkeys(("dim", "width", "input_size", "prefix_tokens"), (int,)),
-    **dict.fromkeys(("mean", "std", "stains", "files"), (tuple,)),
-    **dict.fromkeys(("dense_stage", "repo", "revision", "sha256", "config_file", "base_model", "gate"), (str, _NONE)),
-    **dict.fromkeys(("resize_size", "parameters"), (int, _NONE)),
-    "mpp": (*_NUMBER, _NONE),
-    "mpp_range": (tuple, _NONE),
-    "model_args": (dict,),
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,9 +69,10 @@ class EncoderSpec:
             value = getattr(self, field)
             if isinstance(value, list):
                 object.__setattr__(self, field, tuple(value))
-        for field, kinds in _KINDS.items():
-            if not isinstance(getattr(self, field), kinds):
-                raise ConfigError(f"encoder {self.name!r}: {field} {getattr(self, field)!r} is no {kinds[0].__name__}")
+        for one in dataclasses.fields(self):
+            value = getattr(self, one.name)
+            if not _fits(value, str(one.type)):
+                raise ConfigError(f"encoder {self.name!r}: {one.name} must be {one.type}, found {value!r:.80}")
         for found, what in self._problems():
             if found:
                 raise ConfigError(f"encoder {self.name!r}: {what}")
@@ -90,9 +80,10 @@ class EncoderSpec:
     def _problems(self) -> list[tuple[bool, str]]:
         return [
             (self.dim <= 0 or self.width <= 0, f"dim {self.dim} and width {self.width} must be positive"),
-            (self.input_size <= 0, f"input_size {self.input_size} must be positive"),
+            (not 0 < self.input_size <= _LARGEST, f"input_size {self.input_size}: pixels from 1 to {_LARGEST}"),
+            (not _ARCHITECTURE.fullmatch(self.architecture), f"architecture {self.architecture!r} is no name of timm's"),
             (len(self.mean) != 3 or len(self.std) != 3, "mean and std need three values each"),
-            (any(isinstance(s, _NUMBER) and s <= 0 for s in self.std), f"std {self.std} must be positive"),
+            (any(s <= 0 for s in self.std), f"std {self.std} must be positive"),
             (not self.normalisation_known and self.config_file is None, f"mean {self.mean} and std {self.std} must be numbers"),
             (
                 self.embedding not in EMBEDDINGS and stage_rule(self.embedding) is None,
@@ -109,7 +100,7 @@ class EncoderSpec:
     @property
     def normalisation_known(self) -> bool:
         """Whether mean and std are numbers. They are not in a catalogue row that leaves them to the repository's `config_file`."""
-        return all(isinstance(v, _NUMBER) and math.isfinite(v) for v in (*self.mean, *self.std))
+        return all(math.isfinite(v) for v in (*self.mean, *self.std))
 
     @property
     def reading_mpp(self) -> float | None:
@@ -165,5 +156,18 @@ class EncoderSpec:
             raise ConfigError(f"config.json is incomplete ({error}): fetch or export the encoder again") from error
 
 
+def _fits(value: object, kind: str) -> bool:
+    """Whether a value is of the type that a field is annotated with."""
+    if kind.endswith(" | None"):
+        return value is None or _fits(value, kind.removesuffix(" | None"))
+    if kind.startswith("tuple["):
+        inner = kind.removeprefix("tuple[").split(",")[0].rstrip("]")
+        return isinstance(value, tuple) and all(_fits(v, inner) for v in value)
+    if isinstance(value, bool):
+        return kind == "bool"
+    kinds: dict[str, type | tuple[type, ...]] = {"str": str, "int": int, "float": (int, float), "dict[str, Any]": dict}
+    return kind in kinds and isinstance(value, kinds[kind])
+
+
 def _is_range(values: tuple[float, ...]) -> bool:
-    return len(values) == 2 and all(isinstance(v, _NUMBER) for v in values) and 0 < values[0] <= values[1]
+    return len(values) == 2 and 0 < values[0] <= values[1]

@@ -58,6 +58,7 @@ def describe(spec: EncoderSpec, *, bundled: bool) -> str:
         ("Normalisation", f"mean {_triple(spec.mean)}, std {_triple(spec.std)}"),
         ("Scale", _scale(spec)),
         ("Stains", ", ".join(_STAINS.get(s, s) for s in spec.stains)),
+        ("Made from", spec.base_model),
         ("Training", spec.training),
         ("Licence", f"{spec.licence}; {'commercial use allowed' if spec.commercial else 'no commercial use'}"),
         ("Gate", spec.gate or "none"),

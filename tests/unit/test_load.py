@@ -316,8 +316,11 @@ def test_timm_loads_our_folder_too(saved):
     ("config", "message"),
     [
         ({"model_type": "dinov2", "hidden_size": 8}, "transformers"),
-        ({"architecture": "no_such_network"}, "cannot be built"),
+        ({"architecture": "no_such_network"}, "cannot be built|cannot build"),
         ({"architecture": "resnet18", "pretrained_cfg": {"input_size": [1, 64, 64]}}, "three channels"),
+        ({"architecture": "resnet18", "pretrained_cfg": [1]}, "does not describe an encoder"),
+        ({"architecture": "resnet18", "model_args": {"no_such": 1}}, "cannot be built|cannot build"),
+        ({"architecture": "hf-hub:owner/repo"}, "is no name of timm's"),
         ({"architecture": "resnet18", "pretrained_cfg": {"crop_mode": "border"}}, "crop_mode"),
     ],
 )

@@ -106,6 +106,32 @@ def test_a_broken_config_is_told_apart(change, message):
         EncoderSpec.from_config(config)
 
 
+@pytest.mark.parametrize(
+    ("field", "values"),
+    [
+        ("architecture", [True, 3, [], {}, "hf-hub:owner/repo", "local-dir:/x", ""]),
+        ("model_args", [[], "img_size", 1]),
+        ("files", ["model.safetensors", [["a"]], [1]]),
+        ("dim", ["768", 7.5, True, None]),
+        ("input_size", [0, 1_000_000, "224"]),
+        ("mean", [0.5, "0.5", [0.5, 0.5, "x"]]),
+        ("mpp", ["0.5", True]),
+        ("commercial", ["yes", 1]),
+        ("name", [None, 3]),
+    ],
+)
+def test_fields_of_another_type(field, values):
+    for value in values:
+        with pytest.raises(ConfigError, match=field):
+            EncoderSpec(**{**GOOD, field: value})
+
+
+@pytest.mark.parametrize("section", [3.5, [], "text", {"spec_version": "1"}])
+def test_a_section_of_another_type(section):
+    with pytest.raises(ConfigError, match="spec_version"):
+        EncoderSpec.from_config({**EncoderSpec(**GOOD).to_config(), "pathencoder": section})
+
+
 def test_fields_of_later_versions_are_skipped():
     config = EncoderSpec(**GOOD).to_config()
     config["pathencoder"]["colour"] = "purple"
@@ -131,8 +157,8 @@ def test_a_spec_cannot_be_changed():
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"architecture": 0.5}, "architecture 0.5 is no str"),
-        ({"model_args": ["x"]}, "is no dict"),
+        ({"architecture": 0.5}, "architecture must be str, found 0.5"),
+        ({"model_args": ["x"]}, "model_args must be dict"),
         ({"pathencoder": 7}, "no `pathencoder` section"),
         ({"pretrained_cfg": {"mean": "abc", "std": [1, 1, 1]}}, "must be numbers"),
     ],
