@@ -28,6 +28,9 @@ from pathencoder.walk import printable
 
 Rows = NDArray[np.float32]
 _BLOCK = 4096  # rows written at a time
+# Of 2008, which every reader knows. Its metadata have checksums: damage is an error at once, while HDF5 may read a damaged file of the
+# default format without end.
+_FORMAT = ("v108", "v108")
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,7 @@ def read_features(path: str | Path) -> FeatureFile:
             return _read(file, Path(path))
     except StoreError:
         raise
-    except (OSError, KeyError, ValueError, TypeError, RuntimeError) as error:  # HDF5 raises all of these on damage
+    except Exception as error:  # h5py raises most of Python's errors on damaged files
         raise StoreError(f"{path} cannot be read as a feature file: {error}. If it was written here, run the command again") from error
 
 
@@ -93,7 +96,7 @@ def write_features(path: Path, content: Content, count: int, row_shape: tuple[in
     make_folder(path.parent)
     if content.layout == "clam":
         _write_tensor(layouts.tensor_path(path), count, row_shape, rows)
-    with whole_file(path) as temporary, h5py.File(temporary, "w") as file:
+    with whole_file(path) as temporary, h5py.File(temporary, "w", libver=_FORMAT) as file:
         data = file.create_dataset(
             layouts.feature_name(content.layout), shape=(count, *row_shape), dtype=layouts.feature_dtype(content.layout)
         )
@@ -168,9 +171,9 @@ def _reading(path: Path) -> Iterator[h5py.File]:
     try:
         with h5py.File(path, "r") as file:
             yield file
-    except (OSError, KeyError, ValueError, RuntimeError) as error:
-        if isinstance(error, StoreError):
-            raise
+    except StoreError:
+        raise
+    except Exception as error:  # h5py raises most of Python's errors on damaged files
         raise Mismatch(f"{path} is damaged: {error}. Delete it, or use --overwrite") from error
 
 

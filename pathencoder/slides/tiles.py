@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from pathencoder.arrays import Pixels
 from pathencoder.errors import ImageError
+from pathencoder.file_kinds import FOREIGN_SUFFIXES, SLIDE_SUFFIXES
 from pathencoder.images import decode_image, open_image
 from pathencoder.slides import store
 from pathencoder.slides.files import Mismatch
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from pathencoder.encoder import Encoder
 
 Named = Sequence[tuple[str, Path]]  # key and file of each image
-_IN_MEMORY = 512 << 20  # bytes up to which a file is read once, for its hash and its pixels
+_IN_MEMORY = 64 << 20  # bytes up to which a file is read once, for its hash and its pixels
 
 
 def encode_tiles(
@@ -118,7 +119,7 @@ class _Batch:
     def read(self, named: tuple[str, Path]) -> Pixels:
         """The pixels of an image; its hash is that of the bytes that were decoded."""
         key, path = named
-        if self.stats[key].size > _IN_MEMORY:
+        if self.stats[key].size > _IN_MEMORY or path.suffix.lower() in SLIDE_SUFFIXES | FOREIGN_SUFFIXES:
             pixels = open_image(path, str(path))
             self.hashes[key] = hash_file(path)
             return pixels

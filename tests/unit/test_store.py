@@ -1,5 +1,6 @@
 """Feature files and the journal: whole or not there, readable by the tools they imitate, and work that goes on."""
 
+import contextlib
 import errno
 import json
 import os
@@ -136,6 +137,26 @@ def test_a_damaged_file_is_named(tmp_path, content):
     for read in (read_features, read_settings):
         with pytest.raises(StoreError, match=r"bad\.h5"):
             read(tmp_path / "bad.h5")
+
+
+@pytest.mark.parametrize("kind", ["slide", "tiles"])
+def test_damage_anywhere_is_named_or_harmless(tmp_path, kind):
+    """No byte that is wrong makes a reader raise anything but StoreError."""
+    path, random = tmp_path / "a.h5", np.random.default_rng(0)
+    if kind == "slide":
+        write(path, count=3)
+    else:
+        content = Content(RECIPE, (), {"source_path": "/a"}, keys=["1.png"], stamps=[Stamp(Stat(1, 2, 3), b"x" * 16)])
+        write_features(path, content, 1, (4,), lambda start, stop: np.zeros((stop - start, 4), np.float32))
+    whole = path.read_bytes()
+    for _ in range(60):
+        data = bytearray(whole)
+        for at in random.integers(0, len(data), 12):
+            data[at] ^= 1 << int(random.integers(8))
+        path.write_bytes(data)
+        for read in (read_features, read_settings, read_facts, read_parts):
+            with contextlib.suppress(StoreError):
+                read(path)
 
 
 def test_a_file_without_features_is_named(tmp_path):
