@@ -1,8 +1,8 @@
 """The corpus of an archive: python tests/benchmarks/sampler.py [--slides 110000] [--tiles 1000000000] [--batch 1024]
 
-A synthetic slides.csv of that size, with empty shards, since no tile is read. Printed: seconds to open it and make a sampler balanced by
-slide, organ and stain; the memory that takes; seconds to go on at a step far into a run, in a fresh sampler, and whether the draws are
-those of a sampler that was never stopped; milliseconds a draw.
+A synthetic slides.csv of that size, with empty shards and indices that are holes on the disk, since no tile is read. Printed: seconds
+to open it and make a sampler balanced by slide, organ and stain; the memory that takes; seconds to go on at a step far into a run, in a
+fresh sampler, and whether the draws are those of a sampler that was never stopped; milliseconds a draw.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))  # training/ is not installed
 
 from training.data.corpus import open_corpus
 from training.data.sampler import make_sampler
+from training.data.shards import index_head, index_path
 
 ORGANS = ("breast", "colon", "kidney", "lung", "prostate", "skin", "stomach", "liver", "bladder", "uterus")
 STAINS = ("he", "he", "he", "ihc", "special")
@@ -40,12 +41,22 @@ def write_manifest(folder: Path, slides: int, tiles: int) -> None:
         writer.writerow(("slide", "shard", "first", "tiles", "patient", "stain_class", "organ", "licence", "split", "use"))
         first = 0
         for s, count in enumerate(counts.tolist()):
-            first = 0 if s % 11 == 0 else first
             shard = f"shard-{s // 11:05d}.tar"
             writer.writerow((f"slide-{s:06d}", shard, first, count, f"p{s // 2}", STAINS[s % 5], ORGANS[s * 7 % 10], "P", "train", "1"))
             first += count
-            if s % 11 == 0:
-                (folder / shard).touch()
+            if s % 11 == 10 or s == slides - 1:
+                write_shard(folder / shard, first)
+                first = 0
+
+
+def write_shard(shard: Path, images: int) -> None:
+    """An empty tar whose index says that it has so many images."""
+    shard.touch()
+    with index_path(shard).open("wb") as file:
+        header = {"descr": "<i8", "fortran_order": False, "shape": (images + 2, 2)}
+        np.lib.format.write_array_header_1_0(file, header)
+        file.write(np.array(index_head(shard, images), dtype="<i8").tobytes())
+        file.truncate(file.tell() + 16 * images)
 
 
 def peak_mb() -> float:

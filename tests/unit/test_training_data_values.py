@@ -159,7 +159,7 @@ def test_what_is_left_out_is_said(table, caplog):
 @pytest.mark.parametrize(
     ("columns", "one", "other", "words"),
     [
-        ("patient split", "p1 train", "P1 Test", r"1 patients are in two splits: p1 \(test and train\)"),
+        ("patient split", "p1 train", "P1 Test", r"1 patients are in two splits: P1 \(test and train\)"),
         ("patient split", "p1 fold1", "p1 fold2", r"p1 \(fold 1 and fold 2\)"),
         ("patient split", "p1 test", "p1 -", r"p1 \(none and test\)"),
         ("slide split", "s1 val", "s1 train", r"1 slides are in two splits: s1 \(train and val\)"),

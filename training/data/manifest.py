@@ -135,13 +135,14 @@ def _refuse_two_splits(table: Table, splits: Sequence[Split], name: str) -> None
     """Raises ConfigError naming patients or slides that stand in two splits. Rows without a name are nobody's."""
     if name not in table.columns or "split" not in table.columns:
         return
+    first: dict[str, Split] = {}
     found: dict[str, set[Split]] = {}
     typed: dict[str, str] = {}
-    for row, split in zip(table.rows, splits, strict=True):
-        if known := name_of(row[name]):
-            key = known.casefold() if name == "patient" else known
-            typed.setdefault(key, known)
-            found.setdefault(key, set()).add(split)
+    for text, split in zip(column(table, name, name_of), splits, strict=True):
+        key = text.casefold() if name == "patient" else text
+        if key and (before := first.setdefault(key, split)) != split:
+            found.setdefault(key, {before}).add(split)
+            typed.setdefault(key, text)
     both = sorted(key for key, parts in found.items() if _conflict(parts))
     if both:
         named = ", ".join(f"{typed[key]} ({' and '.join(sorted(part.name or 'none' for part in found[key]))})" for key in both[:5])

@@ -24,7 +24,7 @@ from pathencoder.slides.files import whole_file
 from pathencoder.walk import walk
 from training.data.tar import Members, members_of
 
-__all__ = ["Members", "Place", "close_files", "index_path", "indexed", "members_of", "ranges_of", "read", "write_index"]
+__all__ = ["Members", "Place", "close_files", "index_head", "index_path", "indexed", "members_of", "ranges_of", "read", "write_index"]
 
 log = logging.getLogger(__name__)
 
@@ -65,38 +65,48 @@ def ranges_of(shard: Path) -> np.ndarray:
 
 @functools.lru_cache(maxsize=256)
 def _ranges(shard: Path, size: int, changed: int) -> np.ndarray:
-    index = _index(shard, size, changed)
-    if index is not None:
-        return index[_HEAD:]
-    return members_of(shard).ranges
+    """size, changed: of the tar, so that one that was replaced is read anew."""
+    if indexed(shard) is None:
+        return members_of(shard).ranges
+    index: np.ndarray = np.load(index_path(shard), mmap_mode="r", allow_pickle=False)
+    return index[_HEAD:]
 
 
 def indexed(shard: Path) -> int | None:
     """How many images a shard has by its index; None where it has none that counts. Raises FileNotFoundError."""
-    status = shard.stat()
-    index = _index(shard, status.st_size, status.st_mtime_ns)
-    return None if index is None else len(index) - _HEAD
-
-
-def _index(shard: Path, size: int, changed: int) -> np.ndarray | None:
-    """The index beside a shard, with its head, if it was made of this very tar."""
     file = index_path(shard)
     if not file.is_file():
         return None
+    images = _images_of(file, shard)
+    if images is None:
+        log.warning(
+            "%s is damaged, or of another tar than %s is now: not used. Write it anew: python -m training.data.shards %s",
+            file.name,
+            shard,
+            shard.parent,
+        )
+    return images
+
+
+def _images_of(file: Path, shard: Path) -> int | None:
+    """How many images an index has if it is whole and was made of this very tar. A map of it would cost three times as much."""
     try:
-        index: np.ndarray = np.load(file, mmap_mode="r", allow_pickle=False)
-        fits = index.dtype == np.int64 and index.ndim == 2 and index.shape[1] == 2 and len(index) >= _HEAD
-        if fits and index[:_HEAD].tolist() == [[_FORMAT, len(index) - _HEAD], [size, changed]]:
-            return index
-    except (OSError, ValueError, EOFError):
-        pass
-    log.warning(
-        "%s is damaged, or of another tar than %s is now: not used. Write it anew: python -m training.data.shards %s",
-        file.name,
-        shard,
-        shard.parent,
-    )
-    return None
+        with file.open("rb") as stream:
+            if np.lib.format.read_magic(stream) != (1, 0):
+                return None
+            shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
+            head = np.frombuffer(stream.read(16 * _HEAD), dtype=np.int64).reshape(_HEAD, 2).tolist()
+            size = stream.tell() - 16 * _HEAD + 16 * shape[0]
+    except (OSError, ValueError, IndexError):
+        return None
+    fits = dtype == np.int64 and len(shape) == 2 and shape[1] == 2 and size == file.stat().st_size
+    return head[0][1] if fits and head == index_head(shard, shape[0] - _HEAD) else None
+
+
+def index_head(shard: Path, images: int) -> list[list[int]]:
+    """The rows before the ranges in the index of a shard with so many images. Raises FileNotFoundError."""
+    status = shard.stat()
+    return [[_FORMAT, images], [status.st_size, status.st_mtime_ns]]
 
 
 def write_index(shard: Path) -> Path:
@@ -106,13 +116,13 @@ def write_index(shard: Path) -> Path:
         ConfigError: The shard is damaged: its index would hide that.
         StoreError: The index cannot be written.
     """
-    status = shard.stat()
+    head = index_head(shard, 0)  # before the walk: what changes meanwhile makes the index stale
     found = members_of(shard)
     if found.damage:
         raise ConfigError(f"shard {shard} {found.damage}: no index is written of it")
-    head = [[_FORMAT, len(found.names)], [status.st_size, status.st_mtime_ns]]
+    head[0][1] = len(found.names)
     with whole_file(index_path(shard)) as temporary, temporary.open("wb") as file:
-        np.save(file, np.concatenate([np.array(head, dtype=np.int64), found.ranges]))
+        np.save(file, np.concatenate([head, found.ranges]))
     return index_path(shard)
 
 
