@@ -20,6 +20,7 @@ from training import probe as protocol
 from training.evaluate_nuclei import nuclei
 from training.evaluate_robustness import robustness
 from training.evaluation.dense_table import dense
+from training.files import write_text
 from training.probe_sets import CELL_SETS, SETS, ProbeSet, open_sets
 from training.probe_subjects import Subject, open_subject
 
@@ -62,7 +63,7 @@ def probe(names: tuple[str, ...], data: Path, tools: Path, cache: Path, chosen: 
         raise click.ClickException(str(error)) from error
     summary = report(results, sets)
     if out:
-        out.write_text(json.dumps(summary, indent=1) + "\n")
+        write_text(out, json.dumps(summary, indent=1) + "\n")
     click.echo(json.dumps(summary["means"]))
 
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from pathencoder.errors import PathEncoderError
 from pathencoder.slides.reader import open_slide
 from training import robustness as measure
+from training.files import write_text
 from training.probe_sets import ProbeSet, open_sets
 from training.probe_subjects import Subject, open_subject
 
@@ -41,7 +42,7 @@ def robustness(names: tuple[str, ...], data: Path, draws: int, out: Path | None)
     except PathEncoderError as error:
         raise click.ClickException(str(error)) from error
     if out:
-        out.write_text(json.dumps(rows, indent=1) + "\n")
+        write_text(out, json.dumps(rows, indent=1) + "\n")
 
 
 def _show(name: str, row: dict) -> None:

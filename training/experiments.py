@@ -30,6 +30,7 @@ from training import config as run_config
 from training import robustness
 from training.evaluate import outcomes
 from training.experiments_table import print_table
+from training.files import append_text, write_text
 from training.probe import auroc, balanced, save_outcomes
 from training.probe_sets import ProbeSet, open_sets
 from training.probe_subjects import Subject, open_subject
@@ -253,7 +254,7 @@ def _affordable_steps(plan: Plan, name: str, recipe: str, settings: list[str]) -
     known: dict[str, float] = json.loads(rates.read_text()) if rates.exists() else {}
     if name not in known:
         known[name] = _cpu_seconds_of_a_step(recipe, settings)
-        rates.write_text(json.dumps(known, indent=1))
+        write_text(rates, json.dumps(known, indent=1))
     minutes = plan.arms[name].core_minutes or plan.core_minutes or 0.0  # one of them is there: the plan has no steps
     steps = max(1, round(60 * minutes / known[name]))
     log.info("%s: %d steps of %.2f core-seconds", name, steps, known[name])
@@ -291,8 +292,8 @@ def _read(plan: Plan, cell: Cell, subject: Subject, sets: list[ProbeSet]) -> Non
         lines.append({"cell": cell.name, "arm": cell.arm, "seed": cell.seed, "set": s.name, **figures})
     stain = robustness.under_shift(subject, next((s for s in sets if s.name == _SHIFTED), sets[-1]))
     lines.append({"cell": cell.name, "arm": cell.arm, "seed": cell.seed, "set": "stain shift", **stain})
-    with (plan.out / "results.jsonl").open("a") as file:
-        file.writelines(json.dumps({**line, "fingerprint": subject.fingerprint[:16]}) + "\n" for line in lines)
+    text = "".join(json.dumps({**line, "fingerprint": subject.fingerprint[:16]}) + "\n" for line in lines)
+    append_text(plan.out / "results.jsonl", text)
 
 
 def _mean(values: list[float]) -> float:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from pathencoder.errors import PathEncoderError
+from pathencoder.slides.files import whole_file
 from training import distributed
 from training.data.corpus import Corpus
 from training.data.loader import TileBatch
@@ -63,7 +64,8 @@ class Guard:
         if len(list(self._folder.iterdir())) < _KEPT:
             keys = np.array([corpus.tiles.key(int(i)) for i in batch.indices])
             tiles, stains, indices = (t.cpu().numpy() for t in (batch.tiles, batch.stains, batch.indices))
-            np.savez(file, keys=keys, tiles=tiles, stains=stains, indices=indices, first_not_finite=np.array(culprit))
+            with whole_file(file) as temporary, temporary.open("wb") as stream:
+                np.savez(stream, keys=keys, tiles=tiles, stains=stains, indices=indices, first_not_finite=np.array(culprit))
         return file
 
 

@@ -20,6 +20,7 @@ from training import backbones, checkpoint, config, distributed, fit, lock, meth
 from training.alarms import Alarms
 from training.data.corpus import Corpus, open_corpus
 from training.data.sampler import Sampler
+from training.files import write_text
 from training.guard import Guard
 from training.monitor import FirstFeatures, Monitor
 from training.optimizer import make_optimizer
@@ -163,7 +164,7 @@ def _trackers(cfg: config.Config) -> list[Tracker]:
 
 def _write_identity(cfg: config.Config, corpus: Corpus, folder: Path) -> None:
     """config.yaml and data.json: what the run is, for whoever finds the folder."""
-    (folder / "config.yaml").write_text(yaml.safe_dump(config.dump(cfg), sort_keys=False))
+    write_text(folder / "config.yaml", yaml.safe_dump(config.dump(cfg), sort_keys=False))
     commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
     about = {"tiles": len(corpus), "slides": len(corpus.slide_names), "sha256_of_keys": corpus.digest, "git_commit": commit or None}
-    (folder / "data.json").write_text(json.dumps({**about, "torch": torch.__version__}, indent=1))
+    write_text(folder / "data.json", json.dumps({**about, "torch": torch.__version__}, indent=1))

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pathencoder.errors import ConfigError, PathEncoderError
+from training.files import save_figure
 
 log = logging.getLogger("training")
 
@@ -63,7 +64,7 @@ def curves(run: Path, out: Path) -> Path:
         axis.set_visible(False)
     alarms = list(dict.fromkeys(line["alarm"] for line in lines if line["kind"] == "alarm"))
     figure.suptitle(run.name + (f"   alarms (dotted): {', '.join(alarms)}" if alarms else ""), fontsize=10)
-    figure.savefig(out, dpi=90)
+    save_figure(figure, out, dpi=90)
     pyplot.close(figure)
     return out
 

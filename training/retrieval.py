@@ -13,6 +13,7 @@ from training import config
 from training.data.corpus import STAIN_CLASSES, Corpus, open_corpus
 from training.data.loader import fit_canvas
 from training.data.sampler import make_sampler
+from training.files import save_figure
 
 _SHOWN_PX = 96
 
@@ -90,7 +91,7 @@ def _draw(
         for axis, (index, cosine) in zip(row[1:], near, strict=False):
             _show(axis, pictures[index], f"{stains[index]} {cosine:.2f}", framed=False)
     figure.suptitle(f"{title}: nearest tiles of other slides, with their cosine", fontsize=9)
-    figure.savefig(out, dpi=90)
+    save_figure(figure, out, dpi=90)
     pyplot.close(figure)
 
 

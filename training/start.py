@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import logging
+
 import torch
 from torch import Tensor, nn
 
 from training import augment, backbones
 from training.config import Config
-from training.data.corpus import Corpus
+from training.data.corpus import STAIN_CLASSES, Corpus
 from training.data.loader import batches
 from training.data.sampler import Sampler, make_sampler
 from training.data.stains import stain_weights
+
+log = logging.getLogger(__name__)
 
 
 def sampler_of(cfg: Config, corpus: Corpus) -> Sampler:
     """The sampler that a config asks for."""
     d = cfg.data
+    there = corpus.stain_counts()
+    if without := [name for name in d.stain_weights if name in STAIN_CLASSES and name not in there]:
+        log.warning("data.stain_weights: no tile is %s: these weights change nothing", " or ".join(without))
     return make_sampler(
         corpus,
         batch=d.batch,

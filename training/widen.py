@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from pathencoder import compat
 from pathencoder.errors import ConfigError, IncompatibleWeights
+from pathencoder.slides.files import whole_file
 from training.export import half_precision
 
 
@@ -100,7 +101,9 @@ def main(arguments: list[str]) -> int:
     if missing:
         raise ConfigError(f"{start} does not fit {narrow_name}: {missing[:3]} are missing")
     Path(out).parent.mkdir(parents=True, exist_ok=True)
-    save_file(half_precision(widened(narrow, wide, torch.Generator().manual_seed(0))), out)
+    state = half_precision(widened(narrow, wide, torch.Generator().manual_seed(0)))
+    with whole_file(Path(out)) as temporary:
+        save_file(state, temporary)
     return 0
 
 

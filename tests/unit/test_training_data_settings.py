@@ -98,3 +98,11 @@ def test_powers_of_a_config_are_the_samplers(tmp_path):
     _, weights, _, _ = built(data, tmp_path)
     # Half a stain each; in it half an organ each (breast and colon, breast and stomach); in it the same for every slide.
     assert weights == pytest.approx([0.125, 0.125, 0.25, 0.25, 0.25])
+
+
+def test_a_weight_of_a_stain_without_tiles_is_said(tmp_path, caplog):
+    data = {"root": str(shards(tmp_path / "tiles", 40)), "canvas": 48, "batch": 6}
+    built({**data, "stain_weights": {"ihc": 2.0}}, tmp_path)
+    assert "stain_weights" not in caplog.text
+    built({**data, "stain_weights": {"ihc": 2.0, "cytology": 2.0}}, tmp_path)
+    assert "data.stain_weights: no tile is cytology: these weights change nothing" in caplog.text

@@ -20,6 +20,7 @@ from pathencoder.errors import ConfigError, PathEncoderError
 from pathencoder.metrics import Interval, grouped_bootstrap
 from training.evaluation import dense as protocol
 from training.evaluation.dense import SETS, DenseSet, Score
+from training.files import write_text
 from training.probe_subjects import Subject, open_subject
 
 log = logging.getLogger("training")
@@ -44,7 +45,7 @@ def dense(names: tuple[str, ...], data: Path, cache: Path, chosen: str, cv: bool
         raise click.ClickException(str(error)) from error
     figures = {s.name: _report(s, results[s.name], choose=cv) for s in sets}
     if out:
-        out.write_text(json.dumps(figures, indent=1) + "\n")
+        write_text(out, json.dumps(figures, indent=1) + "\n")
 
 
 def scores_of(subject: Subject, s: DenseSet, *, data: Path, cache: Path, choose: bool, seeds: int) -> Runs:
