@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))  # training/ is not installed
 
 from training.data.corpus import open_corpus
 from training.data.sampler import make_sampler
-from training.data.shards import index_head, index_path
+from training.data.shards import index_path, index_start
 
 ORGANS = ("breast", "colon", "kidney", "lung", "prostate", "skin", "stomach", "liver", "bladder", "uterus")
 STAINS = ("he", "he", "he", "ihc", "special")
@@ -53,10 +53,7 @@ def write_shard(shard: Path, images: int) -> None:
     """An empty tar whose index says that it has so many images."""
     shard.touch()
     with index_path(shard).open("wb") as file:
-        header = {"descr": "<i8", "fortran_order": False, "shape": (images + 2, 2)}
-        np.lib.format.write_array_header_1_0(file, header)
-        file.write(np.array(index_head(shard, images), dtype="<i8").tobytes())
-        file.truncate(file.tell() + 16 * images)
+        file.truncate(file.write(index_start(shard, images)) + 16 * images)
 
 
 def peak_mb() -> float:

@@ -1,7 +1,6 @@
 """Shards as people pack them: side files, folders, links, several tars in one file, indices of another tar."""
 
 import gzip
-import io
 import os
 import tarfile
 
@@ -12,7 +11,7 @@ pytest.importorskip("pydantic")
 
 from small_shards import folder, link, tile, tiles_of, write_table, write_tar
 
-from pathencoder.errors import ConfigError
+from pathencoder.errors import ConfigError, StoreError
 from training.data import shards as shards_module
 from training.data.corpus import open_corpus
 from training.data.shards import index_path, main, ranges_of, write_index
@@ -170,6 +169,13 @@ def test_ranges_that_do_not_fit_are_refused(archive, rows, words, indexed):
         open_corpus(archive)
 
 
+@pytest.mark.parametrize(("file", "columns"), [("slides.csv", "slide shard first tiles"), ("manifest.csv", "shard key")])
+def test_tables_without_rows_hold_no_tiles(tmp_path, file, columns):
+    write_table(tmp_path / file, columns)
+    with pytest.raises(ConfigError, match="no tiles in"):
+        open_corpus(tmp_path)
+
+
 def test_a_range_that_must_not_be_used_is_not_overlapped(archive):
     write_table(archive / "slides.csv", "slide shard first tiles use\nsA a.tar 0 3 1\nsB a.tar 2 2 no")
     with pytest.raises(ConfigError, match="line 2 and line 3 overlap"):
@@ -206,6 +212,7 @@ def swapped(shard):
         swapped,
         lambda shard: index_path(shard).write_bytes(b"no index"),
         lambda shard: np.save(index_path(shard), np.zeros((3, 3))),
+        lambda shard: index_path(shard).write_bytes(write_index(shard).read_bytes().replace(b"(6, 2), ", b"(6, 2), (")),
         lambda shard: index_path(write_index(shard).parent / shard.name).write_bytes(index_path(shard).read_bytes()[:-16]),
         lambda shard: (write_index(shard), os.utime(shard, ns=(1, 1))),
     ],
@@ -245,12 +252,13 @@ def test_an_index_is_written_whole_or_not_at_all(archive, monkeypatch):
     write_index(archive / "a.tar")
     before = index_path(archive / "a.tar").read_bytes()
 
-    def fail(file: io.BufferedWriter, rows: np.ndarray) -> None:
-        file.write(b"half")
+    def fail(self, data):
+        with self.open("wb") as file:
+            file.write(data[:40])
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(np, "save", fail)
-    with pytest.raises(Exception, match="disk is full"):
+    monkeypatch.setattr("pathlib.Path.write_bytes", fail)
+    with pytest.raises(StoreError, match="disk is full"):
         write_index(archive / "a.tar")
     assert index_path(archive / "a.tar").read_bytes() == before
     assert {p.name for p in archive.iterdir()} == {"a.tar", "a.tar.index.npy", "slides.csv"}

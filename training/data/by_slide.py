@@ -84,6 +84,8 @@ def read(root: Path, wanted: Wanted) -> Corpus | None:
     table = read_table(root / "slides.csv", required=("slide", "shard", "first", "tiles"))
     name_shards_alike(table)
     rows = read_rows(table, wanted)
+    if not table.rows:
+        return None
     ranges = _ranges(table)
     _refuse_overlaps(ranges)
     there = _there(ranges, np.array(rows.takes, dtype=bool), root)

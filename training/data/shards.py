@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import functools
+import io
 import logging
 import os
 import sys
@@ -24,12 +25,13 @@ from pathencoder.slides.files import whole_file
 from pathencoder.walk import walk
 from training.data.tar import Members, members_of
 
-__all__ = ["Members", "Place", "close_files", "index_head", "index_path", "indexed", "members_of", "ranges_of", "read", "write_index"]
+__all__ = ["Members", "Place", "close_files", "index_path", "index_start", "indexed", "members_of", "ranges_of", "read", "write_index"]
 
 log = logging.getLogger(__name__)
 
 _FORMAT = 2  # of an index; before, the first row was a range, and members that are no images were counted
 _HEAD = 2  # rows before the ranges: (format, images), (size, mtime in ns) of the tar
+_ROW = 16  # bytes
 
 
 @dataclass(frozen=True)
@@ -77,36 +79,34 @@ def indexed(shard: Path) -> int | None:
     file = index_path(shard)
     if not file.is_file():
         return None
-    images = _images_of(file, shard)
-    if images is None:
-        log.warning(
-            "%s is damaged, or of another tar than %s is now: not used. Write it anew: python -m training.data.shards %s",
-            file.name,
-            shard,
-            shard.parent,
-        )
-    return images
+    size = file.stat().st_size
+    images = max(0, (size - len(index_start(shard, 0))) // _ROW)
+    start = index_start(shard, images)
+    with file.open("rb") as stream:
+        if size == len(start) + _ROW * images and stream.read(len(start)) == start:
+            return images
+    log.warning(
+        "%s is damaged, or of another tar than %s is now: not used. Write it anew: python -m training.data.shards %s",
+        file.name,
+        shard,
+        shard.parent,
+    )
+    return None
 
 
-def _images_of(file: Path, shard: Path) -> int | None:
-    """How many images an index has if it is whole and was made of this very tar. A map of it would cost three times as much."""
-    try:
-        with file.open("rb") as stream:
-            if np.lib.format.read_magic(stream) != (1, 0):
-                return None
-            shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
-            head = np.frombuffer(stream.read(16 * _HEAD), dtype=np.int64).reshape(_HEAD, 2).tolist()
-            size = stream.tell() - 16 * _HEAD + 16 * shape[0]
-    except (OSError, ValueError, IndexError):
-        return None
-    fits = dtype == np.int64 and len(shape) == 2 and shape[1] == 2 and size == file.stat().st_size
-    return head[0][1] if fits and head == index_head(shard, shape[0] - _HEAD) else None
+def index_start(shard: Path, images: int) -> bytes:
+    """The bytes before the ranges in the index of a shard with so many images.
 
+    They are compared, not parsed: a map of an index costs three times as much, and NumPy reads
+    headers as Python.
 
-def index_head(shard: Path, images: int) -> list[list[int]]:
-    """The rows before the ranges in the index of a shard with so many images. Raises FileNotFoundError."""
-    status = shard.stat()
-    return [[_FORMAT, images], [status.st_size, status.st_mtime_ns]]
+    Raises:
+        FileNotFoundError: There is no such shard.
+    """
+    status, out = shard.stat(), io.BytesIO()
+    np.lib.format.write_array_header_1_0(out, {"descr": "<i8", "fortran_order": False, "shape": (_HEAD + images, 2)})
+    out.write(np.array([[_FORMAT, images], [status.st_size, status.st_mtime_ns]], dtype="<i8").tobytes())
+    return out.getvalue()
 
 
 def write_index(shard: Path) -> Path:
@@ -116,13 +116,15 @@ def write_index(shard: Path) -> Path:
         ConfigError: The shard is damaged: its index would hide that.
         StoreError: The index cannot be written.
     """
-    head = index_head(shard, 0)  # before the walk: what changes meanwhile makes the index stale
+    before = shard.stat()
     found = members_of(shard)
+    start = index_start(shard, len(found.names))
+    if shard.stat().st_mtime_ns != before.st_mtime_ns:
+        raise ConfigError(f"shard {shard} changed while its index was made: try again when it is whole")
     if found.damage:
         raise ConfigError(f"shard {shard} {found.damage}: no index is written of it")
-    head[0][1] = len(found.names)
-    with whole_file(index_path(shard)) as temporary, temporary.open("wb") as file:
-        np.save(file, np.concatenate([head, found.ranges]))
+    with whole_file(index_path(shard)) as temporary:
+        temporary.write_bytes(start + found.ranges.astype("<i8").tobytes())
     return index_path(shard)
 
 
