@@ -11,7 +11,7 @@ pytest.importorskip("pydantic")
 
 from small_shards import folder, link, tile, tiles_of, write_table, write_tar
 
-from pathencoder.errors import ConfigError, StoreError
+from pathencoder.errors import ConfigError, ImageError, StoreError
 from training.data import shards as shards_module
 from training.data.corpus import open_corpus
 from training.data.shards import index_path, main, ranges_of, write_index
@@ -221,6 +221,14 @@ def test_an_index_of_another_tar_is_not_believed(archive, caplog, spoil):
     spoil(archive / "a.tar")
     assert list(tiles_of(open_corpus(archive)).values()) == [0, 1, 2, 3]
     assert "a.tar.index.npy is damaged, or of another tar" in caplog.text
+
+
+@pytest.mark.parametrize("wrong", [(512, 1 << 60), (1 << 60, 5), (512, -1), (-512, 5)])
+def test_a_range_that_no_tar_has_is_an_error_of_its_tile(archive, wrong):
+    data = write_index(archive / "a.tar").read_bytes()
+    index_path(archive / "a.tar").write_bytes(data[:-16] + np.array(wrong, dtype="<i8").tobytes())
+    with pytest.raises(ImageError, match=r"tile sB/a\.tar#3 cannot be decoded"):
+        open_corpus(archive).read(3)
 
 
 def test_an_index_is_believed_while_its_tar_is_the_same(archive, monkeypatch):

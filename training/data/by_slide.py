@@ -58,8 +58,10 @@ class RangeTiles:
             raise ImageError(f"shard {shard} is missing") from None
         if member >= len(ranges):
             raise ImageError(f"shard {shard} has {len(ranges)} tiles only")
-        offset, size = ranges[member]
-        return Place(shard, int(offset), int(size))
+        offset, size = ranges[member].tolist()
+        if offset < 0 or size < 0:
+            raise ImageError(f"the index of shard {shard} is damaged at image {member}: write it anew")
+        return Place(shard, offset, size)
 
     def _member(self, index: int) -> tuple[int, int]:
         r = int(np.searchsorted(self.starts, index, side="right")) - 1

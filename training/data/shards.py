@@ -151,8 +151,9 @@ class _OpenFiles:
             self._files[place.file] = file
             if len(self._files) > self._most:
                 self._files.popitem(last=False)[1].close()
-            file.seek(place.offset)
-            return file.read(place.size)
+            end = os.fstat(file.fileno()).st_size
+            file.seek(min(place.offset, end))
+            return file.read(min(place.size, end - file.tell()))  # memory for no more than there is
 
     def close(self) -> None:
         with self._lock:
