@@ -106,7 +106,7 @@ def _with_random_weights(spec: EncoderSpec) -> Encoder:
 
 
 def _say_licence(spec: EncoderSpec) -> None:
-    if spec.name.endswith("-research"):
+    if "-research" in f"{spec.name} {spec.base_model}":  # also one that was made from it
         _warn_once(f"{spec.name}: its weights are licensed {spec.licence}, for research only. {catalogue.DEFAULT} may be used by anyone")
 
 

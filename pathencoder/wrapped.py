@@ -88,7 +88,7 @@ def _say_inside(wrapper: str) -> None:
     if wrapper == "OptimizedModule":
         text = "compiled; the encoder reads its inner stages and runs it as it was: compile the encoder instead"
     elif "Parallel" in wrapper:
-        text = f"in {wrapper}; the encoder reads its inner stages and runs it on one device: wrap the encoder instead"
+        text = f"in {wrapper}; the encoder reads its inner stages and runs it on one device"
     else:
         return
     warnings.warn(f"encoder.network is {text}", UserWarning, stacklevel=4)

@@ -185,8 +185,9 @@ def test_auto_device(monkeypatch, cuda, mps, expected):
     assert runtime.pick_device("auto").type == expected
 
 
-def test_the_research_licence_is_said_once(saved):
-    rewrite(saved, lambda c: c["pathencoder"].update(name="small-research", licence="CC-BY-NC-4.0"))
+@pytest.mark.parametrize("names", [{"name": "small-research"}, {"name": "mine", "base_model": "small-research (sha256 1)"}])
+def test_the_research_licence_is_said_once(saved, names):
+    rewrite(saved, lambda c: c["pathencoder"].update(licence="CC-BY-NC-4.0", **names))
     load._warn_once.cache_clear()
     with pytest.warns(UserWarning, match=r"CC-BY-NC-4\.0"):
         pathencoder.load_encoder(saved)
