@@ -30,7 +30,7 @@ Box = tuple[int, int, int, int]  # x, y, width, height in level-0 pixels
 REGION = 4096  # level-0 px on a side of a slide's regions
 _OVERLAP = 128  # level-0 px that a region sees beyond itself: nuclei on its border are whole
 _TISSUE = 0.01  # share of tissue from which a region is looked at
-_SAMPLES, _SAMPLE = 16, 512  # fields, and level-0 px on a side, that a slide's stain is judged by
+_SAMPLES, _SAMPLE_UM = 32, 128  # fields, and um on a side, that a slide's stain is judged by
 _MOST = 10_000 * 10_000  # px of one region, which take about 2 GB
 FINEST, COARSEST = 0.05, 2.0  # um per pixel between which nuclei can be told apart
 
@@ -76,8 +76,8 @@ class Opened(Protocol):
     mpp_source: str
     notes: tuple[str, ...]
 
-    def sample(self) -> Pixels | None:
-        """Tissue from all over a slide, to judge its stain by; None for an image, or without tissue."""
+    def sample(self) -> list[Pixels]:
+        """Fields with tissue from all over a slide, to judge its stain by; none of an image."""
 
     def parts(self, regions: Sequence[Box]) -> Parts:
         """What to look at: the regions, or all of the input. Raises ImageError, SlideError."""
@@ -135,8 +135,8 @@ class _Image:
 
         return open_image(self._path, str(self._path))
 
-    def sample(self) -> None:
-        return None
+    def sample(self) -> list[Pixels]:
+        return []
 
     def parts(self, regions: Sequence[Box]) -> Parts:
         if not regions:
@@ -167,16 +167,16 @@ class _Slide:
 
         return find_tissue(self._slide, self.mpp or 0)
 
-    def sample(self) -> Pixels | None:
+    def sample(self) -> list[Pixels]:
         import numpy as np
 
         rows, columns = np.nonzero(self._tissue.mask)
         places = np.linspace(0, len(rows) - 1, min(_SAMPLES, len(rows))).astype(int)
         x, y = columns[places] * self._tissue.scale[0], rows[places] * self._tissue.scale[1]
-        corners = np.stack([x, y], 1) + self._tissue.origin - _SAMPLE // 2
-        found = [_read_or_none(self._slide, int(left), int(top)) for left, top in corners]
-        fields = [field for field in found if field is not None]
-        return np.concatenate(fields) if fields else None
+        side = round(_SAMPLE_UM / (self.mpp or 0.25))
+        corners = np.stack([x, y], 1) + self._tissue.origin - side // 2
+        found = (_read_or_none(self._slide, int(left), int(top), side) for left, top in corners)
+        return [field for field in found if field is not None]
 
     def parts(self, regions: Sequence[Box]) -> Parts:
         if regions:
@@ -220,10 +220,10 @@ def _suffix(box: Box) -> str:
     return "_x{}_y{}_w{}_h{}".format(*box)
 
 
-def _read_or_none(slide: Slide, x: int, y: int) -> Pixels | None:
+def _read_or_none(slide: Slide, x: int, y: int, side: int) -> Pixels | None:
     """A field of a slide; None where it is damaged."""
     try:
-        return slide.read(x, y, 0, _SAMPLE, _SAMPLE)
+        return slide.read(x, y, 0, side, side)
     except SlideError:
         return None
 

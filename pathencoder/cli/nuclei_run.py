@@ -6,7 +6,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,11 +23,7 @@ from pathencoder.slides.work import Outcome
 
 if TYPE_CHECKING:
     from pathencoder.nuclei.network import NucleiNetwork
-    from pathencoder.nuclei.segment import Nuclei
-    from pathencoder.stain import StainGuess
-
-
-_UNDECIDED = "stain: cannot tell from the slide's tissue, taken as H&E; for DAB, say --stain ihc"
+    from pathencoder.nuclei.segment import Nuclei, SlideStain
 
 
 @dataclass(frozen=True)
@@ -71,11 +67,11 @@ class Run:
         with opened(source) as image:
             parts = image.parts(self.asked.regions)
             name = choose_name(self.asked.out, source, [part.suffix for part in parts.all])
-            known, stain = Identity(source.path), _Stain(self.asked.stain, image)
+            known, whole = Identity(source.path), _Whole(self.asked.stain, image)
             for number, part in enumerate(parts.all):
                 meter(number, len(parts.all))
                 try:
-                    found.append(self._part(known, image, part, stain, name.text + part.suffix))
+                    found.append(self._part(known, image, part, whole, name.text + part.suffix))
                 except StoreError:
                     raise
                 except Exception as error:
@@ -93,7 +89,7 @@ class Run:
         source: Identity,
         image: Opened,
         part: Part,
-        stain: _Stain,
+        whole: _Whole,
         name: str,
     ) -> Found:
         from pathencoder.nuclei.outputs import labels_file, read_finished, write_all
@@ -111,8 +107,15 @@ class Run:
             return Found(name, labels, kept, before=True)
         made_from = source.facts
         pixels = image.read(part)
-        nuclei = segment_nuclei(pixels, mpp=image.mpp, stain=stain.of_all, network=self.network)
-        nuclei = stain.judged(_within_core(nuclei, part))
+        nuclei = segment_nuclei(
+            pixels,
+            mpp=image.mpp,
+            stain=self.asked.stain,
+            network=self.network,
+            slide=whole.stain,
+        )
+        nuclei = _within_core(nuclei, part)
+        stain = [nuclei.stain.text] if nuclei.stain.decided else []  # else a note says it
         columns = _columns(nuclei, image.mpp_source, self.asked.stain)
         facts = {
             "source": made_from,
@@ -120,7 +123,7 @@ class Run:
             **columns,
             "nuclei": len(nuclei),
             "positive": _count_positive(nuclei),
-            "notes": [*stain.notes(nuclei), *part.notes, *nuclei.notes],
+            "notes": [*stain, *part.notes, *nuclei.notes],
         }
         make_folder((out / name).parent)
         offset = part.box[:2] if part.box else (0, 0)
@@ -140,37 +143,20 @@ class Run:
         }
 
 
-class _Stain:
-    """What an input is stained with: as given, or of a slide judged once, by tissue from all over it."""
+class _Whole:
+    """What all parts of an input share: of a slide the stain and thresholds, measured once."""
 
-    def __init__(self, asked: str | None, image: Opened) -> None:
-        self._asked, self._image = asked, image
-
-    @property
-    def of_all(self) -> str | None:
-        """The stain of all parts; None: each part is judged by itself."""
-        return self._asked or (self._guess.stain if self._guess else None)
-
-    def judged(self, nuclei: Nuclei) -> Nuclei:
-        """Nuclei that say how sure the stain is that they were found by."""
-        guess = self._guess
-        if guess is None or nuclei.stain.stain != guess.stain:
-            return nuclei
-        return replace(nuclei, stain=guess)
-
-    def notes(self, nuclei: Nuclei) -> list[str]:
-        """What to say of the stain of a part's nuclei, beside their own notes."""
-        if nuclei.stain.decided:
-            return [nuclei.stain.text]
-        return [_UNDECIDED] if self._guess is not None else []
+    def __init__(self, stain: str | None, image: Opened) -> None:
+        self._stain, self._image = stain, image
 
     @cached_property
-    def _guess(self) -> StainGuess | None:
-        from pathencoder.stain import guess_stain
+    def stain(self) -> SlideStain | None:
+        """None: each part is judged by itself. Raises ImageError for a slide of fluorescence."""
+        from pathencoder.nuclei.segment import calibrate_slide
 
-        sample = None if self._asked else self._image.sample()
-        guess = None if sample is None else guess_stain(sample)
-        return guess if guess is not None and guess.stain in ("he", "ihc") else None
+        fields, mpp = self._image.sample(), self._image.mpp
+        found = calibrate_slide(fields, mpp=mpp, stain=self._stain) if fields and mpp else None
+        return found if found is not None and found.calibration is not None else None
 
 
 def _within_core(nuclei: Nuclei, part: Part) -> Nuclei:

@@ -175,30 +175,28 @@ def test_a_folder_of_slides_is_done(tmp_path, capsys):
     assert report["inputs"][0]["results"][0]["mpp"] == 0.5
 
 
-def test_a_slide_has_one_stain(tmp_path, monkeypatch, capsys):
+def test_a_slide_has_one_stain_and_one_set_of_thresholds(tmp_path, monkeypatch, capsys):
     pytest.importorskip("openslide")
     from small_slides import write_tiff
 
-    from pathencoder import stain
     from pathencoder.cli import nuclei_pictures
+    from pathencoder.nuclei import segment
 
     image, _, _ = tissue((500, 900), nuclei=120, radius=7)
     brown, _, _ = tissue((500, 200), nuclei=20, radius=7, stain="ihc", positive=1)
     write_tiff(tmp_path / "s.tif", np.concatenate([image, brown], 1), mpp=0.5)
     monkeypatch.setattr(nuclei_pictures, "REGION", 550)
-    seen, real = [], stain.guess_stain
-    monkeypatch.setattr(stain, "guess_stain", lambda pixels: seen.append(pixels.shape) or stain.StainGuess("he", 0.8))
+    real, seen = segment.segment_nuclei, []
+    monkeypatch.setattr(segment, "segment_nuclei", lambda image, **more: seen.append(more["slide"]) or real(image, **more))
     command = [tmp_path / "s.tif", "--as", "slides", "--out", tmp_path / "out"]
     _, report = nuclei(capsys, *command, mpp=None)
-    assert [(r["stain"], r["stain_source"], r["stain_confidence"]) for r in report["inputs"][0]["results"]] == [("he", "guessed", 0.8)] * 2
-    assert seen[0] == (16 * 512, 512, 3)
-    monkeypatch.setattr(
-        stain, "guess_stain", lambda pixels: stain.StainGuess("he", 0.5, decided=False) if pixels.shape[1] == 512 else real(pixels)
-    )
-    _, report = nuclei(capsys, *command, "--region", 900, 0, 200, 500, mpp=None)
-    (result,) = report["inputs"][0]["results"]
-    assert (result["stain"], result["stain_source"]) == ("he", "assumed")
-    assert any("cannot tell from the slide" in note for note in result["notes"])
+    results = report["inputs"][0]["results"]
+    assert len(results) == 2
+    assert seen[0] is seen[1] is not None
+    assert len({(r["stain"], r["stain_source"], r["stain_confidence"]) for r in results}) == 1
+    _, report = nuclei(capsys, *command, "--region", 900, 0, 200, 500, mpp=None)  # a field alone: as in the whole
+    assert report["inputs"][0]["results"][0]["stain_confidence"] == results[0]["stain_confidence"]
+    assert repr(seen[2]) == repr(seen[0])
 
 
 def test_a_long_name_is_cut_short(tmp_path, capsys):
