@@ -48,13 +48,18 @@ def window_mean(values: NDArray[Any], size: int, *, linear: bool = False) -> NDA
     Edges are repeated, or, with `linear`, go on as they rise or fall: a slope then stays a slope.
     """
     half = size // 2
-    inside = values.astype(np.float64)
     if linear and min(values.shape) > half:
-        padded = np.pad(inside, half, mode="reflect", reflect_type="odd")
+        padded = np.pad(values.astype(np.float64), half, mode="reflect", reflect_type="odd")
     else:
-        padded = np.pad(inside, half, mode="edge")
-    sums = np.pad(padded.cumsum(0).cumsum(1), ((1, 0), (1, 0)))
-    mean: NDArray[np.float64] = (sums[size:, size:] - sums[:-size, size:] - sums[size:, :-size] + sums[:-size, :-size]) / size**2
+        padded = np.pad(values, half, mode="edge")
+    sums = np.zeros((padded.shape[0] + 1, padded.shape[1] + 1))
+    sums[1:, 1:] = padded
+    for axis in (0, 1):
+        np.cumsum(sums, axis=axis, out=sums)
+    mean = sums[size:, size:] - sums[:-size, size:]
+    mean -= sums[size:, :-size]
+    mean += sums[:-size, :-size]
+    mean /= size**2
     return mean
 
 

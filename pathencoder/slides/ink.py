@@ -46,16 +46,16 @@ def find_ink(density: Map, stained: Mask) -> tuple[Mask, list[str]]:
         if not strokes.any():
             continue
         found = grown(strokes, weak)
-        if _is_stroke(found, average(density), stained):
+        if _is_stroke(found, seeds, average(density), stained):
             ink |= dilated(found, 2)
         else:
             kept.append(name)
     return ink, kept
 
 
-def _is_stroke(found: Mask, darkness: Map, stained: Mask) -> bool:
+def _is_stroke(found: Mask, seeds: Mask, darkness: Map, stained: Mask) -> bool:
     """Whether a hue is a mark, not a stain: a small part of what is coloured; or, where there is
-    more of it, much darker than the tissue around it, or a line on glass beside other tissue."""
+    more of it, much darker than the tissue around it, or dense lines on glass beside tissue."""
     part = float(found.sum()) / max(float(stained.sum()), 1.0)
     if part <= _MOST:
         return True
@@ -64,7 +64,7 @@ def _is_stroke(found: Mask, darkness: Map, stained: Mask) -> bool:
     if tissue.sum() > 0.3 * ring.sum():
         return bool(np.median(darkness[tissue]) < 0.6 * np.median(darkness[found]))
     rest = stained & ~dilated(found, 8)
-    return float(rest.sum()) > 0.1 * float(found.sum())
+    return bool(rest.sum() > 0.1 * found.sum() and (seeds & found).sum() > 0.5 * found.sum())
 
 
 def _candidates(density: Map, stained: Mask) -> dict[str, tuple[Mask, Mask]]:

@@ -151,7 +151,7 @@ def _look(fine: Overview, small: Overview, mpp: float) -> _Seen:
         tissue = _tidy(unlike & ~(ink | shadow | beyond), seen.stained, mpp) & ~(ink | beyond)
     dropped = {PEN: ink, SHADOW: shadow & ~ink, UNSCANNED: beyond}
     dropped = {name: mask for name, mask in dropped.items() if mask.any()}
-    return _Seen(tissue, dropped, _notes(dropped, kept, glass=glass is not None, grey=grey))
+    return _Seen(tissue, dropped, _notes(dropped, kept, glass=glass is not None, grey=grey and bool(seen.stained.any())))
 
 
 def _glass(fine: Overview, image: RGB, scanned: Mask) -> Map | None:

@@ -37,7 +37,7 @@ MPP, HEIGHT, WIDTH = 8.0, 300, 400
 # Glass without tissue: picture, left, top, right, bottom
 GLASS = {
     "choice": [("ratkidney_HE_BIRL.jpg", 0, 600, 250, 780), ("pale_hematoxylin_valis.webp", 380, 40, 440, 200)],
-    "check": [("he_breast_TUPAC_498.webp", 5, 400, 60, 590), ("ratkidney_PanCK_IHC_BIRL.jpg", 0, 0, 280, 120)],
+    "check": [("he_breast_TUPAC_498.webp", 5, 535, 130, 595), ("ratkidney_PanCK_IHC_BIRL.jpg", 0, 0, 150, 90)],
 }
 # Density that ink adds in red, green and blue, measured on glass
 INK = {

@@ -111,13 +111,23 @@ def test_a_colour_of_the_whole_section_is_a_stain(colour):
     assert agreement(found.mask) > 0.85
 
 
+def test_a_green_stain_beside_tissue_of_another_is_no_pen():
+    """Two sections on a slide: one with a green counterstain that is here and there as dense as ink."""
+    image = section(240, 160, (BOX,), (98, 163, 148))
+    image[40:120, 180:230] = section(50, 80, ((0, 0, 50, 80),))
+    found = find_tissue(MemorySlide(image), 8.0)
+    assert agreement(found.mask[:, :170]) > 0.85
+    assert "taken for the stain" in found.note
+
+
 def test_a_part_that_bled_is_no_red_pen():
     image = section(240, 160, (BOX, (70, 60, 110, 100)), (200, 130, 170))
     image[60:100, 70:110] = section(40, 40, ((0, 0, 40, 40),), (190, 55, 75))
     assert agreement(tissue_mask(image, 8.0)) > 0.85
 
 
-def test_blank_glass_holds_no_tissue():
+def test_blank_glass_holds_no_tissue_and_says_nothing_more():
+    assert find_tissue(MemorySlide(np.full((64, 64, 3), 243, np.uint8)), 8.0).note == ""
     assert not tissue_mask(section(240, 160, ()), 8.0).any()
     assert not tissue_mask(np.full((64, 64, 3), 255, np.uint8), 8.0).any()
 
