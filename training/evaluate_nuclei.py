@@ -41,7 +41,7 @@ Score = Callable[[Prepared], Scores]  # an image to its score map at the working
 class NucleiSet:
     """One labelled set. radius: of a match in px, for points; None: instance maps. without: files whose name holds this are left out.
 
-    stained: its points are of class "positive" (DAB) or "negative".
+    stained: its points are of class "positive" (DAB) or "negative". stain: what its images are stained with: known, so not guessed.
     """
 
     name: str
@@ -49,6 +49,7 @@ class NucleiSet:
     radius: float | None = None
     without: str = "\0"
     stained: bool = False
+    stain: str = "he"
 
 
 SETS = (
@@ -57,10 +58,10 @@ SETS = (
     NucleiSet("cpm15", "cpm15/all"),
     NucleiSet("lgg36", "lgg36/all", without="TCGA-FG-A4MU"),
     NucleiSet("dsb2018_histology", "dsb2018_histology/all"),
-    NucleiSet("deepliif", "deepliif_sample/test"),
+    NucleiSet("deepliif", "deepliif_sample/test", stain="ihc"),
     NucleiSet("crchisto", "crchisto/test", radius=6),
     NucleiSet("consep20x_points", "consep20x_points/test", radius=6),
-    NucleiSet("bcdata", "bcdata_sample/test", radius=12, stained=True),
+    NucleiSet("bcdata", "bcdata_sample/test", radius=12, stained=True, stain="ihc"),
 )
 ARMS = {
     "ours": Recipe(),
@@ -126,7 +127,7 @@ def pictures(chosen: NucleiSet, data: Path) -> Iterator[tuple[Path, Prepared]]:
         scale = {row["file"]: _number(row["mpp"]) for row in csv.DictReader(file)}
     kept = (f for f in sorted((data / chosen.folder).glob("*.webp")) if chosen.without not in f.name)
     for file in kept:
-        yield file, prepare(open_image(file), mpp=scale[file.relative_to(root).as_posix()])
+        yield file, prepare(open_image(file), mpp=scale[file.relative_to(root).as_posix()], stain=chosen.stain)
 
 
 def _number(text: str) -> float | None:

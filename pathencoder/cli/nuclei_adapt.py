@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from pathencoder.stain import Array
 
 FOLDER = "network"  # in --out
+CHECKPOINT = "network.partial"  # beside it, while it is trained
 _PICTURES = 64  # most pictures that are looked at
 _PIXELS = 4096  # px on a side: the middle of each
 
@@ -29,7 +31,7 @@ _PIXELS = 4096  # px on a side: the middle of each
 def adapted_network(sources: Sequence[Source], asked: Asked, seed: int) -> NucleiNetwork:
     """Train on the nuclei of the inputs and keep the network in OUT/network.
 
-    What the same command kept before is taken as it is.
+    What the same command kept before is taken as it is; a training that was stopped goes on.
 
     Args:
         sources: Images and slides; at most 64 pictures of them, evenly chosen, are looked at.
@@ -52,22 +54,17 @@ def adapted_network(sources: Sequence[Source], asked: Asked, seed: int) -> Nucle
         return load_network(folder)
     maps = _maps_of(sources, asked)
     with Meter(f"adapting to {plural(len(maps), 'image')}", unit="step") as meter:
-        network = _train(maps, seed, meter)
+        network = _train(maps, seed, meter, asked.out / CHECKPOINT)
     save_network(folder, network, about)
     kept = f"adapted network kept in {printable(folder)}: use it again with --network"
     click.echo(kept, err=True)
     return network
 
 
-def _train(maps: list[Array], seed: int, meter: Meter) -> NucleiNetwork:
+def _train(maps: list[Array], seed: int, meter: Meter, checkpoint: Path) -> NucleiNetwork:
     from pathencoder.nuclei.recipe import train
 
-    def progress(done: int, total: int) -> None:
-        if done == 1:
-            meter(0, total)  # a new training, not one that goes on
-        meter(done, total)
-
-    return train(maps, seed=seed, progress=progress)
+    return train(maps, seed=seed, progress=meter, checkpoint=checkpoint)
 
 
 def _about(sources: Sequence[Source], asked: Asked, seed: int) -> dict[str, Any]:

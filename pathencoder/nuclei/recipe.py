@@ -10,7 +10,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import cast
+from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -20,6 +21,15 @@ from torch.optim.swa_utils import AveragedModel
 
 from pathencoder.errors import ConfigError
 from pathencoder.nuclei import variations
+from pathencoder.nuclei.checkpoint import (
+    EVERY,
+    Checkpoint,
+    Stopped,
+    Weights,
+    key_of,
+    random_state,
+    restore_random,
+)
 from pathencoder.nuclei.contrast import region_contrast
 from pathencoder.nuclei.lessons import Lesson, Rule, make_lesson, mean_stain
 from pathencoder.nuclei.network import NucleiNetwork
@@ -28,6 +38,7 @@ from pathencoder.stain import Array
 
 log = logging.getLogger(__name__)
 SHARE = 0.15  # weight of the network's logit beside the stain map; chosen on labelled images of MoNuSeg's train part
+_MOST_PIXELS = 12_000_000  # of the working scale: 48 fields of 500 um; all steps together see 65 Mpx
 Progress = Callable[[int, int], None]  # steps done, steps in all
 
 
@@ -56,24 +67,96 @@ class Recipe:
             raise ConfigError(f"averaged {self.averaged} is a share of the steps, between 0 and 1")
 
 
-def train(images: Sequence[Array], recipe: Recipe | None = None, *, seed: int = 0, progress: Progress | None = None) -> NucleiNetwork:
-    """Train on the stain maps float32 [3, h, w] of unlabelled images (maps.py); any number, any sizes. Returns it in eval mode.
+def train(
+    images: Sequence[Array],
+    recipe: Recipe | None = None,
+    *,
+    seed: int = 0,
+    progress: Progress | None = None,
+    checkpoint: Path | None = None,
+) -> NucleiNetwork:
+    """Train on the stain maps of unlabelled images (maps.py).
 
-    Raises ConfigError where no object in any image passes for a nucleus.
+    Args:
+        images: float32 [3, h, w] at the working scale; any number, any sizes. Of more than
+            12 Mpx in all, the middle of each is used.
+        recipe: How. None: the defaults.
+        seed: Of everything random.
+        progress: Called with the steps done and the steps in all; first with what an earlier run
+            did (0 of a new one).
+        checkpoint: A file that keeps the state every 20 steps: the same call goes on where a
+            stopped one was. Removed at the end.
+
+    Returns:
+        The network, in eval mode.
+
+    Raises:
+        ConfigError: No object in any image passes for a nucleus.
+        StoreError: The checkpoint cannot be written.
     """
-    recipe = recipe or Recipe()
-    tell = progress or (lambda done, total: None)
-    network: NucleiNetwork | None = None
-    for number, steps in enumerate(recipe.rounds):
-        lessons = _lessons(images, network, recipe.rule)
-        log.info("round %d: %d sure nuclei in %d images", number + 1, sum(len(np.unique(x.labels)) - 1 for x in lessons), len(lessons))
-        part = _Part(sum(recipe.rounds[:number]), sum(recipe.rounds), tell)
-        averaged = recipe.averaged if number == len(recipe.rounds) - 1 else 0.0
-        network = _round(lessons, steps, replace(recipe, averaged=averaged), seed + 1_000_003 * number, part)
+    recipe, tell = recipe or Recipe(), progress or (lambda done, total: None)
+    images = _enough(images)
+    kept = Checkpoint(checkpoint, key_of(images, repr(recipe), seed)) if checkpoint else None
+    stopped = kept.read() if kept else None
+    network = _network_of(stopped.teacher) if stopped else None
+    tell(sum(recipe.rounds[: stopped.number]) + stopped.step if stopped else 0, sum(recipe.rounds))
+    for number in range(stopped.number if stopped else 0, len(recipe.rounds)):
+        begun = stopped if stopped and number == stopped.number else None
+        network = _train_round(images, network, recipe, number, seed, begun, kept, tell)
     if network is None:
         raise ConfigError("a recipe without rounds trains nothing")
     set_level(network, images)
+    if kept:
+        kept.remove()
     return network
+
+
+def _train_round(
+    images: Sequence[Array],
+    teacher: NucleiNetwork | None,
+    recipe: Recipe,
+    number: int,
+    seed: int,
+    begun: Stopped | None,
+    kept: Checkpoint | None,
+    tell: Progress,
+) -> NucleiNetwork:
+    """One round of training under a teacher, from its beginning or from where it stopped."""
+    lessons = _lessons(images, teacher, recipe.rule)
+    nuclei = sum(len(np.unique(x.labels)) - 1 for x in lessons)
+    log.info("round %d: %d sure nuclei in %d images", number + 1, nuclei, len(lessons))
+    averaged = recipe.averaged if number == len(recipe.rounds) - 1 else 0.0
+    steps, before = recipe.rounds[number], sum(recipe.rounds[:number])
+    current = _Round(lessons, steps, replace(recipe, averaged=averaged), seed + 1_000_003 * number)
+    if begun:
+        current.restore(begun.state)
+    for step in range(begun.step if begun else 0, steps):
+        current.step(step)
+        if kept and (step + 1) % EVERY == 0:
+            weights = teacher.state_dict() if teacher else None
+            kept.write(Stopped(number, step + 1, weights, current.state()))
+        tell(before + step + 1, sum(recipe.rounds))
+    return cast(NucleiNetwork, current.average.module).eval()
+
+
+def _network_of(weights: Weights | None) -> NucleiNetwork | None:
+    if weights is None:
+        return None
+    with torch.random.fork_rng(devices=[]):  # the caller's random numbers stay as they are
+        network = NucleiNetwork()
+    network.load_state_dict(weights)
+    return network.eval()
+
+
+def _enough(images: Sequence[Array]) -> list[Array]:
+    """The images, or the middle of each where they are more than is ever learnt from."""
+    pixels = sum(m.shape[1] * m.shape[2] for m in images)
+    if pixels <= _MOST_PIXELS:
+        return list(images)
+    side = max(256, int((_MOST_PIXELS / len(images)) ** 0.5))
+    log.info("%d Mpx of images: the middle of each, up to %d px on a side", pixels // 10**6, side)
+    starts = [[max(0, (n - side) // 2) for n in m.shape[1:]] for m in images]
+    return [m[:, y : y + side, x : x + side] for m, (y, x) in zip(images, starts, strict=True)]
 
 
 @torch.no_grad()
@@ -83,18 +166,6 @@ def set_level(network: NucleiNetwork, images: Sequence[Array]) -> None:
     logits = np.concatenate([predict(network, m)[0][::2, ::2].ravel() for m in images])
     assert network.head.bias is not None
     network.head.bias[0] -= float(np.quantile(logits, 1 - share.mean()))
-
-
-@dataclass(frozen=True)
-class _Part:
-    """Progress of one round as progress of the whole."""
-
-    before: int
-    total: int
-    tell: Progress
-
-    def __call__(self, steps: int) -> None:
-        self.tell(self.before + steps, self.total)
 
 
 @torch.inference_mode()
@@ -123,26 +194,50 @@ def _lessons(images: Sequence[Array], network: NucleiNetwork | None, rule: Rule)
     return kept
 
 
-def _round(lessons: list[Lesson], steps: int, recipe: Recipe, seed: int, tell: Callable[[int], None]) -> NucleiNetwork:
-    rng = np.random.default_rng(seed)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        network = NucleiNetwork()
-    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimizer = torch.optim.AdamW(network.parameters(), lr=recipe.rate, weight_decay=1e-4)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.rate, total_steps=steps)
-    average = AveragedModel(network, use_buffers=True)  # type: ignore[no-untyped-call]
-    for step in range(steps):
-        maps, target = _batch(lessons, recipe, rng)
-        loss = _loss(network(maps), maps, target, recipe)
-        optimizer.zero_grad()
+class _Round:
+    """The network of one round, its optimiser, schedule, average and random numbers."""
+
+    def __init__(self, lessons: list[Lesson], steps: int, recipe: Recipe, seed: int) -> None:
+        self._lessons, self._steps, self._recipe = lessons, steps, recipe
+        self._rng = np.random.default_rng(seed)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self._network = NucleiNetwork()
+        self._network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        rate = recipe.rate
+        self._optimizer = torch.optim.AdamW(self._network.parameters(), lr=rate, weight_decay=1e-4)
+        self._schedule = torch.optim.lr_scheduler.OneCycleLR(self._optimizer, rate, steps)
+        self.average = AveragedModel(self._network, use_buffers=True)  # type: ignore[no-untyped-call]
+
+    def step(self, number: int) -> None:
+        """The step of this number, from 0."""
+        maps, target = _batch(self._lessons, self._recipe, self._rng)
+        loss = _loss(self._network(maps), maps, target, self._recipe)
+        self._optimizer.zero_grad()
         loss.backward()
-        optimizer.step()
-        schedule.step()
-        if step >= min((1 - recipe.averaged) * steps, steps - 1):
-            average.update_parameters(network)
-        tell(step + 1)
-    return cast(NucleiNetwork, average.module).eval()
+        self._optimizer.step()
+        self._schedule.step()
+        if number >= min((1 - self._recipe.averaged) * self._steps, self._steps - 1):
+            self.average.update_parameters(self._network)
+
+    def state(self) -> dict[str, Any]:
+        """Plain values and tensors from which `restore` goes on."""
+        parts = {k: v.state_dict() for k, v in self._stateful().items()}
+        return {**parts, "random": random_state(self._rng)}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from a state."""
+        for name, part in self._stateful().items():
+            part.load_state_dict(state[name])
+        restore_random(self._rng, state["random"])
+
+    def _stateful(self) -> dict[str, Any]:
+        return {
+            "network": self._network,
+            "optimizer": self._optimizer,
+            "schedule": self._schedule,
+            "average": self.average,
+        }
 
 
 def _batch(lessons: list[Lesson], recipe: Recipe, rng: np.random.Generator) -> tuple[Tensor, Tensor]:

@@ -60,8 +60,7 @@ def targets(labels: Ints, weight: Array) -> Array:
     cut = touching(labels)
     inside = (labels > 0) & ~cut
     distance = ndimage.distance_transform_edt(inside)
-    _, compact = np.unique(labels, return_inverse=True)
-    compact = compact.reshape(labels.shape)
+    _, compact = _compact(labels)
     most = np.maximum(ndimage.maximum(distance, compact, np.arange(compact.max() + 1)), 1)
     outline = ndimage.maximum_filter(labels, 3) != ndimage.minimum_filter(labels, 3)
     return np.stack([inside, np.where(inside, distance / most[compact], 0), weight * np.where(outline & ~cut, 0.5, 1)]).astype(np.float32)
@@ -119,9 +118,16 @@ def _hollow(maps: Array, labels: Ints, around: Array, depth: Array, v: Variation
 
 def _for_each(labels: Ints, values: Callable[[int], NDArray[np.floating]]) -> Array:
     """A random value for each nucleus, laid over its pixels; 0 elsewhere: float32 [h, w]."""
-    names, compact = np.unique(labels, return_inverse=True)
-    laid: Array = (values(len(names)) * (names > 0)).astype(np.float32)[compact.reshape(labels.shape)]
+    names, compact = _compact(labels)
+    laid: Array = (values(len(names)) * (names > 0)).astype(np.float32)[compact]
     return laid
+
+
+def _compact(labels: Ints) -> tuple[Ints, NDArray[np.intp]]:
+    """The labels that occur, sorted, and the place of each pixel's among them: no sort of pixels."""
+    there = np.zeros(int(labels.max(initial=0)) + 1, bool)
+    there[labels] = True
+    return np.flatnonzero(there).astype(np.int32), (np.cumsum(there) - 1)[labels]
 
 
 def _pick(lessons: Sequence[Lesson], own: Lesson, rng: Generator) -> Cutting | None:

@@ -157,13 +157,52 @@ def test_training_learns_and_repeats():
     images = [stain_maps(seed=s)[0] for s in range(2)]
     short, steps = Recipe(rounds=(12, 12), batch=2, crop=64), []
     network = recipe.train(images, short, seed=3, progress=lambda done, total: steps.append((done, total)))
-    assert steps == [(i, 24) for i in range(1, 25)]
+    assert steps == [(i, 24) for i in range(25)]
     again = recipe.train(images, short, seed=3)
     assert all(torch.equal(a, b) for a, b in zip(network.state_dict().values(), again.state_dict().values(), strict=True))
     unseen, labels = stain_maps(seed=9)
     trained = metrics.dice(labels, instances.split(recipe.predict(network, unseen)[0]))
     untrained = metrics.dice(labels, instances.split(recipe.predict(NucleiNetwork().eval(), unseen)[0]))
     assert trained > max(0.7, untrained)
+
+
+@pytest.mark.parametrize("stop", [9, 17])
+def test_a_stopped_training_goes_on_to_the_same_weights(tmp_path, monkeypatch, stop):
+    monkeypatch.setattr(recipe, "EVERY", 4)
+    images, file = [stain_maps(seed=0)[0]], tmp_path / "network.partial"
+    short = Recipe(rounds=(12, 12), batch=2, crop=64, averaged=1.0)
+    whole = recipe.train(images, short, seed=3)
+
+    def stopping(done, total):
+        if done == stop:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        recipe.train(images, short, seed=3, progress=stopping, checkpoint=file)
+    steps = []
+    again = recipe.train(images, short, seed=3, progress=lambda d, t: steps.append(d), checkpoint=file)
+    assert steps == list(range(stop - stop % 4, 25))
+    assert all(torch.equal(a, b) for a, b in zip(whole.state_dict().values(), again.state_dict().values(), strict=True))
+    assert not list(tmp_path.iterdir())
+
+
+def test_another_trainings_checkpoint_or_a_damaged_one_is_not_used(tmp_path, monkeypatch):
+    monkeypatch.setattr(recipe, "EVERY", 2)
+    images, file = [stain_maps(seed=0)[0]], tmp_path / "network.partial"
+    short, firsts = Recipe(rounds=(4,), batch=2, crop=64), []
+    stopped = recipe.Stopped(0, 2, None, {})
+    recipe.Checkpoint(file, recipe.key_of(images, repr(short), 1)).write(stopped)
+    recipe.train(images, short, seed=3, progress=lambda d, t: firsts.append(d), checkpoint=file)
+    file.write_bytes(b"cut short")
+    recipe.train(images, short, seed=3, progress=lambda d, t: firsts.append(d), checkpoint=file)
+    assert firsts == [*range(5), *range(5)]
+
+
+def test_no_more_pixels_are_looked_at_than_are_learnt_from(monkeypatch):
+    image = stain_maps(size=(400, 600), nuclei=60)[0]
+    assert [m.shape for m in recipe._enough([image])] == [image.shape]
+    monkeypatch.setattr(recipe, "_MOST_PIXELS", 2 * 300 * 300)
+    assert [m.shape for m in recipe._enough([image, image])] == [(3, 300, 300)] * 2
 
 
 def test_settings_are_checked():
