@@ -13,8 +13,8 @@ from pathencoder.nuclei.instances import Labels
 
 Column = NDArray[np.float32]
 T = TypeVar("T", bound=np.floating)
-POSITIVE_DAB = 0.12  # least mean OD of DAB in a positive nucleus
-POSITIVE_SHARE = 0.48  # and of DAB in DAB and hematoxylin together: darkness differs by scanner, hue less
+POSITIVE_DAB = 0.2  # mean OD of DAB from which a nucleus counts as positive
+_BROWN_DAB, _BROWN_SHARE = 0.12, 0.48  # least OD of DAB in a brown pixel, and its share of both stains
 _STRIP = 1024  # rows measured at a time, so that memory stays small beside the image
 _SUMS = 8
 
@@ -63,14 +63,14 @@ def measure(labels: Labels, image: NDArray[np.uint8], *, mpp: float, stain: str)
         eccentricity=_column(_eccentricity(xx - x * x, yy - y * y, xy - x * y)),
         hematoxylin=_column(hematoxylin),
         dab=_column(second) if stain == "ihc" else None,
-        positive=outweighs(second, hematoxylin) if stain == "ihc" else None,
+        positive=second >= POSITIVE_DAB if stain == "ihc" else None,
     )
 
 
 def outweighs(dab: NDArray[T], hematoxylin: NDArray[T]) -> NDArray[np.bool_]:
-    """Where DAB makes a nucleus, or a pixel, brown rather than blue: OD arrays of one shape."""
+    """Where DAB makes a pixel brown rather than blue: OD arrays of one shape."""
     share = dab / np.maximum(dab + np.maximum(hematoxylin, 0), 1e-6)
-    brown: NDArray[np.bool_] = (dab >= POSITIVE_DAB) & (share >= POSITIVE_SHARE)
+    brown: NDArray[np.bool_] = (dab >= _BROWN_DAB) & (share >= _BROWN_SHARE)
     return brown
 
 

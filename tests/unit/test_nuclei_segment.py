@@ -122,7 +122,7 @@ def test_positive_is_what_is_brown_on_a_dark_and_on_a_pale_scanner():
     for strength in (0.35, 1.0):
         density = np.zeros((20, 40, 3))
         density[labels == 1] = strength * (0.7 * np.array(stain.VECTORS["dab"]) + 0.1 * np.array(stain.VECTORS["hematoxylin"]))
-        density[labels == 2] = strength * (0.2 * np.array(stain.VECTORS["dab"]) + 0.8 * np.array(stain.VECTORS["hematoxylin"]))
+        density[labels == 2] = strength * (0.1 * np.array(stain.VECTORS["dab"]) + 0.8 * np.array(stain.VECTORS["hematoxylin"]))
         image = np.clip(255 * 10**-density, 0, 255).astype(np.uint8)
         assert measure(labels, image, mpp=0.5, stain="ihc").positive.tolist() == [True, False]
 
