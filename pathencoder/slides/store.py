@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 import pathencoder
 from pathencoder.errors import StoreError
-from pathencoder.slides import layouts
+from pathencoder.slides import checksums, layouts
 from pathencoder.slides.files import Mismatch, make_folder, whole_file
 from pathencoder.slides.identity import SlideIdentity, Stamp, Stat
 from pathencoder.slides.recipe import Recipe
@@ -76,6 +76,7 @@ class FeatureFile:
 def read_features(path: str | Path) -> FeatureFile:
     """Read a feature file: ours in any layout, and those of TRIDENT, CLAM and STAMP. Raises StoreError for anything else."""
     try:
+        checksums.check(Path(path), rows=True)
         with h5py.File(path, "r") as file:
             return _read(file, Path(path))
     except StoreError:
@@ -96,14 +97,18 @@ def write_features(path: Path, content: Content, count: int, row_shape: tuple[in
     make_folder(path.parent)
     if content.layout == "clam":
         _write_tensor(layouts.tensor_path(path), count, row_shape, rows)
-    with whole_file(path) as temporary, h5py.File(temporary, "w", libver=_FORMAT) as file:
-        data = file.create_dataset(
-            layouts.feature_name(content.layout), shape=(count, *row_shape), dtype=layouts.feature_dtype(content.layout)
-        )
-        for start, stop in _blocks(count):
-            data[start:stop] = rows(start, stop)
-        _write_parts(file, content)
-        _write_attributes(file, content, path)
+    with whole_file(path) as temporary:
+        with h5py.File(temporary, "w", libver=_FORMAT, userblock_size=checksums.BLOCK) as file:
+            data = file.create_dataset(
+                layouts.feature_name(content.layout), shape=(count, *row_shape), dtype=layouts.feature_dtype(content.layout)
+            )
+            for start, stop in _blocks(count):
+                data[start:stop] = rows(start, stop)
+            _write_parts(file, content)
+            _write_attributes(file, content, path)
+            begin = (data.id.get_offset() or checksums.BLOCK) if data.id.get_storage_size() else checksums.BLOCK
+            end = begin + data.id.get_storage_size()
+        checksums.write(temporary, begin, end)
 
 
 @dataclass(frozen=True)
@@ -169,6 +174,7 @@ def slide_facts(slide: SlideIdentity) -> dict[str, Any]:
 def _reading(path: Path) -> Iterator[h5py.File]:
     """A feature file of ours; whatever is wrong with it is a Mismatch."""
     try:
+        checksums.check(path, rows=False)
         with h5py.File(path, "r") as file:
             yield file
     except StoreError:

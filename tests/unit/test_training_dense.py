@@ -8,7 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-pytest.importorskip("skimage")
+pytest.importorskip("pydantic")
+pytest.importorskip("sklearn")
 
 import small_encoders
 from synthetic_nuclei import tissue
