@@ -61,7 +61,7 @@ class Worker:
     def close(self) -> None:
         """End the child."""
         self._process.kill()
-        self._process.wait()
+        self._process.communicate()
         shutil.rmtree(self.root, ignore_errors=True)
 
     def _start(self) -> None:
