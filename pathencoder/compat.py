@@ -1,4 +1,4 @@
-"""The mend for a torchvision that cannot load beside this torch, used before timm is imported.
+"""The workaround for a torchvision that cannot load beside this torch, used before timm is imported.
 
 PyPI's torchvision wheel links CUDA. Beside a CPU-only torch its compiled operators cannot load, and `import torchvision`
 then fails on the first operator schema that it misses ("operator torchvision::nms does not exist"). timm imports torchvision

@@ -81,7 +81,7 @@ def iterate(images: Images) -> Iterator[Item]:
 
 
 def survey(images: Images) -> tuple[Iterator[Item], int | None]:
-    """`iterate`, and how many images there are where that can be told without advancing an iterator."""
+    """`iterate`, and how many images there are where that is known without advancing an iterator."""
     images = _unpacked(images)
     if isinstance(images, str | os.PathLike):
         path = Path(images).expanduser()

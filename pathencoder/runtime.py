@@ -47,7 +47,7 @@ def _existing(name: str | torch.device | int) -> torch.device:
         raise ConfigError("device 'meta' holds no numbers: nothing can be encoded there. device='auto' takes what is there")
     count = {"cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}.get(device.type)
     if count is not None and (device.index or 0) >= count:
-        raise ConfigError(f"device {str(device)!r} is not there ({count} of that kind are): device='auto' takes what is")
+        raise ConfigError(f"device {str(device)!r} is not available on this machine ({count} of that kind): use device='auto'")
     return device
 
 

@@ -45,7 +45,9 @@ def with_preprocessing(spec: EncoderSpec, config: dict[str, Any]) -> EncoderSpec
     found = _from_processor(config, spec) if "image_mean" in config else _from_pretrained_cfg(config, spec)
     spec = dataclasses.replace(spec, **found)
     if not spec.normalisation_known:
-        raise ConfigError(f"{spec.name}: {spec.config_file} of its repository holds no mean and std, and nobody told us: ask its authors")
+        raise ConfigError(
+            f"{spec.name}: {spec.config_file} of its repository holds no mean and std, and nothing else gives them: ask its authors"
+        )
     return spec
 
 

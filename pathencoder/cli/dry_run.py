@@ -90,6 +90,6 @@ def _lines(plan: _Plan) -> list[str]:
         return [f"{plan.input}: would fail: {plan.problem}"]
     what = "slide" if plan.size is None else f"slide of {plan.size[0]:,} x {plan.size[1]:,} px"
     what = what if plan.images is None else plural(plan.images, "image")
-    scale = plan.mpp_source if plan.mpp is None else f"{plan.mpp:.4g} um/px ({plan.mpp_source})"
+    scale = f"scale {plan.mpp_source}" if plan.mpp is None else f"{plan.mpp:.4g} um/px ({plan.mpp_source})"
     there = " (exists)" if plan.output_exists else ""
     return [f"{plan.input}: {what}, {scale} -> {plan.output}{there}", *(f"    {note}" for note in plan.notes)]

@@ -32,7 +32,7 @@ _OVERLAP = 128  # level-0 px that a region sees beyond itself: nuclei on its bor
 _TISSUE = 0.01  # share of tissue from which a region is looked at
 _SAMPLES, _SAMPLE_UM = 32, 128  # fields, and um on a side, that a slide's stain is judged by
 _MOST = 10_000 * 10_000  # px of one region, which take about 2 GB
-FINEST, COARSEST = 0.05, 2.0  # um per pixel between which nuclei can be told apart
+FINEST, COARSEST = 0.05, 2.0  # um per pixel between which nuclei can be distinguished
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def opened(source: Source) -> Iterator[Opened]:
     """Open an input.
 
     Raises:
-        ImageError: It is no image, or its scale does not let nuclei be told apart.
+        ImageError: It is no image, or its scale does not let nuclei be distinguished.
         SlideError, MissingMpp: It cannot be read as a slide, or its scale cannot be believed.
     """
     if source.kind == "nothing":
@@ -111,7 +111,7 @@ def opened(source: Source) -> Iterator[Opened]:
 def _checked(found: Opened, source: Source) -> Opened:
     if found.mpp is not None and not FINEST <= found.mpp <= COARSEST:
         raise ImageError(
-            f"{source.path}: {found.mpp:.4g} um/px ({found.mpp_source}); nuclei can be told apart"
+            f"{source.path}: {found.mpp:.4g} um/px ({found.mpp_source}); nuclei can be distinguished"
             f" from {FINEST:g} to {COARSEST:g} um/px. Give the true scale (--mpp), or a finer image"
         )
     return found
@@ -181,6 +181,9 @@ class _Slide:
     def parts(self, regions: Sequence[Box]) -> Parts:
         if regions:
             return Parts(_asked(regions, self._slide.size, self._slide.path))
+        from pathencoder.slides.tissue import refuse_dark
+
+        refuse_dark(self._tissue, self._slide.path)
         return _with_tissue(self._tissue, self._slide.bounds)
 
     def read(self, part: Part) -> Pixels:

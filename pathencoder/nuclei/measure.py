@@ -1,4 +1,4 @@
-"""What is told of each nucleus: size, place, form, and how much of each stain it holds."""
+"""What is measured of each nucleus: size, place, form, and how much of each stain it holds."""
 
 from __future__ import annotations
 

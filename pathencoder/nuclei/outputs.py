@@ -24,7 +24,7 @@ from pathencoder.walk import printable
 
 Facts = Mapping[str, Any]  # what is known of a whole image, by name
 
-# Outline colours, RGB: seen on nuclei and tissue, and told apart by brightness alone.
+# Outline colours, RGB: seen on nuclei and tissue, and distinguished by brightness alone.
 POSITIVE, NEGATIVE, NUCLEUS = (230, 0, 60), (60, 235, 90), (250, 220, 40)
 _CLASSES = {"Positive": (250, 62, 62), "Negative": (112, 112, 225)}  # QuPath's colours
 _LINE_UM = 0.5  # width of outlines in the overlay, at least a pixel

@@ -248,7 +248,7 @@ def _stain_notes(image: Pixels, guess: StainGuess, taken: StainGuess) -> list[st
         even = (image == image[0, 0]).all()
         return ["no tissue found", *([_EVEN] if even else [])]
     if guess.stain == "grey":
-        return ["the image has no colour: stains cannot be told apart, darkness alone decides"]
+        return ["the image has no colour: stains cannot be distinguished, darkness alone decides"]
     if not taken.decided:
         return [_UNDECIDED]
     if taken.given and guess.decided and guess.stain != taken.stain:

@@ -42,7 +42,7 @@ def save_network(folder: str | Path, network: NucleiNetwork, about: dict[str, An
 
 
 def read_about(folder: Path) -> dict[str, Any] | None:
-    """What `save_network` was told about the network of a folder; None where there is none."""
+    """What `save_network` recorded about the network of a folder; None where there is none."""
     try:
         about = json.loads((folder / "config.json").read_text(encoding="utf-8"))["about"]
         return about if isinstance(about, dict) else None

@@ -146,7 +146,7 @@ def why_unsupported(file: Path) -> str:
         return _why_tiff(file, pages[0]) if pages else f"a damaged TIFF. {_COPY_AGAIN}"
     for mark, kind in _IMAGES.items():
         if head.startswith(mark):
-            return f"this is {kind}, not a slide. Give it its own suffix, or use --as tiles"
+            return f"this is {kind}, not a slide. To encode it as an image: --as tiles"
     return f"not a slide that OpenSlide reads, or a damaged one. {_COPY_AGAIN}"
 
 

@@ -22,7 +22,7 @@ from pathencoder.slides.overlay import write_overlay
 from pathencoder.slides.reader import Slide, open_slide
 from pathencoder.slides.recipe import Recipe, Settings, device_used, slide_recipe
 from pathencoder.slides.store import Content, Failure
-from pathencoder.slides.tissue import TissueMask, find_tissue
+from pathencoder.slides.tissue import TissueMask, find_tissue, refuse_dark
 from pathencoder.slides.work import Outcome, Progress, Work, check_recipe, silent
 from pathencoder.walk import printable
 
@@ -54,7 +54,8 @@ def encode_slide(
         without tissue gives a file of no rows.
 
     Raises:
-        SlideError: The slide, or every tile of it, cannot be read. MissingMpp: its scale is unknown.
+        SlideError: The slide, or every tile of it, cannot be read; or its background is dark, as in
+            fluorescence. MissingMpp: its scale is unknown.
         Mismatch: The file is of another slide, of other settings, or damaged.
         StoreError: The file cannot be written.
         ConfigError: The settings do not fit the encoder.
@@ -125,6 +126,7 @@ class _Plan:
 def _plan(encoder: Encoder, slide: Slide, recipe: Recipe, settings: Settings) -> _Plan:
     scale = slide.mpp(settings.mpp)
     tissue = find_tissue(slide, scale.value)
+    refuse_dark(tissue, slide.path)
     grid = plan_grid(
         tissue,
         slide.bounds,

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pathencoder.errors import SlideError
 from pathencoder.slides.filters import (
     Map,
     Mask,
@@ -30,7 +32,7 @@ from pathencoder.slides.overview import LEAST, TARGET_MPP, Overview, thumbnail
 from pathencoder.slides.reader import RGB, Slide
 
 PEN, SHADOW, UNSCANNED = "pen", "shadow", "not scanned"  # what may be dropped
-DARK = "dark background, as in fluorescence: not encoded, because the encoders were trained on brightfield"
+DARK = "dark background, as in fluorescence: not used, because the encoders and the nuclei network were trained on brightfield"
 NO_GLASS = "no empty glass in view: the whole field is taken as tissue"
 GREY = "a picture without colour: tissue found by darkness alone, and the encoders were trained on stains"
 _SMALLEST = 256  # pixels of the mask's longer side, where the slide has them
@@ -87,6 +89,20 @@ class TissueMask:
         """The mask with holes and gaps of up to 64 um filled, to draw around: bool [h, w]."""
         radius = min(max(1, round(32 / (self.scale[0] * mpp))), 24)
         return closed(self.mask, radius)
+
+
+def refuse_dark(tissue: TissueMask, path: Path) -> None:
+    """Refuse a slide with a dark background, whose tissue cannot be found.
+
+    Args:
+        tissue: as `find_tissue` gives it.
+        path: the slide, for the message.
+
+    Raises:
+        SlideError: its background is dark.
+    """
+    if DARK in tissue.notes:
+        raise SlideError(f"{path}: {DARK}. Leave it out")
 
 
 def find_tissue(slide: Slide, mpp: float) -> TissueMask:

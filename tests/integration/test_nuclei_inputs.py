@@ -175,6 +175,18 @@ def test_a_folder_of_slides_is_done(tmp_path, capsys):
     assert report["inputs"][0]["results"][0]["mpp"] == 0.5
 
 
+def test_a_slide_of_fluorescence_is_refused_with_the_reason(tmp_path, capsys):
+    pytest.importorskip("openslide")
+    from small_slides import write_tiff
+
+    image = np.zeros((600, 800, 3), np.uint8)
+    image[200:400, 300:600, 2] = 120
+    write_tiff(tmp_path / "s.tif", image, mpp=0.5)
+    status, report = nuclei(capsys, tmp_path / "s.tif", "--as", "slides", "--out", tmp_path / "out", mpp=None)
+    assert (status, statuses(report)) == (1, ["failed"])
+    assert "dark background, as in fluorescence" in (tmp_path / "out/failures.csv").read_text()
+
+
 def test_a_slide_has_one_stain_and_one_set_of_thresholds(tmp_path, monkeypatch, capsys):
     pytest.importorskip("openslide")
     from small_slides import write_tiff

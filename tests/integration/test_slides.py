@@ -161,6 +161,31 @@ def test_a_slide_without_tissue_gives_an_empty_file(slide, tmp_path, layout):
     assert (found.rows.shape, found.coords.shape) == ((0, 256), (0, 2))
 
 
+def dark_field():
+    image = np.random.default_rng(0).integers(0, 5, (768, 1024, 3)).astype(np.uint8)
+    image[200:500, 300:700, 2] += 120
+    return image
+
+
+def test_a_slide_of_fluorescence_fails_and_leaves_no_file(slide, tmp_path):
+    with pytest.raises(SlideError, match="dark background, as in fluorescence: not used, because"):
+        encode(slide(pixels=dark_field()), tmp_path)
+    assert not list((tmp_path / "out").glob("*"))
+
+
+@pytest.mark.full
+def test_a_slide_of_fluorescence_fails_beside_another(tmp_path, capsys):
+    pytest.importorskip("openslide")
+    pytest.importorskip("tifffile")
+    write_tiff(tmp_path / "dark.tif", dark_field())
+    write_tiff(tmp_path / "good.tif", section())
+    command = ["encode", str(tmp_path / "dark.tif"), str(tmp_path / "good.tif"), "--as", "slides", "--out", str(tmp_path / "out"), "--json"]
+    assert run(command) == 3
+    found = json.loads(capsys.readouterr().out)
+    assert [i["status"] for i in found["inputs"]] == ["failed", "done"]
+    assert "fluorescence" in (tmp_path / "out/failures.csv").read_text()
+
+
 def test_unknown_scales_are_refused_and_given_ones_taken(slide, tmp_path):
     made = slide(properties={})
     with pytest.raises(MissingMpp, match="--mpp"):
@@ -218,14 +243,6 @@ def test_a_picture_is_drawn_also_of_a_slide_that_is_done(slide, tmp_path):
     again = encode_slide(small_encoders.shared("cnn"), made.path, file, settings, picture=picture)
     assert (again.status, again.picture) == ("before", picture)
     assert picture.exists()
-
-
-def test_a_dark_field_is_noted(slide, tmp_path):
-    dark = np.zeros((600, 800, 3), np.uint8)
-    dark[100:400, 100:500, 2] = 150
-    outcome = encode(slide(pixels=dark), tmp_path)
-    assert "dark background" in outcome.notes[0]
-    assert outcome.rows < 70
 
 
 @pytest.fixture(scope="module")
