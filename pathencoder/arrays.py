@@ -60,7 +60,9 @@ def check_size(width: int, height: int, where: str) -> None:
 def slide_error(where: str, name: str = "FILE") -> ImageError:
     """The error for a whole slide where an image is wanted; `name`: its file's."""
     command = f"pathencoder encode {name} --out FOLDER"
-    return ImageError(f"{where}: a whole slide, not an image of one field: `{command}` encodes its tiles")
+    return ImageError(
+        f"{where}: a whole slide, not an image of one field: `{command}` encodes its tiles, `pathencoder nuclei` finds its nuclei"
+    )
 
 
 def to_rgb(array: npt.NDArray[np.uint8], where: str) -> Pixels:

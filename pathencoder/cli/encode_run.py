@@ -57,7 +57,9 @@ def encode_all(
     run = _Run(encoder, out, settings, mpps, pictures)
     run.check(found.jobs)
     ended = Loop(run.encode, source_of, name_of, debug=debug).run(found.jobs)
-    return _conclude(ended, run, found, scales.notes, as_json=as_json, debug=debug)
+    none_to_draw = pictures and not any(job.kind == "slide" for job in found.jobs)
+    notes = [*scales.notes, *(["--pictures draws slides, and there is none among the inputs"] if none_to_draw else [])]
+    return _conclude(ended, run, found, notes, as_json=as_json, debug=debug)
 
 
 @dataclass(frozen=True)

@@ -75,6 +75,9 @@ class FeatureFile:
 
 def read_features(path: str | Path) -> FeatureFile:
     """Read a feature file: ours in any layout, and those of TRIDENT, CLAM and STAMP. Raises StoreError for anything else."""
+    if not Path(path).is_file():
+        what = "a folder: give one of its .h5 files" if Path(path).is_dir() else "not there: give a file that `pathencoder encode` wrote"
+        raise StoreError(f"{path} is {what}")
     try:
         checksums.check(Path(path), rows=True)
         with h5py.File(path, "r") as file:

@@ -174,6 +174,12 @@ def test_images_that_are_coarser_than_the_encoder_are_said(tiles, encode):
     assert "enlarged 4 times" in encode(tiles, "--mpp", 2)[1]
 
 
+def test_pictures_without_a_slide_are_said(tiles, encode, tmp_path):
+    status, text, _ = encode(tiles, "--pictures")
+    assert status == 0
+    assert "Note: --pictures draws slides, and there is none among the inputs" in text
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="needs names of any bytes")
 def test_an_output_folder_of_any_name(tiles, encode, tmp_path):
     odd = os.fsdecode(b"M\xfcller")

@@ -296,6 +296,13 @@ def test_the_recipe_is_json_that_compares_equal(tmp_path):
         assert json.loads(file.attrs["recipe"]) == RECIPE.settings()
 
 
+def test_a_folder_and_a_file_that_is_missing_are_refused_in_words(tmp_path):
+    with pytest.raises(StoreError, match="is a folder: give one of its"):
+        read_features(tmp_path)
+    with pytest.raises(StoreError, match="is not there: give a file that"):
+        read_features(tmp_path / "none.h5")
+
+
 def test_a_feature_file_that_is_damaged_inside_is_refused(tmp_path, monkeypatch):
     path = tmp_path / "x.h5"
     with h5py.File(path, "w") as file:
