@@ -16,7 +16,7 @@ from pathencoder.arrays import Pixels
 from pathencoder.errors import ImageError
 from pathencoder.file_kinds import FOREIGN_SUFFIXES, SLIDE_SUFFIXES
 from pathencoder.tiff_tags import pages_in
-from pathencoder.walk import printable
+from pathencoder.walk import NEITHER, is_special, printable
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +42,8 @@ def read_file(source: Path | BinaryIO, where: str) -> Pixels:
     """
     if isinstance(source, Path) and source.suffix.lower() in _OF_SLIDES and source.exists():
         raise arrays.slide_error(where, printable(source.name))
+    if isinstance(source, Path) and is_special(source):
+        raise ImageError(f"{where}: {NEITHER}")
     try:
         with Image.open(source) as image:
             arrays.check_size(image.width, image.height, where)

@@ -16,6 +16,7 @@ from pathencoder.mpp_claims import (
     power_in,
 )
 from pathencoder.tiff_tags import read_pages
+from pathencoder.walk import is_special
 
 
 def image_scale(path: str | os.PathLike[str]) -> Mpp | None:
@@ -36,6 +37,8 @@ def image_scale(path: str | os.PathLike[str]) -> Mpp | None:
             slipped). The message lists them; --mpp overrules.
     """
     path = Path(path)
+    if is_special(path):
+        return None
     pages = read_pages(path)
     if not pages:
         return _of_screen(path)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from pathencoder.errors import ConfigError
+from pathencoder.walk import NEITHER, is_special
 
 if TYPE_CHECKING:
     from _csv import Reader
@@ -95,6 +96,8 @@ def number(text: str, delimiter: str = ",") -> float:
 
 def _data(path: Path) -> tuple[bytes, str]:
     """The bytes of a text file and their encoding."""
+    if is_special(path):
+        raise ConfigError(f"{path} cannot be read: {NEITHER}. Save the table as a file")
     try:
         data = path.read_bytes()
     except OSError as error:

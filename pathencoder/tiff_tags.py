@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from pathencoder.walk import is_special
+
 _MOST_PAGES = 256  # enough to see how a file is built; a stack may have thousands
 _MOST_TAGS = 4096
 _MOST_TEXT = 16 << 20  # bytes of one text: OME-XML of many planes reaches megabytes
@@ -75,6 +77,8 @@ def read_pages(path: Path) -> tuple[Page, ...]:
     Returns:
         At most 256 pages; those before the damage of a damaged file; none of what is no TIFF.
     """
+    if is_special(path):
+        return ()
     try:
         with path.open("rb") as stream:
             return pages_in(stream)

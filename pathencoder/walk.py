@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+
+NEITHER = "neither a file nor a folder, but a pipe, a socket or a device"
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,7 @@ class Walk:
     Attributes:
         files: Every file, in natural order (tile2 before tile10), each path beginning with the
             folder as it was given.
-        left_out: Loops of links, links to nothing, folders that cannot be read. Hidden files and
+        left_out: Loops of links, links to nothing, pipes and devices, folders that cannot be read. Hidden files and
             folders (names that begin with a dot) are only counted.
         hidden: How many files and folders were left out as hidden.
     """
@@ -93,6 +96,15 @@ def printable(name: str | os.PathLike[str]) -> str:
     return text
 
 
+def is_special(path: str | os.PathLike[str]) -> bool:
+    """Whether a path is a pipe, a socket or a device: opening one can wait forever, reading one need not end."""
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError):
+        return False
+    return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
+
+
 def _entries(folder: Path, above: tuple[tuple[int, int], ...]) -> Iterator[Path | LeftOut | None]:
     """Files below a folder, what was left out, and None for every hidden entry.
 
@@ -115,6 +127,8 @@ def _entries(folder: Path, above: tuple[tuple[int, int], ...]) -> Iterator[Path 
             yield from _entries(path, (*above, identity))
         elif _is_file(entry):
             yield path
+        elif is_special(path):
+            yield LeftOut(path, NEITHER)
         elif entry.is_symlink():
             yield LeftOut(path, f"a link to nothing ({printable(os.readlink(path))})")
 

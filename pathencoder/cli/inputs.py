@@ -21,7 +21,7 @@ from pathencoder.images import SUFFIXES as IMAGE_SUFFIXES
 from pathencoder.slides.dicom import read_header
 from pathencoder.slides.identity import place_of
 from pathencoder.slides.layouts import path_of
-from pathencoder.walk import LeftOut, natural, printable, walk
+from pathencoder.walk import NEITHER, LeftOut, natural, printable, walk
 
 _JPEGS_BESIDE = frozenset({".vms", ".vmu"})  # slides whose pixels lie in .jpg files beside them
 
@@ -118,7 +118,7 @@ def _kind_of(path: Path) -> str:
         return f"cannot be read ({getattr(error, 'strerror', None) or error})"
     if stat.S_ISDIR(mode):
         return "folder"
-    return "file" if stat.S_ISREG(mode) else "neither a file nor a folder"
+    return "file" if stat.S_ISREG(mode) else NEITHER
 
 
 def _once(jobs: Iterable[Job]) -> list[Job]:

@@ -16,6 +16,7 @@ from pathencoder.errors import MissingExtra, SlideError
 from pathencoder.file_kinds import FOREIGN_SUFFIXES, SLIDE_SUFFIXES, TIFF_SUFFIXES, is_slide_tiff, looks_like_slide
 from pathencoder.slides import checks, dicom
 from pathencoder.slides.mpp import Mpp, find_mpp
+from pathencoder.walk import NEITHER, is_special
 
 __all__ = [
     "FOREIGN_SUFFIXES",
@@ -72,6 +73,8 @@ def open_slide(path: str | Path) -> Slide:
     path = Path(path)
     if not path.exists():
         raise SlideError(f"{path}: no such file. Check the path")
+    if is_special(path):
+        raise SlideError(f"{path}: {NEITHER}")
     if path.suffix.lower() in FOREIGN_SUFFIXES:
         raise SlideError(f"{path}: OpenSlide does not read {path.suffix} files. {_CONVERT}")
     file = dicom.files_of_slide(path)[0] if path.is_dir() else path

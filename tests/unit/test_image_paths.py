@@ -10,8 +10,10 @@ from PIL import Image, ImageFile
 from small_encoders import picture
 
 from pathencoder import decode
-from pathencoder.errors import ImageError
+from pathencoder.errors import ConfigError, ImageError
+from pathencoder.image_scale import image_scale
 from pathencoder.images import decode_image, iterate, list_images, open_image, survey
+from pathencoder.tables import read_table
 
 
 def tile(path, number=1):
@@ -158,3 +160,18 @@ def test_it_is_said_when_pillow_takes_half_files(monkeypatch, caplog):
             decode_image(buffer.getvalue())
     assert caplog.text.count("LOAD_TRUNCATED_IMAGES is on") == 1
     decode._warn_of_truncation.cache_clear()
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes in this file system")
+def test_a_pipe_is_refused_without_waiting_for_it(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    keep = os.open(tmp_path / "pipe.png", os.O_RDWR)  # so that opening it without the check is an error here, not a hang
+    try:
+        os.write(keep, b"no image")
+        with pytest.raises(ImageError, match="neither a file nor a folder"):
+            open_image(tmp_path / "pipe.png")
+        assert image_scale(tmp_path / "pipe.png") is None
+        with pytest.raises(ConfigError, match="neither a file nor a folder"):
+            read_table(tmp_path / "pipe.png")
+    finally:
+        os.close(keep)

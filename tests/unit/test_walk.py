@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from pathencoder.walk import printable, walk
+from pathencoder.walk import NEITHER, printable, walk
 
 
 def touch(path):
@@ -94,3 +94,12 @@ def test_names_that_are_no_utf8_are_printable(tmp_path):
 def test_printable_leaves_valid_names_as_they_are():
     for name in ("tile.png", "Mu\u0308ller.png", "a\\xfcb", "切片.svs"):
         assert printable(name) == name
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes in this file system")
+def test_pipes_and_devices_are_named_and_never_opened(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "zeros.png").symlink_to("/dev/zero")
+    found = walk(tmp_path)
+    assert found.files == []
+    assert [(left.path.name, left.reason) for left in found.left_out] == [("pipe.png", NEITHER), ("zeros.png", NEITHER)]
