@@ -32,6 +32,10 @@ ImageSource: TypeAlias = "str | os.PathLike[str] | Image.Image | Array | Item"
 Images: TypeAlias = "ImageSource | Iterable[Images]"
 
 SUFFIXES = frozenset({".bmp", ".gif", ".jp2", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+# Suffixes of images that are not taken: named where a folder has some, never passed over in silence.
+_OTHERS = frozenset(
+    {".avif", ".dib", ".heic", ".heif", ".j2k", ".jfif", ".jpe", ".jpf", ".jpx", ".jxl", ".pbm", ".pgm", ".pnm", ".psd", ".tga"}
+)
 _Named: TypeAlias = tuple[str, Callable[[], Pixels]]
 
 
@@ -166,7 +170,11 @@ def _is_folder(path: Path) -> bool:
 def _folder(path: Path) -> list[Path]:
     """The images of a folder; its slides are named in a warning. Raises ImageError where there is no image."""
     found, name = list_images(path), printable(path)
-    slides = _slides_among(walk(path).files)
+    files = walk(path).files
+    slides = _slides_among(files)
+    if others := [printable(p.name) for p in files if p.suffix.lower() in _OTHERS]:
+        listed = ", ".join(others[:3] + ["..."] * (len(others) > 3))
+        log.warning("%s: %d images of other kinds are left out (%s): save them as PNG or JPEG", name, len(others), listed)
     advice = f"`pathencoder encode {name} --out FOLDER` encodes their tiles"
     if not found and slides:
         raise ImageError(f"no images in {name}, but slides ({slides[0]}): {advice}")

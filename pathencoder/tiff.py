@@ -32,7 +32,7 @@ _SUBSAMPLING, _DEPTH, _METAMORPH_PLANES = 530, 32997, 33629
 _WHITE_IS_ZERO, _GREY, _RGB, _PALETTE, _CMYK, _YCBCR = 0, 1, 2, 3, 5, 6
 _LAB = (8, 9, 10)
 _SIGNED, _BYTE = 2, 8
-_MOST_BITS, _MOST_SAMPLES = 64, 8  # a damaged file says millions
+_MOST_BITS = 64  # a damaged file says millions
 _ALPHA = (1, 2)
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -179,8 +179,8 @@ def _unknown_colours(tags: Tags) -> str:
     planes = max(_number(tags, _DEPTH, 1), len(_numbers(tags, _METAMORPH_PLANES)))
     if planes > 1:
         return f"one page holds {planes} planes"
-    if samples > _MOST_SAMPLES:
-        return f"it holds {samples} channels"
+    if samples > (5 if colour == _CMYK else 4):  # with alpha
+        return f"it holds {samples} channels, more than a picture has"
     if colour == -1:
         return "the file does not say what its numbers mean (no PhotometricInterpretation)"
     if colour in (_WHITE_IS_ZERO, _GREY) and samples > 1 and not (samples == 2 and extra[:1] in ((1,), (2,))):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import posixpath
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,8 @@ from pathencoder.tables import Table, read_table
 from training.data.values import Split, column, name_of, split_of
 
 FOLDS = "folds"  # the part of rows that are read by cross-validation
+# Columns that are not read, though they say what keeps images of one patient or of a test part apart.
+_LOOK_ALIKES = {"splits": "split", "groups": "group", "patient": "group", "patients": "group", "patient_id": "group"}
 
 
 @dataclass(frozen=True)
@@ -42,11 +45,12 @@ def read_label_rows(path: Path, *, choose: bool = False) -> list[LabelRow]:
         Its rows, in order.
 
     Raises:
-        ConfigError: A column is missing, a split is not known, a row has no file or label, a file is
-            not there or stands twice, two labels differ in case only, a group is in two splits, or
+        ConfigError: A column is missing or misnamed, a split is not known, a row has no file or label, a
+            file is not there or stands twice, two labels look alike, a group is in two splits, or
             parts are mixed so that no figure could be reported. The message names the lines.
     """
     table = read_table(path, required=("file", "label"))
+    _refuse_look_alikes(table)
     splits = column(table, "split", split_of)
     rows = [_row(table, i, split) for i, split in enumerate(splits)]
     _refuse_repeated_files(table, rows)
@@ -71,20 +75,36 @@ def _row(table: Table, index: int, split: Split) -> LabelRow:
     return LabelRow(row["file"], label, name_of(row.get("group", "")) or row["file"], part)
 
 
+def _refuse_look_alikes(table: Table) -> None:
+    for name, meant in _LOOK_ALIKES.items():
+        if name in table.columns and meant not in table.columns:
+            raise ConfigError(f"{table.file}: the column {name!r} is not read. Rename it to {meant!r}")
+
+
 def _refuse_repeated_files(table: Table, rows: Sequence[LabelRow]) -> None:
-    first: dict[str, int] = {}
+    first: dict[object, int] = {}
     for i, row in enumerate(rows):
-        before = first.setdefault(posixpath.normpath(row.file), i)
+        before = first.setdefault(_image(table.file.parent / row.file), i)
         if before != i:
             raise ConfigError(f"{table.where(before)} and line {table.lines[i]} are both of {row.file!r}. Keep one")
+
+
+def _image(path: Path) -> object:
+    """What two rows of one image share, also where one names it by a link: it would be in two parts."""
+    try:
+        status = path.stat()
+    except (OSError, ValueError):
+        return posixpath.normpath(path)
+    return (status.st_dev, status.st_ino) if status.st_ino else posixpath.normpath(path)
 
 
 def _refuse_labels_alike(table: Table, rows: Sequence[LabelRow]) -> None:
     first: dict[str, str] = {}
     for i, row in enumerate(rows):
-        before = first.setdefault(row.label.casefold(), row.label)
+        alike = unicodedata.normalize("NFKC", row.label).casefold()
+        before = first.setdefault(alike, row.label)
         if before != row.label:
-            raise ConfigError(f"{table.where(i)}: the label {row.label!r} differs from {before!r} in case only. Write one")
+            raise ConfigError(f"{table.where(i)}: the label {row.label!a} differs from {before!a} in case or coding only. Write one")
 
 
 def _refuse_shared_groups(table: Table, rows: Sequence[LabelRow]) -> None:

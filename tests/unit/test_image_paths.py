@@ -175,3 +175,12 @@ def test_a_pipe_is_refused_without_waiting_for_it(tmp_path):
             read_table(tmp_path / "pipe.png")
     finally:
         os.close(keep)
+
+
+def test_images_of_kinds_that_are_not_taken_are_named(tmp_path, caplog):
+    tile(tmp_path / "a.png")
+    for name in ("b.heic", "c.jfif", "notes.txt"):
+        (tmp_path / name).touch()
+    with caplog.at_level(logging.WARNING):
+        assert [item.key for item in iterate(tmp_path)] == ["a.png"]
+    assert "2 images of other kinds are left out (b.heic, c.jfif)" in caplog.text

@@ -182,3 +182,11 @@ def test_damaged_numbers_of_bits_and_channels_cost_no_time_and_no_memory():
     assert tiff.stated_range({258: 1 << 20}).top == 2**64 - 1
     with pytest.raises(ImageError, match="it holds 60000 channels"):
         tiff.check_colours({262: 2, 277: 60_000}, "x")
+
+
+def test_more_channels_than_a_picture_has_are_refused():
+    with pytest.raises(ImageError, match="it holds 6 channels"):
+        tiff.check_colours({262: 2, 277: 6, 338: (0, 0, 0)}, "x")
+    with pytest.raises(ImageError, match="it holds 5 channels"):
+        tiff.check_colours({262: 2, 277: 5, 338: (0, 0)}, "x")
+    tiff.check_colours({262: 5, 277: 5, 338: (2,)}, "x")  # CMYK and alpha

@@ -47,7 +47,7 @@ def test_rows_without_a_split_are_read_by_folds(labels):
         (("label", "a", "-"), "line 3: every row needs a file and a label"),
         (("label", "a", "NaN"), "line 3: every row needs a file and a label"),
         (("label split", "a train", "a tset"), "line 3: split is 'tset'"),
-        (("label", "Positive", "positive"), "line 3: the label 'positive' differs from 'Positive' in case only"),
+        (("label", "Positive", "positive"), "line 3: the label 'positive' differs from 'Positive' in case"),
         (("label group split", "a g1 train", "b G1 test"), "line 3: group 'G1' is in train and in test"),
         (("label split", "a train", "b folds"), "some rows have the split train, others none or a fold"),
         (("label split", "a train", "b test", "b -"), "some rows have the split test, train, others none or a fold"),
@@ -83,3 +83,23 @@ def test_a_run_is_watched_on_train_parts_alone(labels, tmp_path):
     labels("label split", "a test", "b test")
     with pytest.raises(ConfigError, match="no rows but of held-out parts"):
         labelled_set(tmp_path, load_encoder().spec, px=32)
+
+
+@pytest.mark.parametrize("again", ["link.png", "../{folder}/0.png", "{whole}/0.png"])
+def test_one_image_under_two_names_is_refused(labels, tmp_path, again):
+    (tmp_path / "link.png").symlink_to("0.png")
+    other = again.format(folder=tmp_path.name, whole=tmp_path)
+    table = write_table(tmp_path / "labels.csv", f"file label split\n0.png a train\n{other} a test")
+    with pytest.raises(ConfigError, match="line 2 and line 3 are both of"):
+        read_label_rows(table)
+
+
+def test_labels_that_differ_in_unicode_composition_are_refused(labels):
+    with pytest.raises(ConfigError, match="coding only"):
+        read_label_rows(labels("label", "caf\u00e9", "cafe\u0301"))
+
+
+@pytest.mark.parametrize("name", ["splits", "patient"])
+def test_misnamed_columns_are_refused(labels, name):
+    with pytest.raises(ConfigError, match=f"the column '{name}' is not read"):
+        read_label_rows(labels(f"label {name}", "a test", "b train"))
