@@ -91,6 +91,8 @@ def number(text: str, delimiter: str = ",") -> float:
     Raises:
         ValueError: The text is no number.
     """
+    if "_" in text:  # Python's own digit separator: 0_25 would be 25
+        raise ValueError(f"could not convert {text!r} to a number")
     return float(text if delimiter == "," else text.replace(",", "."))
 
 

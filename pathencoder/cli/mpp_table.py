@@ -23,6 +23,7 @@ from pathencoder.tables import number, read_table
 from pathencoder.walk import printable
 
 COLUMNS = ("slide", "mpp")
+_UNITS = ("", "um", "\u00b5m", "\u03bcm", "um/px", "\u00b5m/px", "\u03bcm/px", "mpp", "micron", "microns")
 _SHOWN = 10
 
 
@@ -52,8 +53,8 @@ def read_mpp_csv(file: Path) -> list[Row]:
     """The rows of a table with columns `slide` and `mpp`.
 
     Raises:
-        ConfigError: The table cannot be read, a column is missing, a row has no name, or its mpp is
-            no number from 0.01 to 100. The message names the line.
+        ConfigError: The table cannot be read, a column is missing, a row has no name, its mpp is no
+            number from 0.01 to 100, or a column `unit` says another one. The message names the line.
     """
     table = read_table(file, COLUMNS)
     rows = []
@@ -61,6 +62,9 @@ def read_mpp_csv(file: Path) -> list[Row]:
         mpp = _mpp(row["mpp"], table.delimiter)
         if not row["slide"] or mpp is None:
             raise ConfigError(f"{where}: slide {row['slide']!r}, mpp {row['mpp']!r}: a name and an mpp from 0.01 to 100 are needed")
+        unit = row.get("unit") or row.get("units") or ""
+        if unit.casefold() not in _UNITS:
+            raise ConfigError(f"{where}: the unit is {unit!r}: give all scales in um per pixel")
         rows.append(Row(where, row["slide"], mpp))
     return rows
 
@@ -83,6 +87,7 @@ def assign(rows: Sequence[Row], jobs: Sequence[Job]) -> Scales:
     ranks = [[names.rank(row.slide) for names in named] for row in rows]
     used: set[int] = set()
     mpps: dict[int, float] = {}
+    whose: dict[int, list[Job]] = {}
     for column, job in enumerate(real):
         fitting = [r for r, line in enumerate(ranks) if line[column] > 0 and line[column] == max(line)]
         best = [r for r in fitting if ranks[r][column] == max(ranks[other][column] for other in fitting)]
@@ -92,8 +97,10 @@ def assign(rows: Sequence[Row], jobs: Sequence[Job]) -> Scales:
         used.update(fitting)
         if best:
             mpps[id(job)] = rows[best[0]].mpp
+            whose.setdefault(best[0], []).append(job)
     unused = [row for r, row in enumerate(rows) if r not in used]
-    return Scales([mpps.get(id(job)) for job in jobs], _unused(unused, real))
+    shared = [_shared(rows[r], several) for r, several in sorted(whose.items()) if len(several) > 1]
+    return Scales([mpps.get(id(job)) for job in jobs], [*_unused(unused, real), *shared[:_SHOWN]])
 
 
 class _Names:
@@ -118,6 +125,12 @@ class _Names:
                 break
             shared += 1
         return 2 * (1 + shared) + (row[-1] == self.whole[-1])
+
+
+def _shared(row: Row, jobs: Sequence[Job]) -> str:
+    named = ", ".join(printable(job.source) for job in jobs[:3]) + ", ..." * (len(jobs) > 3)
+    said = f"{row.where}: {row.slide!r} names {len(jobs)} inputs ({named})"
+    return f"{said}, which all get its {row.mpp:g} um/px: tell them apart by their paths"
 
 
 def _unused(rows: Sequence[Row], jobs: Sequence[Job]) -> list[str]:
