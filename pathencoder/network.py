@@ -277,6 +277,9 @@ def _read_maps(network: Network, spec: EncoderSpec, x: Tensor) -> Features:
                 kept[path] = channels_first(network, last)
     else:
         last = network.forward_features(x)
+    if missing := wanted - kept.keys():
+        there = ", ".join(path for path, _ in trunk(network))
+        raise ConfigError(f"encoder {spec.name!r} reads stage {min(missing)!r}, which its network lacks; there are {there}")
     maps = channels_first(network, last)
     mean = pooling.mean(maps)
     embedding = rule.embedding(kept) if rule else _pooled(network, spec, last, mean)

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 import torch
-from small_encoders import SIZE, encoder, shared, spec
+from small_encoders import SIZE, encoder, picture, shared, spec
 
 from pathencoder import network
 from pathencoder.errors import ConfigError, ImageError
@@ -132,3 +132,8 @@ def test_gradients_reach_the_weights(kind):
     first = next(enc.parameters())
     assert first.grad is not None
     assert first.grad.abs().max() > 0
+
+
+def test_a_stage_that_the_network_lacks_is_refused():
+    with pytest.raises(ConfigError, match=r"reads stage 'blocks\.99', which its network lacks; there are"):
+        encoder("cnn", dense_stage="blocks.99").encode(picture())
