@@ -304,7 +304,7 @@ def test_devices_by_name():
     with pytest.raises(ConfigError, match="not known"):
         runtime.pick_device("abacus")
     if not torch.cuda.is_available():
-        with pytest.raises(ConfigError, match="is not there"):
+        with pytest.raises(ConfigError, match="is not available"):
             runtime.pick_device("cuda:0")
 
 
