@@ -189,7 +189,7 @@ def _guess(missing: list[str], unused: list[str], misshapen: list[str]) -> str:
 
     guesses = (
         (any(n.startswith(("module.", "student.", "teacher.", "backbone.", "model.")) for n in unused),
-         "The keys start like a training checkpoint's: export the encoder first (training/publish.py)"),
+         "The keys start like a training checkpoint's: load the export/ folder of its run instead"),
         (has(unused, "encoder.layer.", "embeddings."), "These are transformers' key names: the spec needs layout 'hf_vit' or 'hf_dinov2'"),
         (has(unused, ".mlp.w12.", "register_tokens", "mask_token"), "These are DINOv2's own key names: the spec needs layout 'dinov2'"),
         (has(misshapen, ".mlp.fc"), "Perhaps gated layers: model_args needs mlp_layer 'SwiGLUPacked', act_layer 'SiLU' and a mlp_ratio"),

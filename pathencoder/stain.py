@@ -121,7 +121,7 @@ class StainGuess:
 
 
 # Multinomial logistic regression on `stain_evidence`, in the order he, ihc, neither (special stains,
-# cytology, chromogens that are not brown), fitted by `python -m training.stain_guess` on the
+# cytology, chromogens that are not brown), fitted by `python -m training.evaluation.stain_guess` on the
 # tiles of 41 sources; that command prints how often it is right with whole sources held out.
 _WEIGHTS = np.array(
     [

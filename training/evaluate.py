@@ -1,7 +1,7 @@
 """Evaluation: python -m training.evaluate probe default research imagenet random [--cv] [--sets ...] [--json OUT]
 
 Every figure on a model card comes from here. `nuclei` compares label-free nuclei, `robustness` says what stain and scanner change,
-`dense` reads frozen feature maps by a linear decoder (training/evaluate_nuclei.py, evaluate_robustness.py, evaluation/dense_table.py).
+`dense` reads frozen feature maps by a linear decoder (training/evaluation/nuclei.py, evaluate_robustness.py, evaluation/dense_table.py).
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ import click
 import numpy as np
 
 from pathencoder.errors import PathEncoderError
-from training import probe as protocol
-from training.evaluate_nuclei import nuclei
-from training.evaluate_robustness import robustness
+from training.evaluation import probe as protocol
 from training.evaluation.dense_table import dense
+from training.evaluation.encoders import Subject, open_subject
+from training.evaluation.nuclei import nuclei
+from training.evaluation.robustness_table import robustness
+from training.evaluation.sets import CELL_SETS, SETS, ProbeSet, open_sets
 from training.files import write_text
-from training.probe_sets import CELL_SETS, SETS, ProbeSet, open_sets
-from training.probe_subjects import Subject, open_subject
 
 log = logging.getLogger("training")
 

@@ -27,14 +27,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from pathencoder.errors import ConfigError, PathEncoderError
 from training import config as run_config
-from training import robustness
 from training.evaluate import outcomes
-from training.experiments_table import print_table
+from training.evaluation import robustness
+from training.evaluation.encoders import Subject, open_subject
+from training.evaluation.experiments_table import print_table
+from training.evaluation.probe import auroc, balanced, save_outcomes
+from training.evaluation.sets import ProbeSet, open_sets
 from training.files import append_text, write_text
-from training.probe import auroc, balanced, save_outcomes
-from training.probe_sets import ProbeSet, open_sets
-from training.probe_subjects import Subject, open_subject
-from training.reexport import reexport, steps_of
+from training.publishing.average import reexport, steps_of
 from training.report import read_log
 
 log = logging.getLogger("training")

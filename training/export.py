@@ -16,14 +16,14 @@ from pathencoder import network as readout
 from pathencoder.folder import write_folder
 from pathencoder.spec import EncoderSpec
 from pathencoder.transforms import Transform
-from training import backbones
+from training.backbones import make
 from training.config import Config
 from training.data.corpus import Corpus
 
 
 def export(cfg: Config, network: nn.Module, corpus: Corpus, folder: Path, *, steps: Sequence[int]) -> Path:
     """Write the network; weights in fp16, the reference embedding recomputed from those. steps: of each run whose average it is."""
-    spec = backbones.spec_of(cfg.backbone, cfg.export)
+    spec = make.spec_of(cfg.backbone, cfg.export)
     told = ", ".join(f"{n} {name}" for name, n in corpus.stain_counts().items())
     share = cfg.export.start_share
     training = (

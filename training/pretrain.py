@@ -14,11 +14,12 @@ import torch
 from torch import Tensor
 
 from pathencoder.errors import PathEncoderError
-from training import allocator, checkpoint, config, distributed, signals
+from training import config, distributed
 from training.methods import Logs, Views
-from training.optimizer import clip, set_rates
-from training.prepare import opened
-from training.run import Run
+from training.trainer import allocator, checkpoint, signals
+from training.trainer.optimizer import clip, set_rates
+from training.trainer.prepare import opened
+from training.trainer.run import Run
 
 log = logging.getLogger("training")
 

@@ -113,7 +113,7 @@ def read_log(run: Path) -> list[dict[str, Any]]:
 
 def main(arguments: list[str]) -> int:
     """Exit status: 0 drawn, 1 failed, 2 wrong usage."""
-    from training.retrieval import retrieval
+    from training.monitor.retrieval import retrieval
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     if not 1 <= len(arguments) <= 2:

@@ -9,7 +9,7 @@ inside a round. Sides:
 
     bare      ours in float32 and torch's own layout, freed memory given back (as glibc does unasked)
     lightly   lightly as its documentation shows: the same precision and layout, freed memory given back
-    plain     ours as bare, freed memory kept (training/allocator.py), which every run of ours does
+    plain     ours as bare, freed memory kept (training/trainer/allocator.py), which every run of ours does
     kept      lightly, freed memory kept
     ours      our defaults: channels_last, freed memory kept, and bf16 where the machine gains from it
     tuned     lightly given all of those, to show what of the difference they are
@@ -44,7 +44,7 @@ from train_step_sides import Case, lightly, ours
 from pathencoder.images import list_images, open_image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # training/ is not installed
-from training import allocator
+from training.trainer import allocator
 
 
 @dataclass(frozen=True)

@@ -48,10 +48,10 @@ class Case:
 def ours(case: Case, *, defaults: bool, fp32: bool = False) -> Generator[float, None, None]:
     """defaults: channels_last, and the precision that the machine gains from unless fp32; else float32 and torch's own layout."""
     from training import config
-    from training.optimizer import clip, set_rates
-    from training.prepare import opened
     from training.pretrain import _backward
-    from training.signals import StopRequest
+    from training.trainer.optimizer import clip, set_rates
+    from training.trainer.prepare import opened
+    from training.trainer.signals import StopRequest
 
     cfg = config.check(_our_settings(case, defaults=defaults, fp32=fp32))
     with opened(cfg, StopRequest()) as run:
@@ -106,7 +106,7 @@ def _plain_layout(method: Any) -> None:
 
 def lightly(case: Case, *, defaults: bool, fp32: bool = False) -> Generator[float, None, None]:
     """defaults: what ours has by default is given to it too (channels_last, the precision that gains); else as its documentation shows."""
-    from training import parallel
+    from training.trainer import parallel
 
     compat.import_timm()  # before torchvision, which lightly imports
     device = torch.device(case.device)

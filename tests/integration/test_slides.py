@@ -312,7 +312,7 @@ def test_one_section_in_three_formats_gives_the_same_tiles():
 def test_the_robustness_evaluation_cuts_a_slide_into_fields(tmp_path):
     pytest.importorskip("openslide")
     pytest.importorskip("tifffile")
-    from training.evaluate_robustness import _fields
+    from training.evaluation.robustness_table import _fields
 
     pixels = section(256, 200, ((0, 0, 256, 200),))
     fields = _fields(write_tiff(tmp_path / "scan.tiff", pixels, levels=(1, 2)))

@@ -13,9 +13,10 @@ pytest.importorskip("skimage")
 pytest.importorskip("pydantic")
 
 from pathencoder.nuclei.patch_contrast import Separation  # noqa: E402
-from training import evaluate_nuclei, methods  # noqa: E402
+from training import methods  # noqa: E402
 from training.data.loader import TileBatch  # noqa: E402
-from training.evaluate_nuclei import NucleiSet  # noqa: E402
+from training.evaluation import nuclei  # noqa: E402
+from training.evaluation.nuclei import NucleiSet  # noqa: E402
 from training.methods.patch_contrast import PatchContrast, Settings  # noqa: E402
 
 
@@ -65,13 +66,13 @@ def test_thresholds_are_scored_on_a_set(tmp_path):
         Image.fromarray(labels.astype(np.uint16)).save(folder / f"{seed}.labels.png")
     (tmp_path / "made" / "meta.csv").write_text("file,mpp\nall/0.webp,0.5\nall/1.webp,0.5 (assumed)\n")
     made = NucleiSet("made", "made/all")
-    rows = evaluate_nuclei.evaluate(made, tmp_path, evaluate_nuclei.stain_score)
+    rows = nuclei.evaluate(made, tmp_path, nuclei.stain_score)
     assert np.shape(rows) == (2, 4)
     assert np.min(rows) > 0.8
-    lines = evaluate_nuclei.table(made, {"stain": [rows], "worse": [np.subtract(rows, 0.1).tolist()] * 2})
+    lines = nuclei.table(made, {"stain": [rows], "worse": [np.subtract(rows, 0.1).tolist()] * 2})
     assert "| worse |" in lines[-1]
     assert "Dice -0.1000 (-0.1000 to -0.1000)" in lines[-1]
 
 
 def test_scales_are_read_as_they_are_worded():
-    assert [evaluate_nuclei._number(t) for t in ("0.25 (assumed 40x)", "~0.55", "unknown", "")] == [0.25, 0.55, None, None]
+    assert [nuclei._number(t) for t in ("0.25 (assumed 40x)", "~0.55", "unknown", "")] == [0.25, 0.55, None, None]

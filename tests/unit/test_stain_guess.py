@@ -10,7 +10,7 @@ from PIL import Image
 from synthetic_nuclei import tissue
 
 from pathencoder.stain import StainGuess
-from training import stain_guess
+from training.evaluation import stain_guess
 
 pytest.importorskip("sklearn")
 pytestmark = pytest.mark.full

@@ -7,7 +7,7 @@ import pytest
 pytest.importorskip("pydantic")
 
 from pathencoder.load import load_encoder
-from training.card import card
+from training.publishing.card import card
 
 pytestmark = pytest.mark.full
 

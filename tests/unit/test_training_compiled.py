@@ -6,7 +6,8 @@ pytest.importorskip("pydantic")
 torch = pytest.importorskip("torch")
 
 from pathencoder import compat  # noqa: E402
-from training import augment, parallel  # noqa: E402
+from training import augment  # noqa: E402
+from training.trainer import parallel  # noqa: E402
 
 # torch._dynamo asks non-leaf tensors for their gradient, and torch warns of it
 pytestmark = [pytest.mark.full, pytest.mark.filterwarnings("ignore:The .grad attribute")]

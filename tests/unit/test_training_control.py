@@ -22,8 +22,9 @@ import yaml  # noqa: E402
 from small_runs import METHODS, settings, values, write_tiles  # noqa: E402
 
 from pathencoder.errors import ConfigError, IncompatibleWeights, PathEncoderError, StoreError  # noqa: E402
-from training import checkpoint, config, guard, lock, signals  # noqa: E402
+from training import config  # noqa: E402
 from training.pretrain import train  # noqa: E402
+from training.trainer import checkpoint, guard, lock, signals  # noqa: E402
 
 pytestmark = pytest.mark.full
 ROOT = Path(__file__).parents[2]
@@ -124,7 +125,7 @@ def fill_up(folder):
 
 def test_a_killed_process_lets_go_of_its_folder(tmp_path):
     script = (
-        "import sys, time; from pathlib import Path; from training import lock\n"
+        "import sys, time; from pathlib import Path; from training.trainer import lock\n"
         "with lock.held(Path(sys.argv[1])): print('held', flush=True); time.sleep(99)"
     )
     process = subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE, text=True)

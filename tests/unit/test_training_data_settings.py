@@ -17,7 +17,7 @@ from training import config
 from training.config import DataSettings
 from training.data.corpus import open_corpus
 from training.data.loader import batches
-from training.start import sampler_of
+from training.from_config import sampler_of
 
 pytestmark = pytest.mark.full
 

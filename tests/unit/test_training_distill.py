@@ -15,9 +15,9 @@ from pathencoder.errors import ConfigError  # noqa: E402
 from training import config  # noqa: E402
 from training.data.loader import TileBatch  # noqa: E402
 from training.methods import Plan, distill  # noqa: E402
-from training.prepare import opened  # noqa: E402
 from training.pretrain import train  # noqa: E402
-from training.signals import StopRequest  # noqa: E402
+from training.trainer.prepare import opened  # noqa: E402
+from training.trainer.signals import StopRequest  # noqa: E402
 
 pytestmark = pytest.mark.full
 NO_COLOUR = {k: 0.0 for k in ("he_scale", "he_shift", "od_scale", "od_shift", "brightness", "grey", "blur")}

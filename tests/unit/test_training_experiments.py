@@ -17,8 +17,9 @@ torch = pytest.importorskip("torch")
 
 from pathencoder import load_encoder  # noqa: E402
 from pathencoder.errors import ConfigError  # noqa: E402
-from training import experiments, experiments_table, robustness  # noqa: E402
-from training.reexport import steps_of  # noqa: E402
+from training import experiments  # noqa: E402
+from training.evaluation import experiments_table, robustness  # noqa: E402
+from training.publishing.average import steps_of  # noqa: E402
 
 pytestmark = pytest.mark.full
 

@@ -10,9 +10,9 @@ from PIL import Image
 from small_runs import settings, write_tiles
 
 from pathencoder.errors import StoreError
-from training import prepare
 from training.data.corpus import open_corpus
 from training.files import append_text, save_figure, write_text
+from training.trainer import prepare
 
 pytestmark = pytest.mark.full
 

@@ -9,8 +9,9 @@ from torch import nn  # noqa: E402
 
 from pathencoder import compat  # noqa: E402
 from pathencoder.errors import ConfigError  # noqa: E402
-from training.methods import Plan, dino, ibot  # noqa: E402
-from training.methods.ibot import PatchSettings  # noqa: E402
+from training.methods import Plan, dino  # noqa: E402
+from training.methods.parts import ibot  # noqa: E402
+from training.methods.parts.ibot import PatchSettings  # noqa: E402
 
 pytestmark = pytest.mark.full
 

@@ -7,9 +7,9 @@ pytest.importorskip("pydantic")
 from small_shards import tile, write_table
 
 from pathencoder.errors import ConfigError
-from training.knn import labelled_set
+from training.evaluation.probe import part_of, read_labels
 from training.labels import LabelRow, read_label_rows
-from training.probe import part_of, read_labels
+from training.monitor.knn import labelled_set
 
 pytestmark = pytest.mark.full
 

@@ -9,8 +9,9 @@ torch = pytest.importorskip("torch")
 
 from torch import nn  # noqa: E402
 
-from training.methods import Plan, dino, simclr, sizing  # noqa: E402
-from training.methods.multicrop import forward_by_size  # noqa: E402
+from training.methods import Plan, dino, simclr  # noqa: E402
+from training.methods.parts import sizing  # noqa: E402
+from training.methods.parts.multicrop import forward_by_size  # noqa: E402
 
 pytestmark = pytest.mark.full
 

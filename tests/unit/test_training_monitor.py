@@ -16,12 +16,14 @@ from PIL import Image  # noqa: E402
 from small_runs import values, write_tiles  # noqa: E402
 
 from pathencoder.errors import ConfigError, MissingExtra  # noqa: E402
-from training import config, pace, report, retrieval, trackers  # noqa: E402
-from training.alarms import Alarms  # noqa: E402
-from training.monitor import Monitor  # noqa: E402
+from training import config, report  # noqa: E402
+from training.monitor import retrieval, trackers  # noqa: E402
+from training.monitor.alarms import Alarms  # noqa: E402
+from training.monitor.collapse import FirstFeatures  # noqa: E402
+from training.monitor.log import Monitor  # noqa: E402
 from training.pretrain import train  # noqa: E402
-from training.run import chance_of  # noqa: E402
-from training.spread import FirstFeatures  # noqa: E402
+from training.trainer import throughput  # noqa: E402
+from training.trainer.run import chance_of  # noqa: E402
 
 pytestmark = pytest.mark.full
 
@@ -101,7 +103,7 @@ def test_only_nt_xent_has_a_chance_level():
 
 def test_the_pace_tells_waiting_from_work(monkeypatch):
     now = [100.0]
-    monkeypatch.setattr(pace.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(throughput.time, "monotonic", lambda: now[0])
 
     def pass_by(seconds):
         now[0] += seconds
@@ -111,7 +113,7 @@ def test_the_pace_tells_waiting_from_work(monkeypatch):
             pass_by(1)
             yield i
 
-    clock, looks = pace.Pace(batch=10), []
+    clock, looks = throughput.Pace(batch=10), []
     for i in clock.timed(loader()):
         pass_by(3)
         if i in (1, 3):
@@ -123,7 +125,7 @@ def test_the_pace_tells_waiting_from_work(monkeypatch):
 
 
 def test_durations_for_people():
-    assert [pace.told(s) for s in (12, 800, 3.4 * 3600, 3 * 86400)] == ["12 s", "13 min", "3.4 h", "3.0 d"]
+    assert [throughput.told(s) for s in (12, 800, 3.4 * 3600, 3 * 86400)] == ["12 s", "13 min", "3.4 h", "3.0 d"]
 
 
 def test_features_of_the_first_views_are_caught_only_when_wanted():

@@ -12,7 +12,7 @@ import pytest
 pytest.importorskip("sklearn")
 
 from pathencoder.errors import ConfigError
-from training import probe
+from training.evaluation import probe
 
 pytestmark = pytest.mark.full
 REFEREE = Path(__file__).parents[2].parent / "shared/tools/probe.py"

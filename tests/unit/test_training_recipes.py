@@ -15,8 +15,10 @@ torch = pytest.importorskip("torch")
 from small_runs import write_tiles  # noqa: E402
 
 from pathencoder.errors import ConfigError  # noqa: E402
-from training import backbones, config, fit, methods  # noqa: E402
+from training import config, methods  # noqa: E402
+from training.backbones import make  # noqa: E402
 from training.pretrain import train  # noqa: E402
+from training.trainer import preflight  # noqa: E402
 
 pytestmark = pytest.mark.full
 FOLDER = Path(__file__).parents[2] / "training/recipes"
@@ -34,11 +36,11 @@ def test_a_recipe_can_be_built_as_it_is_written(recipe):
     cfg = config.load(recipe)
     plain = cfg.backbone.model_copy(update={"start": None})
     with torch.device("meta"):
-        width = backbones.make_backbone(plain).num_features
+        width = make.make_backbone(plain).num_features
     width = {"mobilenetv2_100": 1280}.get(cfg.backbone.architecture, width)
     with torch.device("meta"):
         plan = methods.Plan(
-            lambda: backbones.make_backbone(plain),
+            lambda: make.make_backbone(plain),
             width,
             cfg.optim.steps,
             cfg.data.batch,
@@ -46,14 +48,14 @@ def test_a_recipe_can_be_built_as_it_is_written(recipe):
             cfg.backbone.mean,
             cfg.backbone.std,
             torch.Generator("cpu"),
-            functools.partial(backbones.spec_of, cfg.backbone, cfg.export),
+            functools.partial(make.spec_of, cfg.backbone, cfg.export),
         )
         method = methods.build(cfg.method, plan)
     millions = sum(p.numel() for p in method.backbone.parameters()) / 1e6
     assert millions == pytest.approx(MILLIONS[recipe.stem.split("_")[1]], rel=0.02)
-    for name, px in fit.crop_sizes(cfg.method).items():
+    for name, px in preflight.crop_sizes(cfg.method).items():
         assert px <= cfg.data.canvas
-        fit.refuse_network(cfg, name, px)
+        preflight.refuse_network(cfg, name, px)
     assert cfg.optim.warmup < cfg.optim.steps
 
 
@@ -93,12 +95,12 @@ def test_a_crop_that_does_not_fit_is_refused(tmp_path):
         config.load(small, ["data.canvas=128"])
     cfg = config.load(small, ["method.local_crops.px=100"])
     with pytest.raises(ConfigError, match=r"method\.local_crops: vit_small_patch16_224 cannot take crops of 100 px"):
-        fit.refuse_network(cfg, "method.local_crops", 100)
+        preflight.refuse_network(cfg, "method.local_crops", 100)
     fixed = config.load(small, ["backbone.args={}"])
     with pytest.raises(ConfigError, match="dynamic_img_size"):
-        fit.refuse_network(fixed, "method.local_crops", 96)
+        preflight.refuse_network(fixed, "method.local_crops", 96)
     (tmp_path / "tiles").mkdir()
     from training.data.corpus import open_corpus
 
     with pytest.raises(ConfigError, match=r"crops of 224 px do not fit the tiles, which are of 48 px"):
-        fit.check(cfg, open_corpus(write_tiles(tmp_path / "tiles", slides=2, each=1)))
+        preflight.check(cfg, open_corpus(write_tiles(tmp_path / "tiles", slides=2, each=1)))

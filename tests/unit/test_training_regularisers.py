@@ -7,8 +7,8 @@ import pytest
 pytest.importorskip("pydantic")
 torch = pytest.importorskip("torch")
 
-from training.methods import regularisers, sizing, targets  # noqa: E402
-from training.methods.regularisers import SpreadSettings  # noqa: E402
+from training.methods.parts import regularisers, sizing, targets  # noqa: E402
+from training.methods.parts.regularisers import SpreadSettings  # noqa: E402
 
 pytestmark = pytest.mark.full
 LOSSES = {"koleo": regularisers.koleo, "kde": lambda x: regularisers.kde(x, concentration=5.0)}

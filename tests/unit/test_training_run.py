@@ -14,8 +14,11 @@ from small_runs import METHODS, settings, values, write_tiles  # noqa: E402
 from pathencoder import load_encoder  # noqa: E402
 from pathencoder.errors import ConfigError, IncompatibleWeights  # noqa: E402
 from pathencoder.load import verify  # noqa: E402
-from training import backbones, checkpoint, config, fit, monitor  # noqa: E402
+from training import config  # noqa: E402
+from training.backbones import make  # noqa: E402
+from training.monitor import log  # noqa: E402
 from training.pretrain import main, train  # noqa: E402
+from training.trainer import checkpoint, preflight  # noqa: E402
 
 pytestmark = pytest.mark.full
 
@@ -47,7 +50,7 @@ def test_a_stopped_run_goes_on_bitwise(tiles, tmp_path, method):
 def test_views_made_ahead_are_the_same_views(tiles, tmp_path, monkeypatch, method):
     made = {}
     for cores in (1, 4):
-        monkeypatch.setattr("training.run._cores", lambda cores=cores: cores)
+        monkeypatch.setattr("training.trainer.run._cores", lambda cores=cores: cores)
         made[cores] = weights(train(settings(tiles, tmp_path / str(cores), method)))
     assert all(torch.equal(made[1][k], made[4][k]) for k in made[1])
 
@@ -85,7 +88,7 @@ def test_the_export_may_be_averaged_with_the_start(tiles, tmp_path):
     trained = weights(train(cfg))
     half = weights(train(cfg.model_copy(update={"export": cfg.export.model_copy(update={"start_share": 0.5})})))
     torch.manual_seed(cfg.seed)
-    start = backbones.make_backbone(cfg.backbone).state_dict()
+    start = make.make_backbone(cfg.backbone).state_dict()
     key = next(k for k in trained if k.endswith("conv1.0.weight"))
     assert torch.allclose(half[key].float(), (trained[key].float() + start[key.removeprefix("network.")]) / 2, atol=1e-3)
     assert not torch.allclose(trained[key].float(), start[key.removeprefix("network.")], atol=1e-3)
@@ -122,7 +125,7 @@ def test_the_command_says_what_is_wrong_without_a_traceback(tmp_path, caplog):
 
 def test_real_statistics_leave_eval_output_and_fit_train_mode():
     torch.manual_seed(0)
-    network = backbones.make_backbone(config.BackboneSettings(architecture="test_resnet"))
+    network = make.make_backbone(config.BackboneSettings(architecture="test_resnet"))
     for m in network.modules():
         if isinstance(m, torch.nn.BatchNorm2d):  # as published folded: mean 0, variance 1, a bias
             m.bias.data.uniform_(-1, 1)
@@ -130,7 +133,7 @@ def test_real_statistics_leave_eval_output_and_fit_train_mode():
     network.eval()
     with torch.no_grad():
         before = network(x)
-        backbones.give_real_statistics(network, x)
+        make.give_real_statistics(network, x)
         after = network(x)
         as_trained = network.train()(x)
     assert torch.allclose(before, after, atol=1e-4 * float(before.abs().max()))
@@ -142,14 +145,14 @@ def test_a_start_of_another_network_is_refused(tmp_path):
 
     save_file({"conv1.weight": torch.zeros(1)}, tmp_path / "start.safetensors")
     with pytest.raises(IncompatibleWeights, match="missing"):
-        backbones.make_backbone(config.BackboneSettings(architecture="test_resnet", start=tmp_path / "start.safetensors"))
-    state = backbones.make_backbone(config.BackboneSettings(architecture="test_resnet")).state_dict()
+        make.make_backbone(config.BackboneSettings(architecture="test_resnet", start=tmp_path / "start.safetensors"))
+    state = make.make_backbone(config.BackboneSettings(architecture="test_resnet")).state_dict()
     state["conv1.0.weight"] = torch.zeros(1, 1, 1, 1)
     save_file({k: v.contiguous() for k, v in state.items()}, tmp_path / "start.safetensors")
     with pytest.raises(IncompatibleWeights, match=r"of another shape \['conv1\.0\.weight'\]"):
-        backbones.make_backbone(config.BackboneSettings(architecture="test_resnet", start=tmp_path / "start.safetensors"))
+        make.make_backbone(config.BackboneSettings(architecture="test_resnet", start=tmp_path / "start.safetensors"))
     with pytest.raises(ConfigError, match="not a file"):
-        backbones.make_backbone(config.BackboneSettings(architecture="test_resnet", start="nowhere.safetensors"))
+        make.make_backbone(config.BackboneSettings(architecture="test_resnet", start="nowhere.safetensors"))
 
 
 def test_a_run_starts_from_any_encoder_and_takes_its_architecture(tiles, tmp_path):
@@ -163,7 +166,7 @@ def test_a_run_starts_from_any_encoder_and_takes_its_architecture(tiles, tmp_pat
     a, b = weights(first), weights(run)
     assert all(torch.equal(a[k], b[k]) for k in a if k.endswith("conv1.0.weight"))
     assert config.load(run / "config.yaml").backbone.architecture == "test_resnet"
-    bundled = backbones.with_start(config.BackboneSettings(start="pathencoder-tiny", input_size=96))
+    bundled = make.with_start(config.BackboneSettings(start="pathencoder-tiny", input_size=96))
     assert (bundled.architecture, bundled.input_size) == ("mobilenetv2_100", 96)
     assert bundled.embedding.startswith("stages:")
 
@@ -185,11 +188,11 @@ def test_bf16_on_a_cpu_is_refused_where_a_gradient_would_be_wrong(tiles, tmp_pat
     asked = values(tiles, tmp_path / "run", minutes=1e-9)
     asked["backbone"] = {"architecture": "resnet18", "input_size": 64}
     asked["optim"]["precision"] = "bf16"
-    assert fit.unsafe_in_bf16(config.check(asked)) is None
+    assert preflight.unsafe_in_bf16(config.check(asked)) is None
     asked["method"] = {**asked["method"], "crop": {"px": 16}}
     with pytest.raises(ConfigError, match=r"layer4\.0\.conv1 \(method\.crop, crops of 16 px\) would be wrong"):
         train(config.check(asked))
-    monkeypatch.setattr("training.parallel.gains_from_bf16", lambda network, device: True)
+    monkeypatch.setattr("training.trainer.parallel.gains_from_bf16", lambda network, device: True)
     asked["optim"]["precision"] = "auto"
     with caplog.at_level("INFO", "training"):
         train(config.check(asked))
@@ -198,9 +201,9 @@ def test_bf16_on_a_cpu_is_refused_where_a_gradient_would_be_wrong(tiles, tmp_pat
 
 def test_spread_tells_a_collapse():
     g = torch.Generator().manual_seed(0)
-    healthy = monitor.spread(torch.randn(200, 16, generator=g))
-    collapsed = monitor.spread(torch.ones(200, 16) + 1e-4 * torch.randn(200, 16, generator=g))
-    one_line = monitor.spread(torch.randn(200, 1, generator=g) * torch.ones(1, 16))
+    healthy = log.spread(torch.randn(200, 16, generator=g))
+    collapsed = log.spread(torch.ones(200, 16) + 1e-4 * torch.randn(200, 16, generator=g))
+    one_line = log.spread(torch.randn(200, 1, generator=g) * torch.ones(1, 16))
     assert healthy["feature_std"] == pytest.approx(1, abs=0.1)
     assert collapsed["feature_std"] < 0.01
     assert healthy["rankme"] > 14
@@ -211,6 +214,6 @@ def test_knn_looks_outside_the_own_group():
     x = np.eye(3).repeat(40, 0) + 0.01 * np.random.default_rng(0).normal(size=(120, 3))
     labels = np.arange(3).repeat(40)
     groups = np.array([str(i % 4) for i in range(120)])
-    assert monitor.knn_accuracy(x, labels, groups) == 1.0
+    assert log.knn_accuracy(x, labels, groups) == 1.0
     each_class_a_group = np.array([str(c) for c in labels])
-    assert monitor.knn_accuracy(x, labels, each_class_a_group) == 0.0
+    assert log.knn_accuracy(x, labels, each_class_a_group) == 0.0

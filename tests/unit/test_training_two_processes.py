@@ -14,9 +14,11 @@ from torch import nn  # noqa: E402
 
 from pathencoder import compat  # noqa: E402
 from pathencoder.spec import EncoderSpec  # noqa: E402
-from training import distributed, methods, parallel  # noqa: E402
+from training import distributed, methods  # noqa: E402
 from training.data.loader import TileBatch  # noqa: E402
-from training.methods import Plan, regularisers, targets  # noqa: E402
+from training.methods import Plan  # noqa: E402
+from training.methods.parts import regularisers, targets  # noqa: E402
+from training.trainer import parallel  # noqa: E402
 
 pytestmark = pytest.mark.full
 JOINT = 12

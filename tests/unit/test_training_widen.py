@@ -7,7 +7,7 @@ torch = pytest.importorskip("torch")
 
 from pathencoder import compat  # noqa: E402
 from pathencoder.errors import IncompatibleWeights  # noqa: E402
-from training.widen import main, widened  # noqa: E402
+from training.backbones.widen import main, widened  # noqa: E402
 
 pytestmark = pytest.mark.full
 

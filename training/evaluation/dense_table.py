@@ -20,8 +20,8 @@ from pathencoder.errors import ConfigError, PathEncoderError
 from pathencoder.metrics import Interval, grouped_bootstrap
 from training.evaluation import dense as protocol
 from training.evaluation.dense import SETS, DenseSet, Score
+from training.evaluation.encoders import Subject, open_subject
 from training.files import write_text
-from training.probe_subjects import Subject, open_subject
 
 log = logging.getLogger("training")
 Runs = list[list[Score]]  # one list of images a seed

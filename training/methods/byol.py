@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from training.augment import ColourSettings, CropSettings
 from training.data.loader import TileBatch
 from training.methods import Logs, Plan, Views
-from training.methods.multicrop import Pair, follow, forward_by_size, make_views
-from training.methods.sizing import announce, sizes_for
+from training.methods.parts.multicrop import Pair, follow, forward_by_size, make_views
+from training.methods.parts.sizing import announce, sizes_for
 from training.schedules import cosine
 
 

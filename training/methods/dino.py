@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from training.augment import ColourSettings, CropSettings
 from training.data.loader import TileBatch
 from training.methods import Logs, Plan, Views
-from training.methods.ibot import MaskedPatches, PatchSettings, hidden, patch_loss, tokens_of
-from training.methods.multicrop import Pair, follow, forward_by_size, make_views
-from training.methods.regularisers import SpreadSettings, spread
-from training.methods.sizing import announce, sizes_for
-from training.methods.targets import Centring, Sinkhorn
+from training.methods.parts.ibot import MaskedPatches, PatchSettings, hidden, patch_loss, tokens_of
+from training.methods.parts.multicrop import Pair, follow, forward_by_size, make_views
+from training.methods.parts.regularisers import SpreadSettings, spread
+from training.methods.parts.sizing import announce, sizes_for
+from training.methods.parts.targets import Centring, Sinkhorn
 from training.schedules import cosine, linear
 
 

@@ -14,8 +14,8 @@ from training import distributed
 from training.augment import ColourSettings, CropSettings
 from training.data.loader import TileBatch
 from training.methods import Logs, Plan, Views
-from training.methods.multicrop import Pair, forward_by_size, make_views
-from training.methods.sizing import announce, sizes_for
+from training.methods.parts.multicrop import Pair, forward_by_size, make_views
+from training.methods.parts.sizing import announce, sizes_for
 
 
 class Settings(BaseModel):

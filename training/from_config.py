@@ -7,7 +7,8 @@ import logging
 import torch
 from torch import Tensor, nn
 
-from training import augment, backbones
+from training import augment
+from training.backbones import make
 from training.config import Config
 from training.data.corpus import STAIN_CLASSES, Corpus
 from training.data.loader import batches
@@ -36,9 +37,9 @@ def sampler_of(cfg: Config, corpus: Corpus) -> Sampler:
 
 def starting_network(cfg: Config, corpus: Corpus, sampler: Sampler) -> nn.Module:
     """Backbone with its starting weights, and real BatchNorm statistics where the config asks for them."""
-    network = backbones.make_backbone(cfg.backbone)
+    network = make.make_backbone(cfg.backbone)
     if cfg.backbone.real_statistics:
-        backbones.give_real_statistics(network, _first_views(cfg, corpus, sampler))
+        make.give_real_statistics(network, _first_views(cfg, corpus, sampler))
     return network
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import click
 import numpy as np
 
-from training.probe import load_outcomes, paired_auroc
+from training.evaluation.probe import load_outcomes, paired_auroc
 
 Results = dict[str, dict[str, list[dict[str, Any]]]]  # arm -> set -> one line a seed
 

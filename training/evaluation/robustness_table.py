@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from pathencoder.errors import PathEncoderError
 from pathencoder.slides.reader import open_slide
-from training import robustness as measure
+from training.evaluation import robustness as measure
+from training.evaluation.encoders import Subject, open_subject
+from training.evaluation.sets import ProbeSet, open_sets
 from training.files import write_text
-from training.probe_sets import ProbeSet, open_sets
-from training.probe_subjects import Subject, open_subject
 
 # One field by five scanners, and one region by two (whole, to be cut in the same way), below the slides' folder.
 _FIVE = "thumbnails/five_scanners_SCC"

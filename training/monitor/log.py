@@ -12,9 +12,9 @@ from typing import Any
 
 import torch
 
-from training.knn import LabelledSet, knn_accuracy, knn_report, labelled_set
-from training.spread import FirstFeatures, spread
-from training.trackers import Tracker
+from training.monitor.collapse import FirstFeatures, spread
+from training.monitor.knn import LabelledSet, knn_accuracy, knn_report, labelled_set
+from training.monitor.trackers import Tracker
 
 __all__ = ["FirstFeatures", "LabelledSet", "Monitor", "knn_accuracy", "knn_report", "labelled_set", "peak_memory_mb", "spread"]
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from pathencoder.encoder import Encoder
 from pathencoder.load import load_encoder
-from training import backbones
+from training.backbones import make
 from training.config import BackboneSettings, ExportSettings
 
 IMAGENET = BackboneSettings(
@@ -61,8 +61,8 @@ def open_subject(name: str) -> list[Subject]:
 def _plain(settings: BackboneSettings, rule: str) -> Encoder:
     """A start as an encoder, read by `rule`; without weights: seed 0."""
     torch.manual_seed(0)
-    spec = backbones.spec_of(settings.model_copy(update={"embedding": rule}), ExportSettings(name=settings.architecture))
-    return Encoder(backbones.make_backbone(settings).eval(), spec)
+    spec = make.spec_of(settings.model_copy(update={"embedding": rule}), ExportSettings(name=settings.architecture))
+    return Encoder(make.make_backbone(settings).eval(), spec)
 
 
 def _subject(name: str, encoder: Encoder) -> Subject:

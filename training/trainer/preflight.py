@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from pathencoder.errors import ConfigError, ImageError
-from training import backbones
+from training.backbones import make
 from training.config import Config
 from training.data.corpus import Corpus
 
@@ -39,7 +39,7 @@ def _has_own_network(method: Any) -> bool:
 def refuse_network(cfg: Config, name: str, px: int) -> None:
     """Raises ConfigError when the backbone cannot take images of px."""
     with torch.device("meta"):
-        network = backbones.make_backbone(cfg.backbone.model_copy(update={"start": None})).eval()
+        network = make.make_backbone(cfg.backbone.model_copy(update={"start": None})).eval()
         try:
             network(torch.empty(2, 3, px, px))
         except (AssertionError, RuntimeError, ValueError) as error:
@@ -57,7 +57,7 @@ def unsafe_in_bf16(cfg: Config) -> str | None:
         return None
     found: list[str] = []
     with torch.device("meta"):
-        network = backbones.make_backbone(cfg.backbone.model_copy(update={"start": None})).eval()
+        network = make.make_backbone(cfg.backbone.model_copy(update={"start": None})).eval()
         for name, px in sorted(crop_sizes(cfg.method).items(), key=lambda item: item[1]):
             handles = [m.register_forward_pre_hook(_look_for_one_pixel(found, n)) for n, m in network.named_modules() if _strides(m)]
             network(torch.empty(2, 3, px, px))

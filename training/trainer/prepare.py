@@ -16,19 +16,21 @@ import yaml
 from torch import nn
 
 from pathencoder.errors import ConfigError
-from training import backbones, checkpoint, config, distributed, fit, lock, methods, parallel
-from training.alarms import Alarms
+from training import config, distributed, methods
+from training.backbones import make
 from training.data.corpus import Corpus, open_corpus
 from training.data.sampler import Sampler
 from training.files import write_text
-from training.guard import Guard
-from training.monitor import FirstFeatures, Monitor
-from training.optimizer import make_optimizer
-from training.pace import Pace
-from training.run import Run, chance_of
-from training.signals import StopRequest
-from training.start import sampler_of, starting_network
-from training.trackers import TensorBoard, Tracker, WandB
+from training.from_config import sampler_of, starting_network
+from training.monitor.alarms import Alarms
+from training.monitor.log import FirstFeatures, Monitor
+from training.monitor.trackers import TensorBoard, Tracker, WandB
+from training.trainer import checkpoint, lock, parallel, preflight
+from training.trainer.guard import Guard
+from training.trainer.optimizer import make_optimizer
+from training.trainer.run import Run, chance_of
+from training.trainer.signals import StopRequest
+from training.trainer.throughput import Pace
 
 log = logging.getLogger("training")
 
@@ -37,7 +39,7 @@ log = logging.getLogger("training")
 def opened(cfg: config.Config, request: StopRequest) -> Iterator[Run]:
     """The run of a config, at its newest checkpoint; its folder is this process's alone while it is open."""
     first = distributed.rank() == 0
-    cfg = cfg.model_copy(update={"backbone": backbones.with_start(cfg.backbone)})
+    cfg = cfg.model_copy(update={"backbone": make.with_start(cfg.backbone)})
     with lock.held(cfg.run.out) if first else nullcontext():
         run = _prepare(cfg, request)
         try:
@@ -52,7 +54,7 @@ def _prepare(cfg: config.Config, request: StopRequest) -> Run:
     device = distributed.device_of(cfg.run.device)
     d = cfg.data
     corpus = open_corpus(d.root, licences=d.licences, stains=d.stains, without=d.without)
-    fit.check(cfg, corpus)
+    preflight.check(cfg, corpus)
     sampler = sampler_of(cfg, corpus)
     torch.manual_seed(cfg.seed)
     plan = _plan(cfg, corpus, sampler, torch.Generator(device))
@@ -110,7 +112,7 @@ def _dtype(cfg: config.Config, device: torch.device, backbone: nn.Module) -> tor
     asked = cfg.optim.precision == "bf16"
     if not (asked or (cfg.optim.precision == "auto" and parallel.gains_from_bf16(backbone, device))):
         return None
-    unsafe = fit.unsafe_in_bf16(cfg) if device.type == "cpu" else None
+    unsafe = preflight.unsafe_in_bf16(cfg) if device.type == "cpu" else None
     if unsafe and asked:
         raise ConfigError(f"optim.precision=bf16: on CPUs the gradient of {unsafe} would be wrong. Make those crops larger, or use fp32")
     return None if unsafe else torch.bfloat16
@@ -132,13 +134,13 @@ def _plan(cfg: config.Config, corpus: Corpus, sampler: Sampler, generator: torch
     state = start.state_dict()
 
     def backbone() -> nn.Module:
-        network = backbones.make_backbone(cfg.backbone.model_copy(update={"start": None}))
+        network = make.make_backbone(cfg.backbone.model_copy(update={"start": None}))
         network.load_state_dict(state)
         return network
 
     b, width = cfg.backbone, int(start.num_features)  # type: ignore[arg-type]
     width = int(getattr(start, "head_hidden_size", width))
-    spec = functools.partial(backbones.spec_of, b, cfg.export)
+    spec = functools.partial(make.spec_of, b, cfg.export)
     return methods.Plan(backbone, width, cfg.optim.steps, cfg.data.batch, len(corpus), b.mean, b.std, generator, spec)
 
 

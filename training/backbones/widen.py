@@ -1,6 +1,6 @@
 """A wider network that computes what a narrower one does, to start training from (Chen et al. 2016, Net2Net, arXiv:1511.05641).
 
-    python -m training.widen mobilenetv2_100 START.safetensors mobilenetv2_140 OUT.safetensors [pad_type=same ...]
+    python -m training.backbones.widen mobilenetv2_100 START.safetensors mobilenetv2_140 OUT.safetensors [pad_type=same ...]
 
 Every new channel repeats an old one; what a layer takes from the copies of a channel is shared out among them at random, with sum one, so
 that the output stays the same and the copies learn apart from the first step. For timm's MobileNetV2 and EfficientNet families

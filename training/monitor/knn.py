@@ -13,7 +13,7 @@ from pathencoder import network as readout
 from pathencoder.spec import EncoderSpec
 from pathencoder.transforms import Transform
 from training.labels import read_label_rows
-from training.spread import spread
+from training.monitor.collapse import spread
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pathencoder.errors import ConfigError
-from training.probe import Labels, part_of, read_labels
+from training.evaluation.probe import Labels, part_of, read_labels
 
 TILE_SETS = ("amibr", "hpylori_ihc", "crc_polyp5", "lymphoma_iicbu", "bisque_breast")
 CELL_SETS = ("crchisto", "consep20x_points", "brca_m2c", "bcdata_sample")

@@ -1,4 +1,4 @@
-"""python -m training.stain_guess: fit the guess of an image's stain, and say how often it is right.
+"""python -m training.evaluation.stain_guess: fit the guess of an image's stain, and say how often it is right.
 
 The guess (pathencoder/stain.py) is a logistic regression on the shares of colours. It is fitted on
 the tiles of pretrain/manifest.csv with use=1, by their stain_class: he, ihc, and neither (special

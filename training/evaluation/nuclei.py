@@ -30,7 +30,7 @@ from pathencoder.nuclei.patch_contrast import choose_channel
 from pathencoder.nuclei.recipe import Recipe
 from pathencoder.nuclei.segment import Prepared, label_scores, prepare
 from pathencoder.nuclei.variations import Variation
-from training.nuclei_paper import confidence, train_paper
+from training.evaluation.nuclei_paper import confidence, train_paper
 
 log = logging.getLogger("training")
 Scores = NDArray[np.float32]

@@ -9,11 +9,13 @@ from safetensors.torch import load_file
 from torch import nn
 
 from pathencoder.errors import ConfigError
-from training import backbones, checkpoint, config
+from training import config
+from training.backbones import make
 from training.config import Config
 from training.data.corpus import Corpus, open_corpus
 from training.export import export
-from training.start import sampler_of, starting_network
+from training.from_config import sampler_of, starting_network
+from training.trainer import checkpoint
 
 
 def reexport(runs: Sequence[Path], folder: Path, *, start_share: float = 0.0, embedding: str | None = None) -> Path:
@@ -31,9 +33,9 @@ def reexport(runs: Sequence[Path], folder: Path, *, start_share: float = 0.0, em
     corpus = corpus_of(cfg)
     network = trained_network(runs[0], cfg)
     for done, run in enumerate(runs[1:], 1):
-        network = backbones.averaged(network, trained_network(run, cfg), 1 / (done + 1))
+        network = make.averaged(network, trained_network(run, cfg), 1 / (done + 1))
     if start_share:
-        network = backbones.averaged(network, starting_network(cfg, corpus, sampler_of(cfg, corpus)), start_share)
+        network = make.averaged(network, starting_network(cfg, corpus, sampler_of(cfg, corpus)), start_share)
     backbone = cfg.backbone.model_copy(update={"embedding": embedding or cfg.backbone.embedding})
     told = cfg.export.model_copy(update={"start_share": start_share})
     cfg = cfg.model_copy(update={"backbone": backbone, "export": told})
@@ -48,7 +50,7 @@ def corpus_of(cfg: Config) -> Corpus:
 
 def trained_network(run: Path, cfg: Config) -> nn.Module:
     """The exported weights in the run's backbone, in eval mode."""
-    network = backbones.make_backbone(cfg.backbone.model_copy(update={"start": None}))
+    network = make.make_backbone(cfg.backbone.model_copy(update={"start": None}))
     state = load_file(run / "export" / "model.safetensors")
     network.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in state.items()})
     return network.eval()

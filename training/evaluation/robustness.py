@@ -16,10 +16,10 @@ from sklearn.metrics import balanced_accuracy_score
 
 from pathencoder.images import open_image
 from training import augment
-from training.monitor import spread
-from training.probe import Labels, nearest
-from training.probe_sets import ProbeSet
-from training.probe_subjects import Subject
+from training.evaluation.encoders import Subject
+from training.evaluation.probe import Labels, nearest
+from training.evaluation.sets import ProbeSet
+from training.monitor.log import spread
 
 Floats = NDArray[np.float32]
 Image = NDArray[np.uint8]  # [H, W, 3]

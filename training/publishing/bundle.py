@@ -1,4 +1,4 @@
-"""A finished run as a bundled encoder with its card: python -m training.bundle EXPORT METRICS.json --row ROW --name NAME
+"""A finished run as a bundled encoder with its card: python -m training.publishing.bundle EXPORT METRICS.json --row ROW --name NAME
 
 EXPORT is an exported encoder, RUN/export or an average of several runs, each then given with --run.
 Writes pathencoder/weights/NAME (what the wheel carries) and model_cards/NAME (card, figures, log and curves).
@@ -22,12 +22,12 @@ from safetensors.torch import load_file
 from pathencoder.errors import PathEncoderError
 from pathencoder.folder import read_reference, read_spec, write_folder
 from pathencoder.tables import read_table
-from training.card import card
 from training.data.corpus import open_corpus
-from training.reexport import steps_of
+from training.publishing.average import steps_of
+from training.publishing.card import card
 from training.report import curves, read_log
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 LICENCES = {
     "Apache-2.0": (ROOT / "LICENSE").read_text(),
     "CC-BY-NC-4.0": """Copyright the pathencoder authors.

@@ -18,17 +18,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from training import backbones, checkpoint, config, distributed, parallel
-from training.alarms import Alarms
+from training import config, distributed
+from training.backbones import make
 from training.data.corpus import Corpus
 from training.data.loader import TileBatch, batches
 from training.data.sampler import Sampler
 from training.export import export
-from training.guard import Guard, agree, first_not_finite
 from training.methods import Logs, Plan, Views
-from training.monitor import FirstFeatures, LabelledSet, Monitor, knn_report, labelled_set, peak_memory_mb
-from training.pace import Pace, told
-from training.signals import StopRequest
+from training.monitor.alarms import Alarms
+from training.monitor.log import FirstFeatures, LabelledSet, Monitor, knn_report, labelled_set, peak_memory_mb
+from training.trainer import checkpoint, parallel
+from training.trainer.guard import Guard, agree, first_not_finite
+from training.trainer.signals import StopRequest
+from training.trainer.throughput import Pace, told
 
 log = logging.getLogger("training")
 
@@ -182,7 +184,7 @@ class Run:
         """Spread of the embeddings and k-NN on labelled train parts."""
         if not self.cfg.run.knn_sets:
             return
-        spec = backbones.spec_of(self.cfg.backbone, self.cfg.export)
+        spec = make.spec_of(self.cfg.backbone, self.cfg.export)
         if self.labelled is None:
             px = min(112, spec.input_size) if not spec.prefix_tokens else spec.input_size
             self.labelled = [labelled_set(folder, spec, px=px) for folder in self.cfg.run.knn_sets]
@@ -216,11 +218,11 @@ class Run:
         if own:
             folder: Path = own(target)
             return folder
-        network = backbones.make_backbone(self.cfg.backbone.model_copy(update={"start": None}))
+        network = make.make_backbone(self.cfg.backbone.model_copy(update={"start": None}))
         network.load_state_dict(weights)
         share = self.cfg.export.start_share
         if share:
-            network = backbones.averaged(network, self.plan.backbone(), share)
+            network = make.averaged(network, self.plan.backbone(), share)
         return export(self.cfg, network, self.corpus, target, steps=[step])
 
 
