@@ -277,3 +277,11 @@ def test_a_table_of_no_slides_is_refused(tmp_path, text):
     (tmp_path / "slides.csv").write_text(text)
     with pytest.raises(ConfigError, match="no tiles"):
         open_corpus(tmp_path)
+
+
+@pytest.mark.parametrize("table", ["slides.csv", "manifest.csv"])
+def test_a_shard_of_an_impossible_name_is_missing(tmp_path, table):
+    rows = {"slides.csv": "slide shard first tiles\ns SHARD 0 1", "manifest.csv": "shard key slide\nSHARD k s"}
+    write_table(tmp_path / table, rows[table].replace("SHARD", "a" * 5000 + ".tar"))
+    with pytest.raises(ConfigError, match="no tiles"):
+        open_corpus(tmp_path)

@@ -8,6 +8,7 @@ several rows. Optional: patient, stain_class, organ, licence, src, split, use, a
 from __future__ import annotations
 
 import logging
+import os
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -161,7 +162,7 @@ def _there(ranges: _Ranges, takes: np.ndarray, root: Path) -> np.ndarray:
     missing, walked = Counter[str](), 0
     for name, of in ranges.by_shard():
         shard = root / name
-        if not shard.is_file():
+        if not os.path.isfile(shard):  # also for names that no file system takes
             there[of] = 0
             missing[name] = int(takes[of].sum())
             continue

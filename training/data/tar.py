@@ -158,6 +158,8 @@ def _read_one(file: BinaryIO, start: int, end: int, found: _Found) -> tuple[str,
     # What tarfile raises on damaged headers is not limited to its own errors.
     except (tarfile.TarError, EOFError, OSError, ValueError, OverflowError, MemoryError, RecursionError):
         return _damage(file, at), at
+    if at > end:  # of a member that is no file and says an impossible size
+        return "is cut short", end
     file.seek(at)
     block = file.read(tarfile.BLOCKSIZE)
     if len(block) == tarfile.BLOCKSIZE and not any(block):  # a whole tar ends in empty blocks
