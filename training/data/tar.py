@@ -157,7 +157,7 @@ def _read_one(file: BinaryIO, start: int, end: int, found: _Found) -> tuple[str,
             at = tar.offset
     # What tarfile raises on damaged headers is not limited to its own errors.
     except (tarfile.TarError, EOFError, OSError, ValueError, OverflowError, MemoryError, RecursionError):
-        return _damage(file, at), at
+        return _damage(file, min(at, end)), min(at, end)
     if at > end:  # of a member that is no file and says an impossible size
         return "is cut short", end
     file.seek(at)
