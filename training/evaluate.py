@@ -26,7 +26,7 @@ from training.files import write_text
 
 log = logging.getLogger("training")
 
-# Sets with a bar, and the H&E ones among them; the two small ones are told and have none.
+# Sets with a bar, and the H&E ones among them; the two small ones are reported and have none.
 BAR_SETS = ("amibr", "hpylori_ihc", "crc_polyp5", *CELL_SETS)
 HE_SETS = tuple(s for s in BAR_SETS if s not in ("hpylori_ihc", "bcdata_sample"))
 
@@ -98,7 +98,7 @@ def report(results: Results, sets: list[ProbeSet]) -> dict[str, dict]:
             summary["sets"].setdefault(s.name, {})[name] = dataclasses.asdict(row)
             click.echo(
                 f"  {name:28s}{row.linear:8.3f} ±{row.linear_sd:.3f}{row.auroc:9.3f} ±{row.auroc_sd:.3f}{row.knn20:9.3f}{row.shot16:9.3f}"
-                f"  {_told(row.linear_interval)} {_told(row.auroc_interval)}  n {row.n}, groups {row.groups}, runs {row.runs}"
+                f"  {_bounds(row.linear_interval)} {_bounds(row.auroc_interval)}  n {row.n}, groups {row.groups}, runs {row.runs}"
             )
     _report_means(summary)
     _report_paired(results, summary)
@@ -130,10 +130,10 @@ def _report_paired(results: Results, summary: dict[str, dict]) -> None:
         for encoder in others:
             difference, around = protocol.paired_auroc(by_encoder[encoder], by_encoder[floor])
             summary["paired"].setdefault(name, {})[encoder] = {"floor": floor, "difference": difference, "interval": around}
-            click.echo(f"  {encoder:28s}{difference:+8.3f}  {_told(around, signed=True)}")
+            click.echo(f"  {encoder:28s}{difference:+8.3f}  {_bounds(around, signed=True)}")
 
 
-def _told(interval: tuple[float, float], *, signed: bool = False) -> str:
+def _bounds(interval: tuple[float, float], *, signed: bool = False) -> str:
     return f"[{interval[0]:+.3f}, {interval[1]:+.3f}]" if signed else f"[{interval[0]:.3f}, {interval[1]:.3f}]"
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from importlib import resources
 from pathlib import Path
 
 import numpy as np
@@ -24,11 +23,11 @@ from training.data.corpus import Corpus
 def export(cfg: Config, network: nn.Module, corpus: Corpus, folder: Path, *, steps: Sequence[int]) -> Path:
     """Write the network; weights in fp16, the reference embedding recomputed from those. steps: of each run whose average it is."""
     spec = make.spec_of(cfg.backbone, cfg.export)
-    told = ", ".join(f"{n} {name}" for name, n in corpus.stain_counts().items())
+    stains = ", ".join(f"{n} {name}" for name, n in corpus.stain_counts().items())
     share = cfg.export.start_share
     training = (
         f"{cfg.method.name}{_taught_by(cfg)}, {_length(steps)} steps of {cfg.data.batch} tiles; "
-        f"{len(corpus)} tiles of {len(corpus.slide_names)} slides ({told})"
+        f"{len(corpus)} tiles of {len(corpus.slide_names)} slides ({stains})"
         + (f", averaged with the starting weights ({share:g} of them)" if share else "")
     )
     return write_encoder(network, dataclasses.replace(spec, training=training), folder)
@@ -71,8 +70,3 @@ def reference_tile() -> np.ndarray:
     top, left = (picture.shape[0] - 224) // 2, (picture.shape[1] - 224) // 2
     tile: np.ndarray = np.ascontiguousarray(picture[top : top + 224, left : left + 224])
     return tile
-
-
-def apache_licence() -> str:
-    """The text of the Apache-2.0 licence, as the repository's own LICENSE has it."""
-    return (Path(str(resources.files("pathencoder"))).parent / "LICENSE").read_text()

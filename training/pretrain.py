@@ -45,15 +45,15 @@ def train(cfg: config.Config) -> Path:
 
 def _backward(run: Run, views: list[Views], step: int) -> tuple[Tensor, Logs]:
     """Gradients of the mean loss over the parts of a batch; the loss, and the means of what the method logs."""
-    losses, told = [], []
+    losses, logged = [], []
     for i, part in enumerate(views):
         with run.exchange(i):
             with run.autocast():
                 loss, logs = run.forward(part, step)
             (loss / len(views)).backward()
         losses.append(loss.detach())
-        told.append(logs)
-    return torch.stack(losses).mean(), {k: sum(t[k] for t in told) / len(views) for k in told[0]}
+        logged.append(logs)
+    return torch.stack(losses).mean(), {k: sum(t[k] for t in logged) / len(views) for k in logged[0]}
 
 
 def main(arguments: list[str]) -> int:

@@ -7,7 +7,6 @@ positive-negative pairs is large"), which only the text has: see `Separation` an
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -231,8 +230,3 @@ def similarity_named(name: str, featuriser: Featuriser) -> Similarity:
     if name not in SIMILARITIES:
         raise ConfigError(f"similarity {name!r}: one of {', '.join((*SIMILARITIES, 'cosine'))}")
     return SIMILARITIES[name]
-
-
-def steps_for(images: int, *, epochs: int, batch: int) -> int:
-    """Optimiser steps of the paper's schedule: an epoch is one crop of each image."""
-    return epochs * math.ceil(images / batch)

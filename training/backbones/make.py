@@ -53,7 +53,7 @@ def _weights_of(start: Path | str) -> dict[str, Tensor]:
     return weights
 
 
-def _load(network: nn.Module, weights: dict[str, Tensor], told: str) -> None:
+def _load(network: nn.Module, weights: dict[str, Tensor], source: str) -> None:
     state = {k: v.float() if v.is_floating_point() else v for k, v in weights.items()}
     own = network.state_dict()
     missing = [k for k in own if k not in state and not k.endswith("num_batches_tracked")]
@@ -62,7 +62,7 @@ def _load(network: nn.Module, weights: dict[str, Tensor], told: str) -> None:
     if missing or unused or shapes:
         wrong = (("missing", missing), ("unused", unused), ("of another shape", shapes))
         listed = ", ".join(f"{what} {keys[:3]} ({len(keys)})" for what, keys in wrong if keys)
-        raise IncompatibleWeights(f"{told} does not fit backbone.architecture: {listed}")
+        raise IncompatibleWeights(f"{source} does not fit backbone.architecture: {listed}")
     network.load_state_dict({k: v for k, v in state.items() if k in own}, strict=False)
 
 

@@ -18,7 +18,7 @@ from training.config import BackboneSettings, ExportSettings
 IMAGENET = BackboneSettings(
     architecture="mobilenetv2_100", args={"pad_type": "same"}, start=Path("../shared/weights/mobilenetv2_100_imagenet.safetensors")
 )
-# The network's own output; the better of the readouts before ours; ours, so that training and readout are told apart.
+# The network's own output; the better of the readouts before ours; ours, so that training and readout can be separated.
 _IMAGENET_READOUTS = (
     ("final", "pool"),
     ("middle", "stages:blocks.2,blocks.4,blocks.5,blocks.6"),

@@ -26,7 +26,7 @@ def print_table(out: Path, sets: Sequence[str]) -> None:
     click.echo(f"AUROC (k-NN 20), mean over training seeds ± sd\n{'arm':22s}{'seeds':>6s}{head}{'cosine':>9s}{'rank':>7s}")
     for arm, by_set in results.items():
         mean = np.mean([_column(by_set[n], "auroc").mean() for n in sets])
-        rows, shift = [*(_told(by_set[n]) for n in sets), f"{mean:.3f}"], by_set["stain shift"]
+        rows, shift = [*(_mean_text(by_set[n]) for n in sets), f"{mean:.3f}"], by_set["stain shift"]
         tail = f"{_column(shift, 'centred_cosine').mean():9.3f}{_column(shift, 'rank').mean():7.0f}"
         click.echo(f"{arm:22s}{len(shift):6d}" + "".join(f"{r:>24s}" for r in rows) + tail)
     _print_differences(out, results, sets)
@@ -56,7 +56,7 @@ def _column(lines: list[dict[str, Any]], key: str) -> np.ndarray:
     return np.array([line[key] for line in lines])
 
 
-def _told(lines: list[dict[str, Any]]) -> str:
+def _mean_text(lines: list[dict[str, Any]]) -> str:
     a = _column(lines, "auroc")
     spread = f" ±{a.std(ddof=1):.3f}" if len(a) > 1 else ""
     return f"{a.mean():.3f}{spread} ({_column(lines, 'knn20').mean():.3f})"

@@ -42,11 +42,11 @@ class Labels:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one seed's probe told of the evaluated images, in their own order."""
+    """What one seed's probe predicts for the evaluated images, in their own order."""
 
     y: Ints
     groups: NDArray[np.str_]
-    told: Ints
+    predicted: Ints
     probability: Floats  # [n, classes]
     neighbours: Ints
     shots: dict[int, float]
@@ -115,7 +115,7 @@ def summarise(runs: Runs, part: str) -> Summary:
         knn20=_over(every, lambda o: balanced(o, near=True)),
         shot5=_over(every, lambda o: o.shots[5]),
         shot16=_over(every, lambda o: o.shots[16]),
-        linear_interval=interval(first, lambda i: _over(every, lambda o: mean_recall(o.y[i], o.told[i]))),
+        linear_interval=interval(first, lambda i: _over(every, lambda o: mean_recall(o.y[i], o.predicted[i]))),
         auroc_interval=interval(first, lambda i: _over(every, lambda o: auroc(o.y[i], o.probability[i]))),
         n=len(first.y),
         groups=len(np.unique(first.groups)),
@@ -166,13 +166,13 @@ def _rank_area(positive: NDArray[np.bool_], score: Floats) -> float:
 
 def balanced(outcome: Outcome, *, near: bool = False) -> float:
     """Balanced accuracy of the linear probe, or of the nearest neighbours."""
-    return mean_recall(outcome.y, outcome.neighbours if near else outcome.told)
+    return mean_recall(outcome.y, outcome.neighbours if near else outcome.predicted)
 
 
-def mean_recall(y: Ints, told: Ints) -> float:
-    """Balanced accuracy: the mean over classes of the share of its images that are told rightly."""
+def mean_recall(y: Ints, predicted: Ints) -> float:
+    """Balanced accuracy: the mean over classes of the share of its images that are predicted rightly."""
     sizes = np.bincount(y)
-    return float((np.bincount(y[y == told], minlength=len(sizes))[sizes > 0] / sizes[sizes > 0]).mean())
+    return float((np.bincount(y[y == predicted], minlength=len(sizes))[sizes > 0] / sizes[sizes > 0]).mean())
 
 
 def interval(outcome: Outcome, figure: Callable[[Ints], float], *, draws: int = BOOTSTRAPS) -> tuple[float, float]:
@@ -206,17 +206,17 @@ def _parts(labels: Labels, test: str | None, seed: int) -> Iterator[tuple[Ints, 
 
 def _one_seed(x: Floats, labels: Labels, parts: Iterator[tuple[Ints, Ints]], seed: int) -> Outcome:
     n, classes, y = len(x), len(labels.names), labels.y
-    told, near, used = np.full(n, -1), np.full(n, -1), np.zeros(n, bool)
+    predicted, near, used = np.full(n, -1), np.full(n, -1), np.zeros(n, bool)
     probability, rng = np.zeros((n, classes)), np.random.default_rng(seed)
     shots: dict[int, list[float]] = {5: [], 16: []}
     for a, b in parts:
         model, xb = _fit(x[a], y[a], labels.groups[a], x[b], seed)
-        told[b], near[b], used[b] = model.predict(xb), nearest(x[a], y[a], x[b]), True
+        predicted[b], near[b], used[b] = model.predict(xb), nearest(x[a], y[a], x[b]), True
         probability[np.ix_(b, model.classes_)] = model.predict_proba(xb)
         for count, values in shots.items():
             values.append(_few_shot(x[a], y[a], x[b], y[b], count, rng))
     means = {count: float(np.mean(values)) for count, values in shots.items()}
-    return Outcome(y[used], labels.groups[used], told[used], probability[used], near[used], means)
+    return Outcome(y[used], labels.groups[used], predicted[used], probability[used], near[used], means)
 
 
 def _fit(xa: Floats, ya: Ints, groups: NDArray[np.str_], xb: Floats, seed: int) -> tuple[LogisticRegression, Floats]:
@@ -267,7 +267,7 @@ def save_outcomes(path: Path, outcomes: list[Outcome]) -> None:
     """Keep outcomes as plain arrays."""
     arrays: dict[str, NDArray] = {}
     for seed, o in enumerate(outcomes):
-        values = {"y": o.y, "groups": o.groups, "told": o.told, "probability": o.probability, "neighbours": o.neighbours}
+        values = {"y": o.y, "groups": o.groups, "predicted": o.predicted, "probability": o.probability, "neighbours": o.neighbours}
         arrays |= {f"{seed}.{k}": v for k, v in values.items()}
         arrays[f"{seed}.shots"] = np.array([[k, v] for k, v in o.shots.items()])
     partial = path.with_suffix(".partial.npz")
@@ -277,7 +277,7 @@ def save_outcomes(path: Path, outcomes: list[Outcome]) -> None:
 
 def load_outcomes(path: Path) -> list[Outcome]:
     """Read back what `save_outcomes` kept."""
-    fields = ("y", "groups", "told", "probability", "neighbours")
+    fields = ("y", "groups", "predicted", "probability", "neighbours")
     with np.load(path, allow_pickle=False) as kept:
         seeds = sorted({int(k.partition(".")[0]) for k in kept})
         return [Outcome(*(kept[f"{s}.{f}"] for f in fields), shots={int(k): float(v) for k, v in kept[f"{s}.shots"]}) for s in seeds]

@@ -19,7 +19,7 @@ from training import augment
 from training.evaluation.encoders import Subject
 from training.evaluation.probe import Labels, nearest
 from training.evaluation.sets import ProbeSet
-from training.monitor.log import spread
+from training.monitor.collapse import spread
 
 Floats = NDArray[np.float32]
 Image = NDArray[np.uint8]  # [H, W, 3]
@@ -80,11 +80,14 @@ def knn_under_shifts(subject: Subject, s: ProbeSet, *, draws: int = 5) -> dict[s
     train, test = np.flatnonzero(s.labels.split == "train"), _reported(s)
     near, tiles = subject.embed_images(_open(s.folder, s.labels, train)), _open(s.folder, s.labels, test)
 
-    def told(images: list[Image]) -> float:
+    def read(images: list[Image]) -> float:
         said = nearest(near.astype(np.float64), s.labels.y[train], subject.embed_images(images).astype(np.float64))
         return round(float(balanced_accuracy_score(s.labels.y[test], said)), 4)
 
-    return {"clean": [told(tiles)], **{name: [told(_shifted(tiles, f, seed=d)) for d in range(draws)] for name, f in UNSEEN.items()}}
+    return {
+        "clean": [read(tiles)],
+        **{name: [read(_shifted(tiles, f, seed=d)) for d in range(draws)] for name, f in UNSEEN.items()},
+    }
 
 
 def background(subject: Subject, s: ProbeSet, *, most: int = 200) -> Floats:

@@ -84,7 +84,7 @@ class Distill(nn.Module):
         return [augment.normalise(crop, self.plan.mean, self.plan.std) for crop in (*coloured, *plain)]
 
     def loss(self, views: Views, step: int) -> tuple[Tensor, Logs]:
-        """The targets' share of variance that is not told, mean over channels and targets: 0 when all is told, 1 for their means."""
+        """The targets' share of variance that is not predicted, mean over channels and targets: 0 when all is, 1 for their means."""
         coloured, plain = torch.cat(views[: len(views) // 2]), torch.cat(views[len(views) // 2 :])
         targets = self._targets(plain)
         self._follow(torch.cat(targets, dim=1))
@@ -115,8 +115,8 @@ class Distill(nn.Module):
     def _targets(self, x: Tensor) -> list[Tensor]:
         """[n, D] of each teacher's embedding and mean, for crops normalised as the backbone's are."""
         pixels = x * _column(self.plan.std, x) + _column(self.plan.mean, x)
-        told = (teacher.to(x.device)(augment.normalise(pixels, teacher.spec.mean, teacher.spec.std)) for teacher in self._teachers)
-        return [target.float() for features in told for target in (features.embedding, features.mean)]
+        found = (teacher.to(x.device)(augment.normalise(pixels, teacher.spec.mean, teacher.spec.std)) for teacher in self._teachers)
+        return [target.float() for features in found for target in (features.embedding, features.mean)]
 
     @torch.no_grad()
     def _follow(self, targets: Tensor) -> None:

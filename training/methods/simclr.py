@@ -93,7 +93,7 @@ def nt_xent(z1: Tensor, z2: Tensor, *, temperature: float) -> Tensor:
 
 
 def nt_xent_to(z: Tensor, fixed: Tensor, *, temperature: float) -> Tensor:
-    """The same for small crops: each row of z [N, D] is to be told among the rows of `fixed` [N, D], views of the same tiles.
+    """The same for small crops: each row of z [N, D] is to be found among the rows of `fixed` [N, D], views of the same tiles.
 
     Returns a scalar; log N when all embeddings coincide. No gradient flows to `fixed`: a part must not define the whole.
     """

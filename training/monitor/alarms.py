@@ -59,7 +59,7 @@ _RULES = (
     Rule(
         "NT-Xent at chance",
         lambda v: v.get("loss", 0.0) > 0.98 * v.get("chance", math.inf),
-        "the loss stays at log(2N - 1) = {chance:.2f}: a tile's other view is not told from other tiles. Usual causes: a learning rate too "
+        "the loss stays at log(2N - 1) = {chance:.2f}: a tile's other view is not found among others. Usual causes: a learning rate too "
         "high, views that share nothing (method.crop.area too small), a temperature too high",
         after=50,
     ),

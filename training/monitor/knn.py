@@ -58,10 +58,10 @@ def knn_report(network: nn.Module, spec: EncoderSpec, sets: list[LabelledSet]) -
 
 
 def knn_accuracy(x: np.ndarray, labels: np.ndarray, groups: np.ndarray, *, k: int = 20) -> float:
-    """x: [N, D]. Each row is told by its k nearest rows of other groups; the mean over classes of the share told rightly."""
+    """x: [N, D]. Each row is classified by its k nearest rows of other groups; the mean over classes of the share that is right."""
     unit = x / np.linalg.norm(x, axis=1, keepdims=True).clip(1e-12)
     cosine = unit @ unit.T
     cosine[groups[:, None] == groups] = -np.inf
     near = np.argsort(-cosine, axis=1)[:, :k]
-    told = np.array([np.bincount(labels[row]).argmax() for row in near])
-    return float(np.mean([(told[labels == c] == c).mean() for c in np.unique(labels)]))
+    predicted = np.array([np.bincount(labels[row]).argmax() for row in near])
+    return float(np.mean([(predicted[labels == c] == c).mean() for c in np.unique(labels)]))

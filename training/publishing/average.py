@@ -37,8 +37,8 @@ def reexport(runs: Sequence[Path], folder: Path, *, start_share: float = 0.0, em
     if start_share:
         network = make.averaged(network, starting_network(cfg, corpus, sampler_of(cfg, corpus)), start_share)
     backbone = cfg.backbone.model_copy(update={"embedding": embedding or cfg.backbone.embedding})
-    told = cfg.export.model_copy(update={"start_share": start_share})
-    cfg = cfg.model_copy(update={"backbone": backbone, "export": told})
+    exported = cfg.export.model_copy(update={"start_share": start_share})
+    cfg = cfg.model_copy(update={"backbone": backbone, "export": exported})
     return export(cfg, network, corpus, folder, steps=[steps_of(run) for run in runs])
 
 

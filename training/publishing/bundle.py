@@ -113,8 +113,8 @@ def cost(runs: Sequence[Path]) -> dict[str, Any]:
     last = [read_log(run)[-1] for run in runs]
     crops = [yaml.safe_load((run / "config.yaml").read_text())["method"].get("crop") or {} for run in runs]
     steps = [max(line["step"], steps_of(run)) for run, line in zip(runs, last, strict=True)]  # a log may end before the last step
-    told = {"runs": len(runs), "steps": steps, "fields": [crop.get("field", [1.0, 1.0]) for crop in crops]}
-    return {**told, **{f"{k}_seconds": sum(line[f"{k}_s"] for line in last) for k in ("cpu", "wall")}}
+    facts = {"runs": len(runs), "steps": steps, "fields": [crop.get("field", [1.0, 1.0]) for crop in crops]}
+    return {**facts, **{f"{k}_seconds": sum(line[f"{k}_s"] for line in last) for k in ("cpu", "wall")}}
 
 
 def sources(config: dict[str, Any]) -> list[tuple[str, str, str, int, int]]:

@@ -108,7 +108,7 @@ def _best_imagenet(means: dict[str, dict[str, float]], title: str) -> str:
 
 def _spread_of_runs(measured: dict[str, Any]) -> str:
     """What is known of the spread over training runs: of every row that several runs stand behind."""
-    told = []
+    sentences = []
     for row in next(iter(measured["sets"].values())):
         runs = next(iter(measured["sets"].values()))[row].get("runs", 1)
         if runs > 1:
@@ -118,11 +118,11 @@ def _spread_of_runs(measured: dict[str, Any]) -> str:
                 for name, p in measured["paired"].items()
                 if row in p
             )
-            told.append(
+            sentences.append(
                 f"`{row}` is the mean of {runs} training runs that differ in their seed alone: AUROC {figures}. "
                 f"Their mean against ImageNet's better readout: {paired}."
             )
-    return " ".join(told) or "One training run: the spread over training seeds is not in these intervals."
+    return " ".join(sentences) or "One training run: the spread over training seeds is not in these intervals."
 
 
 def _robustness(rows: dict[str, list[dict[str, Any]]]) -> str:
@@ -165,8 +165,8 @@ def _crops(about: dict[str, Any]) -> str:
     fields = sorted({(low, high) for low, high in about.get("fields", []) if (low, high) != (1.0, 1.0)})
     if not fields:
         return ""
-    told = ", in other runs of ".join(f"{low:.0%} to {high:.0%}" for low, high in fields)
-    return f"both crops of a tile lie in one field of {told} of its area, so that magnifications differ between tiles alone; "
+    shares = ", in other runs of ".join(f"{low:.0%} to {high:.0%}" for low, high in fields)
+    return f"both crops of a tile lie in one field of {shares} of its area, so that magnifications differ between tiles alone; "
 
 
 def _sources(sources: list[tuple[str, str, str, int, int]]) -> str:

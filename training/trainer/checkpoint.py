@@ -110,7 +110,7 @@ def _refuse_other_shapes(path: Path, own: dict[str, Any]) -> None:
 
 @contextmanager
 def _whole_or_not(partial: Path, run: Path, *, needed: int) -> Iterator[None]:
-    """Inside: whatever goes wrong, no half-written folder stays; a full disk is told as such."""
+    """Inside: whatever goes wrong, no half-written folder stays; a full disk is said."""
     try:
         yield
     except BaseException as error:  # what torch raises when a file cannot be written is no Exception
@@ -118,16 +118,16 @@ def _whole_or_not(partial: Path, run: Path, *, needed: int) -> Iterator[None]:
         shutil.rmtree(partial, ignore_errors=True)
         if isinstance(error, StoreError) or not (_is_full(error) or free < needed):
             raise
-        raise StoreError(_told_full(run, needed, free)) from error
+        raise StoreError(_disk_is_full(run, needed, free)) from error
 
 
 def _refuse_small_disk(partial: Path, needed: int) -> None:
     free = shutil.disk_usage(partial).free
     if free < 1.02 * needed:
-        raise StoreError(_told_full(partial.parents[1], needed, free))
+        raise StoreError(_disk_is_full(partial.parents[1], needed, free))
 
 
-def _told_full(run: Path, needed: int, free: int) -> str:
+def _disk_is_full(run: Path, needed: int, free: int) -> str:
     kept = latest(run)
     good = f"the last good checkpoint, {kept}, is kept" if kept else "there is no older checkpoint"
     return (

@@ -43,7 +43,7 @@ class Guard:
         self._count = 0
 
     @torch.no_grad()
-    def refuse(self, step: int, batch: TileBatch, corpus: Corpus, culprit: str, told: str) -> None:
+    def refuse(self, step: int, batch: TileBatch, corpus: Corpus, culprit: str, values: str) -> None:
         """Undo the forward pass's traces and keep the batch. Raises PathEncoderError for the last of so many in a row."""
         if self._buffers:
             torch._foreach_copy_(self._buffers, self._before)
@@ -51,10 +51,10 @@ class Guard:
             p.grad = None
         self._count += 1
         kept = self._keep(step, batch, corpus, culprit)
-        log.warning("step %d skipped: %s; first not finite: %s. Weights stay as they were; the batch is in %s", step, told, culprit, kept)
+        log.warning("step %d skipped: %s; first not finite: %s. Weights stay as they were; the batch is in %s", step, values, culprit, kept)
         if self._count >= self._limit:
             raise PathEncoderError(
-                f"{self._count} batches in a row gave no finite loss or gradient (step {step}: {told}); first not finite: {culprit}. "
+                f"{self._count} batches in a row gave no finite loss or gradient (step {step}: {values}); first not finite: {culprit}. "
                 f"The last checkpoint is good. Look at {kept}, lower optim.lr or optim.clip, or set optim.precision=fp32"
             )
 

@@ -29,8 +29,8 @@ def held(folder: Path) -> Iterator[None]:
                 log.warning("%s cannot be locked (%s): see to it that one run alone writes there", folder, error)
             else:
                 file.seek(0)
-                told = file.read().strip() or "an unknown process"
-                raise ConfigError(f"{folder} is in use by another run ({told}): wait for it, or give another out=") from None
+                holder = file.read().strip() or "an unknown process"
+                raise ConfigError(f"{folder} is in use by another run ({holder}): wait for it, or give another out=") from None
         else:
             file.truncate(0)
             file.write(f"process {os.getpid()} on {socket.gethostname()} since {time.strftime('%Y-%m-%d %H:%M:%S')}\n")

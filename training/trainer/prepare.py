@@ -66,8 +66,8 @@ def _prepare(cfg: config.Config, request: StopRequest) -> Run:
         _write_identity(cfg, corpus, cfg.run.out)
     monitor = Monitor(cfg.run.out if first else None, _trackers(cfg) if first else [])
     where = f"{distributed.world()} processes on {device.type}" if distributed.world() > 1 else str(device)
-    told = (len(corpus), len(corpus.slide_names), cfg.method.name, step, cfg.optim.steps, where, str(dtype or torch.float32)[6:])
-    log.info("%d tiles of %d slides; %s, steps %d to %d; %s, %s", *told)
+    facts = (len(corpus), len(corpus.slide_names), cfg.method.name, step, cfg.optim.steps, where, str(dtype or torch.float32)[6:])
+    log.info("%d tiles of %d slides; %s, steps %d to %d; %s, %s", *facts)
     return Run(
         cfg,
         cfg.run.out,

@@ -30,7 +30,7 @@ from training.monitor.log import FirstFeatures, LabelledSet, Monitor, knn_report
 from training.trainer import checkpoint, parallel
 from training.trainer.guard import Guard, agree, first_not_finite
 from training.trainer.signals import StopRequest
-from training.trainer.throughput import Pace, told
+from training.trainer.throughput import Pace, in_words
 
 log = logging.getLogger("training")
 
@@ -124,10 +124,10 @@ class Run:
         if verdict.finite:
             self.guard.passed()
             return True
-        told = f"loss {float(loss):.4g}, gradient norm {float(norm):.4g}"
+        values_now = f"loss {float(loss):.4g}, gradient norm {float(norm):.4g}"
         culprit = first_not_finite(self.method, lambda: self._again(step, batch))
         self.monitor.write("skipped", step + 1, {"loss": float(loss), "grad_norm": float(norm), "culprit": culprit}, words="")
-        self.guard.refuse(step, batch, self.corpus, culprit, told)
+        self.guard.refuse(step, batch, self.corpus, culprit, values_now)
         return False
 
     def _again(self, step: int, batch: TileBatch) -> None:
@@ -177,7 +177,7 @@ class Run:
         own = {k: v for k, v in values.items() if k not in ("tiles_per_s", "data_wait", "memory_mb", "lr")}
         figures = "  ".join(f"{k} {v:.3g}" for k, v in own.items())
         steps = self.cfg.optim.steps
-        speed = f"{values['tiles_per_s']:.0f} tiles/s  wait {values['data_wait']:.0%}  {told(left)} left"
+        speed = f"{values['tiles_per_s']:.0f} tiles/s  wait {values['data_wait']:.0%}  {in_words(left)} left"
         return f"step {step}/{steps} ({step / steps:.0%})  {figures}  {speed}"
 
     def report_knn(self, step: int) -> None:

@@ -46,7 +46,7 @@ class Pace:
             self._since, self._steps, self._waited = time.monotonic(), -1, 0.0
 
 
-def told(seconds: float) -> str:
+def in_words(seconds: float) -> str:
     """A duration for people: 45 s, 12 min, 3.4 h, 2.1 d."""
     for limit, unit, name in ((90, 1, "s"), (5400, 60, "min"), (172800, 3600, "h")):
         if seconds < limit:

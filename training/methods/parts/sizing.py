@@ -38,7 +38,7 @@ _WIDTHS = {
 # Joint batch and tiles below which a method has been seen to learn little, and what helps.
 _LEAST = {
     "dino": (32, 500, "a larger data.batch, more tiles, or method simclr"),
-    "simclr": (32, 200, "a larger data.batch (each tile is told from the others of its batch), or method byol"),
+    "simclr": (32, 200, "a larger data.batch (each tile is distinguished from the others of its batch), or method byol"),
     "byol": (16, 200, "a larger data.batch (its BatchNorm needs one), or method simclr"),
 }
 
