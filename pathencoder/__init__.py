@@ -24,24 +24,24 @@ _PUBLIC = {
     "EncoderSpec": "pathencoder.spec",
     "Features": "pathencoder.network",
     "PathEncoderError": "pathencoder.errors",
-    "list_encoders": "pathencoder.catalogue",
+    "list_encoders": "pathencoder.pretrained.catalogue",
     "list_images": "pathencoder.images",
-    "load_encoder": "pathencoder.load",
-    "read_features": "pathencoder.slides.store",
+    "load_encoder": "pathencoder.encoder",
+    "read_features": "pathencoder.features.store",
     "segment_nuclei": "pathencoder.nuclei.segment",
 }
 
 __all__ = ["__version__", *sorted(_PUBLIC)]
 
 if TYPE_CHECKING:
-    from pathencoder.catalogue import list_encoders as list_encoders
     from pathencoder.encoder import Encoder as Encoder
+    from pathencoder.encoder import load_encoder as load_encoder
     from pathencoder.errors import PathEncoderError as PathEncoderError
+    from pathencoder.features.store import read_features as read_features
     from pathencoder.images import list_images as list_images
-    from pathencoder.load import load_encoder as load_encoder
     from pathencoder.network import Features as Features
     from pathencoder.nuclei.segment import segment_nuclei as segment_nuclei
-    from pathencoder.slides.store import read_features as read_features
+    from pathencoder.pretrained.catalogue import list_encoders as list_encoders
     from pathencoder.spec import EncoderSpec as EncoderSpec
 
 

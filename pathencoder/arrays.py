@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from pathencoder import depth
 from pathencoder.errors import ImageError
+from pathencoder.formats import bit_depth
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -80,7 +80,7 @@ def to_rgb(array: npt.NDArray[np.uint8], where: str) -> Pixels:
     return rgb
 
 
-def from_whole(array: npt.NDArray[Any], where: str, bounds: tuple[float, float], limits: depth.Range = depth.OF_16_BITS) -> Pixels:
+def from_whole(array: npt.NDArray[Any], where: str, bounds: tuple[float, float], limits: bit_depth.Range = bit_depth.OF_16_BITS) -> Pixels:
     """Whole numbers of more than 8 bits, HxW or HxWxC -> 0..255, alpha by the full range of 16 bits.
 
     Args:
@@ -92,10 +92,10 @@ def from_whole(array: npt.NDArray[Any], where: str, bounds: tuple[float, float],
     Raises:
         ImageError: The values do not fit the range, or use little of it.
     """
-    colours = depth.to_8_bits(without_alpha(array), where, bounds, limits)
+    colours = bit_depth.to_8_bits(without_alpha(array), where, bounds, limits)
     if colours.shape == array.shape:
         return colours
-    alpha = depth.to_8_bits(array[..., 3:], where, (0, limits.top), depth.Range(limits.top, stated=True))
+    alpha = bit_depth.to_8_bits(array[..., 3:], where, (0, limits.top), bit_depth.Range(limits.top, stated=True))
     return np.concatenate([colours, alpha], axis=2)
 
 

@@ -13,11 +13,12 @@ from torch import Tensor, nn
 
 from pathencoder import network as networks
 from pathencoder import runtime as runtimes
-from pathencoder import saving
 from pathencoder.errors import ConfigError
 from pathencoder.images import Images, Key, survey
 from pathencoder.network import Features
-from pathencoder.origin import Origin
+from pathencoder.pretrained import save
+from pathencoder.pretrained.load import load
+from pathencoder.pretrained.origin import Origin
 from pathencoder.runtime import BatchSize, Rows
 from pathencoder.spec import EncoderSpec
 from pathencoder.stream import Found, OnError, Progress, Result, Scales, Settings, Table, judged, results, watched, with_scales
@@ -236,7 +237,7 @@ class Encoder(nn.Module):
             StoreError: where it cannot be written.
             ConfigError, IncompatibleWeights: for a network with adapters, or another one than the spec describes.
         """
-        saving.save(self, save_directory)
+        save.save(self, save_directory)
 
     def push_to_hub(
         self,
@@ -260,7 +261,7 @@ class Encoder(nn.Module):
         Raises:
             StoreError: with the Hub's answer.
         """
-        return saving.push(self, repo_id, commit_message=commit_message, private=private, token=token, branch=branch, create_pr=create_pr)
+        return save.push(self, repo_id, commit_message=commit_message, private=private, token=token, branch=branch, create_pr=create_pr)
 
     @classmethod
     def from_pretrained(
@@ -275,8 +276,6 @@ class Encoder(nn.Module):
         local_files_only: bool | None = None,
     ) -> Encoder:
         """`load_encoder` under the name that huggingface_hub's users look for: a folder, a repository, or a catalogue name."""
-        from pathencoder.load import load_encoder
-
         return load_encoder(
             name,
             revision=revision,
@@ -286,3 +285,43 @@ class Encoder(nn.Module):
             cache_dir=cache_dir,
             local_files_only=local_files_only,
         )
+
+
+def load_encoder(
+    name: str | os.PathLike[str] | None = None,
+    *,
+    revision: str | None = None,
+    device: str | torch.device | int = "auto",
+    dtype: torch.dtype | str | None = None,
+    token: str | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+    local_files_only: bool | None = None,
+    pretrained: bool = True,
+) -> Encoder:
+    """An encoder in eval mode: bundled, from a folder, from the catalogue, or from any Hub repository in timm's format or ours.
+
+    name: None (the bundled default, no network), a name of `list_encoders()`, a folder (one that exists or begins with . / ~),
+    "owner/repo" or "hf-hub:owner/repo", with "@revision" if wanted. revision: a branch, tag or commit of the repository.
+    device: "auto" takes cuda, then mps, then cpu. dtype: of the parameters; None: float32; also by name,
+    "bf16", "fp16".
+    token, cache_dir, local_files_only: as in huggingface_hub, whose variables (HF_TOKEN, HF_HOME, HF_HUB_OFFLINE, ...) hold too.
+    pretrained: False gives the same network with random weights, to train from nothing.
+
+    Raises UnknownEncoder, GatedEncoder, OfflineError, ChecksumError, UnsafeWeights, IncompatibleWeights, ConfigError or StoreError.
+    """
+    wanted, there = runtimes.pick_dtype(dtype), runtimes.pick_device(device)
+    loaded = load(
+        name,
+        revision=revision,
+        token=token,
+        cache_dir=cache_dir,
+        local_files_only=local_files_only,
+        pretrained=pretrained,
+    )
+    encoder = Encoder(loaded.network, loaded.spec)
+    encoder.origin = loaded.origin
+    encoder.to(device=there, dtype=wanted)
+    if not networks.has_tokens(encoder.network):
+        # 1.2 to 1.8 times as fast for convolutions on a CPU
+        encoder.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return encoder

@@ -19,10 +19,11 @@ from typing import Any, TypeAlias
 import numpy as np
 from PIL import Image
 
-from pathencoder import arrays, decode
+from pathencoder import arrays
 from pathencoder.arrays import Array, Pixels
 from pathencoder.errors import ImageError
-from pathencoder.file_kinds import FOREIGN_SUFFIXES, SLIDE_SUFFIXES
+from pathencoder.formats import decode
+from pathencoder.formats.file_kinds import FOREIGN_SUFFIXES, SLIDE_SUFFIXES
 from pathencoder.walk import printable, walk
 
 log = logging.getLogger(__name__)

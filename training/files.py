@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pathencoder.slides.files import whole_file
+from pathencoder.files import whole_file
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -56,7 +56,7 @@ def device_option(function: F) -> F:
 def load(name: str | None, *, device: str = "auto", revision: str | None = None) -> Encoder:
     """Load an encoder, saying so on standard error: importing torch takes seconds."""
     click.echo(f"loading {name or 'the default encoder'} ...", err=True)
-    from pathencoder.load import load_encoder
+    from pathencoder.encoder import load_encoder
 
     return load_encoder(name, device=device, revision=revision)
 

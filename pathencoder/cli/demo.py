@@ -83,9 +83,9 @@ def command(
     pathencoder demo
     pathencoder demo --image tile.png --mpp 0.5 --point 120,80 --out seen.png
     """
+    from pathencoder.files import make_folder, whole_file
     from pathencoder.images import open_image
     from pathencoder.pictures import side_by_side
-    from pathencoder.slides.files import make_folder, whole_file
 
     image = example_image() if path is None else open_image(path, str(path))
     shown = _shown(image, point or (_POINT if path is None else None), mpp, path)

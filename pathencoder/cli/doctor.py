@@ -144,13 +144,13 @@ def _hub() -> dict[str, Any]:
 
 
 def _weights(problems: list[str]) -> dict[str, Any]:
-    from pathencoder import catalogue, hub
     from pathencoder.errors import PathEncoderError
+    from pathencoder.pretrained import catalogue, locate
 
     found: dict[str, Any] = {}
     for name in catalogue.bundled():
         try:
-            hub.locate(name, local_files_only=True)  # compares the checksum
+            locate.locate(name, local_files_only=True)  # compares the checksum
         except PathEncoderError as error:
             problems.append(str(error))
             found[name] = "BROKEN"

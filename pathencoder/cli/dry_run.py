@@ -14,7 +14,7 @@ from pathencoder.cli.inputs import Found, Job, output_of
 from pathencoder.cli.jobs import reason_of
 from pathencoder.cli.mpp_table import Scales
 from pathencoder.cli.tile_scales import stated_scales
-from pathencoder.slides.recipe import Settings
+from pathencoder.features.provenance import Settings
 
 
 @dataclass(frozen=True)

@@ -95,8 +95,8 @@ def command(
     from pathencoder.cli.encode_run import PICTURES, encode_all
     from pathencoder.cli.inputs import find_inputs, refuse_nothing
     from pathencoder.cli.mpp_table import assign, read_mpp_csv
-    from pathencoder.slides.files import make_folder
-    from pathencoder.slides.recipe import Settings
+    from pathencoder.features.provenance import Settings
+    from pathencoder.files import make_folder
 
     if output == "dense" and layout != "trident":
         raise click.UsageError("dense features are maps, and only --layout trident holds them")

@@ -14,9 +14,9 @@ from pathencoder.cli.meter import Meter
 from pathencoder.cli.mpp_table import Scales
 from pathencoder.cli.tile_scales import stated_scales
 from pathencoder.errors import ConfigError, ImageError
+from pathencoder.features.job import Outcome
+from pathencoder.features.provenance import Settings, slide_recipe, tiles_recipe
 from pathencoder.mpp import scale_notes
-from pathencoder.slides.recipe import Settings, slide_recipe, tiles_recipe
-from pathencoder.slides.work import Outcome
 
 if TYPE_CHECKING:
     from pathencoder.encoder import Encoder
@@ -84,8 +84,8 @@ class _Run:
 
     def encode(self, job: Job, meter: Meter) -> Outcome:
         """Do one job; raises what its input or the output folder raises."""
-        from pathencoder.slides.pipeline import encode_slide
-        from pathencoder.slides.tiles import encode_tiles
+        from pathencoder.features.slide import encode_slide
+        from pathencoder.features.tiles import encode_tiles
 
         if job.kind == "nothing":
             raise ImageError(f"{job.source}: {job.problem}")

@@ -22,8 +22,8 @@ def command(state: State, *, names: tuple[str, ...], revision: str | None, as_js
     pathencoder fetch phikon h-optimus-0
     HF_TOKEN=... pathencoder fetch uni2-h
     """
-    from pathencoder import hub
     from pathencoder.errors import PathEncoderError
+    from pathencoder.pretrained import locate
 
     if revision and len(names) > 1:
         raise click.UsageError("--revision goes with one NAME")
@@ -32,7 +32,7 @@ def command(state: State, *, names: tuple[str, ...], revision: str | None, as_js
     for name in names:
         click.echo(f"{name} ...", err=True)
         try:
-            located = hub.fetch(name, revision=revision)
+            located = locate.fetch(name, revision=revision)
         except PathEncoderError as error:
             if state.debug:
                 raise

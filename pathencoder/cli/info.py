@@ -36,12 +36,12 @@ def command(*, name: str | None, revision: str | None, as_json: bool) -> None:
     pathencoder info
     pathencoder info uni2-h
     """
-    from pathencoder import catalogue, hub
+    from pathencoder.pretrained import catalogue, locate
 
     name = name or catalogue.DEFAULT
     name = catalogue.find(name) or name
     spec = catalogue.catalogue().get(name) if revision is None else None
-    spec = spec or hub.describe(name, revision=revision)
+    spec = spec or locate.describe(name, revision=revision)
     if as_json:
         echo_json({**dataclasses.asdict(spec), "bundled": spec.name in catalogue.bundled()})
         return

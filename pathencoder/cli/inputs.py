@@ -16,11 +16,11 @@ from pathlib import Path
 import click
 
 from pathencoder.cli.names import give_names
-from pathencoder.file_kinds import FOREIGN_SUFFIXES, SLIDE_SUFFIXES, TIFF_SUFFIXES, looks_like_slide
+from pathencoder.features.identity import place_of
+from pathencoder.features.layouts import path_of
+from pathencoder.formats.file_kinds import FOREIGN_SUFFIXES, SLIDE_SUFFIXES, TIFF_SUFFIXES, looks_like_slide
 from pathencoder.images import SUFFIXES as IMAGE_SUFFIXES
 from pathencoder.slides.dicom import read_header
-from pathencoder.slides.identity import place_of
-from pathencoder.slides.layouts import path_of
 from pathencoder.walk import NEITHER, LeftOut, natural, printable, walk
 
 _JPEGS_BESIDE = frozenset({".vms", ".vmu"})  # slides whose pixels lie in .jpg files beside them

@@ -14,10 +14,10 @@ from pathencoder.cli import report
 from pathencoder.cli.common import echo_json
 from pathencoder.cli.meter import Meter
 from pathencoder.errors import PathEncoderError, StoreError
-from pathencoder.slides.files import Mismatch
-from pathencoder.slides.journal import Busy
-from pathencoder.slides.store import Failure
-from pathencoder.slides.work import Outcome
+from pathencoder.features.job import Outcome
+from pathencoder.features.journal import Busy
+from pathencoder.features.store import Failure
+from pathencoder.files import Mismatch
 from pathencoder.walk import printable
 
 T = TypeVar("T")

@@ -27,7 +27,7 @@ def command(*, pattern: str, stain: str | None, commercial: bool | None, as_json
     pathencoder list "*phikon*"
     pathencoder list --stain ihc --commercial
     """
-    from pathencoder import catalogue
+    from pathencoder.pretrained import catalogue
 
     rows = catalogue.catalogue()
     own = set(catalogue.bundled())

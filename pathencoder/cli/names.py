@@ -20,7 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pathencoder.slides.identity import place_of
+from pathencoder.features.identity import place_of
 
 if TYPE_CHECKING:
     from pathencoder.cli.inputs import Job

@@ -89,9 +89,9 @@ def command(
     from pathencoder.cli.nuclei_report import list_only, run_all
     from pathencoder.cli.nuclei_run import Asked, Run
     from pathencoder.cli.nuclei_sources import find_sources, with_scales
+    from pathencoder.files import make_folder
     from pathencoder.nuclei.instances import tools
     from pathencoder.nuclei.weights import load_network
-    from pathencoder.slides.files import make_folder
 
     if adapt and network:
         raise click.UsageError("--adapt trains a network, and --network gives one: choose")

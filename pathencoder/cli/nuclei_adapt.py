@@ -62,7 +62,7 @@ def adapted_network(sources: Sequence[Source], asked: Asked, seed: int) -> Nucle
 
 
 def _train(maps: list[Array], seed: int, meter: Meter, checkpoint: Path) -> NucleiNetwork:
-    from pathencoder.nuclei.recipe import train
+    from pathencoder.nuclei.adapt.train import train
 
     return train(maps, seed=seed, progress=meter, checkpoint=checkpoint)
 

@@ -23,8 +23,8 @@ from typing import Any
 from pathencoder.cli.names import cut_short, file_stem
 from pathencoder.cli.nuclei_sources import Source
 from pathencoder.errors import ConfigError
+from pathencoder.features.identity import identify_slide, place_of, slide_stat
 from pathencoder.nuclei.outputs import SUFFIXES, read_facts
-from pathencoder.slides.identity import identify_slide, place_of, slide_stat
 
 
 @dataclass(frozen=True)

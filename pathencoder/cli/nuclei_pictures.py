@@ -121,7 +121,7 @@ class _Image:
     """An image file, decoded when a part of it is first wanted."""
 
     def __init__(self, source: Source) -> None:
-        from pathencoder.image_scale import image_scale
+        from pathencoder.formats.image_scale import image_scale
 
         self._path = source.path
         scale = None if source.mpp else image_scale(source.path)

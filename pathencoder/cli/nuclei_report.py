@@ -16,8 +16,8 @@ from pathencoder.cli.nuclei_run import Asked, Found, Run
 from pathencoder.cli.nuclei_sources import Source, Sources
 from pathencoder.cli.report import failure_lines, left_out_lines
 from pathencoder.errors import ImageError
-from pathencoder.slides.store import Failure
-from pathencoder.slides.work import Outcome
+from pathencoder.features.job import Outcome
+from pathencoder.features.store import Failure
 from pathencoder.walk import printable
 
 _SHOWN = 5  # failed regions of one slide

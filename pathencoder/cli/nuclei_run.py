@@ -18,8 +18,8 @@ from pathencoder.cli.nuclei_names import Identity, choose_name
 from pathencoder.cli.nuclei_pictures import Box, Opened, Part, opened
 from pathencoder.cli.nuclei_sources import Source
 from pathencoder.errors import ImageError, StoreError
-from pathencoder.slides.store import Failure
-from pathencoder.slides.work import Outcome
+from pathencoder.features.job import Outcome
+from pathencoder.features.store import Failure
 
 if TYPE_CHECKING:
     from pathencoder.nuclei.network import NucleiNetwork
@@ -92,9 +92,9 @@ class Run:
         whole: _Whole,
         name: str,
     ) -> Found:
+        from pathencoder.files import make_folder
         from pathencoder.nuclei.outputs import labels_file, read_finished, write_all
         from pathencoder.nuclei.segment import segment_nuclei
-        from pathencoder.slides.files import make_folder
 
         if part.problem:
             raise ImageError(part.problem)

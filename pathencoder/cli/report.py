@@ -15,8 +15,8 @@ from typing import Any
 
 from pathencoder.cli.common import duration, plural
 from pathencoder.errors import StoreError
-from pathencoder.slides.files import storing, try_lock, whole_file
-from pathencoder.slides.work import Outcome
+from pathencoder.features.job import Outcome
+from pathencoder.files import storing, try_lock, whole_file
 from pathencoder.walk import LeftOut, printable
 
 FAILURES = "failures.csv"

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pathencoder.errors import MissingMpp
-from pathencoder.file_kinds import TIFF_SUFFIXES
-from pathencoder.image_scale import image_scale
+from pathencoder.formats.file_kinds import TIFF_SUFFIXES
+from pathencoder.formats.image_scale import image_scale
 
 _LOOKED_AT = 256  # headers that are read, evenly spaced
 

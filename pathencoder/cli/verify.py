@@ -23,8 +23,8 @@ def command(*, names: tuple[str, ...], device: str, as_json: bool) -> None:
     pathencoder verify
     pathencoder verify runs/dino/export --device cuda
     """
-    from pathencoder import catalogue
-    from pathencoder.load import verify
+    from pathencoder.pretrained import catalogue
+    from pathencoder.verify import verify
 
     found = [verify(load(name, device=device)) for name in names or catalogue.bundled()]
     if as_json:

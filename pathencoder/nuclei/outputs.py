@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, PngImagePlugin
 
+from pathencoder.files import whole_file
 from pathencoder.nuclei.instances import Labels, tools
 from pathencoder.nuclei.measure import Measurements
 from pathencoder.nuclei.outlines import contours
 from pathencoder.nuclei.segment import Nuclei
-from pathencoder.slides.files import whole_file
 from pathencoder.walk import printable
 
 Facts = Mapping[str, Any]  # what is known of a whole image, by name

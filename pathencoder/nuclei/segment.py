@@ -16,12 +16,11 @@ from pathencoder.errors import ConfigError, ImageError
 from pathencoder.images import ImageSource, open_image
 from pathencoder.nuclei import instances
 from pathencoder.nuclei.instances import Labels, Shape
-from pathencoder.nuclei.lessons import mean_stain
 from pathencoder.nuclei.maps import WORKING_MPP, Calibration, calibrate
 from pathencoder.nuclei.measure import Measurements, measure
 from pathencoder.nuclei.network import NucleiNetwork
-from pathencoder.nuclei.recipe import nucleus_scores
 from pathencoder.nuclei.scale import ASSUMED_MPP, guess_mpp
+from pathencoder.nuclei.scores import mean_stain, nucleus_scores
 from pathencoder.nuclei.weights import load_network
 from pathencoder.stain import StainGuess
 

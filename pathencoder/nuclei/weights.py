@@ -31,7 +31,7 @@ def save_network(folder: str | Path, network: NucleiNetwork, about: dict[str, An
     """Write config.json and model.safetensors; `about` (plain JSON values) says what it was trained on and how."""
     from safetensors.torch import save
 
-    from pathencoder.slides.files import make_folder, whole_file
+    from pathencoder.files import make_folder, whole_file
 
     target = make_folder(Path(folder))
     state = {k: v.detach().cpu().contiguous() for k, v in network.state_dict().items()}

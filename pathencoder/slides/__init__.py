@@ -1,0 +1,1 @@
+"""Reading slides: levels, scale, tissue and grid."""

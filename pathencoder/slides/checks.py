@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pathencoder.errors import MissingMpp, SlideError
-from pathencoder.image_scale import image_scale
+from pathencoder.formats.image_scale import image_scale
+from pathencoder.formats.tiff_colours import mismatch, rewriting
+from pathencoder.formats.tiff_tags import Page, read_pages
 from pathencoder.slides import dicom
-from pathencoder.tiff_colours import mismatch, rewriting
-from pathencoder.tiff_tags import Page, read_pages
 
 if TYPE_CHECKING:
     from pathencoder.slides.reader import Slide

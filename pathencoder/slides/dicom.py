@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from pathencoder.errors import SlideError
-from pathencoder.jpeg_colours import jpeg_colours
+from pathencoder.formats.jpeg_colours import jpeg_colours
 
 _UNDEFINED = 0xFFFFFFFF
 _ITEM, _ITEM_END, _SEQUENCE_END = (0xFFFE, 0xE000), (0xFFFE, 0xE00D), (0xFFFE, 0xE0DD)

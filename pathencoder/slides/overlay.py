@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from pathencoder.slides.files import whole_file
+from pathencoder.files import whole_file
 from pathencoder.slides.filters import Mask, dilated
 from pathencoder.slides.grid import Grid
 from pathencoder.slides.reader import RGB

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pathencoder.errors import MissingExtra, SlideError
-from pathencoder.file_kinds import FOREIGN_SUFFIXES, SLIDE_SUFFIXES, TIFF_SUFFIXES, is_slide_tiff, looks_like_slide
+from pathencoder.formats.file_kinds import FOREIGN_SUFFIXES, SLIDE_SUFFIXES, TIFF_SUFFIXES, is_slide_tiff, looks_like_slide
 from pathencoder.slides import checks, dicom
 from pathencoder.slides.mpp import Mpp, find_mpp
 from pathencoder.walk import NEITHER, is_special

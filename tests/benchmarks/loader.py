@@ -21,8 +21,9 @@ import torch
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # training/ is not installed
-from training.data.corpus import Corpus, open_corpus
+from training.data.corpus import Corpus
 from training.data.loader import batches
+from training.data.open_corpus import open_corpus
 from training.data.sampler import make_sampler
 
 OPERATIONS = 10_000

@@ -19,9 +19,11 @@ import torch
 from numpy.typing import NDArray
 
 from pathencoder.images import list_images, open_image
-from pathencoder.nuclei import instances, recipe
+from pathencoder.nuclei import instances
+from pathencoder.nuclei.adapt.train import train
 from pathencoder.nuclei.measure import measure
 from pathencoder.nuclei.network import parameters
+from pathencoder.nuclei.scores import nucleus_scores
 from pathencoder.nuclei.segment import label_scores, prepare, segment_nuclei
 from pathencoder.nuclei.weights import load_network
 
@@ -59,12 +61,12 @@ def inference(image: NDArray[np.uint8], rounds: int) -> dict[str, float]:
     prepared = prepare(image, mpp=MPP)
     assert prepared.calibration is not None
     maps = prepared.calibration.maps(prepared.working)
-    scores = recipe.nucleus_scores(network, maps)
+    scores = nucleus_scores(network, maps)
     labels = label_scores(prepared, scores)
     parts: dict[str, Callable[[], object]] = {
         "inference_s": lambda: segment_nuclei(image, mpp=MPP),
         "maps_s": lambda: prepare(image, mpp=MPP),
-        "network_s": lambda: recipe.nucleus_scores(network, maps),
+        "network_s": lambda: nucleus_scores(network, maps),
         "split_s": lambda: instances.split(scores),
         "measure_s": lambda: measure(labels, image, mpp=MPP, stain="he"),
     }
@@ -76,7 +78,7 @@ def training(images: list[NDArray[np.uint8]]) -> float:
 
     def work() -> None:
         prepared = [prepare(image, mpp=MPP) for image in images]
-        recipe.train([p.calibration.maps(p.working) for p in prepared if p.calibration])
+        train([p.calibration.maps(p.working) for p in prepared if p.calibration])
 
     return seconds(work)
 

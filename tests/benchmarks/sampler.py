@@ -20,7 +20,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # training/ is not installed
 
-from training.data.corpus import open_corpus
+from training.data.open_corpus import open_corpus
 from training.data.sampler import make_sampler
 from training.data.shards import index_path, index_start
 

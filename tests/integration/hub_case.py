@@ -13,7 +13,8 @@ from huggingface_hub import constants
 from safetensors.torch import save
 
 import pathencoder
-from pathencoder import catalogue, folder, hub, network
+from pathencoder import network
+from pathencoder.pretrained import catalogue, folder, hub
 from pathencoder.spec import EncoderSpec
 
 ARGS = dict(img_size=32, embed_dim=48, depth=2, num_heads=3)

@@ -16,10 +16,10 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "unit"))
 import small_encoders
 
 from pathencoder.cli.main import run
+from pathencoder.encoder import load_encoder
 from pathencoder.errors import StoreError
-from pathencoder.load import load_encoder
-from pathencoder.slides import work
-from pathencoder.slides.store import read_features
+from pathencoder.features import job
+from pathencoder.features.store import read_features
 
 
 def test_a_folder_gives_the_rows_that_python_gives(tiles, encode, folder, tmp_path):
@@ -208,7 +208,7 @@ def test_json_for_programs(tiles, encode, tmp_path):
 
 
 def test_a_full_disk_keeps_what_was_done_and_the_next_run_goes_on(tiles, encode, forwards, tmp_path, monkeypatch):
-    real = work.Journal.append
+    real = job.Journal.append
     kept = []
 
     def append(self, key, row, tag=b""):
@@ -217,13 +217,13 @@ def test_a_full_disk_keeps_what_was_done_and_the_next_run_goes_on(tiles, encode,
         kept.append(key)
         real(self, key, row, tag)
 
-    monkeypatch.setattr(work.Journal, "append", append)
+    monkeypatch.setattr(job.Journal, "append", append)
     status, text, errors = encode(tiles)
     assert status == 1
     assert "disk is full" in errors
     assert "tiles: not finished, 4 of 6 done" in text
     assert os.listdir(tmp_path / "out") == [".tiles.h5.partial"]
-    monkeypatch.setattr(work.Journal, "append", real)
+    monkeypatch.setattr(job.Journal, "append", real)
     forwards.clear()
     status, _, errors = encode(tiles)
     assert (status, len(forwards)) == (0, 2)
@@ -247,7 +247,7 @@ def test_a_read_only_output_is_told(tiles, encode, tmp_path):
 
 
 def test_a_fault_of_ours_costs_one_input(tiles, encode, tmp_path, monkeypatch):
-    from pathencoder.slides import tiles as module
+    from pathencoder.features import tiles as module
 
     real = module.encode_tiles
 

@@ -9,9 +9,9 @@ import small_encoders
 from PIL import Image
 
 from pathencoder.cli.main import run
-from pathencoder.load import load_encoder
-from pathencoder.slides.journal import Journal
-from pathencoder.slides.store import read_features
+from pathencoder.encoder import load_encoder
+from pathencoder.features.journal import Journal
+from pathencoder.features.store import read_features
 
 
 def save(path, seed):

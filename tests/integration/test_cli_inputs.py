@@ -11,7 +11,7 @@ import pytest
 import small_encoders
 from PIL import Image
 
-from pathencoder.slides.store import read_features
+from pathencoder.features.store import read_features
 
 
 def save(path, seed=0, **options):

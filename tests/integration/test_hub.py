@@ -10,13 +10,14 @@ from huggingface_hub import constants
 from safetensors.torch import load_file, save
 
 import pathencoder
-from pathencoder import catalogue, hub, load
 from pathencoder.errors import (
     ConfigError,
     IncompatibleWeights,
     OfflineError,
     UnknownEncoder,
 )
+from pathencoder.pretrained import catalogue, locate
+from pathencoder.verify import verify
 
 # What loads
 
@@ -26,7 +27,7 @@ def test_a_repository_in_our_format(server, tmp_path, name):
     commit = server.add("owner/small", ours(tmp_path))
     encoder = pathencoder.load_encoder(name)
     assert (encoder.spec.repo, encoder.spec.revision) == ("owner/small", commit)
-    assert load.verify(encoder).ok
+    assert verify(encoder).ok
 
 
 def test_a_repository_in_timms_format(server):
@@ -183,29 +184,29 @@ def test_offline(server, monkeypatch, tmp_path, how):
         pathencoder.load_encoder("owner/small", **arguments)
     assert not server.asked
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    hub.fetch("owner/small")
+    locate.fetch("owner/small")
     asked = len(server.asked)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", how == "variable")
-    assert load.verify(pathencoder.load_encoder("owner/small", **arguments)).ok
+    assert verify(pathencoder.load_encoder("owner/small", **arguments)).ok
     assert len(server.asked) == asked
 
 
 def test_offline_a_public_row_of_one_pickle(server, monkeypatch):
     commit = server.add("owner/small", {"pytorch_model.bin": pickled(state())})
     row(monkeypatch, revision=commit)
-    hub.fetch("small")
+    locate.fetch("small")
     assert pathencoder.load_encoder("small", local_files_only=True).spec.revision == commit
 
 
 def test_fetch_brings_card_licence_and_reference(server, tmp_path):
     commit = server.add("owner/small", ours(tmp_path))
-    place = hub.fetch("owner/small").folder
+    place = locate.fetch("owner/small").folder
     assert {"config.json", "model.safetensors", "reference.safetensors", "README.md", "LICENSE"} <= {p.name for p in place.iterdir()}
     assert place.name == commit
 
 
 def test_fetch_of_a_bundled_one_asks_nobody(server):
-    assert hub.fetch(catalogue.DEFAULT).folder == catalogue.BUNDLED / catalogue.DEFAULT
+    assert locate.fetch(catalogue.DEFAULT).folder == catalogue.BUNDLED / catalogue.DEFAULT
     assert not server.asked
 
 

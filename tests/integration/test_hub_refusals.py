@@ -16,7 +16,6 @@ from huggingface_hub import constants
 from safetensors.torch import save
 
 import pathencoder
-from pathencoder import folder, hub, hub_errors, load
 from pathencoder.errors import (
     ChecksumError,
     ConfigError,
@@ -27,6 +26,8 @@ from pathencoder.errors import (
     UnknownEncoder,
     UnsafeWeights,
 )
+from pathencoder.pretrained import folder, hub, hub_errors, locate
+from pathencoder.verify import verify
 
 # Gates, tokens and names
 
@@ -56,7 +57,7 @@ def test_a_gated_repository_with_access(server, monkeypatch, tmp_path, how):
     if how == "HF_TOKEN":
         monkeypatch.setenv("HF_TOKEN", hub_server.GOOD_TOKEN)
     encoder = pathencoder.load_encoder("owner/small", token=hub_server.GOOD_TOKEN if how == "argument" else None)
-    assert load.verify(encoder).ok
+    assert verify(encoder).ok
     elsewhere = [headers for _, path, headers in server.asked if path.startswith("/cdn/")]
     assert elsewhere
     assert not any("authorization" in headers for headers in elsewhere), "the token went to another host"
@@ -141,7 +142,7 @@ def test_a_large_file_is_hashed_once(server, tmp_path, monkeypatch):
     pathencoder.load_encoder("owner/small")
     monkeypatch.setattr(folder, "sha256_of", lambda _: pytest.fail("hashed again"))
     pathencoder.load_encoder("owner/small")
-    blob = (hub.locate("owner/small").weights).resolve()
+    blob = (locate.locate("owner/small").weights).resolve()
     os.utime(blob, ns=(1, 1))
     with pytest.raises(pytest.fail.Exception):
         pathencoder.load_encoder("owner/small")
@@ -160,7 +161,7 @@ def test_cache_dir(server, tmp_path):
 @pytest.mark.parametrize("files", ["ours", "pickle"])
 def test_a_read_only_cache(server, tmp_path, monkeypatch, files):
     server.add("owner/small", ours(tmp_path) if files == "ours" else timms({"pytorch_model.bin": pickled(state())}))
-    hub.fetch("owner/small")
+    locate.fetch("owner/small")
     before = sorted((tmp_path / "cache").rglob("*"))
     with read_only(tmp_path / "cache", monkeypatch):
         encoder = pathencoder.load_encoder("owner/small")
@@ -219,9 +220,10 @@ def test_no_error_of_the_client_gets_through(server):
 
 SCRIPT = """
 import sys
-from pathencoder import hub, errors
+from pathencoder import errors
+from pathencoder.pretrained import hub
 try:
-    located = hub.locate("owner/small")
+    located = locate.locate("owner/small")
 except errors.PathEncoderError as error:
     print(type(error).__name__)
 else:

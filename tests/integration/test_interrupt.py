@@ -15,16 +15,16 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "unit"))
 import small_encoders
 
 from pathencoder.cli.main import run
-from pathencoder.load import load_encoder
-from pathencoder.slides import store
-from pathencoder.slides.journal import Journal
-from pathencoder.slides.store import read_features
+from pathencoder.encoder import load_encoder
+from pathencoder.features import store
+from pathencoder.features.journal import Journal
+from pathencoder.features.store import read_features
 
 COUNT = 40
 # the command with a pause after every row, so that there is time to kill it
 SLOW = """
 import sys, time
-from pathencoder.slides.journal import Journal
+from pathencoder.features.journal import Journal
 from pathencoder.cli.main import run
 append = Journal.append
 def slow(self, key, row, tag=b""):

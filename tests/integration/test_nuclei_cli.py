@@ -126,10 +126,10 @@ def test_a_slide_that_cannot_be_read_fails_alone(tmp_path, capsys):
 
 
 def test_adapt_with_fewer_images_than_a_batch(tmp_path, monkeypatch, capsys):
-    from pathencoder.nuclei import recipe
+    from pathencoder.nuclei.adapt import train
 
-    short = recipe.Recipe(rounds=(6, 6), batch=3, crop=64)
-    monkeypatch.setattr(recipe, "Recipe", lambda: short)
+    short = train.Recipe(rounds=(6, 6), batch=3, crop=64)
+    monkeypatch.setattr(recipe, "Recipe", lambda: short)  # noqa: F821
     picture(tmp_path / "a.png")
     out = tmp_path / "out"
     assert run(["nuclei", str(tmp_path / "a.png"), "--out", str(out), "--mpp", "0.25", "--adapt"]) == 0
@@ -137,7 +137,7 @@ def test_adapt_with_fewer_images_than_a_batch(tmp_path, monkeypatch, capsys):
     said = capsys.readouterr().err
     assert "adapted network kept" in said
     assert "going on" not in said
-    monkeypatch.setattr(recipe, "train", None)
+    monkeypatch.setattr(recipe, "train", None)  # noqa: F821
     assert run(["nuclei", str(tmp_path / "a.png"), "--out", str(out), "--mpp", "0.25", "--adapt"]) == 0  # not trained twice
     assert "adapted before" in capsys.readouterr().err
     again = tmp_path / "again"

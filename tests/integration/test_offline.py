@@ -10,8 +10,8 @@ from hub_case import client, server  # noqa: F401  (fixtures)
 from huggingface_hub import constants
 
 import pathencoder
-from pathencoder import hub
 from pathencoder.errors import OfflineError
+from pathencoder.pretrained import locate
 
 
 @pytest.fixture
@@ -41,14 +41,14 @@ def test_a_gate_is_named_first(away):
 @pytest.mark.parametrize("name", ["phikon", "uni2-h", "owner/repo"])
 def test_fetch_does_not_advise_what_was_just_done(away, name):
     with pytest.raises(OfflineError, match="copy its cache folder here, or set HF_ENDPOINT to a mirror") as caught:
-        hub.fetch(name)
+        locate.fetch(name)
     assert "pathencoder fetch" not in str(caught.value)
 
 
 def test_fetch_where_the_network_is_switched_off(monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(OfflineError, match=r"switched off.*Unset HF_HUB_OFFLINE"):
-        hub.fetch("phikon")
+        locate.fetch("phikon")
 
 
 @pytest.mark.parametrize("switch", [{}, {"HF_HUB_OFFLINE": "1"}])

@@ -14,28 +14,28 @@ from small_slides import MemorySlide, section, write_tiff
 
 from pathencoder.cli.main import run
 from pathencoder.errors import ConfigError, MissingMpp, SlideError, StoreError
-from pathencoder.slides import pipeline
+from pathencoder.features import slide
+from pathencoder.features.job import partial_path
+from pathencoder.features.layouts import LAYOUTS, path_of
+from pathencoder.features.provenance import Settings
+from pathencoder.features.slide import encode_slide
+from pathencoder.features.store import read_features
+from pathencoder.features.tiles import encode_tiles
 from pathencoder.slides.grid import Grid, plan_grid, read_tile
-from pathencoder.slides.layouts import LAYOUTS, path_of
-from pathencoder.slides.pipeline import encode_slide
 from pathencoder.slides.reader import open_slide
-from pathencoder.slides.recipe import Settings
-from pathencoder.slides.store import read_features
-from pathencoder.slides.tiles import encode_tiles
 from pathencoder.slides.tissue import find_tissue
-from pathencoder.slides.work import partial_path
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data" / "slides"
 
 
 @pytest.fixture
-def slide(tmp_path, monkeypatch):
+def slide(tmp_path, monkeypatch):  # noqa: F811
     """A slide in memory that takes the place of files; returns a function that makes it."""
 
     def make(name="s.svs", **options):
         made = MemorySlide(**{"pixels": section(), "path": tmp_path / name, **options})
         made.path.write_bytes(b"x" * 10)
-        monkeypatch.setattr(pipeline, "open_slide", lambda path: made)
+        monkeypatch.setattr(pipeline, "open_slide", lambda path: made)  # noqa: F821
         return made
 
     return make

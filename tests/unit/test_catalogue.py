@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from pathencoder import catalogue, hub, list_encoders
-from pathencoder.catalogue import catalogue as rows
+from pathencoder import list_encoders
+from pathencoder.pretrained import catalogue, locate
+from pathencoder.pretrained.catalogue import catalogue as rows
 
 FACTS = {row["key"]: row for row in csv.DictReader((Path(__file__).parent / "data" / "encoders.csv").read_text().splitlines())}
 PUBLIC = sorted(FACTS)
@@ -110,5 +111,5 @@ def test_names_in_any_case():
     assert catalogue.find("PathEncoder-Tiny") == catalogue.DEFAULT
     assert catalogue.find("uni") == "uni"
     assert catalogue.find("uni9") is None
-    assert hub.describe("Phikon").name == "phikon"
+    assert locate.describe("Phikon").name == "phikon"
     assert catalogue.list_encoders("*PHIKON*") == catalogue.list_encoders("*phikon*") != []

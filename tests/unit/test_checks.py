@@ -10,8 +10,8 @@ from small_slides import MemorySlide, section
 from tiff_headers import page, tiff
 
 from pathencoder.errors import ImageError, SlideError
+from pathencoder.formats.jpeg_colours import jpeg_colours
 from pathencoder.images import open_image
-from pathencoder.jpeg_colours import jpeg_colours
 from pathencoder.slides import checks
 from pathencoder.slides.dicom import files_of_slide, read_header, series_of
 from pathencoder.slides.reader import open_slide

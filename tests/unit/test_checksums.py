@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from pathencoder.errors import StoreError
-from pathencoder.slides import checksums
+from pathencoder.features import checksums
 
 
 def write(path, rows):

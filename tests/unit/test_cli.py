@@ -15,8 +15,8 @@ from pathencoder.cli import common, main, report
 from pathencoder.cli.inputs import find_inputs
 from pathencoder.cli.main import VERBS, run
 from pathencoder.cli.meter import Meter
-from pathencoder.slides.store import Failure
-from pathencoder.slides.work import Outcome
+from pathencoder.features.job import Outcome
+from pathencoder.features.store import Failure
 
 
 def test_help_imports_neither_torch_nor_timm():

@@ -9,8 +9,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from pathencoder import checkpoint, folder
 from pathencoder.errors import ConfigError, StoreError
+from pathencoder.pretrained import folder
 from pathencoder.spec import EncoderSpec
 
 SPEC = EncoderSpec(name="x", architecture="resnet18", dim=4, width=4, input_size=32, mean=(0.5,) * 3, std=(0.5,) * 3, layout="dinov2")
@@ -60,7 +60,7 @@ def test_a_failure_leaves_nothing(tmp_path, monkeypatch):
 
 def test_a_failure_leaves_the_old_one(tmp_path, monkeypatch):
     before = written(tmp_path / "e")
-    monkeypatch.setattr(checkpoint, "save", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    monkeypatch.setattr(checkpoint, "save", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))  # noqa: F821
     with pytest.raises(StoreError):
         written(tmp_path / "e")
     assert folder.read_spec(tmp_path / "e") == before

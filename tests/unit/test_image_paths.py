@@ -9,9 +9,9 @@ import pytest
 from PIL import Image, ImageFile
 from small_encoders import picture
 
-from pathencoder import decode
 from pathencoder.errors import ConfigError, ImageError
-from pathencoder.image_scale import image_scale
+from pathencoder.formats import decode
+from pathencoder.formats.image_scale import image_scale
 from pathencoder.images import decode_image, iterate, list_images, open_image, survey
 from pathencoder.tables import read_table
 

@@ -8,10 +8,10 @@ import pytest
 from pathencoder.cli import report
 from pathencoder.cli.jobs import Loop, conclude
 from pathencoder.errors import ConfigError, ImageError, StoreError
-from pathencoder.slides.files import Mismatch
-from pathencoder.slides.journal import Busy
-from pathencoder.slides.store import Failure
-from pathencoder.slides.work import Outcome
+from pathencoder.features.job import Outcome
+from pathencoder.features.journal import Busy
+from pathencoder.features.store import Failure
+from pathencoder.files import Mismatch
 
 
 def loop(errors, *, debug=False):

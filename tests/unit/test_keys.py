@@ -5,9 +5,10 @@ import re
 import pytest
 import torch
 
-from pathencoder import keys, network
-from pathencoder.catalogue import catalogue
+from pathencoder import network
 from pathencoder.errors import IncompatibleWeights
+from pathencoder.pretrained import keys
+from pathencoder.pretrained.catalogue import catalogue
 from pathencoder.spec import EncoderSpec
 
 

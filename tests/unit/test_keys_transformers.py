@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from pathencoder import compat, keys, network
+from pathencoder import compat, network
+from pathencoder.pretrained import keys
 from pathencoder.spec import EncoderSpec
 
 compat.import_timm()  # makes torchvision importable, which transformers wants too

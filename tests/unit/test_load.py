@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import pathencoder
-from pathencoder import catalogue, checkpoint, compat, folder, hub, load, network, runtime
+from pathencoder import compat, network, runtime
 from pathencoder.errors import (
     ChecksumError,
     ConfigError,
@@ -21,7 +21,9 @@ from pathencoder.errors import (
     UnknownEncoder,
     UnsafeWeights,
 )
+from pathencoder.pretrained import catalogue, folder, load, locate, weight_files
 from pathencoder.spec import EncoderSpec
+from pathencoder.verify import verify
 
 ARGS = dict(img_size=32, embed_dim=48, depth=2, num_heads=3)
 SPEC = EncoderSpec(
@@ -50,7 +52,7 @@ def test_the_default_needs_no_network(monkeypatch):
     assert not encoder.training
     assert encoder.folder == catalogue.BUNDLED / catalogue.DEFAULT
     assert encoder.dtype == torch.float32
-    assert load.verify(encoder).ok
+    assert verify(encoder).ok
 
 
 @pytest.mark.parametrize("as_path", [True, False])
@@ -74,14 +76,14 @@ def test_a_folder_that_only_shares_its_name_with_an_encoder_does_not_hide_it(tmp
     (tmp_path / catalogue.DEFAULT).mkdir()
     (tmp_path / "uni").mkdir()
     assert pathencoder.load_encoder(catalogue.DEFAULT).spec.name == catalogue.DEFAULT
-    assert hub.describe("uni") == catalogue.catalogue()["uni"]
+    assert locate.describe("uni") == catalogue.catalogue()["uni"]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 def test_dtype(saved, dtype):
     encoder = pathencoder.load_encoder(saved, dtype=dtype)
     assert {p.dtype for p in encoder.parameters()} == {dtype}
-    assert load.verify(encoder).ok
+    assert verify(encoder).ok
 
 
 def test_half_precision_weights_become_float32(saved):
@@ -201,12 +203,12 @@ def test_the_research_licence_is_said_once(saved, names):
 
 def test_verify_finds_other_weights(saved):
     encoder = pathencoder.load_encoder(saved)
-    good = load.verify(encoder)
+    good = verify(encoder)
     assert good.ok
     assert good.max_abs < 1e-5
     with torch.no_grad():
         encoder.network.blocks[0].attn.qkv.weight.mul_(3)
-    bad = load.verify(encoder)
+    bad = verify(encoder)
     assert not bad.ok
     assert bad.cosine < good.cosine
 
@@ -214,20 +216,20 @@ def test_verify_finds_other_weights(saved):
 def test_verify_takes_the_path_that_users_take(saved, monkeypatch):
     encoder = pathencoder.load_encoder(saved)
     monkeypatch.setattr(runtime.Runner, "_forward", lambda self, pixels: torch.ones(len(pixels), SPEC.dim))
-    assert not load.verify(encoder).ok
+    assert not verify(encoder).ok
 
 
 def test_verify_finds_another_preprocessing(saved):
     rewrite(saved, lambda c: c["pretrained_cfg"].update(mean=[0.1, 0.2, 0.9]))
-    assert not load.verify(pathencoder.load_encoder(saved)).ok
+    assert not verify(pathencoder.load_encoder(saved)).ok
 
 
 def test_verify_needs_a_reference(saved):
     (saved / "reference.safetensors").unlink()
     with pytest.raises(ConfigError, match=r"reference\.safetensors"):
-        load.verify(pathencoder.load_encoder(saved))
+        verify(pathencoder.load_encoder(saved))
     with pytest.raises(ConfigError, match="nothing to compare"):
-        load.verify(pathencoder.Encoder(network.create(SPEC, random=True), SPEC))
+        verify(pathencoder.Encoder(network.create(SPEC, random=True), SPEC))
 
 
 def test_verify_wants_a_reference_of_its_own_length(saved):
@@ -237,7 +239,7 @@ def test_verify_wants_a_reference_of_its_own_length(saved):
         saved, spec, net.state_dict(), reference_tile=np.zeros((32, 32, 3), np.uint8), reference_embedding=np.zeros(48, np.float32)
     )
     with pytest.raises(ConfigError, match="48 values instead of 96"):
-        load.verify(pathencoder.load_encoder(saved))
+        verify(pathencoder.load_encoder(saved))
 
 
 # timm's hub format in a folder
@@ -354,7 +356,7 @@ def test_a_poisoned_pickle_is_refused_unread(tmp_path, how):
     else:
         path.write_bytes(pickle.dumps({"b": Bomb()}))
     with pytest.raises(UnsafeWeights, match="It was not read"):
-        checkpoint.read(path)
+        weight_files.read(path)
     assert "exploded" not in sys.modules
 
 
@@ -363,7 +365,7 @@ def test_what_is_no_checkpoint_is_refused(tmp_path, content):
     path = tmp_path / "pytorch_model.bin"
     path.write_bytes(content)
     with pytest.raises((UnsafeWeights, IncompatibleWeights)):
-        checkpoint.read(path)
+        weight_files.read(path)
 
 
 WRAPPINGS = {
@@ -377,21 +379,21 @@ WRAPPINGS = {
 @pytest.mark.parametrize("wrap", WRAPPINGS.values(), ids=WRAPPINGS)
 def test_wrapped_weights_are_found(tmp_path, wrap):
     torch.save(wrap({"a": torch.ones(2)}), tmp_path / "w.pth")
-    assert checkpoint.read(tmp_path / "w.pth")["a"].tolist() == [1, 1]
+    assert weight_files.read(tmp_path / "w.pth")["a"].tolist() == [1, 1]
 
 
 def test_no_tensors_anywhere(tmp_path):
     torch.save({"epoch": 3, "optimizer": {"lr": 0.1}}, tmp_path / "w.pth")
     with pytest.raises(IncompatibleWeights, match="no dict of tensors"):
-        checkpoint.read(tmp_path / "w.pth")
+        weight_files.read(tmp_path / "w.pth")
 
 
 def test_a_converted_copy_that_cannot_be_kept_is_no_error(tmp_path):
     (tmp_path / "file").touch()
-    checkpoint.keep({"a": torch.ones(1)}, tmp_path / "file" / "below.safetensors")
+    weight_files.keep({"a": torch.ones(1)}, tmp_path / "file" / "below.safetensors")
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
 
 
 def test_the_bundled_folder_can_be_copied_anywhere(tmp_path):
     shutil.copytree(catalogue.BUNDLED / catalogue.DEFAULT, tmp_path / "copy")
-    assert load.verify(pathencoder.load_encoder(tmp_path / "copy")).ok
+    assert verify(pathencoder.load_encoder(tmp_path / "copy")).ok

@@ -8,10 +8,10 @@ from PIL import Image
 from tiff_headers import page, tiff
 
 from pathencoder.errors import ConfigError, MissingMpp, SlideError
-from pathencoder.image_scale import image_scale
+from pathencoder.features.provenance import Settings
+from pathencoder.formats.image_scale import image_scale
 from pathencoder.mpp_claims import described_size, of_description, power_in
 from pathencoder.slides.mpp import find_mpp, scale_notes
-from pathencoder.slides.recipe import Settings
 
 
 def tags(per_unit, unit="centimeter", **more):

@@ -14,8 +14,8 @@ import torch
 from torch import nn
 
 from pathencoder import network, pooling
-from pathencoder.catalogue import catalogue
 from pathencoder.errors import ConfigError, ImageError
+from pathencoder.pretrained.catalogue import catalogue
 from pathencoder.spec import EncoderSpec
 
 FACTS = {row["key"]: row for row in csv.DictReader((Path(__file__).parent / "data" / "encoders.csv").read_text().splitlines())}

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pathencoder.errors import ConfigError
-from pathencoder.nuclei import patch_contrast as pc
 from pathencoder.nuclei.network import ConfidenceNetwork, Featuriser, NucleiNetwork, parameters
+from training.methods.parts import patch_contrast as pc
 
 NAMES = ("mse", "cross_entropy", "divergence", "mutual_information", "cosine")
 

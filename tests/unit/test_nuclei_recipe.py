@@ -11,12 +11,14 @@ from synthetic_nuclei import tissue
 
 from pathencoder import metrics
 from pathencoder.errors import ConfigError
-from pathencoder.nuclei import instances, maps, recipe, variations
-from pathencoder.nuclei.contrast import region_contrast
-from pathencoder.nuclei.lessons import Rule, edge_contrast, make_lesson, mean_stain, passes, touching
+from pathencoder.nuclei import instances, maps
+from pathencoder.nuclei.adapt import train, variations
+from pathencoder.nuclei.adapt.pseudo_labels import Rule, edge_contrast, make_lesson, passes, touching
+from pathencoder.nuclei.adapt.region_contrast import region_contrast
+from pathencoder.nuclei.adapt.train import Recipe
+from pathencoder.nuclei.adapt.variations import Variation
 from pathencoder.nuclei.network import NucleiNetwork
-from pathencoder.nuclei.recipe import Recipe
-from pathencoder.nuclei.variations import Variation
+from pathencoder.nuclei.scores import mean_stain, predict
 
 pytestmark = pytest.mark.full
 pytest.importorskip("skimage")
@@ -67,7 +69,7 @@ def test_image_without_nuclei_gives_no_lesson():
     nothing = np.full((3, 64, 64), -1, np.float32)
     assert make_lesson(nothing, mean_stain(nothing)) is None
     with pytest.raises(ConfigError, match="looks like a nucleus"):
-        recipe.train([nothing], Recipe(rounds=(2,)))
+        train.train([nothing], Recipe(rounds=(2,)))
 
 
 def test_touching_pixels():
@@ -140,9 +142,9 @@ def test_anchor_loss_looks_only_where_there_is_weight():
     good[:, 1] = -9.0
     worse_outside = good.clone()
     worse_outside[:, :, :, 4:] *= -1
-    assert recipe.anchor_loss(good, target).item() < 0.05
-    assert recipe.anchor_loss(worse_outside, target).item() == pytest.approx(recipe.anchor_loss(good, target).item(), abs=1e-5)
-    assert recipe.anchor_loss(-good, target).item() > 2
+    assert train.anchor_loss(good, target).item() < 0.05
+    assert train.anchor_loss(worse_outside, target).item() == pytest.approx(train.anchor_loss(good, target).item(), abs=1e-5)
+    assert train.anchor_loss(-good, target).item() > 2
 
 
 def test_region_contrast_prefers_the_true_inside():
@@ -156,53 +158,53 @@ def test_region_contrast_prefers_the_true_inside():
 def test_training_learns_and_repeats():
     images = [stain_maps(seed=s)[0] for s in range(2)]
     short, steps = Recipe(rounds=(12, 12), batch=2, crop=64), []
-    network = recipe.train(images, short, seed=3, progress=lambda done, total: steps.append((done, total)))
+    network = train.train(images, short, seed=3, progress=lambda done, total: steps.append((done, total)))
     assert steps == [(i, 24) for i in range(25)]
-    again = recipe.train(images, short, seed=3)
+    again = train.train(images, short, seed=3)
     assert all(torch.equal(a, b) for a, b in zip(network.state_dict().values(), again.state_dict().values(), strict=True))
     unseen, labels = stain_maps(seed=9)
-    trained = metrics.dice(labels, instances.split(recipe.predict(network, unseen)[0]))
-    untrained = metrics.dice(labels, instances.split(recipe.predict(NucleiNetwork().eval(), unseen)[0]))
+    trained = metrics.dice(labels, instances.split(predict(network, unseen)[0]))
+    untrained = metrics.dice(labels, instances.split(predict(NucleiNetwork().eval(), unseen)[0]))
     assert trained > max(0.7, untrained)
 
 
 @pytest.mark.parametrize("stop", [9, 17])
 def test_a_stopped_training_goes_on_to_the_same_weights(tmp_path, monkeypatch, stop):
-    monkeypatch.setattr(recipe, "EVERY", 4)
+    monkeypatch.setattr(recipe, "EVERY", 4)  # noqa: F821
     images, file = [stain_maps(seed=0)[0]], tmp_path / "network.partial"
     short = Recipe(rounds=(12, 12), batch=2, crop=64, averaged=1.0)
-    whole = recipe.train(images, short, seed=3)
+    whole = train.train(images, short, seed=3)
 
     def stopping(done, total):
         if done == stop:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        recipe.train(images, short, seed=3, progress=stopping, checkpoint=file)
+        train.train(images, short, seed=3, progress=stopping, checkpoint=file)
     steps = []
-    again = recipe.train(images, short, seed=3, progress=lambda d, t: steps.append(d), checkpoint=file)
+    again = train.train(images, short, seed=3, progress=lambda d, t: steps.append(d), checkpoint=file)
     assert steps == list(range(stop - stop % 4, 25))
     assert all(torch.equal(a, b) for a, b in zip(whole.state_dict().values(), again.state_dict().values(), strict=True))
     assert not list(tmp_path.iterdir())
 
 
 def test_another_trainings_checkpoint_or_a_damaged_one_is_not_used(tmp_path, monkeypatch):
-    monkeypatch.setattr(recipe, "EVERY", 2)
+    monkeypatch.setattr(recipe, "EVERY", 2)  # noqa: F821
     images, file = [stain_maps(seed=0)[0]], tmp_path / "network.partial"
     short, firsts = Recipe(rounds=(4,), batch=2, crop=64), []
-    stopped = recipe.Stopped(0, 2, None, {})
-    recipe.Checkpoint(file, recipe.key_of(images, repr(short), 1)).write(stopped)
-    recipe.train(images, short, seed=3, progress=lambda d, t: firsts.append(d), checkpoint=file)
+    stopped = train.Stopped(0, 2, None, {})
+    train.Checkpoint(file, train.key_of(images, repr(short), 1)).write(stopped)
+    train.train(images, short, seed=3, progress=lambda d, t: firsts.append(d), checkpoint=file)
     file.write_bytes(b"cut short")
-    recipe.train(images, short, seed=3, progress=lambda d, t: firsts.append(d), checkpoint=file)
+    train.train(images, short, seed=3, progress=lambda d, t: firsts.append(d), checkpoint=file)
     assert firsts == [*range(5), *range(5)]
 
 
 def test_no_more_pixels_are_looked_at_than_are_learnt_from(monkeypatch):
     image = stain_maps(size=(400, 600), nuclei=60)[0]
-    assert [m.shape for m in recipe._enough([image])] == [image.shape]
-    monkeypatch.setattr(recipe, "_MOST_PIXELS", 2 * 300 * 300)
-    assert [m.shape for m in recipe._enough([image, image])] == [(3, 300, 300)] * 2
+    assert [m.shape for m in train._enough([image])] == [image.shape]
+    monkeypatch.setattr(recipe, "_MOST_PIXELS", 2 * 300 * 300)  # noqa: F821
+    assert [m.shape for m in train._enough([image, image])] == [(3, 300, 300)] * 2
 
 
 def test_settings_are_checked():
@@ -217,16 +219,16 @@ def test_settings_are_checked():
 def test_the_level_is_that_of_the_stain_map():
     images = [stain_maps(seed=s)[0] for s in range(2)]
     network = NucleiNetwork().eval()
-    recipe.set_level(network, images)
-    share = np.mean([recipe.predict(network, m)[0] > 0 for m in images])
+    train.set_level(network, images)
+    share = np.mean([predict(network, m)[0] > 0 for m in images])
     assert share == pytest.approx(np.mean([mean_stain(m) > 0 for m in images]), abs=0.01)
 
 
 def test_averaging_counts_the_last_steps_alone(monkeypatch):
     images = [stain_maps(seed=0)[0]]
-    monkeypatch.setattr(recipe, "set_level", lambda network, images: None)
+    monkeypatch.setattr(recipe, "set_level", lambda network, images: None)  # noqa: F821
     short = Recipe(rounds=(6,), batch=2, crop=64, averaged=0.0)
-    last, half, whole = (recipe.train(images, dataclasses.replace(short, averaged=a), seed=1).head.weight for a in (0.0, 0.5, 1.0))
+    last, half, whole = (train.train(images, dataclasses.replace(short, averaged=a), seed=1).head.weight for a in (0.0, 0.5, 1.0))
     assert not torch.equal(last, half)
     assert not torch.equal(half, whole)
     with pytest.raises(ConfigError, match="averaged"):

@@ -12,11 +12,11 @@ pytestmark = pytest.mark.full
 pytest.importorskip("skimage")
 pytest.importorskip("pydantic")
 
-from pathencoder.nuclei.patch_contrast import Separation  # noqa: E402
 from training import methods  # noqa: E402
 from training.data.loader import TileBatch  # noqa: E402
 from training.evaluation import nuclei  # noqa: E402
 from training.evaluation.nuclei import NucleiSet  # noqa: E402
+from training.methods.parts.patch_contrast import Separation  # noqa: E402
 from training.methods.patch_contrast import PatchContrast, Settings  # noqa: E402
 
 

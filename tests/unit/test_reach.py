@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from pathencoder import reach
+from pathencoder.pretrained import reach
 
 
 @pytest.fixture(autouse=True)

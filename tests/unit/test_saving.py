@@ -12,11 +12,11 @@ from safetensors.torch import load_file, save_file
 from small_encoders import encoder, picture, shared
 
 import pathencoder
-from pathencoder import catalogue
-from pathencoder import folder as folders
 from pathencoder.encoder import Encoder
 from pathencoder.errors import IncompatibleWeights, StoreError
-from pathencoder.load import verify
+from pathencoder.pretrained import catalogue
+from pathencoder.pretrained import folder as folders
+from pathencoder.verify import verify
 
 
 def arrays(count):

@@ -8,10 +8,10 @@ import torch
 from small_encoders import SIZE, encoder, picture
 from torch import nn
 
-from pathencoder import folder as folders
 from pathencoder import pictures
-from pathencoder.encoder import Encoder
-from pathencoder.load import load_encoder, verify
+from pathencoder.encoder import Encoder, load_encoder
+from pathencoder.pretrained import folder as folders
+from pathencoder.verify import verify
 
 
 class Hub:

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pathencoder.catalogue import catalogue
 from pathencoder.errors import ConfigError
+from pathencoder.pretrained.catalogue import catalogue
 from pathencoder.spec import INTERPOLATIONS, LAYOUTS, RESIZES, STAINS, EncoderSpec
 
 GOOD = dict(name="x", architecture="resnet18", dim=512, width=512, input_size=224, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))

@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 
 import pathencoder
 from pathencoder.errors import StoreError
-from pathencoder.slides import layouts, store
-from pathencoder.slides.files import make_folder, storing, whole_file
-from pathencoder.slides.identity import SlideIdentity, Stamp, Stat
-from pathencoder.slides.journal import Busy, Journal
-from pathencoder.slides.layouts import LAYOUTS, Place
-from pathencoder.slides.recipe import Recipe
-from pathencoder.slides.store import Content, Failure, read_facts, read_features, read_parts, read_settings, slide_facts, write_features
+from pathencoder.features import layouts, store
+from pathencoder.features.identity import SlideIdentity, Stamp, Stat
+from pathencoder.features.journal import Busy, Journal
+from pathencoder.features.layouts import LAYOUTS, Place
+from pathencoder.features.provenance import Recipe
+from pathencoder.features.store import Content, Failure, read_facts, read_features, read_parts, read_settings, slide_facts, write_features
+from pathencoder.files import make_folder, storing, whole_file
 
 RECIPE = Recipe(
     encoder="small", revision="abc", sha256="123", output="embedding", transform="whole to 64 px", mpp=None, target_mpp=0.5, overlap_px=8
@@ -277,7 +277,7 @@ def test_work_under_other_settings_is_refused_and_named(tmp_path):
 def test_two_processes_never_share_a_journal(tmp_path):
     journal = Journal(tmp_path / "j", {})
     journal.append(1, np.zeros(2, np.float32))
-    code = "import sys; from pathlib import Path; from pathencoder.slides.journal import Journal; Journal(Path(sys.argv[1]), {})"
+    code = "import sys; from pathlib import Path; from pathencoder.features.journal import Journal; Journal(Path(sys.argv[1]), {})"
     other = subprocess.run([sys.executable, "-c", code, str(tmp_path / "j")], capture_output=True, text=True, check=False)
     assert other.returncode == 1
     assert Busy.__name__ in other.stderr

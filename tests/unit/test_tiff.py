@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 from small_encoders import picture
 
-from pathencoder import tiff
 from pathencoder.errors import ImageError
+from pathencoder.formats import tiff
 from pathencoder.images import decode_image, open_image
 
 IMAGE = picture(height=48, width=64)

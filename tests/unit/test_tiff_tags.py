@@ -5,8 +5,8 @@ import pytest
 from PIL import Image
 from tiff_headers import page, tiff
 
-from pathencoder.file_kinds import looks_like_slide
-from pathencoder.tiff_tags import is_pyramid, read_pages
+from pathencoder.formats.file_kinds import looks_like_slide
+from pathencoder.formats.tiff_tags import is_pyramid, read_pages
 
 
 @pytest.mark.parametrize("order", ["<", ">"])

@@ -6,7 +6,7 @@ import pytest
 
 pytest.importorskip("pydantic")
 
-from pathencoder.load import load_encoder
+from pathencoder.encoder import load_encoder
 from training.publishing.card import card
 
 pytestmark = pytest.mark.full

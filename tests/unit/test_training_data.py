@@ -13,8 +13,9 @@ from PIL import Image
 pytest.importorskip("pydantic")
 
 from pathencoder.errors import ConfigError, ImageError
-from training.data.corpus import STAIN_CLASSES, open_corpus
+from training.data.corpus import STAIN_CLASSES
 from training.data.loader import batches, fit_canvas
+from training.data.open_corpus import open_corpus
 from training.data.sampler import make_sampler
 from training.data.shards import write_index
 from training.data.stains import stain_weights

@@ -9,7 +9,8 @@ pytest.importorskip("pydantic")
 from small_shards import tile, write_table, write_tar
 
 from pathencoder.errors import ConfigError
-from training.data.corpus import STAIN_CLASSES, open_corpus
+from training.data.corpus import STAIN_CLASSES
+from training.data.open_corpus import open_corpus
 from training.data.values import Split, is_used, name_of, split_of
 
 pytestmark = pytest.mark.full

@@ -13,7 +13,7 @@ from small_runs import METHODS, settings, values, write_tiles  # noqa: E402
 
 from pathencoder import load_encoder  # noqa: E402
 from pathencoder.errors import ConfigError, IncompatibleWeights  # noqa: E402
-from pathencoder.load import verify  # noqa: E402
+from pathencoder.verify import verify  # noqa: E402
 from training import config  # noqa: E402
 from training.backbones import make  # noqa: E402
 from training.monitor import log  # noqa: E402

@@ -11,8 +11,8 @@ from PIL import Image
 from small_encoders import SIZE, picture, spec
 
 from pathencoder import compat, transforms
-from pathencoder.catalogue import catalogue
 from pathencoder.errors import ConfigError
+from pathencoder.pretrained.catalogue import catalogue
 from pathencoder.transforms import Transform
 
 EXAMPLES = settings(max_examples=25, deadline=None)

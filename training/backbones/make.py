@@ -10,9 +10,10 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from pathencoder import compat, hub
+from pathencoder import compat
+from pathencoder.encoder import load_encoder
 from pathencoder.errors import ConfigError, IncompatibleWeights
-from pathencoder.load import load_encoder
+from pathencoder.pretrained import locate
 from pathencoder.spec import EncoderSpec
 from training.config import BackboneSettings, ExportSettings
 
@@ -33,7 +34,7 @@ def with_start(settings: BackboneSettings) -> BackboneSettings:
     """Where the start is an encoder's name or folder: its architecture, normalisation and readout for what the settings leave open."""
     if not settings.start or _is_file_name(settings.start):
         return settings
-    spec = hub.describe(str(settings.start))
+    spec = locate.describe(str(settings.start))
     args = {**spec.model_args, "dynamic_img_size": True} if spec.prefix_tokens else spec.model_args
     theirs: dict[str, object] = {"architecture": spec.architecture, "args": args, "mean": spec.mean, "std": spec.std}
     theirs |= {"embedding": spec.embedding, "input_size": spec.input_size}

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 from pathencoder import compat
 from pathencoder.errors import ConfigError, IncompatibleWeights
-from pathencoder.slides.files import whole_file
-from training.export import half_precision
+from pathencoder.files import whole_file
+from training.backbones.save import half_precision
 
 
 def widened(narrow: nn.Module, wide: nn.Module, generator: torch.Generator) -> dict[str, Tensor]:

@@ -21,7 +21,7 @@ from typing import BinaryIO
 import numpy as np
 
 from pathencoder.errors import ConfigError, ImageError
-from pathencoder.slides.files import whole_file
+from pathencoder.files import whole_file
 from pathencoder.walk import walk
 from training.data.tar import Members, members_of
 

@@ -10,8 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pathencoder.encoder import Encoder
-from pathencoder.load import load_encoder
+from pathencoder.encoder import Encoder, load_encoder
 from training.backbones import make
 from training.config import BackboneSettings, ExportSettings
 

@@ -22,15 +22,17 @@ from numpy.typing import NDArray
 
 from pathencoder import metrics, stain
 from pathencoder.images import open_image
-from pathencoder.nuclei import instances, recipe, weights
-from pathencoder.nuclei.lessons import Rule, mean_stain
+from pathencoder.nuclei import instances, weights
+from pathencoder.nuclei.adapt import train
+from pathencoder.nuclei.adapt.pseudo_labels import Rule
+from pathencoder.nuclei.adapt.train import Recipe
+from pathencoder.nuclei.adapt.variations import Variation
 from pathencoder.nuclei.measure import measure
 from pathencoder.nuclei.network import ConfidenceNetwork, NucleiNetwork
-from pathencoder.nuclei.patch_contrast import choose_channel
-from pathencoder.nuclei.recipe import Recipe
+from pathencoder.nuclei.scores import mean_stain, nucleus_scores, predict
 from pathencoder.nuclei.segment import Prepared, label_scores, prepare
-from pathencoder.nuclei.variations import Variation
 from training.evaluation.nuclei_paper import confidence, train_paper
+from training.methods.parts.patch_contrast import choose_channel
 
 log = logging.getLogger("training")
 Scores = NDArray[np.float32]
@@ -111,8 +113,8 @@ def _row(name: str, chosen: NucleiSet, data: Path, cache: Path, seeds: int) -> l
     networks = [trained("ours" if name == ALONE else name, seed, data, cache) for seed in range(seeds)]
     log.info("%s on %s", name, chosen.name)
     if name == ALONE:
-        return [evaluate(chosen, data, lambda p, n=n: recipe.predict(n, _maps(p))[0]) for n in networks]
-    return [evaluate(chosen, data, lambda p, n=n: recipe.nucleus_scores(n, _maps(p))) for n in networks]
+        return [evaluate(chosen, data, lambda p, n=n: predict(n, _maps(p))[0]) for n in networks]
+    return [evaluate(chosen, data, lambda p, n=n: nucleus_scores(n, _maps(p))) for n in networks]
 
 
 def evaluate(chosen: NucleiSet, data: Path, score: Score) -> list[Row]:
@@ -191,7 +193,7 @@ def trained(arm: str, seed: int, data: Path, cache: Path) -> NucleiNetwork:
     if not (folder / "config.json").exists():
         log.info("training %s, seed %d", arm, seed)
         images = [_maps(p) for _, p in pictures(SETS[1], data)]
-        weights.save_network(folder, recipe.train(images, ARMS[arm], seed=seed), {"recipe": dataclasses.asdict(ARMS[arm]), "seed": seed})
+        weights.save_network(folder, train.train(images, ARMS[arm], seed=seed), {"recipe": dataclasses.asdict(ARMS[arm]), "seed": seed})
     return weights.load_network(folder)
 
 

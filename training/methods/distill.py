@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from pathencoder import network as readout
+from pathencoder.encoder import load_encoder
 from pathencoder.errors import ConfigError
-from pathencoder.load import load_encoder
 from pathencoder.pooling import stage_rule
 from pathencoder.spec import EncoderSpec
 from training import augment, distributed

@@ -16,7 +16,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from pathencoder.nuclei.network import ConfidenceNetwork, Featuriser, parameters
-from pathencoder.nuclei.patch_contrast import (
+from training.data.loader import TileBatch
+from training.methods import Logs, Plan, Views
+from training.methods.parts.patch_contrast import (
     Convergence,
     Sampling,
     Separation,
@@ -25,8 +27,6 @@ from pathencoder.nuclei.patch_contrast import (
     separation,
     similarity_named,
 )
-from training.data.loader import TileBatch
-from training.methods import Logs, Plan, Views
 
 
 class Settings(BaseModel):

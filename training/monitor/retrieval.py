@@ -10,8 +10,9 @@ import numpy as np
 from pathencoder import load_encoder
 from pathencoder.errors import ConfigError, ImageError
 from training import config
-from training.data.corpus import STAIN_CLASSES, Corpus, open_corpus
+from training.data.corpus import STAIN_CLASSES, Corpus
 from training.data.loader import fit_canvas
+from training.data.open_corpus import open_corpus
 from training.data.sampler import make_sampler
 from training.files import save_figure
 

@@ -20,9 +20,9 @@ import yaml
 from safetensors.torch import load_file
 
 from pathencoder.errors import PathEncoderError
-from pathencoder.folder import read_reference, read_spec, write_folder
+from pathencoder.pretrained.folder import read_reference, read_spec, write_folder
 from pathencoder.tables import read_table
-from training.data.corpus import open_corpus
+from training.data.open_corpus import open_corpus
 from training.publishing.average import steps_of
 from training.publishing.card import card
 from training.report import curves, read_log

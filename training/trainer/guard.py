@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from pathencoder.errors import PathEncoderError
-from pathencoder.slides.files import whole_file
+from pathencoder.files import whole_file
 from training import distributed
 from training.data.corpus import Corpus
 from training.data.loader import TileBatch

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pathencoder.errors import StoreError
-from pathencoder.slides.files import Mismatch, storing, try_lock
+from pathencoder.files import Mismatch, storing, try_lock
 
 Rows = NDArray[np.float32]
 _SYNC_SECONDS = 5.0

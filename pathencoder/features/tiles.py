@@ -12,11 +12,8 @@ from typing import TYPE_CHECKING
 
 from pathencoder.arrays import Pixels
 from pathencoder.errors import ImageError
-from pathencoder.file_kinds import FOREIGN_SUFFIXES, SLIDE_SUFFIXES
-from pathencoder.images import decode_image, open_image
-from pathencoder.slides import store
-from pathencoder.slides.files import Mismatch
-from pathencoder.slides.identity import (
+from pathencoder.features import store
+from pathencoder.features.identity import (
     TAG_BYTES,
     Stamp,
     hash_bytes,
@@ -24,9 +21,12 @@ from pathencoder.slides.identity import (
     place_of,
     stat_of,
 )
-from pathencoder.slides.recipe import Recipe, Settings, device_used, tile_scale, tiles_recipe
-from pathencoder.slides.store import Content, Failure, Rows
-from pathencoder.slides.work import Outcome, Progress, Work, check_recipe, partial_path, silent
+from pathencoder.features.job import Outcome, Progress, Work, check_recipe, partial_path, silent
+from pathencoder.features.provenance import Recipe, Settings, device_used, tile_scale, tiles_recipe
+from pathencoder.features.store import Content, Failure, Rows
+from pathencoder.files import Mismatch
+from pathencoder.formats.file_kinds import FOREIGN_SUFFIXES, SLIDE_SUFFIXES
+from pathencoder.images import decode_image, open_image
 from pathencoder.walk import printable
 
 if TYPE_CHECKING:

@@ -20,8 +20,8 @@ from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel
 
 from pathencoder.errors import ConfigError
-from pathencoder.nuclei import variations
-from pathencoder.nuclei.checkpoint import (
+from pathencoder.nuclei.adapt import variations
+from pathencoder.nuclei.adapt.checkpoint import (
     EVERY,
     Checkpoint,
     Stopped,
@@ -30,14 +30,14 @@ from pathencoder.nuclei.checkpoint import (
     random_state,
     restore_random,
 )
-from pathencoder.nuclei.contrast import region_contrast
-from pathencoder.nuclei.lessons import Lesson, Rule, make_lesson, mean_stain
+from pathencoder.nuclei.adapt.pseudo_labels import Lesson, Rule, make_lesson
+from pathencoder.nuclei.adapt.region_contrast import region_contrast
+from pathencoder.nuclei.adapt.variations import Variation
 from pathencoder.nuclei.network import NucleiNetwork
-from pathencoder.nuclei.variations import Variation
+from pathencoder.nuclei.scores import mean_stain, predict
 from pathencoder.stain import Array
 
 log = logging.getLogger(__name__)
-SHARE = 0.15  # weight of the network's logit beside the stain map; chosen on labelled images of MoNuSeg's train part
 _MOST_PIXELS = 12_000_000  # of the working scale: 48 fields of 500 um; all steps together see 65 Mpx
 Progress = Callable[[int, int], None]  # steps done, steps in all
 
@@ -166,23 +166,6 @@ def set_level(network: NucleiNetwork, images: Sequence[Array]) -> None:
     logits = np.concatenate([predict(network, m)[0][::2, ::2].ravel() for m in images])
     assert network.head.bias is not None
     network.head.bias[0] -= float(np.quantile(logits, 1 - share.mean()))
-
-
-@torch.inference_mode()
-def predict(network: NucleiNetwork, maps: Array) -> Array:
-    """Nucleus logit and depth logit float32 [2, h, w] of one image's maps [3, h, w]."""
-    batch = torch.from_numpy(np.ascontiguousarray(maps, np.float32))[None].contiguous(memory_format=torch.channels_last)
-    out: Array = network(batch)[0].numpy()
-    return out
-
-
-def nucleus_scores(network: NucleiNetwork, maps: Array) -> Array:
-    """The score map float32 [h, w] that nuclei are cut from (above 0: nucleus): the mean stain map, corrected by the network.
-
-    The network sees outlines and no level, the stain map sees the level alone; their sum errs less than either.
-    """
-    scores: Array = mean_stain(maps) + np.float32(SHARE) * predict(network, maps)[0]
-    return scores
 
 
 def _lessons(images: Sequence[Array], network: NucleiNetwork | None, rule: Rule) -> list[Lesson]:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import BinaryIO
 
-from pathencoder.jpeg_colours import jpeg_colours
-from pathencoder.tiff_tags import Page
+from pathencoder.formats.jpeg_colours import jpeg_colours
+from pathencoder.formats.tiff_tags import Page
 
 _JPEG, _RGB, _YCBCR = 7, 2, 6  # values of Compression and PhotometricInterpretation
 _FRONT = 1 << 16  # bytes in which a JPEG's markers lie

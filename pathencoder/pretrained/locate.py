@@ -1,14 +1,9 @@
-"""Names to files on disk: bundled, then a folder, then the catalogue, then any Hub repository.
-
-All Hub traffic is huggingface_hub's: its cache, tokens and environment variables (HF_HOME, HF_HUB_CACHE, HF_TOKEN, HF_ENDPOINT,
-HF_HUB_OFFLINE) mean here what they mean everywhere.
-"""
+"""Names to files on disk: bundled, then a folder, then the catalogue, then any Hub repository."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import difflib
 import functools
 import os
 import re
@@ -16,12 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pathencoder import catalogue, folder, hub_errors, reach, timm_config
-from pathencoder.errors import ChecksumError, ConfigError, IncompatibleWeights, OfflineError, PathEncoderError, StoreError, UnknownEncoder
+from pathencoder.errors import ChecksumError, ConfigError, IncompatibleWeights, OfflineError, PathEncoderError, UnknownEncoder
+from pathencoder.pretrained import catalogue, folder, hub, hub_errors, upstream_config
 from pathencoder.spec import EncoderSpec
 
 _CANDIDATES = ("model.safetensors", "pytorch_model.bin", "pytorch_model.pth", "model.pth")  # timm's names, in its order
-_COMMIT = re.compile(r"[0-9a-f]{40}")
 _REPO = re.compile(r"(?:hf[-_]hub:)?([\w.-]+/[\w.-]+)(?:@(\S+))?")
 _EXTRAS = (folder.REFERENCE, folder.CARD, folder.LICENCE, folder.METRICS)
 
@@ -34,74 +28,6 @@ class Located:
     weights: Path
     folder: Path | None
     converted: Path | None = None  # where a pickle's tensors are kept as safetensors; None: nowhere
-
-
-@dataclass(frozen=True)
-class Access:
-    """How the Hub may be reached; None leaves each to huggingface_hub and its environment variables."""
-
-    token: str | None = None
-    cache_dir: str | os.PathLike[str] | None = None
-    local_files_only: bool | None = None
-
-
-@dataclass(frozen=True)
-class Repository:
-    """One Hub repository at one revision, and what is asked of it."""
-
-    repo: str
-    revision: str | None
-    access: Access
-    name: str  # what the user asked for
-    gate: str | None = None  # what has to be accepted first, where the catalogue knows
-    fetching: bool = False  # for `pathencoder fetch`
-
-    def file(self, filename: str) -> Path:
-        """The path of a file in the cache, downloaded if needed. Raises what hub_errors says, NoSuchFile where there is none."""
-        from huggingface_hub import constants, hf_hub_download
-
-        given = {key: value for key, value in dataclasses.asdict(self.access).items() if value is not None}
-        if not given.get("local_files_only") and not constants.HF_HUB_OFFLINE and not self._is_pinned_here(filename):
-            given["local_files_only"] = reach.unreachable(constants.ENDPOINT) is not None
-        try:
-            with hub_errors.without_attempts():
-                return Path(hf_hub_download(self.repo, filename, revision=self.revision, library_name="pathencoder", **given))
-        except Exception as error:
-            said = hub_errors.explain(error, self, filename)
-            raise said from (error if isinstance(said, StoreError) else None)
-
-    def _is_pinned_here(self, filename: str) -> bool:
-        """Whether the cache has the file at this commit. Raises NoSuchFile where it knows that the commit has none."""
-        from huggingface_hub import _CACHED_NO_EXIST, try_to_load_from_cache
-
-        if self.revision is None or not _COMMIT.fullmatch(self.revision):
-            return False
-        place = Path(self.access.cache_dir) if self.access.cache_dir is not None else None
-        cached = try_to_load_from_cache(self.repo, filename, cache_dir=place, revision=self.revision)
-        if cached is _CACHED_NO_EXIST:
-            raise hub_errors.NoSuchFile(f"{self.repo} has no file {filename}")
-        return cached is not None
-
-    def required(self, filename: str) -> Path:
-        """As `file`, for one that an encoder cannot do without. Raises ConfigError where there is none."""
-        try:
-            return self.file(filename)
-        except hub_errors.NoSuchFile:
-            raise ConfigError(f"{self.repo} has no {filename}: not a whole encoder in timm's hub format or ours") from None
-
-    def first(self, filenames: tuple[str, ...]) -> Path:
-        """The first of these files that the repository has; without a network, the first that is in the cache."""
-        unreachable: OfflineError | None = None
-        for filename in filenames:
-            try:
-                return self.file(filename)
-            except hub_errors.NoSuchFile:
-                continue
-            except OfflineError as error:
-                unreachable = unreachable or error
-        raise unreachable or IncompatibleWeights(
-            f"{self.repo} holds none of {', '.join(filenames)}: not an encoder, or one whose weights have another name"
-        )
 
 
 def locate(
@@ -118,10 +44,10 @@ def locate(
     local_files_only: True: never ask the network; None: as HF_HUB_OFFLINE says.
     Raises UnknownEncoder, GatedEncoder, OfflineError, ChecksumError, IncompatibleWeights, ConfigError or StoreError.
     """
-    return _locate(name, revision, Access(token, cache_dir, local_files_only))
+    return _locate(name, revision, hub.Access(token, cache_dir, local_files_only))
 
 
-def _locate(name: str | os.PathLike[str], revision: str | None, access: Access, *, fetching: bool = False) -> Located:
+def _locate(name: str | os.PathLike[str], revision: str | None, access: hub.Access, *, fetching: bool = False) -> Located:
     place = _folder_of(name, revision)
     if place is not None:
         return _in_folder(place, str(name))
@@ -138,7 +64,7 @@ def fetch(
     cache_dir: str | os.PathLike[str] | None = None,
 ) -> Located:
     """As `locate`, and brings card, licence and reference too: all that a machine without network needs."""
-    access = Access(token, cache_dir, local_files_only=False)
+    access = hub.Access(token, cache_dir, local_files_only=False)
     located = _locate(name, revision, access, fetching=True)
     if _folder_of(name, revision) is None:
         _, repository = _repository_of(str(name), revision, access)
@@ -161,7 +87,7 @@ def describe(
     place = _folder_of(name, revision)
     if place is not None:
         return _spec_of(folder.read_config(place), str(name))
-    known, repository = _repository_of(str(name), revision, Access(token, cache_dir, local_files_only))
+    known, repository = _repository_of(str(name), revision, hub.Access(token, cache_dir, local_files_only))
     if known is not None:
         return _completed(known, repository)
     return _spec_of(folder.parse_config(repository.required(folder.CONFIG)), repository.repo)
@@ -199,14 +125,14 @@ def _in_folder(place: Path, name: str) -> Located:
 
 def _spec_of(config: dict[str, Any], name: str) -> EncoderSpec:
     try:
-        return EncoderSpec.from_config(config) if "pathencoder" in config else timm_config.spec_from_timm(config, name)
+        return EncoderSpec.from_config(config) if "pathencoder" in config else upstream_config.spec_from_timm(config, name)
     except PathEncoderError:
         raise
     except (TypeError, ValueError, KeyError, AttributeError) as error:  # JSON of any shape
         raise ConfigError(f"{name}: its {folder.CONFIG} does not describe an encoder ({error}): fetch or export it again") from error
 
 
-def _repository_of(name: str, revision: str | None, access: Access) -> tuple[EncoderSpec | None, Repository]:
+def _repository_of(name: str, revision: str | None, access: hub.Access) -> tuple[EncoderSpec | None, hub.Repository]:
     """The catalogue's row, if it has one for that name or repository, and the repository at the revision that is asked for."""
     rows = catalogue.catalogue()
     known: EncoderSpec | None
@@ -220,10 +146,12 @@ def _repository_of(name: str, revision: str | None, access: Access) -> tuple[Enc
             raise ConfigError(f"two revisions are asked for: {found[2]!r} in the name and revision={revision!r}")
         revision = revision or found[2]
     else:
-        raise UnknownEncoder(f"no encoder named {name!r}{nearest(name)}. `pathencoder list` shows all; a folder or owner/repo works too")
+        raise UnknownEncoder(
+            f"no encoder named {name!r}{catalogue.nearest(name)}. `pathencoder list` shows all; a folder or owner/repo works too"
+        )
     if known is not None and revision not in (None, known.revision):
         known = dataclasses.replace(known, revision=revision, sha256=None)  # the checksum on record is of the other revision
-    return known, Repository(str(repo), known.revision if known else revision, access, name, gate=known.gate if known else None)
+    return known, hub.Repository(str(repo), known.revision if known else revision, access, name, gate=known.gate if known else None)
 
 
 @functools.cache
@@ -231,30 +159,23 @@ def _by_repository() -> dict[str, EncoderSpec]:
     return {spec.repo.lower(): spec for spec in catalogue.catalogue().values() if spec.repo}
 
 
-def nearest(name: str) -> str:
-    """ "; nearest: a, b", or nothing where no name is near."""
-    names = list(catalogue.catalogue())
-    near = difflib.get_close_matches(name.rsplit("/", 1)[-1].lower(), names, n=3, cutoff=0.5)
-    return f"; nearest: {', '.join(near)}" if near else ""
-
-
-def _public(known: EncoderSpec, repository: Repository) -> Located:
+def _public(known: EncoderSpec, repository: hub.Repository) -> Located:
     weights = repository.first(known.files)
-    pinned = dataclasses.replace(repository, revision=_commit_of(weights) or repository.revision)
+    pinned = dataclasses.replace(repository, revision=hub.commit_of(weights) or repository.revision)
     spec = _completed(dataclasses.replace(known, revision=pinned.revision), pinned)
     return _from_cache(spec, weights, None, known.sha256 if weights.name == Path(known.files[0]).name else None)
 
 
-def _completed(known: EncoderSpec, repository: Repository) -> EncoderSpec:
+def _completed(known: EncoderSpec, repository: hub.Repository) -> EncoderSpec:
     """A row that leaves its preprocessing to a file of the repository, with that file read."""
     if known.config_file is None:
         return known
-    return timm_config.with_preprocessing(known, folder.parse_config(repository.required(known.config_file)))
+    return upstream_config.with_preprocessing(known, folder.parse_config(repository.required(known.config_file)))
 
 
-def _unknown_repository(repository: Repository) -> Located:
+def _unknown_repository(repository: hub.Repository) -> Located:
     config = repository.required(folder.CONFIG)
-    pinned = dataclasses.replace(repository, revision=_commit_of(config) or repository.revision)
+    pinned = dataclasses.replace(repository, revision=hub.commit_of(config) or repository.revision)
     content = folder.parse_config(config)
     spec = dataclasses.replace(_spec_of(content, repository.repo), repo=repository.repo, revision=pinned.revision)
     weights = pinned.first(spec.files or _CANDIDATES)
@@ -278,15 +199,9 @@ def _from_cache(spec: EncoderSpec, weights: Path, place: Path | None, sha256: st
     return Located(spec, weights, place, converted)
 
 
-def _commit_of(cached: Path) -> str | None:
-    """The commit of a cached file: .../models--owner--name/snapshots/COMMIT/file."""
-    parts = cached.parts
-    return parts[parts.index("snapshots") + 1] if "snapshots" in parts else None
-
-
 def _beside(cached: Path) -> Path | None:
     """Our own corner of a repository's cache folder, so that what we keep goes when the repository goes."""
-    commit = _commit_of(cached)
+    commit = hub.commit_of(cached)
     if commit is None:
         return None
     root = Path(*cached.parts[: cached.parts.index("snapshots")])

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pathencoder.errors import ConfigError
-from pathencoder.nuclei.lessons import Cutting, Lesson, touching
+from pathencoder.nuclei.adapt.pseudo_labels import Cutting, Lesson, touching
 from pathencoder.stain import Array
 
 Generator = np.random.Generator

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import fnmatch
 import functools
 import tomllib
@@ -9,12 +10,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 
-from pathencoder import folder
 from pathencoder.errors import ConfigError
+from pathencoder.pretrained import folder
 from pathencoder.spec import STAINS, EncoderSpec
 
 DEFAULT = "pathencoder-tiny"
-BUNDLED = Path(__file__).parent / "weights"
+BUNDLED = Path(__file__).parents[1] / "weights"
 
 
 def catalogue() -> Mapping[str, EncoderSpec]:
@@ -44,6 +45,13 @@ def list_encoders(pattern: str = "*", *, stain: str | None = None, commercial: b
         and (stain is None or stain in spec.stains)
         and (commercial is None or spec.commercial == commercial)
     ]
+
+
+def nearest(name: str) -> str:
+    """ "; nearest: a, b", or nothing where no name is near."""
+    names = list(catalogue())
+    near = difflib.get_close_matches(name.rsplit("/", 1)[-1].lower(), names, n=3, cutoff=0.5)
+    return f"; nearest: {', '.join(near)}" if near else ""
 
 
 def bundled() -> list[str]:

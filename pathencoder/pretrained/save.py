@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from pathencoder import folder as folders
-from pathencoder import keys, wrapped
 from pathencoder import network as networks
+from pathencoder import wrapped
 from pathencoder.arrays import Pixels
-from pathencoder.derived import describe
 from pathencoder.errors import ConfigError, PathEncoderError, StoreError
-from pathencoder.origin import Origin, differences
+from pathencoder.pretrained import folder as folders
+from pathencoder.pretrained import keys
+from pathencoder.pretrained.derived import describe
+from pathencoder.pretrained.origin import Origin, differences
 from pathencoder.runtime import Rows
 
 if TYPE_CHECKING:

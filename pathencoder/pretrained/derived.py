@@ -6,8 +6,8 @@ import dataclasses
 import re
 from typing import TYPE_CHECKING, Any
 
-from pathencoder.folder import LICENCE
-from pathencoder.origin import label
+from pathencoder.pretrained.folder import LICENCE
+from pathencoder.pretrained.origin import label
 from pathencoder.spec import EncoderSpec
 
 if TYPE_CHECKING:

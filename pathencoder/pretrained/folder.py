@@ -102,14 +102,14 @@ def write_folder(
     [D]. card, licence: Markdown and plain text. A folder that exists keeps its other files; ours are replaced, and those that
     are not given now are removed. Raises ConfigError for half a reference, StoreError where the folder cannot be written.
     """
-    from pathencoder import checkpoint
+    from pathencoder.pretrained import weight_files
 
     if (reference_tile is None) != (reference_embedding is None):
         raise ConfigError("a reference needs both: reference_tile and reference_embedding")
     target = Path(folder)
     try:
         with _draft(target) as draft:
-            checkpoint.save(state_dict, draft / WEIGHTS)
+            weight_files.save(state_dict, draft / WEIGHTS)
             layout = "ctranspath" if spec.layout == "ctranspath" else "timm"  # names the network's own stem too
             published = dataclasses.replace(spec, sha256=sha256_of(draft / WEIGHTS), layout=layout, files=(WEIGHTS,))
             _write_json(draft / CONFIG, _with_versions(published.to_config()))
@@ -187,12 +187,12 @@ def _fsync(path: Path) -> None:
 def _save_reference(path: Path, tile: npt.NDArray[np.uint8], embedding: npt.NDArray[np.float32]) -> None:
     import torch
 
-    from pathencoder import checkpoint
+    from pathencoder.pretrained import weight_files
 
     if tile.dtype != np.uint8 or tile.ndim != 3 or tile.shape[2] != 3:
         raise ConfigError(f"a reference tile is uint8 [H, W, 3], found {tile.dtype} {list(tile.shape)}")
     vector = np.asarray(embedding, dtype=np.float32).reshape(-1)
-    checkpoint.save({"tile": torch.tensor(tile), "embedding": torch.tensor(vector)}, path)
+    weight_files.save({"tile": torch.tensor(tile), "embedding": torch.tensor(vector)}, path)
 
 
 def _with_versions(config: dict[str, Any]) -> dict[str, Any]:

@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 
 import pathencoder
 from pathencoder.errors import StoreError
-from pathencoder.slides import checksums, layouts
-from pathencoder.slides.files import Mismatch, make_folder, whole_file
-from pathencoder.slides.identity import SlideIdentity, Stamp, Stat
-from pathencoder.slides.recipe import Recipe
+from pathencoder.features import checksums, layouts
+from pathencoder.features.identity import SlideIdentity, Stamp, Stat
+from pathencoder.features.provenance import Recipe
+from pathencoder.files import Mismatch, make_folder, whole_file
 from pathencoder.walk import printable
 
 Rows = NDArray[np.float32]

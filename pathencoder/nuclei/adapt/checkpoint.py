@@ -64,7 +64,7 @@ class Checkpoint:
         Raises:
             StoreError: The file cannot be written.
         """
-        from pathencoder.slides.files import make_folder, whole_file
+        from pathencoder.files import make_folder, whole_file
 
         make_folder(self.file.parent)
         with whole_file(self.file) as path:

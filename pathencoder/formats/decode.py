@@ -11,11 +11,12 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
-from pathencoder import arrays, depth, jpeg, tiff
+from pathencoder import arrays
 from pathencoder.arrays import Pixels
 from pathencoder.errors import ImageError
-from pathencoder.file_kinds import FOREIGN_SUFFIXES, SLIDE_SUFFIXES
-from pathencoder.tiff_tags import pages_in
+from pathencoder.formats import bit_depth, jpeg, tiff
+from pathencoder.formats.file_kinds import FOREIGN_SUFFIXES, SLIDE_SUFFIXES
+from pathencoder.formats.tiff_tags import pages_in
 from pathencoder.walk import NEITHER, is_special, printable
 
 log = logging.getLogger(__name__)
@@ -109,7 +110,7 @@ def _load(image: Image.Image, where: str) -> None:
     image.load()
     if ";16" in stored and image.mode in ("RGB", "RGBA", "LA"):
         colours = np.asarray(image)[..., : len(image.mode.rstrip("A"))]
-        depth.check_high_bytes(int(colours.max()), where)
+        bit_depth.check_high_bytes(int(colours.max()), where)
 
 
 def _check_frames(image: Image.Image, where: str) -> None:
@@ -134,7 +135,7 @@ def _stored_as(image: Image.Image) -> str:
     if not image.tile:  # type: ignore[attr-defined]
         return ""
     decoder, _, _, args = image.tile[0]  # type: ignore[attr-defined]
-    if decoder == "ppm" and args[-1] == depth.OF_16_BITS.top:
+    if decoder == "ppm" and args[-1] == bit_depth.OF_16_BITS.top:
         return f"{args[0]};16"
     return str(args[0] if isinstance(args, tuple) and args else args)
 
@@ -159,7 +160,7 @@ def _warn_of_truncation() -> None:
     log.warning("PIL.ImageFile.LOAD_TRUNCATED_IMAGES is on: images that are cut short are taken, with what is lost in grey or black")
 
 
-def _pixels(image: Image.Image, where: str, limits: depth.Range = depth.OF_16_BITS) -> Pixels:
+def _pixels(image: Image.Image, where: str, limits: bit_depth.Range = bit_depth.OF_16_BITS) -> Pixels:
     """Decoded pixels -> upright RGB; `limits`: the range of whole numbers of more than 8 bits."""
     if image.getexif().get(_ORIENTATION, 1) != 1:
         image = ImageOps.exif_transpose(image)

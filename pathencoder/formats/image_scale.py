@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from pathencoder.errors import MissingMpp
+from pathencoder.formats.tiff_tags import read_pages
 from pathencoder.mpp import PLAUSIBLE, Mpp, decide
 from pathencoder.mpp_claims import (
     Claim,
@@ -15,7 +16,6 @@ from pathencoder.mpp_claims import (
     of_tags,
     power_in,
 )
-from pathencoder.tiff_tags import read_pages
 from pathencoder.walk import is_special
 
 

@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from pathencoder.errors import GatedEncoder, OfflineError, StoreError, UnknownEncoder
+from pathencoder.pretrained.catalogue import nearest
 
 if TYPE_CHECKING:
-    from pathencoder.hub import Repository
+    from pathencoder.pretrained.hub import Repository
 
 _TOKEN = "`hf auth login`, the variable HF_TOKEN, or token=..."
 
@@ -72,8 +73,6 @@ def _gated(error: Exception, asked: Repository, filename: str) -> Exception:
 
 
 def _no_repository(error: Exception, asked: Repository, filename: str) -> Exception:
-    from pathencoder.hub import nearest
-
     return UnknownEncoder(
         f"there is no repository {asked.repo} at {_endpoint()}, or it is private{nearest(asked.repo)}. "
         f"For a private one give a token that may read it: {_TOKEN}"

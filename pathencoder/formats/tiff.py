@@ -18,10 +18,10 @@ from PIL import Image
 
 from pathencoder import arrays
 from pathencoder.arrays import Pixels
-from pathencoder.depth import MAXIMA, Range
 from pathencoder.errors import ImageError, MissingExtra
-from pathencoder.tiff_colours import mismatch, rewriting
-from pathencoder.tiff_tags import Page, is_pyramid, pages_in
+from pathencoder.formats.bit_depth import MAXIMA, Range
+from pathencoder.formats.tiff_colours import mismatch, rewriting
+from pathencoder.formats.tiff_tags import Page, is_pyramid, pages_in
 
 Tags = Mapping[int, Any]  # by the numbers of TIFF 6.0
 

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from pathencoder import checkpoint, keys, wrapped
+from pathencoder import wrapped
 from pathencoder.errors import PathEncoderError
-from pathencoder.folder import CONFIG, read_config, sha256_of
+from pathencoder.pretrained import keys, weight_files
+from pathencoder.pretrained.folder import CONFIG, read_config, sha256_of
 from pathencoder.spec import EncoderSpec
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ def _published(origin: Origin, network: Any) -> keys.State | None:
     try:
         if origin.is_ours and origin.spec.sha256 not in (None, sha256_of(origin.weights)):
             return None
-        state = keys.to_timm(checkpoint.read(origin.weights), origin.spec)
+        state = keys.to_timm(weight_files.read(origin.weights), origin.spec)
     except (OSError, PathEncoderError):
         return None
     return keys.without_classifier(state, network)

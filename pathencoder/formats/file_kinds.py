@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pathencoder.tiff_tags import is_pyramid, read_pages
+from pathencoder.formats.tiff_tags import is_pyramid, read_pages
 
 _OPENSLIDE = ".svs .ndpi .mrxs .scn .bif .dcm .vms .vmu .svslide"
 SLIDE_SUFFIXES = frozenset(_OPENSLIDE.split())

@@ -51,14 +51,6 @@ class Lesson:
     cuttings: tuple[Cutting, ...]
 
 
-def mean_stain(maps: Array) -> Scores:
-    """The teacher that has learnt nothing: the mean of the three maps, slightly smoothed."""
-    from scipy import ndimage
-
-    smooth: Scores = ndimage.gaussian_filter(maps.mean(0), 0.6)
-    return smooth
-
-
 def make_lesson(maps: Array, scores: Scores, rule: Rule | None = None) -> Lesson | None:
     """The lesson of one image under a teacher's scores (above 0: nucleus); None where no object passes for a nucleus."""
     from scipy import ndimage

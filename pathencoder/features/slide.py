@@ -13,17 +13,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pathencoder.errors import SlideError
-from pathencoder.slides import layouts, store
-from pathencoder.slides.files import Mismatch, make_folder
+from pathencoder.features import layouts, store
+from pathencoder.features.identity import SlideIdentity, identify_slide, place_of, slide_stat
+from pathencoder.features.job import Outcome, Progress, Work, check_recipe, silent
+from pathencoder.features.provenance import Recipe, Settings, device_used, slide_recipe
+from pathencoder.features.store import Content, Failure
+from pathencoder.files import Mismatch, make_folder
 from pathencoder.slides.grid import Grid, plan_grid, read_tile
-from pathencoder.slides.identity import SlideIdentity, identify_slide, place_of, slide_stat
 from pathencoder.slides.mpp import Mpp, scale_notes
 from pathencoder.slides.overlay import write_overlay
 from pathencoder.slides.reader import Slide, open_slide
-from pathencoder.slides.recipe import Recipe, Settings, device_used, slide_recipe
-from pathencoder.slides.store import Content, Failure
 from pathencoder.slides.tissue import TissueMask, find_tissue, refuse_dark
-from pathencoder.slides.work import Outcome, Progress, Work, check_recipe, silent
 from pathencoder.walk import printable
 
 if TYPE_CHECKING:

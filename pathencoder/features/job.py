@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 
 from pathencoder.arrays import Pixels
 from pathencoder.errors import ImageError, SlideError
+from pathencoder.features import store
+from pathencoder.features.journal import Journal, describe_differences
+from pathencoder.features.provenance import Recipe, Settings
+from pathencoder.features.store import Content, Failure
+from pathencoder.files import Mismatch, make_folder
 from pathencoder.images import Item
-from pathencoder.slides import store
-from pathencoder.slides.files import Mismatch, make_folder
-from pathencoder.slides.journal import Journal, describe_differences
-from pathencoder.slides.recipe import Recipe, Settings
-from pathencoder.slides.store import Content, Failure
 
 if TYPE_CHECKING:
     from pathencoder.encoder import Encoder
@@ -125,7 +125,7 @@ class Work:
         self._progress(done, total)
         if not todo:
             return []
-        from pathencoder import stream  # imports torch
+        from pathencoder import stream
 
         failed: list[tuple[T, Exception]] = []
         images = (Item(place, str(part), functools.partial(_readable, read, part)) for place, part in enumerate(todo))

@@ -1,0 +1,1 @@
+"""Images and slides to feature files."""

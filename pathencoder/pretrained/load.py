@@ -1,0 +1,110 @@
+"""A name to a network with its weights, on the CPU."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+from pathencoder import network
+from pathencoder.errors import ConfigError
+from pathencoder.network import Network
+from pathencoder.pretrained import catalogue, keys, locate, weight_files
+from pathencoder.pretrained.origin import Origin
+from pathencoder.spec import EncoderSpec
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A network with its weights, in eval mode.
+
+    Attributes:
+        network: On the CPU, in the dtype that the weights were published in.
+        spec: What is known of it.
+        origin: The files that it was read from; None for random weights.
+    """
+
+    network: Network
+    spec: EncoderSpec
+    origin: Origin | None
+
+
+def load(
+    name: str | os.PathLike[str] | None,
+    *,
+    revision: str | None = None,
+    token: str | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+    local_files_only: bool | None = None,
+    pretrained: bool = True,
+) -> Loaded:
+    """A name to a network with its weights; the arguments and errors are those of `pathencoder.load_encoder`."""
+    name = _checked(name, revision)
+    where: dict[str, Any] = {
+        "revision": revision,
+        "token": token,
+        "cache_dir": cache_dir,
+        "local_files_only": local_files_only,
+    }
+    if pretrained:
+        return _with_weights(locate.locate(name, **where))
+    return _with_random_weights(locate.describe(name, **where))
+
+
+def _checked(name: object, revision: object) -> str | os.PathLike[str]:
+    """The name that is asked for: the default's for None, and only for that."""
+    if name is None:
+        return catalogue.DEFAULT
+    if not isinstance(name, str | os.PathLike) or not os.fspath(name):
+        raise ConfigError(f"name={name!r}: a name of `pathencoder list`, a folder, or owner/repo; leave it out for {catalogue.DEFAULT}")
+    if revision is not None and not isinstance(revision, str):
+        raise ConfigError(f"revision={revision!r}: a branch, tag or commit, as text")
+    return name
+
+
+def _with_weights(located: locate.Located) -> Loaded:
+    state = weight_files.read(located.weights)
+    if located.converted is not None:
+        weight_files.keep(state, located.converted)
+    net = network.create(located.spec)
+    renamed = keys.without_classifier(keys.to_timm(state, located.spec), net)
+    keys.check(renamed, net, located.spec, located.weights)
+    net.load_state_dict(renamed, strict=True, assign=True)
+    _say_licence(located.spec)
+    return Loaded(net.eval(), located.spec, Origin(located.spec, located.weights, located.folder))
+
+
+def _with_random_weights(spec: EncoderSpec) -> Loaded:
+    """The spec keeps what the network and its input need, and nothing that its trained weights earned."""
+    plain = dataclasses.replace(
+        spec,
+        name=f"{spec.name}-random",
+        summary=f"{spec.architecture} with random weights, read as {spec.name} is",
+        training="none: random weights",
+        licence="none (random weights)",
+        commercial=True,
+        gate=None,
+        repo=None,
+        revision=None,
+        files=(),
+        sha256=None,
+        config_file=None,
+        layout="ctranspath" if spec.layout == "ctranspath" else "timm",  # it names the network's stem too
+        verified=False,
+        reference="",
+        note="",
+    )
+    return Loaded(network.create(plain, random=True).eval(), plain, None)
+
+
+def _say_licence(spec: EncoderSpec) -> None:
+    if "-research" in f"{spec.name} {spec.base_model}":  # also one that was made from it
+        _warn_once(f"{spec.name}: its weights are licensed {spec.licence}, for research only. {catalogue.DEFAULT} may be used by anyone")
+
+
+@functools.cache
+def _warn_once(text: str) -> None:
+    warnings.warn(text, UserWarning, stacklevel=6)

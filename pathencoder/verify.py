@@ -1,0 +1,52 @@
+"""Does an encoder give here the embedding that was published with it?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from pathencoder.encoder import Encoder
+from pathencoder.errors import ConfigError
+from pathencoder.pretrained import folder
+
+_COSINE = {torch.float32: 0.9999, torch.float64: 0.9999}  # what `verify` asks for; half precision gives a little away
+_COSINE_HALF = 0.999
+
+
+@dataclass(frozen=True)
+class Verification:
+    """How an encoder's embedding of its reference tile compares with the one that was published with it.
+
+    cosine, and the largest absolute difference over the D values; ok: cosine is at least `limit`.
+    """
+
+    name: str
+    cosine: float
+    max_abs: float
+    limit: float
+
+    @property
+    def ok(self) -> bool:
+        """Whether this encoder gives here what it gave where it was published."""
+        return self.cosine >= self.limit
+
+
+def verify(encoder: Encoder) -> Verification:
+    """Embed the reference tile that came with the encoder, by `encode` with its defaults as a user would, and compare.
+
+    Raises ConfigError for an encoder without one.
+    """
+    reference = folder.read_reference(encoder.folder) if encoder.folder is not None else None
+    if reference is None:
+        raise ConfigError(f"{encoder.spec.name} has no {folder.REFERENCE}: there is nothing to compare its embeddings with")
+    if reference.embedding.shape != (encoder.spec.dim,):
+        raise ConfigError(
+            f"{encoder.spec.name}: its {folder.REFERENCE} has {reference.embedding.size} values instead of {encoder.spec.dim}"
+        )
+    found = encoder.encode(reference.tile, progress=False)[0].astype(np.float64)
+    expected = reference.embedding.astype(np.float64)
+    cosine = float(found @ expected / max(float(np.linalg.norm(found) * np.linalg.norm(expected)), 1e-12))
+    limit = _COSINE.get(encoder.dtype, _COSINE_HALF)
+    return Verification(encoder.spec.name, cosine, float(np.abs(found - expected).max()), limit)

@@ -1,0 +1,42 @@
+"""A network as a folder that `load_encoder` reads: weights in fp16, a reference tile and its embedding."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pathencoder import network as readout
+from pathencoder.pretrained.folder import write_folder
+from pathencoder.spec import EncoderSpec
+from pathencoder.transforms import Transform
+
+
+def write_encoder(network: nn.Module, spec: EncoderSpec, folder: Path, *, licence: str | None = None) -> Path:
+    """The folder of a network and its spec."""
+    state = half_precision(network.state_dict())
+    tile = reference_tile()
+    with torch.no_grad():
+        check = readout.create(spec)
+        check.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in state.items()}, assign=True)
+        embedding = readout.read(check.eval(), spec, Transform(spec)(tile)[None]).embedding[0]
+    write_folder(folder, spec, state, reference_tile=tile, reference_embedding=embedding.float().numpy(), licence=licence)
+    return folder
+
+
+def half_precision(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Weights in fp16 on the CPU. BatchNorm's running statistics stay fp32: a variance below 6e-8 would become zero."""
+    keep = ("running_mean", "running_var", "num_batches_tracked")
+    return {k: (v if k.endswith(keep) else v.half()).cpu().contiguous() for k, v in state.items()}
+
+
+def reference_tile() -> np.ndarray:
+    """uint8 [224, 224, 3]: the middle of scikit-image's IHC picture, a real tile that anyone can have."""
+    from skimage import data
+
+    picture = data.immunohistochemistry()
+    top, left = (picture.shape[0] - 224) // 2, (picture.shape[1] - 224) // 2
+    tile: np.ndarray = np.ascontiguousarray(picture[top : top + 224, left : left + 224])
+    return tile
