@@ -1,6 +1,9 @@
-"""numpy arrays and torch tensors -> uint8 RGB arrays; every dtype, shape and range that is refused, and the way out of it.
+"""numpy arrays and torch tensors -> uint8 RGB arrays.
 
-numpy has its channels last: HxW, HxWx1, HxWx3, HxWx4, and stacks NxHxWx1, x3, x4. torch has them first: [3, H, W] and [N, 3, H, W].
+Every dtype, shape and range that is refused, and the way out of it.
+
+numpy has its channels last: HxW, HxWx1, HxWx3, HxWx4, and stacks NxHxWx1, x3, x4. torch has them
+first: [3, H, W] and [N, 3, H, W].
 """
 
 from __future__ import annotations
@@ -25,8 +28,10 @@ Array: TypeAlias = "npt.NDArray[Any] | Tensor"
 _NO_NUMBERS = "OSTU"  # kinds of arrays that hold objects or text: paths, images of different sizes
 MAX_PIXELS = 100_000_000
 _FAINT = 16  # of 255: an image that is nowhere more opaque than this shows nothing
-_TWELVE_IN_SIXTEEN = 4096 / 65535  # floats that are nowhere brighter were divided by the wrong range
-_HALF_A_LEVEL = 1 / 510  # float images may leave 0..1 by what rounding to 8 bits would take away anyway
+# floats that are nowhere brighter were divided by the wrong range
+_TWELVE_IN_SIXTEEN = 4096 / 65535
+# float images may leave 0..1 by what rounding to 8 bits would take away anyway
+_HALF_A_LEVEL = 1 / 510
 
 
 def is_array(value: object) -> bool:
@@ -54,14 +59,18 @@ def check_size(width: int, height: int, where: str) -> None:
         raise ImageError(f"{where}: an image of {width} x {height} px has nothing to look at")
     if width * height > MAX_PIXELS:
         limit = f"{MAX_PIXELS // 10**6} megapixels"
-        raise ImageError(f"{where}: {width} x {height} px is more than {limit}; use it as a slide (`pathencoder encode --as slides`)")
+        raise ImageError(
+            f"{where}: {width} x {height} px is more than {limit}; use it as a slide (`pathencoder"
+            " encode --as slides`)"
+        )
 
 
 def slide_error(where: str, name: str = "FILE") -> ImageError:
     """The error for a whole slide where an image is wanted; `name`: its file's."""
     command = f"pathencoder encode {name} --out FOLDER"
     return ImageError(
-        f"{where}: a whole slide, not an image of one field: `{command}` encodes its tiles, `pathencoder nuclei` finds its nuclei"
+        f"{where}: a whole slide, not an image of one field: `{command}` encodes its tiles,"
+        " `pathencoder nuclei` finds its nuclei"
     )
 
 
@@ -75,12 +84,20 @@ def to_rgb(array: npt.NDArray[np.uint8], where: str) -> Pixels:
     if array.shape[2] == 4:
         return _over_white(array, where)
     if array.shape[2] not in (1, 3):
-        raise ImageError(f"{where}: {array.shape[2]} channels; taken are one (grey), three (RGB) and four (RGB and alpha)")
+        raise ImageError(
+            f"{where}: {array.shape[2]} channels; taken are one (grey), three (RGB) and four (RGB"
+            " and alpha)"
+        )
     rgb: Pixels = array if array.shape[2] == 3 else np.repeat(array, 3, axis=2)
     return rgb
 
 
-def from_whole(array: npt.NDArray[Any], where: str, bounds: tuple[float, float], limits: bit_depth.Range = bit_depth.OF_16_BITS) -> Pixels:
+def from_whole(
+    array: npt.NDArray[Any],
+    where: str,
+    bounds: tuple[float, float],
+    limits: bit_depth.Range = bit_depth.OF_16_BITS,
+) -> Pixels:
     """Whole numbers of more than 8 bits, HxW or HxWxC -> 0..255, alpha by the full range of 16 bits.
 
     Args:
@@ -95,7 +112,9 @@ def from_whole(array: npt.NDArray[Any], where: str, bounds: tuple[float, float],
     colours = bit_depth.to_8_bits(without_alpha(array), where, bounds, limits)
     if colours.shape == array.shape:
         return colours
-    alpha = bit_depth.to_8_bits(array[..., 3:], where, (0, limits.top), bit_depth.Range(limits.top, stated=True))
+    alpha = bit_depth.to_8_bits(
+        array[..., 3:], where, (0, limits.top), bit_depth.Range(limits.top, stated=True)
+    )
     return np.concatenate([colours, alpha], axis=2)
 
 
@@ -105,7 +124,10 @@ def without_alpha(array: Any) -> Any:
 
 
 def from_float(array: npt.NDArray[Any], where: str, bounds: tuple[float, float]) -> Pixels:
-    """0..1 -> 0..255, rounded. `bounds`: smallest and largest value of the array, or of the stack that it belongs to."""
+    """0..1 -> 0..255, rounded.
+
+    `bounds`: smallest and largest value of the array, or of the stack that it belongs to.
+    """
     if not np.isfinite(array).all():
         raise ImageError(f"{where}: {int((~np.isfinite(array)).sum())} values are NaN or infinite")
     _check_range(*bounds, where)
@@ -119,7 +141,9 @@ def finite_bounds(array: npt.NDArray[Any]) -> tuple[float, float]:
     return (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
 
 
-def _convert_member(array: Array, index: int, where: str, bounds: Callable[[], tuple[float, float]]) -> Pixels:
+def _convert_member(
+    array: Array, index: int, where: str, bounds: Callable[[], tuple[float, float]]
+) -> Pixels:
     return _convert(array[index], where, bounds)
 
 
@@ -133,11 +157,15 @@ def _convert(array: Array, where: str, bounds: Callable[[], tuple[float, float]]
     if np.issubdtype(pixels.dtype, np.floating):
         return to_rgb(from_float(pixels, where, bounds()), where)
     taken = "give uint8 (0..255), uint16 (0..65535) or float (0..1)"
-    raise ImageError(f"{where}: dtype {pixels.dtype}{_seen(pixels)} is not taken: {taken}{_remedy(pixels)}")
+    raise ImageError(
+        f"{where}: dtype {pixels.dtype}{_seen(pixels)} is not taken: {taken}{_remedy(pixels)}"
+    )
 
 
 def _seen(pixels: npt.NDArray[Any]) -> str:
-    return f" with values from {pixels.min()} to {pixels.max()}" if pixels.dtype.kind in "iu" else ""
+    return (
+        f" with values from {pixels.min()} to {pixels.max()}" if pixels.dtype.kind in "iu" else ""
+    )
 
 
 def _remedy(pixels: npt.NDArray[Any]) -> str:
@@ -154,17 +182,31 @@ def _channels_last(array: Array, where: str) -> npt.NDArray[Any]:
     if isinstance(array, np.ndarray):
         if array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (1, 3, 4)):
             return array
-        hint = "; channels come last in numpy: array.transpose(1, 2, 0)" if array.ndim == 3 and array.shape[0] in (1, 3, 4) else ""
-        raise ImageError(f"{where}: numpy array of shape {shape}; taken are HxW, HxWx3, HxWx4 and stacks NxHxWx3{hint}")
+        hint = (
+            "; channels come last in numpy: array.transpose(1, 2, 0)"
+            if array.ndim == 3 and array.shape[0] in (1, 3, 4)
+            else ""
+        )
+        raise ImageError(
+            f"{where}: numpy array of shape {shape}; taken are HxW, HxWx3, HxWx4 and stacks"
+            f" NxHxWx3{hint}"
+        )
     if array.ndim == 3 and array.shape[0] == 3:
         return _to_numpy(array).transpose(1, 2, 0)
-    hint = "; channels come first in torch: tensor.permute(2, 0, 1)" if array.ndim == 3 and array.shape[2] in (1, 3, 4) else ""
-    raise ImageError(f"{where}: torch tensor of shape {shape}; taken are [3, H, W] and stacks [N, 3, H, W]{hint}")
+    hint = (
+        "; channels come first in torch: tensor.permute(2, 0, 1)"
+        if array.ndim == 3 and array.shape[2] in (1, 3, 4)
+        else ""
+    )
+    raise ImageError(
+        f"{where}: torch tensor of shape {shape}; taken are [3, H, W] and stacks [N, 3, H, W]{hint}"
+    )
 
 
 def _to_numpy(tensor: Tensor) -> npt.NDArray[Any]:
     tensor = tensor.detach().cpu()
-    wide = tensor.float() if tensor.is_floating_point() and tensor.element_size() < 4 else tensor  # numpy has no bfloat16
+    # numpy has no bfloat16
+    wide = tensor.float() if tensor.is_floating_point() and tensor.element_size() < 4 else tensor
     values: npt.NDArray[Any] = wide.numpy()
     return values
 
@@ -179,23 +221,37 @@ def _bounds(array: Array) -> tuple[float, float]:
 
 def _check_range(low: float, high: float, where: str) -> None:
     found = f"{where}: float values from {low:.4g} to {high:.4g}"
-    both = "give the image itself as uint8 0..255 or float 0..1, or pass a normalised tensor to encoder(x) instead of encode"
+    both = (
+        "give the image itself as uint8 0..255 or float 0..1, or pass a normalised tensor to"
+        " encoder(x) instead of encode"
+    )
     if 0 < high <= 1.05 / 255 and low >= 0:
         raise ImageError(f"{found}: it looks scaled twice (divided by 255 two times); {both}")
     if 0 < high <= _TWELVE_IN_SIXTEEN and low >= 0:
-        reason = "nearly black, as if it was divided by 65535 where its range is smaller (4095, 255)"
+        reason = (
+            "nearly black, as if it was divided by 65535 where its range is smaller (4095, 255)"
+        )
         raise ImageError(f"{found}: {reason}; divide by the range that it was taken with")
     if low >= -_HALF_A_LEVEL and high <= 1 + _HALF_A_LEVEL:
         return
     if low >= 0 and 10 < high <= 255:
-        raise ImageError(f"{found}: it looks like 0..255 kept as float; divide by 255 or turn it into uint8")
+        raise ImageError(
+            f"{found}: it looks like 0..255 kept as float; divide by 255 or turn it into uint8"
+        )
     raise ImageError(f"{found}, outside 0..1: it looks normalised already; {both}")
 
 
 def _over_white(rgba: npt.NDArray[np.uint8], where: str) -> Pixels:
     most = int(rgba[..., 3].max())
     if most < _FAINT:
-        found = "fully transparent" if not most else f"nearly transparent (alpha is at most {most} of 255)"
-        raise ImageError(f"{where}: {found}: nothing of it is seen. Leave its alpha out if that is not meant: image.convert('RGB')")
+        found = (
+            "fully transparent"
+            if not most
+            else f"nearly transparent (alpha is at most {most} of 255)"
+        )
+        raise ImageError(
+            f"{where}: {found}: nothing of it is seen. Leave its alpha out if that is not meant:"
+            " image.convert('RGB')"
+        )
     colour, alpha = rgba[..., :3].astype(np.uint32), rgba[..., 3:].astype(np.uint32)
     return ((colour * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)

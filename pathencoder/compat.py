@@ -14,12 +14,16 @@ from types import ModuleType
 from typing import Any
 
 _SCHEMAS = ("nms", "qnms")
-_kept_alive: list[Any] = []  # a torch.library.Library takes its schemas with it when it is collected
+# a torch.library.Library takes its schemas with it when it is collected
+_kept_alive: list[Any] = []
 
 
 @functools.cache
 def import_timm() -> ModuleType:
-    """timm, imported after torchvision has been made importable. The import happens once, at the first call."""
+    """timm, imported after torchvision has been made importable.
+
+    The import happens once, at the first call.
+    """
     _ensure_torchvision()
     return importlib.import_module("timm")
 

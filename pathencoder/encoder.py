@@ -21,12 +21,26 @@ from pathencoder.pretrained.load import load
 from pathencoder.pretrained.origin import Origin
 from pathencoder.runtime import BatchSize, Rows
 from pathencoder.spec import EncoderSpec
-from pathencoder.stream import Found, OnError, Progress, Result, Scales, Settings, Table, judged, results, watched, with_scales
+from pathencoder.stream import (
+    Found,
+    OnError,
+    Progress,
+    Result,
+    Scales,
+    Settings,
+    Table,
+    judged,
+    results,
+    watched,
+    with_scales,
+)
 from pathencoder.transforms import Transform
 
 
 class Encoder(nn.Module):
-    """A pathology encoder. `encode` takes images in any form, `forward` normalised tensors; in eval mode from the start.
+    """A pathology encoder.
+
+    `encode` takes images in any form, `forward` normalised tensors; in eval mode from the start.
 
     network: as `network.create(spec)` builds it, with its weights. spec: what is known of it.
     origin: what it was loaded from; None for one that was built here.
@@ -35,27 +49,39 @@ class Encoder(nn.Module):
     def __init__(self, network: nn.Module, spec: EncoderSpec) -> None:
         super().__init__()
         if not isinstance(network, nn.Module) or not isinstance(spec, EncoderSpec):
-            raise ConfigError(f"an Encoder is made of a network and an EncoderSpec, found {type(network).__name__}, {type(spec).__name__}")
+            raise ConfigError(
+                "an Encoder is made of a network and an EncoderSpec, found"
+                f" {type(network).__name__}, {type(spec).__name__}"
+            )
         self.network = network
         self.spec = spec
         self.origin: Origin | None = None
         self.eval()
 
     def forward(self, x: Tensor) -> Features:
-        """Normalised float [N, 3, H, W] -> Features; differentiable. H and W may differ from the default input size.
+        """Normalised float [N, 3, H, W] -> Features; differentiable.
 
-        Raises ImageError for another shape or dtype, or sides that the network's patches do not divide.
+        H and W may differ from the default input size.
+
+        Raises ImageError for another shape or dtype, or sides that the network's patches do not
+        divide.
         """
         return networks.read(self.network, self.spec, x)
 
     @property
     def folder(self) -> Path | None:
-        """The folder that it was loaded from, with its reference, card and licence; None for one without."""
+        """The folder that it was loaded from, with its reference, card and licence.
+
+        None for one without.
+        """
         return self.origin.folder if self.origin is not None else None
 
     @property
     def transform(self) -> Transform:
-        """Any one image -> float32 [3, S, S], what the network was trained to see. Picklable, for a DataLoader's workers."""
+        """Any one image -> float32 [3, S, S], what the network was trained to see.
+
+        Picklable, for a DataLoader's workers.
+        """
         return Transform(self.spec)
 
     @property
@@ -80,15 +106,29 @@ class Encoder(nn.Module):
 
     def __repr__(self) -> str:
         s = self.spec
-        scale = f"{s.mpp:g} um/px" if s.mpp else f"{s.mpp_range[0]:g} to {s.mpp_range[1]:g} um/px" if s.mpp_range else "scale not known"
-        pins = [f"revision {s.revision}" if s.revision else "", f"sha256 {s.sha256[:12]}" if s.sha256 else ""]
+        scale = (
+            f"{s.mpp:g} um/px"
+            if s.mpp
+            else (
+                f"{s.mpp_range[0]:g} to {s.mpp_range[1]:g} um/px"
+                if s.mpp_range
+                else "scale not known"
+            )
+        )
+        pins = [
+            f"revision {s.revision}" if s.revision else "",
+            f"sha256 {s.sha256[:12]}" if s.sha256 else "",
+        ]
         count = sum(p.numel() for p in self.parameters())
         lines = [
             f"{s.name}: {s.architecture}, {count / 1e6:.1f} million parameters",
             f"embedding {s.dim} numbers ({s.embedding})",
             f"input {s.input_size} x {s.input_size} px, {scale}, stains {', '.join(s.stains)}",
             ", ".join([f"licence {s.licence}", *(p for p in pins if p)]),
-            f"{self.precision_used()} on {self.device}, {'train' if self.training else 'eval'} mode",
+            (
+                f"{self.precision_used()} on {self.device}, {'train' if self.training else 'eval'}"
+                " mode"
+            ),
         ]
         return "Encoder(\n" + "".join(f"  {line}\n" for line in lines) + ")"
 
@@ -100,10 +140,15 @@ class Encoder(nn.Module):
         """
         return runtimes.precision_used(precision, self.dtype)
 
-    def pyramid(self, x: Tensor, indices: Sequence[int] | None = None) -> tuple[list[Tensor], list[int]]:
-        """Normalised float [N, 3, H, W] -> feature maps [N, C, h, w] and their strides in pixels; differentiable.
+    def pyramid(
+        self, x: Tensor, indices: Sequence[int] | None = None
+    ) -> tuple[list[Tensor], list[int]]:
+        """Normalised float [N, 3, H, W] -> feature maps [N, C, h, w] and their strides in pixels.
 
-        A CNN gives one map a resolution, a transformer those of the blocks in `indices` (default: the last four).
+        differentiable.
+
+        A CNN gives one map a resolution, a transformer those of the blocks in `indices` (default:
+        the last four).
         """
         return networks.pyramid(self.network, self.spec, x, indices)
 
@@ -153,20 +198,28 @@ class Encoder(nn.Module):
         on_error: OnError = "raise",
         return_keys: bool = False,
     ) -> Rows | tuple[Rows, list[Key]]:
-        """Rows of images in any form: numpy float32 [N, D], in order; "dense": [N, C, h, w]; with return_keys: (rows, keys).
+        """Rows of images in any form: numpy float32 [N, D], in order; "dense": [N, C, h, w].
 
-        images: PIL image; numpy uint8 or float 0..1 (HxW, HxWx3, HxWx4, NxHxWx3); torch uint8 or float 0..1 ([3, H, W],
-            [N, 3, H, W]); path; folder (recursive, the order of `list_images`); a list, iterator or generator of any of these.
-        mpp: micrometres per pixel of the images, one number or one an image: they are resampled to the encoder's, then cropped
-            around the centre or padded with white, never stretched. None: resized whole, as the encoder's authors do.
-        output: "embedding" (what the authors recommend), "cls", "mean", "cls_mean", "multi" (last four blocks) or "dense".
-        batch_size: images decoded together, and the most of a forward pass. The rows do not depend on it: on a CPU they were the
-            same to the last bit for every network tried; a GPU chooses kernels by shape, whose last digits may differ.
-        precision: "auto" is the dtype of the weights, fp32 unless they were loaded in another, on every machine. "bf16" and
-            "fp16" are faster where the hardware has them, and change the rows: `precision_used` says what a request comes to.
+        With return_keys: (rows, keys).
+
+        images: PIL image; numpy uint8 or float 0..1 (HxW, HxWx3, HxWx4, NxHxWx3); torch uint8 or
+        float 0..1 ([3, H, W], [N, 3, H, W]); path; folder (recursive, the order of `list_images`);
+        a list, iterator or generator of any of these.
+        mpp: micrometres per pixel of the images, one number or one an image: they are resampled to
+        the encoder's, then cropped around the centre or padded with white, never stretched. None:
+        resized whole, as the encoder's authors do.
+        output: "embedding" (what the authors recommend), "cls", "mean", "cls_mean", "multi" (last
+        four blocks) or "dense".
+        batch_size: images decoded together, and the most of a forward pass. The rows do not depend
+        on it: on a CPU they were the same to the last bit for every network tried; a GPU chooses
+        kernels by shape, whose last digits may differ.
+        precision: "auto" is the dtype of the weights, fp32 unless they were loaded in another, on
+        every machine. "bf16" and "fp16" are faster where the hardware has them, and change the
+        rows: `precision_used` says what a request comes to.
         runtime: "auto" or "torch". workers: decoding threads; None: one a core, at most 16.
         progress: "auto" (a bar on a terminal), True, False.
-        on_error: "raise" stops at the first bad image; "nan" makes its row NaN, logs why, and warns how many at the end.
+        on_error: "raise" stops at the first bad image; "nan" makes its row NaN, logs why, and warns
+        how many at the end.
         return_keys: also the keys: path relative to the folder that was given, else the index.
 
         Raises ImageError, which names the image, and ConfigError for settings that do not fit.
@@ -195,24 +248,44 @@ class Encoder(nn.Module):
         progress: Progress = "auto",
         on_error: OnError = "raise",
     ) -> Iterator[tuple[Key, Rows]]:
-        """`encode`, lazily: yields (key, float32 row) in order; memory stays flat however long the input is.
+        """`encode`, lazily: yields (key, float32 row) in order.
 
-        An array that is yielded by an iterator must not be overwritten afterwards: it may wait to be resized.
+        Memory stays flat however long the input is.
+
+        An array that is yielded by an iterator must not be overwritten afterwards: it may wait to
+        be resized.
         """
-        found, total = self._results(images, mpp, Settings(output, batch_size, precision, runtime, workers))
+        found, total = self._results(
+            images, mpp, Settings(output, batch_size, precision, runtime, workers)
+        )
         return ((r.key, r.row) for r in watched(judged(found, on_error), total, progress))
 
-    def results(self, images: Images, *, mpp: Scales = None, settings: Settings | None = None) -> Iterator[Result]:
-        """`stream` for programs that go on whatever happens: each image's key, row, and error if it was a bad one."""
+    def results(
+        self, images: Images, *, mpp: Scales = None, settings: Settings | None = None
+    ) -> Iterator[Result]:
+        """`stream` for programs that go on whatever happens.
+
+        Each image's key, row, and error if it was a bad one.
+        """
         return self._results(images, mpp, settings or Settings())[0]
 
     def _results(self, images: Images, mpp: Scales, settings: Settings) -> tuple[Found, int | None]:
         if settings.runtime not in runtimes.RUNTIMES:
-            raise ConfigError(f"runtime={settings.runtime!r}: one of {', '.join(runtimes.RUNTIMES)}")
-        workers, group = runtimes.pick_workers(settings.workers), runtimes.pick_batch(settings.batch_size, self.device)
+            raise ConfigError(
+                f"runtime={settings.runtime!r}: one of {', '.join(runtimes.RUNTIMES)}"
+            )
+        workers, group = (
+            runtimes.pick_workers(settings.workers),
+            runtimes.pick_batch(settings.batch_size, self.device),
+        )
         items, total = survey(images)
         scaled = with_scales(items, mpp, total)
-        return results(scaled, self.transform, self._runner(settings, group), group=group, workers=workers), total
+        return (
+            results(
+                scaled, self.transform, self._runner(settings, group), group=group, workers=workers
+            ),
+            total,
+        )
 
     def _runner(self, settings: Settings, batch: int) -> runtimes.Runner:
         return runtimes.Runner(
@@ -224,18 +297,22 @@ class Encoder(nn.Module):
         )
 
     def save_pretrained(self, save_directory: str | os.PathLike[str]) -> None:
-        """Write the encoder's folder, which `load_encoder` and `from_pretrained` read. The encoder stays as it is.
+        """Write the encoder's folder, which `load_encoder` and `from_pretrained` read.
 
-        An unchanged encoder is written as it came: the same files with the same bytes. One whose weights, dtype or spec were
-        changed gets a card that says what it was modified from and what was changed, a name of its own (NAME-modified, unless
-        the spec has another), a new reference embedding, and none of its parent's figures; `spec.verified` is false.
+        The encoder stays as it is.
+
+        An unchanged encoder is written as it came: the same files with the same bytes. One whose
+        weights, dtype or spec were changed gets a card that says what it was modified from and what
+        was changed, a name of its own (NAME-modified, unless the spec has another), a new reference
+        embedding, and none of its parent's figures; `spec.verified` is false.
 
         Args:
             save_directory: made if it is not there; files in it that are not an encoder's stay.
 
         Raises:
             StoreError: where it cannot be written.
-            ConfigError, IncompatibleWeights: for a network with adapters, or another one than the spec describes.
+            ConfigError, IncompatibleWeights: for a network with adapters, or another one than the
+                spec describes.
         """
         save.save(self, save_directory)
 
@@ -261,7 +338,15 @@ class Encoder(nn.Module):
         Raises:
             StoreError: with the Hub's answer.
         """
-        return save.push(self, repo_id, commit_message=commit_message, private=private, token=token, branch=branch, create_pr=create_pr)
+        return save.push(
+            self,
+            repo_id,
+            commit_message=commit_message,
+            private=private,
+            token=token,
+            branch=branch,
+            create_pr=create_pr,
+        )
 
     @classmethod
     def from_pretrained(
@@ -275,7 +360,10 @@ class Encoder(nn.Module):
         cache_dir: str | os.PathLike[str] | None = None,
         local_files_only: bool | None = None,
     ) -> Encoder:
-        """`load_encoder` under the name that huggingface_hub's users look for: a folder, a repository, or a catalogue name."""
+        """`load_encoder` under the name that huggingface_hub's users look for.
+
+        A folder, a repository, or a catalogue name.
+        """
         return load_encoder(
             name,
             revision=revision,

@@ -3,17 +3,17 @@
 PathEncoderError
 ├── UnknownEncoder       (LookupError)        no encoder of that name
 ├── GatedEncoder         (PermissionError)    the repository wants a licence accepted or a token
-├── OfflineError         (FileNotFoundError)  a file is not on this machine and the network is off or away
-├── ChecksumError        (ValueError)         a file is not the one its publisher released
-├── UnsafeWeights        (ValueError)         weights that would run code when read
-├── IncompatibleWeights  (ValueError)         weights whose keys or shapes do not fit the network
-├── ImageError           (ValueError)         an input that is no image, or not one we can take
-├── SlideError           (OSError)            a slide that cannot be opened or read
-│   └── MissingMpp       (+ ValueError)       a slide that does not say its micrometres per pixel
-├── StoreError           (OSError)            an output that cannot be written, or was written by something else
-├── HeadMismatch         (ValueError)         a head fitted on another encoder
-├── ConfigError          (ValueError)         a setting that is unknown or does not fit
-└── MissingExtra         (ImportError)        an optional dependency is not installed
+├── OfflineError         (FileNotFoundError)  a file is not on this machine and the network is off
+or away ├── ChecksumError        (ValueError)         a file is not the one its publisher released
+├── UnsafeWeights        (ValueError)         weights that would run code when read ├──
+IncompatibleWeights  (ValueError)         weights whose keys or shapes do not fit the network ├──
+ImageError           (ValueError)         an input that is no image, or not one we can take ├──
+SlideError           (OSError)            a slide that cannot be opened or read │   └── MissingMpp
+(+ ValueError)       a slide that does not say its micrometres per pixel ├── StoreError
+(OSError)            an output that cannot be written, or was written by something else ├──
+HeadMismatch         (ValueError)         a head fitted on another encoder ├── ConfigError
+(ValueError)         a setting that is unknown or does not fit └── MissingExtra
+(ImportError)        an optional dependency is not installed
 """
 
 

@@ -13,7 +13,10 @@ from pathencoder.errors import StoreError
 
 
 class Mismatch(StoreError):
-    """An output file that this input cannot have: something else made it, or it is damaged. It concerns one input, not the disk."""
+    """An output file that this input cannot have: something else made it, or it is damaged.
+
+    It concerns one input, not the disk.
+    """
 
 
 _ADVICE = {
@@ -35,18 +38,24 @@ def storing(path: Path) -> Iterator[None]:
         yield
     except StoreError:
         raise
-    except (OSError, RuntimeError) as error:  # HDF5 reports a full disk as RuntimeError when it happens on closing
+    # HDF5 reports a full disk as RuntimeError when it happens on closing
+    except (OSError, RuntimeError) as error:
         number = error.errno if isinstance(error, OSError) else None
         number = number or (errno.ENOSPC if "No space left" in str(error) else None)
         reason = _ADVICE.get(number or 0, f"{error}: check the disk, or choose another --out")
         if number == errno.ENAMETOOLONG:
             raise Mismatch(f"cannot write {path}: {reason}") from error
-        raise StoreError(f"cannot write {path}: {reason}. What was done before is kept; the same command goes on from there") from error
+        raise StoreError(
+            f"cannot write {path}: {reason}. What was done before is kept; the same command goes on"
+            " from there"
+        ) from error
 
 
 @contextlib.contextmanager
 def whole_file(final: Path) -> Iterator[Path]:
-    """A temporary path that becomes `final` when the block ends well, on disk for good; it vanishes when the block fails.
+    """A temporary path that becomes `final` when the block ends well, on disk for good.
+
+    It vanishes when the block fails.
 
     Raises StoreError.
     """
@@ -63,7 +72,10 @@ def whole_file(final: Path) -> Iterator[Path]:
 
 
 def make_folder(path: Path) -> Path:
-    """The folder, made with its parents if need be. Raises StoreError, also when nothing can be written into it."""
+    """The folder, made with its parents if need be.
+
+    Raises StoreError, also when nothing can be written into it.
+    """
     with storing(path):
         path.mkdir(parents=True, exist_ok=True)
         probe = path / f".{os.getpid()}.probe"

@@ -1,8 +1,10 @@
 """Any input form -> uint8 RGB arrays, lazily. What is refused, and why.
 
-Taken: PIL images; arrays and tensors (see arrays.py); paths; folders; lists, iterators and generators of any of these. Alpha is laid over
-white, grey becomes RGB, CMYK and palettes are converted, 16 bits are scaled by the range that the file states, EXIF orientation is
-applied. A file is one image: several pages or frames, and whole slides, are refused (decode.py).
+Taken: PIL images; arrays and tensors (see arrays.py); paths; folders; lists, iterators and
+generators of any of these. Alpha is laid over
+white, grey becomes RGB, CMYK and palettes are converted, 16 bits are scaled by the range that the
+file states, EXIF orientation is applied. A file is one image: several pages or frames, and whole
+slides, are refused (decode.py).
 """
 
 from __future__ import annotations
@@ -32,10 +34,29 @@ Key: TypeAlias = str | int
 ImageSource: TypeAlias = "str | os.PathLike[str] | Image.Image | Array | Item"
 Images: TypeAlias = "ImageSource | Iterable[Images]"
 
-SUFFIXES = frozenset({".bmp", ".gif", ".jp2", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
-# Suffixes of images that are not taken: named where a folder has some, never passed over in silence.
+SUFFIXES = frozenset(
+    {".bmp", ".gif", ".jp2", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+)
+# Suffixes of images that are not taken: named where a folder has some, never passed over in
+# silence.
 _OTHERS = frozenset(
-    {".avif", ".dib", ".heic", ".heif", ".j2k", ".jfif", ".jpe", ".jpf", ".jpx", ".jxl", ".pbm", ".pgm", ".pnm", ".psd", ".tga"}
+    {
+        ".avif",
+        ".dib",
+        ".heic",
+        ".heif",
+        ".j2k",
+        ".jfif",
+        ".jpe",
+        ".jpf",
+        ".jpx",
+        ".jxl",
+        ".pbm",
+        ".pgm",
+        ".pnm",
+        ".psd",
+        ".tga",
+    }
 )
 _Named: TypeAlias = tuple[str, Callable[[], Pixels]]
 
@@ -54,17 +75,21 @@ class Item:
 
 
 def list_images(folder: str | os.PathLike[str]) -> list[Path]:
-    """Every image file below a folder, in natural order (tile2 before tile10); hidden ones are left out.
+    """Every image file below a folder, in natural order (tile2 before tile10).
 
-    Linked folders are walked. What cannot be (a loop of links, a folder without permission) is named in a warning.
-    Raises ImageError if there is no such folder.
+    Hidden ones are left out.
+
+    Linked folders are walked. What cannot be (a loop of links, a folder without permission) is
+    named in a warning. Raises ImageError if there is no such folder.
     """
     root = Path(folder).expanduser()
     if not root.is_dir():
         raise ImageError(f"no such folder: {printable(root)}")
     found = walk(root)
     if found.left_out:
-        reasons = "; ".join(f"{printable(left.path.relative_to(root))}: {left.reason}" for left in found.left_out)
+        reasons = "; ".join(
+            f"{printable(left.path.relative_to(root))}: {left.reason}" for left in found.left_out
+        )
         log.warning("%s: left out: %s", printable(root), reasons)
     return _images_among(found.files)
 
@@ -74,13 +99,20 @@ def _images_among(files: list[Path]) -> list[Path]:
 
 
 def _slides_among(files: list[Path]) -> list[str]:
-    return [printable(path.name) for path in files if path.suffix.lower() in SLIDE_SUFFIXES | FOREIGN_SUFFIXES]
+    return [
+        printable(path.name)
+        for path in files
+        if path.suffix.lower() in SLIDE_SUFFIXES | FOREIGN_SUFFIXES
+    ]
 
 
 def iterate(images: Images) -> Iterator[Item]:
-    """The images one by one, in order, nothing decoded yet; an iterator is advanced only as far as this one is.
+    """The images one by one, in order, nothing decoded yet.
 
-    Raises ImageError for a path that is not there, a folder without images, or something that holds no images at all.
+    An iterator is advanced only as far as this one is.
+
+    Raises ImageError for a path that is not there, a folder without images, or something that holds
+    no images at all.
     """
     return survey(images)[0]
 
@@ -92,22 +124,32 @@ def survey(images: Images) -> tuple[Iterator[Item], int | None]:
         path = Path(images).expanduser()
         if path.is_dir():
             found = _keyed(path, _folder(path))
-            return (Item(key, printable(p), functools.partial(decode.read_file, p, printable(p))) for key, p in found.items()), len(found)
+            return (
+                Item(key, printable(p), functools.partial(decode.read_file, p, printable(p)))
+                for key, p in found.items()
+            ), len(found)
         if not path.exists():
             raise ImageError(f"no such file or folder: {printable(path)}")
     elif not isinstance(images, Image.Image | Iterable) or isinstance(images, Mapping | bytes):
         raise ImageError(f"images: {_describe(images)} is not an image, a path, or a list of those")
-    return (Item(index, where, load) for index, (where, load) in enumerate(_flatten(images, "images"))), _count(images)
+    return (
+        Item(index, where, load) for index, (where, load) in enumerate(_flatten(images, "images"))
+    ), _count(images)
 
 
 def _keyed(folder: Path, files: list[Path]) -> dict[str, Path]:
-    """Files by their names below a folder, made printable. Raises ImageError where two become the same."""
+    """Files by their names below a folder, made printable.
+
+    Raises ImageError where two become the same.
+    """
     found: dict[str, Path] = {}
     for path in files:
         key = printable(path.relative_to(folder).as_posix())
         if key in found:
             names = f"{os.fsencode(found[key])!r} and {os.fsencode(path)!r}"
-            raise ImageError(f"two names would be the same key {key!r}: {names}. Rename one of them")
+            raise ImageError(
+                f"two names would be the same key {key!r}: {names}. Rename one of them"
+            )
         found[key] = path
     return found
 
@@ -124,7 +166,11 @@ def open_image(source: ImageSource, where: str = "image") -> Pixels:
 
 def _unpacked(source: Any) -> Any:
     """An array of paths or of other objects as a list; anything else as it is."""
-    return source.tolist() if isinstance(source, np.ndarray) and not arrays.is_array(source) else source
+    return (
+        source.tolist()
+        if isinstance(source, np.ndarray) and not arrays.is_array(source)
+        else source
+    )
 
 
 def _flatten(source: Any, where: str) -> Iterator[_Named]:
@@ -160,29 +206,51 @@ def _count(images: Any) -> int | None:
     if isinstance(images, list | tuple):
         counts = [_count(i) for i in images]
         return None if None in counts else sum(c for c in counts if c is not None)
-    return len(images) if isinstance(images, Sized) else 1 if not isinstance(images, Iterable) else None
+    return (
+        len(images)
+        if isinstance(images, Sized)
+        else 1
+        if not isinstance(images, Iterable)
+        else None
+    )
 
 
 def _is_folder(path: Path) -> bool:
-    """Inside a list. Names of images are believed: on a network disk a question a file costs more than reading it."""
+    """Inside a list.
+
+    Names of images are believed: on a network disk a question a file costs more than reading it.
+    """
     return path.suffix.lower() not in SUFFIXES and path.is_dir()
 
 
 def _folder(path: Path) -> list[Path]:
-    """The images of a folder; its slides are named in a warning. Raises ImageError where there is no image."""
+    """The images of a folder; its slides are named in a warning.
+
+    Raises ImageError where there is no image.
+    """
     found, name = list_images(path), printable(path)
     files = walk(path).files
     slides = _slides_among(files)
     if others := [printable(p.name) for p in files if p.suffix.lower() in _OTHERS]:
         listed = ", ".join(others[:3] + ["..."] * (len(others) > 3))
-        log.warning("%s: %d images of other kinds are left out (%s): save them as PNG or JPEG", name, len(others), listed)
+        log.warning(
+            "%s: %d images of other kinds are left out (%s): save them as PNG or JPEG",
+            name,
+            len(others),
+            listed,
+        )
     advice = f"`pathencoder encode {name} --out FOLDER` encodes their tiles"
     if not found and slides:
         raise ImageError(f"no images in {name}, but slides ({slides[0]}): {advice}")
     if not found:
         raise ImageError(f"no images in {name} (looked for {', '.join(sorted(SUFFIXES))})")
     if slides:
-        log.warning("%s: slides are left out (%s): %s", name, ", ".join(slides[:3] + ["..."] * (len(slides) > 3)), advice)
+        log.warning(
+            "%s: slides are left out (%s): %s",
+            name,
+            ", ".join(slides[:3] + ["..."] * (len(slides) > 3)),
+            advice,
+        )
     return found
 
 
@@ -207,4 +275,8 @@ def _refuse(source: object, where: str) -> Pixels:
 
 
 def _describe(source: object) -> str:
-    return f"{type(source).__name__} {str(source)[:40]!r}" if isinstance(source, str | int | float) else f"a {type(source).__name__}"
+    return (
+        f"{type(source).__name__} {str(source)[:40]!r}"
+        if isinstance(source, str | int | float)
+        else f"a {type(source).__name__}"
+    )

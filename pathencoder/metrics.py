@@ -1,6 +1,9 @@
-"""The figures that this package reports: segmentation, detection and classification scores, and intervals over groups.
+"""The figures that this package reports.
 
-numpy alone, except that matching points one to one uses scipy (it comes with scikit-image, the `nuclei` extra).
+segmentation, detection and classification scores, and intervals over groups.
+
+numpy alone, except that matching points one to one uses scipy (it comes with scikit-image, the
+`nuclei` extra).
 """
 
 from __future__ import annotations
@@ -16,7 +19,10 @@ from pathencoder.errors import ConfigError, MissingExtra
 
 @dataclass(frozen=True)
 class InstanceScores:
-    """Scores of one predicted instance map against the truth; all in 0..1. `f1` and `pq` match objects at IoU > 0.5."""
+    """Scores of one predicted instance map against the truth; all in 0..1.
+
+    `f1` and `pq` match objects at IoU > 0.5.
+    """
 
     dice: float
     aji: float
@@ -54,7 +60,10 @@ class Interval:
 
 
 def dice(truth: NDArray[np.generic], predicted: NDArray[np.generic]) -> float:
-    """Dice coefficient of two foreground masks of one shape (non-zero is foreground); 1 when both are empty."""
+    """Dice coefficient of two foreground masks of one shape (non-zero is foreground).
+
+    1 when both are empty.
+    """
     t, p = _same_shape(truth, predicted)
     total = np.count_nonzero(t) + np.count_nonzero(p)
     return 1.0 if total == 0 else float(2 * np.count_nonzero((t != 0) & (p != 0)) / total)
@@ -78,21 +87,32 @@ def instance_scores(truth: NDArray[np.integer], predicted: NDArray[np.integer]) 
     match = iou > 0.5
     f1 = 2 * match.sum() / sum(inter.shape)
     quality = iou[match].mean() if match.any() else 0.0
-    return InstanceScores(foreground, _aji(inter, union, areas_t, areas_p), float(quality * f1), float(f1))
+    return InstanceScores(
+        foreground, _aji(inter, union, areas_t, areas_p), float(quality * f1), float(f1)
+    )
 
 
 def overlaps(truth: NDArray[np.integer], predicted: NDArray[np.integer]) -> NDArray[np.int64]:
-    """Shared pixels of every pair of objects, int64 [true + 1, predicted + 1]; row and column 0 are the backgrounds.
+    """Shared pixels of every pair of objects, int64 [true + 1, predicted + 1].
+
+    Row and column 0 are the backgrounds.
 
     Objects are numbered anew, in the order of their labels.
     """
     t, p = (_compact(m) for m in _same_shape(truth, predicted))
     rows, columns = int(t.max(initial=0)) + 1, int(p.max(initial=0)) + 1
-    counts: NDArray[np.int64] = np.bincount(t.ravel() * columns + p.ravel(), minlength=rows * columns).reshape(rows, columns)
+    counts: NDArray[np.int64] = np.bincount(
+        t.ravel() * columns + p.ravel(), minlength=rows * columns
+    ).reshape(rows, columns)
     return counts
 
 
-def _aji(inter: NDArray[np.int64], union: NDArray[np.int64], areas_t: NDArray[np.int64], areas_p: NDArray[np.int64]) -> float:
+def _aji(
+    inter: NDArray[np.int64],
+    union: NDArray[np.int64],
+    areas_t: NDArray[np.int64],
+    areas_p: NDArray[np.int64],
+) -> float:
     rows = np.arange(len(inter))
     best = (inter / union).argmax(1)
     hit = inter[rows, best] > 0
@@ -108,7 +128,10 @@ def detection_scores(truth: ArrayLike, predicted: ArrayLike, radius: float) -> D
 
 
 def match_points(truth: ArrayLike, predicted: ArrayLike, radius: float) -> NDArray[np.int64]:
-    """Pairs (index in truth, index in predicted), int64 [K, 2]: as many as possible within `radius`, of least total distance."""
+    """Pairs (index in truth, index in predicted), int64 [K, 2].
+
+    As many as possible within `radius`, of least total distance.
+    """
     t, p = _points(truth), _points(predicted)
     if not len(t) or not len(p):
         return np.zeros((0, 2), np.int64)
@@ -130,19 +153,30 @@ def balanced_accuracy(truth: ArrayLike, predicted: ArrayLike) -> float:
 
 
 def auroc(truth: ArrayLike, scores: ArrayLike) -> float:
-    """Area under the ROC curve. `truth` [N]; `scores` [N] of the larger of two labels, or [N, C] in the order of sorted labels.
+    """Area under the ROC curve.
 
-    With C columns: the mean over classes of each class against the rest. Ties count half. Raises ConfigError with one class alone.
+    `truth` [N]; `scores` [N] of the larger of two labels, or [N, C] in the order of sorted labels.
+
+    With C columns: the mean over classes of each class against the rest. Ties count half. Raises
+    ConfigError with one class alone.
     """
     t, s = np.asarray(truth), np.asarray(scores, dtype=float)
     _same_length(t, s)
     classes = np.unique(t)
     columns = [s] if s.ndim == 1 else list(s.T)
-    if len(classes) < 2 or len(columns) not in (1, len(classes)) or (len(columns) == 1 and len(classes) > 2):
+    if (
+        len(classes) < 2
+        or len(columns) not in (1, len(classes))
+        or (len(columns) == 1 and len(classes) > 2)
+    ):
         found = f"{len(classes)} classes with {len(columns)} score columns"
         raise ConfigError(f"AUROC of {found}: give one column for two classes, or one for each")
     positives = classes[-1:] if len(columns) == 1 else classes
-    return float(np.mean([_binary_auroc(t == c, column) for c, column in zip(positives, columns, strict=True)]))
+    return float(
+        np.mean(
+            [_binary_auroc(t == c, column) for c, column in zip(positives, columns, strict=True)]
+        )
+    )
 
 
 def _binary_auroc(positive: NDArray[np.bool_], scores: NDArray[np.float64]) -> float:
@@ -153,7 +187,12 @@ def _binary_auroc(positive: NDArray[np.bool_], scores: NDArray[np.float64]) -> f
 
 
 def grouped_bootstrap(
-    statistic: Callable[[NDArray[np.int64]], float], groups: Sequence[object], *, draws: int = 1000, level: float = 0.95, seed: int = 0
+    statistic: Callable[[NDArray[np.int64]], float],
+    groups: Sequence[object],
+    *,
+    draws: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
 ) -> Interval:
     """Percentile interval of `statistic` over resampled groups (patients, slides, images), never over their members alone.
 
@@ -165,18 +204,32 @@ def grouped_bootstrap(
     if not members:
         raise ConfigError("a bootstrap over no groups: give one group for each row")
     picks = (rng.integers(len(members), size=len(members)) for _ in range(draws))
-    values = [v for v in (_try(statistic, np.concatenate([members[g] for g in pick])) for pick in picks) if v is not None]
+    values = [
+        v
+        for v in (_try(statistic, np.concatenate([members[g] for g in pick])) for pick in picks)
+        if v is not None
+    ]
     if not values:
-        raise ConfigError(f"none of {draws} resamples of {len(members)} groups gave a value: more groups are needed")
+        raise ConfigError(
+            f"none of {draws} resamples of {len(members)} groups gave a value: more groups are"
+            " needed"
+        )
     low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
     return Interval(statistic(np.arange(len(inverse))), float(low), float(high))
 
 
-def paired_difference(first: ArrayLike, second: ArrayLike, groups: Sequence[object] | None = None, *, seed: int = 0) -> Interval:
+def paired_difference(
+    first: ArrayLike, second: ArrayLike, groups: Sequence[object] | None = None, *, seed: int = 0
+) -> Interval:
     """Mean of `first` - `second` ([N] scores of the same images) with its interval over groups (default: each image its own)."""
     a, b = np.asarray(first, dtype=float), np.asarray(second, dtype=float)
     _same_length(a, b)
-    return grouped_bootstrap(lambda rows: float((a - b)[rows].mean()), range(len(a)) if groups is None else groups, draws=2000, seed=seed)
+    return grouped_bootstrap(
+        lambda rows: float((a - b)[rows].mean()),
+        range(len(a)) if groups is None else groups,
+        draws=2000,
+        seed=seed,
+    )
 
 
 def _try(statistic: Callable[[NDArray[np.int64]], float], rows: NDArray[np.int64]) -> float | None:
@@ -193,15 +246,22 @@ def _compact(labels: NDArray[np.generic]) -> NDArray[np.int64]:
     return np.where(labels == 0, 0, np.searchsorted(values, labels) + 1)
 
 
-def _same_shape(truth: NDArray[np.generic], predicted: NDArray[np.generic]) -> tuple[NDArray[np.generic], NDArray[np.generic]]:
+def _same_shape(
+    truth: NDArray[np.generic], predicted: NDArray[np.generic]
+) -> tuple[NDArray[np.generic], NDArray[np.generic]]:
     if truth.shape != predicted.shape:
-        raise ConfigError(f"the maps differ in shape, {truth.shape} against {predicted.shape}: score them at one resolution")
+        raise ConfigError(
+            f"the maps differ in shape, {truth.shape} against {predicted.shape}: score them at one"
+            " resolution"
+        )
     return truth, predicted
 
 
 def _same_length(a: NDArray[np.generic], b: NDArray[np.generic]) -> None:
     if len(a) != len(b) or not len(a):
-        raise ConfigError(f"scores need two non-empty rows of one length, not {len(a)} and {len(b)}")
+        raise ConfigError(
+            f"scores need two non-empty rows of one length, not {len(a)} and {len(b)}"
+        )
 
 
 def _points(points: ArrayLike) -> NDArray[np.float64]:

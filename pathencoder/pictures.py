@@ -1,4 +1,7 @@
-"""Pictures of what an encoder sees in one image: dense features as colours, and likeness to a chosen point. Drawn with Pillow."""
+"""Pictures of what an encoder sees in one image.
+
+Dense features as colours, and likeness to a chosen point. Drawn with Pillow.
+"""
 
 from __future__ import annotations
 
@@ -23,13 +26,23 @@ Map = NDArray[np.float32]
 
 _GAP, _HEAD, _FOOT = 24, 52, 64
 _SCALE_WIDTH = 300  # pixels of a colour scale with its words, at least
-# Dark blue to yellow by way of green, evenly light (after matplotlib's viridis): (place, red, green, blue)
-_SCALE = ((0.0, 68, 1, 84), (0.25, 59, 82, 139), (0.5, 33, 145, 140), (0.75, 94, 201, 98), (1.0, 253, 231, 37))
+# Dark blue to yellow by way of green, evenly light (after matplotlib's viridis): (place, red,
+# green, blue)
+_SCALE = (
+    (0.0, 68, 1, 84),
+    (0.25, 59, 82, 139),
+    (0.5, 33, 145, 140),
+    (0.75, 94, 201, 98),
+    (1.0, 253, 231, 37),
+)
 
 
 @dataclass(frozen=True)
 class Panel:
-    """One picture of a row of pictures: its title, a line below, and whether the colour scale of likeness goes under it."""
+    """One picture of a row of pictures.
+
+    Its title, a line below, and whether the colour scale of likeness goes under it.
+    """
 
     image: RGB
     title: str
@@ -38,11 +51,15 @@ class Panel:
 
 
 def dense_map(encoder: Encoder, image: RGB, *, zoom: float = 1.5) -> Map:
-    """Features of every place of an image uint8 [H, W, 3]: float32 [h, w, C], each channel centred on the image's mean.
+    """Features of every place of an image uint8 [H, W, 3].
 
-    The image is enlarged `zoom` times, so that a cell spans less of it than the network's stride, and seen in four orientations, whose
-    features are averaged: tissue has no up and down. A transformer gives its patch tokens. A CNN gives its maps of strides 8 and
-    more joined on the grid of the finest, each with the same weight: the coarse ones know the tissue, the fine ones its borders.
+    float32 [h, w, C], each channel centred on the image's mean.
+
+    The image is enlarged `zoom` times, so that a cell spans less of it than the network's stride,
+    and seen in four orientations, whose features are averaged: tissue has no up and down. A
+    transformer gives its patch tokens. A CNN gives its maps of strides 8 and more joined on the
+    grid of the finest, each with the same weight: the coarse ones know the tissue, the fine ones
+    its borders.
     """
     from pathencoder.wrapped import evaluating
 
@@ -50,7 +67,9 @@ def dense_map(encoder: Encoder, image: RGB, *, zoom: float = 1.5) -> Map:
         unit = _stride(encoder)
         height, width = (max(1, round(n * zoom / unit)) * unit for n in image.shape[:2])
         big = np.array(Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC))
-        turned = [np.rot90(_joined(encoder, np.rot90(big, turns).copy()), -turns) for turns in range(4)]
+        turned = [
+            np.rot90(_joined(encoder, np.rot90(big, turns).copy()), -turns) for turns in range(4)
+        ]
     features: Map = np.mean(turned, axis=0, dtype=np.float32)
     return features
 
@@ -65,13 +84,18 @@ def _joined(encoder: Encoder, image: RGB) -> Map:
         maps = [m.float() for m in _maps(encoder, x)]
         centred = [m - m.mean(dim=(2, 3), keepdim=True) for m in maps]
         scaled = [m / m.norm(dim=1).mean().clamp(min=1e-6) for m in centred]
-        joined = torch.cat([interpolate(m, size=scaled[0].shape[-2:], mode="bilinear") for m in scaled], dim=1)
+        joined = torch.cat(
+            [interpolate(m, size=scaled[0].shape[-2:], mode="bilinear") for m in scaled], dim=1
+        )
     features: Map = joined[0].permute(1, 2, 0).cpu().numpy()
     return features
 
 
 def _maps(encoder: Encoder, x: Tensor) -> list[Tensor]:
-    """Feature maps [1, C, h, w] from fine to coarse: tokens have one, a CNN those of the strides that hold tissue structure."""
+    """Feature maps [1, C, h, w] from fine to coarse.
+
+    Tokens have one, a CNN those of the strides that hold tissue structure.
+    """
     from pathencoder.network import has_tokens
 
     if has_tokens(encoder.network):
@@ -81,9 +105,12 @@ def _maps(encoder: Encoder, x: Tensor) -> list[Tensor]:
 
 
 def pca_colours(features: Map) -> RGB:
-    """The three main directions of [h, w, C] as red, green and blue: uint8 [h, w, 3]. Alike colours mean alike features.
+    """The three main directions of [h, w, C] as red, green and blue: uint8 [h, w, 3].
 
-    Each is stretched from its 2nd to its 98th percentile. Signs are fixed so that the same features give the same colours.
+    Alike colours mean alike features.
+
+    Each is stretched from its 2nd to its 98th percentile. Signs are fixed so that the same features
+    give the same colours.
     """
     flat = features.reshape(-1, features.shape[2])
     flat = flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-6)
@@ -98,7 +125,10 @@ def pca_colours(features: Map) -> RGB:
 
 
 def likeness(features: Map, row: int, column: int) -> Map:
-    """Cosine of every cell of centred features [h, w, C] with a cell and its eight neighbours: float32 [h, w], in -1..1."""
+    """Cosine of every cell of centred features [h, w, C] with a cell and its eight neighbours.
+
+    float32 [h, w], in -1..1.
+    """
     unit = features / np.maximum(np.linalg.norm(features, axis=2, keepdims=True), 1e-6)
     chosen = unit[max(row - 1, 0) : row + 2, max(column - 1, 0) : column + 2].mean(axis=(0, 1))
     cosine: Map = (unit @ (chosen / max(float(np.linalg.norm(chosen)), 1e-6))).astype(np.float32)
@@ -113,7 +143,10 @@ def check_point(image: RGB, x: int, y: int) -> None:
 
 
 def cell_of(features: Map, image: RGB, x: int, y: int) -> tuple[int, int]:
-    """Row and column of the cell that holds pixel (x, y) of the image. Raises ConfigError for a point outside it."""
+    """Row and column of the cell that holds pixel (x, y) of the image.
+
+    Raises ConfigError for a point outside it.
+    """
     check_point(image, x, y)
     height, width = image.shape[:2]
     return y * features.shape[0] // height, x * features.shape[1] // width
@@ -129,13 +162,17 @@ def colour_scale(values: Map) -> RGB:
 
 def enlarge(small: RGB, image: RGB) -> RGB:
     """A map brought smoothly to an image's size."""
-    return np.asarray(Image.fromarray(small).resize((image.shape[1], image.shape[0]), Image.Resampling.BICUBIC))
+    return np.asarray(
+        Image.fromarray(small).resize((image.shape[1], image.shape[0]), Image.Resampling.BICUBIC)
+    )
 
 
 def likeness_colours(cosine: Map, image: RGB) -> tuple[RGB, tuple[float, float]]:
     """A likeness map [h, w] over its image in the colour scale, with the cosines at the scale's two ends (3rd and 99.5th percentile)."""
     low, high = (float(v) for v in np.percentile(cosine, [3, 99.5]))
-    smooth = Image.fromarray(cosine).resize((image.shape[1], image.shape[0]), Image.Resampling.BICUBIC)
+    smooth = Image.fromarray(cosine).resize(
+        (image.shape[1], image.shape[0]), Image.Resampling.BICUBIC
+    )
     scaled = np.clip((np.asarray(smooth) - low) / max(high - low, 1e-6), 0, 1)
     grey = image.mean(axis=2, keepdims=True) / 255
     shaded = colour_scale(scaled.astype(np.float32)) * (0.55 + 0.45 * grey)
@@ -150,7 +187,11 @@ def mark(image: RGB, x: int, y: int) -> RGB:
     for colour, width in (("black", 5), ("white", 2)):
         draw.ellipse((x - radius, y - radius, x + radius, y + radius), outline=colour, width=width)
         for dx, dy in ((1, 0), (-1, 0), (0, 1), (0, -1)):
-            draw.line((x + dx * radius, y + dy * radius, x + dx * radius * 1.7, y + dy * radius * 1.7), fill=colour, width=width)
+            draw.line(
+                (x + dx * radius, y + dy * radius, x + dx * radius * 1.7, y + dy * radius * 1.7),
+                fill=colour,
+                width=width,
+            )
     return np.asarray(picture)
 
 
@@ -161,14 +202,20 @@ def with_scale_bar(image: RGB, mpp: float) -> RGB:
     draw = ImageDraw.Draw(picture)
     said, font = f"{length:g} um", _font(16)  # the font has no mu
     bottom, right = image.shape[0] - 14, 14 + length / mpp
-    draw.rectangle((10, bottom - 26, max(right, 14 + draw.textlength(said, font)) + 6, bottom + 10), fill="white")
+    draw.rectangle(
+        (10, bottom - 26, max(right, 14 + draw.textlength(said, font)) + 6, bottom + 10),
+        fill="white",
+    )
     draw.rectangle((14, bottom, right, bottom + 5), fill="black")
     draw.text((14, bottom - 24), said, fill="black", font=font)
     return np.asarray(picture)
 
 
 def side_by_side(panels: Sequence[Panel], title: str) -> Image.Image:
-    """Panels in a row on white, with titles above and captions below; as wide as pictures and words need."""
+    """Panels in a row on white, with titles above and captions below.
+
+    As wide as pictures and words need.
+    """
     widths = [_column(p) for p in panels]
     height = max(p.image.shape[0] for p in panels)
     width = max(sum(widths) + _GAP * (len(panels) + 1), 2 * _GAP + _length(title, 24))
@@ -182,7 +229,9 @@ def side_by_side(panels: Sequence[Panel], title: str) -> Image.Image:
         page.paste(Image.fromarray(panel.image), (left, top))
         below = top + panel.image.shape[0] + 10
         if panel.scale is not None:
-            below = _draw_scale(page, left, below, max(panel.image.shape[1], _SCALE_WIDTH), panel.scale)
+            below = _draw_scale(
+                page, left, below, max(panel.image.shape[1], _SCALE_WIDTH), panel.scale
+            )
         draw.text((left, below), _printed(panel.caption), fill=(70, 70, 70), font=_font(15))
         left += column + _GAP
     return page
@@ -195,11 +244,15 @@ def _column(panel: Panel) -> int:
     return max(width, _length(panel.title, 19), _length(panel.caption, 15), scale)
 
 
-def _draw_scale(page: Image.Image, left: int, top: int, width: int, ends: tuple[float, float]) -> int:
+def _draw_scale(
+    page: Image.Image, left: int, top: int, width: int, ends: tuple[float, float]
+) -> int:
     """The colour scale with its two ends in numbers; returns where text may go on."""
     first, last = f"unlike ({ends[0]:.2f})", f"alike ({ends[1]:.2f})"
     before, after = _length(first, 14) + 8, _length(last, 14) + 8
-    bar = colour_scale(np.tile(np.linspace(0, 1, max(width - before - after, 1), dtype=np.float32), (14, 1)))
+    bar = colour_scale(
+        np.tile(np.linspace(0, 1, max(width - before - after, 1), dtype=np.float32), (14, 1))
+    )
     page.paste(Image.fromarray(bar), (left + before, top + 2))
     draw = ImageDraw.Draw(page)
     draw.text((left, top), first, fill="black", font=_font(14))
@@ -223,7 +276,9 @@ def _stride(encoder: Encoder) -> int:
 
     size = encoder.spec.input_size
     with torch.inference_mode():
-        dense = encoder(torch.zeros(1, 3, size, size, device=encoder.device, dtype=encoder.dtype)).dense
+        dense = encoder(
+            torch.zeros(1, 3, size, size, device=encoder.device, dtype=encoder.dtype)
+        ).dense
     return size // int(dense.shape[-1])
 
 

@@ -34,15 +34,30 @@ def largest(maps: Tensor) -> Tensor:
 
 
 def peak(maps: Tensor) -> Tensor:
-    """The largest mean of 2 x 2 neighbours of each channel: like `largest`, and steadier when a tile's colours change or it is shifted
-    by a few pixels, for no single value decides. [N, C, h, w] -> [N, C]."""
+    """The largest mean of 2 x 2 neighbours of each channel.
+
+    Like `largest`, and steadier when a tile's colours change or it is shifted by a few pixels, for
+    no single value decides. [N, C, h, w] -> [N, C].
+    """
     from torch.nn.functional import avg_pool2d
 
-    return avg_pool2d(maps, (min(2, maps.shape[2]), min(2, maps.shape[3])), stride=1).amax(dim=(2, 3))
+    return avg_pool2d(maps, (min(2, maps.shape[2]), min(2, maps.shape[3])), stride=1).amax(
+        dim=(2, 3)
+    )
 
 
-POOLS: dict[str, Callable[[Tensor], Tensor]] = {"mean": mean, "centre": centre, "max": largest, "peak": peak}
-_WORDS = {"mean": "mean", "centre": "mean of the middle", "max": "largest value", "peak": "largest mean of 2 x 2 neighbours"}
+POOLS: dict[str, Callable[[Tensor], Tensor]] = {
+    "mean": mean,
+    "centre": centre,
+    "max": largest,
+    "peak": peak,
+}
+_WORDS = {
+    "mean": "mean",
+    "centre": "mean of the middle",
+    "max": "largest value",
+    "peak": "largest mean of 2 x 2 neighbours",
+}
 
 
 @dataclass(frozen=True)
@@ -53,10 +68,15 @@ class StageRule:
     pools: tuple[str, ...] = ("mean",)
 
     def embedding(self, maps: Mapping[str, Tensor]) -> Tensor:
-        """[N, D] of maps [N, C, h, w] by module path: for each pool in turn, every stage's channels. maps: at least those of `stages`."""
+        """[N, D] of maps [N, C, h, w] by module path.
+
+        For each pool in turn, every stage's channels. maps: at least those of `stages`.
+        """
         import torch
 
-        return torch.cat([POOLS[pool](maps[stage]) for pool in self.pools for stage in self.stages], dim=1)
+        return torch.cat(
+            [POOLS[pool](maps[stage]) for pool in self.pools for stage in self.stages], dim=1
+        )
 
     def __str__(self) -> str:
         """In words, for info and cards."""

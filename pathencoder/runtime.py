@@ -24,12 +24,20 @@ BatchSize: TypeAlias = "int | Literal['auto']"
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 RUNTIMES = ("auto", "torch")
 _REDUCED = {"bf16": torch.bfloat16, "fp16": torch.float16}
-_NAMES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16", torch.float64: "fp64"}
+_NAMES = {
+    torch.float32: "fp32",
+    torch.bfloat16: "bf16",
+    torch.float16: "fp16",
+    torch.float64: "fp64",
+}
 _CPU_GROUP, _GPU_BATCH = 32, 128
 
 
 def pick_device(name: str | torch.device | int = "auto") -> torch.device:
-    """The device of that name; "auto" is the first of cuda, mps, cpu that is there. Raises ConfigError for one that is not."""
+    """The device of that name; "auto" is the first of cuda, mps, cpu that is there.
+
+    Raises ConfigError for one that is not.
+    """
     if str(name) != "auto":
         return _existing(name)
     if torch.cuda.is_available():
@@ -42,12 +50,22 @@ def _existing(name: str | torch.device | int) -> torch.device:
         wanted = f"cuda:{name}" if isinstance(name, int) and not isinstance(name, bool) else name
         device = torch.device(wanted)
     except (RuntimeError, TypeError) as error:
-        raise ConfigError(f"device {name!r} is not known: use 'auto', 'cpu', 'cuda', 'cuda:1' or 'mps'") from error
+        raise ConfigError(
+            f"device {name!r} is not known: use 'auto', 'cpu', 'cuda', 'cuda:1' or 'mps'"
+        ) from error
     if device.type == "meta":
-        raise ConfigError("device 'meta' holds no numbers: nothing can be encoded there. device='auto' takes what is there")
-    count = {"cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}.get(device.type)
+        raise ConfigError(
+            "device 'meta' holds no numbers: nothing can be encoded there. device='auto' takes what"
+            " is there"
+        )
+    count = {"cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}.get(
+        device.type
+    )
     if count is not None and (device.index or 0) >= count:
-        raise ConfigError(f"device {str(device)!r} is not available on this machine ({count} of that kind): use device='auto'")
+        raise ConfigError(
+            f"device {str(device)!r} is not available on this machine ({count} of that kind): use"
+            " device='auto'"
+        )
     return device
 
 
@@ -59,7 +77,10 @@ def pick_dtype(dtype: torch.dtype | str | None) -> torch.dtype:
     """
     if dtype is None:
         return torch.float32
-    named = {**{name: kind for kind, name in _NAMES.items()}, **{str(kind).removeprefix("torch."): kind for kind in _NAMES}}
+    named = {
+        **{name: kind for kind, name in _NAMES.items()},
+        **{str(kind).removeprefix("torch."): kind for kind in _NAMES},
+    }
     found = named.get(dtype) if isinstance(dtype, str) else dtype
     if found not in _NAMES:
         raise ConfigError(f"dtype={dtype!r}: one of {', '.join(named)}, or torch's of that name")
@@ -67,16 +88,25 @@ def pick_dtype(dtype: torch.dtype | str | None) -> torch.dtype:
 
 
 def pick_workers(workers: int | None) -> int:
-    """Decoding threads: as many as asked for, else one a core and at most 16. Raises ConfigError for less than one."""
+    """Decoding threads: as many as asked for, else one a core and at most 16.
+
+    Raises ConfigError for less than one.
+    """
     if workers is None:
         return min(os.cpu_count() or 1, 16)
     if not _is_count(workers):
-        raise ConfigError(f"workers={workers!r}: a whole number of decoding threads from 1 on, or None for one a core")
+        raise ConfigError(
+            f"workers={workers!r}: a whole number of decoding threads from 1 on, or None for one a"
+            " core"
+        )
     return int(workers)
 
 
 def pick_batch(batch_size: BatchSize, device: torch.device) -> int:
-    """Images that are decoded together: as many as asked for, else what suits the device. Raises ConfigError for less than one."""
+    """Images that are decoded together: as many as asked for, else what suits the device.
+
+    Raises ConfigError for less than one.
+    """
     if isinstance(batch_size, str) and batch_size == "auto":
         return _CPU_GROUP if device.type == "cpu" else _GPU_BATCH
     if not _is_count(batch_size):
@@ -110,12 +140,18 @@ def precision_used(precision: str, dtype: torch.dtype) -> str:
     if precision in ("auto", own):
         return own
     if dtype != torch.float32:
-        raise ConfigError(f"precision={precision!r}, but the weights are {dtype}: load them with dtype=torch.float32")
+        raise ConfigError(
+            f"precision={precision!r}, but the weights are {dtype}: load them with"
+            " dtype=torch.float32"
+        )
     return precision
 
 
 def gains_from_bf16(device: torch.device) -> bool:
-    """Whether the hardware multiplies bfloat16 natively. CPUs without such units run it at a quarter of fp32's speed."""
+    """Whether the hardware multiplies bfloat16 natively.
+
+    CPUs without such units run it at a quarter of fp32's speed.
+    """
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     if device.type != "cpu":
@@ -127,12 +163,15 @@ def gains_from_bf16(device: torch.device) -> bool:
 class Runner:
     """Runs one readout of a network over uint8 tiles.
 
-    network: put in eval mode for the time of a call. readout: normalised [N, 3, S, S] -> Tensor [N, ...].
-    normalise: uint8 [N, S, S, 3] -> normalised, on the tiles' device. batch: the most images of one forward pass.
+    network: put in eval mode for the time of a call. readout: normalised [N, 3, S, S] -> Tensor [N,
+    ...].
+    normalise: uint8 [N, S, S, 3] -> normalised, on the tiles' device. batch: the most images of one
+    forward pass.
     precision: as in `precision_used`; `self.precision` is what it came to.
 
-    On a CPU a forward pass takes 2 to 8 images whatever `batch` says. That is the fastest (activations stay in cache), and kernels
-    are chosen by shape: within that range they gave the same bits for every network tried, beyond it they differ by 1e-6.
+    On a CPU a forward pass takes 2 to 8 images whatever `batch` says. That is the fastest
+    (activations stay in cache), and kernels are chosen by shape: within that range they gave the
+    same bits for every network tried, beyond it they differ by 1e-6.
     """
 
     def __init__(
@@ -151,7 +190,10 @@ class Runner:
         self.precision = precision_used(precision, self.dtype)
 
     def __call__(self, pixels: Pixels) -> Tensor:
-        """uint8 [N, S, S, 3] -> float32 [N, ...] on the device. Out of memory: the batch is halved and the work goes on."""
+        """uint8 [N, S, S, 3] -> float32 [N, ...] on the device.
+
+        Out of memory: the batch is halved and the work goes on.
+        """
         parts: list[Tensor] = []
         done = 0
         while done < len(pixels):
@@ -174,19 +216,32 @@ class Runner:
 
     def _upload(self, pixels: Pixels) -> Tensor:
         tensor = torch.from_numpy(pixels)
-        return tensor.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else tensor.to(self.device)
+        return (
+            tensor.pin_memory().to(self.device, non_blocking=True)
+            if self.device.type == "cuda"
+            else tensor.to(self.device)
+        )
 
     def _autocast(self) -> torch.autocast:
-        """Autocast where float32 weights run at a lower precision; an autocast of the caller does not reach in here."""
+        """Autocast where float32 weights run at a lower precision.
+
+        An autocast of the caller does not reach in here.
+        """
         reduced = _REDUCED.get(self.precision) if self.dtype == torch.float32 else None
-        # Cached casts would be inference tensors, and stay in an autocast of the caller: its backward would fail.
-        return torch.autocast(self.device.type, reduced, enabled=reduced is not None, cache_enabled=False)
+        # Cached casts would be inference tensors, and stay in an autocast of the caller: its
+        # backward would fail.
+        return torch.autocast(
+            self.device.type, reduced, enabled=reduced is not None, cache_enabled=False
+        )
 
     def _halve(self, error: RuntimeError) -> None:
         if not _is_out_of_memory(error):
             raise error
         if self.batch == 1:
-            raise ConfigError(f"one image at a time does not fit into the memory of {self.device}: device='cpu' may") from error
+            raise ConfigError(
+                f"one image at a time does not fit into the memory of {self.device}:"
+                " device='cpu' may"
+            ) from error
         self.batch //= 2
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
@@ -199,4 +254,6 @@ def _cpu_chunk() -> int:
 
 def _is_out_of_memory(error: RuntimeError) -> bool:
     text = str(error).lower()
-    return isinstance(error, torch.cuda.OutOfMemoryError) or any(t in text for t in ("out of memory", "can't allocate memory"))
+    return isinstance(error, torch.cuda.OutOfMemoryError) or any(
+        t in text for t in ("out of memory", "can't allocate memory")
+    )

@@ -1,4 +1,7 @@
-"""What is known of an encoder: one frozen data class, its validation, and its JSON in timm's hub format."""
+"""What is known of an encoder.
+
+One frozen data class, its validation, and its JSON in timm's hub format.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +21,10 @@ INTERPOLATIONS = ("bilinear", "bicubic")
 RESIZES = ("squash", "shortest")
 STAINS = ("he", "ihc", "special", "cytology")
 LAYOUTS = ("timm", "hf_vit", "hf_dinov2", "dinov2", "ctranspath")
-# cls: class token; mean: mean of patch tokens; cls_mean: both joined; pool: the network's own pooled output;
-# stages:a,b/mean,centre: these modules' outputs, each pooled in these ways (the mean if none is named), joined (CNNs; see pooling.py).
+# cls: class token; mean: mean of patch tokens; cls_mean: both joined; pool: the network's own
+# pooled output;
+# stages:a,b/mean,centre: these modules' outputs, each pooled in these ways (the mean if none is
+# named), joined (CNNs; see pooling.py).
 EMBEDDINGS = ("cls", "mean", "cls_mean", "pool")
 
 
@@ -27,7 +32,8 @@ EMBEDDINGS = ("cls", "mean", "cls_mean", "pool")
 class EncoderSpec:
     """An encoder: its network, its weights, what it must be fed, and what may be done with it.
 
-    Sizes are pixels, `mpp` is micrometres per pixel. `embedding` is the readout that the encoder's authors recommend.
+    Sizes are pixels, `mpp` is micrometres per pixel. `embedding` is the readout that the encoder's
+    authors recommend.
     """
 
     name: str
@@ -37,14 +43,18 @@ class EncoderSpec:
     input_size: int
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
-    model_args: dict[str, Any] = dataclasses.field(default_factory=dict)  # JSON values; layer classes by their names
+    # JSON values; layer classes by their names
+    model_args: dict[str, Any] = dataclasses.field(default_factory=dict)
     embedding: str = "cls"
-    dense_stage: str | None = None  # the CNN module whose output is `dense`; None: the last before pooling
+    # the CNN module whose output is `dense`; None: the last before pooling
+    dense_stage: str | None = None
     prefix_tokens: int = 0  # class token and registers before the patch tokens (0: not a ViT)
     interpolation: str = "bicubic"
-    resize: str = "squash"  # squash: the whole tile to a square; shortest: shortest side to resize_size, then centre crop
+    # squash: the whole tile to a square; shortest: shortest side to resize_size, then centre crop
+    resize: str = "squash"
     resize_size: int | None = None  # pixels before the crop; None: input_size
-    mpp: float | None = None  # the scale that tiles are brought to; None: not known, or no single one
+    # the scale that tiles are brought to; None: not known, or no single one
+    mpp: float | None = None
     mpp_range: tuple[float, float] | None = None  # the scales that training covered
     stains: tuple[str, ...] = ("he",)
     licence: str = "unknown"
@@ -54,9 +64,11 @@ class EncoderSpec:
     revision: str | None = None
     files: tuple[str, ...] = ()  # weight files of the repository, the preferred one first
     sha256: str | None = None  # of the first of `files`, as published
-    config_file: str | None = None  # of the repository: has the last word on mean, std, interpolation and crop, read at load
+    # of the repository: has the last word on mean, std, interpolation and crop, read at load
+    config_file: str | None = None
     layout: str = "timm"  # naming of the published keys
-    base_model: str | None = None  # the encoder that it was made from: name, repository, revision, sha256
+    # the encoder that it was made from: name, repository, revision, sha256
+    base_model: str | None = None
     parameters: int | None = None
     verified: bool = False  # its embedding was recomputed here from its real weights
     summary: str = ""
@@ -65,41 +77,71 @@ class EncoderSpec:
     note: str = ""  # what is in doubt, and what a user should know before trusting a number
 
     def __post_init__(self) -> None:
-        for field in ("mean", "std", "stains", "files", "mpp_range"):  # JSON and TOML have lists only
+        # JSON and TOML have lists only
+        for field in ("mean", "std", "stains", "files", "mpp_range"):
             value = getattr(self, field)
             if isinstance(value, list):
                 object.__setattr__(self, field, tuple(value))
         for one in dataclasses.fields(self):
             value = getattr(self, one.name)
             if not _fits(value, str(one.type)):
-                raise ConfigError(f"encoder {self.name!r}: {one.name} must be {one.type}, found {value!r:.80}")
+                raise ConfigError(
+                    f"encoder {self.name!r}: {one.name} must be {one.type}, found {value!r:.80}"
+                )
         for found, what in self._problems():
             if found:
                 raise ConfigError(f"encoder {self.name!r}: {what}")
 
     def _problems(self) -> list[tuple[bool, str]]:
         return [
-            (self.dim <= 0 or self.width <= 0, f"dim {self.dim} and width {self.width} must be positive"),
-            (not 0 < self.input_size <= _LARGEST, f"input_size {self.input_size}: pixels from 1 to {_LARGEST}"),
-            (not _ARCHITECTURE.fullmatch(self.architecture), f"architecture {self.architecture!r} is no name of timm's"),
+            (
+                self.dim <= 0 or self.width <= 0,
+                f"dim {self.dim} and width {self.width} must be positive",
+            ),
+            (
+                not 0 < self.input_size <= _LARGEST,
+                f"input_size {self.input_size}: pixels from 1 to {_LARGEST}",
+            ),
+            (
+                not _ARCHITECTURE.fullmatch(self.architecture),
+                f"architecture {self.architecture!r} is no name of timm's",
+            ),
             (len(self.mean) != 3 or len(self.std) != 3, "mean and std need three values each"),
             (any(s <= 0 for s in self.std), f"std {self.std} must be positive"),
-            (not self.normalisation_known and self.config_file is None, f"mean {self.mean} and std {self.std} must be numbers"),
+            (
+                not self.normalisation_known and self.config_file is None,
+                f"mean {self.mean} and std {self.std} must be numbers",
+            ),
             (
                 self.embedding not in EMBEDDINGS and stage_rule(self.embedding) is None,
-                f"embedding rule {self.embedding!r}: one of {', '.join(EMBEDDINGS)}, or stages:a,b with /{','.join(POOLS)} or some of them",
+                (
+                    f"embedding rule {self.embedding!r}: one of {', '.join(EMBEDDINGS)}, or"
+                    f" stages:a,b with /{','.join(POOLS)} or some of them"
+                ),
             ),
-            (self.interpolation not in INTERPOLATIONS, f"interpolation {self.interpolation!r}: one of {INTERPOLATIONS}"),
+            (
+                self.interpolation not in INTERPOLATIONS,
+                f"interpolation {self.interpolation!r}: one of {INTERPOLATIONS}",
+            ),
             (self.resize not in RESIZES, f"resize {self.resize!r}: one of {RESIZES}"),
             (self.layout not in LAYOUTS, f"layout {self.layout!r}: one of {LAYOUTS}"),
             (not set(self.stains) <= set(STAINS), f"stains {self.stains}: each one of {STAINS}"),
-            (self.mpp is not None and not 0.01 <= self.mpp <= 100, f"mpp {self.mpp} is not a microscope's"),
-            (self.mpp_range is not None and not _is_range(self.mpp_range), f"mpp_range {self.mpp_range}: [finest, coarsest], above 0"),
+            (
+                self.mpp is not None and not 0.01 <= self.mpp <= 100,
+                f"mpp {self.mpp} is not a microscope's",
+            ),
+            (
+                self.mpp_range is not None and not _is_range(self.mpp_range),
+                f"mpp_range {self.mpp_range}: [finest, coarsest], above 0",
+            ),
         ]
 
     @property
     def normalisation_known(self) -> bool:
-        """Whether mean and std are numbers. They are not in a catalogue row that leaves them to the repository's `config_file`."""
+        """Whether mean and std are numbers.
+
+        They are not in a catalogue row that leaves them to the repository's `config_file`.
+        """
         return all(math.isfinite(v) for v in (*self.mean, *self.std))
 
     @property
@@ -111,8 +153,15 @@ class EncoderSpec:
         return min(max(0.5, low), high)
 
     def to_config(self) -> dict[str, Any]:
-        """The content of `config.json`: timm's hub format, and everything else in a `pathencoder` section."""
-        own = {k: v for k, v in dataclasses.asdict(self).items() if k not in ("architecture", "model_args", "mean", "std")}
+        """The content of `config.json`.
+
+        timm's hub format, and everything else in a `pathencoder` section.
+        """
+        own = {
+            k: v
+            for k, v in dataclasses.asdict(self).items()
+            if k not in ("architecture", "model_args", "mean", "std")
+        }
         return {
             "architecture": self.architecture,
             "num_classes": 0,
@@ -133,14 +182,20 @@ class EncoderSpec:
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> EncoderSpec:
-        """Read back what `to_config` wrote. Raises ConfigError for a file without our section or of a newer version."""
+        """Read back what `to_config` wrote.
+
+        Raises ConfigError for a file without our section or of a newer version.
+        """
         section = config.get("pathencoder")
         own = dict(section) if isinstance(section, dict) else {}
         version = own.pop("spec_version", None)
         if not isinstance(version, int):
             raise ConfigError("config.json has no `pathencoder` section with a spec_version")
         if version > SPEC_VERSION:
-            raise ConfigError(f"config.json is of spec version {version}, this package reads {SPEC_VERSION}: pip install -U pathencoder")
+            raise ConfigError(
+                f"config.json is of spec version {version}, this package reads {SPEC_VERSION}: pip"
+                " install -U pathencoder"
+            )
         known = {f.name for f in dataclasses.fields(cls)}
         try:
             return cls(
@@ -153,7 +208,9 @@ class EncoderSpec:
         except (KeyError, TypeError, ValueError) as error:
             if isinstance(error, ConfigError):
                 raise
-            raise ConfigError(f"config.json is incomplete ({error}): fetch or export the encoder again") from error
+            raise ConfigError(
+                f"config.json is incomplete ({error}): fetch or export the encoder again"
+            ) from error
 
 
 def _fits(value: object, kind: str) -> bool:
@@ -165,7 +222,12 @@ def _fits(value: object, kind: str) -> bool:
         return isinstance(value, tuple) and all(_fits(v, inner) for v in value)
     if isinstance(value, bool):
         return kind == "bool"
-    kinds: dict[str, type | tuple[type, ...]] = {"str": str, "int": int, "float": (int, float), "dict[str, Any]": dict}
+    kinds: dict[str, type | tuple[type, ...]] = {
+        "str": str,
+        "int": int,
+        "float": (int, float),
+        "dict[str, Any]": dict,
+    }
     return kind in kinds and isinstance(value, kinds[kind])
 
 

@@ -30,7 +30,10 @@ _OF_BYTE = -np.log10(np.maximum(np.arange(256), 1) / 255).astype(np.float32)
 def optical_density(image: NDArray[np.uint8]) -> Array:
     """OD of every channel: uint8 [..., 3] -> float32 of the same shape, in 0..2.41 (0 counts as 1: OD has an end)."""
     if image.dtype != np.uint8 or image.shape[-1:] != (3,):
-        raise ImageError(f"optical density wants uint8 [..., 3], not {image.dtype} {image.shape}: convert the image to 8-bit RGB first")
+        raise ImageError(
+            f"optical density wants uint8 [..., 3], not {image.dtype} {image.shape}: convert the"
+            " image to 8-bit RGB first"
+        )
     return _OF_BYTE[image]
 
 
@@ -43,7 +46,10 @@ def separate(image: NDArray[np.uint8], stains: tuple[str, ...] = HE) -> Array:
 
 
 def unmixing(stains: tuple[str, ...]) -> Array:
-    """The matrix float32 [3, len(stains)] that takes OD to stain amounts. Raises ConfigError for unknown or dependent stains."""
+    """The matrix float32 [3, len(stains)] that takes OD to stain amounts.
+
+    Raises ConfigError for unknown or dependent stains.
+    """
     unknown = [s for s in stains if s not in VECTORS]
     if unknown or not 1 <= len(set(stains)) == len(stains) <= 3:
         raise ConfigError(f"stains {stains}: one to three different ones of {tuple(VECTORS)}")
@@ -73,7 +79,9 @@ def macenko(image: NDArray[np.uint8], *, angle: float = 1.0, most: int = 100_000
     ends = [plane @ (np.cos(a), np.sin(a)) for a in np.percentile(phi, [angle, 100 - angle])]
     ends.sort(key=lambda v: -v[0] / np.linalg.norm(v))  # hematoxylin takes more of the red light
     found = np.stack(ends).astype(np.float32)
-    apart = abs(float(found[0] @ found[1])) < 0.995 * float(np.linalg.norm(found[0]) * np.linalg.norm(found[1]))
+    apart = abs(float(found[0] @ found[1])) < 0.995 * float(
+        np.linalg.norm(found[0]) * np.linalg.norm(found[1])
+    )
     return found if apart and bool((found > -0.2).all()) else None
 
 
@@ -84,7 +92,11 @@ def otsu(values: NDArray[np.floating], *, bins: int = 256) -> float:
     low = np.cumsum(counts)[:-1].astype(float)
     high = counts.sum() - low
     mass = np.cumsum(counts * centres)
-    between = low * high * (mass[:-1] / np.maximum(low, 1) - (mass[-1] - mass[:-1]) / np.maximum(high, 1)) ** 2
+    between = (
+        low
+        * high
+        * (mass[:-1] / np.maximum(low, 1) - (mass[-1] - mass[:-1]) / np.maximum(high, 1)) ** 2
+    )
     best = np.flatnonzero(between == between.max())
     return float(edges[1 + int(best[len(best) // 2])])
 
@@ -120,8 +132,10 @@ class StainGuess:
         return f"{name} ({min(100 * self.confidence, 99):.0f} % sure)"
 
 
-# Multinomial logistic regression on `stain_evidence`, in the order he, ihc, neither (special stains,
-# cytology, chromogens that are not brown), fitted by `python -m training.evaluation.stain_guess` on the
+# Multinomial logistic regression on `stain_evidence`, in the order he, ihc, neither (special
+# stains,
+# cytology, chromogens that are not brown), fitted by `python -m training.evaluation.stain_guess` on
+# the
 # tiles of 41 sources; that command prints how often it is right with whole sources held out.
 _WEIGHTS = np.array(
     [

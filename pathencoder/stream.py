@@ -1,4 +1,7 @@
-"""Images in, rows out, in order and in bounded memory: threads decode and resize, the network runs, errors stay with their image."""
+"""Images in, rows out, in order and in bounded memory.
+
+Threads decode and resize, the network runs, errors stay with their image.
+"""
 
 from __future__ import annotations
 
@@ -60,11 +63,19 @@ class _Group:
     tiles: Sequence[Future[Pixels]]
 
 
-def results(items: Iterable[tuple[Item, float | None]], transform: Transform, runner: Runner, *, group: int, workers: int) -> Found:
+def results(
+    items: Iterable[tuple[Item, float | None]],
+    transform: Transform,
+    runner: Runner,
+    *,
+    group: int,
+    workers: int,
+) -> Found:
     """One Result an image, in order. `group`: images that are decoded together.
 
-    On a CPU decoding and network take turns, each with all cores: threads of the two side by side would wait for each other at every
-    layer. Beside an accelerator the next groups are decoded, and one batch is always under way, while a batch computes.
+    On a CPU decoding and network take turns, each with all cores: threads of the two side by side
+    would wait for each other at every layer. Beside an accelerator the next groups are decoded, and
+    one batch is always under way, while a batch computes.
     """
     on_cpu = runner.device.type == "cpu"
     pool = ThreadPoolExecutor(workers, thread_name_prefix="pathencoder-decode")
@@ -81,15 +92,25 @@ def results(items: Iterable[tuple[Item, float | None]], transform: Transform, ru
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def with_scales(items: Iterable[Item], mpp: Scales, total: int | None) -> Iterator[tuple[Item, float | None]]:
-    """Each image beside its micrometres per pixel: one number for all, or one (or None) an image. Raises ConfigError."""
+def with_scales(
+    items: Iterable[Item], mpp: Scales, total: int | None
+) -> Iterator[tuple[Item, float | None]]:
+    """Each image beside its micrometres per pixel: one number for all, or one (or None) an image.
+
+    Raises ConfigError.
+    """
     if isinstance(mpp, str | bytes | Mapping | Set):
-        raise ConfigError(f"mpp={mpp!r}: one number, such as 0.25, or a list of numbers, one an image in their order")
+        raise ConfigError(
+            f"mpp={mpp!r}: one number, such as 0.25, or a list of numbers, one an image in their"
+            " order"
+        )
     if mpp is None or not isinstance(mpp, Iterable) or getattr(mpp, "ndim", 1) == 0:
         scale = None if mpp is None else check_mpp(mpp)
         return zip(items, itertools.repeat(scale), strict=False)
     if total is not None and isinstance(mpp, Sized) and len(mpp) != total:
-        raise ConfigError(f"mpp holds {len(mpp)} values for {total} images: give one number, or one an image")
+        raise ConfigError(
+            f"mpp holds {len(mpp)} values for {total} images: give one number, or one an image"
+        )
     return _paired(items, iter(mpp))
 
 
@@ -118,7 +139,11 @@ def _counting(found: Found) -> Found:
                 log.warning("%s", result.error)
             yield result
     if failed:
-        warnings.warn(f"{failed} of {seen} images could not be read: their rows are NaN (the log names them)", UserWarning, stacklevel=2)
+        warnings.warn(
+            f"{failed} of {seen} images could not be read: their rows are NaN (the log names them)",
+            UserWarning,
+            stacklevel=2,
+        )
 
 
 def watched(found: Found, total: int | None, progress: Progress) -> Found:
@@ -159,17 +184,26 @@ class Table:
         return self._rows if self._used == len(self._rows) else self._rows[: self._used].copy()
 
 
-def _paired(items: Iterable[Item], scales: Iterator[float | None]) -> Iterator[tuple[Item, float | None]]:
+def _paired(
+    items: Iterable[Item], scales: Iterator[float | None]
+) -> Iterator[tuple[Item, float | None]]:
     for item in items:
         try:
             scale = next(scales)
         except StopIteration:
-            raise ConfigError(f"mpp ended before the images did, at {item.where}: give one number, or one an image") from None
+            raise ConfigError(
+                f"mpp ended before the images did, at {item.where}: give one number, or one an"
+                " image"
+            ) from None
         yield item, None if scale is None else check_mpp(scale)
 
 
 def _groups(
-    items: Iterable[tuple[Item, float | None]], transform: Transform, pool: ThreadPoolExecutor, size: int, ahead: int
+    items: Iterable[tuple[Item, float | None]],
+    transform: Transform,
+    pool: ThreadPoolExecutor,
+    size: int,
+    ahead: int,
 ) -> Iterator[_Group]:
     """Groups whose images are being decoded; `ahead` more of them than the one that is handed out."""
     started: deque[_Group] = deque()
@@ -188,13 +222,19 @@ def _decode(item: Item, mpp: float | None, transform: Transform) -> Pixels:
         pixels = item.load()
     except (PathEncoderError, MemoryError):
         raise
-    except Exception as error:  # a reader that met what it was not made for costs its own image alone
-        raise ImageError(f"{item.where}: cannot be decoded ({type(error).__name__}: {error})") from error
+    # a reader that met what it was not made for costs its own image alone
+    except Exception as error:
+        raise ImageError(
+            f"{item.where}: cannot be decoded ({type(error).__name__}: {error})"
+        ) from error
     return transform.resize(pixels, mpp)
 
 
 def _collect(group: _Group, size: int) -> tuple[Pixels, list[ImageError | None]]:
-    """uint8 [N, S, S, 3] of a group, white where an image failed, and what failed. Other errors than ImageError are raised."""
+    """uint8 [N, S, S, 3] of a group, white where an image failed, and what failed.
+
+    Other errors than ImageError are raised.
+    """
     tiles = np.full((len(group.tiles), size, size, 3), 255, dtype=np.uint8)
     errors: list[ImageError | None] = [None] * len(tiles)
     for i, tile in enumerate(group.tiles):
@@ -206,7 +246,10 @@ def _collect(group: _Group, size: int) -> tuple[Pixels, list[ImageError | None]]
 
 
 def _without_frames(error: ImageError) -> ImageError:
-    """The error and its causes without their tracebacks: whoever collects errors would keep all pixels of their time alive."""
+    """The error and its causes without their tracebacks.
+
+    Whoever collects errors would keep all pixels of their time alive.
+    """
     chain: BaseException | None = error
     while chain is not None:
         chain.__traceback__ = None

@@ -18,7 +18,11 @@ if TYPE_CHECKING:
     from _csv import Reader
 
 _DELIMITERS = ",;\t"
-_ENCODINGS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
+_ENCODINGS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
 
 
 @dataclass(frozen=True)
@@ -74,12 +78,16 @@ def read_table(file: str | Path, required: Sequence[str] = ()) -> Table:
         columns = _header(path, next(reader, []), required)
         rows, lines = _rows(path, columns, reader)
     except csv.Error as error:
-        raise ConfigError(f"{path}, line {reader.line_num}: {error}. Save the table as CSV again") from error
+        raise ConfigError(
+            f"{path}, line {reader.line_num}: {error}. Save the table as CSV again"
+        ) from error
     return Table(path, columns, rows, lines, delimiter)
 
 
 def number(text: str, delimiter: str = ",") -> float:
-    """A number as a spreadsheet writes it: with a decimal comma where the delimiter leaves one free.
+    """A number as a spreadsheet writes it.
+
+    With a decimal comma where the delimiter leaves one free.
 
     Args:
         text: The value.
@@ -109,7 +117,9 @@ def _data(path: Path) -> tuple[bytes, str]:
         binary = "\0" in data.decode(encoding)
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
-        raise ConfigError(f"{path}, line {line}: not UTF-8 text. Save the table as CSV in UTF-8") from error
+        raise ConfigError(
+            f"{path}, line {line}: not UTF-8 text. Save the table as CSV in UTF-8"
+        ) from error
     if binary:
         raise ConfigError(f"{path} holds binary data, not a table. Save it as CSV in UTF-8")
     return data, encoding
@@ -127,14 +137,22 @@ def _header(path: Path, values: Sequence[str], required: Sequence[str]) -> tuple
     while columns and not columns[-1]:  # a delimiter at the end of every line
         columns = columns[:-1]
     if twice := [name for name, count in Counter(columns).items() if count > 1]:
-        raise ConfigError(f"{path}: the header has the column {twice[0]!r} twice. Give every column a name of its own")
+        raise ConfigError(
+            f"{path}: the header has the column {twice[0]!r} twice. Give every column a name of"
+            " its own"
+        )
     if missing := [name for name in required if name.casefold() not in columns]:
         found = ", ".join(columns) or "nothing"
-        raise ConfigError(f"{path}: the header line lacks the column {missing[0]!r}; it has {found}. Add the column")
+        raise ConfigError(
+            f"{path}: the header line lacks the column {missing[0]!r}; it has {found}. Add the"
+            " column"
+        )
     return columns
 
 
-def _rows(path: Path, columns: tuple[str, ...], reader: Reader) -> tuple[list[dict[str, str]], list[int]]:
+def _rows(
+    path: Path, columns: tuple[str, ...], reader: Reader
+) -> tuple[list[dict[str, str]], list[int]]:
     """Rows with text in them, and the line at which each ends. A manifest may have millions."""
     rows, lines, width = [], [], len(columns)
     for values in reader:
@@ -151,6 +169,7 @@ def _fitted(where: str, values: list[str], width: int) -> list[str]:
     """Values of a row as many as there are columns."""
     if any(values[width:]):
         raise ConfigError(
-            f"{where}: {len(values)} values, but the header has {width} columns. Put values that contain the delimiter into double quotes"
+            f"{where}: {len(values)} values, but the header has {width} columns. Put values that"
+            " contain the delimiter into double quotes"
         )
     return values[:width] + [""] * (width - len(values))

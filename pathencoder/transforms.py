@@ -1,7 +1,10 @@
-"""uint8 tiles -> what the network was trained to see: resized uint8, then normalised float. The same code serves training and use.
+"""uint8 tiles -> what the network was trained to see: resized uint8, then normalised float.
 
-Resizing is Pillow's (antialiased bilinear or bicubic), so that the values equal torchvision's `Resize`, `CenterCrop`, `ToTensor`
-and `Normalize` on PIL images, which is what the authors of public encoders ran.
+The same code serves training and use.
+
+Resizing is Pillow's (antialiased bilinear or bicubic), so that the values equal torchvision's
+`Resize`, `CenterCrop`, `ToTensor` and `Normalize` on PIL images, which is what the authors of
+public encoders ran.
 """
 
 from __future__ import annotations
@@ -23,12 +26,16 @@ Pixels = npt.NDArray[np.uint8]
 
 _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 _WHITE = 255
-_WHOLE = 25_000_000  # pixels of a resized image up to which it is computed whole, as torchvision does, and then cropped
+# pixels of a resized image up to which it is computed whole, as torchvision does, and then cropped
+_WHOLE = 25_000_000
 
 
 @dataclass(frozen=True, repr=False)
 class Transform:
-    """The preprocessing of one encoder: any one image -> float32 [3, S, S]. Picklable; holds no state but the spec."""
+    """The preprocessing of one encoder: any one image -> float32 [3, S, S].
+
+    Picklable; holds no state but the spec.
+    """
 
     spec: EncoderSpec
 
@@ -36,19 +43,27 @@ class Transform:
         s = self.spec
         scale = f" at {s.mpp:g} um/px" if s.mpp else ""
         resize = s.resize if s.resize_size is None else f"{s.resize} {s.resize_size}"
-        return f"Transform({s.input_size} px{scale}, {s.interpolation} {resize}, mean={s.mean}, std={s.std})"
+        return (
+            f"Transform({s.input_size} px{scale}, {s.interpolation} {resize}, mean={s.mean},"
+            f" std={s.std})"
+        )
 
     def __call__(self, image: ImageSource, mpp: float | None = None) -> Tensor:
-        """Normalised float32 [3, S, S] of one image in any form that `open_image` takes; `mpp` as in `resize`."""
+        """Normalised float32 [3, S, S] of one image in any form that `open_image` takes.
+
+        `mpp` as in `resize`.
+        """
         return self.normalise(np.stack([self.resize(open_image(image), mpp)]))[0]
 
     def resize(self, image: Pixels, mpp: float | None = None) -> Pixels:
         """uint8 [H, W, 3] -> uint8 [S, S, 3].
 
-        mpp: micrometres per pixel of `image`. Given: the image is resampled to the encoder's mpp (a side becomes
-        round(side x mpp / encoder's mpp) pixels), then cropped around its centre or padded with white, never stretched.
-        Not given: resized as the encoder's authors do, whole to a square ("squash") or by its shortest side and then
-        cropped ("shortest"). Raises ConfigError for an mpp that is no number between .01 and 100, or an encoder without one.
+        mpp: micrometres per pixel of `image`. Given: the image is resampled to the encoder's mpp (a
+        side becomes
+        round(side x mpp / encoder's mpp) pixels), then cropped around its centre or padded with
+        white, never stretched. Not given: resized as the encoder's authors do, whole to a square
+        ("squash") or by its shortest side and then cropped ("shortest"). Raises ConfigError for an
+        mpp that is no number between .01 and 100, or an encoder without one.
         """
         size = self.spec.input_size
         height, width = image.shape[:2]
@@ -72,7 +87,10 @@ class Transform:
         if self.spec.mpp is not None:
             return self.spec.mpp
         if self.spec.mpp_range is None:
-            raise ConfigError(f"{self.spec.name} does not say at what scale it was trained: leave mpp out, and the tile is resized whole")
+            raise ConfigError(
+                f"{self.spec.name} does not say at what scale it was trained: leave mpp out, and"
+                " the tile is resized whole"
+            )
         low, high = self.spec.mpp_range
         return min(max(mpp, low), high)
 
@@ -84,11 +102,21 @@ class Transform:
         part = self._resample(image, y.pixels, x.pixels, box=(x.start, y.start, x.stop, y.stop))
         return _pad(part[y.skip : y.skip + size, x.skip : x.skip + size], size)
 
-    def _resample(self, image: Pixels, height: int, width: int, box: tuple[float, float, float, float] | None = None) -> Pixels:
+    def _resample(
+        self,
+        image: Pixels,
+        height: int,
+        width: int,
+        box: tuple[float, float, float, float] | None = None,
+    ) -> Pixels:
         whole = box is None or box == (0, 0, image.shape[1], image.shape[0])
         if whole and image.shape[:2] == (height, width):
             return image
-        return np.asarray(Image.fromarray(image).resize((width, height), _FILTERS[self.spec.interpolation], box=box))
+        return np.asarray(
+            Image.fromarray(image).resize(
+                (width, height), _FILTERS[self.spec.interpolation], box=box
+            )
+        )
 
 
 @dataclass(frozen=True)
@@ -106,7 +134,10 @@ def _whole(source: int, target: int, size: int) -> _Span:
 
 
 def _window(source: int, target: int, size: int) -> _Span:
-    """Only the central `size` of `target` pixels. Pillow's filter looks beyond the box, so they are those of the whole resize."""
+    """Only the central `size` of `target` pixels.
+
+    Pillow's filter looks beyond the box, so they are those of the whole resize.
+    """
     first = max(_crop_offset(target, size), 0)
     last = min(first + size, target)
     return _Span(first * source / target, last * source / target, last - first, 0)

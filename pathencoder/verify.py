@@ -11,7 +11,8 @@ from pathencoder.encoder import Encoder
 from pathencoder.errors import ConfigError
 from pathencoder.pretrained import folder
 
-_COSINE = {torch.float32: 0.9999, torch.float64: 0.9999}  # what `verify` asks for; half precision gives a little away
+# what `verify` asks for; half precision gives a little away
+_COSINE = {torch.float32: 0.9999, torch.float64: 0.9999}
 _COSINE_HALF = 0.999
 
 
@@ -40,13 +41,19 @@ def verify(encoder: Encoder) -> Verification:
     """
     reference = folder.read_reference(encoder.folder) if encoder.folder is not None else None
     if reference is None:
-        raise ConfigError(f"{encoder.spec.name} has no {folder.REFERENCE}: there is nothing to compare its embeddings with")
+        raise ConfigError(
+            f"{encoder.spec.name} has no {folder.REFERENCE}: there is nothing to compare its"
+            " embeddings with"
+        )
     if reference.embedding.shape != (encoder.spec.dim,):
         raise ConfigError(
-            f"{encoder.spec.name}: its {folder.REFERENCE} has {reference.embedding.size} values instead of {encoder.spec.dim}"
+            f"{encoder.spec.name}: its {folder.REFERENCE} has {reference.embedding.size} values"
+            f" instead of {encoder.spec.dim}"
         )
     found = encoder.encode(reference.tile, progress=False)[0].astype(np.float64)
     expected = reference.embedding.astype(np.float64)
-    cosine = float(found @ expected / max(float(np.linalg.norm(found) * np.linalg.norm(expected)), 1e-12))
+    cosine = float(
+        found @ expected / max(float(np.linalg.norm(found) * np.linalg.norm(expected)), 1e-12)
+    )
     limit = _COSINE.get(encoder.dtype, _COSINE_HALF)
     return Verification(encoder.spec.name, cosine, float(np.abs(found - expected).max()), limit)

@@ -1,6 +1,9 @@
-"""The one way to list the files of a folder: linked folders followed, loops cut, hidden ones left out, what is left out named.
+"""The one way to list the files of a folder.
 
-A file is known by the path that the user typed, never by where its bytes lie: links are not resolved.
+Linked folders followed, loops cut, hidden ones left out, what is left out named.
+
+A file is known by the path that the user typed, never by where its bytes lie: links are not
+resolved.
 """
 
 from __future__ import annotations
@@ -35,8 +38,8 @@ class Walk:
     Attributes:
         files: Every file, in natural order (tile2 before tile10), each path beginning with the
             folder as it was given.
-        left_out: Loops of links, links to nothing, pipes and devices, folders that cannot be read. Hidden files and
-            folders (names that begin with a dot) are only counted.
+        left_out: Loops of links, links to nothing, pipes and devices, folders that cannot be read.
+            Hidden files and folders (names that begin with a dot) are only counted.
         hidden: How many files and folders were left out as hidden.
     """
 
@@ -72,7 +75,10 @@ def walk(folder: str | os.PathLike[str]) -> Walk:
 
 def natural(path: Path) -> tuple[list[list[str | int]], str]:
     """A sort key: numbers inside names count as numbers, case does not matter unless all else is equal."""
-    parts: list[list[str | int]] = [[int(t) if t.isdecimal() else t for t in re.split(r"(\d+)", part.casefold())] for part in path.parts]
+    parts: list[list[str | int]] = [
+        [int(t) if t.isdecimal() else t for t in re.split(r"(\d+)", part.casefold())]
+        for part in path.parts
+    ]
     return parts, path.as_posix()
 
 
@@ -97,7 +103,10 @@ def printable(name: str | os.PathLike[str]) -> str:
 
 
 def is_special(path: str | os.PathLike[str]) -> bool:
-    """Whether a path is a pipe, a socket or a device: opening one can wait forever, reading one need not end."""
+    """Whether a path is a pipe, a socket or a device.
+
+    Opening one can wait forever, reading one need not end.
+    """
     try:
         mode = os.stat(path).st_mode
     except (OSError, ValueError):

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from pathencoder.errors import ConfigError
 
-# Where wrappers keep the module inside: torch.compile; DataParallel, DistributedDataParallel, FSDP, averaged models.
+# Where wrappers keep the module inside: torch.compile; DataParallel, DistributedDataParallel, FSDP,
+# averaged models.
 _INSIDE = ("_orig_mod", "module")
 # Parts of parameter names that wrappers of a part of a network add.
 _ADDED = frozenset({"_orig_mod", "module", "_checkpoint_wrapped_module", "_fsdp_wrapped_module"})
@@ -36,8 +37,8 @@ def bare(network: Any) -> Any:
         inner = following
     if not hasattr(inner, "forward_features"):
         raise ConfigError(
-            f"encoder.network is a {type(inner).__name__}, which is no timm network: put modules of "
-            "your own around the encoder, and leave encoder.network as it was loaded"
+            f"encoder.network is a {type(inner).__name__}, which is no timm network: put modules of"
+            " your own around the encoder, and leave encoder.network as it was loaded"
         )
     return inner
 
@@ -56,8 +57,9 @@ def plain_state(network: Any, names: Collection[str]) -> dict[str, Tensor]:
     adapters = [k for k in state if "lora_" in k or ".base_layer." in k]
     if adapters:
         raise ConfigError(
-            f"encoder.network holds {len(adapters)} tensors of adapters (PEFT), which timm's format "
-            "has no place for: merge them first, encoder.network = encoder.network.merge_and_unload()"
+            f"encoder.network holds {len(adapters)} tensors of adapters (PEFT), which timm's format"
+            " has no place for: merge them first, encoder.network ="
+            " encoder.network.merge_and_unload()"
         )
     return state
 
@@ -86,7 +88,10 @@ def _inside(module: nn.Module) -> nn.Module | None:
 @functools.cache
 def _say_inside(wrapper: str) -> None:
     if wrapper == "OptimizedModule":
-        text = "compiled; the encoder reads its inner stages and runs it as it was: compile the encoder instead"
+        text = (
+            "compiled; the encoder reads its inner stages and runs it as it was: compile the"
+            " encoder instead"
+        )
     elif "Parallel" in wrapper:
         text = f"in {wrapper}; the encoder reads its inner stages and runs it on one device"
     else:

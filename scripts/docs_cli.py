@@ -1,4 +1,7 @@
-"""Write the documentation's command line page from the commands' own help: python scripts/docs_cli.py docs/cli.md"""
+"""Write the documentation's command line page from the commands' own help.
+
+Python scripts/docs_cli.py docs/cli.md
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,9 @@ def page() -> str:
 
 
 def _help(command: click.Command, name: str, parent: click.Context | None) -> str:
-    context = click.Context(command, info_name=name, parent=parent, terminal_width=_WIDTH, max_content_width=_WIDTH)
+    context = click.Context(
+        command, info_name=name, parent=parent, terminal_width=_WIDTH, max_content_width=_WIDTH
+    )
     return f"```text\n{command.get_help(context)}\n```"
 
 

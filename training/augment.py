@@ -1,8 +1,11 @@
-"""Augmentation of whole batches on their device: one resampling for crop, flips and turns; stain jitter in optical density.
+"""Augmentation of whole batches on their device: one resampling for crop, flips and turns.
 
-Every random number comes from the generator that is given, so a step's views follow from its seed alone. With several processes the
-numbers are drawn for the joint batch in each and a process takes those of its own tiles (entries rank, rank + world, ...), so that
-a tile's views do not depend on how many processes there are; each must hold equally many tiles, and seed its generator alike.
+Stain jitter in optical density.
+
+Every random number comes from the generator that is given, so a step's views follow from its seed
+alone. With several processes the numbers are drawn for the joint batch in each and a process takes
+those of its own tiles (entries rank, rank + world, ...), so that a tile's views do not depend on
+how many processes there are; each must hold equally many tiles, and seed its generator alike.
 """
 
 from __future__ import annotations
@@ -19,7 +22,8 @@ from torch import Tensor
 from training.data.corpus import STAIN_CLASSES
 from training.distributed import share, world
 
-# Ruifrok and Johnston 2001, Anal Quant Cytol Histol 23: optical densities of hematoxylin, eosin and DAB in R, G, B.
+# Ruifrok and Johnston 2001, Anal Quant Cytol Histol 23: optical densities of hematoxylin, eosin and
+# DAB in R, G, B.
 _HED = torch.tensor([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]])
 _HED_OF = _HED / _HED.norm(dim=1, keepdim=True)  # stain amounts -> optical density
 _OF_HED = torch.linalg.inv(_HED_OF)
@@ -43,7 +47,8 @@ class CropSettings(BaseModel):
 
 class ColourSettings(BaseModel):
     """Colour changes. he_*: amounts of hematoxylin, eosin, DAB of H&E tiles become s (1 + scale N) + shift N.
-    od_*: the same for each colour channel's optical density of every other stain, IHC among them."""
+    od_*: the same for each colour channel's optical density of every other stain, IHC among them.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     he_scale: float = Field(0.15, ge=0)
@@ -51,14 +56,19 @@ class ColourSettings(BaseModel):
     od_scale: float = Field(0.08, ge=0)
     od_shift: float = Field(0.02, ge=0)
     brightness: float = Field(0.1, ge=0)
-    hed_classes: tuple[Literal[STAIN_CLASSES], ...] = ("he",)  # stain classes whose tiles are jittered as H&E is
-    grey: Fraction = 0.1  # share of H&E views made grey; other stains keep their colour, which is their signal
+    # stain classes whose tiles are jittered as H&E is
+    hed_classes: tuple[Literal[STAIN_CLASSES], ...] = ("he",)
+    # share of H&E views made grey; other stains keep their colour, which is their signal
+    grey: Fraction = 0.1
     blur: Fraction = 0.2
 
 
 @dataclass(frozen=True)
 class Fields:
-    """The part of each tile that its crops share: side as a share of the tile's, centre in -1..1, each [N]."""
+    """The part of each tile that its crops share.
+
+    Side as a share of the tile's, centre in -1..1, each [N].
+    """
 
     side: Tensor
     x: Tensor
@@ -70,14 +80,21 @@ def fields(count: int, settings: CropSettings, generator: torch.Generator) -> Fi
     if settings.field == (1.0, 1.0):
         return None
     device = generator.device
-    side = share(torch.empty(count * world(), device=device).uniform_(*settings.field, generator=generator)).sqrt()
-    x, y = (1 - side) * share(torch.empty(2, count * world(), device=device).uniform_(-1, 1, generator=generator), dim=1)
+    side = share(
+        torch.empty(count * world(), device=device).uniform_(*settings.field, generator=generator)
+    ).sqrt()
+    x, y = (1 - side) * share(
+        torch.empty(2, count * world(), device=device).uniform_(-1, 1, generator=generator), dim=1
+    )
     return Fields(side, x, y)
 
 
 @dataclass(frozen=True)
 class Source:
-    """Tiles as crops are taken from them: float32 [N, 3, T, T] in 0..1, and the same at half the size."""
+    """Tiles as crops are taken from them.
+
+    float32 [N, 3, T, T] in 0..1, and the same at half the size.
+    """
 
     full: Tensor
     half: Tensor
@@ -89,11 +106,19 @@ def source_of(tiles: Tensor) -> Source:
     return Source(full, F.avg_pool2d(full, 2))
 
 
-def crops(tiles: Tensor | Source, settings: CropSettings, generator: torch.Generator, within: Fields | None = None) -> Tensor:
-    """Random resized crops with flips and quarter turns: uint8 [N, 3, T, T] -> float32 in 0..1, [N, 3, px, px].
-    within: the fields that the crops stay in; the whole tiles if None.
+def crops(
+    tiles: Tensor | Source,
+    settings: CropSettings,
+    generator: torch.Generator,
+    within: Fields | None = None,
+) -> Tensor:
+    """Random resized crops with flips and quarter turns.
 
-    One bilinear resampling does all of it; a crop that shrinks by more than 1.5 is taken from the tile halved, against aliasing.
+    uint8 [N, 3, T, T] -> float32 in 0..1, [N, 3, px, px]. within: the fields that the crops stay
+    in; the whole tiles if None.
+
+    One bilinear resampling does all of it; a crop that shrinks by more than 1.5 is taken from the
+    tile halved, against aliasing.
     """
     source = tiles if isinstance(tiles, Source) else source_of(tiles)
     count, side, device = len(source.full), source.full.shape[-1], source.full.device
@@ -103,12 +128,22 @@ def crops(tiles: Tensor | Source, settings: CropSettings, generator: torch.Gener
     out = source.full.new_empty(count, 3, settings.px, settings.px)
     for level, chosen in ((source.full, ~shrinks), (source.half, shrinks)):
         if chosen.any():
-            out[chosen] = F.grid_sample(level[chosen], grid[chosen], mode="bilinear", padding_mode="reflection", align_corners=False)
+            out[chosen] = F.grid_sample(
+                level[chosen],
+                grid[chosen],
+                mode="bilinear",
+                padding_mode="reflection",
+                align_corners=False,
+            )
     return out
 
 
 def _crop_maps(
-    count: int, settings: CropSettings, generator: torch.Generator, device: torch.device, within: Fields | None
+    count: int,
+    settings: CropSettings,
+    generator: torch.Generator,
+    device: torch.device,
+    within: Fields | None,
 ) -> tuple[Tensor, Tensor]:
     """Affine maps [N, 2, 3] from a crop's coordinates (-1..1) to its tile's, and the longer side as a share of the tile's [N]."""
     joint = count * world()
@@ -126,12 +161,20 @@ def _crop_maps(
     turn = share(torch.randint(0, 4, (joint,), generator=generator, device=device)) * (math.pi / 2)
     mirror = share(torch.randint(0, 2, (joint,), generator=generator, device=device)) * 2.0 - 1
     cos, sin = turn.cos().round(), turn.sin().round()
-    rows = [torch.stack([width * cos * mirror, -width * sin, dx], 1), torch.stack([height * sin * mirror, height * cos, dy], 1)]
+    rows = [
+        torch.stack([width * cos * mirror, -width * sin, dx], 1),
+        torch.stack([height * sin * mirror, height * cos, dy], 1),
+    ]
     return torch.stack(rows, 1), torch.maximum(width, height)
 
 
-def colours(views: Tensor, stains: Tensor, settings: ColourSettings, generator: torch.Generator) -> Tensor:
-    """Stain jitter, brightness, grey and blur of float [N, 3, H, W] in 0..1; stains: int64 [N], index into STAIN_CLASSES."""
+def colours(
+    views: Tensor, stains: Tensor, settings: ColourSettings, generator: torch.Generator
+) -> Tensor:
+    """Stain jitter, brightness, grey and blur of float [N, 3, H, W] in 0..1.
+
+    stains: int64 [N], index into STAIN_CLASSES.
+    """
     joint, device = len(views) * world(), views.device
 
     def chance(p: float) -> Tensor:
@@ -139,7 +182,9 @@ def colours(views: Tensor, stains: Tensor, settings: ColourSettings, generator: 
 
     is_he = _of_classes(stains, ("he",))
     views = jitter_stain(views, _of_classes(stains, settings.hed_classes), settings, generator)
-    light = 1 + settings.brightness * (2 * share(torch.rand(joint, 1, 1, 1, generator=generator, device=device)) - 1)
+    light = 1 + settings.brightness * (
+        2 * share(torch.rand(joint, 1, 1, 1, generator=generator, device=device)) - 1
+    )
     views = (views * light).clamp_(0, 1)
     grey = chance(settings.grey) & is_he
     if grey.any():
@@ -152,14 +197,23 @@ def colours(views: Tensor, stains: Tensor, settings: ColourSettings, generator: 
 
 
 def _of_classes(stains: Tensor, classes: tuple[str, ...]) -> Tensor:
-    return torch.isin(stains, torch.tensor([STAIN_CLASSES.index(c) for c in classes], dtype=stains.dtype, device=stains.device))
+    return torch.isin(
+        stains,
+        torch.tensor(
+            [STAIN_CLASSES.index(c) for c in classes], dtype=stains.dtype, device=stains.device
+        ),
+    )
 
 
-def jitter_stain(views: Tensor, is_he: Tensor, settings: ColourSettings, generator: torch.Generator) -> Tensor:
-    """Scale and shift the stains' amounts: along hematoxylin, eosin and DAB where is_he, else along R, G, B optical density.
+def jitter_stain(
+    views: Tensor, is_he: Tensor, settings: ColourSettings, generator: torch.Generator
+) -> Tensor:
+    """Scale and shift the stains' amounts.
 
-    Both are one affine map of optical density, od' = A od + b, with A [N, 3, 3] and b [N, 3] drawn for each image
-    (Tellez et al. 2018, IEEE TMI 37: HED perturbation).
+    Along hematoxylin, eosin and DAB where is_he, else along R, G, B optical density.
+
+    Both are one affine map of optical density, od' = A od + b, with A [N, 3, 3] and b [N, 3] drawn
+    for each image (Tellez et al. 2018, IEEE TMI 37: HED perturbation).
     """
     count, device = len(views), views.device
     noise = share(torch.randn(2, count * world(), 3, generator=generator, device=device), dim=1)
@@ -168,16 +222,26 @@ def jitter_stain(views: Tensor, is_he: Tensor, settings: ColourSettings, generat
     shift = noise[1] * torch.where(pick, settings.he_shift, settings.od_shift)
     to_rgb, to_stain = _HED_OF.to(device).T, _OF_HED.to(device).T  # acting on column vectors
     eye = torch.eye(3, device=device)
-    outward, inward = torch.where(pick[..., None], to_rgb, eye), torch.where(pick[..., None], to_stain, eye)
+    outward, inward = (
+        torch.where(pick[..., None], to_rgb, eye),
+        torch.where(pick[..., None], to_stain, eye),
+    )
     matrix = outward @ torch.diag_embed(scale) @ inward
     offset = (outward @ shift[..., None]).view(count, 3, 1)
     density = views.flatten(2).clamp(min=1 / 255).log_().neg_()
-    mapped = mapped_by_sums(offset, matrix, density) if views.is_cuda else torch.baddbmm(offset, matrix, density)
+    mapped = (
+        mapped_by_sums(offset, matrix, density)
+        if views.is_cuda
+        else torch.baddbmm(offset, matrix, density)
+    )
     return mapped.neg_().exp_().clamp_(0, 1).view_as(views)
 
 
 def mapped_by_sums(offset: Tensor, matrix: Tensor, density: Tensor) -> Tensor:
-    """offset [N, 3, 1] + matrix [N, 3, 3] @ density [N, 3, P], as three sums: a GPU's matrix product pads three rows to 32."""
+    """offset [N, 3, 1] + matrix [N, 3, 3] @ density [N, 3, P], as three sums.
+
+    A GPU's matrix product pads three rows to 32.
+    """
     out = torch.addcmul(offset, matrix[:, :, 0:1], density[:, 0:1])
     for k in (1, 2):
         out.addcmul_(matrix[:, :, k : k + 1], density[:, k : k + 1])
@@ -193,5 +257,7 @@ def _blur3(views: Tensor) -> Tensor:
 def normalise(views: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
     """(views - mean) / std per channel, in channels_last: what the network is fed."""
     shape = (1, 3, 1, 1)
-    out = (views - torch.tensor(mean, device=views.device).view(shape)) / torch.tensor(std, device=views.device).view(shape)
+    out = (views - torch.tensor(mean, device=views.device).view(shape)) / torch.tensor(
+        std, device=views.device
+    ).view(shape)
     return out.contiguous(memory_format=torch.channels_last)

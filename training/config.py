@@ -19,8 +19,11 @@ class _Section(BaseModel):
 
 
 class DataSettings(_Section):
-    """Which tiles, and how often. licences, stains, without: filters on a manifest; empty: all. slide_power, organ_power, stain_power:
-    1 draws slides, organs, stains by their size, 0 all of them equally often (training/data/sampler.py)."""
+    """Which tiles, and how often. licences, stains, without: filters on a manifest.
+
+    empty: all. slide_power, organ_power, stain_power: 1 draws slides, organs, stains by their size,
+    0 all of them equally often (training/data/sampler.py).
+    """
 
     root: Path
     licences: tuple[str, ...] = ()
@@ -35,8 +38,12 @@ class DataSettings(_Section):
 
 
 class BackboneSettings(_Section):
-    """A timm network, its start, and how it will be read. start: safetensors in timm's keys, or an encoder that load_encoder reads (a
-    folder, a name of `pathencoder list`), whose architecture, normalisation and readout hold where they are not given; None: nothing."""
+    """A timm network, its start, and how it will be read. start.
+
+    Safetensors in timm's keys, or an encoder that load_encoder reads (a folder, a name of
+    `pathencoder list`), whose architecture, normalisation and readout hold where they are not
+    given; None: nothing.
+    """
 
     architecture: str = "mobilenetv2_100"
     args: dict[str, Any] = {}
@@ -45,14 +52,19 @@ class BackboneSettings(_Section):
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)
     embedding: str = "pool"
     input_size: int = 224
-    real_statistics: bool = False  # give BatchNorm layers that were folded into constants their statistics back
+    # give BatchNorm layers that were folded into constants their statistics back
+    real_statistics: bool = False
 
 
 class OptimSettings(_Section):
-    """AdamW with warm-up and cosine. Rates are for the batch as it is. accumulate: the batch goes through in so many parts, whose
-    gradients are averaged: contrastive losses and BatchNorm then see one part at a time, not the batch. precision: "auto" is bf16
-    autocast where the machine gains from it (GPUs; CPUs with bf16 instructions for networks without grouped convolutions, which then
-    train 1.5 to 1.9 times as fast), else fp32. Name one to be alike on every machine."""
+    """AdamW with warm-up and cosine.
+
+    Rates are for the batch as it is. accumulate: the batch goes through in so many parts, whose
+    gradients are averaged: contrastive losses and BatchNorm then see one part at a time, not the
+    batch. precision: "auto" is bf16 autocast where the machine gains from it (GPUs; CPUs with bf16
+    instructions for networks without grouped convolutions, which then train 1.5 to 1.9 times as
+    fast), else fp32. Name one to be alike on every machine.
+    """
 
     steps: int = Field(ge=1)
     lr: float = Field(3e-4, gt=0)
@@ -66,16 +78,23 @@ class OptimSettings(_Section):
 
 
 class RunSettings(_Section):
-    """What does not change results: where, how long, how often, by what means. compile, checkpoint_activations and parallel do the same
-    sums in another order, so that last bits may differ; compiled networks also draw anew which blocks stochastic depth skips.
-    knn_sets: folders with a labels.csv; their train parts alone are read."""
+    """What does not change results.
+
+    where, how long, how often, by what means. compile, checkpoint_activations and parallel do the
+    same sums in another order, so that last bits may differ; compiled networks also draw anew which
+    blocks stochastic depth skips. knn_sets: folders with a labels.csv; their train parts alone are
+    read.
+    """
 
     out: Path
-    minutes: float | None = Field(None, gt=0)  # stop cleanly with a checkpoint; the same command goes on
+    # stop cleanly with a checkpoint; the same command goes on
+    minutes: float | None = Field(None, gt=0)
     threads: int = Field(1, ge=1)  # of torch, a process
     loaders: int = Field(1, ge=1)  # threads that decode tiles, a process
-    loader_processes: int = Field(0, ge=0)  # processes that decode tiles in the threads' place, a process: for GPUs
-    # Decoded tiles stay in memory up to here, a process (also of loader_processes): spares decoding where a corpus is gone through often.
+    # processes that decode tiles in the threads' place, a process: for GPUs
+    loader_processes: int = Field(0, ge=0)
+    # Decoded tiles stay in memory up to here, a process (also of loader_processes): spares decoding
+    # where a corpus is gone through often.
     keep_mb: int = Field(0, ge=0)
     checkpoint_every: int = Field(100, ge=1)
     log_every: int = Field(10, ge=1)
@@ -85,14 +104,18 @@ class RunSettings(_Section):
     parallel: Literal["ddp", "fsdp"] = "ddp"  # with several processes; fsdp for ViT-L and up
     compile: bool = False  # blocks by torch.compile
     checkpoint_activations: bool = False  # less memory, a third more time
-    bad_batches: int = Field(5, ge=1)  # so many batches with a loss or gradient that is not finite, in a row, stop the run
+    # so many batches with a loss or gradient that is not finite, in a row, stop the run
+    bad_batches: int = Field(5, ge=1)
     tensorboard: bool = False
     wandb: str | None = None  # a Weights and Biases project
 
 
 class ExportSettings(_Section):
-    """What is exported, and what the folder says of itself. start_share: the share of the starting weights in an average with
-    the trained ones (Wortsman et al. 2022, arXiv:2109.01903); 0: the trained weights as they are."""
+    """What is exported, and what the folder says of itself. start_share.
+
+    The share of the starting weights in an average with the trained ones (Wortsman et al. 2022,
+    arXiv:2109.01903); 0: the trained weights as they are.
+    """
 
     start_share: float = Field(0.0, ge=0, lt=1)
     name: str = "encoder"
@@ -105,7 +128,8 @@ class ExportSettings(_Section):
 
 class _Base(_Section):
     seed: int = 0
-    start_from: Path | None = None  # a run or checkpoint whose method, heads and optimiser this run goes on from, at its own step 0
+    # a run or checkpoint whose method, heads and optimiser this run goes on from, at its own step 0
+    start_from: Path | None = None
     data: DataSettings
     backbone: BackboneSettings = BackboneSettings()
     optim: OptimSettings
@@ -124,7 +148,10 @@ _SHORT = {"minutes": "run.minutes", "out": "run.out", "steps": "optim.steps"}
 
 
 def load(recipe: Path, overrides: Sequence[str] = ()) -> Config:
-    """Read a recipe, lay key=value over it, and check everything. Raises ConfigError that lists every problem at once."""
+    """Read a recipe, lay key=value over it, and check everything.
+
+    Raises ConfigError that lists every problem at once.
+    """
     if not recipe.is_file():
         raise ConfigError(f"no recipe {str(recipe)!r}")
     values = yaml.safe_load(recipe.read_text()) or {}
@@ -150,12 +177,18 @@ def _refuse_large_crops(method: Any, canvas: int) -> None:
     for name, value in method:
         px = getattr(value, "px", value if name == "crop" else 0)
         if px > canvas and getattr(value, "count", 1):
-            raise ConfigError(f"method.{name}: crops of {px} px do not fit data.canvas={canvas}. Lower the one or raise the other")
+            raise ConfigError(
+                f"method.{name}: crops of {px} px do not fit data.canvas={canvas}. Lower the one or"
+                " raise the other"
+            )
 
 
 def dump(config: Config) -> dict[str, Any]:
     """Plain values that `check` reads back."""
-    return {name: v.model_dump(mode="json") if isinstance(v, BaseModel) else _plain(v) for name, v in config}
+    return {
+        name: v.model_dump(mode="json") if isinstance(v, BaseModel) else _plain(v)
+        for name, v in config
+    }
 
 
 def _plain(value: Any) -> Any:
@@ -163,9 +196,16 @@ def _plain(value: Any) -> Any:
 
 
 def result_changing(values: dict[str, Any]) -> dict[str, Any]:
-    """The part of dumped values on which results depend: all but `run`, what the export says of itself, and how it will be read."""
+    """The part of dumped values on which results depend.
+
+    All but `run`, what the export says of itself, and how it will be read.
+    """
     kept = {k: v for k, v in values.items() if k not in ("run", "export")}
-    return {**kept, "backbone": {k: v for k, v in kept["backbone"].items() if k != "embedding"}} if "backbone" in kept else kept
+    return (
+        {**kept, "backbone": {k: v for k, v in kept["backbone"].items() if k != "embedding"}}
+        if "backbone" in kept
+        else kept
+    )
 
 
 def with_defaults(settings: dict[str, Any]) -> dict[str, Any]:
@@ -197,4 +237,6 @@ def _explain(model: type[BaseModel], error: Any) -> str:
     for part in error["loc"][:-1]:
         section = section.model_fields[part].annotation
     near = difflib.get_close_matches(str(error["loc"][-1]), section.model_fields, n=1, cutoff=0.4)
-    return f"{path}: no such setting" + (f"; nearest: {near[0]}" if near else f"; one of {sorted(section.model_fields)}")
+    return f"{path}: no such setting" + (
+        f"; nearest: {near[0]}" if near else f"; one of {sorted(section.model_fields)}"
+    )

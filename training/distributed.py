@@ -1,8 +1,11 @@
-"""What several processes need to act as one: the collectives, each with its gradient, and batch normalisation over the joint batch.
+"""What several processes need to act as one.
 
-Everything here is the identity in a single process. Scale: each process backpropagates its own loss and the gradients of weights
-are averaged (what DDP and FSDP do), so a loss that is a mean over samples needs nothing, and one that is computed from gathered
-rows needs the sum of all processes' gradients at the rows: which is what `gather` and `total` give.
+The collectives, each with its gradient, and batch normalisation over the joint batch.
+
+Everything here is the identity in a single process. Scale: each process backpropagates its own loss
+and the gradients of weights are averaged (what DDP and FSDP do), so a loss that is a mean over
+samples needs nothing, and one that is computed from gathered rows needs the sum of all processes'
+gradients at the rows: which is what `gather` and `total` give.
 """
 
 from __future__ import annotations
@@ -51,16 +54,24 @@ def device_of(name: str) -> torch.device:
         return torch.device(name)
     if not torch.cuda.is_available():
         return torch.device("cpu")
-    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", rank())) % torch.cuda.device_count())
+    return torch.device(
+        "cuda", int(os.environ.get("LOCAL_RANK", rank())) % torch.cuda.device_count()
+    )
 
 
 def share(joint: Tensor, dim: int = 0) -> Tensor:
-    """This process's part of something that every process holds for the joint batch: entries rank, rank + world, ... of `dim`."""
+    """This process's part of something that every process holds for the joint batch.
+
+    Entries rank, rank + world, ... of `dim`.
+    """
     return joint if world() == 1 else joint[(slice(None),) * dim + (slice(rank(), None, world()),)]
 
 
 def gather(x: Tensor) -> Tensor:
-    """[n, ...] of every process stacked in rank order to [world n, ...]; gradients of all processes flow back to each owner."""
+    """[n, ...] of every process stacked in rank order to [world n, ...].
+
+    Gradients of all processes flow back to each owner.
+    """
     if world() == 1:
         return x
     gathered: Tensor = _Gather.apply(x)  # type: ignore[no-untyped-call]
@@ -119,8 +130,11 @@ class _Total(torch.autograd.Function):
 
 
 def synchronise(module: nn.Module, device: torch.device) -> nn.Module:
-    """The module with every BatchNorm in it over all processes' samples: torch's SyncBatchNorm on CUDA, SyncedBatchNorm elsewhere.
-    Parameters, buffers and their names stay; nothing changes in a single process."""
+    """The module with every BatchNorm in it over all processes' samples.
+
+    torch's SyncBatchNorm on CUDA, SyncedBatchNorm elsewhere. Parameters, buffers and their names
+    stay; nothing changes in a single process.
+    """
     if world() == 1:
         return module
     if device.type == "cuda":
@@ -153,7 +167,10 @@ class SyncedBatchNorm(nn.Module):
             self.register_parameter(name, getattr(own, name))
         for name in ("running_mean", "running_var", "num_batches_tracked"):
             self.register_buffer(name, getattr(own, name))
-        self.drop, self.act = (getattr(own, name, None) or nn.Identity() for name in ("drop", "act"))  # timm's BatchNormAct2d
+        # timm's BatchNormAct2d
+        self.drop, self.act = (
+            getattr(own, name, None) or nn.Identity() for name in ("drop", "act")
+        )
         self.train(own.training)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -161,7 +178,9 @@ class SyncedBatchNorm(nn.Module):
         if self.training or self.running_mean is None:
             out = self._by_joint_batch(x)
         else:
-            out = F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+            out = F.batch_norm(
+                x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
+            )
         done: Tensor = self.act(self.drop(out))
         return done
 
@@ -182,7 +201,11 @@ class SyncedBatchNorm(nn.Module):
     @torch.no_grad()
     def _follow(self, mean: Tensor, var: Tensor) -> None:
         """Running statistics, as torch's BatchNorm keeps them."""
-        if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:
+        if (
+            self.running_mean is None
+            or self.running_var is None
+            or self.num_batches_tracked is None
+        ):
             return
         self.num_batches_tracked += 1
         weight = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum

@@ -41,18 +41,47 @@ def main() -> None:
 
 @main.command()
 @click.argument("names", nargs=-1, required=True)
-@click.option("--data", type=click.Path(path_type=Path), default=Path("../shared/data"), show_default=True, help="Folder with tiles/.")
 @click.option(
-    "--tools", type=click.Path(path_type=Path), default=Path("../shared/tools"), show_default=True, help="Folder with cut_cells.py."
+    "--data",
+    type=click.Path(path_type=Path),
+    default=Path("../shared/data"),
+    show_default=True,
+    help="Folder with tiles/.",
 )
 @click.option(
-    "--cache", type=click.Path(path_type=Path), default=Path("runs/probe"), show_default=True, help="Cut cells, embeddings, outcomes."
+    "--tools",
+    type=click.Path(path_type=Path),
+    default=Path("../shared/tools"),
+    show_default=True,
+    help="Folder with cut_cells.py.",
+)
+@click.option(
+    "--cache",
+    type=click.Path(path_type=Path),
+    default=Path("runs/probe"),
+    show_default=True,
+    help="Cut cells, embeddings, outcomes.",
 )
 @click.option("--sets", "chosen", default=",".join(SETS), help="Comma-separated sets.")
-@click.option("--cv", is_flag=True, help="Folds inside the train parts alone: for choices; test parts stay unread.")
+@click.option(
+    "--cv",
+    is_flag=True,
+    help="Folds inside the train parts alone: for choices; test parts stay unread.",
+)
 @click.option("--seeds", default=3, show_default=True)
-@click.option("--json", "out", type=click.Path(path_type=Path), help="Write every figure here as well.")
-def probe(names: tuple[str, ...], data: Path, tools: Path, cache: Path, chosen: str, cv: bool, seeds: int, out: Path | None) -> None:  # noqa: FBT001
+@click.option(
+    "--json", "out", type=click.Path(path_type=Path), help="Write every figure here as well."
+)
+def probe(
+    names: tuple[str, ...],
+    data: Path,
+    tools: Path,
+    cache: Path,
+    chosen: str,
+    cv: bool,
+    seeds: int,
+    out: Path | None,
+) -> None:  # noqa: FBT001
     """Probe frozen encoders: default, research, imagenet (three readouts), random, a catalogue name, an encoder's folder, or several
     training runs of one as NAME=FOLDER,FOLDER."""
     try:
@@ -67,7 +96,9 @@ def probe(names: tuple[str, ...], data: Path, tools: Path, cache: Path, chosen: 
     click.echo(json.dumps(summary["means"]))
 
 
-def _runs(subjects: list[Subject], s: ProbeSet, cache: Path, seeds: int) -> dict[str, protocol.Runs]:
+def _runs(
+    subjects: list[Subject], s: ProbeSet, cache: Path, seeds: int
+) -> dict[str, protocol.Runs]:
     """Subjects of one name are training runs of one encoder."""
     runs: dict[str, protocol.Runs] = {}
     for subject in subjects:
@@ -91,14 +122,22 @@ def report(results: Results, sets: list[ProbeSet]) -> dict[str, dict]:
     """Print the tables; return every figure."""
     summary: dict[str, dict] = {"sets": {}, "means": {}, "paired": {}}
     for s in sets:
-        click.echo(f"\n{s.name}  ({s.part or 'five folds by group'}{', train parts alone' if s.choose else ''})")
-        click.echo(f"  {'encoder':28s}{'linear':>15s}{'AUROC':>15s}{'k-NN 20':>9s}{'16-shot':>9s}  95 % of linear, of AUROC")
+        click.echo(
+            f"\n{s.name} "
+            f" ({s.part or 'five folds by group'}{', train parts alone' if s.choose else ''})"
+        )
+        click.echo(
+            f"  {'encoder':28s}{'linear':>15s}{'AUROC':>15s}{'k-NN 20':>9s}{'16-shot':>9s}  95 % of"
+            " linear, of AUROC"
+        )
         for name, runs in results[s.name].items():
             row = protocol.summarise(runs, s.part or "folds")
             summary["sets"].setdefault(s.name, {})[name] = dataclasses.asdict(row)
             click.echo(
-                f"  {name:28s}{row.linear:8.3f} ±{row.linear_sd:.3f}{row.auroc:9.3f} ±{row.auroc_sd:.3f}{row.knn20:9.3f}{row.shot16:9.3f}"
-                f"  {_bounds(row.linear_interval)} {_bounds(row.auroc_interval)}  n {row.n}, groups {row.groups}, runs {row.runs}"
+                f"  {name:28s}{row.linear:8.3f} ±{row.linear_sd:.3f}{row.auroc:9.3f}"
+                f" ±{row.auroc_sd:.3f}{row.knn20:9.3f}{row.shot16:9.3f} "
+                f" {_bounds(row.linear_interval)} {_bounds(row.auroc_interval)}  n {row.n}, groups"
+                f" {row.groups}, runs {row.runs}"
             )
     _report_means(summary)
     _report_paired(results, summary)
@@ -121,7 +160,9 @@ def _report_means(summary: dict[str, dict]) -> None:
 def _report_paired(results: Results, summary: dict[str, dict]) -> None:
     """Each encoder against ImageNet's better readout on that set, same bootstrap draws."""
     for name, by_encoder in results.items():
-        floors = {e: summary["sets"][name][e]["auroc"] for e in by_encoder if e.startswith("imagenet")}
+        floors = {
+            e: summary["sets"][name][e]["auroc"] for e in by_encoder if e.startswith("imagenet")
+        }
         others = [e for e in by_encoder if e not in floors]
         if not floors or not others:
             continue
@@ -129,12 +170,20 @@ def _report_paired(results: Results, summary: dict[str, dict]) -> None:
         click.echo(f"\n{name}: AUROC minus {floor} ({floors[floor]:.3f}), paired over groups")
         for encoder in others:
             difference, around = protocol.paired_auroc(by_encoder[encoder], by_encoder[floor])
-            summary["paired"].setdefault(name, {})[encoder] = {"floor": floor, "difference": difference, "interval": around}
+            summary["paired"].setdefault(name, {})[encoder] = {
+                "floor": floor,
+                "difference": difference,
+                "interval": around,
+            }
             click.echo(f"  {encoder:28s}{difference:+8.3f}  {_bounds(around, signed=True)}")
 
 
 def _bounds(interval: tuple[float, float], *, signed: bool = False) -> str:
-    return f"[{interval[0]:+.3f}, {interval[1]:+.3f}]" if signed else f"[{interval[0]:.3f}, {interval[1]:.3f}]"
+    return (
+        f"[{interval[0]:+.3f}, {interval[1]:+.3f}]"
+        if signed
+        else f"[{interval[0]:.3f}, {interval[1]:.3f}]"
+    )
 
 
 main.add_command(nuclei)

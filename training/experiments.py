@@ -52,7 +52,8 @@ class Arm(BaseModel):
     of: tuple[str, ...] = ()  # other arms whose weights are exported again; several: for a soup
     start_share: float = Field(0.0, ge=0, lt=1)
     embedding: str | None = None
-    soup: bool = False  # average the weights of all seeds of all those arms: one encoder instead of one a seed
+    # average the weights of all seeds of all those arms: one encoder instead of one a seed
+    soup: bool = False
     seeds: tuple[int, ...] | None = None  # the plan's, if none
     core_minutes: float | None = Field(None, gt=0)  # the plan's, if none
     steps: int | None = Field(None, ge=1)  # the plan's, if none
@@ -70,13 +71,16 @@ class Arm(BaseModel):
 
 
 class Plan(BaseModel):
-    """A list of arms and what is read of them. core_minutes or steps: how long an arm is trained; steps where both are given.
-    baselines: subjects of `training.evaluate probe` shown beside."""
+    """A list of arms and what is read of them. core_minutes or steps: how long an arm is trained.
+
+    Steps where both are given. baselines: subjects of `training.evaluate probe` shown beside.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     out: Path
     recipe: Path
-    set: tuple[str, ...] = ()  # key=value, laid over the recipe in arms without a recipe of their own
+    # key=value, laid over the recipe in arms without a recipe of their own
+    set: tuple[str, ...] = ()
     core_minutes: float | None = Field(None, gt=0)
     steps: int | None = Field(None, ge=1)
     seeds: tuple[int, ...] = (0,)
@@ -94,13 +98,19 @@ class Plan(BaseModel):
         if not (self.core_minutes or self.steps):
             raise ValueError("how long is an arm trained? Give core_minutes or steps")
         if wrong := [item for item in self.run if not item.startswith("run.")]:
-            raise ValueError(f"{wrong}: only settings of run., which change no result, may be laid over every arm")
+            raise ValueError(
+                f"{wrong}: only settings of run., which change no result, may be laid over"
+                " every arm"
+            )
         return self
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One encoder to be made and read: an arm with one seed; seed -1: of all seeds together, or a baseline."""
+    """One encoder to be made and read: an arm with one seed.
+
+    Seed -1: of all seeds together, or a baseline.
+    """
 
     arm: str
     seed: int
@@ -117,8 +127,13 @@ class Cell:
 @click.option("--table", is_flag=True, help="Print the table of what is there and do nothing else.")
 @click.option("--arms", help="These arms alone, joined by commas.")
 @click.option("--train", "train_only", is_flag=True, help="Train and export; probe nothing.")
-@click.option("--seeds", help="With --train: these alone, joined by commas, so that several processes can share an arm.")
-@click.option("--set", "machine", multiple=True, help="run.KEY=VALUE for every arm, such as run.loaders=4.")
+@click.option(
+    "--seeds",
+    help="With --train: these alone, joined by commas, so that several processes can share an arm.",
+)
+@click.option(
+    "--set", "machine", multiple=True, help="run.KEY=VALUE for every arm, such as run.loaders=4."
+)
 def main(
     plan_file: Path,
     minutes: float | None,
@@ -146,18 +161,29 @@ def main(
 
 
 def read_plan(file: Path, machine: Sequence[str] = ()) -> Plan:
-    """A checked plan, with run.KEY=VALUE of this machine. Raises ConfigError: unknown keys, arms of arms that are not there, recipes
-    that do not parse."""
+    """A checked plan, with run.KEY=VALUE of this machine.
+
+    Raises ConfigError: unknown keys, arms of arms that are not there, recipes that do not parse.
+    """
     try:
-        plan = Plan.model_validate({**yaml.safe_load(file.read_text()), **({"run": machine} if machine else {})})
+        plan = Plan.model_validate(
+            {**yaml.safe_load(file.read_text()), **({"run": machine} if machine else {})}
+        )
     except ValidationError as error:
-        raise ConfigError(f"{file}: " + "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())) from None
+        raise ConfigError(
+            f"{file}: "
+            + "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        ) from None
     for name, arm in plan.arms.items():
         if not arm.of:
-            run_config.load(arm.recipe or plan.recipe, [*_settings(plan, arm), f"out={plan.out / name}"])
+            run_config.load(
+                arm.recipe or plan.recipe, [*_settings(plan, arm), f"out={plan.out / name}"]
+            )
         for other in arm.of:
             if other not in plan.arms or plan.arms[other].of:
-                raise ConfigError(f"{file}: arm {name!r} is of {other!r}, which is no arm that trains")
+                raise ConfigError(
+                    f"{file}: arm {name!r} is of {other!r}, which is no arm that trains"
+                )
     return plan
 
 
@@ -167,7 +193,9 @@ def _chosen(plan: Plan, arms: str | None) -> Plan:
     if unknown := wanted - plan.arms.keys():
         raise ConfigError(f"--arms: no arm {sorted(unknown)}; the plan has {sorted(plan.arms)}")
     wanted |= {other for name in wanted for other in plan.arms[name].of}
-    return plan.model_copy(update={"arms": {name: arm for name, arm in plan.arms.items() if name in wanted}})
+    return plan.model_copy(
+        update={"arms": {name: arm for name, arm in plan.arms.items() if name in wanted}}
+    )
 
 
 def _numbers(text: str) -> tuple[int, ...]:
@@ -177,7 +205,10 @@ def _numbers(text: str) -> tuple[int, ...]:
 
 
 def train(plan: Plan, *, deadline: float | None = None, seeds: Sequence[int] | None = None) -> None:
-    """Train and export every cell that is missing, of these seeds alone if given, and read nothing. Stops at the deadline (monotonic)."""
+    """Train and export every cell that is missing, of these seeds alone if given, and read nothing.
+
+    Stops at the deadline (monotonic).
+    """
     plan.out.mkdir(parents=True, exist_ok=True)
     for cell in cells(plan):
         if plan.arms[cell.arm].of or not (seeds is None or cell.seed in seeds):
@@ -187,7 +218,10 @@ def train(plan: Plan, *, deadline: float | None = None, seeds: Sequence[int] | N
 
 
 def run(plan: Plan, *, deadline: float | None = None) -> None:
-    """Make and read every cell that is missing, seed by seed so that all arms are there early. Stops at the deadline (monotonic)."""
+    """Make and read every cell that is missing, seed by seed so that all arms are there early.
+
+    Stops at the deadline (monotonic).
+    """
     plan.out.mkdir(parents=True, exist_ok=True)
     sets = open_sets(plan.sets, data=plan.data, tools=plan.tools, cache=plan.cache, choose=True)
     for name in plan.baselines:
@@ -208,7 +242,11 @@ def run(plan: Plan, *, deadline: float | None = None) -> None:
 def cells(plan: Plan) -> Iterator[Cell]:
     """Trained arms before those made of them, one seed after the other; soups last."""
     for seed in plan.seeds:
-        alone = [(name, arm) for name, arm in plan.arms.items() if not arm.soup and seed in _seeds(plan, name)]
+        alone = [
+            (name, arm)
+            for name, arm in plan.arms.items()
+            if not arm.soup and seed in _seeds(plan, name)
+        ]
         yield from (Cell(name, seed) for name, arm in alone if not arm.of)
         yield from (Cell(name, seed) for name, arm in alone if arm.of)
     yield from (Cell(name, -1) for name, arm in plan.arms.items() if arm.soup)
@@ -224,22 +262,43 @@ def _seeds(plan: Plan, name: str) -> tuple[int, ...]:
 
 
 def _make(plan: Plan, cell: Cell, deadline: float | None) -> Path | None:
-    """The exported encoder of a cell; None when time ran out before its training ended (its checkpoint stays)."""
+    """The exported encoder of a cell.
+
+    None when time ran out before its training ended (its checkpoint stays).
+    """
     arm = plan.arms[cell.arm]
     if not arm.of:
         return _train(plan, cell, deadline)
-    runs = [plan.out / Cell(other, seed).name for other in arm.of for seed in (_seeds(plan, other) if arm.soup else (cell.seed,))]
+    runs = [
+        plan.out / Cell(other, seed).name
+        for other in arm.of
+        for seed in (_seeds(plan, other) if arm.soup else (cell.seed,))
+    ]
     folder = plan.out / cell.name / "export"
-    return folder if folder.exists() else reexport(runs, folder, start_share=arm.start_share, embedding=arm.embedding)
+    return (
+        folder
+        if folder.exists()
+        else reexport(runs, folder, start_share=arm.start_share, embedding=arm.embedding)
+    )
 
 
 def _train(plan: Plan, cell: Cell, deadline: float | None) -> Path | None:
     arm, out = plan.arms[cell.arm], plan.out / cell.name
-    settings = [*_settings(plan, arm), f"seed={cell.seed}", "export.start_share=0", "run.knn_sets=[]", *plan.run]
+    settings = [
+        *_settings(plan, arm),
+        f"seed={cell.seed}",
+        "export.start_share=0",
+        "run.knn_sets=[]",
+        *plan.run,
+    ]
     recipe = str(arm.recipe or plan.recipe)
     steps = arm.steps or plan.steps or _affordable_steps(plan, cell.arm, recipe, settings)
     if not (_is_done(out, steps)):
-        left = [f"minutes={max(0.1, (deadline - time.monotonic()) / 60)}"] if deadline is not None else []
+        left = (
+            [f"minutes={max(0.1, (deadline - time.monotonic()) / 60)}"]
+            if deadline is not None
+            else []
+        )
         _pretrain(recipe, [*settings, f"steps={steps}", f"out={out}", *left])
     return out / "export" if _is_done(out, steps) else None
 
@@ -255,7 +314,8 @@ def _affordable_steps(plan: Plan, name: str, recipe: str, settings: list[str]) -
     if name not in known:
         known[name] = _cpu_seconds_of_a_step(recipe, settings)
         write_text(rates, json.dumps(known, indent=1))
-    minutes = plan.arms[name].core_minutes or plan.core_minutes or 0.0  # one of them is there: the plan has no steps
+    # one of them is there: the plan has no steps
+    minutes = plan.arms[name].core_minutes or plan.core_minutes or 0.0
     steps = max(1, round(60 * minutes / known[name]))
     log.info("%s: %d steps of %.2f core-seconds", name, steps, known[name])
     return steps
@@ -263,8 +323,15 @@ def _affordable_steps(plan: Plan, name: str, recipe: str, settings: list[str]) -
 
 def _cpu_seconds_of_a_step(recipe: str, settings: list[str]) -> float:
     with tempfile.TemporaryDirectory() as folder:
-        _pretrain(recipe, [*settings, f"steps={_TRIAL}", f"out={folder}", "run.log_every=1", "run.knn_sets=[]"])
-        cpu = {line["step"]: line["cpu_s"] for line in read_log(Path(folder)) if line["kind"] == "train"}
+        _pretrain(
+            recipe,
+            [*settings, f"steps={_TRIAL}", f"out={folder}", "run.log_every=1", "run.knn_sets=[]"],
+        )
+        cpu = {
+            line["step"]: line["cpu_s"]
+            for line in read_log(Path(folder))
+            if line["kind"] == "train"
+        }
     return float(cpu[_TRIAL] - cpu[_COLD]) / (_TRIAL - _COLD)
 
 
@@ -289,10 +356,16 @@ def _read(plan: Plan, cell: Cell, subject: Subject, sets: list[ProbeSet]) -> Non
             "linear": _mean([balanced(o) for o in seeds]),
             "knn20": _mean([balanced(o, near=True) for o in seeds]),
         }
-        lines.append({"cell": cell.name, "arm": cell.arm, "seed": cell.seed, "set": s.name, **figures})
+        lines.append(
+            {"cell": cell.name, "arm": cell.arm, "seed": cell.seed, "set": s.name, **figures}
+        )
     stain = robustness.under_shift(subject, next((s for s in sets if s.name == _SHIFTED), sets[-1]))
-    lines.append({"cell": cell.name, "arm": cell.arm, "seed": cell.seed, "set": "stain shift", **stain})
-    text = "".join(json.dumps({**line, "fingerprint": subject.fingerprint[:16]}) + "\n" for line in lines)
+    lines.append(
+        {"cell": cell.name, "arm": cell.arm, "seed": cell.seed, "set": "stain shift", **stain}
+    )
+    text = "".join(
+        json.dumps({**line, "fingerprint": subject.fingerprint[:16]}) + "\n" for line in lines
+    )
     append_text(plan.out / "results.jsonl", text)
 
 
@@ -302,7 +375,11 @@ def _mean(values: list[float]) -> float:
 
 def _is_read(plan: Plan, names: list[str]) -> bool:
     file = plan.out / "results.jsonl"
-    there = {json.loads(line)["cell"] for line in file.read_text().splitlines()} if file.exists() else set()
+    there = (
+        {json.loads(line)["cell"] for line in file.read_text().splitlines()}
+        if file.exists()
+        else set()
+    )
     return there.issuperset(names)
 
 

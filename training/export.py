@@ -1,4 +1,7 @@
-"""A trained backbone as a folder that `load_encoder` reads (DESIGN: config, weights in fp16, reference tile, licence)."""
+"""A trained backbone as a folder that `load_encoder` reads (DESIGN.
+
+config, weights in fp16, reference tile, licence).
+"""
 
 from __future__ import annotations
 
@@ -15,8 +18,13 @@ from training.config import Config
 from training.data.corpus import Corpus
 
 
-def export(cfg: Config, network: nn.Module, corpus: Corpus, folder: Path, *, steps: Sequence[int]) -> Path:
-    """Write the network; weights in fp16, the reference embedding recomputed from those. steps: of each run whose average it is."""
+def export(
+    cfg: Config, network: nn.Module, corpus: Corpus, folder: Path, *, steps: Sequence[int]
+) -> Path:
+    """Write the network; weights in fp16, the reference embedding recomputed from those. steps.
+
+    Of each run whose average it is.
+    """
     spec = make.spec_of(cfg.backbone, cfg.export)
     stains = ", ".join(f"{n} {name}" for name, n in corpus.stain_counts().items())
     share = cfg.export.start_share

@@ -26,11 +26,17 @@ def write_text(path: Path, text: str) -> None:
 
 
 def append_text(path: Path, text: str) -> None:
-    """Add to a text file, all of it or nothing; it is written anew, so only for small ones. Raises StoreError."""
+    """Add to a text file, all of it or nothing; it is written anew, so only for small ones.
+
+    Raises StoreError.
+    """
     write_text(path, (path.read_text(encoding="utf-8") if path.exists() else "") + text)
 
 
 def save_figure(figure: Figure, path: Path, *, dpi: int) -> None:
-    """Save a figure in the format that the path's suffix names, whole or not at all. Raises StoreError."""
+    """Save a figure in the format that the path's suffix names, whole or not at all.
+
+    Raises StoreError.
+    """
     with whole_file(path) as temporary:
         figure.savefig(temporary, dpi=dpi, format=path.suffix.removeprefix(".") or "png")

@@ -1,4 +1,7 @@
-"""The network that a run starts from, as a function of its config alone: what training moves, and what averages go back to."""
+"""The network that a run starts from, as a function of its config alone.
+
+What training moves, and what averages go back to.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,9 @@ def sampler_of(cfg: Config, corpus: Corpus) -> Sampler:
     d = cfg.data
     there = corpus.stain_counts()
     if without := [name for name in d.stain_weights if name in STAIN_CLASSES and name not in there]:
-        log.warning("data.stain_weights: no tile is %s: these weights change nothing", " or ".join(without))
+        log.warning(
+            "data.stain_weights: no tile is %s: these weights change nothing", " or ".join(without)
+        )
     return make_sampler(
         corpus,
         batch=d.batch,

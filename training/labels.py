@@ -13,8 +13,15 @@ from pathencoder.tables import Table, read_table
 from training.data.values import Split, column, name_of, split_of
 
 FOLDS = "folds"  # the part of rows that are read by cross-validation
-# Columns that are not read, though they say what keeps images of one patient or of a test part apart.
-_LOOK_ALIKES = {"splits": "split", "groups": "group", "patient": "group", "patients": "group", "patient_id": "group"}
+# Columns that are not read, though they say what keeps images of one patient or of a test part
+# apart.
+_LOOK_ALIKES = {
+    "splits": "split",
+    "groups": "group",
+    "patient": "group",
+    "patients": "group",
+    "patient_id": "group",
+}
 
 
 @dataclass(frozen=True)
@@ -45,9 +52,10 @@ def read_label_rows(path: Path, *, choose: bool = False) -> list[LabelRow]:
         Its rows, in order.
 
     Raises:
-        ConfigError: A column is missing or misnamed, a split is not known, a row has no file or label, a
-            file is not there or stands twice, two labels look alike, a group is in two splits, or
-            parts are mixed so that no figure could be reported. The message names the lines.
+        ConfigError: A column is missing or misnamed, a split is not known, a row has no file or
+            label, a file is not there or stands twice, two labels look alike, a group is in two
+            splits, or parts are mixed so that no figure could be reported. The message names the
+            lines.
     """
     table = read_table(path, required=("file", "label"))
     _refuse_look_alikes(table)
@@ -78,7 +86,9 @@ def _row(table: Table, index: int, split: Split) -> LabelRow:
 def _refuse_look_alikes(table: Table) -> None:
     for name, meant in _LOOK_ALIKES.items():
         if name in table.columns and meant not in table.columns:
-            raise ConfigError(f"{table.file}: the column {name!r} is not read. Rename it to {meant!r}")
+            raise ConfigError(
+                f"{table.file}: the column {name!r} is not read. Rename it to {meant!r}"
+            )
 
 
 def _refuse_repeated_files(table: Table, rows: Sequence[LabelRow]) -> None:
@@ -86,11 +96,17 @@ def _refuse_repeated_files(table: Table, rows: Sequence[LabelRow]) -> None:
     for i, row in enumerate(rows):
         before = first.setdefault(_image(table.file.parent / row.file), i)
         if before != i:
-            raise ConfigError(f"{table.where(before)} and line {table.lines[i]} are both of {row.file!r}. Keep one")
+            raise ConfigError(
+                f"{table.where(before)} and line {table.lines[i]} are both of {row.file!r}."
+                " Keep one"
+            )
 
 
 def _image(path: Path) -> object:
-    """What two rows of one image share, also where one names it by a link: it would be in two parts."""
+    """What two rows of one image share, also where one names it by a link.
+
+    It would be in two parts.
+    """
     try:
         status = path.stat()
     except (OSError, ValueError):
@@ -104,7 +120,10 @@ def _refuse_labels_alike(table: Table, rows: Sequence[LabelRow]) -> None:
         alike = unicodedata.normalize("NFKC", row.label).casefold()
         before = first.setdefault(alike, row.label)
         if before != row.label:
-            raise ConfigError(f"{table.where(i)}: the label {row.label!a} differs from {before!a} in case or coding only. Write one")
+            raise ConfigError(
+                f"{table.where(i)}: the label {row.label!a} differs from {before!a} in case or"
+                " coding only. Write one"
+            )
 
 
 def _refuse_shared_groups(table: Table, rows: Sequence[LabelRow]) -> None:
@@ -112,11 +131,16 @@ def _refuse_shared_groups(table: Table, rows: Sequence[LabelRow]) -> None:
     for i, row in enumerate(rows):
         before = parts.setdefault(row.group.casefold(), row.part)
         if before != row.part:
-            raise ConfigError(f"{table.where(i)}: group {row.group!r} is in {before} and in {row.part}. Give each group one split")
+            raise ConfigError(
+                f"{table.where(i)}: group {row.group!r} is in {before} and in {row.part}. Give each"
+                " group one split"
+            )
 
 
 def _refuse_mixed_parts(path: Path, rows: Sequence[LabelRow]) -> None:
     parts = {row.part for row in rows}
     if FOLDS in parts and len(parts) > 1:
         others = ", ".join(sorted(parts - {FOLDS}))
-        raise ConfigError(f"{path}: some rows have the split {others}, others none or a fold. Give every row one")
+        raise ConfigError(
+            f"{path}: some rows have the split {others}, others none or a fold. Give every row one"
+        )

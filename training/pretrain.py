@@ -1,6 +1,7 @@
 """Pretraining: python -m training.pretrain RECIPE.yaml [key=value ...], also under torchrun
 
-The loop in `train` is the whole algorithm; everything random in step s follows from (seed, s), so a resumed run is the same run.
+The loop in `train` is the whole algorithm; everything random in step s follows from (seed, s), so a
+resumed run is the same run.
 """
 
 from __future__ import annotations
@@ -44,7 +45,10 @@ def train(cfg: config.Config) -> Path:
 
 
 def _backward(run: Run, views: list[Views], step: int) -> tuple[Tensor, Logs]:
-    """Gradients of the mean loss over the parts of a batch; the loss, and the means of what the method logs."""
+    """Gradients of the mean loss over the parts of a batch.
+
+    The loss, and the means of what the method logs.
+    """
     losses, logged = [], []
     for i, part in enumerate(views):
         with run.exchange(i):
@@ -53,11 +57,16 @@ def _backward(run: Run, views: list[Views], step: int) -> tuple[Tensor, Logs]:
             (loss / len(views)).backward()
         losses.append(loss.detach())
         logged.append(logs)
-    return torch.stack(losses).mean(), {k: sum(t[k] for t in logged) / len(views) for k in logged[0]}
+    return torch.stack(losses).mean(), {
+        k: sum(t[k] for t in logged) / len(views) for k in logged[0]
+    }
 
 
 def main(arguments: list[str]) -> int:
-    """Exit status: 0 done, or stopped by its time limit or a signal with a checkpoint; 1 failed; 2 wrong usage."""
+    """Exit status: 0 done, or stopped by its time limit or a signal with a checkpoint; 1 failed.
+
+    2 wrong usage.
+    """
     level = logging.INFO if os.environ.get("RANK", "0") == "0" else logging.WARNING
     logging.basicConfig(level=level, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     if not arguments or arguments[0] in ("-h", "--help"):
@@ -72,7 +81,11 @@ def main(arguments: list[str]) -> int:
     except OSError as error:
         if error.errno not in checkpoint.FULL:
             raise
-        log.error("error: no space left (%s). Checkpoints are whole: free some space and give the same command", error)
+        log.error(
+            "error: no space left (%s). Checkpoints are whole: free some space and give the same"
+            " command",
+            error,
+        )
         return 1
     return 0
 

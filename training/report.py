@@ -1,6 +1,9 @@
-"""A run as two pictures, its curves and the nearest tiles of a few: python -m training.report RUN [FOLDER]
+"""A run as two pictures, its curves and the nearest tiles of a few.
 
-curves.png from log.jsonl; retrieval.png from the exported encoder and the run's own tiles, when both are there.
+Python -m training.report RUN [FOLDER]
+
+curves.png from log.jsonl; retrieval.png from the exported encoder and the run's own tiles, when
+both are there.
 """
 
 from __future__ import annotations
@@ -21,7 +24,10 @@ log = logging.getLogger("training")
 
 @dataclass(frozen=True)
 class _Panel:
-    """kind of line, beginning of the name, title; scale of the y axis; where a healthy run does not stay."""
+    """kind of line, beginning of the name, title; scale of the y axis.
+
+    Where a healthy run does not stay.
+    """
 
     kind: str
     name: str
@@ -46,7 +52,10 @@ _COLUMNS = 3
 
 
 def curves(run: Path, out: Path) -> Path:
-    """Draw what run/log.jsonl holds; alarms are dotted lines. Raises ConfigError for a folder without a log."""
+    """Draw what run/log.jsonl holds; alarms are dotted lines.
+
+    Raises ConfigError for a folder without a log.
+    """
     import matplotlib
 
     matplotlib.use("Agg")
@@ -55,15 +64,21 @@ def curves(run: Path, out: Path) -> Path:
     lines = read_log(run)
     panels = [p for p in _PANELS if any(_points(lines, p.kind, key) for key in _keys(lines, p))]
     if not panels:
-        raise ConfigError(f"{run / 'log.jsonl'} holds no figures yet: let the run go on to its first log line")
+        raise ConfigError(
+            f"{run / 'log.jsonl'} holds no figures yet: let the run go on to its first log line"
+        )
     rows = -(-len(panels) // _COLUMNS)
-    figure, axes = pyplot.subplots(rows, _COLUMNS, figsize=(4.2 * _COLUMNS, 2.4 * rows), squeeze=False, constrained_layout=True)
+    figure, axes = pyplot.subplots(
+        rows, _COLUMNS, figsize=(4.2 * _COLUMNS, 2.4 * rows), squeeze=False, constrained_layout=True
+    )
     for axis, panel in zip(axes.flat, panels, strict=False):
         _draw(axis, panel, lines)
     for axis in list(axes.flat)[len(panels) :]:
         axis.set_visible(False)
     alarms = list(dict.fromkeys(line["alarm"] for line in lines if line["kind"] == "alarm"))
-    figure.suptitle(run.name + (f"   alarms (dotted): {', '.join(alarms)}" if alarms else ""), fontsize=10)
+    figure.suptitle(
+        run.name + (f"   alarms (dotted): {', '.join(alarms)}" if alarms else ""), fontsize=10
+    )
     save_figure(figure, out, dpi=90)
     pyplot.close(figure)
     return out
@@ -72,7 +87,13 @@ def curves(run: Path, out: Path) -> Path:
 def _draw(axis: Any, panel: _Panel, lines: list[dict[str, Any]]) -> None:
     for key in _keys(lines, panel):
         points = _points(lines, panel.kind, key)
-        axis.plot(*zip(*points, strict=True), marker="o" if len(points) < 12 else None, markersize=3, linewidth=1.2, label=key)
+        axis.plot(
+            *zip(*points, strict=True),
+            marker="o" if len(points) < 12 else None,
+            markersize=3,
+            linewidth=1.2,
+            label=key,
+        )
     if panel.sick is not None:
         axis.axhline(panel.sick, color="tab:red", linewidth=0.6)
     for line in lines:
@@ -87,7 +108,15 @@ def _draw(axis: Any, panel: _Panel, lines: list[dict[str, Any]]) -> None:
 
 
 def _keys(lines: list[dict[str, Any]], panel: _Panel) -> list[str]:
-    return sorted({k for line in lines if line["kind"] == panel.kind for k in line if k.startswith(panel.name)})
+    return sorted(
+        {
+            k
+            for line in lines
+            if line["kind"] == panel.kind
+            for k in line
+            if k.startswith(panel.name)
+        }
+    )
 
 
 def _points(lines: list[dict[str, Any]], kind: str, key: str) -> list[tuple[int, float]]:
@@ -97,7 +126,10 @@ def _points(lines: list[dict[str, Any]], kind: str, key: str) -> list[tuple[int,
 
 
 def read_log(run: Path) -> list[dict[str, Any]]:
-    """The lines of run/log.jsonl; where a resumed run wrote a step twice, the later line. One that was cut by a kill is left out."""
+    """The lines of run/log.jsonl; where a resumed run wrote a step twice, the later line.
+
+    One that was cut by a kill is left out.
+    """
     file = run / "log.jsonl"
     if not file.is_file():
         raise ConfigError(f"{run} holds no log.jsonl: give a run's folder")

@@ -39,12 +39,16 @@ def debug_option(function: F) -> F:
         if value:
             context.find_root().obj.debug = True
 
-    return click.option("--debug", is_flag=True, expose_value=False, callback=remember, help="Print tracebacks.")(function)
+    return click.option(
+        "--debug", is_flag=True, expose_value=False, callback=remember, help="Print tracebacks."
+    )(function)
 
 
 def json_option(function: F) -> F:
     """Adds --json."""
-    return click.option("--json", "as_json", is_flag=True, help="Print JSON on standard output, for programs.")(function)
+    return click.option(
+        "--json", "as_json", is_flag=True, help="Print JSON on standard output, for programs."
+    )(function)
 
 
 def device_option(function: F) -> F:
@@ -82,7 +86,10 @@ def _text(value: Any) -> str:
 def table(rows: list[list[str]]) -> str:
     """Rows of words in columns, the first row as the head."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
     return "\n".join([lines[0], "  ".join("-" * w for w in widths), *lines[1:]])
 
 

@@ -20,7 +20,14 @@ if TYPE_CHECKING:
 
 EXAMPLE = Path(__file__).parents[1] / "example.jpg"
 _POINT = (402, 92)  # DAB-positive epithelium of a crypt in the example
-_FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".tif": "TIFF", ".tiff": "TIFF"}
+_FORMATS = {
+    ".png": "PNG",
+    ".jpg": "JPEG",
+    ".jpeg": "JPEG",
+    ".webp": "WEBP",
+    ".tif": "TIFF",
+    ".tiff": "TIFF",
+}
 _SHORTEST, _LONGEST = 360, 1024  # pixels of the longer side of what is shown
 
 
@@ -35,7 +42,9 @@ def _point(_: click.Context, __: click.Parameter, value: str | None) -> tuple[in
 
 def _picture(_: click.Context, __: click.Parameter, value: Path) -> Path:
     if value.suffix.lower() not in _FORMATS:
-        raise click.BadParameter(f"{value} ends in none of {', '.join(_FORMATS)}: the ending says the format")
+        raise click.BadParameter(
+            f"{value} ends in none of {', '.join(_FORMATS)}: the ending says the format"
+        )
     return value
 
 
@@ -59,9 +68,20 @@ class Shown:
 
 
 @click.command(short_help="See it work on one image.")
-@click.option("--image", "path", type=click.Path(path_type=Path), help="Another image than the one that comes along.")
-@click.option("--point", callback=_point, help="X,Y in pixels: the place that others are compared with.")
-@click.option("--mpp", type=click.FloatRange(0.01, 100), help="Micrometres per pixel of the image, for a scale bar.")
+@click.option(
+    "--image",
+    "path",
+    type=click.Path(path_type=Path),
+    help="Another image than the one that comes along.",
+)
+@click.option(
+    "--point", callback=_point, help="X,Y in pixels: the place that others are compared with."
+)
+@click.option(
+    "--mpp",
+    type=click.FloatRange(0.01, 100),
+    help="Micrometres per pixel of the image, for a scale bar.",
+)
 @click.option("--encoder", "name", default=None, help="Name, folder or owner/repo.")
 @click.option(
     "--out",
@@ -75,7 +95,14 @@ class Shown:
 @json_option
 @debug_option
 def command(
-    *, path: Path | None, point: tuple[int, int] | None, mpp: float | None, name: str | None, out: Path, device: str, as_json: bool
+    *,
+    path: Path | None,
+    point: tuple[int, int] | None,
+    mpp: float | None,
+    name: str | None,
+    out: Path,
+    device: str,
+    as_json: bool,
 ) -> None:
     """Embed a real image (colon, DAB and haematoxylin) and draw what the encoder sees in it.
 
@@ -101,27 +128,41 @@ def command(
     if as_json:
         echo_json({**facts, "picture": str(out), "enlarged": round(shown.factor, 4)})
         return
-    click.echo(f"{facts['tiles']} tiles of {encoder.spec.input_size} px -> embeddings {facts['shape']} {facts['dtype']}", nl=False)
+    click.echo(
+        f"{facts['tiles']} tiles of {encoder.spec.input_size} px -> embeddings {facts['shape']}"
+        f" {facts['dtype']}",
+        nl=False,
+    )
     click.echo(f" in {facts['seconds']} s on {encoder.device}; the first begins {facts['begins']}")
     if shown.factor < 1:
         height, width = shown.pixels.shape[:2]
-        click.echo(f"For the picture the image was reduced to {width} x {height} px: cut out a part to see its cells")
-    click.echo(f"Picture: {out} (the image, its features as colours, and what is like the marked point)")
+        click.echo(
+            f"For the picture the image was reduced to {width} x {height} px: cut out a part to see"
+            " its cells"
+        )
+    click.echo(
+        f"Picture: {out} (the image, its features as colours, and what is like the marked point)"
+    )
 
 
 def example_image() -> NDArray[np.uint8]:
     """Colon, FHL2 by DAB with a haematoxylin counterstain: uint8 [512, 512, 3].
 
-    From scikit-image (`data.immunohistochemistry`), which had it from the Center for Microscopy And Molecular Imaging (CMMI) and
-    knows of no copyright restrictions; here as JPEG.
+    From scikit-image (`data.immunohistochemistry`), which had it from the Center for Microscopy And
+    Molecular Imaging (CMMI) and knows of no copyright restrictions; here as JPEG.
     """
     from pathencoder.images import open_image
 
     return open_image(EXAMPLE, str(EXAMPLE))
 
 
-def _shown(image: NDArray[np.uint8], point: tuple[int, int] | None, mpp: float | None, path: Path | None) -> Shown:
-    """The image enlarged by a whole number if it is small, or reduced if it is large. Raises ConfigError for a point outside it."""
+def _shown(
+    image: NDArray[np.uint8], point: tuple[int, int] | None, mpp: float | None, path: Path | None
+) -> Shown:
+    """The image enlarged by a whole number if it is small, or reduced if it is large.
+
+    Raises ConfigError for a point outside it.
+    """
     import numpy as np
     from PIL import Image
 
@@ -133,17 +174,33 @@ def _shown(image: NDArray[np.uint8], point: tuple[int, int] | None, mpp: float |
     longer = max(height, width)
     factor = float(-(-_SHORTEST // longer)) if longer < _SHORTEST else min(1.0, _LONGEST / longer)
     size = max(1, round(width * factor)), max(1, round(height * factor))
-    pixels = image if factor == 1 else np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
+    pixels = (
+        image
+        if factor == 1
+        else np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
+    )
     there = tuple(min(int((v + 0.5) * factor), n - 1) for v, n in zip((x, y), size, strict=True))
     what = "Colon, DAB (brown) and haematoxylin (blue)" if path is None else path.name
-    size_said = "" if factor == 1 else f" ({'enlarged' if factor > 1 else 'reduced'}, {100 * factor:.3g} %)"
-    return Shown(pixels, (there[0], there[1]), None if mpp is None else mpp / factor, what + size_said, factor)
+    size_said = (
+        "" if factor == 1 else f" ({'enlarged' if factor > 1 else 'reduced'}, {100 * factor:.3g} %)"
+    )
+    return Shown(
+        pixels,
+        (there[0], there[1]),
+        None if mpp is None else mpp / factor,
+        what + size_said,
+        factor,
+    )
 
 
 def _embed(encoder: Encoder, image: NDArray[np.uint8]) -> dict[str, Any]:
     """The four quarters of the image as tiles, embedded as a user would."""
     height, width = max(1, image.shape[0] // 2), max(1, image.shape[1] // 2)
-    tiles = [image[y : y + height, x : x + width] for y in (0, image.shape[0] - height) for x in (0, image.shape[1] - width)]
+    tiles = [
+        image[y : y + height, x : x + width]
+        for y in (0, image.shape[0] - height)
+        for x in (0, image.shape[1] - width)
+    ]
     encoder.encode(tiles, progress=False)  # the first call of a process pays for choosing kernels
     started = time.perf_counter()
     rows = encoder.encode(tiles, progress=False)

@@ -16,18 +16,39 @@ import click
 import pathencoder
 from pathencoder.cli.common import Failed, debug_option, device_option, echo_json, json_option, load
 
-_PACKAGES = ("torch", "torchvision", "timm", "huggingface-hub", "safetensors", "numpy", "pillow", "h5py", "click", "tqdm", "filelock")
+_PACKAGES = (
+    "torch",
+    "torchvision",
+    "timm",
+    "huggingface-hub",
+    "safetensors",
+    "numpy",
+    "pillow",
+    "h5py",
+    "click",
+    "tqdm",
+    "filelock",
+)
 _EXTRAS = {
     "wsi": ("openslide-python", "openslide-bin"),
     "tiff": ("tifffile", "imagecodecs"),
     "nuclei": ("scikit-image",),
     "heads": ("scikit-learn",),
 }
-_VARIABLES = ("HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "HF_ENDPOINT", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")
+_VARIABLES = (
+    "HF_HOME",
+    "HF_HUB_CACHE",
+    "HF_HUB_OFFLINE",
+    "HF_ENDPOINT",
+    "CUDA_VISIBLE_DEVICES",
+    "OMP_NUM_THREADS",
+)
 
 
 @click.command(short_help="Check this machine.")
-@click.option("--slide", type=click.Path(path_type=Path), help="Also measure how fast this slide is read.")
+@click.option(
+    "--slide", type=click.Path(path_type=Path), help="Also measure how fast this slide is read."
+)
 @click.option("--speed/--no-speed", default=True, help="Measure the encoder.", show_default=True)
 @device_option
 @json_option
@@ -62,7 +83,11 @@ def command(*, slide: Path | None, speed: bool, device: str, as_json: bool) -> N
     if as_json:
         echo_json({**found, "problems": problems})
     else:
-        click.echo("\n".join(["", *(f"PROBLEM: {p}" for p in problems)]) if problems else "\nNo problem found.")
+        click.echo(
+            "\n".join(["", *(f"PROBLEM: {p}" for p in problems)])
+            if problems
+            else "\nNo problem found."
+        )
     raise Failed(1 if problems else 0)
 
 
@@ -89,12 +114,19 @@ def _version_of(package: str) -> str | None:
 
 
 def _versions() -> dict[str, Any]:
-    system = {"pathencoder": pathencoder.__version__, "python": platform.python_version(), "system": platform.platform()}
+    system = {
+        "pathencoder": pathencoder.__version__,
+        "python": platform.python_version(),
+        "system": platform.platform(),
+    }
     return {**system, **{p: _version_of(p) or "MISSING" for p in _PACKAGES}}
 
 
 def _extras() -> dict[str, Any]:
-    return {extra: ", ".join(f"{p} {_version_of(p) or 'not installed'}" for p in packages) for extra, packages in _EXTRAS.items()}
+    return {
+        extra: ", ".join(f"{p} {_version_of(p) or 'not installed'}" for p in packages)
+        for extra, packages in _EXTRAS.items()
+    }
 
 
 def _devices() -> dict[str, Any]:
@@ -110,9 +142,18 @@ def _devices() -> dict[str, Any]:
         "chosen": str(device),
         "cuda": ", ".join(cuda) or "none",
         "mps": "yes" if torch.backends.mps.is_available() else "no",
-        "cpu": f"{os.cpu_count()} cores, {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}",
-        "bf16": "in hardware; used on request (precision='bf16')" if gains_from_bf16(device) else "not in hardware: slower than fp32",
-        "torchvision operators": "own" if _torchvision_whole() else "missing beside this torch; added by pathencoder",
+        "cpu": (
+            f"{os.cpu_count()} cores, {torch.get_num_threads()} threads,"
+            f" {torch.backends.cpu.get_cpu_capability()}"
+        ),
+        "bf16": (
+            "in hardware; used on request (precision='bf16')"
+            if gains_from_bf16(device)
+            else "not in hardware: slower than fp32"
+        ),
+        "torchvision operators": (
+            "own" if _torchvision_whole() else "missing beside this torch; added by pathencoder"
+        ),
     }
 
 
@@ -136,7 +177,10 @@ def _hub() -> dict[str, Any]:
     cache = Path(constants.HF_HUB_CACHE)
     place = next((p for p in (cache, *cache.parents) if p.exists()), cache)
     return {
-        "cache": f"{cache} ({'writable' if os.access(place, os.W_OK) else 'read-only'}{'' if cache.exists() else ', not there yet'})",
+        "cache": (
+            f"{cache}"
+            f" ({'writable' if os.access(place, os.W_OK) else 'read-only'}{'' if cache.exists() else ', not there yet'})"
+        ),
         "token": "found" if get_token() else "none (only gated encoders need one)",
         "offline": "yes" if constants.HF_HUB_OFFLINE else "no",
         **{name: os.environ[name] for name in _VARIABLES if name in os.environ},
@@ -155,7 +199,9 @@ def _weights(problems: list[str]) -> dict[str, Any]:
             problems.append(str(error))
             found[name] = "BROKEN"
         else:
-            found[name] = "whole" if catalogue.catalogue()[name].sha256 else "there (no checksum on record)"
+            found[name] = (
+                "whole" if catalogue.catalogue()[name].sha256 else "there (no checksum on record)"
+            )
     if not found:
         problems.append("no bundled weights: install pathencoder again")
     return found
@@ -171,7 +217,11 @@ def _speed(device: str) -> dict[str, Any]:
     started, done = time.perf_counter(), 0
     while time.perf_counter() - started < 2:
         done += len(encoder.encode(tiles, progress=False))
-    return {encoder.spec.name: f"{done / (time.perf_counter() - started):.0f} tiles/s of {size} px on {encoder.device}"}
+    return {
+        encoder.spec.name: (
+            f"{done / (time.perf_counter() - started):.0f} tiles/s of {size} px on {encoder.device}"
+        )
+    }
 
 
 def _reading(path: Path) -> dict[str, Any]:
@@ -191,7 +241,10 @@ def _reading(path: Path) -> dict[str, Any]:
         tissue = find_tissue(slide, scale)
         looked = time.perf_counter() - started
         return {
-            "size": f"{slide.size[0]} x {slide.size[1]} px, {len(slide.downsamples)} levels, {slide.vendor}",
+            "size": (
+                f"{slide.size[0]} x {slide.size[1]} px, {len(slide.downsamples)} levels,"
+                f" {slide.vendor}"
+            ),
             "mpp": said,
             "tissue": f"{100 * tissue.mask.mean():.1f} % of the slide, found in {looked:.1f} s",
             "reading": _read_speed(slide),
@@ -217,4 +270,6 @@ def _read_speed(slide: Any) -> str:
         except SlideError:
             bad += 1
     rate = (good + bad) / (time.perf_counter() - started)
-    return f"{rate:.0f} regions/s of 224 px with one thread" + (f"; {bad} of {good + bad} DAMAGED" if bad else "")
+    return f"{rate:.0f} regions/s of 224 px with one thread" + (
+        f"; {bad} of {good + bad} DAMAGED" if bad else ""
+    )

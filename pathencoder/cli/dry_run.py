@@ -1,4 +1,7 @@
-"""`encode --dry-run`: what would be done with every input. Opens slides for their scale, reads no pixel, writes nothing."""
+"""`encode --dry-run`: what would be done with every input.
+
+Opens slides for their scale, reads no pixel, writes nothing.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,10 @@ from pathencoder.features.provenance import Settings
 
 @dataclass(frozen=True)
 class _Plan:
-    """What would be done with one input. size: of a slide, width and height in pixels; images: of a folder of tiles."""
+    """What would be done with one input. size: of a slide, width and height in pixels.
+
+    images: of a folder of tiles.
+    """
 
     input: str
     kind: str
@@ -33,7 +39,9 @@ class _Plan:
     problem: str | None = None
 
 
-def dry_run_of(found: Found, scales: Scales, settings: Settings, out: Path, *, as_json: bool) -> int:
+def dry_run_of(
+    found: Found, scales: Scales, settings: Settings, out: Path, *, as_json: bool
+) -> int:
     """Print what would be done.
 
     Args:
@@ -46,7 +54,10 @@ def dry_run_of(found: Found, scales: Scales, settings: Settings, out: Path, *, a
     Returns:
         The exit status: 3 where an input would fail, as far as it can be known, else 0.
     """
-    plans = [_plan(job, mpp or settings.mpp, out, settings.layout) for job, mpp in zip(found.jobs, scales.mpps, strict=True)]
+    plans = [
+        _plan(job, mpp or settings.mpp, out, settings.layout)
+        for job, mpp in zip(found.jobs, scales.mpps, strict=True)
+    ]
     status = 3 if any(plan.problem for plan in plans) else 0
     if as_json:
         left_out = [{"path": str(left.path), "reason": left.reason} for left in found.left_out]
@@ -63,7 +74,12 @@ def _plan(job: Job, given: float | None, out: Path, layout: str) -> _Plan:
     if job.kind == "nothing":
         return _Plan(str(job.source), job.kind, problem=job.problem)
     file = output_of(job, out, layout)
-    facts: dict[str, Any] = {"input": str(job.source), "kind": job.kind, "output": str(file), "output_exists": file.exists()}
+    facts: dict[str, Any] = {
+        "input": str(job.source),
+        "kind": job.kind,
+        "output": str(file),
+        "output_exists": file.exists(),
+    }
     if job.kind == "tiles":
         source = "given" if given else "not given: every image is resized whole"
         notes = () if given else tuple(stated_scales(job.images))
@@ -80,7 +96,12 @@ def _slide(path: Path, given: float | None) -> dict[str, Any]:
     slide = open_slide(path)
     try:
         scale = slide.mpp(given)
-        return {"size": slide.size, "mpp": scale.value, "mpp_source": scale.source, "notes": scale.notes}
+        return {
+            "size": slide.size,
+            "mpp": scale.value,
+            "mpp_source": scale.source,
+            "notes": scale.notes,
+        }
     finally:
         slide.close()
 
@@ -90,6 +111,13 @@ def _lines(plan: _Plan) -> list[str]:
         return [f"{plan.input}: would fail: {plan.problem}"]
     what = "slide" if plan.size is None else f"slide of {plan.size[0]:,} x {plan.size[1]:,} px"
     what = what if plan.images is None else plural(plan.images, "image")
-    scale = f"scale {plan.mpp_source}" if plan.mpp is None else f"{plan.mpp:.4g} um/px ({plan.mpp_source})"
+    scale = (
+        f"scale {plan.mpp_source}"
+        if plan.mpp is None
+        else f"{plan.mpp:.4g} um/px ({plan.mpp_source})"
+    )
     there = " (exists)" if plan.output_exists else ""
-    return [f"{plan.input}: {what}, {scale} -> {plan.output}{there}", *(f"    {note}" for note in plan.notes)]
+    return [
+        f"{plan.input}: {what}, {scale} -> {plan.output}{there}",
+        *(f"    {note}" for note in plan.notes),
+    ]

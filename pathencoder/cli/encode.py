@@ -22,24 +22,70 @@ def _batch_size(_: click.Context, __: click.Parameter, value: str) -> int | Lite
 
 @click.command(short_help="Embed tiles and slides.")
 @click.argument("inputs", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--out", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder for the feature files.")
-@click.option("--encoder", "name", default=None, help="Name, folder or owner/repo; `pathencoder list`. Default: the bundled one.")
+@click.option(
+    "--out",
+    required=True,
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder for the feature files.",
+)
+@click.option(
+    "--encoder",
+    "name",
+    default=None,
+    help="Name, folder or owner/repo; `pathencoder list`. Default: the bundled one.",
+)
 @click.option("--revision", default=None, help="Revision of the encoder on the Hub.")
-@click.option("--mpp", type=click.FloatRange(0.01, 100), help="Micrometres per pixel of the inputs; overrides what a slide says.")
+@click.option(
+    "--mpp",
+    type=click.FloatRange(0.01, 100),
+    help="Micrometres per pixel of the inputs; overrides what a slide says.",
+)
 @click.option(
     "--mpp-csv",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    help="Table with columns slide and mpp, for inputs that do not say theirs, or say it wrongly; goes before --mpp.",
+    help=(
+        "Table with columns slide and mpp, for inputs that do not say theirs, or say it wrongly;"
+        " goes before --mpp."
+    ),
 )
-@click.option("--target-mpp", type=click.FloatRange(0.01, 100), help="Scale at which inputs are read. Default: the encoder's own.")
-@click.option("--as", "taken_as", type=click.Choice(["tiles", "slides"]), help="What the inputs are, where the suffix does not tell.")
 @click.option(
-    "--layout", type=click.Choice(["trident", "clam", "stamp"]), default="trident", show_default=True, help="Whose file layout slides get."
+    "--target-mpp",
+    type=click.FloatRange(0.01, 100),
+    help="Scale at which inputs are read. Default: the encoder's own.",
 )
-@click.option("--output", type=click.Choice(OUTPUTS), default="embedding", show_default=True, help="Which numbers of the encoder.")
-@click.option("--overlap", type=click.IntRange(0), default=0, show_default=True, help="Overlap of slide tiles, in pixels of the tile.")
 @click.option(
-    "--min-tissue", type=click.FloatRange(0, 1), default=0.25, show_default=True, help="Share of a slide tile that must be tissue."
+    "--as",
+    "taken_as",
+    type=click.Choice(["tiles", "slides"]),
+    help="What the inputs are, where the suffix does not tell.",
+)
+@click.option(
+    "--layout",
+    type=click.Choice(["trident", "clam", "stamp"]),
+    default="trident",
+    show_default=True,
+    help="Whose file layout slides get.",
+)
+@click.option(
+    "--output",
+    type=click.Choice(OUTPUTS),
+    default="embedding",
+    show_default=True,
+    help="Which numbers of the encoder.",
+)
+@click.option(
+    "--overlap",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="Overlap of slide tiles, in pixels of the tile.",
+)
+@click.option(
+    "--min-tissue",
+    type=click.FloatRange(0, 1),
+    default=0.25,
+    show_default=True,
+    help="Share of a slide tile that must be tissue.",
 )
 @click.option(
     "--precision",
@@ -48,11 +94,23 @@ def _batch_size(_: click.Context, __: click.Parameter, value: str) -> int | Lite
     show_default=True,
     help="Of the network; auto is that of the weights. bf16 and fp16 change the numbers a little.",
 )
-@click.option("--workers", type=click.IntRange(1), help="Threads that read and decode. Default: one a core, at most 16.")
-@click.option("--batch-size", default="auto", show_default=True, callback=_batch_size, help="Tiles at a time.")
-@click.option("--pictures", is_flag=True, help="Also draw the tissue and tiles of every slide, as OUT/pictures/NAME.jpg.")
+@click.option(
+    "--workers",
+    type=click.IntRange(1),
+    help="Threads that read and decode. Default: one a core, at most 16.",
+)
+@click.option(
+    "--batch-size", default="auto", show_default=True, callback=_batch_size, help="Tiles at a time."
+)
+@click.option(
+    "--pictures",
+    is_flag=True,
+    help="Also draw the tissue and tiles of every slide, as OUT/pictures/NAME.jpg.",
+)
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and write nothing.")
-@click.option("--overwrite", is_flag=True, help="Start anew instead of going on where an earlier run stopped.")
+@click.option(
+    "--overwrite", is_flag=True, help="Start anew instead of going on where an earlier run stopped."
+)
 @device_option
 @json_option
 @debug_option
@@ -83,8 +141,9 @@ def command(
 ) -> None:
     """Embed INPUTS: folders of tiles, single images, slides, or folders of slides.
 
-    A folder of tiles gives one HDF5 file with `features` and `keys`, a slide one with `features` and `coords`. The same command again goes
-    on where it stopped. What fails is listed in OUT/failures.csv and does not stop the rest (exit status 3).
+    A folder of tiles gives one HDF5 file with `features` and `keys`, a slide one with `features`
+    and `coords`. The same command again goes on where it stopped. What fails is listed in
+    OUT/failures.csv and does not stop the rest (exit status 3).
 
     \b
     pathencoder encode tiles/ --out features
@@ -120,4 +179,15 @@ def command(
         raise Failed(dry_run_of(found, scales, settings, out, as_json=as_json))
     make_folder(out)
     encoder = load(name, device=device, revision=revision)
-    raise Failed(encode_all(encoder, found, scales, settings, out, pictures=pictures, as_json=as_json, debug=state.debug))
+    raise Failed(
+        encode_all(
+            encoder,
+            found,
+            scales,
+            settings,
+            out,
+            pictures=pictures,
+            as_json=as_json,
+            debug=state.debug,
+        )
+    )

@@ -53,12 +53,17 @@ def encode_all(
     Raises:
         ConfigError: Settings that fit no input.
     """
-    mpps = {job.name: mpp for job, mpp in zip(found.jobs, scales.mpps, strict=True) if mpp is not None}
+    mpps = {
+        job.name: mpp for job, mpp in zip(found.jobs, scales.mpps, strict=True) if mpp is not None
+    }
     run = _Run(encoder, out, settings, mpps, pictures)
     run.check(found.jobs)
     ended = Loop(run.encode, source_of, name_of, debug=debug).run(found.jobs)
     none_to_draw = pictures and not any(job.kind == "slide" for job in found.jobs)
-    notes = [*scales.notes, *(["--pictures draws slides, and there is none among the inputs"] if none_to_draw else [])]
+    notes = [
+        *scales.notes,
+        *(["--pictures draws slides, and there is none among the inputs"] if none_to_draw else []),
+    ]
     return _conclude(ended, run, found, notes, as_json=as_json, debug=debug)
 
 
@@ -93,8 +98,18 @@ class _Run:
         file = output_of(job, self.out, settings.layout)
         if job.kind == "slide":
             picture = self.out / PICTURES / f"{job.name}.jpg" if self.pictures else None
-            return encode_slide(self.encoder, job.source, file, settings, picture=picture, progress=meter)
-        outcome = encode_tiles(self.encoder, job.source, job.images, file, settings, keep_others=not job.whole, progress=meter)
+            return encode_slide(
+                self.encoder, job.source, file, settings, picture=picture, progress=meter
+            )
+        outcome = encode_tiles(
+            self.encoder,
+            job.source,
+            job.images,
+            file,
+            settings,
+            keep_others=not job.whole,
+            progress=meter,
+        )
         own = self.encoder.spec.mpp
         if own and settings.mpp is not None:
             outcome.notes += scale_notes(settings.mpp, settings.target_mpp or own, own)
@@ -112,7 +127,10 @@ class _Run:
             if job.kind == "tiles":
                 tiles_recipe(self.encoder, self._settings(job))
             elif overlap >= size:
-                return ConfigError(f"--overlap {overlap} leaves no step: tiles of {self.encoder.spec.name} are {size} px wide")
+                return ConfigError(
+                    f"--overlap {overlap} leaves no step: tiles of {self.encoder.spec.name} are"
+                    f" {size} px wide"
+                )
             else:
                 slide_recipe(self.encoder, self._settings(job))
         except ConfigError as error:
@@ -120,7 +138,9 @@ class _Run:
         return None
 
 
-def _conclude(ended: Ended, run: _Run, found: Found, notes: Sequence[str], *, as_json: bool, debug: bool) -> int:
+def _conclude(
+    ended: Ended, run: _Run, found: Found, notes: Sequence[str], *, as_json: bool, debug: bool
+) -> int:
     about = report.About(run.encoder.spec.name, run.out, found.left_out, notes)
 
     def text(failures: Path | None) -> str:

@@ -16,7 +16,9 @@ from pathencoder.cli.common import Failed, State, debug_option, echo_json, json_
 @debug_option
 @click.pass_obj
 def command(state: State, *, names: tuple[str, ...], revision: str | None, as_json: bool) -> None:
-    """Download NAMES into the Hugging Face cache, checksums checked. Afterwards `HF_HUB_OFFLINE=1` works.
+    """Download NAMES into the Hugging Face cache, checksums checked.
+
+    Afterwards `HF_HUB_OFFLINE=1` works.
 
     \b
     pathencoder fetch phikon h-optimus-0
@@ -39,7 +41,9 @@ def command(state: State, *, names: tuple[str, ...], revision: str | None, as_js
             failed.append({"name": name, "error": type(error).__name__, "reason": str(error)})
             click.echo(str(error) if str(error).startswith(name) else f"{name}: {error}", err=True)
             continue
-        done.append({"name": name, "weights": str(located.weights), "bytes": located.weights.stat().st_size})
+        done.append(
+            {"name": name, "weights": str(located.weights), "bytes": located.weights.stat().st_size}
+        )
         if not as_json:
             click.echo(f"{name}: {_size(located.weights)} in {located.weights}")
     if as_json:

@@ -20,7 +20,12 @@ _READOUTS = {
     "cls_mean": "the class token and the mean over the patch tokens, joined",
     "pool": "the network's own pooled output",
 }
-_STAINS = {"he": "H&E", "ihc": "immunohistochemistry", "special": "special stains", "cytology": "cytology"}
+_STAINS = {
+    "he": "H&E",
+    "ihc": "immunohistochemistry",
+    "special": "special stains",
+    "cytology": "cytology",
+}
 _WIDTH = 15
 
 
@@ -30,7 +35,9 @@ _WIDTH = 15
 @json_option
 @debug_option
 def command(*, name: str | None, revision: str | None, as_json: bool) -> None:
-    """Say all that is known of an encoder: NAME, a folder or owner/repo; the default encoder without one.
+    """Say all that is known of an encoder: NAME, a folder or owner/repo.
+
+    The default encoder without one.
 
     \b
     pathencoder info
@@ -53,14 +60,23 @@ def describe(spec: EncoderSpec, *, bundled: bool) -> str:
     facts = [
         ("Network", f"{spec.architecture}{_parameters(spec)}"),
         ("Embedding", f"{spec.dim} numbers: {_readout(spec)}"),
-        ("Dense features", f"{spec.width} channels" + (f" after {spec.dense_stage}" if spec.dense_stage else "")),
+        (
+            "Dense features",
+            f"{spec.width} channels" + (f" after {spec.dense_stage}" if spec.dense_stage else ""),
+        ),
         ("Input", _preprocessing(spec)),
         ("Normalisation", f"mean {_triple(spec.mean)}, std {_triple(spec.std)}"),
         ("Scale", _scale(spec)),
         ("Stains", ", ".join(_STAINS.get(s, s) for s in spec.stains)),
         ("Made from", spec.base_model),
         ("Training", spec.training),
-        ("Licence", f"{spec.licence}; {'commercial use allowed' if spec.commercial else 'no commercial use'}"),
+        (
+            "Licence",
+            (
+                f"{spec.licence};"
+                f" {'commercial use allowed' if spec.commercial else 'no commercial use'}"
+            ),
+        ),
         ("Gate", spec.gate or "none"),
         ("Weights", _weights(spec, bundled=bundled)),
         ("sha256", spec.sha256 or "not on record"),
@@ -74,7 +90,9 @@ def describe(spec: EncoderSpec, *, bundled: bool) -> str:
 
 def _line(what: str, fact: str) -> str:
     """One fact, wrapped under its first word."""
-    text = click.wrap_text(fact, width=100, initial_indent=" " * (_WIDTH + 2), subsequent_indent=" " * (_WIDTH + 2))
+    text = click.wrap_text(
+        fact, width=100, initial_indent=" " * (_WIDTH + 2), subsequent_indent=" " * (_WIDTH + 2)
+    )
     return f"  {what.ljust(_WIDTH)}{text[_WIDTH + 2 :]}"
 
 
@@ -96,14 +114,24 @@ def _readout(spec: EncoderSpec) -> str:
 def _preprocessing(spec: EncoderSpec) -> str:
     size = f"{spec.input_size} x {spec.input_size} px"
     if spec.resize == "shortest":
-        return f"shortest side to {spec.resize_size or spec.input_size} px ({spec.interpolation}), then the centre {size}"
-    return f"the whole tile to {size} ({spec.interpolation}); with --mpp resampled to scale, then cropped or padded with white"
+        return (
+            f"shortest side to {spec.resize_size or spec.input_size} px ({spec.interpolation}),"
+            f" then the centre {size}"
+        )
+    return (
+        f"the whole tile to {size} ({spec.interpolation}); with --mpp resampled to scale, then"
+        " cropped or padded with white"
+    )
 
 
 def _scale(spec: EncoderSpec) -> str:
     if spec.mpp is None and spec.mpp_range is None:
         return "not known: tiles are resized whole, slides need --target-mpp"
-    covered = f"; training covered {spec.mpp_range[0]:g} to {spec.mpp_range[1]:g}" if spec.mpp and spec.mpp_range else ""
+    covered = (
+        f"; training covered {spec.mpp_range[0]:g} to {spec.mpp_range[1]:g}"
+        if spec.mpp and spec.mpp_range
+        else ""
+    )
     return f"{scale(spec)} um per pixel{covered}"
 
 
@@ -115,8 +143,14 @@ def _weights(spec: EncoderSpec, *, bundled: bool) -> str:
 
 def _checked(spec: EncoderSpec) -> str:
     if spec.verified:
-        return "its embedding was recomputed from its real weights (`pathencoder verify` does it again)"
-    return "numbers not checked against its weights here: name, sizes and preprocessing are the publisher's word"
+        return (
+            "its embedding was recomputed from its real weights (`pathencoder verify` does it"
+            " again)"
+        )
+    return (
+        "numbers not checked against its weights here: name, sizes and preprocessing are the"
+        " publisher's word"
+    )
 
 
 def _triple(values: tuple[float, float, float]) -> str:

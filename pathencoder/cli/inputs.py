@@ -1,7 +1,7 @@
 """What the user named, as work to do: slides, and folders of tiles.
 
-Inputs are known by the paths that the user typed; links are followed, never resolved. What lies in a
-folder and is not taken is named (`Found.left_out`).
+Inputs are known by the paths that the user typed; links are followed, never resolved. What lies in
+a folder and is not taken is named (`Found.left_out`).
 """
 
 from __future__ import annotations
@@ -18,7 +18,12 @@ import click
 from pathencoder.cli.names import give_names
 from pathencoder.features.identity import place_of
 from pathencoder.features.layouts import path_of
-from pathencoder.formats.file_kinds import FOREIGN_SUFFIXES, SLIDE_SUFFIXES, TIFF_SUFFIXES, looks_like_slide
+from pathencoder.formats.file_kinds import (
+    FOREIGN_SUFFIXES,
+    SLIDE_SUFFIXES,
+    TIFF_SUFFIXES,
+    looks_like_slide,
+)
 from pathencoder.images import SUFFIXES as IMAGE_SUFFIXES
 from pathencoder.slides.dicom import read_header
 from pathencoder.walk import NEITHER, LeftOut, natural, printable, walk
@@ -55,7 +60,9 @@ class Found:
     left_out: list[LeftOut] = field(default_factory=list)
 
 
-def find_inputs(inputs: Iterable[Path], *, taken_as: str | None = None, own: Path | None = None) -> Found:
+def find_inputs(
+    inputs: Iterable[Path], *, taken_as: str | None = None, own: Path | None = None
+) -> Found:
     """The work in files and folders.
 
     Args:
@@ -84,7 +91,10 @@ def find_inputs(inputs: Iterable[Path], *, taken_as: str | None = None, own: Pat
         elif taken_as == "tiles" or path.suffix.lower() in IMAGE_SUFFIXES:
             loose.setdefault(place_of(path.parent), {}).setdefault(printable(path.name), path)
         else:
-            problem = f"neither an image nor a slide by its suffix {printable(path.suffix)!r}: --as tiles or --as slides"
+            problem = (
+                f"neither an image nor a slide by its suffix {printable(path.suffix)!r}: --as tiles"
+                " or --as slides"
+            )
             found.jobs.append(Job(path, "nothing", problem=problem))
     found.jobs += [Job(path, "slide") for files in dicom.values() for path in _dicom_slides(files)]
     inside = {place_of(file) for job in found.jobs for _, file in job.images} if loose else set()
@@ -123,7 +133,9 @@ def _kind_of(path: Path) -> str:
 
 def _once(jobs: Iterable[Job]) -> list[Job]:
     """Without slides and folders that are named again."""
-    return list({(job.kind, place_of(job.source)): job for job in reversed(list(jobs))}.values())[::-1]
+    return list({(job.kind, place_of(job.source)): job for job in reversed(list(jobs))}.values())[
+        ::-1
+    ]
 
 
 def _look_into(folder: Path, taken_as: str | None, found: Found, own: Path | None) -> None:
@@ -133,7 +145,9 @@ def _look_into(folder: Path, taken_as: str | None, found: Found, own: Path | Non
         mine = os.path.join(place_of(own), "")
         files = [p for p in walked.files if not place_of(p).startswith(mine)]
         walked = replace(walked, files=files)
-        found.left_out += [LeftOut(own, "pictures that this command writes")] if own.is_dir() else []
+        found.left_out += (
+            [LeftOut(own, "pictures that this command writes")] if own.is_dir() else []
+        )
     slides = [] if taken_as == "tiles" else _slides_among(walked.files, taken_as)
     parts = _PartsOfSlides(slides)
     rest = [p for p in walked.files if p not in parts]
@@ -144,7 +158,9 @@ def _look_into(folder: Path, taken_as: str | None, found: Found, own: Path | Non
         for path in images:
             key = printable(path.relative_to(folder).as_posix())
             if keyed.setdefault(key, path) != path:
-                found.left_out.append(LeftOut(path, "another image's name reads the same: rename it"))
+                found.left_out.append(
+                    LeftOut(path, "another image's name reads the same: rename it")
+                )
         found.jobs.append(Job(folder, "tiles", images=tuple(keyed.items())))
     if not slides and not images:
         wanted = {"tiles": "images", "slides": "slides"}.get(taken_as or "", "images or slides")
@@ -161,13 +177,17 @@ def _slides_among(files: Sequence[Path], taken_as: str | None) -> list[Path]:
         suffix = path.suffix.lower()
         if suffix == ".dcm":
             dicom.setdefault(path.parent, []).append(path)
-        elif (taken_as == "slides" and suffix in SLIDE_SUFFIXES | FOREIGN_SUFFIXES | TIFF_SUFFIXES) or looks_like_slide(path):
+        elif (
+            taken_as == "slides" and suffix in SLIDE_SUFFIXES | FOREIGN_SUFFIXES | TIFF_SUFFIXES
+        ) or looks_like_slide(path):
             found.append(path)
     return found + [slide for together in dicom.values() for slide in _dicom_slides(together)]
 
 
 def _dicom_slides(files: Sequence[Path]) -> list[Path]:
-    """The slides that DICOM files of one folder belong to: several files of one series are one slide.
+    """The slides that DICOM files of one folder belong to.
+
+    Several files of one series are one slide.
 
     A slide is called by its folder, or, where that holds several series, by its first file.
     """
@@ -196,19 +216,34 @@ class _PartsOfSlides:
     def __contains__(self, path: Path) -> bool:
         if path in self._slides or (path.suffix.lower() == ".dcm" and self._slides):
             return True
-        return path.parent in self._folders or (path.parent in self._jpegs and path.suffix.lower() in IMAGE_SUFFIXES)
+        return path.parent in self._folders or (
+            path.parent in self._jpegs and path.suffix.lower() in IMAGE_SUFFIXES
+        )
 
 
-def _summed_up(folder: Path, others: Sequence[Path], taken_as: str | None, hidden: int) -> list[LeftOut]:
+def _summed_up(
+    folder: Path, others: Sequence[Path], taken_as: str | None, hidden: int
+) -> list[LeftOut]:
     """Files that are not taken, as one line a folder."""
     lines = []
     if others:
         kinds = Counter(printable(p.suffix.lower()) or "without suffix" for p in others)
         listed = ", ".join(f"{kind} {count}" for kind, count in kinds.most_common(8))
         why = f"not taken with --as {taken_as}" if taken_as else "neither images nor slides"
-        lines.append(LeftOut(folder, f"{len(others):,} {'file is' if len(others) == 1 else 'files are'} {why} ({listed})"))
+        lines.append(
+            LeftOut(
+                folder,
+                f"{len(others):,} {'file is' if len(others) == 1 else 'files are'} {why}"
+                f" ({listed})",
+            )
+        )
     if hidden:
-        lines.append(LeftOut(folder, f"{hidden:,} hidden {'file or folder' if hidden == 1 else 'files and folders'}"))
+        lines.append(
+            LeftOut(
+                folder,
+                f"{hidden:,} hidden {'file or folder' if hidden == 1 else 'files and folders'}",
+            )
+        )
     return lines
 
 

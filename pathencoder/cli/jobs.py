@@ -115,9 +115,14 @@ def reason_of(error: Exception) -> str:
         return str(error)
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         said = f" ({error})" if str(error) else ""
-        return f"not enough memory for this input{said}. Close other programs, or lower --batch-size"
+        return (
+            f"not enough memory for this input{said}. Close other programs, or lower --batch-size"
+        )
     said = f"{type(error).__name__}: {error}".removesuffix(": ")
-    return f"a fault of pathencoder: {said}. Run this input again with --debug and report what it prints"
+    return (
+        f"a fault of pathencoder: {said}. Run this input again with --debug and report what it"
+        " prints"
+    )
 
 
 def conclude(
@@ -150,7 +155,9 @@ def conclude(
     else:
         click.echo(printable(as_text(failures)))
     if isinstance(ended.stopped_by, KeyboardInterrupt):
-        click.echo("Interrupted. What is done is kept: the same command goes on from there.", err=True)
+        click.echo(
+            "Interrupted. What is done is kept: the same command goes on from there.", err=True
+        )
     elif ended.stopped_by is not None:
         if debug:
             traceback.print_exception(ended.stopped_by)

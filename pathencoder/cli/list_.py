@@ -15,8 +15,16 @@ if TYPE_CHECKING:
 
 @click.command(short_help="Show the encoders.")
 @click.argument("pattern", default="*")
-@click.option("--stain", type=click.Choice(["he", "ihc", "special", "cytology"]), help="Only encoders trained on it.")
-@click.option("--commercial/--non-commercial", default=None, help="Only encoders that may, or may not, be used commercially.")
+@click.option(
+    "--stain",
+    type=click.Choice(["he", "ihc", "special", "cytology"]),
+    help="Only encoders trained on it.",
+)
+@click.option(
+    "--commercial/--non-commercial",
+    default=None,
+    help="Only encoders that may, or may not, be used commercially.",
+)
 @json_option
 @debug_option
 def command(*, pattern: str, stain: str | None, commercial: bool | None, as_json: bool) -> None:
@@ -40,7 +48,10 @@ def command(*, pattern: str, stain: str | None, commercial: bool | None, as_json
         return
     head = ["name", "numbers", "um/px", "stains", "licence", "commercial", "gated", "here"]
     click.echo(table([head, *(_row(rows[name], bundled=name in own) for name in names)]))
-    click.echo(f"\n{plural(len(names), 'encoder')}. Default: {catalogue.DEFAULT}. `pathencoder info NAME` says all of one.")
+    click.echo(
+        f"\n{plural(len(names), 'encoder')}. Default: {catalogue.DEFAULT}. `pathencoder info NAME`"
+        " says all of one."
+    )
 
 
 def _row(spec: EncoderSpec, *, bundled: bool) -> list[str]:

@@ -1,4 +1,6 @@
-"""The `pathencoder` command: its verbs, its exit status, and errors as sentences instead of tracebacks.
+"""The `pathencoder` command.
+
+Its verbs, its exit status, and errors as sentences instead of tracebacks.
 
 Exit status: 0 all done, 1 failed, 2 wrong usage, 3 done but some inputs failed, 130 interrupted.
 """
@@ -48,7 +50,9 @@ class _Verbs(click.Group):
         assert isinstance(command, click.Command)
         return command
 
-    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError as error:
@@ -85,7 +89,9 @@ def _run(arguments: Sequence[str]) -> int:
     state = State()
     try:
         with _plain_messages():
-            status = group.main(list(arguments), prog_name="pathencoder", standalone_mode=False, obj=state)
+            status = group.main(
+                list(arguments), prog_name="pathencoder", standalone_mode=False, obj=state
+            )
     except click.UsageError as error:
         error.show()
         return 2
@@ -143,5 +149,8 @@ def _report(error: Exception, state: State) -> int:
         click.echo(f"error: {error}", err=True)
     else:
         click.echo(f"error: {type(error).__name__}: {error}", err=True)
-        click.echo("This is a fault of pathencoder: run it again with --debug and report what it prints.", err=True)
+        click.echo(
+            "This is a fault of pathencoder: run it again with --debug and report what it prints.",
+            err=True,
+        )
     return 2 if isinstance(error, ConfigError) else 1

@@ -16,9 +16,14 @@ _ENOUGH = 64  # tiles after which the rate says something about the rest
 
 
 class Meter:
-    """The progress of one input. Call it with (done, total); `done` may begin above zero where an earlier run stopped."""
+    """The progress of one input.
 
-    def __init__(self, name: str, *, unit: str = "tile", line_seconds: float = _LINE_SECONDS) -> None:
+    Call it with (done, total); `done` may begin above zero where an earlier run stopped.
+    """
+
+    def __init__(
+        self, name: str, *, unit: str = "tile", line_seconds: float = _LINE_SECONDS
+    ) -> None:
         self._name, self._unit = name, unit
         self._line_seconds = line_seconds
         self._bar: Any = None
@@ -42,7 +47,12 @@ class Meter:
     def __enter__(self) -> Meter:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         if self._bar is not None:
             self._bar.close()
 
@@ -51,7 +61,14 @@ class Meter:
             import tqdm
 
             start = self._first or 0
-            self._bar = tqdm.tqdm(total=self.total, initial=start, desc=self._name, unit=self._unit, leave=False, dynamic_ncols=True)
+            self._bar = tqdm.tqdm(
+                total=self.total,
+                initial=start,
+                desc=self._name,
+                unit=self._unit,
+                leave=False,
+                dynamic_ncols=True,
+            )
         self._bar.update(self.done - self._bar.n)
 
     def _say(self) -> None:
@@ -59,5 +76,8 @@ class Meter:
         rate = (self.done - (self._first or 0)) / max(now - self._started, 1e-9)
         known = self.done - (self._first or 0) >= _ENOUGH
         left = f", {duration((self.total - self.done) / rate)} left" if known else ""
-        click.echo(f"{self._name}: {self.done:,} of {self.total:,} {self._unit}s, {rate:.1f}/s{left}", err=True)
+        click.echo(
+            f"{self._name}: {self.done:,} of {self.total:,} {self._unit}s, {rate:.1f}/s{left}",
+            err=True,
+        )
         self._said = now

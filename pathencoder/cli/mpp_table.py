@@ -1,8 +1,8 @@
 """`--mpp-csv`: the micrometres per pixel of many inputs, one row each, and which row is whose.
 
 A row names its input by path, file name, file name without suffix, or name of the output. The row
-and the input that share the longest end of their paths belong together; Unicode composition does not
-matter, case does. Rows that no input wants are named.
+and the input that share the longest end of their paths belong together; Unicode composition does
+not matter, case does. Rows that no input wants are named.
 """
 
 from __future__ import annotations
@@ -23,7 +23,18 @@ from pathencoder.tables import number, read_table
 from pathencoder.walk import printable
 
 COLUMNS = ("slide", "mpp")
-_UNITS = ("", "um", "\u00b5m", "\u03bcm", "um/px", "\u00b5m/px", "\u03bcm/px", "mpp", "micron", "microns")
+_UNITS = (
+    "",
+    "um",
+    "\u00b5m",
+    "\u03bcm",
+    "um/px",
+    "\u00b5m/px",
+    "\u03bcm/px",
+    "mpp",
+    "micron",
+    "microns",
+)
 _SHOWN = 10
 
 
@@ -54,14 +65,18 @@ def read_mpp_csv(file: Path) -> list[Row]:
 
     Raises:
         ConfigError: The table cannot be read, a column is missing, a row has no name, its mpp is no
-            number from 0.01 to 100, or a column `unit` says another one. The message names the line.
+            number from 0.01 to 100, or a column `unit` says another one. The message names the
+            line.
     """
     table = read_table(file, COLUMNS)
     rows = []
     for where, row in table:
         mpp = _mpp(row["mpp"], table.delimiter)
         if not row["slide"] or mpp is None:
-            raise ConfigError(f"{where}: slide {row['slide']!r}, mpp {row['mpp']!r}: a name and an mpp from 0.01 to 100 are needed")
+            raise ConfigError(
+                f"{where}: slide {row['slide']!r}, mpp {row['mpp']!r}: a name and an mpp from 0.01"
+                " to 100 are needed"
+            )
         unit = row.get("unit") or row.get("units") or ""
         if unit.casefold() not in _UNITS:
             raise ConfigError(f"{where}: the unit is {unit!r}: give all scales in um per pixel")
@@ -89,11 +104,18 @@ def assign(rows: Sequence[Row], jobs: Sequence[Job]) -> Scales:
     mpps: dict[int, float] = {}
     whose: dict[int, list[Job]] = {}
     for column, job in enumerate(real):
-        fitting = [r for r, line in enumerate(ranks) if line[column] > 0 and line[column] == max(line)]
-        best = [r for r in fitting if ranks[r][column] == max(ranks[other][column] for other in fitting)]
+        fitting = [
+            r for r, line in enumerate(ranks) if line[column] > 0 and line[column] == max(line)
+        ]
+        best = [
+            r for r in fitting if ranks[r][column] == max(ranks[other][column] for other in fitting)
+        ]
         if len({rows[r].mpp for r in best}) > 1:
             said = "; ".join(f"{rows[r].where} says {rows[r].mpp:g}" for r in best)
-            raise ConfigError(f"{printable(job.source)}: two rows give it different scales ({said}). Name it by its path, once")
+            raise ConfigError(
+                f"{printable(job.source)}: two rows give it different scales ({said}). Name it by"
+                " its path, once"
+            )
         used.update(fitting)
         if best:
             mpps[id(job)] = rows[best[0]].mpp
@@ -109,7 +131,10 @@ class _Names:
     def __init__(self, job: Job) -> None:
         self.whole = _parts(os.path.abspath(job.source))
         self.given = _parts(os.fspath(job.source))
-        self.last = {_composed(printable(name)) for name in (file_stem(job.source), job.source.stem, job.name)}
+        self.last = {
+            _composed(printable(name))
+            for name in (file_stem(job.source), job.source.stem, job.name)
+        }
 
     def rank(self, slide: str) -> int:
         """How well a row's name fits: 0 not at all, more for every folder that fits, most for the whole path."""
@@ -136,8 +161,14 @@ def _shared(row: Row, jobs: Sequence[Job]) -> str:
 def _unused(rows: Sequence[Row], jobs: Sequence[Job]) -> list[str]:
     known = {name: job for job in jobs for name in (printable(job.source.name), job.name)}
     images = {_composed(printable(path.name)) for job in jobs for _, path in job.images}
-    notes = [f"{row.where}: {row.slide!r} names no input, and is not used{_hint(row.slide, list(known), images)}" for row in rows]
-    more = [f"{len(rows) - _SHOWN} more rows of the table name no input"] if len(rows) > _SHOWN else []
+    notes = [
+        f"{row.where}: {row.slide!r} names no input, and is not"
+        f" used{_hint(row.slide, list(known), images)}"
+        for row in rows
+    ]
+    more = (
+        [f"{len(rows) - _SHOWN} more rows of the table name no input"] if len(rows) > _SHOWN else []
+    )
     return notes[:_SHOWN] + more
 
 

@@ -34,7 +34,9 @@ def give_names(jobs: Iterable[Job]) -> list[Job]:
     options = [_options(job) for job in todo]
     chosen = [0] * len(todo)
     while True:
-        names = [ways[min(level, len(ways) - 1)] for ways, level in zip(options, chosen, strict=True)]
+        names = [
+            ways[min(level, len(ways) - 1)] for ways, level in zip(options, chosen, strict=True)
+        ]
         counts = Counter(_folded(name) for name in names)
         shared = [counts[_folded(name)] > 1 for name in names]
         open_ended = [level < len(ways) - 1 for ways, level in zip(options, chosen, strict=True)]

@@ -17,11 +17,17 @@ _FOLDER = click.Path(path_type=Path, file_okay=False)
 _REGION = (click.IntRange(0), click.IntRange(0), click.IntRange(1), click.IntRange(1))
 _HELP = {
     "out": "Folder for the results.",
-    "mpp": "Micrometres per pixel of the images. Default: what each file says, else 0.25 is assumed.",
-    "mpp_csv": "Table with columns slide and mpp, a row for each image or slide; goes before --mpp.",
+    "mpp": (
+        "Micrometres per pixel of the images. Default: what each file says, else 0.25 is assumed."
+    ),
+    "mpp_csv": (
+        "Table with columns slide and mpp, a row for each image or slide; goes before --mpp."
+    ),
     "as": "Read the inputs whole (tiles), or region by region (slides).",
     "stain": "H&E, or DAB and hematoxylin. Default: guessed for each image.",
-    "adapt": "First retrain the network on these images, without labels, and keep it in OUT/network.",
+    "adapt": (
+        "First retrain the network on these images, without labels, and keep it in OUT/network."
+    ),
     "network": "A folder that --adapt wrote. Default: the bundled network.",
     "region": "The part to look at, in level-0 pixels; may be given several times.",
     "dry_run": "Only list the inputs, their scales and the names of their results.",

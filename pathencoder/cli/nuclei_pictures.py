@@ -111,8 +111,9 @@ def opened(source: Source) -> Iterator[Opened]:
 def _checked(found: Opened, source: Source) -> Opened:
     if found.mpp is not None and not FINEST <= found.mpp <= COARSEST:
         raise ImageError(
-            f"{source.path}: {found.mpp:.4g} um/px ({found.mpp_source}); nuclei can be distinguished"
-            f" from {FINEST:g} to {COARSEST:g} um/px. Give the true scale (--mpp), or a finer image"
+            f"{source.path}: {found.mpp:.4g} um/px ({found.mpp_source}); nuclei can be"
+            f" distinguished from {FINEST:g} to {COARSEST:g} um/px. Give the true scale (--mpp), or"
+            " a finer image"
         )
     return found
 
@@ -210,8 +211,8 @@ def _cut_off(region: Box, size: tuple[int, int], path: Path) -> Part:
         return Part(_suffix(region), region, problem=problem)
     if width * height > _MOST:
         problem = (
-            f"{path}: {said} has {width * height / 1e6:,.0f} million px,"
-            f" more than {_MOST // 10**6}: give smaller regions, or none to have all of it looked at"
+            f"{path}: {said} has {width * height / 1e6:,.0f} million px, more than"
+            f" {_MOST // 10**6}: give smaller regions, or none to have all of it looked at"
         )
         return Part(_suffix(region), region, problem=problem)
     clipped = (width, height) != (asked_width, asked_height)

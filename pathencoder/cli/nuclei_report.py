@@ -62,7 +62,11 @@ def list_only(sources: Sources, asked: Asked, *, as_json: bool) -> int:
     if as_json:
         echo_json({"out": asked.out, "status": status, **_beside(sources), "inputs": plans})
         return status
-    for line in [*map(_plan_line, plans), *_beside_lines(sources), "Nothing was written (--dry-run)."]:
+    for line in [
+        *map(_plan_line, plans),
+        *_beside_lines(sources),
+        "Nothing was written (--dry-run).",
+    ]:
         click.echo(printable(line))
     return status
 

@@ -220,4 +220,6 @@ def _notes_of_parts(found: Sequence[Found]) -> list[str]:
     """The notes of all parts, each once, with how many parts it is about where that is not all."""
     counts = Counter(note for part in found for note in part.facts["notes"])
     whole = len(found)
-    return [note if n == whole else f"{note} ({n} of {whole} regions)" for note, n in counts.items()]
+    return [
+        note if n == whole else f"{note} ({n} of {whole} regions)" for note, n in counts.items()
+    ]

@@ -98,7 +98,10 @@ def _rows(path: Path) -> list[list[str]]:
         except csv.Error:
             header, rows = [], []
     if header != _HEADER or any(len(row) != len(header) for row in rows):
-        raise StoreError(f"{path} is not a list that pathencoder wrote, and is not touched: move it, or choose another --out")
+        raise StoreError(
+            f"{path} is not a list that pathencoder wrote, and is not touched: move it, or choose"
+            " another --out"
+        )
     return rows
 
 
@@ -130,7 +133,9 @@ class About:
     notes: Sequence[str] = ()
 
 
-def as_json(outcomes: Sequence[Outcome], about: About, *, failures: Path | None, status: int) -> dict[str, Any]:
+def as_json(
+    outcomes: Sequence[Outcome], about: About, *, failures: Path | None, status: int
+) -> dict[str, Any]:
     """The summary for programs."""
     return {
         "encoder": about.encoder,
@@ -148,15 +153,24 @@ def summary(outcomes: Sequence[Outcome], about: About, *, failures: Path | None)
     lines = [line for outcome in outcomes for line in _lines(outcome)]
     lines += [*left_out_lines(about.left_out), *(f"Note: {note}" for note in about.notes)]
     counts = Counter(o.status for o in outcomes)
-    said = ", ".join(f"{counts[status]} {word}" for status, word in _WORDS.items() if counts[status])
+    said = ", ".join(
+        f"{counts[status]} {word}" for status, word in _WORDS.items() if counts[status]
+    )
     rows = sum(o.rows for o in outcomes)
-    lines.append(f"{plural(len(outcomes), 'input')}: {said}. {plural(rows, 'embedding')} by {about.encoder} in {about.out}")
+    lines.append(
+        f"{plural(len(outcomes), 'input')}: {said}. {plural(rows, 'embedding')} by {about.encoder}"
+        f" in {about.out}"
+    )
     lines += failure_lines(outcomes, failures)
     drawn = [o.picture for o in outcomes if o.picture]
     lines += [f"Pictures of tissue and tiles: {drawn[0].parent}"] if drawn else []
     example = next((o.file for o in outcomes if o.file and o.rows), None)
     if example:
-        lines += ["Read them:", "  import pathencoder", f'  rows = pathencoder.read_features("{example.as_posix()}").rows']
+        lines += [
+            "Read them:",
+            "  import pathencoder",
+            f'  rows = pathencoder.read_features("{example.as_posix()}").rows',
+        ]
     return "\n".join(lines)
 
 
@@ -172,7 +186,13 @@ def failure_lines(outcomes: Sequence[Outcome], failures: Path | None) -> list[st
     if failures is None:
         return []
     of_this_run = any(o.failures for o in outcomes)
-    return [f"What failed, and why: {failures}" if of_this_run else f"Of earlier runs, some inputs failed: {failures}"]
+    return [
+        (
+            f"What failed, and why: {failures}"
+            if of_this_run
+            else f"Of earlier runs, some inputs failed: {failures}"
+        )
+    ]
 
 
 def _lines(outcome: Outcome) -> list[str]:
@@ -185,7 +205,9 @@ def _lines(outcome: Outcome) -> list[str]:
         parts.append(f"-> {outcome.file}")
     whole = [f for f in outcome.failures if not f.part]
     bad = [f for f in outcome.failures if f.part]
-    lines = [", ".join(parts + outcome.notes)] + [f"    {f.reason.removeprefix(f'{outcome.source}: ')}" for f in whole]
+    lines = [", ".join(parts + outcome.notes)] + [
+        f"    {f.reason.removeprefix(f'{outcome.source}: ')}" for f in whole
+    ]
     if bad:
         lines.append(f"    {len(bad)} could not be read:")
         lines += [f"    {f.part}: {_short(f.reason)}" for f in bad[:_SHOWN]]
@@ -207,5 +229,7 @@ def _one_json(outcome: Outcome) -> dict[str, Any]:
         "new": outcome.new,
         "seconds": round(outcome.seconds, 2),
         "notes": outcome.notes,
-        "failures": [{"part": f.part, "error": f.kind, "reason": f.reason} for f in outcome.failures],
+        "failures": [
+            {"part": f.part, "error": f.kind, "reason": f.reason} for f in outcome.failures
+        ],
     }

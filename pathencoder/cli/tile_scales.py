@@ -1,4 +1,7 @@
-"""What image files state of their scale where the user does not: said, since such images are resized whole."""
+"""What image files state of their scale where the user does not.
+
+said, since such images are resized whole.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +34,10 @@ def stated_scales(images: Sequence[tuple[str, Path]]) -> list[str]:
     how_many = f"{count:,} of {len(looked_at):,} TIFF images" if count > 1 else "one TIFF image"
     also = f" ({', '.join(other for other, _ in others[:3])} others)" if others else ""
     verb = "state" if count > 1 else "states"
-    return [f"{how_many} {verb} {mpp} um/px{also}; all are resized whole: --mpp {mpp} brings them to the encoder's scale instead"]
+    return [
+        f"{how_many} {verb} {mpp} um/px{also}; all are resized whole: --mpp {mpp} brings them to"
+        " the encoder's scale instead"
+    ]
 
 
 def _stated(path: Path) -> str | None:

@@ -6,7 +6,15 @@ import dataclasses
 
 import click
 
-from pathencoder.cli.common import Failed, debug_option, device_option, echo_json, json_option, load, table
+from pathencoder.cli.common import (
+    Failed,
+    debug_option,
+    device_option,
+    echo_json,
+    json_option,
+    load,
+    table,
+)
 
 
 @click.command(short_help="Recompute the reference embedding.")
@@ -31,6 +39,14 @@ def command(*, names: tuple[str, ...], device: str, as_json: bool) -> None:
         echo_json([{**dataclasses.asdict(v), "ok": v.ok} for v in found])
     else:
         head = ["encoder", "cosine", "largest difference", "result"]
-        rows = [[v.name, f"{v.cosine:.7f}", f"{v.max_abs:.2e}", "pass" if v.ok else f"FAIL (cosine below {v.limit:g})"] for v in found]
+        rows = [
+            [
+                v.name,
+                f"{v.cosine:.7f}",
+                f"{v.max_abs:.2e}",
+                "pass" if v.ok else f"FAIL (cosine below {v.limit:g})",
+            ]
+            for v in found
+        ]
         click.echo(table([head, *rows]))
     raise Failed(0 if all(v.ok for v in found) else 1)

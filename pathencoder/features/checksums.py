@@ -43,7 +43,13 @@ def write(path: Path, start: int, stop: int) -> None:
     """Fill the user block of a finished file whose rows are the bytes from `start` to `stop`."""
     size = path.stat().st_size
     with path.open("r+b") as file:
-        found = Checksums(size, start, stop, _digest(file, _around(size, start, stop)), _digest(file, [(start, stop)]))
+        found = Checksums(
+            size,
+            start,
+            stop,
+            _digest(file, _around(size, start, stop)),
+            _digest(file, [(start, stop)]),
+        )
         line = _MARK + json.dumps(asdict(found)).encode() + b"\n"
         file.seek(0)
         file.write(line.ljust(BLOCK, b"\0"))

@@ -111,7 +111,9 @@ def identify_slide(path: Path) -> SlideIdentity:
 def slide_stat(path: Path) -> Stat:
     """Sum of the sizes and latest times of the files of a slide."""
     stats = [stat_of(file) for file in _files_of(path)] or [Stat(-1, 0, 0)]
-    return Stat(sum(s.size for s in stats), max(s.modified for s in stats), max(s.changed for s in stats))
+    return Stat(
+        sum(s.size for s in stats), max(s.modified for s in stats), max(s.changed for s in stats)
+    )
 
 
 def _files_of(path: Path) -> Sequence[Path]:

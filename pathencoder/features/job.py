@@ -1,4 +1,7 @@
-"""One feature file in the making: a journal of finished rows beside it, the stream that fills it, and the final write."""
+"""One feature file in the making.
+
+A journal of finished rows beside it, the stream that fills it, and the final write.
+"""
 
 from __future__ import annotations
 
@@ -103,8 +106,15 @@ class Work:
     def __exit__(self, *_: object) -> None:
         self.journal.close()
 
-    def take_over(self, rows: Sequence[tuple[int, int, bytes]], take: Callable[[Sequence[int]], NDArray[np.float32]]) -> None:
-        """Rows of a finished file become rows of this work: (place, id, tag) of each; take(places) reads them."""
+    def take_over(
+        self,
+        rows: Sequence[tuple[int, int, bytes]],
+        take: Callable[[Sequence[int]], NDArray[np.float32]],
+    ) -> None:
+        """Rows of a finished file become rows of this work: (place, id, tag) of each.
+
+        take(places) reads them.
+        """
         for start in range(0, len(rows), 1024):
             part = rows[start : start + 1024]
             for (_, key, tag), row in zip(part, take([place for place, *_ in part]), strict=True):
@@ -120,7 +130,10 @@ class Work:
         total: int,
         mpp: float | None,
     ) -> list[tuple[T, Exception]]:
-        """Read what is to do, encode it, keep the rows; returns what could not be read. `mpp`: of what `read` gives."""
+        """Read what is to do, encode it, keep the rows; returns what could not be read.
+
+        `mpp`: of what `read` gives.
+        """
         done = total - len(todo)
         self._progress(done, total)
         if not todo:
@@ -128,23 +141,49 @@ class Work:
         from pathencoder import stream
 
         failed: list[tuple[T, Exception]] = []
-        images = (Item(place, str(part), functools.partial(_readable, read, part)) for place, part in enumerate(todo))
+        images = (
+            Item(place, str(part), functools.partial(_readable, read, part))
+            for place, part in enumerate(todo)
+        )
         asked = self._settings
-        settings = stream.Settings(output=asked.output, batch_size=asked.batch_size, precision=asked.precision, workers=asked.workers)
+        settings = stream.Settings(
+            output=asked.output,
+            batch_size=asked.batch_size,
+            precision=asked.precision,
+            workers=asked.workers,
+        )
         for place, result in enumerate(self._encoder.results(images, mpp=mpp, settings=settings)):
             if result.error is None:
                 self.journal.append(id_of(todo[place]), result.row, tag_of(todo[place]))
                 self._new += 1
             else:
-                failed.append((todo[place], result.error.__cause__ if isinstance(result.error.__cause__, SlideError) else result.error))
+                failed.append(
+                    (
+                        todo[place],
+                        (
+                            result.error.__cause__
+                            if isinstance(result.error.__cause__, SlideError)
+                            else result.error
+                        ),
+                    )
+                )
             self._progress(done + place + 1, total)
         self.journal.flush()
         return failed
 
     def finish(self, content: Content, ids: Sequence[int]) -> int:
-        """Write the file from the journal's rows in this order; the number of rows that this run computed."""
+        """Write the file from the journal's rows in this order.
+
+        The number of rows that this run computed.
+        """
         shape = self.journal.row_shape or self._row_shape()
-        store.write_features(self.file, content, len(ids), shape, lambda start, stop: self.journal.rows(ids[start:stop]))
+        store.write_features(
+            self.file,
+            content,
+            len(ids),
+            shape,
+            lambda start, stop: self.journal.rows(ids[start:stop]),
+        )
         self.journal.delete()
         return self._new
 
@@ -159,13 +198,22 @@ def check_recipe(file: Path, recipe: Recipe) -> None:
     """Raises Mismatch, a StoreError, unless a feature file was made with this recipe."""
     found = store.read_settings(file)
     if found is None:
-        raise Mismatch(f"{file} was not written by pathencoder and is not touched. Choose another --out, or --overwrite")
+        raise Mismatch(
+            f"{file} was not written by pathencoder and is not touched. Choose another --out, or"
+            " --overwrite"
+        )
     if ("tissue" in found) != (recipe.tissue is not None):
         there, here = ("a slide", "tiles") if recipe.tissue is None else ("tiles", "a slide")
-        raise Mismatch(f"{file} holds {there}, and this input is {here}: nothing is overwritten. Choose another --out, or --overwrite")
+        raise Mismatch(
+            f"{file} holds {there}, and this input is {here}: nothing is overwritten. Choose"
+            " another --out, or --overwrite"
+        )
     if found != recipe.settings():
         differences = describe_differences(found, recipe.settings())
-        raise Mismatch(f"{file} was made with other settings ({differences}). Choose another --out, or --overwrite")
+        raise Mismatch(
+            f"{file} was made with other settings ({differences}). Choose another --out, or"
+            " --overwrite"
+        )
 
 
 def partial_path(file: Path) -> Path:

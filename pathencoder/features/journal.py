@@ -1,6 +1,7 @@
 """Rows that are done, on disk as they come: what lets killed work go on where it stopped.
 
-The file: eight bytes with the length of a JSON header, the header, then records of one size (id, checksum, tag, row). Only appended to,
+The file: eight bytes with the length of a JSON header, the header, then records of one size (id,
+checksum, tag, row). Only appended to,
 so a kill or a power cut damages its tail at most; a damaged record is dropped and computed again.
 """
 
@@ -30,15 +31,25 @@ class Busy(StoreError):
 
 
 class Journal:
-    """Rows by a 64-bit id, appended to a file and read back in any order. Memory: one dictionary entry a row.
+    """Rows by a 64-bit id, appended to a file and read back in any order.
 
-    A row that is appended again replaces the one before. `settings` must be the same when work goes on; otherwise Mismatch names what
-    differs. A second process at the same file: Busy.
+    Memory: one dictionary entry a row.
 
-    facts: kept in a new file's header; those of a file that is there stand in `self.facts`. tag_bytes: what is kept beside each row.
+    A row that is appended again replaces the one before. `settings` must be the same when work goes
+    on; otherwise Mismatch names what differs. A second process at the same file: Busy.
+
+    facts: kept in a new file's header; those of a file that is there stand in `self.facts`.
+    tag_bytes: what is kept beside each row.
     """
 
-    def __init__(self, path: Path, settings: Mapping[str, Any], *, facts: Mapping[str, Any] | None = None, tag_bytes: int = 0) -> None:
+    def __init__(
+        self,
+        path: Path,
+        settings: Mapping[str, Any],
+        *,
+        facts: Mapping[str, Any] | None = None,
+        tag_bytes: int = 0,
+    ) -> None:
         self.path = path
         self.facts: dict[str, Any] = dict(facts or {})
         self._settings = {**settings, "tag_bytes": tag_bytes}
@@ -70,13 +81,19 @@ class Journal:
         return None if self._record is None else tuple(self._record["row"].shape)
 
     def append(self, key: int, row: Rows, tag: bytes = b"") -> None:
-        """Keep one row, and `tag_bytes` bytes beside it. Raises StoreError where the disk does not take it."""
+        """Keep one row, and `tag_bytes` bytes beside it.
+
+        Raises StoreError where the disk does not take it.
+        """
         with storing(self.path):
             if self._record is None:
                 self._begin(row.shape)
             assert self._record is not None
             if row.shape != self._record["row"].shape:
-                raise Mismatch(f"{self.path}: row of shape {row.shape} among rows of {self._record['row'].shape}: delete it, start again")
+                raise Mismatch(
+                    f"{self.path}: row of shape {row.shape} among rows of"
+                    f" {self._record['row'].shape}: delete it, start again"
+                )
             row = np.ascontiguousarray(row, dtype="<f4")
             assert len(tag) == self._tag_bytes
             tags = np.frombuffer(tag, np.uint8)
@@ -114,7 +131,8 @@ class Journal:
         if self._file.closed:
             return
         empty = not self._places
-        with contextlib.suppress(OSError):  # a full disk: the records before are whole, the next run drops the torn one
+        # a full disk: the records before are whole, the next run drops the torn one
+        with contextlib.suppress(OSError):
             self._file.flush()
         with contextlib.suppress(OSError):
             self._file.close()
@@ -129,7 +147,9 @@ class Journal:
         self.path.unlink(missing_ok=True)
 
     def _begin(self, shape: tuple[int, ...]) -> None:
-        header = json.dumps({"settings": self._settings, "facts": self.facts, "shape": shape}).encode()
+        header = json.dumps(
+            {"settings": self._settings, "facts": self.facts, "shape": shape}
+        ).encode()
         self._file.seek(0)
         self._file.truncate()
         self._file.write(len(header).to_bytes(8, "little") + header)
@@ -140,11 +160,16 @@ class Journal:
         header = self._read_header()
         if header is None:
             return
-        differing = [k for k in sorted({*header["settings"], *self._settings}) if header["settings"].get(k) != self._settings.get(k)]
+        differing = [
+            k
+            for k in sorted({*header["settings"], *self._settings})
+            if header["settings"].get(k) != self._settings.get(k)
+        ]
         if differing:
             raise Mismatch(
-                f"{self.path} holds work begun with other settings ({describe_differences(header['settings'], self._settings)})."
-                " Choose another --out, go back to those settings, or start anew with --overwrite"
+                f"{self.path} holds work begun with other settings"
+                f" ({describe_differences(header['settings'], self._settings)}). Choose another"
+                " --out, go back to those settings, or start anew with --overwrite"
             )
         self.facts = header["facts"]
         self._record = _record_type(tuple(header["shape"]), self._tag_bytes)
@@ -152,7 +177,14 @@ class Journal:
         whole = size // self._record.itemsize
         if whole:
             records = self._map(whole)
-            whole = next((i for i, r in enumerate(records) if zlib.crc32(r["tag"].tobytes() + r["row"].tobytes()) != r["crc"]), whole)
+            whole = next(
+                (
+                    i
+                    for i, r in enumerate(records)
+                    if zlib.crc32(r["tag"].tobytes() + r["row"].tobytes()) != r["crc"]
+                ),
+                whole,
+            )
             self._places = {int(key): i for i, key in enumerate(records["id"][:whole])}
             del records
         self._count = whole
@@ -172,13 +204,17 @@ class Journal:
 
     def _map(self, count: int) -> Any:
         assert self._record is not None
-        return np.memmap(self.path, dtype=self._record, mode="r", offset=self._start, shape=(count,))
+        return np.memmap(
+            self.path, dtype=self._record, mode="r", offset=self._start, shape=(count,)
+        )
 
 
 def describe_differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
     """The settings in which two runs differ, in words."""
     names = sorted(k for k in {*there, *here} if there.get(k) != here.get(k))
-    return "; ".join(f"{name}: {_short(there.get(name))} there, {_short(here.get(name))} now" for name in names)
+    return "; ".join(
+        f"{name}: {_short(there.get(name))} there, {_short(here.get(name))} now" for name in names
+    )
 
 
 def _short(value: Any) -> str:
@@ -187,10 +223,15 @@ def _short(value: Any) -> str:
 
 
 def _record_type(shape: tuple[int, ...], tag_bytes: int) -> np.dtype[Any]:
-    return np.dtype([("id", "<u8"), ("crc", "<u4"), ("tag", "u1", (tag_bytes,)), ("row", "<f4", shape)])
+    return np.dtype(
+        [("id", "<u8"), ("crc", "<u4"), ("tag", "u1", (tag_bytes,)), ("row", "<f4", shape)]
+    )
 
 
 def _lock(file: BinaryIO, path: Path) -> None:
     """Refuse a second process."""
     if not try_lock(file):
-        raise Busy(f"another process is writing {path.name.removeprefix('.').removesuffix('.partial')}: let it finish")
+        raise Busy(
+            f"another process is writing {path.name.removeprefix('.').removesuffix('.partial')}:"
+            " let it finish"
+        )

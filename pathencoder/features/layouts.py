@@ -1,10 +1,12 @@
 """The three ways in which slide features lie on disk, each as its tool writes and reads it.
 
 trident  `features` (N, D) and `coords` int64, level-0 pixels, with TRIDENT's attributes on both
-clam     `features` float32 and `coords` int32 in h5_files/, and the same rows as one tensor in pt_files/
-stamp    `feats` float16 and `coords` float32 in micrometres, with STAMP's attributes at the root
+clam     `features` float32 and `coords` int32 in h5_files/, and the same rows as one tensor in
+pt_files/ stamp    `feats` float16 and `coords` float32 in micrometres, with STAMP's attributes at
+the root
 
-`stamp_version` is left out on purpose: STAMP refuses files newer than itself and takes files without one.
+`stamp_version` is left out on purpose: STAMP refuses files newer than itself and takes files
+without one.
 """
 
 from __future__ import annotations
@@ -85,24 +87,40 @@ def tensor_path(h5: Path) -> Path:
 def coords_on_disk(layout: str, place: Place) -> NDArray[Any]:
     """Coordinates in the layout's own unit and type.
 
-    STAMP takes the smallest step between two tiles for the step of the grid, so it gets the corners as they were before they were
-    rounded to pixels: rounded ones put most tiles of a large slide into a wrong cell of its heatmaps.
+    STAMP takes the smallest step between two tiles for the step of the grid, so it gets the corners
+    as they were before they were rounded to pixels: rounded ones put most tiles of a large slide
+    into a wrong cell of its heatmaps.
     """
     if layout == "stamp":
         return (place.exact() * place.mpp).astype(np.float32)
     return place.coords.astype(np.int32 if layout == "clam" else np.int64)
 
 
-def attributes(layout: str, place: Place, encoder: str, folder: str) -> dict[str, Mapping[str, Any]]:
+def attributes(
+    layout: str, place: Place, encoder: str, folder: str
+) -> dict[str, Mapping[str, Any]]:
     """The attributes that the layout's tool writes, by dataset; "/" is the root."""
     if layout == "trident":
-        return {"features": {"name": place.slide, "savetodir": folder, "encoder": encoder}, "coords": _trident_coords(place, folder)}
+        return {
+            "features": {"name": place.slide, "savetodir": folder, "encoder": encoder},
+            "coords": _trident_coords(place, folder),
+        }
     if layout == "stamp":
         side_um = place.tile_px * place.target_mpp
-        root = {"extractor": encoder, "unit": "um", "tile_size_um": side_um, "tile_size_px": place.tile_px, "feat_type": "tile"}
-        grid = {"grid_origin_level0": np.array(place.origin, np.int64), "grid_stride_level0": place.stride}
+        root = {
+            "extractor": encoder,
+            "unit": "um",
+            "tile_size_um": side_um,
+            "tile_size_px": place.tile_px,
+            "feat_type": "tile",
+        }
+        grid = {
+            "grid_origin_level0": np.array(place.origin, np.int64),
+            "grid_stride_level0": place.stride,
+        }
         return {"/": {**root, "code_hash": "none", **grid}}
-    return {"coords": {"patch_level": 0, "patch_size": round(place.side)}}  # what CLAM's reader of coordinates asks for
+    # what CLAM's reader of coordinates asks for
+    return {"coords": {"patch_level": 0, "patch_size": round(place.side)}}
 
 
 def _trident_coords(place: Place, folder: str) -> dict[str, Any]:
@@ -120,6 +138,9 @@ def _trident_coords(place: Place, folder: str) -> dict[str, Any]:
 
 
 def _magnification(mpp: float) -> float | int:
-    """TRIDENT's unit: 10 / mpp. Not rounded to 20 or 40, since its patcher takes the ratio of two of them as the scale."""
+    """TRIDENT's unit: 10 / mpp.
+
+    Not rounded to 20 or 40, since its patcher takes the ratio of two of them as the scale.
+    """
     value = 10 / mpp
     return round(value) if abs(value - round(value)) < 1e-6 else value

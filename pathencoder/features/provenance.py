@@ -13,15 +13,20 @@ if TYPE_CHECKING:
     from pathencoder.encoder import Encoder
     from pathencoder.spec import EncoderSpec
 
-TISSUE = "optical density against the glass, mask at 8 um/px, pen and shadows dropped, holes open, version 2"
+TISSUE = (
+    "optical density against the glass, mask at 8 um/px, pen and shadows dropped, holes open,"
+    " version 2"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """How inputs are encoded.
 
-    mpp: of the images or slides, overrides the file. target_mpp: scale at which they are read; None: the encoder's.
-    overlap_px: of neighbouring tiles, in pixels of the tile. min_tissue: share of a tile that must be tissue. precision: of the network,
+    mpp: of the images or slides, overrides the file. target_mpp: scale at which they are read;
+    None: the encoder's.
+    overlap_px: of neighbouring tiles, in pixels of the tile. min_tissue: share of a tile that must
+    be tissue. precision: of the network,
     as `Encoder.encode` takes it. workers: decoding threads. overwrite: start anew.
     """
 
@@ -45,14 +50,18 @@ class Settings:
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that decides the numbers in a feature file. Work goes on, and a file counts as done, only under the same recipe."""
+    """Everything that decides the numbers in a feature file.
+
+    Work goes on, and a file counts as done, only under the same recipe.
+    """
 
     encoder: str
     revision: str | None
     sha256: str | None
     output: str
     transform: str
-    mpp: float | None  # given by the user; None: the file's own (slides), tiles resized whole (tiles)
+    # given by the user; None: the file's own (slides), tiles resized whole (tiles)
+    mpp: float | None
     target_mpp: float | None
     precision: str = "fp32"  # that was used
     runtime: str = "torch"
@@ -71,9 +80,16 @@ def slide_recipe(encoder: Encoder, settings: Settings) -> Recipe:
     target = settings.target_mpp or spec.mpp
     if target is None:
         low, high = spec.mpp_range or (0.25, 1.0)
-        raise ConfigError(f"{spec.name} was not trained at one scale: say which with --target-mpp, from {low:g} to {high:g}")
+        raise ConfigError(
+            f"{spec.name} was not trained at one scale: say which with --target-mpp, from {low:g}"
+            f" to {high:g}"
+        )
     return dataclasses.replace(
-        _of_encoder(encoder, settings), target_mpp=target, overlap_px=settings.overlap_px, min_tissue=settings.min_tissue, tissue=TISSUE
+        _of_encoder(encoder, settings),
+        target_mpp=target,
+        overlap_px=settings.overlap_px,
+        min_tissue=settings.min_tissue,
+        tissue=TISSUE,
     )
 
 
@@ -82,10 +98,15 @@ def tiles_recipe(encoder: Encoder, settings: Settings) -> Recipe:
     spec = encoder.spec
     if settings.target_mpp is not None and (settings.mpp is None or spec.mpp is None):
         needs = (
-            "--mpp, the micrometres per pixel that the images have" if settings.mpp is None else f"a scale that {spec.name} was trained at"
+            "--mpp, the micrometres per pixel that the images have"
+            if settings.mpp is None
+            else f"a scale that {spec.name} was trained at"
         )
         raise ConfigError(f"--target-mpp for tiles needs {needs}")
-    return dataclasses.replace(_of_encoder(encoder, settings), target_mpp=None if settings.mpp is None else settings.target_mpp or spec.mpp)
+    return dataclasses.replace(
+        _of_encoder(encoder, settings),
+        target_mpp=None if settings.mpp is None else settings.target_mpp or spec.mpp,
+    )
 
 
 def tile_scale(encoder: Encoder, settings: Settings) -> float | None:
@@ -98,12 +119,19 @@ def tile_scale(encoder: Encoder, settings: Settings) -> float | None:
 
 def describe_transform(spec: EncoderSpec) -> str:
     """An encoder's preprocessing in a line."""
-    how = f"shortest side to {spec.resize_size}, centre {spec.input_size}" if spec.resize == "shortest" else f"whole to {spec.input_size}"
+    how = (
+        f"shortest side to {spec.resize_size}, centre {spec.input_size}"
+        if spec.resize == "shortest"
+        else f"whole to {spec.input_size}"
+    )
     return f"{how} px, {spec.interpolation}, mean {_triple(spec.mean)}, std {_triple(spec.std)}"
 
 
 def device_used(encoder: Encoder) -> str:
-    """The kind of device that computes: recorded, but part of no recipe, since it decides last digits only."""
+    """The kind of device that computes.
+
+    recorded, but part of no recipe, since it decides last digits only.
+    """
     device = encoder.device
     if device.type != "cuda":
         return device.type

@@ -1,4 +1,7 @@
-"""A slide to a feature file: tissue, grid, tiles, embeddings. What is done stays done, and a bad tile never costs a good one."""
+"""A slide to a feature file: tissue, grid, tiles, embeddings.
+
+What is done stays done, and a bad tile never costs a good one.
+"""
 
 from __future__ import annotations
 
@@ -72,7 +75,9 @@ def encode_slide(
         outcome = before or _encode(encoder, slide, plan, file, recipe, settings, progress)
         if picture is not None:
             make_folder(picture.parent)
-            outcome.picture = write_overlay(plan.tissue, plan.grid, picture, title=printable(source.name))
+            outcome.picture = write_overlay(
+                plan.tissue, plan.grid, picture, title=printable(source.name)
+            )
     finally:
         slide.close()
     outcome.source, outcome.seconds = source, time.monotonic() - started
@@ -80,37 +85,55 @@ def encode_slide(
 
 
 def done_before(source: Path, file: Path, recipe: Recipe, settings: Settings) -> Outcome | None:
-    """The outcome of an earlier run that made this file from this slide; None where there is no file, or it is to be made anew.
+    """The outcome of an earlier run that made this file from this slide.
+
+    None where there is no file, or it is to be made anew.
 
     Raises Mismatch, a StoreError, where the file is of another slide or of other settings.
     """
-    if settings.overwrite or not file.exists() or (settings.layout == "clam" and not layouts.tensor_path(file).exists()):
+    if (
+        settings.overwrite
+        or not file.exists()
+        or (settings.layout == "clam" and not layouts.tensor_path(file).exists())
+    ):
         return None
     check_recipe(file, recipe)
     found = store.read_facts(file)
     if found.layout != settings.layout:
-        raise Mismatch(f"{file} has the layout {found.layout}, not {settings.layout}. Choose another --out, or --overwrite")
+        raise Mismatch(
+            f"{file} has the layout {found.layout}, not {settings.layout}. Choose another --out, or"
+            " --overwrite"
+        )
     notes = _check_slide(source, found.slide, file)
-    return Outcome(source, "before", file, found.count, 0, 0.0, found.failures, [*notes, *found.notes])
+    return Outcome(
+        source, "before", file, found.count, 0, 0.0, found.failures, [*notes, *found.notes]
+    )
 
 
 def _check_slide(source: Path, made_from: SlideIdentity, file: Path) -> list[str]:
-    """A note where a file was made from another path with the same content. Raises Mismatch where the content differs."""
+    """A note where a file was made from another path with the same content.
+
+    Raises Mismatch where the content differs.
+    """
     place, stat = place_of(source), slide_stat(source)
     if (place, stat) == (made_from.path, made_from.stat):
         return []
     same = stat.size == made_from.stat.size and identify_slide(source).content == made_from.content
     if not same and place == made_from.path:
         raise Mismatch(
-            f"{file} was made from {place} as it was before it changed ({made_from.stat.size:,} bytes there, {stat.size:,} now)."
-            " Choose another --out, or --overwrite"
+            f"{file} was made from {place} as it was before it changed ({made_from.stat.size:,}"
+            f" bytes there, {stat.size:,} now). Choose another --out, or --overwrite"
         )
     if not same:
         raise Mismatch(
-            f"{file} was made from {made_from.path}, not from {place}, whose content differs: nothing is overwritten."
-            " Choose another --out, or --overwrite"
+            f"{file} was made from {made_from.path}, not from {place}, whose content differs:"
+            " nothing is overwritten. Choose another --out, or --overwrite"
         )
-    return [] if place == made_from.path else [f"made from {made_from.path}, whose content is the same"]
+    return (
+        []
+        if place == made_from.path
+        else [f"made from {made_from.path}, whose content is the same"]
+    )
 
 
 @dataclass(frozen=True)
@@ -137,7 +160,9 @@ def _plan(encoder: Encoder, slide: Slide, recipe: Recipe, settings: Settings) ->
         min_tissue=settings.min_tissue,
     )
     of_scale = scale_notes(scale.value, grid.target_mpp, encoder.spec.mpp)
-    return _Plan(scale, tissue, grid, [*slide.notes, *scale.notes, *of_scale, *tissue.notes, *grid.notes])
+    return _Plan(
+        scale, tissue, grid, [*slide.notes, *scale.notes, *of_scale, *tissue.notes, *grid.notes]
+    )
 
 
 def _encode(
@@ -151,8 +176,19 @@ def _encode(
 ) -> Outcome:
     grid, notes = plan.grid, plan.notes
     facts = {**_facts(slide, plan.scale), "device": device_used(encoder), "notes": "\n".join(notes)}
-    header = {**recipe.settings(), "slide_bytes": facts["slide_bytes"], "slide_hash": facts["slide_hash"]}
-    with Work(_at_scale(encoder, grid.target_mpp), file, settings, header, progress, facts={"source_path": facts["slide_path"]}) as work:
+    header = {
+        **recipe.settings(),
+        "slide_bytes": facts["slide_bytes"],
+        "slide_hash": facts["slide_hash"],
+    }
+    with Work(
+        _at_scale(encoder, grid.target_mpp),
+        file,
+        settings,
+        header,
+        progress,
+        facts={"source_path": facts["slide_path"]},
+    ) as work:
         failures = _embed(encoder, slide, grid, work)
         kept = np.array([_tile_id((x, y)) in work.journal for x, y in grid.coords.tolist()], bool)
         place = layouts.Place(
@@ -167,9 +203,19 @@ def _encode(
             slide.bounds[:2],
         )
         new = work.finish(
-            Content(recipe, failures, facts, place=place, layout=settings.layout), [_tile_id((x, y)) for x, y in place.coords.tolist()]
+            Content(recipe, failures, facts, place=place, layout=settings.layout),
+            [_tile_id((x, y)) for x, y in place.coords.tolist()],
         )
-    return Outcome(slide.path, "done" if len(grid.coords) else "empty", file, int(kept.sum()), new, 0.0, failures, notes)
+    return Outcome(
+        slide.path,
+        "done" if len(grid.coords) else "empty",
+        file,
+        int(kept.sum()),
+        new,
+        0.0,
+        failures,
+        notes,
+    )
 
 
 def _embed(encoder: Encoder, slide: Slide, grid: Grid, work: Work) -> list[Failure]:
@@ -181,7 +227,10 @@ def _embed(encoder: Encoder, slide: Slide, grid: Grid, work: Work) -> list[Failu
         total=len(tiles),
         mpp=grid.target_mpp,
     )
-    failures = [Failure(f"{x},{y}", str(error).removeprefix(f"{slide.path}: "), type(error).__name__) for (x, y), error in failed]
+    failures = [
+        Failure(f"{x},{y}", str(error).removeprefix(f"{slide.path}: "), type(error).__name__)
+        for (x, y), error in failed
+    ]
     _refuse_if_all_failed(slide, len(tiles), failures)
     return failures
 
@@ -198,12 +247,19 @@ def _at_scale(encoder: Encoder, mpp: float) -> Encoder:
 
 def _facts(slide: Slide, scale: Mpp) -> dict[str, Any]:
     known_by = store.slide_facts(identify_slide(slide.path))
-    return {"slide": printable(slide.path.name), **known_by, "slide_mpp_source": scale.source, "vendor": slide.vendor}
+    return {
+        "slide": printable(slide.path.name),
+        **known_by,
+        "slide_mpp_source": scale.source,
+        "vendor": slide.vendor,
+    }
 
 
 def _refuse_if_all_failed(slide: Slide, tiles: int, failures: Sequence[Failure]) -> None:
     if tiles and len(failures) == tiles:
-        raise SlideError(f"{slide.path}: none of its {tiles} tiles can be read, the first: {failures[0].reason}")
+        raise SlideError(
+            f"{slide.path}: none of its {tiles} tiles can be read, the first: {failures[0].reason}"
+        )
 
 
 def _tile_id(at: tuple[int, int]) -> int:

@@ -79,10 +79,24 @@ def encode_tiles(
         if failures is not None:
             count = len(images) - len(failures)
             return Outcome(
-                source, "before", file, count, 0, time.monotonic() - started, failures, notes, batch.parts(keep_others=keep_others)
+                source,
+                "before",
+                file,
+                count,
+                0,
+                time.monotonic() - started,
+                failures,
+                notes,
+                batch.parts(keep_others=keep_others),
             )
-    facts = {"source": printable(source.name), "source_path": batch.folder, "device": device_used(encoder)}
-    with Work(encoder, file, settings, recipe.settings(), progress, facts=facts, tag_bytes=TAG_BYTES) as work:
+    facts = {
+        "source": printable(source.name),
+        "source_path": batch.folder,
+        "device": device_used(encoder),
+    }
+    with Work(
+        encoder, file, settings, recipe.settings(), progress, facts=facts, tag_bytes=TAG_BYTES
+    ) as work:
         _check_begun(work, batch)
         others = earlier.others(batch) if earlier and keep_others else {}
         if earlier is not None:
@@ -91,12 +105,32 @@ def encode_tiles(
         bad = {f.part for f in failures}
         good = [key for key, _ in images if key not in bad]
         if images and not good:
-            raise ImageError(f"{source}: none of its {len(images)} images can be read, the first: {failures[0].reason}")
-        stamps = [*others.values(), *(Stamp(batch.stats[key], _stamp(work, key).content) for key in good)]
-        left = [f for f in earlier.failures if f.part not in batch.stats] if earlier and keep_others else []
+            raise ImageError(
+                f"{source}: none of its {len(images)} images can be read, the first:"
+                f" {failures[0].reason}"
+            )
+        stamps = [
+            *others.values(),
+            *(Stamp(batch.stats[key], _stamp(work, key).content) for key in good),
+        ]
+        left = (
+            [f for f in earlier.failures if f.part not in batch.stats]
+            if earlier and keep_others
+            else []
+        )
         content = Content(recipe, [*left, *failures], facts, keys=[*others, *good], stamps=stamps)
         new = work.finish(content, [_id(key) for key in content.keys])
-    return Outcome(source, "done", file, len(good), new, time.monotonic() - started, failures, notes, batch.parts(keep_others=keep_others))
+    return Outcome(
+        source,
+        "done",
+        file,
+        len(good),
+        new,
+        time.monotonic() - started,
+        failures,
+        notes,
+        batch.parts(keep_others=keep_others),
+    )
 
 
 class _Batch:
@@ -119,7 +153,10 @@ class _Batch:
     def read(self, named: tuple[str, Path]) -> Pixels:
         """The pixels of an image; its hash is that of the bytes that were decoded."""
         key, path = named
-        if self.stats[key].size > _IN_MEMORY or path.suffix.lower() in SLIDE_SUFFIXES | FOREIGN_SUFFIXES:
+        if (
+            self.stats[key].size > _IN_MEMORY
+            or path.suffix.lower() in SLIDE_SUFFIXES | FOREIGN_SUFFIXES
+        ):
             pixels = open_image(path, str(path))
             self.hashes[key] = hash_file(path)
             return pixels
@@ -145,7 +182,10 @@ class _Batch:
 
 @dataclass(frozen=True)
 class _Earlier:
-    """A finished file of the same recipe. known: stamps of its rows by key; take(places) reads rows."""
+    """A finished file of the same recipe. known: stamps of its rows by key.
+
+    take(places) reads rows.
+    """
 
     folder: str
     known: dict[str, Stamp]
@@ -169,14 +209,17 @@ def _earlier(file: Path, recipe: Recipe) -> _Earlier | None:
 
 
 def _check_folder(earlier: _Earlier, batch: _Batch, file: Path) -> list[str]:
-    """A note where a file was made from another folder with the same contents. Raises Mismatch where they differ."""
+    """A note where a file was made from another folder with the same contents.
+
+    Raises Mismatch where they differ.
+    """
     if earlier.folder == batch.folder:
         return []
     for key, stamp in earlier.known.items():
         if not batch.is_same(key, stamp, folder=earlier.folder):
             raise Mismatch(
-                f"{file} was made from {earlier.folder}, not from {batch.folder}, whose contents differ ({key}):"
-                " nothing is overwritten. Choose another --out, or --overwrite"
+                f"{file} was made from {earlier.folder}, not from {batch.folder}, whose contents"
+                f" differ ({key}): nothing is overwritten. Choose another --out, or --overwrite"
             )
     return [f"goes on with what was made from {earlier.folder}, whose contents are the same"]
 
@@ -189,8 +232,9 @@ def _check_begun(work: Work, batch: _Batch) -> None:
     same = sum(_begun(work, batch, key) for key in batch.paths)
     if same < len(work.journal):
         raise Mismatch(
-            f"{work.journal.path} holds unfinished work on {folder}, not on {batch.folder}, whose contents differ."
-            " Choose another --out, finish that first, or start anew with --overwrite"
+            f"{work.journal.path} holds unfinished work on {folder}, not on {batch.folder}, whose"
+            " contents differ. Choose another --out, finish that first, or start anew with"
+            " --overwrite"
         )
 
 
@@ -204,7 +248,11 @@ def _take_over(earlier: _Earlier, batch: _Batch, others: Mapping[str, Stamp], wo
     """Rows of the finished file that still hold become rows of this work."""
     wanted = []
     for place, (key, stamp) in enumerate(earlier.known.items()):
-        mine = key in batch.paths and not _begun(work, batch, key) and batch.is_same(key, stamp, folder=earlier.folder)
+        mine = (
+            key in batch.paths
+            and not _begun(work, batch, key)
+            and batch.is_same(key, stamp, folder=earlier.folder)
+        )
         if mine or (key in others and _id(key) not in work.journal):
             now = Stamp(batch.stats.get(key, stamp.stat), stamp.content)
             wanted.append((place, _id(key), now.pack()))
@@ -227,11 +275,17 @@ def _embed(encoder: Encoder, batch: _Batch, work: Work, settings: Settings) -> l
 
 
 def _nothing_new(earlier: _Earlier, batch: _Batch, *, keep_others: bool) -> list[Failure] | None:
-    """The failures of an earlier file that still stands for these images. None where there is work: an image that is new, has changed, is
-    gone, or failed before and can be read now."""
+    """The failures of an earlier file that still stands for these images.
+
+    None where there is work: an image that is new, has changed, is gone, or failed before and can
+    be read now.
+    """
     known = earlier.known
     missing = [
-        named for named in batch.images if named[0] not in known or not batch.is_same(named[0], known[named[0]], folder=earlier.folder)
+        named
+        for named in batch.images
+        if named[0] not in known
+        or not batch.is_same(named[0], known[named[0]], folder=earlier.folder)
     ]
     gone = len(known) - (len(batch.images) - len(missing))
     if (gone and not keep_others) or any(key not in earlier.failed for key, _ in missing):

@@ -35,7 +35,9 @@ class Range:
 OF_16_BITS = Range(65535)
 
 
-def to_8_bits(values: npt.NDArray[Any], where: str, bounds: tuple[float, float], limits: Range = OF_16_BITS) -> npt.NDArray[np.uint8]:
+def to_8_bits(
+    values: npt.NDArray[Any], where: str, bounds: tuple[float, float], limits: Range = OF_16_BITS
+) -> npt.NDArray[np.uint8]:
     """Scale whole numbers to 0..255, rounded.
 
     Args:
@@ -54,7 +56,9 @@ def to_8_bits(values: npt.NDArray[Any], where: str, bounds: tuple[float, float],
     if low < 0 or high > limits.top:
         source = "the file says" if limits.stated else "taken is"
         advice = _advice(high) if low >= 0 else "Give it as 8 bits"
-        raise ImageError(f"{where}: whole numbers from {low} to {high}; {source} 0 to {limits.top}. {advice}")
+        raise ImageError(
+            f"{where}: whole numbers from {low} to {high}; {source} 0 to {limits.top}. {advice}"
+        )
     if not limits.stated:
         check_use(high, where, limits.top)
     scaled = (values.astype(np.uint64) * 510 + limits.top) // (2 * limits.top)

@@ -52,7 +52,9 @@ def read_file(source: Path | BinaryIO, where: str) -> Pixels:
     except ImageError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ImageError(f"{where}: {error}; use it as a slide (`pathencoder encode --as slides`)") from error
+        raise ImageError(
+            f"{where}: {error}; use it as a slide (`pathencoder encode --as slides`)"
+        ) from error
     except FileNotFoundError as error:
         raise ImageError(f"{where}: no such file") from error
     except UnidentifiedImageError as error:
@@ -80,7 +82,10 @@ def _decode(image: Image.Image, where: str) -> Pixels:
     if image.format == "TIFF":
         return _decode_tiff(image, where)
     if image.format == "JPEG" and image.mode == "CMYK" and "adobe" not in image.info:
-        raise ImageError(f"{where}: CMYK without Adobe's mark, which leaves open whether 0 is ink or paper. Save it as RGB")
+        raise ImageError(
+            f"{where}: CMYK without Adobe's mark, which leaves open whether 0 is ink or paper. Save"
+            " it as RGB"
+        )
     if image.format != "JPEG":
         _check_frames(image, where)
     if image.format in ("JPEG", "MPO"):
@@ -93,14 +98,19 @@ def _decode(image: Image.Image, where: str) -> Pixels:
 def _decode_tiff(image: Image.Image, where: str) -> Pixels:
     stream, tags = image.fp, image.tag_v2  # type: ignore[attr-defined]
     if image.tell() == 0:
-        tiff.check_pages(stream, where, printable(Path(getattr(image, "filename", "") or "FILE").name))
+        tiff.check_pages(
+            stream, where, printable(Path(getattr(image, "filename", "") or "FILE").name)
+        )
     tiff.check_colours(tags, where)
     reason = tiff.misread(tags)
     if reason:
         return tiff.read(stream, where, reason, image.tell())
     _load(image, where)
     if image.mode == "RGBA" and not tiff.says_alpha(tags) and np.asarray(image)[..., 3].min() < 255:
-        raise ImageError(f"{where}: four channels, and the file does not say that the fourth is alpha. Save it as RGB")
+        raise ImageError(
+            f"{where}: four channels, and the file does not say that the fourth is alpha. Save it"
+            " as RGB"
+        )
     return _pixels(image, where, tiff.stated_range(tags))
 
 
@@ -114,7 +124,10 @@ def _load(image: Image.Image, where: str) -> None:
 
 
 def _check_frames(image: Image.Image, where: str) -> None:
-    """Raises ImageError for several images in one file; smaller ones beside a first (previews) are fine."""
+    """Raises ImageError for several images in one file.
+
+    Smaller ones beside a first (previews) are fine.
+    """
     count, size = getattr(image, "n_frames", 1), image.size
     if count == 1 or image.tell() or image.format in _LAYERED:
         return
@@ -122,7 +135,10 @@ def _check_frames(image: Image.Image, where: str) -> None:
         count = sum(_size_of_frame(image, i) >= size for i in range(count))
         image.seek(0)
     if count > 1:
-        raise ImageError(f"{where}: it holds {count} images: save the one you mean as a file of its own, or split them")
+        raise ImageError(
+            f"{where}: it holds {count} images: save the one you mean as a file of its own, or"
+            " split them"
+        )
 
 
 def _size_of_frame(image: Image.Image, index: int) -> tuple[int, int]:
@@ -146,7 +162,9 @@ def _read_unidentified(source: Path | BinaryIO, where: str, error: Exception) ->
         with contextlib.ExitStack() as stack:
             stream = stack.enter_context(source.open("rb")) if isinstance(source, Path) else source
             if pages_in(stream):
-                tiff.check_pages(stream, where, printable(source.name) if isinstance(source, Path) else "FILE")
+                tiff.check_pages(
+                    stream, where, printable(source.name) if isinstance(source, Path) else "FILE"
+                )
                 return tiff.read(stream, where, "Pillow does not know it")
     except ImageError:
         raise
@@ -157,10 +175,15 @@ def _read_unidentified(source: Path | BinaryIO, where: str, error: Exception) ->
 
 @functools.cache
 def _warn_of_truncation() -> None:
-    log.warning("PIL.ImageFile.LOAD_TRUNCATED_IMAGES is on: images that are cut short are taken, with what is lost in grey or black")
+    log.warning(
+        "PIL.ImageFile.LOAD_TRUNCATED_IMAGES is on: images that are cut short are taken, with what"
+        " is lost in grey or black"
+    )
 
 
-def _pixels(image: Image.Image, where: str, limits: bit_depth.Range = bit_depth.OF_16_BITS) -> Pixels:
+def _pixels(
+    image: Image.Image, where: str, limits: bit_depth.Range = bit_depth.OF_16_BITS
+) -> Pixels:
     """Decoded pixels -> upright RGB; `limits`: the range of whole numbers of more than 8 bits."""
     if image.getexif().get(_ORIENTATION, 1) != 1:
         image = ImageOps.exif_transpose(image)
@@ -171,7 +194,9 @@ def _pixels(image: Image.Image, where: str, limits: bit_depth.Range = bit_depth.
         return arrays.to_rgb(arrays.from_float(values, where, arrays.finite_bounds(values)), where)
     if image.mode.startswith("I"):
         whole: Any = np.asarray(image)
-        return arrays.to_rgb(arrays.from_whole(whole, where, (whole.min(), whole.max()), limits), where)
+        return arrays.to_rgb(
+            arrays.from_whole(whole, where, (whole.min(), whole.max()), limits), where
+        )
     if image.mode in _WITH_ALPHA or "transparency" in image.info:
         return arrays.to_rgb(np.asarray(image.convert("RGBA")), where)
     return np.asarray(image.convert("RGB"))

@@ -92,7 +92,9 @@ def load(image: Image.Image) -> None:
     source: IO[bytes] = image.fp  # type: ignore[attr-defined]
     tiles, start = list(image.tile), source.tell()  # type: ignore[attr-defined]
     body, tail = _in_two(source)
-    if _has_one_scan(image, body, start) and _load_pieces(image, _Pieces(_padded(body, tail), source)):
+    if _has_one_scan(image, body, start) and _load_pieces(
+        image, _Pieces(_padded(body, tail), source)
+    ):
         return
     # Several scans, something behind the end mark (a second picture, a camera's notes), or damage.
     data = body + tail

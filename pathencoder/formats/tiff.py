@@ -1,4 +1,6 @@
-"""What a TIFF holds: one image, several, a slide; and the kinds that Pillow reads wrongly or not at all.
+"""What a TIFF holds: one image, several, a slide.
+
+And the kinds that Pillow reads wrongly or not at all.
 
 Those are read with tifffile (the extra `tiff`), which gives the stored numbers of every kind.
 """
@@ -54,7 +56,8 @@ def check_pages(stream: BinaryIO, where: str, name: str) -> None:
         name: Its name, for a command.
 
     Raises:
-        ImageError: It holds several images, only a preview, or a slide, or JPEG of other colours than it says.
+        ImageError: It holds several images, only a preview, or a slide, or JPEG of other colours
+            than it says.
     """
     at = stream.tell()
     pages = pages_in(stream)
@@ -66,11 +69,15 @@ def check_pages(stream: BinaryIO, where: str, name: str) -> None:
         raise arrays.slide_error(where, name)
     images = [page for page in pages if not page.reduced]
     if pages[0].reduced and images:
-        raise ImageError(f"{where}: its first page is a preview of another. Save that one as a file of its own")
+        raise ImageError(
+            f"{where}: its first page is a preview of another. Save that one as a file of its own"
+        )
     count = len(images) if len(images) > 1 else _planes(pages[0])
     if count > 1:
         sizes = ", ".join(dict.fromkeys(f"{page.width} x {page.height} px" for page in images))
-        advice = "save the one you mean as a file of its own (of channels: one RGB image), or split them"
+        advice = (
+            "save the one you mean as a file of its own (of channels: one RGB image), or split them"
+        )
         raise ImageError(f"{where}: it holds {count} pages or planes ({sizes}): {advice}")
     if wrong:
         raise ImageError(f"{where}: {wrong}: its colours would be false. {rewriting(name)}")
@@ -109,7 +116,10 @@ def stated_range(tags: Tags) -> Range:
     A largest value counts as a range where it is one less than a power of two: else it is the
     image's own largest value, which some programs write there.
     """
-    bits, signed = min(max(_numbers(tags, _BITS, 1)), _MOST_BITS), _SIGNED in _numbers(tags, _SAMPLE_FORMAT, 1)
+    bits, signed = (
+        min(max(_numbers(tags, _BITS, 1)), _MOST_BITS),
+        _SIGNED in _numbers(tags, _SAMPLE_FORMAT, 1),
+    )
     by_type = 2 ** (bits - signed) - 1
     lows = _numbers(tags, _S_MIN_SAMPLE) + _numbers(tags, _MIN_SAMPLE)
     tops = _numbers(tags, _S_MAX_SAMPLE) + _numbers(tags, _MAX_SAMPLE)
@@ -148,7 +158,9 @@ def read(stream: BinaryIO, where: str, reason: str, index: int = 0) -> Pixels:
         try:
             stored = page.asarray()
         except ValueError as error:  # tifffile leaves most compressions to another package
-            raise ImageError(f"{where}: {missing if 'imagecodecs' in str(error) else error}") from error
+            raise ImageError(
+                f"{where}: {missing if 'imagecodecs' in str(error) else error}"
+            ) from error
         values = _channels_last(stored, page.axes, where)
         if not values.size:
             raise ImageError(f"{where}: its page holds no pixels: the file was cut or damaged")
@@ -183,13 +195,21 @@ def _unknown_colours(tags: Tags) -> str:
         return f"it holds {samples} channels, more than a picture has"
     if colour == -1:
         return "the file does not say what its numbers mean (no PhotometricInterpretation)"
-    if colour in (_WHITE_IS_ZERO, _GREY) and samples > 1 and not (samples == 2 and extra[:1] in ((1,), (2,))):
+    if (
+        colour in (_WHITE_IS_ZERO, _GREY)
+        and samples > 1
+        and not (samples == 2 and extra[:1] in ((1,), (2,)))
+    ):
         return f"it holds {samples} channels without colours"
     if colour in _LAB:
         return "its colours are L*a*b*"
     if colour == _CMYK and _number(tags, _INK_SET, 1) != 1:
         return "its channels are inks of their own"
-    if colour == _YCBCR and _number(tags, _COMPRESSION, 1) == 1 and _numbers(tags, _SUBSAMPLING, 2) != (1, 1):
+    if (
+        colour == _YCBCR
+        and _number(tags, _COMPRESSION, 1) == 1
+        and _numbers(tags, _SUBSAMPLING, 2) != (1, 1)
+    ):
         return "YCbCr with shared colours, uncompressed"
     palette = _numbers(tags, _COLOUR_MAP)
     if colour == _PALETTE and palette and max(palette) < 256:
@@ -214,7 +234,9 @@ def _to_pixels(values: npt.NDArray[Any], tags: Tags, where: str) -> Pixels:
         if limits.stated:
             values = values / np.float32(limits.top)
             bounds = (bounds[0] / limits.top, bounds[1] / limits.top)
-        levels = arrays.from_float(values, where, arrays.finite_bounds(arrays.without_alpha(values)))
+        levels = arrays.from_float(
+            values, where, arrays.finite_bounds(arrays.without_alpha(values))
+        )
     elif values.dtype == np.uint8:
         levels = values
     elif values.dtype.kind in "iu":
@@ -231,7 +253,10 @@ def _with_alpha_or_none(values: npt.NDArray[Any], tags: Tags, where: str) -> npt
     colour, extra = _number(tags, _PHOTOMETRIC, _GREY), _numbers(tags, _EXTRA_SAMPLES)
     wanted = {_WHITE_IS_ZERO: 1, _GREY: 1, _RGB: 3}.get(colour)
     if wanted is None:
-        raise ImageError(f"{where}: its colours (PhotometricInterpretation {colour}) are not taken. Save it as RGB")
+        raise ImageError(
+            f"{where}: its colours (PhotometricInterpretation {colour}) are not taken. Save it"
+            " as RGB"
+        )
     if values.ndim == 2:
         return values
     alpha = extra[:1] in ((1,), (2,)) and values.shape[2] > wanted

@@ -1,6 +1,9 @@
-"""From a score map to separate nuclei: clean, split touching ones by a watershed, and bring back to the image's own size.
+"""From a score map to separate nuclei.
 
-Everything up to the labels happens at the working scale (0.5 um per pixel); only the outline is cut at the image's own resolution.
+clean, split touching ones by a watershed, and bring back to the image's own size.
+
+Everything up to the labels happens at the working scale (0.5 um per pixel); only the outline is cut
+at the image's own resolution.
 """
 
 from __future__ import annotations
@@ -30,7 +33,9 @@ class Shape:
 
 
 def split(scores: Scores, shape: Shape | None = None) -> Labels:
-    """Nuclei of a score map float [h, w] (above 0: nucleus) at the working scale: int32 labels [h, w], numbered from 1.
+    """Nuclei of a score map float [h, w] (above 0.
+
+    nucleus) at the working scale: int32 labels [h, w], numbered from 1.
 
     Touching nuclei are separated by a watershed on the smoothed distance to the outline.
     """
@@ -39,7 +44,9 @@ def split(scores: Scores, shape: Shape | None = None) -> Labels:
     mask = clean(scores > 0, shape)
     distance = ndimage.gaussian_filter(ndimage.distance_transform_edt(mask), shape.smoothing)
     parts, _ = ndimage.label(mask)
-    peaks = feature.peak_local_max(distance, min_distance=shape.apart, labels=parts, exclude_border=False)
+    peaks = feature.peak_local_max(
+        distance, min_distance=shape.apart, labels=parts, exclude_border=False
+    )
     seeds = np.zeros(mask.shape, np.int32)
     seeds[tuple(peaks.T)] = np.arange(1, len(peaks) + 1)
     return renumber(segmentation.watershed(-distance, seeds, mask=mask), shape.smallest)
@@ -82,19 +89,32 @@ def clean(mask: NDArray[np.bool_], shape: Shape) -> NDArray[np.bool_]:
     return _drop_small(~_drop_small(~opened, shape.largest_hole), shape.smallest)
 
 
-def enlarge(labels: Labels, scores: Scores, rows: NDArray[np.float64], columns: NDArray[np.float64]) -> Labels:
-    """Labels for finer pixels, whose centres lie at these working rows and columns: int32 [len(rows), len(columns)].
+def enlarge(
+    labels: Labels, scores: Scores, rows: NDArray[np.float64], columns: NDArray[np.float64]
+) -> Labels:
+    """Labels for finer pixels, whose centres lie at these working rows and columns.
 
-    A fine pixel takes the nearest label (within 1.5 working px); the outline runs where the interpolated scores cross zero.
+    int32 [len(rows), len(columns)].
+
+    A fine pixel takes the nearest label (within 1.5 working px); the outline runs where the
+    interpolated scores cross zero.
     """
     ndimage, _, segmentation = tools()
-    nearest = np.ix_(*(np.clip(np.rint(at).astype(np.int64), 0, n - 1) for at, n in zip((rows, columns), labels.shape, strict=True)))
+    nearest = np.ix_(
+        *(
+            np.clip(np.rint(at).astype(np.int64), 0, n - 1)
+            for at, n in zip((rows, columns), labels.shape, strict=True)
+        )
+    )
     inside = (interpolate(scores, rows, columns) > 0) | ndimage.binary_erosion(labels > 0)[nearest]
     return np.where(inside, segmentation.expand_labels(labels, 1.5)[nearest], 0).astype(np.int32)
 
 
 def interpolate(values: Scores, rows: NDArray[np.float64], columns: NDArray[np.float64]) -> Scores:
-    """Bilinear values at a grid of rows and columns, borders repeated: float32 [len(rows), len(columns)]."""
+    """Bilinear values at a grid of rows and columns, borders repeated.
+
+    float32 [len(rows), len(columns)].
+    """
     for axis, at in enumerate((rows, columns)):
         low = np.clip(np.floor(at).astype(np.int64), 0, values.shape[axis] - 1)
         high = np.minimum(low + 1, values.shape[axis] - 1)

@@ -25,7 +25,8 @@ _ENOUGH, _BLOCK = 4_000_000, 256  # px: what thresholds are measured on
 _BLUR = 0.6  # sigma before thresholds are measured, px
 _LEAST_GAP = 0.04  # OD: half the distance of the class means; less is noise, not stain
 _LEAST_THRESHOLD = 0.06  # OD below which nothing is a nucleus
-_AGREEMENT = (0.3, 0.6)  # correlation of own and published hematoxylin: not trusted below the first, wholly above the second
+# correlation of own and published hematoxylin: not trusted below the first, wholly above the second
+_AGREEMENT = (0.3, 0.6)
 _PARTING = (0.75, 0.9)  # the same of the ratio of their Otsu separabilities
 _RED = np.array([1, 0, 0], np.float32)
 _MEAN = np.full(3, 1 / 3, np.float32)
@@ -33,7 +34,10 @@ _MEAN = np.full(3, 1 / 3, np.float32)
 
 @dataclass(frozen=True)
 class Scale:
-    """One map's threshold and half the distance between its two classes, in OD; `parting`: Otsu's separability, 0..1."""
+    """One map's threshold and half the distance between its two classes, in OD.
+
+    `parting`: Otsu's separability, 0..1.
+    """
 
     threshold: float
     gap: float
@@ -45,7 +49,8 @@ class Scale:
 
 
 _DAB = Scale(0.25, 0.15)  # OD of DAB in a positive nucleus: above this
-_STAINED, _DEEP, _DEEP_SHARE = 0.2, 20, 0.08  # OD, px (10 um), and share: at most .05 in dense Ki67, .15 where epithelium is brown
+# OD, px (10 um), and share: at most .05 in dense Ki67, .15 where epithelium is brown
+_STAINED, _DEEP, _DEEP_SHARE = 0.2, 20, 0.08
 
 
 @dataclass(frozen=True)
@@ -69,7 +74,9 @@ class Calibration:
         density = stains.optical_density(image) @ self.projection
         if self.within:
             inside = _inside(density[..., 3])
-            both = inside * self.within.apply(density[..., 0]) + (1 - inside) * self.scales[0].apply(density[..., 0])
+            both = inside * self.within.apply(density[..., 0]) + (1 - inside) * self.scales[
+                0
+            ].apply(density[..., 0])
             alone: Array = np.clip(np.stack([both] * CHANNELS), -3, 3)
             return alone
         found = np.stack([s.apply(density[..., k]) for k, s in enumerate(self.scales)])
@@ -81,7 +88,10 @@ class Calibration:
         return found
 
     def brown(self, image: NDArray[np.uint8]) -> NDArray[np.bool_] | None:
-        """Where DAB outweighs hematoxylin in uint8 [h, w, 3]; None where DAB tells nothing of nuclei."""
+        """Where DAB outweighs hematoxylin in uint8 [h, w, 3].
+
+        None where DAB tells nothing of nuclei.
+        """
         if self.stain != "ihc" or self.within:
             return None
         density = stains.separate(image, stains.H_DAB)
@@ -105,13 +115,24 @@ def calibrate(image: NDArray[np.uint8], stain: str) -> Calibration:
     density = stains.optical_density(image) @ projection
     smooth = np.stack([_blur(density[..., k])[tissue] for k in range(projection.shape[1])], -1)
     if stain != "ihc":
-        scales = (_measure(smooth[:, 0]), _measure(smooth[:, 1], least=-np.inf), _measure(smooth[:, 2]))
+        scales = (
+            _measure(smooth[:, 0]),
+            _measure(smooth[:, 1], least=-np.inf),
+            _measure(smooth[:, 2]),
+        )
         found_own = not np.array_equal(projection[:, 0], projection[:, 1])
-        return Calibration(stain, projection, scales, _trust(smooth[:, 0], smooth[:, 1], scales) if found_own else 0.0)
+        return Calibration(
+            stain,
+            projection,
+            scales,
+            _trust(smooth[:, 0], smooth[:, 1], scales) if found_own else 0.0,
+        )
     counted = smooth[_without_dab(smooth[:, 3])]
     dab = _blur(density[..., 3])
     within = _measure(density[..., 0][_inside(dab) > 0.5]) if fills_cells(dab, tissue) else None
-    return Calibration(stain, projection, (*(_measure(d) for d in counted.T[:CHANNELS]), _DAB), within=within)
+    return Calibration(
+        stain, projection, (*(_measure(d) for d in counted.T[:CHANNELS]), _DAB), within=within
+    )
 
 
 def _on_tissue(image: NDArray[np.uint8]) -> NDArray[np.bool_]:
@@ -126,12 +147,23 @@ def _on_tissue(image: NDArray[np.uint8]) -> NDArray[np.bool_]:
 
 
 def _spread(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Blocks of 256 px in an even grid, joined to one image of at most about `_ENOUGH` pixels; a smaller image as it is."""
-    kept = [max(1, int(n * (_ENOUGH / (image.shape[0] * image.shape[1])) ** 0.5) // _BLOCK) for n in image.shape[:2]]
+    """Blocks of 256 px in an even grid, joined to one image of at most about `_ENOUGH` pixels.
+
+    A smaller image as it is.
+    """
+    kept = [
+        max(1, int(n * (_ENOUGH / (image.shape[0] * image.shape[1])) ** 0.5) // _BLOCK)
+        for n in image.shape[:2]
+    ]
     if image.shape[0] * image.shape[1] <= _ENOUGH or min(image.shape[:2]) < _BLOCK:
         return image
-    ys, xs = (np.linspace(0, n - _BLOCK, k).astype(int) for n, k in zip(image.shape[:2], kept, strict=True))
-    return np.concatenate([np.concatenate([image[y : y + _BLOCK, x : x + _BLOCK] for x in xs], 1) for y in ys], 0)
+    ys, xs = (
+        np.linspace(0, n - _BLOCK, k).astype(int)
+        for n, k in zip(image.shape[:2], kept, strict=True)
+    )
+    return np.concatenate(
+        [np.concatenate([image[y : y + _BLOCK, x : x + _BLOCK] for x in xs], 1) for y in ys], 0
+    )
 
 
 def _he_projection(image: NDArray[np.uint8]) -> Array:
@@ -147,7 +179,10 @@ def _ihc_projection() -> Array:
 
 
 def _without_dab(dab: Array) -> NDArray[np.bool_]:
-    """The pixels that thresholds are measured on: those without DAB, so that dark positives do not hide pale negatives."""
+    """The pixels that thresholds are measured on.
+
+    Those without DAB, so that dark positives do not hide pale negatives.
+    """
     free: NDArray[np.bool_] = dab < 0.15
     return free if free.mean() > 0.2 else dab <= np.median(dab)
 
@@ -155,8 +190,12 @@ def _without_dab(dab: Array) -> NDArray[np.bool_]:
 def _trust(published: Array, own: Array, scales: tuple[Scale, ...]) -> float:
     """How far the image's own hematoxylin is to be believed, 0..1."""
     spread = float(published.std() * own.std())
-    agreement = float(((published - published.mean()) * (own - own.mean())).mean()) / max(spread, 1e-9)
-    return _ramp(agreement, *_AGREEMENT) * _ramp(scales[1].parting / max(scales[0].parting, 1e-9), *_PARTING)
+    agreement = float(((published - published.mean()) * (own - own.mean())).mean()) / max(
+        spread, 1e-9
+    )
+    return _ramp(agreement, *_AGREEMENT) * _ramp(
+        scales[1].parting / max(scales[0].parting, 1e-9), *_PARTING
+    )
 
 
 def _ramp(value: float, low: float, high: float) -> float:
@@ -164,12 +203,17 @@ def _ramp(value: float, low: float, high: float) -> float:
 
 
 def fills_cells(dab: Array, tissue: NDArray[np.bool_]) -> bool:
-    """Whether DAB float32 [h, w] fills cells, membranes or stroma: whether much of it lies deeper than any nucleus is thick."""
+    """Whether DAB float32 [h, w] fills cells, membranes or stroma.
+
+    Whether much of it lies deeper than any nucleus is thick.
+    """
     from scipy import ndimage
 
     stained = dab > _STAINED
     depth = ndimage.distance_transform_edt(np.pad(stained, 1, mode="edge"))[1:-1, 1:-1]
-    return bool(stained.sum() > 0.02 * tissue.sum() and (depth > _DEEP).sum() > _DEEP_SHARE * stained.sum())
+    return bool(
+        stained.sum() > 0.02 * tissue.sum() and (depth > _DEEP).sum() > _DEEP_SHARE * stained.sum()
+    )
 
 
 def _inside(dab: Array) -> Array:
@@ -181,7 +225,11 @@ def _inside(dab: Array) -> Array:
 
 
 def _measure(density: Array, *, least: float = _LEAST_THRESHOLD) -> Scale:
-    """Otsu's cut of a density. `least`: its lowest threshold; an oblique projection such as Macenko's has no natural zero and none."""
+    """Otsu's cut of a density.
+
+    `least`: its lowest threshold; an oblique projection such as Macenko's has no natural zero and
+    none.
+    """
     low, high = np.percentile(density, [0.1, 99.9])
     values = np.clip(density, low, high)
     threshold = stains.otsu(values)
@@ -189,7 +237,9 @@ def _measure(density: Array, *, least: float = _LEAST_THRESHOLD) -> Scale:
     both = above.any() and not above.all()
     gap = float(values[above].mean() - values[~above].mean()) / 2 if both else 0.0
     share, variance = float(above.mean()), max(float(values.var()), 1e-12)
-    return Scale(max(threshold, least), max(gap, _LEAST_GAP), share * (1 - share) * (2 * gap) ** 2 / variance)
+    return Scale(
+        max(threshold, least), max(gap, _LEAST_GAP), share * (1 - share) * (2 * gap) ** 2 / variance
+    )
 
 
 def _blur(values: Array) -> Array:
@@ -199,5 +249,8 @@ def _blur(values: Array) -> Array:
     for axis in (0, 1):
         size = values.shape[axis]
         reach = [np.clip(np.arange(size) + k, 0, size - 1) for k in range(-2, 3)]
-        values = sum((w * np.take(values, r, axis) for w, r in zip(weights, reach, strict=True)), np.zeros_like(values))
+        values = sum(
+            (w * np.take(values, r, axis) for w, r in zip(weights, reach, strict=True)),
+            np.zeros_like(values),
+        )
     return values

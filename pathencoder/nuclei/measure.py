@@ -14,7 +14,8 @@ from pathencoder.nuclei.instances import Labels
 Column = NDArray[np.float32]
 T = TypeVar("T", bound=np.floating)
 POSITIVE_DAB = 0.2  # mean OD of DAB from which a nucleus counts as positive
-_BROWN_DAB, _BROWN_SHARE = 0.12, 0.48  # least OD of DAB in a brown pixel, and its share of both stains
+# least OD of DAB in a brown pixel, and its share of both stains
+_BROWN_DAB, _BROWN_SHARE = 0.12, 0.48
 _STRIP = 1024  # rows measured at a time, so that memory stays small beside the image
 _SUMS = 8
 
@@ -23,8 +24,10 @@ _SUMS = 8
 class Measurements:
     """One row for each nucleus, in the order of their labels 1..n; every column is [n].
 
-    x, y: centroid in pixels of the image (0 is the outer edge of the first pixel). area: pixels; area_um2: square micrometres.
-    eccentricity: of the ellipse with the same second moments, 0 is a circle. hematoxylin, dab: mean OD; dab and positive are None for
+    x, y: centroid in pixels of the image (0 is the outer edge of the first pixel). area: pixels;
+    area_um2: square micrometres.
+    eccentricity: of the ellipse with the same second moments, 0 is a circle. hematoxylin, dab: mean
+    OD; dab and positive are None for
     an H&E image, where hematoxylin is measured against eosin.
     """
 
@@ -42,7 +45,11 @@ class Measurements:
 
     def rows(self, kept: NDArray[np.bool_]) -> Measurements:
         """The rows where `kept` [n] is true."""
-        columns = {f.name: column[kept] for f in fields(self) if (column := getattr(self, f.name)) is not None}
+        columns = {
+            f.name: column[kept]
+            for f in fields(self)
+            if (column := getattr(self, f.name)) is not None
+        }
         return replace(self, **columns)
 
 
@@ -52,7 +59,9 @@ def measure(labels: Labels, image: NDArray[np.uint8], *, mpp: float, stain: str)
     sums = np.zeros((_SUMS, n))
     for top in range(0, len(labels), _STRIP):
         strip = slice(top, top + _STRIP)
-        sums += _sums(labels[strip], image[strip], top, n, stains.H_DAB if stain == "ihc" else stains.HE)
+        sums += _sums(
+            labels[strip], image[strip], top, n, stains.H_DAB if stain == "ihc" else stains.HE
+        )
     area = sums[0]
     x, y, xx, yy, xy, hematoxylin, second = sums[1:] / np.maximum(area, 1)
     return Measurements(
@@ -74,8 +83,13 @@ def outweighs(dab: NDArray[T], hematoxylin: NDArray[T]) -> NDArray[np.bool_]:
     return brown
 
 
-def _sums(labels: Labels, image: NDArray[np.uint8], top: int, n: int, pair: tuple[str, ...]) -> NDArray[np.float64]:
-    """Sums over the pixels of each nucleus in a strip of rows: 1, x, y, xx, yy, xy, both stains; float64 [8, n]."""
+def _sums(
+    labels: Labels, image: NDArray[np.uint8], top: int, n: int, pair: tuple[str, ...]
+) -> NDArray[np.float64]:
+    """Sums over the pixels of each nucleus in a strip of rows: 1, x, y, xx, yy, xy, both stains.
+
+    float64 [8, n].
+    """
     rows, columns = np.nonzero(labels)
     which = labels[rows, columns] - 1
     x, y = columns.astype(float), rows + float(top)
@@ -84,7 +98,9 @@ def _sums(labels: Labels, image: NDArray[np.uint8], top: int, n: int, pair: tupl
     return np.stack([np.bincount(which, values, n) for values in each])
 
 
-def _eccentricity(xx: NDArray[np.float64], yy: NDArray[np.float64], xy: NDArray[np.float64]) -> NDArray[np.float64]:
+def _eccentricity(
+    xx: NDArray[np.float64], yy: NDArray[np.float64], xy: NDArray[np.float64]
+) -> NDArray[np.float64]:
     """From central second moments; a pixel's own extent (1/12) is part of them."""
     xx, yy = xx + 1 / 12, yy + 1 / 12
     spread = np.sqrt(((xx - yy) / 2) ** 2 + xy**2)

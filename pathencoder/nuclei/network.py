@@ -11,10 +11,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 
-def convolution(inputs: int, outputs: int, *, kernel: int = 3, stride: int = 1, dilation: int = 1) -> nn.Sequential:
+def convolution(
+    inputs: int, outputs: int, *, kernel: int = 3, stride: int = 1, dilation: int = 1
+) -> nn.Sequential:
     """Convolution without bias, padded to keep the size, and batch normalisation."""
     padding = dilation * (kernel // 2)
-    layer = nn.Conv2d(inputs, outputs, kernel, stride=stride, padding=padding, dilation=dilation, bias=False)
+    layer = nn.Conv2d(
+        inputs, outputs, kernel, stride=stride, padding=padding, dilation=dilation, bias=False
+    )
     return nn.Sequential(layer, nn.BatchNorm2d(outputs))
 
 
@@ -40,7 +44,13 @@ class ConfidenceNetwork(nn.Module):
     7,372 parameters with 4 channels.
     """
 
-    def __init__(self, channels: int = 4, *, width: int = 8, dilations: tuple[int, ...] = (1, 2, 3, 5, 10, 20)) -> None:
+    def __init__(
+        self,
+        channels: int = 4,
+        *,
+        width: int = 8,
+        dilations: tuple[int, ...] = (1, 2, 3, 5, 10, 20),
+    ) -> None:
         super().__init__()
         self.stem = convolution(3, width)
         self.blocks = nn.Sequential(*(_Residual(width, d) for d in dilations))
@@ -52,7 +62,9 @@ class ConfidenceNetwork(nn.Module):
 
 
 class Featuriser(nn.Module):
-    """The paper's patch features: patches [N, C, 50, 50] to [N, 32], 3,386 parameters with one (grey) input channel.
+    """The paper's patch features.
+
+    Patches [N, C, 50, 50] to [N, 32], 3,386 parameters with one (grey) input channel.
 
     Only the cosine similarity runs it; the paper's 10.8k counts it in every case.
     """
@@ -61,7 +73,8 @@ class Featuriser(nn.Module):
 
     def __init__(self, inputs: int = 1, features: int = 32) -> None:
         super().__init__()
-        blocks = (_valid(inputs, 8, bias=True), _valid(8, 8, step=2), _valid(8, 1, step=2))  # 50 -> 48 -> 22 -> 9 pixels
+        # 50 -> 48 -> 22 -> 9 pixels
+        blocks = (_valid(inputs, 8, bias=True), _valid(8, 8, step=2), _valid(8, 1, step=2))
         self.layers = nn.Sequential(*blocks, nn.Flatten(), nn.Linear(81, features))
 
     def forward(self, patches: Tensor) -> Tensor:
@@ -76,13 +89,18 @@ def _valid(inputs: int, outputs: int, *, step: int = 1, bias: bool = False) -> n
 
 
 class NucleiNetwork(nn.Module):
-    """Ours: stain maps [N, 3, h, w] at 0.5 um per pixel (see maps.py) to [N, 2, h, w]: nucleus logit, and depth logit.
+    """Ours: stain maps [N, 3, h, w] at 0.5 um per pixel (see maps.py) to [N, 2, h, w].
 
-    Depth is how far inside its own nucleus a pixel lies, 0 at the outline and 1 in the middle; its peaks separate touching nuclei.
-    One level at half resolution between a stem and a fusing convolution; 10,218 parameters.
+    Nucleus logit, and depth logit.
+
+    Depth is how far inside its own nucleus a pixel lies, 0 at the outline and 1 in the middle; its
+    peaks separate touching nuclei. One level at half resolution between a stem and a fusing
+    convolution; 10,218 parameters.
     """
 
-    def __init__(self, *, width: int = 12, inner: int = 16, dilations: tuple[int, ...] = (1, 2, 1)) -> None:
+    def __init__(
+        self, *, width: int = 12, inner: int = 16, dilations: tuple[int, ...] = (1, 2, 1)
+    ) -> None:
         super().__init__()
         self.width, self.inner, self.dilations = width, inner, dilations
         self.stem = convolution(3, width)
@@ -100,6 +118,8 @@ class NucleiNetwork(nn.Module):
         coarse = functional.elu(self.down(fine))
         for block in self.blocks:
             coarse = coarse + functional.elu(block(coarse))
-        back = functional.interpolate(self.up(coarse), size=fine.shape[-2:], mode="bilinear", align_corners=False)
+        back = functional.interpolate(
+            self.up(coarse), size=fine.shape[-2:], mode="bilinear", align_corners=False
+        )
         out: Tensor = self.head(functional.elu(self.fuse(fine + back)))
         return out[..., :h, :w]

@@ -1,4 +1,7 @@
-"""Files of one image's nuclei: label map, GeoJSON for QuPath, table, overlay. Each is whole or absent."""
+"""Files of one image's nuclei: label map, GeoJSON for QuPath, table, overlay.
+
+Each is whole or absent.
+"""
 
 from __future__ import annotations
 
@@ -119,7 +122,9 @@ def write_labels(labels: Labels, folder: Path, name: str) -> Path:
     few = labels.max(initial=0) <= np.iinfo(np.uint16).max
     final = folder / f"{name}.labels{'.png' if few else '.tif'}"
     with whole_file(final) as path:
-        Image.fromarray(labels.astype(np.uint16) if few else labels).save(path, format="PNG" if few else "TIFF")
+        Image.fromarray(labels.astype(np.uint16) if few else labels).save(
+            path, format="PNG" if few else "TIFF"
+        )
     return final
 
 

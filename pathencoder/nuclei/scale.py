@@ -16,21 +16,27 @@ from pathencoder.nuclei import instances
 from pathencoder.nuclei.instances import Shape
 
 ASSUMED_MPP = 0.25
-_RADIUS = 6.8  # px of 0.5 um: radius of the typical nucleus, weighted by area, of MoNuSeg's training images
-_EXPONENT = 1.4  # the measured radius grows slower than the true one, since thresholds and sizes of specks are fixed
+# px of 0.5 um: radius of the typical nucleus, weighted by area, of MoNuSeg's training images
+_RADIUS = 6.8
+# the measured radius grows slower than the true one, since thresholds and sizes of specks are fixed
+_EXPONENT = 1.4
 _ROUNDS = 3
 _OCTAVES = 0.75  # a smaller deviation is no evidence
 _FEWEST = 5  # nuclei
 _RANGE = (0.06, 1.2)
 _SETTLED = 0.5  # octaves that the size may still be off in the end
 
-Score = Callable[[float], NDArray[np.float32]]  # micrometres per pixel to the mean stain map at the working scale
+# micrometres per pixel to the mean stain map at the working scale
+Score = Callable[[float], NDArray[np.float32]]
 
 
 def guess_mpp(score: Score) -> float | None:
-    """Micrometres per pixel for which the nuclei have the usual size; None where 0.25 fits, and where they do not tell.
+    """Micrometres per pixel for which the nuclei have the usual size.
 
-    They do not where there are too few, or where their size at the guessed scale is not the usual one: what is measured then are clumps.
+    None where 0.25 fits, and where they do not tell.
+
+    They do not where there are too few, or where their size at the guessed scale is not the usual
+    one: what is measured then are clumps.
     """
     mpp, radius = ASSUMED_MPP, typical_radius(score(ASSUMED_MPP))
     for _ in range(_ROUNDS):
@@ -38,15 +44,24 @@ def guess_mpp(score: Score) -> float | None:
             return None
         mpp *= (_RADIUS / radius) ** _EXPONENT
         radius = typical_radius(score(float(np.clip(mpp, *_RANGE))))
-    settled = radius is not None and abs(np.log2(radius / _RADIUS)) < _SETTLED and _RANGE[0] <= mpp <= _RANGE[1]
+    settled = (
+        radius is not None
+        and abs(np.log2(radius / _RADIUS)) < _SETTLED
+        and _RANGE[0] <= mpp <= _RANGE[1]
+    )
     return round(mpp, 3) if settled and abs(np.log2(mpp / ASSUMED_MPP)) >= _OCTAVES else None
 
 
 def typical_radius(scores: NDArray[np.float32]) -> float | None:
-    """Radius in px of the object that splits the area of all compact objects above 0 in halves; None where there are fewer than five."""
+    """Radius in px of the object that splits the area of all compact objects above 0 in halves.
+
+    None where there are fewer than five.
+    """
     from skimage.measure import regionprops
 
-    areas = np.sort([r.area for r in regionprops(instances.split(scores, Shape())) if r.solidity > 0.88])
+    areas = np.sort(
+        [r.area for r in regionprops(instances.split(scores, Shape())) if r.solidity > 0.88]
+    )
     if len(areas) < _FEWEST:
         return None
     total = np.cumsum(areas)

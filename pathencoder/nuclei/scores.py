@@ -9,7 +9,9 @@ from pathencoder.nuclei.instances import Scores
 from pathencoder.nuclei.network import NucleiNetwork
 from pathencoder.stain import Array
 
-SHARE = 0.15  # weight of the network's logit beside the stain map; chosen on labelled images of MoNuSeg's train part
+# weight of the network's logit beside the stain map; chosen on labelled images of MoNuSeg's train
+# part
+SHARE = 0.15
 
 
 def mean_stain(maps: Array) -> Scores:
@@ -23,15 +25,20 @@ def mean_stain(maps: Array) -> Scores:
 @torch.inference_mode()
 def predict(network: NucleiNetwork, maps: Array) -> Array:
     """Nucleus logit and depth logit float32 [2, h, w] of one image's maps [3, h, w]."""
-    batch = torch.from_numpy(np.ascontiguousarray(maps, np.float32))[None].contiguous(memory_format=torch.channels_last)
+    batch = torch.from_numpy(np.ascontiguousarray(maps, np.float32))[None].contiguous(
+        memory_format=torch.channels_last
+    )
     out: Array = network(batch)[0].numpy()
     return out
 
 
 def nucleus_scores(network: NucleiNetwork, maps: Array) -> Array:
-    """The score map float32 [h, w] that nuclei are cut from (above 0: nucleus): the mean stain map, corrected by the network.
+    """The score map float32 [h, w] that nuclei are cut from (above 0.
 
-    The network sees outlines and no level, the stain map sees the level alone; their sum errs less than either.
+    nucleus): the mean stain map, corrected by the network.
+
+    The network sees outlines and no level, the stain map sees the level alone; their sum errs less
+    than either.
     """
     scores: Array = mean_stain(maps) + np.float32(SHARE) * predict(network, maps)[0]
     return scores

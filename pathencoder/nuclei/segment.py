@@ -1,4 +1,7 @@
-"""Segment nuclei in one image of any size: maps, network, instances, tile by tile with borders that do not show."""
+"""Segment nuclei in one image of any size.
+
+maps, network, instances, tile by tile with borders that do not show.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +44,8 @@ NUCLEUS, _COARSE_FROM = 7.0, 1.0  # um: width of a usual nucleus; um/px from whi
 class Nuclei:
     """The nuclei of one image.
 
-    labels: int32 [H, W], 0 background, nuclei numbered 1..n. table: a row for each. stain: as given or guessed. mpp: micrometres per
+    labels: int32 [H, W], 0 background, nuclei numbered 1..n. table: a row for each. stain: as given
+    or guessed. mpp: micrometres per
     pixel as given or assumed. notes: what the user should know, in sentences.
     """
 
@@ -63,14 +67,22 @@ class Nuclei:
     def within(self, box: tuple[int, int, int, int]) -> Nuclei:
         """Those whose centroid lies in a box (left, top, right, bottom) of pixels, numbered anew."""
         left, top, right, bottom = box
-        inside = (self.table.x >= left) & (self.table.x < right) & (self.table.y >= top) & (self.table.y < bottom)
+        inside = (
+            (self.table.x >= left)
+            & (self.table.x < right)
+            & (self.table.y >= top)
+            & (self.table.y < bottom)
+        )
         names = np.append(0, np.cumsum(inside) * inside).astype(np.int32)
         return replace(self, labels=names[self.labels], table=self.table.rows(inside))
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """An image brought to the working scale, with its own thresholds; `calibration` is None where there is nothing to see."""
+    """An image brought to the working scale, with its own thresholds.
+
+    `calibration` is None where there is nothing to see.
+    """
 
     image: Pixels
     working: Pixels
@@ -88,7 +100,9 @@ class SlideStain:
     calibration: Calibration | None
 
 
-def calibrate_slide(fields: Iterable[Pixels], *, mpp: float, stain: str | None = None) -> SlideStain:
+def calibrate_slide(
+    fields: Iterable[Pixels], *, mpp: float, stain: str | None = None
+) -> SlideStain:
     """Measure stain and thresholds once for a slide, on some of its fields.
 
     Args:
@@ -212,12 +226,23 @@ def prepare(
     _check_settings(mpp, stain)
     guess = stains.guess_stain(image)
     if guess.stain == "fluorescence":
-        raise ImageError("this looks like fluorescence (bright on dark), not bright field: invert it first, or use a fluorescence tool")
+        raise ImageError(
+            "this looks like fluorescence (bright on dark), not bright field: invert it first, or"
+            " use a fluorescence tool"
+        )
     taken = StainGuess(stain, 1.0, given=True) if stain and guess.stain != "blank" else guess
     if slide and guess.stain != "blank":
         guess = taken = slide.stain
     scale = mpp or _scale_of(image, taken)
-    notes = [] if mpp else [_NO_SCALE.format(scale, "as usual" if scale == ASSUMED_MPP else "by the size of the nuclei")]
+    notes = (
+        []
+        if mpp
+        else [
+            _NO_SCALE.format(
+                scale, "as usual" if scale == ASSUMED_MPP else "by the size of the nuclei"
+            )
+        ]
+    )
     notes += _stain_notes(image, guess, taken)
     working = to_working(image, scale)
     calibration = None if guess.stain == "blank" else _calibration(working, taken, slide)
@@ -234,11 +259,17 @@ def _calibration(working: Pixels, taken: StainGuess, slide: SlideStain | None) -
 def _check_settings(mpp: object, stain: object) -> None:
     """Raises ConfigError for a scale or a stain that cannot be used."""
     if mpp is not None:
-        number = isinstance(mpp, (int, float, np.integer, np.floating)) and not isinstance(mpp, bool)
+        number = isinstance(mpp, (int, float, np.integer, np.floating)) and not isinstance(
+            mpp, bool
+        )
         if not number or not 0.05 <= float(mpp) <= 2:  # type: ignore[arg-type]
-            raise ConfigError(f"mpp {mpp!r}: give the micrometres per pixel as a number between 0.05 and 2")
+            raise ConfigError(
+                f"mpp {mpp!r}: give the micrometres per pixel as a number between 0.05 and 2"
+            )
     if stain is not None and stain not in _STAINS:
-        raise ConfigError(f"stain {stain!r}: one of {', '.join(_STAINS)}, or none to have it guessed")
+        raise ConfigError(
+            f"stain {stain!r}: one of {', '.join(_STAINS)}, or none to have it guessed"
+        )
 
 
 def _stain_notes(image: Pixels, guess: StainGuess, taken: StainGuess) -> list[str]:
@@ -277,17 +308,27 @@ def _scale_of(image: Pixels, guess: StainGuess) -> float:
     return guess_mpp(score) or ASSUMED_MPP
 
 
-_IN_CELLS = "DAB fills cells or membranes, not nuclei alone: nuclei are found by hematoxylin, and positive ones lie in stained cells"
-_NO_SCALE = "micrometres per pixel unknown: taken as {} {}; sizes depend on it, so give it where it is known"
+_IN_CELLS = (
+    "DAB fills cells or membranes, not nuclei alone: nuclei are found by hematoxylin, and positive"
+    " ones lie in stained cells"
+)
+_NO_SCALE = (
+    "micrometres per pixel unknown: taken as {} {}; sizes depend on it, so give it where it is"
+    " known"
+)
 _COARSE = "{:g} um/px is too coarse: a nucleus is {:.0f} px across, and what is counted are clumps"
 _EVEN = "every pixel has the same colour, as where a region lies outside the slide"
 _UNDECIDED = (
-    "stain: cannot tell, taken as H&E (no brown of DAB, or not the pink and violet of H&E); where it is DAB and hematoxylin, say stain ihc"
+    "stain: cannot tell, taken as H&E (no brown of DAB, or not the pink and violet of H&E); where"
+    " it is DAB and hematoxylin, say stain ihc"
 )
 
 
 def to_working(image: Pixels, mpp: float) -> Pixels:
-    """uint8 [H, W, 3] resampled to 0.5 um per pixel: area means when shrinking, bilinear when enlarging. A strip at a time."""
+    """uint8 [H, W, 3] resampled to 0.5 um per pixel.
+
+    Area means when shrinking, bilinear when enlarging. A strip at a time.
+    """
     factor = mpp / WORKING_MPP
     height, width = (max(1, round(n * factor)) for n in image.shape[:2])
     if (height, width) == image.shape[:2]:
@@ -299,12 +340,17 @@ def to_working(image: Pixels, mpp: float) -> Pixels:
 
 
 def _resample(image: Pixels, rows: tuple[int, int], shape: tuple[int, ...]) -> Pixels:
-    """These rows of the image resampled to `shape`; more of the source than they cover is read, so that strips meet without a seam."""
+    """These rows of the image resampled to `shape`.
+
+    More of the source than they cover is read, so that strips meet without a seam.
+    """
     how = Image.Resampling.BOX if shape[0] < len(image) else Image.Resampling.BILINEAR
     low, high = (r * len(image) / shape[0] for r in rows)
     first, last = max(0, int(low) - 32), min(len(image), int(high) + 33)
     box = (0.0, low - first, float(image.shape[1]), high - first)
-    return np.asarray(Image.fromarray(image[first:last]).resize((shape[1], rows[1] - rows[0]), how, box))
+    return np.asarray(
+        Image.fromarray(image[first:last]).resize((shape[1], rows[1] - rows[0]), how, box)
+    )
 
 
 def label_scores(prepared: Prepared, scores: instances.Scores) -> Labels:
@@ -347,19 +393,26 @@ def _close_gaps(labels: Labels, highest: int) -> None:
         strip[...] = names[strip]
 
 
-def _tiles(shape: tuple[int, ...], tile: int) -> Iterator[tuple[tuple[slice, slice], tuple[slice, slice]]]:
+def _tiles(
+    shape: tuple[int, ...], tile: int
+) -> Iterator[tuple[tuple[slice, slice], tuple[slice, slice]]]:
     """(what a tile decides about, what it sees), as slices of the working image."""
     for y in range(0, shape[0], tile):
         for x in range(0, shape[1], tile):
             core = tuple(slice(a, min(a + tile, n)) for a, n in zip((y, x), shape, strict=True))
-            seen = tuple(slice(max(c.start - MARGIN, 0), min(c.stop + MARGIN, n)) for c, n in zip(core, shape, strict=True))
+            seen = tuple(
+                slice(max(c.start - MARGIN, 0), min(c.stop + MARGIN, n))
+                for c, n in zip(core, shape, strict=True)
+            )
             yield (core[0], core[1]), (seen[0], seen[1])
 
 
 def _padded(maps: NDArray[np.float32]) -> NDArray[np.float32]:
     """Maps of at least 32 px a side, mirrored."""
     missing = [(0, max(0, 32 - n)) for n in maps.shape[1:]]
-    return np.pad(maps, [(0, 0), *missing], mode="symmetric") if any(m for _, m in missing) else maps
+    return (
+        np.pad(maps, [(0, 0), *missing], mode="symmetric") if any(m for _, m in missing) else maps
+    )
 
 
 def _owned(found: Labels, core: tuple[slice, slice], seen: tuple[slice, slice]) -> Labels:
@@ -375,11 +428,24 @@ def _owned(found: Labels, core: tuple[slice, slice], seen: tuple[slice, slice]) 
     return np.where(inside[found], found, 0).astype(np.int32)
 
 
-def _paint(labels: Labels, found: Labels, scores: instances.Scores, seen: tuple[slice, slice], whole: tuple[int, ...], count: int) -> int:
-    """Write a tile's objects into the whole image's labels where nothing is yet; returns the highest number so far."""
+def _paint(
+    labels: Labels,
+    found: Labels,
+    scores: instances.Scores,
+    seen: tuple[slice, slice],
+    whole: tuple[int, ...],
+    count: int,
+) -> int:
+    """Write a tile's objects into the whole image's labels where nothing is yet.
+
+    Returns the highest number so far.
+    """
     axes = list(zip(seen, whole, labels.shape, strict=True))
     spans = [_span(*axis) for axis in axes]
-    centres = [(np.arange(*span) + 0.5) * small / large - 0.5 - s.start for span, (s, small, large) in zip(spans, axes, strict=True)]
+    centres = [
+        (np.arange(*span) + 0.5) * small / large - 0.5 - s.start
+        for span, (s, small, large) in zip(spans, axes, strict=True)
+    ]
     fine = instances.enlarge(found, scores, *centres)
     window = labels[spans[0][0] : spans[0][1], spans[1][0] : spans[1][1]]
     free = (fine > 0) & (window == 0)

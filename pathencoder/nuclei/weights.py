@@ -22,13 +22,17 @@ VERSION = 1
 def load_network(folder: str | os.PathLike[str] | None = None) -> NucleiNetwork:
     """The network of a folder in eval mode; None: the bundled one (kept for the next call).
 
-    Raises ConfigError for a folder that holds no nuclei network, IncompatibleWeights for weights that do not fit.
+    Raises ConfigError for a folder that holds no nuclei network, IncompatibleWeights for weights
+    that do not fit.
     """
     return _bundled() if folder is None else _read(Path(folder))
 
 
 def save_network(folder: str | Path, network: NucleiNetwork, about: dict[str, Any]) -> None:
-    """Write config.json and model.safetensors; `about` (plain JSON values) says what it was trained on and how."""
+    """Write config.json and model.safetensors.
+
+    `about` (plain JSON values) says what it was trained on and how.
+    """
     from safetensors.torch import save
 
     from pathencoder.files import make_folder, whole_file
@@ -66,7 +70,14 @@ def _bundled() -> NucleiNetwork:
 def _config(network: NucleiNetwork, about: dict[str, Any]) -> dict[str, Any]:
     layers = {"width": network.width, "inner": network.inner, "dilations": list(network.dilations)}
     rule = {"mpp": WORKING_MPP, "channels": CHANNELS, "maps": "otsu-normalised stain densities"}
-    return {"format": FORMAT, "version": VERSION, "layers": layers, "input": rule, "parameters": parameters(network), "about": about}
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "layers": layers,
+        "input": rule,
+        "parameters": parameters(network),
+        "about": about,
+    }
 
 
 def _read(folder: Path) -> NucleiNetwork:
@@ -74,12 +85,15 @@ def _read(folder: Path) -> NucleiNetwork:
     from safetensors.torch import load_file
 
     layers = _layers(folder)
-    network = NucleiNetwork(width=layers["width"], inner=layers["inner"], dilations=tuple(layers["dilations"]))
+    network = NucleiNetwork(
+        width=layers["width"], inner=layers["inner"], dilations=tuple(layers["dilations"])
+    )
     try:
         network.load_state_dict(load_file(folder / "model.safetensors"))
     except (RuntimeError, OSError, SafetensorError) as error:
         raise IncompatibleWeights(
-            f"{folder / 'model.safetensors'} does not fit its config.json: {error}. Train or copy it again"
+            f"{folder / 'model.safetensors'} does not fit its config.json: {error}. Train or copy"
+            " it again"
         ) from error
     return network.eval()
 
@@ -89,10 +103,16 @@ def _layers(folder: Path) -> dict[str, Any]:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
         if config["format"] != FORMAT or config["version"] > VERSION:
-            raise ConfigError(f"{path} is of format {config['format']} {config['version']}; this version reads {FORMAT} {VERSION}")
+            raise ConfigError(
+                f"{path} is of format {config['format']} {config['version']}; this version reads"
+                f" {FORMAT} {VERSION}"
+            )
         layers: dict[str, Any] = config["layers"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         if isinstance(error, ConfigError):
             raise
-        raise ConfigError(f"{folder} holds no nuclei network ({error!r}): give a folder that `pathencoder nuclei --adapt` wrote") from error
+        raise ConfigError(
+            f"{folder} holds no nuclei network ({error!r}): give a folder that `pathencoder nuclei"
+            " --adapt` wrote"
+        ) from error
     return layers

@@ -1,4 +1,7 @@
-"""The encoders that have a name: those that come with the package, and the public ones of catalogue.toml."""
+"""The encoders that have a name.
+
+Those that come with the package, and the public ones of catalogue.toml.
+"""
 
 from __future__ import annotations
 
@@ -24,13 +27,24 @@ def catalogue() -> Mapping[str, EncoderSpec]:
 
 
 def find(name: str) -> str | None:
-    """The encoder's name as the catalogue writes it, whatever the case it is asked for in; None where there is none."""
+    """The encoder's name as the catalogue writes it, whatever the case it is asked for in.
+
+    None where there is none.
+    """
     rows = catalogue()
-    return name if name in rows else next((own for own in rows if own.casefold() == name.casefold()), None)
+    return (
+        name
+        if name in rows
+        else next((own for own in rows if own.casefold() == name.casefold()), None)
+    )
 
 
-def list_encoders(pattern: str = "*", *, stain: str | None = None, commercial: bool | None = None) -> list[str]:
-    """Names that match a shell pattern, in any case; `stain`: those trained on it; `commercial`: those that may, or may not, be used so.
+def list_encoders(
+    pattern: str = "*", *, stain: str | None = None, commercial: bool | None = None
+) -> list[str]:
+    """Names that match a shell pattern, in any case; `stain`: those trained on it.
+
+    `commercial`: those that may, or may not, be used so.
 
     Raises ConfigError for a stain that is not one of spec.STAINS, or a pattern that is no text.
     """
@@ -56,7 +70,11 @@ def nearest(name: str) -> str:
 
 def bundled() -> list[str]:
     """Names of the encoders whose weights came with the package, the default first."""
-    names = sorted(path.parent.name for path in BUNDLED.glob(f"*/{folder.CONFIG}") if "spec_version" in _section(path.parent))
+    names = sorted(
+        path.parent.name
+        for path in BUNDLED.glob(f"*/{folder.CONFIG}")
+        if "spec_version" in _section(path.parent)
+    )
     return sorted(names, key=lambda name: name != DEFAULT)
 
 

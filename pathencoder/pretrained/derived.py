@@ -15,7 +15,16 @@ if TYPE_CHECKING:
 
 _MODEL_ID = re.compile(r"[\w.-]+(?:/[\w.-]+)?")  # what the Hub accepts as base_model
 # Licences that the Hub knows by name; others are "other" with their name beside it.
-_HUB_LICENCES = ("apache-2.0", "mit", "gpl-3.0", "cc-by-4.0", "cc-by-nc-4.0", "cc-by-nc-sa-4.0", "cc-by-nc-nd-4.0", "cc-by-sa-4.0")
+_HUB_LICENCES = (
+    "apache-2.0",
+    "mit",
+    "gpl-3.0",
+    "cc-by-4.0",
+    "cc-by-nc-4.0",
+    "cc-by-nc-sa-4.0",
+    "cc-by-nc-nd-4.0",
+    "cc-by-sa-4.0",
+)
 
 
 def describe(encoder: Encoder, changes: list[str]) -> tuple[EncoderSpec, str | None, str | None]:
@@ -47,8 +56,19 @@ def _claims(now: EncoderSpec, parent: EncoderSpec, changes: list[str]) -> dict[s
         "training": modified,
         "reference": f"of {parent.name}: {parent.reference}" if parent.reference else "",
     }
-    kept = {field: getattr(now, field) for field in fresh if getattr(now, field) != getattr(parent, field)}
-    there = {"repo": None, "revision": None, "gate": None, "config_file": None, "verified": False, "base_model": label(parent)}
+    kept = {
+        field: getattr(now, field)
+        for field in fresh
+        if getattr(now, field) != getattr(parent, field)
+    }
+    there = {
+        "repo": None,
+        "revision": None,
+        "gate": None,
+        "config_file": None,
+        "verified": False,
+        "base_model": label(parent),
+    }
     return {**fresh, **kept, **there}
 
 
@@ -65,7 +85,10 @@ def _card(spec: EncoderSpec, parent: EncoderSpec, changes: list[str]) -> str:
             f"Nothing was measured on these weights: no figure of {parent.name} holds for them."
         )
     else:
-        text = f"The weights of {label(parent)}, value for value, under timm's key names. Its authors' page holds its figures and terms."
+        text = (
+            f"The weights of {label(parent)}, value for value, under timm's key names. Its authors'"
+            " page holds its figures and terms."
+        )
     parts = [
         _front(spec, parent),
         f"# {spec.name}",
@@ -79,10 +102,19 @@ def _card(spec: EncoderSpec, parent: EncoderSpec, changes: list[str]) -> str:
 def _front(spec: EncoderSpec, parent: EncoderSpec) -> str:
     """The front matter that the Hub reads."""
     licence = spec.licence.lower()
-    terms = [f"license: {licence}"] if licence in _HUB_LICENCES else ["license: other", f'license_name: "{spec.licence}"']
+    terms = (
+        [f"license: {licence}"]
+        if licence in _HUB_LICENCES
+        else ["license: other", f'license_name: "{spec.licence}"']
+    )
     base = parent.repo or parent.name
     tags = ", ".join(["histopathology", "pathology", "feature-extraction", *spec.stains])
-    lines = [*terms, *([f"base_model: {base}"] if _MODEL_ID.fullmatch(base) else []), "library_name: timm", f"tags: [{tags}]"]
+    lines = [
+        *terms,
+        *([f"base_model: {base}"] if _MODEL_ID.fullmatch(base) else []),
+        "library_name: timm",
+        f"tags: [{tags}]",
+    ]
     return "\n".join(["---", *lines, "---"])
 
 
@@ -92,7 +124,8 @@ def _use(spec: EncoderSpec) -> str:
         "```python\nimport pathencoder\n\n"
         'encoder = pathencoder.load_encoder("./folder")  # this folder, or owner/name on the Hub\n'
         f'rows = encoder.encode("tiles/")  # numpy float32 [N, {spec.dim}]\n```\n\n'
-        f"{spec.architecture}; input {spec.input_size} px{scale} ({spec.interpolation}), mean {spec.mean}, std {spec.std}; "
+        f"{spec.architecture}; input {spec.input_size} px{scale} ({spec.interpolation}), mean"
+        f" {spec.mean}, std {spec.std}; "
         f"embedding: `{spec.embedding}`, {spec.dim} numbers."
     )
 
@@ -103,14 +136,24 @@ def _terms(spec: EncoderSpec, parent: EncoderSpec) -> str:
     own = "" if spec.licence == parent.licence else f"{spec.licence}, as whoever saved it says. "
     gate = f" Access to them: {parent.gate}." if parent.gate else ""
     use = "" if parent.commercial else " No commercial use."
-    return f"{own}The weights are made from those of {label(parent)}, which are licensed: {parent.licence}.{use}{gate}{page}"
+    return (
+        f"{own}The weights are made from those of {label(parent)}, which are licensed:"
+        f" {parent.licence}.{use}{gate}{page}"
+    )
 
 
 def _licence(encoder: Encoder, parent: EncoderSpec, changes: list[str]) -> str:
-    """The licence text that came along, else where the terms are; with its source, for changed weights."""
+    """The licence text that came along, else where the terms are.
+
+    With its source, for changed weights.
+    """
     folder = encoder.origin.folder if encoder.origin is not None else None
     path = folder / LICENCE if folder is not None else None
     if path is None or not path.is_file():
         return _terms(encoder.spec, parent) + "\n"
     text = path.read_text(encoding="utf-8")
-    return f"The licence of {label(parent)}, from which these weights were modified:\n\n{text}" if changes else text
+    return (
+        f"The licence of {label(parent)}, from which these weights were modified:\n\n{text}"
+        if changes
+        else text
+    )

@@ -36,7 +36,8 @@ REFERENCE = "reference.safetensors"
 CARD = "README.md"
 LICENCE = "LICENSE"
 METRICS = "metrics.json"
-FILES = (REFERENCE, METRICS, CARD, LICENCE, WEIGHTS, CONFIG)  # config.json last: until then the old one does not vouch for new weights
+# config.json last: until then the old one does not vouch for new weights
+FILES = (REFERENCE, METRICS, CARD, LICENCE, WEIGHTS, CONFIG)
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,10 @@ def read_config(folder: str | os.PathLike[str]) -> dict[str, Any]:
     """The parsed config.json of a folder. Raises ConfigError when it is missing or no JSON object."""
     path = Path(folder) / CONFIG
     if not path.is_file():
-        raise ConfigError(f"{folder} holds no {CONFIG}: an encoder folder has {CONFIG} and {WEIGHTS} (encoder.save_pretrained writes one)")
+        raise ConfigError(
+            f"{folder} holds no {CONFIG}: an encoder folder has {CONFIG} and {WEIGHTS}"
+            " (encoder.save_pretrained writes one)"
+        )
     return parse_config(path)
 
 
@@ -63,9 +67,14 @@ def parse_config(path: Path) -> dict[str, Any]:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:
-        raise ConfigError(f"{path} cannot be read as JSON ({error}): fetch or export the encoder again") from error
+        raise ConfigError(
+            f"{path} cannot be read as JSON ({error}): fetch or export the encoder again"
+        ) from error
     if not isinstance(config, dict):
-        raise ConfigError(f"{path} holds {type(config).__name__} instead of a JSON object: fetch or export the encoder again")
+        raise ConfigError(
+            f"{path} holds {type(config).__name__} instead of a JSON object: fetch or export the"
+            " encoder again"
+        )
     return config
 
 
@@ -98,9 +107,11 @@ def write_folder(
 ) -> EncoderSpec:
     """Write an encoder folder and return its spec, whose sha256 is that of the weights file.
 
-    state_dict: timm's key names, saved in the dtype they have. reference_tile: uint8 [H, W, 3] with its reference_embedding
-    [D]. card, licence: Markdown and plain text. A folder that exists keeps its other files; ours are replaced, and those that
-    are not given now are removed. Raises ConfigError for half a reference, StoreError where the folder cannot be written.
+    state_dict: timm's key names, saved in the dtype they have. reference_tile: uint8 [H, W, 3] with
+    its reference_embedding
+    [D]. card, licence: Markdown and plain text. A folder that exists keeps its other files; ours
+    are replaced, and those that are not given now are removed. Raises ConfigError for half a
+    reference, StoreError where the folder cannot be written.
     """
     from pathencoder.pretrained import weight_files
 
@@ -110,8 +121,11 @@ def write_folder(
     try:
         with _draft(target) as draft:
             weight_files.save(state_dict, draft / WEIGHTS)
-            layout = "ctranspath" if spec.layout == "ctranspath" else "timm"  # names the network's own stem too
-            published = dataclasses.replace(spec, sha256=sha256_of(draft / WEIGHTS), layout=layout, files=(WEIGHTS,))
+            # names the network's own stem too
+            layout = "ctranspath" if spec.layout == "ctranspath" else "timm"
+            published = dataclasses.replace(
+                spec, sha256=sha256_of(draft / WEIGHTS), layout=layout, files=(WEIGHTS,)
+            )
             _write_json(draft / CONFIG, _with_versions(published.to_config()))
             if reference_tile is not None and reference_embedding is not None:
                 _save_reference(draft / REFERENCE, reference_tile, reference_embedding)
@@ -122,14 +136,18 @@ def write_folder(
                     (draft / name).write_text(text, encoding="utf-8")
             _publish(draft, target)
     except OSError as error:
-        raise StoreError(f"cannot write the encoder folder {target}: {error}. Free space there, or choose another folder") from error
+        raise StoreError(
+            f"cannot write the encoder folder {target}: {error}. Free space there, or choose"
+            " another folder"
+        ) from error
     return published
 
 
 def copy_folder(source: str | os.PathLike[str], folder: str | os.PathLike[str]) -> None:
     """Copy an encoder's folder as it is, byte by byte.
 
-    Files in `folder` that are not an encoder's stay; ours are replaced, and those that the source lacks are removed.
+    Files in `folder` that are not an encoder's stay; ours are replaced, and those that the source
+    lacks are removed.
 
     Raises:
         StoreError: where the folder cannot be written.
@@ -144,7 +162,10 @@ def copy_folder(source: str | os.PathLike[str], folder: str | os.PathLike[str]) 
                     shutil.copyfile(origin / name, draft / name)
             _publish(draft, target)
     except OSError as error:
-        raise StoreError(f"cannot write the encoder folder {target}: {error}. Free space there, or choose another folder") from error
+        raise StoreError(
+            f"cannot write the encoder folder {target}: {error}. Free space there, or choose"
+            " another folder"
+        ) from error
 
 
 def sha256_of(path: str | os.PathLike[str]) -> str:
@@ -184,20 +205,30 @@ def _fsync(path: Path) -> None:
         os.fsync(file.fileno())
 
 
-def _save_reference(path: Path, tile: npt.NDArray[np.uint8], embedding: npt.NDArray[np.float32]) -> None:
+def _save_reference(
+    path: Path, tile: npt.NDArray[np.uint8], embedding: npt.NDArray[np.float32]
+) -> None:
     import torch
 
     from pathencoder.pretrained import weight_files
 
     if tile.dtype != np.uint8 or tile.ndim != 3 or tile.shape[2] != 3:
-        raise ConfigError(f"a reference tile is uint8 [H, W, 3], found {tile.dtype} {list(tile.shape)}")
+        raise ConfigError(
+            f"a reference tile is uint8 [H, W, 3], found {tile.dtype} {list(tile.shape)}"
+        )
     vector = np.asarray(embedding, dtype=np.float32).reshape(-1)
     weight_files.save({"tile": torch.tensor(tile), "embedding": torch.tensor(vector)}, path)
 
 
 def _with_versions(config: dict[str, Any]) -> dict[str, Any]:
     others = {name: importlib.metadata.version(name) for name in ("torch", "timm")}
-    return {**config, "pathencoder": {**config["pathencoder"], "versions": {"pathencoder": __version__, **others}}}
+    return {
+        **config,
+        "pathencoder": {
+            **config["pathencoder"],
+            "versions": {"pathencoder": __version__, **others},
+        },
+    }
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:

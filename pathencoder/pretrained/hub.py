@@ -1,7 +1,7 @@
 """One repository of the Hugging Face Hub: its files, in the local cache.
 
-All Hub traffic is huggingface_hub's: its cache, tokens and environment variables (HF_HOME, HF_HUB_CACHE, HF_TOKEN, HF_ENDPOINT,
-HF_HUB_OFFLINE) mean here what they mean everywhere.
+All Hub traffic is huggingface_hub's: its cache, tokens and environment variables (HF_HOME,
+HF_HUB_CACHE, HF_TOKEN, HF_ENDPOINT, HF_HUB_OFFLINE) mean here what they mean everywhere.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from pathlib import Path
 from pathencoder.errors import ConfigError, IncompatibleWeights, OfflineError, StoreError
 from pathencoder.pretrained import folder, hub_errors, reach
 
-_CANDIDATES = ("model.safetensors", "pytorch_model.bin", "pytorch_model.pth", "model.pth")  # timm's names, in its order
+# timm's names, in its order
+_CANDIDATES = ("model.safetensors", "pytorch_model.bin", "pytorch_model.pth", "model.pth")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _REPO = re.compile(r"(?:hf[-_]hub:)?([\w.-]+/[\w.-]+)(?:@(\S+))?")
 _EXTRAS = (folder.REFERENCE, folder.CARD, folder.LICENCE, folder.METRICS)
@@ -23,7 +24,10 @@ _EXTRAS = (folder.REFERENCE, folder.CARD, folder.LICENCE, folder.METRICS)
 
 @dataclass(frozen=True)
 class Access:
-    """How the Hub may be reached; None leaves each to huggingface_hub and its environment variables."""
+    """How the Hub may be reached.
+
+    None leaves each to huggingface_hub and its environment variables.
+    """
 
     token: str | None = None
     cache_dir: str | os.PathLike[str] | None = None
@@ -42,40 +46,72 @@ class Repository:
     fetching: bool = False  # for `pathencoder fetch`
 
     def file(self, filename: str) -> Path:
-        """The path of a file in the cache, downloaded if needed. Raises what hub_errors says, NoSuchFile where there is none."""
+        """The path of a file in the cache, downloaded if needed.
+
+        Raises what hub_errors says, NoSuchFile where there is none.
+        """
         from huggingface_hub import constants, hf_hub_download
 
-        given = {key: value for key, value in dataclasses.asdict(self.access).items() if value is not None}
-        if not given.get("local_files_only") and not constants.HF_HUB_OFFLINE and not self._is_pinned_here(filename):
+        given = {
+            key: value
+            for key, value in dataclasses.asdict(self.access).items()
+            if value is not None
+        }
+        if (
+            not given.get("local_files_only")
+            and not constants.HF_HUB_OFFLINE
+            and not self._is_pinned_here(filename)
+        ):
             given["local_files_only"] = reach.unreachable(constants.ENDPOINT) is not None
         try:
             with hub_errors.without_attempts():
-                return Path(hf_hub_download(self.repo, filename, revision=self.revision, library_name="pathencoder", **given))
+                return Path(
+                    hf_hub_download(
+                        self.repo,
+                        filename,
+                        revision=self.revision,
+                        library_name="pathencoder",
+                        **given,
+                    )
+                )
         except Exception as error:
             said = hub_errors.explain(error, self, filename)
             raise said from (error if isinstance(said, StoreError) else None)
 
     def _is_pinned_here(self, filename: str) -> bool:
-        """Whether the cache has the file at this commit. Raises NoSuchFile where it knows that the commit has none."""
+        """Whether the cache has the file at this commit.
+
+        Raises NoSuchFile where it knows that the commit has none.
+        """
         from huggingface_hub import _CACHED_NO_EXIST, try_to_load_from_cache
 
         if self.revision is None or not _COMMIT.fullmatch(self.revision):
             return False
         place = Path(self.access.cache_dir) if self.access.cache_dir is not None else None
-        cached = try_to_load_from_cache(self.repo, filename, cache_dir=place, revision=self.revision)
+        cached = try_to_load_from_cache(
+            self.repo, filename, cache_dir=place, revision=self.revision
+        )
         if cached is _CACHED_NO_EXIST:
             raise hub_errors.NoSuchFile(f"{self.repo} has no file {filename}")
         return cached is not None
 
     def required(self, filename: str) -> Path:
-        """As `file`, for one that an encoder cannot do without. Raises ConfigError where there is none."""
+        """As `file`, for one that an encoder cannot do without.
+
+        Raises ConfigError where there is none.
+        """
         try:
             return self.file(filename)
         except hub_errors.NoSuchFile:
-            raise ConfigError(f"{self.repo} has no {filename}: not a whole encoder in timm's hub format or ours") from None
+            raise ConfigError(
+                f"{self.repo} has no {filename}: not a whole encoder in timm's hub format or ours"
+            ) from None
 
     def first(self, filenames: tuple[str, ...]) -> Path:
-        """The first of these files that the repository has; without a network, the first that is in the cache."""
+        """The first of these files that the repository has.
+
+        Without a network, the first that is in the cache.
+        """
         unreachable: OfflineError | None = None
         for filename in filenames:
             try:
@@ -85,7 +121,8 @@ class Repository:
             except OfflineError as error:
                 unreachable = unreachable or error
         raise unreachable or IncompatibleWeights(
-            f"{self.repo} holds none of {', '.join(filenames)}: not an encoder, or one whose weights have another name"
+            f"{self.repo} holds none of {', '.join(filenames)}: not an encoder, or one whose"
+            " weights have another name"
         )
 
 

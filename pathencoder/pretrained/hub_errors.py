@@ -1,4 +1,7 @@
-"""What huggingface_hub raises -> an error that says what to do. The order matters: its errors inherit from one another."""
+"""What huggingface_hub raises -> an error that says what to do.
+
+The order matters: its errors inherit from one another.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +39,10 @@ def without_attempts() -> Iterator[None]:
 
 
 def explain(error: Exception, asked: Repository, filename: str) -> Exception:
-    """The error to raise for a failed download of one file; unknown errors are given back as they are."""
+    """The error to raise for a failed download of one file.
+
+    Unknown errors are given back as they are.
+    """
     from huggingface_hub import errors
 
     refusals = (
@@ -52,7 +58,9 @@ def explain(error: Exception, asked: Repository, filename: str) -> Exception:
     for kind, say in refusals:
         if isinstance(error, kind):
             return say(error, asked, filename)
-    if isinstance(error, ConnectionError | TimeoutError) or type(error).__module__.split(".")[0] in (
+    if isinstance(error, ConnectionError | TimeoutError) or type(error).__module__.split(".")[
+        0
+    ] in (
         "httpx",
         "httpx2",
         "httpcore",
@@ -66,22 +74,26 @@ def _gated(error: Exception, asked: Repository, filename: str) -> Exception:
     page = f"{_endpoint()}/{asked.repo}"
     if _status(error) == 403:
         return GatedEncoder(
-            f"{asked.name}: the account of your token has no access to {asked.repo} yet. Accept its terms at {page} "
-            "(some owners decide by hand, which takes days), then load again"
+            f"{asked.name}: the account of your token has no access to {asked.repo} yet. Accept its"
+            f" terms at {page} (some owners decide by hand, which takes days), then load again"
         )
-    return GatedEncoder(f"{asked.name}: {asked.repo} is gated. Accept its terms at {page} with your account, then give its token: {_TOKEN}")
+    return GatedEncoder(
+        f"{asked.name}: {asked.repo} is gated. Accept its terms at {page} with your account, then"
+        f" give its token: {_TOKEN}"
+    )
 
 
 def _no_repository(error: Exception, asked: Repository, filename: str) -> Exception:
     return UnknownEncoder(
-        f"there is no repository {asked.repo} at {_endpoint()}, or it is private{nearest(asked.repo)}. "
-        f"For a private one give a token that may read it: {_TOKEN}"
+        f"there is no repository {asked.repo} at {_endpoint()}, or it is"
+        f" private{nearest(asked.repo)}. For a private one give a token that may read it: {_TOKEN}"
     )
 
 
 def _no_revision(error: Exception, asked: Repository, filename: str) -> Exception:
     return UnknownEncoder(
-        f"{asked.repo} has no revision {asked.revision!r}: its tags and commits are at {_endpoint()}/{asked.repo}/commits/main"
+        f"{asked.repo} has no revision {asked.revision!r}: its tags and commits are at"
+        f" {_endpoint()}/{asked.repo}/commits/main"
     )
 
 
@@ -90,17 +102,21 @@ def _no_file(error: Exception, asked: Repository, filename: str) -> Exception:
 
 
 def _no_name(error: Exception, asked: Repository, filename: str) -> Exception:
-    return UnknownEncoder(f"{asked.repo!r} is no repository name: owner/repo, letters, digits, '-', '_' and '.'")
+    return UnknownEncoder(
+        f"{asked.repo!r} is no repository name: owner/repo, letters, digits, '-', '_' and '.'"
+    )
 
 
 def _refused(error: Exception, asked: Repository, filename: str) -> Exception:
     status = _status(error)
     if status in (401, 403):
         return GatedEncoder(
-            f"{asked.name}: {_endpoint()} does not accept your token for {asked.repo} (status {status}). Give a valid one: {_TOKEN}"
+            f"{asked.name}: {_endpoint()} does not accept your token for {asked.repo} (status"
+            f" {status}). Give a valid one: {_TOKEN}"
         )
     return OfflineError(
-        f"{asked.name}: {_endpoint()} answered {status} for {filename} of {asked.repo}. Nothing is wrong here: try again later"
+        f"{asked.name}: {_endpoint()} answered {status} for {filename} of {asked.repo}. Nothing is"
+        " wrong here: try again later"
     )
 
 
@@ -108,28 +124,40 @@ def _offline(error: Exception, asked: Repository, filename: str) -> Exception:
     from huggingface_hub import constants
 
     off = bool(asked.access.local_files_only) or constants.HF_HUB_OFFLINE
-    why = "the network is switched off (HF_HUB_OFFLINE or local_files_only)" if off else f"{_endpoint()} does not answer"
+    why = (
+        "the network is switched off (HF_HUB_OFFLINE or local_files_only)"
+        if off
+        else f"{_endpoint()} does not answer"
+    )
     cache = asked.access.cache_dir or constants.HF_HUB_CACHE
     at = f" at revision {asked.revision}" if asked.revision else ""
     mirror = "or set HF_ENDPOINT to a mirror of the Hub that this machine reaches"
     if asked.fetching:
         on = "Unset HF_HUB_OFFLINE. " if off else ""
-        advice = f"{on}Run this command on a connected machine and copy its cache folder here, {mirror}"
+        advice = (
+            f"{on}Run this command on a connected machine and copy its cache folder here, {mirror}"
+        )
     else:
-        fetch = f"On a connected machine: `pathencoder fetch {asked.name}`, then copy that cache here"
+        fetch = (
+            f"On a connected machine: `pathencoder fetch {asked.name}`, then copy that cache here"
+        )
         advice = f"{fetch}, {mirror}; load_encoder() needs no network"
     return OfflineError(
-        f"{_gate(asked) or f'{asked.name}: '}{filename} of {asked.repo}{at} is not on this machine, and {why}. Looked in {cache}. {advice}"
+        f"{_gate(asked) or f'{asked.name}: '}{filename} of {asked.repo}{at} is not on this machine,"
+        f" and {why}. Looked in {cache}. {advice}"
     )
 
 
 def _gate(asked: Repository) -> str:
-    """That the encoder is gated, where the catalogue knows it: without a network nobody else says so."""
+    """That the encoder is gated, where the catalogue knows it.
+
+    Without a network nobody else says so.
+    """
     if not asked.gate:
         return ""
     return (
-        f"{asked.name} is gated ({asked.gate}): accept its terms at {_endpoint()}/{asked.repo}, then give the token of your "
-        f"account ({_TOKEN}). Besides, "
+        f"{asked.name} is gated ({asked.gate}): accept its terms at {_endpoint()}/{asked.repo},"
+        f" then give the token of your account ({_TOKEN}). Besides, "
     )
 
 
@@ -138,7 +166,8 @@ def _unwritable(error: OSError, asked: Repository) -> Exception:
 
     cache = asked.access.cache_dir or constants.HF_HUB_CACHE
     return StoreError(
-        f"{asked.name}: cannot write to the cache {cache} ({error}). Free space there, or choose another: cache_dir=... or HF_HOME"
+        f"{asked.name}: cannot write to the cache {cache} ({error}). Free space there, or choose"
+        " another: cache_dir=... or HF_HOME"
     )
 
 

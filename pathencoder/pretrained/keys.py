@@ -1,14 +1,17 @@
 """Published key names -> timm's, and what to say when weights and network do not fit each other.
 
-No transformers, no remote code: a checkpoint is a dict of tensors, and only names (and the packing of some tensors) differ.
+No transformers, no remote code: a checkpoint is a dict of tensors, and only names (and the packing
+of some tensors) differ.
 
-| layout     | found in                                    | becomes                                                        |
+| layout     | found in                                    | becomes
+|
 |------------|---------------------------------------------|----------------------------------------------------------------|
-| timm       | timm's own                                  | unchanged                                                      |
-| hf_vit     | transformers ViTModel, 4.x and 5.x names    | q, k, v packed into qkv                                        |
-| hf_dinov2  | transformers Dinov2Model, with or without registers, MLP or SwiGLU | the same; gate and up packed into fc1   |
-| dinov2     | facebookresearch/dinov2 and its descendants | w12, w3 -> fc1, fc2; training heads and block chunks taken off |
-| ctranspath | timm 0.5.4 Swin with a convolutional stem   | downsampling moved from the end of a stage to the next's start |
+| timm       | timm's own                                  | unchanged
+| | hf_vit     | transformers ViTModel, 4.x and 5.x names    | q, k, v packed into qkv
+| | hf_dinov2  | transformers Dinov2Model, with or without registers, MLP or SwiGLU | the same; gate
+and up packed into fc1   | | dinov2     | facebookresearch/dinov2 and its descendants | w12, w3 ->
+fc1, fc2; training heads and block chunks taken off | | ctranspath | timm 0.5.4 Swin with a
+convolutional stem   | downsampling moved from the end of a stage to the next's start |
 """
 
 from __future__ import annotations
@@ -48,17 +51,23 @@ _HF_NAMES = (
     (r"^layernorm\.", "norm."),
 )
 _HF_DROPPED = re.compile(r"^(?:\w+\.)?(?:embeddings\.mask_token|pooler\..*)$")
-_HF_PACKED = ((".attn.qkv.", (".attn.q.", ".attn.k.", ".attn.v.")), (".mlp.fc1.", (".mlp.gate_proj.", ".mlp.up_proj.")))
+_HF_PACKED = (
+    (".attn.qkv.", (".attn.q.", ".attn.k.", ".attn.v.")),
+    (".mlp.fc1.", (".mlp.gate_proj.", ".mlp.up_proj.")),
+)
 
 _DINOV2_NAMES = (
-    (r"^blocks\.\d+\.(\d+)\.", r"blocks.\1."),  # chunks of blocks; the inner number counts over all chunks
+    # chunks of blocks; the inner number counts over all chunks
+    (r"^blocks\.\d+\.(\d+)\.", r"blocks.\1."),
     (r"\.mlp\.w12\.", ".mlp.fc1."),
     (r"\.mlp\.w3\.", ".mlp.fc2."),
 )
 
 
 def to_timm(state: Mapping[str, Tensor], spec: EncoderSpec) -> State:
-    """The checkpoint under timm's key names, by `spec.layout`. The input is left as it is; tensors are shared where they can be.
+    """The checkpoint under timm's key names, by `spec.layout`.
+
+    The input is left as it is; tensors are shared where they can be.
 
     Raises IncompatibleWeights when two published keys claim the same name.
     """
@@ -78,7 +87,9 @@ def _from_hf(state: Mapping[str, Tensor], input_size: int) -> State:
     for packed, parts in _HF_PACKED:
         _pack(out, packed, parts)
     if "pos_embed" in out and "patch_embed.proj.weight" in out:
-        out["pos_embed"] = _positions_for(out["pos_embed"], input_size // out["patch_embed.proj.weight"].shape[-1])
+        out["pos_embed"] = _positions_for(
+            out["pos_embed"], input_size // out["patch_embed.proj.weight"].shape[-1]
+        )
     return _with_registers(out)
 
 
@@ -88,23 +99,39 @@ def _positions_for(positions: Tensor, side: int) -> Tensor:
     if stored in (0, side) or stored**2 != positions.shape[1] - 1:
         return positions
     grid = positions[:, 1:].unflatten(1, (stored, stored)).permute(0, 3, 1, 2).float()
-    resized = torch.nn.functional.interpolate(grid, size=(side, side), mode="bicubic", align_corners=False)
-    return torch.cat([positions[:, :1], resized.flatten(2).transpose(1, 2).to(positions.dtype)], dim=1)
+    resized = torch.nn.functional.interpolate(
+        grid, size=(side, side), mode="bicubic", align_corners=False
+    )
+    return torch.cat(
+        [positions[:, :1], resized.flatten(2).transpose(1, 2).to(positions.dtype)], dim=1
+    )
 
 
 def _from_dinov2(state: Mapping[str, Tensor]) -> State:
     prefix = "backbone."
-    if any(name.startswith(prefix) for name in state):  # a training checkpoint: the rest are its projection heads
-        state = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
+    # a training checkpoint: the rest are its projection heads
+    if any(name.startswith(prefix) for name in state):
+        state = {
+            name.removeprefix(prefix): tensor
+            for name, tensor in state.items()
+            if name.startswith(prefix)
+        }
     kept = {name: tensor for name, tensor in state.items() if name != "mask_token"}
     return _with_registers(_renamed(kept, _DINOV2_NAMES))
 
 
 def _from_ctranspath(state: Mapping[str, Tensor]) -> State:
-    kept = {name: tensor for name, tensor in state.items() if not name.endswith((".attn_mask", ".relative_position_index"))}
+    kept = {
+        name: tensor
+        for name, tensor in state.items()
+        if not name.endswith((".attn_mask", ".relative_position_index"))
+    }
     if not any(name.startswith("layers.0.downsample.") for name in kept):
         return kept  # modern timm, where stage 0 has no downsampling
-    return {re.sub(r"^layers\.(\d+)\.downsample\.", _next_stage, name): tensor for name, tensor in kept.items()}
+    return {
+        re.sub(r"^layers\.(\d+)\.downsample\.", _next_stage, name): tensor
+        for name, tensor in kept.items()
+    }
 
 
 def _next_stage(found: re.Match[str]) -> str:
@@ -119,7 +146,8 @@ def _renamed(state: Mapping[str, Tensor], names: tuple[tuple[str, str], ...]) ->
             name = re.sub(pattern, replacement, name)
         if name in out:
             raise IncompatibleWeights(
-                f"two keys of this checkpoint stand for {name!r}, the second is {published!r}: not a layout known here"
+                f"two keys of this checkpoint stand for {name!r}, the second is {published!r}: not"
+                " a layout known here"
             )
         out[name] = tensor
     return out
@@ -130,11 +158,16 @@ def _pack(state: State, packed: str, parts: tuple[str, ...]) -> None:
     for name in [n for n in state if parts[0] in n]:
         sources = [name.replace(parts[0], part) for part in parts]
         if all(source in state for source in sources):
-            state[name.replace(parts[0], packed)] = torch.cat([state.pop(source) for source in sources])
+            state[name.replace(parts[0], packed)] = torch.cat(
+                [state.pop(source) for source in sources]
+            )
 
 
 def _with_registers(state: State) -> State:
-    """timm gives no position to class token and registers: the class token's own is added to it once and for all."""
+    """timm gives no position to class token and registers.
+
+    The class token's own is added to it once and for all.
+    """
     if "register_tokens" not in state:
         return state
     state["reg_token"] = state.pop("register_tokens")
@@ -144,18 +177,26 @@ def _with_registers(state: State) -> State:
 
 
 def without_classifier(state: State, network: Any) -> State:
-    """timm's checkpoints of classifiers carry a last layer that no encoder has; the network says what it would be called."""
+    """timm's checkpoints of classifiers carry a last layer that no encoder has.
+
+    The network says what it would be called.
+    """
     heads = (getattr(network, "pretrained_cfg", None) or {}).get("classifier") or ()
     names = (heads,) if isinstance(heads, str) else tuple(heads)
     own = network.state_dict()
-    dropped = [k for k in state if k not in own and any(k in (f"{n}.weight", f"{n}.bias") for n in names)]
+    dropped = [
+        k for k in state if k not in own and any(k in (f"{n}.weight", f"{n}.bias") for n in names)
+    ]
     if dropped:
         _log.debug("left out the classifier: %s", ", ".join(dropped))
     return {k: v for k, v in state.items() if k not in dropped}
 
 
 def check(state: Mapping[str, Tensor], network: Any, spec: EncoderSpec, source: object) -> None:
-    """Raises IncompatibleWeights unless the checkpoint has exactly the network's keys and shapes: counts, examples and a guess."""
+    """Raises IncompatibleWeights unless the checkpoint has exactly the network's keys and shapes.
+
+    counts, examples and a guess.
+    """
     wanted = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
     found = {name: tuple(tensor.shape) for name, tensor in state.items()}
     missing, unused = [k for k in wanted if k not in found], [k for k in found if k not in wanted]
@@ -165,11 +206,16 @@ def check(state: Mapping[str, Tensor], network: Any, spec: EncoderSpec, source: 
     parts = [
         _count(missing, "missing", lambda k: f"{k} {list(wanted[k])}"),
         _count(unused, "not used by the network", lambda k: f"{k} {list(found[k])}"),
-        _count(misshapen, "of another shape", lambda k: f"{k} {list(found[k])} instead of {list(wanted[k])}"),
+        _count(
+            misshapen,
+            "of another shape",
+            lambda k: f"{k} {list(found[k])} instead of {list(wanted[k])}",
+        ),
     ]
     what = "; ".join(p for p in parts if p)
     raise IncompatibleWeights(
-        f"{source} does not fit {spec.architecture} as {spec.name} builds it: {what}. {_guess(missing, unused, misshapen)}"
+        f"{source} does not fit {spec.architecture} as {spec.name} builds it: {what}."
+        f" {_guess(missing, unused, misshapen)}"
     )
 
 
@@ -198,4 +244,10 @@ def _guess(missing: list[str], unused: list[str], misshapen: list[str]) -> str:
         (has(misshapen, "pos_embed"), "The position embedding differs: img_size, patch_size, reg_tokens or no_embed_class of model_args"),
         (has([*missing, *unused], "downsample"), "A Swin of an older timm: the spec needs layout 'ctranspath'"),
     )  # fmt: skip
-    return next((text for fits, text in guesses if fits), "The weights seem to be of another architecture") + "."
+    return (
+        next(
+            (text for fits, text in guesses if fits),
+            "The weights seem to be of another architecture",
+        )
+        + "."
+    )

@@ -41,7 +41,10 @@ def load(
     local_files_only: bool | None = None,
     pretrained: bool = True,
 ) -> Loaded:
-    """A name to a network with its weights; the arguments and errors are those of `pathencoder.load_encoder`."""
+    """A name to a network with its weights.
+
+    The arguments and errors are those of `pathencoder.load_encoder`.
+    """
     name = _checked(name, revision)
     where: dict[str, Any] = {
         "revision": revision,
@@ -59,7 +62,10 @@ def _checked(name: object, revision: object) -> str | os.PathLike[str]:
     if name is None:
         return catalogue.DEFAULT
     if not isinstance(name, str | os.PathLike) or not os.fspath(name):
-        raise ConfigError(f"name={name!r}: a name of `pathencoder list`, a folder, or owner/repo; leave it out for {catalogue.DEFAULT}")
+        raise ConfigError(
+            f"name={name!r}: a name of `pathencoder list`, a folder, or owner/repo; leave it out"
+            f" for {catalogue.DEFAULT}"
+        )
     if revision is not None and not isinstance(revision, str):
         raise ConfigError(f"revision={revision!r}: a branch, tag or commit, as text")
     return name
@@ -92,7 +98,8 @@ def _with_random_weights(spec: EncoderSpec) -> Loaded:
         files=(),
         sha256=None,
         config_file=None,
-        layout="ctranspath" if spec.layout == "ctranspath" else "timm",  # it names the network's stem too
+        # it names the network's stem too
+        layout="ctranspath" if spec.layout == "ctranspath" else "timm",
         verified=False,
         reference="",
         note="",
@@ -102,7 +109,10 @@ def _with_random_weights(spec: EncoderSpec) -> Loaded:
 
 def _say_licence(spec: EncoderSpec) -> None:
     if "-research" in f"{spec.name} {spec.base_model}":  # also one that was made from it
-        _warn_once(f"{spec.name}: its weights are licensed {spec.licence}, for research only. {catalogue.DEFAULT} may be used by anyone")
+        _warn_once(
+            f"{spec.name}: its weights are licensed {spec.licence}, for research only."
+            f" {catalogue.DEFAULT} may be used by anyone"
+        )
 
 
 @functools.cache

@@ -11,11 +11,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pathencoder.errors import ChecksumError, ConfigError, IncompatibleWeights, OfflineError, PathEncoderError, UnknownEncoder
+from pathencoder.errors import (
+    ChecksumError,
+    ConfigError,
+    IncompatibleWeights,
+    OfflineError,
+    PathEncoderError,
+    UnknownEncoder,
+)
 from pathencoder.pretrained import catalogue, folder, hub, hub_errors, upstream_config
 from pathencoder.spec import EncoderSpec
 
-_CANDIDATES = ("model.safetensors", "pytorch_model.bin", "pytorch_model.pth", "model.pth")  # timm's names, in its order
+# timm's names, in its order
+_CANDIDATES = ("model.safetensors", "pytorch_model.bin", "pytorch_model.pth", "model.pth")
 _REPO = re.compile(r"(?:hf[-_]hub:)?([\w.-]+/[\w.-]+)(?:@(\S+))?")
 _EXTRAS = (folder.REFERENCE, folder.CARD, folder.LICENCE, folder.METRICS)
 
@@ -40,14 +48,22 @@ def locate(
 ) -> Located:
     """An encoder's spec and weights on this machine, downloaded if they are not there yet.
 
-    name: bundled, a folder, a catalogue key, "owner/repo" or "hf-hub:owner/repo", with "@revision" if wanted.
+    name: bundled, a folder, a catalogue key, "owner/repo" or "hf-hub:owner/repo", with "@revision"
+    if wanted.
     local_files_only: True: never ask the network; None: as HF_HUB_OFFLINE says.
-    Raises UnknownEncoder, GatedEncoder, OfflineError, ChecksumError, IncompatibleWeights, ConfigError or StoreError.
+    Raises UnknownEncoder, GatedEncoder, OfflineError, ChecksumError, IncompatibleWeights,
+    ConfigError or StoreError.
     """
     return _locate(name, revision, hub.Access(token, cache_dir, local_files_only))
 
 
-def _locate(name: str | os.PathLike[str], revision: str | None, access: hub.Access, *, fetching: bool = False) -> Located:
+def _locate(
+    name: str | os.PathLike[str],
+    revision: str | None,
+    access: hub.Access,
+    *,
+    fetching: bool = False,
+) -> Located:
     place = _folder_of(name, revision)
     if place is not None:
         return _in_folder(place, str(name))
@@ -63,7 +79,10 @@ def fetch(
     token: str | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
 ) -> Located:
-    """As `locate`, and brings card, licence and reference too: all that a machine without network needs."""
+    """As `locate`, and brings card, licence and reference too.
+
+    All that a machine without network needs.
+    """
     access = hub.Access(token, cache_dir, local_files_only=False)
     located = _locate(name, revision, access, fetching=True)
     if _folder_of(name, revision) is None:
@@ -87,25 +106,41 @@ def describe(
     place = _folder_of(name, revision)
     if place is not None:
         return _spec_of(folder.read_config(place), str(name))
-    known, repository = _repository_of(str(name), revision, hub.Access(token, cache_dir, local_files_only))
+    known, repository = _repository_of(
+        str(name), revision, hub.Access(token, cache_dir, local_files_only)
+    )
     if known is not None:
         return _completed(known, repository)
     return _spec_of(folder.parse_config(repository.required(folder.CONFIG)), repository.repo)
 
 
 def _folder_of(name: str | os.PathLike[str], revision: str | None) -> Path | None:
-    """The folder that a name stands for: a bundled encoder's, or a path's (it exists as an encoder, or looks like a path)."""
+    """The folder that a name stands for.
+
+    A bundled encoder's, or a path's (it exists as an encoder, or looks like a path).
+    """
     own = catalogue.find(name) if isinstance(name, str) else None
     if own in catalogue.bundled() and (own == name or not _is_encoder(Path(name))):
         place = catalogue.BUNDLED / str(own)
-    elif isinstance(name, os.PathLike) or name.startswith((".", "/", "~")) or Path(name).is_absolute() or _is_encoder(Path(name)):
+    elif (
+        isinstance(name, os.PathLike)
+        or name.startswith((".", "/", "~"))
+        or Path(name).is_absolute()
+        or _is_encoder(Path(name))
+    ):
         place = Path(name).expanduser()
         if not place.is_dir():
-            raise UnknownEncoder(f"there is no folder {place}: give the folder that holds {folder.CONFIG} and {folder.WEIGHTS}")
+            raise UnknownEncoder(
+                f"there is no folder {place}: give the folder that holds {folder.CONFIG} and"
+                f" {folder.WEIGHTS}"
+            )
     else:
         return None
     if revision is not None:
-        raise ConfigError(f"revision {revision!r} has no meaning for {name}: it is a folder on this machine, not a Hub repository")
+        raise ConfigError(
+            f"revision {revision!r} has no meaning for {name}: it is a folder on this machine, not"
+            " a Hub repository"
+        )
     return place
 
 
@@ -118,21 +153,32 @@ def _in_folder(place: Path, name: str) -> Located:
     names = spec.files or _CANDIDATES
     weights = next((place / n for n in names if (place / n).is_file()), None)
     if weights is None:
-        raise IncompatibleWeights(f"{place} holds no weights: none of {', '.join(names)}. Copy or fetch the encoder again")
+        raise IncompatibleWeights(
+            f"{place} holds no weights: none of {', '.join(names)}. Copy or fetch the encoder again"
+        )
     check_sha256(weights, spec.sha256)
     return Located(spec, weights, place)
 
 
 def _spec_of(config: dict[str, Any], name: str) -> EncoderSpec:
     try:
-        return EncoderSpec.from_config(config) if "pathencoder" in config else upstream_config.spec_from_timm(config, name)
+        return (
+            EncoderSpec.from_config(config)
+            if "pathencoder" in config
+            else upstream_config.spec_from_timm(config, name)
+        )
     except PathEncoderError:
         raise
     except (TypeError, ValueError, KeyError, AttributeError) as error:  # JSON of any shape
-        raise ConfigError(f"{name}: its {folder.CONFIG} does not describe an encoder ({error}): fetch or export it again") from error
+        raise ConfigError(
+            f"{name}: its {folder.CONFIG} does not describe an encoder ({error}): fetch or export"
+            " it again"
+        ) from error
 
 
-def _repository_of(name: str, revision: str | None, access: hub.Access) -> tuple[EncoderSpec | None, hub.Repository]:
+def _repository_of(
+    name: str, revision: str | None, access: hub.Access
+) -> tuple[EncoderSpec | None, hub.Repository]:
     """The catalogue's row, if it has one for that name or repository, and the repository at the revision that is asked for."""
     rows = catalogue.catalogue()
     known: EncoderSpec | None
@@ -143,15 +189,25 @@ def _repository_of(name: str, revision: str | None, access: hub.Access) -> tuple
     elif found:
         repo, known = found[1], _by_repository().get(found[1].lower())
         if revision and found[2] and revision != found[2]:
-            raise ConfigError(f"two revisions are asked for: {found[2]!r} in the name and revision={revision!r}")
+            raise ConfigError(
+                f"two revisions are asked for: {found[2]!r} in the name and revision={revision!r}"
+            )
         revision = revision or found[2]
     else:
         raise UnknownEncoder(
-            f"no encoder named {name!r}{catalogue.nearest(name)}. `pathencoder list` shows all; a folder or owner/repo works too"
+            f"no encoder named {name!r}{catalogue.nearest(name)}. `pathencoder list` shows all; a"
+            " folder or owner/repo works too"
         )
     if known is not None and revision not in (None, known.revision):
-        known = dataclasses.replace(known, revision=revision, sha256=None)  # the checksum on record is of the other revision
-    return known, hub.Repository(str(repo), known.revision if known else revision, access, name, gate=known.gate if known else None)
+        # the checksum on record is of the other revision
+        known = dataclasses.replace(known, revision=revision, sha256=None)
+    return known, hub.Repository(
+        str(repo),
+        known.revision if known else revision,
+        access,
+        name,
+        gate=known.gate if known else None,
+    )
 
 
 @functools.cache
@@ -163,31 +219,43 @@ def _public(known: EncoderSpec, repository: hub.Repository) -> Located:
     weights = repository.first(known.files)
     pinned = dataclasses.replace(repository, revision=hub.commit_of(weights) or repository.revision)
     spec = _completed(dataclasses.replace(known, revision=pinned.revision), pinned)
-    return _from_cache(spec, weights, None, known.sha256 if weights.name == Path(known.files[0]).name else None)
+    return _from_cache(
+        spec, weights, None, known.sha256 if weights.name == Path(known.files[0]).name else None
+    )
 
 
 def _completed(known: EncoderSpec, repository: hub.Repository) -> EncoderSpec:
     """A row that leaves its preprocessing to a file of the repository, with that file read."""
     if known.config_file is None:
         return known
-    return upstream_config.with_preprocessing(known, folder.parse_config(repository.required(known.config_file)))
+    return upstream_config.with_preprocessing(
+        known, folder.parse_config(repository.required(known.config_file))
+    )
 
 
 def _unknown_repository(repository: hub.Repository) -> Located:
     config = repository.required(folder.CONFIG)
     pinned = dataclasses.replace(repository, revision=hub.commit_of(config) or repository.revision)
     content = folder.parse_config(config)
-    spec = dataclasses.replace(_spec_of(content, repository.repo), repo=repository.repo, revision=pinned.revision)
+    spec = dataclasses.replace(
+        _spec_of(content, repository.repo), repo=repository.repo, revision=pinned.revision
+    )
     weights = pinned.first(spec.files or _CANDIDATES)
-    if "pathencoder" in content:  # reference, card, licence and figures go with the weights, wherever these are saved
+    # reference, card, licence and figures go with the weights, wherever these are saved
+    if "pathencoder" in content:
         for filename in _EXTRAS:
             with contextlib.suppress(hub_errors.NoSuchFile, OfflineError):
                 pinned.file(filename)
     return _from_cache(spec, weights, config.parent, spec.sha256)
 
 
-def _from_cache(spec: EncoderSpec, weights: Path, place: Path | None, sha256: str | None) -> Located:
-    """Weights in huggingface_hub's cache; a pickle that was converted before is replaced by its safetensors copy."""
+def _from_cache(
+    spec: EncoderSpec, weights: Path, place: Path | None, sha256: str | None
+) -> Located:
+    """Weights in huggingface_hub's cache.
+
+    A pickle that was converted before is replaced by its safetensors copy.
+    """
     beside = _beside(weights)
     if beside is None or weights.suffix == ".safetensors":
         check_sha256(weights, sha256, stamp=beside)
@@ -209,7 +277,10 @@ def _beside(cached: Path) -> Path | None:
 
 
 def check_sha256(path: Path, expected: str | None, *, stamp: Path | None = None) -> None:
-    """Raises ChecksumError unless the file is the one on record. stamp: remembers that a large file was checked, by size and time."""
+    """Raises ChecksumError unless the file is the one on record. stamp.
+
+    Remembers that a large file was checked, by size and time.
+    """
     if expected is None:
         return
     state = path.stat()
@@ -220,8 +291,8 @@ def check_sha256(path: Path, expected: str | None, *, stamp: Path | None = None)
     found = folder.sha256_of(path)
     if found != expected:
         raise ChecksumError(
-            f"{path} is not the file that was published: its sha256 is {found}, on record is {expected}. "
-            "Delete it and fetch it again; if it stays so, the publisher changed it"
+            f"{path} is not the file that was published: its sha256 is {found}, on record is"
+            f" {expected}. Delete it and fetch it again; if it stays so, the publisher changed it"
         )
     if mark is not None:
         with contextlib.suppress(OSError):  # a read-only cache: checked again next time

@@ -38,11 +38,18 @@ class Origin:
     @property
     def is_ours(self) -> bool:
         """Whether the folder is one that `save_pretrained` writes, which may be copied as it is."""
-        return self.folder is not None and (self.folder / CONFIG).is_file() and "pathencoder" in read_config(self.folder)
+        return (
+            self.folder is not None
+            and (self.folder / CONFIG).is_file()
+            and "pathencoder" in read_config(self.folder)
+        )
 
 
 def label(spec: EncoderSpec) -> str:
-    """An encoder's name with what pins it down: repository, revision and the sha256 of its weights, as far as they are known."""
+    """An encoder's name with what pins it down.
+
+    repository, revision and the sha256 of its weights, as far as they are known.
+    """
     facts = (
         spec.repo,
         f"revision {spec.revision}" if spec.revision else None,
@@ -76,7 +83,10 @@ def _weights(origin: Origin, state: Mapping[str, Tensor], network: Any) -> str |
     """What became of the weights, in words; None where each value is that of the file."""
     published = _published(origin, network)
     if published is None:
-        return "its weights could not be compared with those that were loaded, whose file has gone or was replaced"
+        return (
+            "its weights could not be compared with those that were loaded, whose file has gone or"
+            " was replaced"
+        )
     if set(published) != set(state):
         return "its network was changed"
     unequal = [name for name, tensor in state.items() if not _same(tensor, published[name])]

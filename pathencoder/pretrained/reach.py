@@ -60,7 +60,9 @@ def _asked_aside(host: str, port: int) -> str | None:
             return answers.get(timeout=wait)
         except queue.Empty:
             if wait == _SAID_AFTER:
-                log.warning("%s has not answered for %g s: waiting up to %g s", host, wait, _LONGEST)
+                log.warning(
+                    "%s has not answered for %g s: waiting up to %g s", host, wait, _LONGEST
+                )
     return f"no answer in {_LONGEST:g} s"
 
 

@@ -77,28 +77,39 @@ def push(
                     revision=branch,
                     create_pr=create_pr,
                     # what an earlier encoder left there would be taken for this one's
-                    delete_patterns=[name for name in folders.FILES if not (folder / name).exists()],
+                    delete_patterns=[
+                        name for name in folders.FILES if not (folder / name).exists()
+                    ],
                 )
             )
         except PathEncoderError:
             raise
-        except Exception as error:  # the client raises its own errors, requests', httpx's and ValueError
+        # the client raises its own errors, requests', httpx's and ValueError
+        except Exception as error:
             raise StoreError(
-                f"{repo_id} could not be uploaded: {error}. Is the token one that may write (`hf auth login`, HF_TOKEN, token=)?"
+                f"{repo_id} could not be uploaded: {error}. Is the token one that may write (`hf"
+                " auth login`, HF_TOKEN, token=)?"
             ) from error
 
 
 def _state(encoder: Encoder, described: networks.Network) -> dict[str, Tensor]:
-    """The weights under timm's key names. Raises IncompatibleWeights for a network that the spec does not describe."""
+    """The weights under timm's key names.
+
+    Raises IncompatibleWeights for a network that the spec does not describe.
+    """
     state = wrapped.plain_state(encoder.network, described.state_dict().keys())
     keys.check(state, described, encoder.spec, "encoder.network")
     return state
 
 
-def _reference(encoder: Encoder, described: networks.Network, state: dict[str, Tensor], tile: Pixels) -> Rows:
+def _reference(
+    encoder: Encoder, described: networks.Network, state: dict[str, Tensor], tile: Pixels
+) -> Rows:
     """The embedding float32 [D] that the saved weights give at float32, as which they are loaded again."""
     if encoder.dtype != torch.float32:
-        described.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in state.items()}, assign=True)
+        described.load_state_dict(
+            {k: v.float() if v.is_floating_point() else v for k, v in state.items()}, assign=True
+        )
         encoder = type(encoder)(described, encoder.spec)
     embedding: Rows = encoder.encode(tile, progress=False)[0]
     return embedding

@@ -1,4 +1,7 @@
-"""A spec from what a publisher wrote for others: timm's hub config.json, or transformers' preprocessor_config.json."""
+"""A spec from what a publisher wrote for others.
+
+timm's hub config.json, or transformers' preprocessor_config.json.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +12,11 @@ from typing import Any
 from pathencoder.errors import ConfigError
 from pathencoder.spec import EncoderSpec
 
-_IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # timm's default where a config does not say
+# timm's default where a config does not say
+_IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 _CROP = 0.875  # likewise
-_PIL = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}  # PIL.Image.Resampling, as transformers writes it
+# PIL.Image.Resampling, as transformers writes it
+_PIL = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
 
 
 def spec_from_timm(config: dict[str, Any], name: str) -> EncoderSpec:
@@ -26,7 +31,8 @@ def spec_from_timm(config: dict[str, Any], name: str) -> EncoderSpec:
         kind = config.get("model_type")
         seen = f"it is transformers' (model_type {kind!r})" if kind else "it names no architecture"
         raise ConfigError(
-            f"{name}: config.json is not in timm's hub format, {seen}. `pathencoder list` names the encoders that load by name"
+            f"{name}: config.json is not in timm's hub format, {seen}. `pathencoder list` names the"
+            " encoders that load by name"
         )
     cfg = _pretrained_cfg(config)
     size = _input_size(cfg, name)
@@ -42,11 +48,16 @@ def spec_from_timm(config: dict[str, Any], name: str) -> EncoderSpec:
 
 def with_preprocessing(spec: EncoderSpec, config: dict[str, Any]) -> EncoderSpec:
     """The spec with mean, std, interpolation and crop of a timm or transformers config in place of its own."""
-    found = _from_processor(config, spec) if "image_mean" in config else _from_pretrained_cfg(config, spec)
+    found = (
+        _from_processor(config, spec)
+        if "image_mean" in config
+        else _from_pretrained_cfg(config, spec)
+    )
     spec = dataclasses.replace(spec, **found)
     if not spec.normalisation_known:
         raise ConfigError(
-            f"{spec.name}: {spec.config_file} of its repository holds no mean and std, and nothing else gives them: ask its authors"
+            f"{spec.name}: {spec.config_file} of its repository holds no mean and std, and nothing"
+            " else gives them: ask its authors"
         )
     return spec
 
@@ -54,7 +65,9 @@ def with_preprocessing(spec: EncoderSpec, config: dict[str, Any]) -> EncoderSpec
 def _input_size(cfg: dict[str, Any], name: str) -> int:
     sides = cfg.get("input_size") or [3, 224, 224]
     if len(sides) != 3 or sides[0] != 3 or sides[1] != sides[2]:
-        raise ConfigError(f"{name}: input_size {sides} of its config.json is not a square of three channels")
+        raise ConfigError(
+            f"{name}: input_size {sides} of its config.json is not a square of three channels"
+        )
     return int(sides[1])
 
 
@@ -67,12 +80,17 @@ def _with_readout(draft: EncoderSpec) -> EncoderSpec:
     try:
         net = network.create(draft)
         spec = dataclasses.replace(draft, **_readout(net))
-        probe = torch.zeros(1, 3, spec.input_size, spec.input_size, device=next(net.parameters()).device)
+        probe = torch.zeros(
+            1, 3, spec.input_size, spec.input_size, device=next(net.parameters()).device
+        )
         with torch.inference_mode():
-            dim = network.read(network.create(spec).to(probe.device), spec, probe).embedding.shape[1]
+            dim = network.read(network.create(spec).to(probe.device), spec, probe).embedding.shape[
+                1
+            ]
     except (RuntimeError, TypeError, AssertionError, AttributeError) as error:
         raise ConfigError(
-            f"{draft.name}: {draft.architecture!r} with {draft.model_args} cannot be built and read here ({error})"
+            f"{draft.name}: {draft.architecture!r} with {draft.model_args} cannot be built and read"
+            f" here ({error})"
         ) from error
     return dataclasses.replace(spec, dim=dim)
 
@@ -98,14 +116,18 @@ def _pretrained_cfg(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _from_pretrained_cfg(config: dict[str, Any], spec: EncoderSpec) -> dict[str, Any]:
-    """As timm reads it: the shortest side to input / crop_pct, then a centre crop ("squash": both sides)."""
+    """As timm reads it: the shortest side to input / crop_pct, then a centre crop ("squash".
+
+    Both sides).
+    """
     cfg = _pretrained_cfg(config)
     default = _CROP if "architecture" in config else 1.0
     mode, share = cfg.get("crop_mode") or "center", float(cfg.get("crop_pct") or default)
     scaled = math.floor(spec.input_size / share)
     if mode not in ("center", "squash") or (mode == "squash" and scaled != spec.input_size):
         raise ConfigError(
-            f"{spec.name}: crop_mode {mode!r} with crop_pct {share} is not supported, only center, and squash of the whole tile"
+            f"{spec.name}: crop_mode {mode!r} with crop_pct {share} is not supported, only center,"
+            " and squash of the whole tile"
         )
     return {
         "mean": tuple(cfg.get("mean") or spec.mean),
@@ -119,7 +141,13 @@ def _from_pretrained_cfg(config: dict[str, Any], spec: EncoderSpec) -> dict[str,
 def _from_processor(config: dict[str, Any], spec: EncoderSpec) -> dict[str, Any]:
     """As transformers' image processors read it: `size` by its shortest edge or as height and width, then perhaps a crop."""
     size = config.get("size")
-    shortest = size.get("shortest_edge") if isinstance(size, dict) else size if isinstance(size, int) else None
+    shortest = (
+        size.get("shortest_edge")
+        if isinstance(size, dict)
+        else size
+        if isinstance(size, int)
+        else None
+    )
     return {
         "mean": tuple(config["image_mean"]),
         "std": tuple(config["image_std"]),

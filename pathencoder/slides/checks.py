@@ -95,7 +95,8 @@ def oversized_tiles(properties: Mapping[str, str]) -> str:
     Args:
         properties: OpenSlide's.
     """
-    if properties.get("openslide.vendor") == "hamamatsu":  # a "tile" there is what lies between marks
+    # a "tile" there is what lies between marks
+    if properties.get("openslide.vendor") == "hamamatsu":
         return ""
     for key, value in properties.items():
         level, _, side = key.removeprefix("openslide.").rpartition(".tile-")

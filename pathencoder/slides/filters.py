@@ -36,7 +36,9 @@ def smooth(values: Map) -> Map:
     for axis in (0, 1):
         pad = [(2, 2) if a == axis else (0, 0) for a in range(values.ndim)]
         padded, length = np.pad(values, pad, mode="edge"), values.shape[axis]
-        parts = [padded[i : i + length] if axis == 0 else padded[:, i : i + length] for i in range(5)]
+        parts = [
+            padded[i : i + length] if axis == 0 else padded[:, i : i + length] for i in range(5)
+        ]
         ends, near = parts[0] + parts[4], parts[1] + parts[3]
         values = (ends + 4 * near + 6 * parts[2]) / np.float32(16)
     return values

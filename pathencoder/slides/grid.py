@@ -1,4 +1,7 @@
-"""A plain grid of tiles over tissue: where each tile lies at level 0, and how it is read at the wanted scale."""
+"""A plain grid of tiles over tissue.
+
+Where each tile lies at level 0, and how it is read at the wanted scale.
+"""
 
 from __future__ import annotations
 
@@ -13,15 +16,21 @@ from pathencoder.errors import ConfigError, SlideError
 from pathencoder.slides.reader import RGB, Slide, best_level
 from pathencoder.slides.tissue import PEN, TissueMask
 
-_FILTERS = {"bilinear": (Image.Resampling.BILINEAR, 1.0), "bicubic": (Image.Resampling.BICUBIC, 2.0)}  # and their support in pixels
+# and their support in pixels
+_FILTERS = {
+    "bilinear": (Image.Resampling.BILINEAR, 1.0),
+    "bicubic": (Image.Resampling.BICUBIC, 2.0),
+}
 
 
 @dataclass(frozen=True)
 class Grid:
     """Tiles of one size on one slide.
 
-    coords: int64 [N, 2], top left x, y in level-0 pixels, row by row. side, stride: level-0 pixels, exact (not whole numbers in general).
-    tile_px: side of a tile as the encoder sees it. mpp: scale of the slide, target_mpp: of the tiles.
+    coords: int64 [N, 2], top left x, y in level-0 pixels, row by row. side, stride: level-0 pixels,
+    exact (not whole numbers in general).
+    tile_px: side of a tile as the encoder sees it. mpp: scale of the slide, target_mpp: of the
+    tiles.
     notes: what a person should know of the choice.
     """
 
@@ -67,7 +76,9 @@ def plan_grid(
         ConfigError: the overlap leaves no step.
     """
     if not 0 <= overlap_px < tile_px:
-        raise ConfigError(f"overlap {overlap_px} px: from 0 to {tile_px - 1} for tiles of {tile_px} px")
+        raise ConfigError(
+            f"overlap {overlap_px} px: from 0 to {tile_px - 1} for tiles of {tile_px} px"
+        )
     scale = target_mpp / mpp
     side, stride = tile_px * scale, (tile_px - overlap_px) * scale
     x0, y0, width, height = bounds
@@ -86,8 +97,9 @@ def plan_grid(
 def read_tile(slide: Slide, grid: Grid, x: int, y: int, *, interpolation: str = "bicubic") -> RGB:
     """The tile at level-0 (x, y): uint8 [tile_px, tile_px, 3] at the grid's scale.
 
-    Reads the coarsest level that is fine enough and resamples from it (antialiased), with the filter's margin around the tile, so
-    that a tile equals the same cut of a resampled slide. Raises SlideError.
+    Reads the coarsest level that is fine enough and resamples from it (antialiased), with the
+    filter's margin around the tile, so that a tile equals the same cut of a resampled slide. Raises
+    SlideError.
     """
     resampling, support = _FILTERS[interpolation]
     level = best_level(slide.downsamples, grid.side / grid.tile_px)
@@ -99,10 +111,14 @@ def read_tile(slide: Slide, grid: Grid, x: int, y: int, *, interpolation: str = 
         region, box = _read_around(slide, level, x, y, side, margin)
     except SlideError:  # the damage may lie in the margin alone
         region, box = _read_around(slide, level, x, y, side, 0)
-    return np.asarray(Image.fromarray(region).resize((grid.tile_px, grid.tile_px), resampling, box=box))
+    return np.asarray(
+        Image.fromarray(region).resize((grid.tile_px, grid.tile_px), resampling, box=box)
+    )
 
 
-def _read_around(slide: Slide, level: int, x: int, y: int, side: float, margin: int) -> tuple[RGB, tuple[float, float, float, float]]:
+def _read_around(
+    slide: Slide, level: int, x: int, y: int, side: float, margin: int
+) -> tuple[RGB, tuple[float, float, float, float]]:
     """A square of `side` level pixels at level-0 (x, y) with a margin, and the box in it that is the square."""
     down = slide.downsamples[level]
     left, top = x / down, y / down

@@ -1,4 +1,7 @@
-"""A picture of what was encoded of a slide: tissue, tiles, and what was left out. Drawn with Pillow."""
+"""A picture of what was encoded of a slide: tissue, tiles, and what was left out.
+
+Drawn with Pillow.
+"""
 
 from __future__ import annotations
 
@@ -85,7 +88,9 @@ def _tinted(image: RGB, mask: Mask, colour: tuple[int, int, int]) -> RGB:
     return tinted
 
 
-def _with_tiles(image: Image.Image, origin: tuple[int, int], grid: Grid, unit: float) -> Image.Image:
+def _with_tiles(
+    image: Image.Image, origin: tuple[int, int], grid: Grid, unit: float
+) -> Image.Image:
     """Kept tiles as thin squares, as a tint where they are too small for squares."""
     layer = Image.new("RGBA", image.size, (0, 0, 0, 0))
     draw = ImageDraw.Draw(layer)
@@ -100,10 +105,14 @@ def _with_tiles(image: Image.Image, origin: tuple[int, int], grid: Grid, unit: f
     return Image.alpha_composite(image.convert("RGBA"), layer).convert("RGB")
 
 
-def _with_legend(picture: Image.Image, tissue: TissueMask, grid: Grid, unit: float, title: str) -> Image.Image:
+def _with_legend(
+    picture: Image.Image, tissue: TissueMask, grid: Grid, unit: float, title: str
+) -> Image.Image:
     """The picture on white with its title, what the colours mean, notes and a scale bar."""
     entries = _entries(tissue, grid)
-    notes = [line for note in (*tissue.notes, *grid.notes) for line in _wrapped(note, picture.width)]
+    notes = [
+        line for note in (*tissue.notes, *grid.notes) for line in _wrapped(note, picture.width)
+    ]
     lines = 1 + -(-len(entries) // _columns(picture.width)) + len(notes)
     height = picture.height + _MARGIN + (lines + 1) * _LINE
     page = Image.new("RGB", (picture.width, height), "white")

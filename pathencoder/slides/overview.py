@@ -88,7 +88,10 @@ def thumbnail(
             for piece in _boxes(block, _PIECE * unit):
                 canvas.read_in_pieces(piece, level, _PIECE * unit / 4)
     if canvas.unread.all():
-        raise SlideError(f"{slide.path}: no part of it can be read. Compare its size with the original, copy it again")
+        raise SlideError(
+            f"{slide.path}: no part of it can be read. Compare its size with the original, copy it"
+            " again"
+        )
     return Overview(np.asarray(canvas.image), canvas.unread, scale)
 
 
@@ -134,4 +137,8 @@ def _boxes(whole: Box, step: float) -> list[Box]:
     """A box cut into boxes of at most `step`, at least one pixel, a side."""
     left, top, right, bottom = whole
     size = max(1, int(step))
-    return [(x, y, min(x + size, right), min(y + size, bottom)) for y in range(top, bottom, size) for x in range(left, right, size)]
+    return [
+        (x, y, min(x + size, right), min(y + size, bottom))
+        for y in range(top, bottom, size)
+        for x in range(left, right, size)
+    ]

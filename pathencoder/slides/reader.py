@@ -13,7 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pathencoder.errors import MissingExtra, SlideError
-from pathencoder.formats.file_kinds import FOREIGN_SUFFIXES, SLIDE_SUFFIXES, TIFF_SUFFIXES, is_slide_tiff, looks_like_slide
+from pathencoder.formats.file_kinds import (
+    FOREIGN_SUFFIXES,
+    SLIDE_SUFFIXES,
+    TIFF_SUFFIXES,
+    is_slide_tiff,
+    looks_like_slide,
+)
 from pathencoder.slides import checks, dicom
 from pathencoder.slides.mpp import Mpp, find_mpp
 from pathencoder.walk import NEITHER, is_special
@@ -33,14 +39,19 @@ __all__ = [
 ]
 
 RGB = NDArray[np.uint8]
-_CONVERT = "Export it with the scanner's software, or convert it to DICOM (wsidicomizer, whose bioformats extra reads most formats)"
+_CONVERT = (
+    "Export it with the scanner's software, or convert it to DICOM (wsidicomizer, whose bioformats"
+    " extra reads most formats)"
+)
 
 
 class Slide(Protocol):
     """What the pipeline needs of a slide. A new format is one class with these members.
 
-    size: (width, height) in level-0 pixels. downsamples: one factor a level, 1.0 first. bounds: (x, y, width, height) of the scanned
-    area in level-0 pixels. notes: what the reader does to the pixels, as sentences. Reading is safe from several threads.
+    size: (width, height) in level-0 pixels. downsamples: one factor a level, 1.0 first. bounds: (x,
+    y, width, height) of the scanned
+    area in level-0 pixels. notes: what the reader does to the pixels, as sentences. Reading is safe
+    from several threads.
     """
 
     path: Path
@@ -54,7 +65,10 @@ class Slide(Protocol):
         """Micrometres per level-0 pixel; `given` overrides the file. Raises MissingMpp."""
 
     def read(self, x: int, y: int, level: int, width: int, height: int) -> RGB:
-        """uint8 [height, width, 3] at a level, top left at level-0 (x, y); white outside the slide. Raises SlideError."""
+        """uint8 [height, width, 3] at a level, top left at level-0 (x, y); white outside the slide.
+
+        Raises SlideError.
+        """
 
     def close(self) -> None:
         """Give the file handles back."""
@@ -67,7 +81,8 @@ def open_slide(path: str | Path) -> Slide:
         path: A slide file, any file of a DICOM slide, or the folder of one.
 
     Raises:
-        SlideError: Missing, damaged, of a format that OpenSlide does not read, or of colours that it would show wrongly.
+        SlideError: Missing, damaged, of a format that OpenSlide does not read, or of colours that
+            it would show wrongly.
         MissingExtra: OpenSlide is not installed.
     """
     path = Path(path)
@@ -100,8 +115,8 @@ def open_slide(path: str | Path) -> Slide:
 class OpenSlideReader:
     """A slide through OpenSlide, one handle a thread.
 
-    A handle that has met an error stays in its error state (OpenSlide's documented behaviour), so it is dropped after an error and the next
-    read opens a new one: one bad tile costs one tile.
+    A handle that has met an error stays in its error state (OpenSlide's documented behaviour), so
+    it is dropped after an error and the next read opens a new one: one bad tile costs one tile.
     """
 
     def __init__(self, path: Path, file: Path) -> None:
@@ -116,7 +131,9 @@ class OpenSlideReader:
         self.size = (int(handle.dimensions[0]), int(handle.dimensions[1]))
         self._addressing = tuple(float(d) for d in handle.level_downsamples)
         levels = zip(handle.level_dimensions, self._addressing, strict=True)
-        self.downsamples = tuple(true_downsample(self.size, size, factor) for size, factor in levels)
+        self.downsamples = tuple(
+            true_downsample(self.size, size, factor) for size, factor in levels
+        )
         self.vendor = self.properties.get("openslide.vendor", "unknown")
         self.bounds = _bounds(self.properties, self.size)
         self.notes = checks.notes_on(file)
@@ -126,13 +143,21 @@ class OpenSlideReader:
         return find_mpp(self.properties, name=str(self.path), given=given)
 
     def read(self, x: int, y: int, level: int, width: int, height: int) -> RGB:
-        """uint8 [height, width, 3] at a level, top left at level-0 (x, y). Raises SlideError for a damaged region."""
-        factor = self._addressing[level] / self.downsamples[level]  # OpenSlide divides by its own downsample again
+        """uint8 [height, width, 3] at a level, top left at level-0 (x, y).
+
+        Raises SlideError for a damaged region.
+        """
+        # OpenSlide divides by its own downsample again
+        factor = self._addressing[level] / self.downsamples[level]
         try:
-            region = self._handle().read_region((round(x * factor), round(y * factor)), level, (width, height))
+            region = self._handle().read_region(
+                (round(x * factor), round(y * factor)), level, (width, height)
+            )
         except self._openslide.OpenSlideError as error:
             self._drop_handle()
-            raise SlideError(f"{self.path}: region at ({x}, {y}), level {level}, cannot be read: {error}") from error
+            raise SlideError(
+                f"{self.path}: region at ({x}, {y}), level {level}, cannot be read: {error}"
+            ) from error
         return over_white(np.asarray(region))
 
     def close(self) -> None:
@@ -168,7 +193,10 @@ class OpenSlideReader:
 
 
 def over_white(rgba: NDArray[np.uint8]) -> RGB:
-    """uint8 [H, W, 4] laid over white: [H, W, 3]. Where a scanner recorded nothing, a slide is transparent."""
+    """uint8 [H, W, 4] laid over white: [H, W, 3].
+
+    Where a scanner recorded nothing, a slide is transparent.
+    """
     alpha = rgba[..., 3:]
     if alpha.min(initial=255) == 255:
         return np.ascontiguousarray(rgba[..., :3])
@@ -178,16 +206,21 @@ def over_white(rgba: NDArray[np.uint8]) -> RGB:
 
 
 def best_level(downsamples: tuple[float, ...], wanted: float) -> int:
-    """The coarsest level that is not coarser than `wanted` (a downsample; one percent of slack for rounded level sizes)."""
+    """The coarsest level that is not coarser than `wanted` (a downsample.
+
+    One percent of slack for rounded level sizes).
+    """
     fitting = [level for level, factor in enumerate(downsamples) if factor <= wanted * 1.01]
     return max(fitting, key=lambda level: downsamples[level], default=0)
 
 
 def true_downsample(size: tuple[int, int], level: tuple[int, int], said: float) -> float:
-    """The factor between level 0 and a level: a whole number where the sizes fit one, else what the reader says.
+    """The factor between level 0 and a level.
 
-    Levels are made by whole factors and cut off to whole pixels. OpenSlide divides the sizes, which puts 4.002 for 4 and misplaces a
-    tile by more the farther it lies from the corner.
+    A whole number where the sizes fit one, else what the reader says.
+
+    Levels are made by whole factors and cut off to whole pixels. OpenSlide divides the sizes, which
+    puts 4.002 for 4 and misplaces a tile by more the farther it lies from the corner.
     """
     whole = round(said)
     fits = all(abs(full - part * whole) < whole for full, part in zip(size, level, strict=True))
@@ -197,13 +230,17 @@ def true_downsample(size: tuple[int, int], level: tuple[int, int], said: float) 
 def _import_openslide() -> Any:
     try:
         import openslide
-    except (ImportError, OSError) as error:  # OSError: the Python part is there, the C library is not
+    # OSError: the Python part is there, the C library is not
+    except (ImportError, OSError) as error:
         raise MissingExtra.of("wsi", "Reading whole slides (OpenSlide)") from error
     return openslide
 
 
 def _properties(slide: Any) -> dict[str, str]:
-    """OpenSlide's properties, but those whose names are no text: the binding lists them and cannot find them again."""
+    """OpenSlide's properties, but those whose names are no text.
+
+    The binding lists them and cannot find them again.
+    """
     found = {}
     for name in slide.properties:
         with contextlib.suppress(KeyError):

@@ -32,9 +32,15 @@ from pathencoder.slides.overview import LEAST, TARGET_MPP, Overview, thumbnail
 from pathencoder.slides.reader import RGB, Slide
 
 PEN, SHADOW, UNSCANNED = "pen", "shadow", "not scanned"  # what may be dropped
-DARK = "dark background, as in fluorescence: not used, because the encoders and the nuclei network were trained on brightfield"
+DARK = (
+    "dark background, as in fluorescence: not used, because the encoders and the nuclei network"
+    " were trained on brightfield"
+)
 NO_GLASS = "no empty glass in view: the whole field is taken as tissue"
-GREY = "a picture without colour: tissue found by darkness alone, and the encoders were trained on stains"
+GREY = (
+    "a picture without colour: tissue found by darkness alone, and the encoders were trained on"
+    " stains"
+)
 _SMALLEST = 256  # pixels of the mask's longer side, where the slide has them
 _WHITE = np.full(3, 250, np.float32)
 
@@ -61,7 +67,9 @@ class TissueMask:
         """The notes in one line."""
         return "; ".join(self.notes)
 
-    def share(self, xs: NDArray[np.float64], ys: NDArray[np.float64], side: float, of: str | None = None) -> NDArray[np.float64]:
+    def share(
+        self, xs: NDArray[np.float64], ys: NDArray[np.float64], side: float, of: str | None = None
+    ) -> NDArray[np.float64]:
         """Share of tissue in squares of `side` with top left corners at every (x, y).
 
         Exact for fractional positions: sums of the mask are interpolated. What lies outside the
@@ -80,7 +88,12 @@ class TissueMask:
         sums = np.pad(mask.cumsum(0, dtype=np.float64).cumsum(1), ((1, 0), (1, 0)))
         lefts, rights = ((xs + d - self.origin[0]) / self.scale[0] for d in (0, side))
         tops, bottoms = ((ys + d - self.origin[1]) / self.scale[1] for d in (0, side))
-        area = _at(sums, bottoms, rights) - _at(sums, tops, rights) - _at(sums, bottoms, lefts) + _at(sums, tops, lefts)
+        area = (
+            _at(sums, bottoms, rights)
+            - _at(sums, tops, rights)
+            - _at(sums, bottoms, lefts)
+            + _at(sums, tops, lefts)
+        )
         squares = side / self.scale[0] * side / self.scale[1]
         share: NDArray[np.float64] = np.clip(area / squares, 0, 1)
         return share
@@ -167,7 +180,11 @@ def _look(fine: Overview, small: Overview, mpp: float) -> _Seen:
         tissue = _tidy(unlike & ~(ink | shadow | beyond), seen.stained, mpp) & ~(ink | beyond)
     dropped = {PEN: ink, SHADOW: shadow & ~ink, UNSCANNED: beyond}
     dropped = {name: mask for name, mask in dropped.items() if mask.any()}
-    return _Seen(tissue, dropped, _notes(dropped, kept, glass=glass is not None, grey=grey and bool(seen.stained.any())))
+    return _Seen(
+        tissue,
+        dropped,
+        _notes(dropped, kept, glass=glass is not None, grey=grey and bool(seen.stained.any())),
+    )
 
 
 def _glass(fine: Overview, image: RGB, scanned: Mask) -> Map | None:
@@ -241,7 +258,9 @@ def _tidy(mask: Mask, stained: Mask, mpp: float) -> Mask:
     return closed(kept, min(max(1, round(8 / mpp)), 4))
 
 
-def _notes(dropped: dict[str, Mask], kept: list[str], *, glass: bool, grey: bool) -> tuple[str, ...]:
+def _notes(
+    dropped: dict[str, Mask], kept: list[str], *, glass: bool, grey: bool
+) -> tuple[str, ...]:
     notes = [] if glass else [NO_GLASS]
     if grey:
         notes.append(GREY)
@@ -258,7 +277,9 @@ def _notes(dropped: dict[str, Mask], kept: list[str], *, glass: bool, grey: bool
     return tuple(notes)
 
 
-def _at(sums: NDArray[np.float64], ys: NDArray[np.float64], xs: NDArray[np.float64]) -> NDArray[np.float64]:
+def _at(
+    sums: NDArray[np.float64], ys: NDArray[np.float64], xs: NDArray[np.float64]
+) -> NDArray[np.float64]:
     """A summed-area table at fractional places, clipped to its border: [len(ys), len(xs)]."""
     y, x = np.clip(ys, 0, sums.shape[0] - 1), np.clip(xs, 0, sums.shape[1] - 1)
     top, left = np.floor(y).astype(int), np.floor(x).astype(int)

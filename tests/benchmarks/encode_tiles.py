@@ -1,8 +1,11 @@
-"""How near `encode` comes to what its parts cost: python tests/benchmarks/encode_tiles.py [--tiles 512] [--rounds 5] [--encoder NAME]
+"""How near `encode` comes to what its parts cost.
 
-Tiles of 256 px are written as JPEG (quality 90) and as WebP (quality 90). Measured in turn, in each round, on all cores, eager fp32:
-the bare network on tensors that are ready (at several batch sizes), decoding and resizing alone (one thread, a plain loop), and
-`encode` on the folder. Medians over the rounds; the network at its fastest batch size. The bar is .9 of 1 / (1/network + 1/decode).
+Python tests/benchmarks/encode_tiles.py [--tiles 512] [--rounds 5] [--encoder NAME]
+
+Tiles of 256 px are written as JPEG (quality 90) and as WebP (quality 90). Measured in turn, in each
+round, on all cores, eager fp32: the bare network on tensors that are ready (at several batch
+sizes), decoding and resizing alone (one thread, a plain loop), and `encode` on the folder. Medians
+over the rounds; the network at its fastest batch size. The bar is .9 of 1 / (1/network + 1/decode).
 """
 
 from __future__ import annotations
@@ -35,7 +38,10 @@ def pictures(count: int, size: int = 256) -> list[Image.Image]:
     real = [Image.fromarray(open_image(p)).resize((size, size)) for p in found]
     rng = np.random.default_rng(0)
     stains = np.array([[88, 66, 140], [226, 150, 190], [245, 240, 244]], dtype=np.uint8)
-    made = [Image.fromarray(stains[rng.integers(0, 3, (64, 64))]).resize((size, size), 3) for _ in range(count - len(real))]
+    made = [
+        Image.fromarray(stains[rng.integers(0, 3, (64, 64))]).resize((size, size), 3)
+        for _ in range(count - len(real))
+    ]
     return real + made
 
 
@@ -50,7 +56,9 @@ def network_rates(encoder: pathencoder.Encoder, count: int) -> dict[str, float]:
     """Tiles a second of the bare network at each batch size."""
     read = readout(encoder.network, encoder.spec, "embedding")
     size = encoder.spec.input_size
-    x = encoder.transform.normalise(np.random.default_rng(0).integers(0, 255, (max(BATCHES), size, size, 3), dtype=np.uint8))
+    x = encoder.transform.normalise(
+        np.random.default_rng(0).integers(0, 255, (max(BATCHES), size, size, 3), dtype=np.uint8)
+    )
 
     def loop(batch: int) -> None:
         with torch.inference_mode():
@@ -70,7 +78,9 @@ def round_of(encoder: pathencoder.Encoder, folder: Path) -> dict[str, float]:
     """All rates, measured after one another."""
     paths = list_images(folder)
     rates = {**network_rates(encoder, len(paths)), "decode": decode_rate(encoder, paths)}
-    rates["encode"] = len(paths) / seconds(lambda: encoder.encode(folder, precision="fp32", runtime="torch", progress=False))
+    rates["encode"] = len(paths) / seconds(
+        lambda: encoder.encode(folder, precision="fp32", runtime="torch", progress=False)
+    )
     return rates
 
 
@@ -79,7 +89,12 @@ def summarise(rounds: list[dict[str, float]]) -> dict[str, float]:
     median = {k: statistics.median(r[k] for r in rounds) for k in rounds[0]}
     network = max(v for k, v in median.items() if k.startswith("network"))
     decode, encode = median["decode"], median["encode"]
-    return {"network": network, "decode": decode, "encode": encode, "ratio": encode * (1 / network + 1 / decode)}
+    return {
+        "network": network,
+        "decode": decode,
+        "encode": encode,
+        "ratio": encode * (1 / network + 1 / decode),
+    }
 
 
 def main() -> None:
@@ -92,14 +107,22 @@ def main() -> None:
     encoder = pathencoder.load_encoder(options.encoder, device="cpu")
     encoder.encode([np.zeros((256, 256, 3), np.uint8)] * 8, progress=False)
     tiles = pictures(options.tiles)
-    summary: dict[str, object] = {"benchmark": "encode_tiles", "encoder": encoder.spec.name, "threads": torch.get_num_threads(), "bar": BAR}
+    summary: dict[str, object] = {
+        "benchmark": "encode_tiles",
+        "encoder": encoder.spec.name,
+        "threads": torch.get_num_threads(),
+        "bar": BAR,
+    }
     print(f"{'tiles/s':8} {'network':>8} {'decode':>8} {'encode':>8} {'share':>7}")
     for suffix, settings in SAVE.items():
         with tempfile.TemporaryDirectory() as folder:
             for i, tile in enumerate(tiles):
                 tile.save(Path(folder) / f"{i}.{suffix}", **settings)
             median = summarise([round_of(encoder, Path(folder)) for _ in range(options.rounds)])
-        print(f"{suffix:8} {median['network']:8.1f} {median['decode']:8.1f} {median['encode']:8.1f} {median['ratio']:7.2f}")
+        print(
+            f"{suffix:8} {median['network']:8.1f} {median['decode']:8.1f} {median['encode']:8.1f}"
+            f" {median['ratio']:7.2f}"
+        )
         summary[suffix] = {k: round(v, 3) for k, v in median.items()}
     print(json.dumps(summary))
 

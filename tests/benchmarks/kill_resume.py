@@ -28,7 +28,13 @@ ROOT = Path(__file__).parents[2]
 SMALL = {
     "simclr": {"crop": {"px": 32}, "hidden": 32, "out": 16},
     "byol": {"crop": {"px": 32}, "hidden": 32, "out": 16},
-    "dino": {"global_crops": {"px": 32}, "local_crops": {"count": 2, "px": 16}, "hidden": 32, "bottleneck": 8, "prototypes": 32},
+    "dino": {
+        "global_crops": {"px": 32},
+        "local_crops": {"count": 2, "px": 16},
+        "hidden": 32,
+        "bottleneck": 8,
+        "prototypes": 32,
+    },
 }
 
 
@@ -39,11 +45,17 @@ def write_recipe(folder: Path, method: str, steps: int, network: str, precision:
         (folder / "tiles" / f"s{slide}").mkdir(parents=True)
         for i in range(5):
             noise = rng.integers(0, 200, (6, 6, 3), dtype=np.uint8)
-            Image.fromarray(noise).resize((48, 48)).save(folder / "tiles" / f"s{slide}" / f"{i}.png")
+            Image.fromarray(noise).resize((48, 48)).save(
+                folder / "tiles" / f"s{slide}" / f"{i}.png"
+            )
     recipe = {
         "method": {"name": method, **SMALL[method]},
         "data": {"root": str(folder / "tiles"), "canvas": 48, "batch": 8},
-        "backbone": {"architecture": network, "args": {"dynamic_img_size": True} if "vit" in network else {}, "input_size": 64},
+        "backbone": {
+            "architecture": network,
+            "args": {"dynamic_img_size": True} if "vit" in network else {},
+            "input_size": 64,
+        },
         "optim": {"steps": steps, "warmup": 20, "precision": precision},
         "run": {"out": str(folder / "run"), "checkpoint_every": 100, "log_every": 10},
     }
@@ -54,7 +66,13 @@ def write_recipe(folder: Path, method: str, steps: int, network: str, precision:
 def start(recipe: Path, out: Path) -> subprocess.Popen[str]:
     """The command as a user gives it."""
     command = [sys.executable, "-m", "training.pretrain", str(recipe), f"out={out}"]
-    return subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, env={"OMP_NUM_THREADS": "1", **os.environ})
+    return subprocess.Popen(
+        command,
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={"OMP_NUM_THREADS": "1", **os.environ},
+    )
 
 
 def lines(out: Path) -> list[dict[str, Any]]:
@@ -70,13 +88,20 @@ def lines(out: Path) -> list[dict[str, Any]]:
 
 
 def disturbed(recipe: Path, out: Path, every: int, seed: int) -> list[int]:
-    """Run to the end, killed some random time after each `every` more steps; the last step seen before each kill."""
+    """Run to the end, killed some random time after each `every` more steps.
+
+    The last step seen before each kill.
+    """
     rng, kills, target = random.Random(seed), list[int](), every
     while True:
         process = start(recipe, out)
         while process.poll() is None:
             seen = lines(out)
-            if seen and seen[-1]["step"] >= target and seen[-1]["step"] > (kills[-1] if kills else 0):
+            if (
+                seen
+                and seen[-1]["step"] >= target
+                and seen[-1]["step"] > (kills[-1] if kills else 0)
+            ):
                 time.sleep(rng.random())
                 process.kill()
                 process.communicate()
@@ -98,7 +123,11 @@ def tensors(out: Path) -> dict[str, torch.Tensor]:
 
     def flat(value: Any, name: str) -> dict[str, torch.Tensor]:
         if isinstance(value, dict):
-            return {k: v for key, inner in value.items() for k, v in flat(inner, f"{name}/{key}").items()}
+            return {
+                k: v
+                for key, inner in value.items()
+                for k, v in flat(inner, f"{name}/{key}").items()
+            }
         return {name: value} if isinstance(value, torch.Tensor) else {}
 
     return flat(torch.load(out / "state.pt", weights_only=False), newest.name)
@@ -115,8 +144,15 @@ def compare(method: str, asked: argparse.Namespace) -> dict[str, Any]:
             raise SystemExit(told)
         kills = disturbed(recipe, Path(folder) / "killed", asked.every, asked.seed)
         a, b = (tensors(Path(folder) / name) for name in ("whole", "killed"))
-        different = [k for k in a.keys() | b.keys() if k not in a or k not in b or not torch.equal(a[k], b[k])]
-        first, second = ({line["step"]: line["loss"] for line in lines(Path(folder) / name)} for name in ("whole", "killed"))
+        different = [
+            k
+            for k in a.keys() | b.keys()
+            if k not in a or k not in b or not torch.equal(a[k], b[k])
+        ]
+        first, second = (
+            {line["step"]: line["loss"] for line in lines(Path(folder) / name)}
+            for name in ("whole", "killed")
+        )
     values = sum(t.numel() for t in a.values())
     found = {
         "method": method,
@@ -129,7 +165,11 @@ def compare(method: str, asked: argparse.Namespace) -> dict[str, Any]:
         "different": len(different),
     }
     print(f"{method:8} {steps} steps, killed after steps {kills}")
-    print(f"         {len(a)} tensors of {values:,} values: {len(different)} differ; logged losses alike: {first == second}", flush=True)
+    print(
+        f"         {len(a)} tensors of {values:,} values: {len(different)} differ; logged losses"
+        f" alike: {first == second}",
+        flush=True,
+    )
     return {**found, "bitwise": not different and first == second}
 
 

@@ -1,9 +1,11 @@
-"""What decoding tiles costs the thread that trains: microseconds of one small operation, alone and beside decoding threads or processes.
+"""What decoding tiles costs the thread that trains.
+
+Microseconds of one small operation, alone and beside decoding threads or processes.
 
     python tests/benchmarks/loader.py [--threads 1 4 12] [--processes 1 4] [--rounds 3]
 
-A training thread that feeds a GPU launches thousands of such operations a step. Each lets go of the interpreter and has to get it
-back, from among the threads that decode.
+A training thread that feeds a GPU launches thousands of such operations a step. Each lets go of the
+interpreter and has to get it back, from among the threads that decode.
 """
 
 from __future__ import annotations
@@ -36,7 +38,9 @@ def write_tiles(folder: Path, count: int = 64) -> Corpus:
     for i in range(count):
         (folder / f"s{i % 8}").mkdir(exist_ok=True)
         noise = Image.fromarray(rng.integers(0, 255, (32, 32, 3), dtype=np.uint8))
-        noise.resize((256, 256), Image.Resampling.BICUBIC).save(folder / f"s{i % 8}" / f"{i}.jpg", quality=90)
+        noise.resize((256, 256), Image.Resampling.BICUBIC).save(
+            folder / f"s{i % 8}" / f"{i}.jpg", quality=90
+        )
     return open_corpus(folder)
 
 
@@ -60,7 +64,9 @@ def beside(corpus: Corpus, **means: int) -> float:
 
 def main() -> None:
     """Print medians over rounds, and one line of JSON."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 4, 12])
     parser.add_argument("--processes", type=int, nargs="+", default=[1, 4])
     parser.add_argument("--rounds", type=int, default=3)

@@ -1,7 +1,10 @@
-"""Whether `stream` and `encode` stay flat: python tests/benchmarks/memory.py [--tiles 20000] [--files 500] [--encoder NAME]
+"""Whether `stream` and `encode` stay flat.
 
-JPEG tiles of 256 px are written once and read over and over. Printed: the process's resident memory after 1,000 tiles and at the end,
-for `stream` and, with its table of rows, for `encode`. The bar is 300 MB between the two.
+Python tests/benchmarks/memory.py [--tiles 20000] [--files 500] [--encoder NAME]
+
+JPEG tiles of 256 px are written once and read over and over. Printed: the process's resident memory
+after 1,000 tiles and at the end, for `stream` and, with its table of rows, for `encode`. The bar is
+300 MB between the two.
 """
 
 from __future__ import annotations
@@ -40,7 +43,9 @@ def write_tiles(folder: Path, count: int) -> list[Path]:
     rng = np.random.default_rng(0)
     paths = [folder / f"{i}.jpg" for i in range(count)]
     for path in paths:
-        Image.fromarray(rng.integers(0, 255, (64, 64, 3), dtype=np.uint8)).resize((256, 256)).save(path, quality=90)
+        Image.fromarray(rng.integers(0, 255, (64, 64, 3), dtype=np.uint8)).resize((256, 256)).save(
+            path, quality=90
+        )
     return paths
 
 
@@ -61,8 +66,16 @@ def main() -> None:
     parser.add_argument("--encoder", default=None)
     options = parser.parse_args()
     encoder = pathencoder.load_encoder(options.encoder, device="cpu")
-    summary: dict[str, object] = {"benchmark": "memory", "encoder": encoder.spec.name, "tiles": options.tiles, "bar_mb": BAR_MB}
-    print(f"{'MB':8} {'after ' + str(min(FIRST, options.tiles // 2)):>12} {'at the end':>12} {'grown by':>12}")
+    summary: dict[str, object] = {
+        "benchmark": "memory",
+        "encoder": encoder.spec.name,
+        "tiles": options.tiles,
+        "bar_mb": BAR_MB,
+    }
+    print(
+        f"{'MB':8} {'after ' + str(min(FIRST, options.tiles // 2)):>12} {'at the end':>12}"
+        f" {'grown by':>12}"
+    )
     with tempfile.TemporaryDirectory() as folder:
         paths = write_tiles(Path(folder), options.files)
         for name in ("stream", "encode"):

@@ -1,8 +1,10 @@
 """What nuclei cost: python tests/benchmarks/nuclei.py [--rounds 5] [--no-training]
 
-Training: the 30 training images of MoNuSeg where they lie beside the checkout, else 30 made ones of 1000 x 1000 px; from the pixels in
-memory to a network (bar: 60 s on two cores). Inference: one 1000 x 1000 px image at 0.25 um to labels and measurements (median; bar: 1 s),
-and its parts. Parameters: everything that is trained (bar: 12,000).
+Training: the 30 training images of MoNuSeg where they lie beside the checkout, else 30 made ones of
+1000 x 1000 px; from the pixels in
+memory to a network (bar: 60 s on two cores). Inference: one 1000 x 1000 px image at 0.25 um to
+labels and measurements (median; bar: 1 s), and its parts. Parameters: everything that is trained
+(bar: 12,000).
 """
 
 from __future__ import annotations
@@ -70,7 +72,10 @@ def inference(image: NDArray[np.uint8], rounds: int) -> dict[str, float]:
         "split_s": lambda: instances.split(scores),
         "measure_s": lambda: measure(labels, image, mpp=MPP, stain="he"),
     }
-    return {name: statistics.median(seconds(work) for _ in range(rounds)) for name, work in parts.items()}
+    return {
+        name: statistics.median(seconds(work) for _ in range(rounds))
+        for name, work in parts.items()
+    }
 
 
 def training(images: list[NDArray[np.uint8]]) -> float:
@@ -90,13 +95,21 @@ def main() -> None:
     parser.add_argument("--no-training", action="store_true")
     options = parser.parse_args()
     images = pictures()
-    found: dict[str, float] = {"parameters": parameters(load_network()), **inference(images[0], options.rounds)}
+    found: dict[str, float] = {
+        "parameters": parameters(load_network()),
+        **inference(images[0], options.rounds),
+    }
     if not options.no_training:
         found["training_s"] = training(images)
     for name, value in found.items():
         print(f"{name:14} {value:10,.3f}" + (f"   bar {BARS[name]:,.0f}" if name in BARS else ""))
     made = "monuseg train" if IMAGES.is_dir() else "made"
-    about = {"benchmark": "nuclei", "images": made, "threads": torch.get_num_threads(), "bars": BARS}
+    about = {
+        "benchmark": "nuclei",
+        "images": made,
+        "threads": torch.get_num_threads(),
+        "bars": BARS,
+    }
     print(json.dumps({**about, **{k: round(v, 3) for k, v in found.items()}}))
 
 

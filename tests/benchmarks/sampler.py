@@ -24,7 +24,18 @@ from training.data.open_corpus import open_corpus
 from training.data.sampler import make_sampler
 from training.data.shards import index_path, index_start
 
-ORGANS = ("breast", "colon", "kidney", "lung", "prostate", "skin", "stomach", "liver", "bladder", "uterus")
+ORGANS = (
+    "breast",
+    "colon",
+    "kidney",
+    "lung",
+    "prostate",
+    "skin",
+    "stomach",
+    "liver",
+    "bladder",
+    "uterus",
+)
 STAINS = ("he", "he", "he", "ihc", "special")
 FAR = 1_234_567
 BARS = {"set_up_s": 10.0, "memory_mb": 1000.0, "restore_s": 1.0}
@@ -38,11 +49,37 @@ def write_manifest(folder: Path, slides: int, tiles: int) -> None:
     counts[0] += tiles - counts.sum()
     with (folder / "slides.csv").open("w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(("slide", "shard", "first", "tiles", "patient", "stain_class", "organ", "licence", "split", "use"))
+        writer.writerow(
+            (
+                "slide",
+                "shard",
+                "first",
+                "tiles",
+                "patient",
+                "stain_class",
+                "organ",
+                "licence",
+                "split",
+                "use",
+            )
+        )
         first = 0
         for s, count in enumerate(counts.tolist()):
             shard = f"shard-{s // 11:05d}.tar"
-            writer.writerow((f"slide-{s:06d}", shard, first, count, f"p{s // 2}", STAINS[s % 5], ORGANS[s * 7 % 10], "P", "train", "1"))
+            writer.writerow(
+                (
+                    f"slide-{s:06d}",
+                    shard,
+                    first,
+                    count,
+                    f"p{s // 2}",
+                    STAINS[s % 5],
+                    ORGANS[s * 7 % 10],
+                    "P",
+                    "train",
+                    "1",
+                )
+            )
             first += count
             if s % 11 == 10 or s == slides - 1:
                 write_shard(folder / shard, first)
@@ -65,11 +102,15 @@ def measure(folder: Path, batch: int) -> dict[str, float]:
     """Seconds and megabytes; raises AssertionError when a restored position draws other tiles."""
     before, start = peak_mb(), time.perf_counter()
     corpus = open_corpus(folder)
-    sampler = make_sampler(corpus, batch=batch, seed=0, slide_power=0.5, organ_power=0.5, stain_power=0.5)
+    sampler = make_sampler(
+        corpus, batch=batch, seed=0, slide_power=0.5, organ_power=0.5, stain_power=0.5
+    )
     set_up = time.perf_counter() - start
     expected = [sampler.draw(step) for step in range(FAR, FAR + 20)]
     start = time.perf_counter()
-    again = make_sampler(corpus, batch=batch, seed=0, slide_power=0.5, organ_power=0.5, stain_power=0.5)
+    again = make_sampler(
+        corpus, batch=batch, seed=0, slide_power=0.5, organ_power=0.5, stain_power=0.5
+    )
     restored = [again.draw(FAR)]
     restore = time.perf_counter() - start
     start = time.perf_counter()
@@ -80,7 +121,13 @@ def measure(folder: Path, batch: int) -> dict[str, float]:
     assert drawn.max() < len(corpus)
     named = {corpus.tiles.key(int(i)) for i in drawn[:100]}
     assert len(named) == 100
-    found = {"slides": len(corpus.slide_names), "tiles": len(corpus), "set_up_s": set_up, "restore_s": restore, "draw_ms": 1000 * each}
+    found = {
+        "slides": len(corpus.slide_names),
+        "tiles": len(corpus),
+        "set_up_s": set_up,
+        "restore_s": restore,
+        "draw_ms": 1000 * each,
+    }
     return {**found, "memory_mb": peak_mb() - before, "process_mb": peak_mb()}
 
 
@@ -95,7 +142,13 @@ def main() -> None:
         write_manifest(Path(folder), asked.slides, asked.tiles)
         found = measure(Path(folder), asked.batch)
     print(f"{found['slides']:,} slides, {found['tiles']:,} tiles, batches of {asked.batch:,}")
-    for name, unit in (("set_up_s", "s"), ("restore_s", "s"), ("draw_ms", "ms"), ("memory_mb", "MB"), ("process_mb", "MB")):
+    for name, unit in (
+        ("set_up_s", "s"),
+        ("restore_s", "s"),
+        ("draw_ms", "ms"),
+        ("memory_mb", "MB"),
+        ("process_mb", "MB"),
+    ):
         bar = f"  (bar: {BARS[name]:g} {unit})" if name in BARS else ""
         print(f"{name.rsplit('_', 1)[0]:10} {found[name]:10.2f} {unit}{bar}")
     print(json.dumps({k: round(v, 3) for k, v in found.items()}))

@@ -1,9 +1,12 @@
-"""How long until the first embedding could start: the import, the load, and a whole cold process beside one that only imports timm.
+"""How long until the first embedding could start.
+
+The import, the load, and a whole cold process beside one that only imports timm.
 
     python tests/benchmarks/startup.py [runs]
 
-Every figure is the median of several runs, each in a process of its own, the kinds taking turns so that a busy machine slows all alike.
-CPU seconds (user and system, of that process) stand beside wall seconds: on a shared machine they are the steadier of the two.
+Every figure is the median of several runs, each in a process of its own, the kinds taking turns so
+that a busy machine slows all alike. CPU seconds (user and system, of that process) stand beside
+wall seconds: on a shared machine they are the steadier of the two.
 """
 
 from __future__ import annotations
@@ -22,7 +25,11 @@ def now():
 TIMM = "from pathencoder import compat; compat.import_timm()"
 LOAD = "import pathencoder; pathencoder.load_encoder()"
 KINDS = {  # what runs first, what is measured, what is reported beside it
-    "import pathencoder": ("", "import pathencoder", "sorted({'torch', 'timm', 'numpy'} & set(sys.modules))"),
+    "import pathencoder": (
+        "",
+        "import pathencoder",
+        "sorted({'torch', 'timm', 'numpy'} & set(sys.modules))",
+    ),
     "load_encoder() after timm": (TIMM, LOAD, "[]"),
     "cold: torch and timm": ("import pathencoder", TIMM, "[]"),
     "cold: load_encoder()": ("", LOAD, "[]"),
@@ -31,8 +38,13 @@ KINDS = {  # what runs first, what is measured, what is reported beside it
 
 def run(before: str, measured: str, extra: str) -> dict[str, float | list[str]]:
     """One process; wall and CPU seconds of `measured` alone."""
-    code = f"{MEASURE}\n{before}\nw, c = now()\n{measured}\nx, d = now()\nprint(json.dumps(dict(wall=x - w, cpu=d - c, extra={extra})))"
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True)
+    code = (
+        f"{MEASURE}\n{before}\nw, c = now()\n{measured}\nx, d = now()\nprint(json.dumps(dict(wall=x"
+        f" - w, cpu=d - c, extra={extra})))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True
+    )
     result: dict[str, float | list[str]] = json.loads(done.stdout.splitlines()[-1])
     return result
 
@@ -43,7 +55,10 @@ def main(runs: int = 5) -> None:
     for _ in range(runs):
         for kind, parts in KINDS.items():
             found[kind].append(run(*parts))
-    medians = {kind: {key: statistics.median(float(r[key]) for r in rows) for key in ("wall", "cpu")} for kind, rows in found.items()}
+    medians = {
+        kind: {key: statistics.median(float(r[key]) for r in rows) for key in ("wall", "cpu")}
+        for kind, rows in found.items()
+    }
     print(f"{'':28}{'wall s':>9}{'CPU s':>9}   median of {runs} runs")
     for kind, row in medians.items():
         print(f"{kind:28}{row['wall']:9.3f}{row['cpu']:9.3f}")

@@ -81,7 +81,10 @@ SHARED = Path(__file__).resolve().parents[3] / "shared" / "data" / "tiles"
 
 @dataclass(frozen=True)
 class Turn:
-    """Seconds that a side's steps took: elapsed, CPU of its main process, and those spent waiting for data."""
+    """Seconds that a side's steps took.
+
+    elapsed, CPU of its main process, and those spent waiting for data.
+    """
 
     wall: float
     cpu: float
@@ -122,7 +125,9 @@ def measure(case: Case, sides: list[str], options: argparse.Namespace) -> dict[s
         for number in range(options.rounds):
             for side in sides if number % 2 == 0 else reversed(sides):
                 turn = _ask(links[side], options.steps)
-                found[side].rates.append(options.steps * case.batch / (turn.cpu if options.clock == "cpu" else turn.wall))
+                found[side].rates.append(
+                    options.steps * case.batch / (turn.cpu if options.clock == "cpu" else turn.wall)
+                )
                 found[side].waits.append(turn.waited / turn.wall)
     return found
 
@@ -154,8 +159,15 @@ def processes(case: Case, sides: list[str], threads: int) -> Iterator[dict[str, 
 
 
 def write_tiles(folder: Path, count: int) -> tuple[Path, Path]:
-    """The same JPEG tiles of 256 px twice: in a tar shard with a manifest that calls them H&E, and as files."""
-    found = [p for name in ("hpylori_ihc", "crc_polyp5") for p in (list_images(SHARED / name) if (SHARED / name).is_dir() else [])]
+    """The same JPEG tiles of 256 px twice.
+
+    In a tar shard with a manifest that calls them H&E, and as files.
+    """
+    found = [
+        p
+        for name in ("hpylori_ihc", "crc_polyp5")
+        for p in (list_images(SHARED / name) if (SHARED / name).is_dir() else [])
+    ]
     shards, images = folder / "shards", folder / "images" / "all"
     shards.mkdir(), images.mkdir(parents=True)
     rng = torch.Generator().manual_seed(0)
@@ -165,7 +177,9 @@ def write_tiles(folder: Path, count: int) -> tuple[Path, Path]:
             if found:
                 tile = Image.fromarray(open_image(found[i % len(found)])).resize((256, 256))
             else:
-                tile = Image.fromarray(torch.randint(60, 250, (48, 48, 3), generator=rng).byte().numpy()).resize((256, 256), 3)
+                tile = Image.fromarray(
+                    torch.randint(60, 250, (48, 48, 3), generator=rng).byte().numpy()
+                ).resize((256, 256), 3)
             tile.save(images / f"t{i}.jpg", quality=90)
             tar.add(images / f"t{i}.jpg", f"t{i}.jpg")
             rows.append(f"t{i},tiles-000.tar,he,s{i % 97}")
@@ -175,15 +189,39 @@ def write_tiles(folder: Path, count: int) -> tuple[Path, Path]:
 
 def cases(options: argparse.Namespace, shards: Path, images: Path, out: Path) -> Iterator[Case]:
     """The CPU's nine, or the one of the GPU."""
-    shared = {"batch": options.batch, "workers": options.workers, "device": options.device, "shards": shards, "images": images}
+    shared = {
+        "batch": options.batch,
+        "workers": options.workers,
+        "device": options.device,
+        "shards": shards,
+        "images": images,
+    }
     if options.device == "cuda":
         args = {"dynamic_img_size": True}
-        yield Case("dino", "vit_small_patch16_224", args, px=224, local_px=96, locals_=8, out=out / "cuda", **shared)
+        yield Case(
+            "dino",
+            "vit_small_patch16_224",
+            args,
+            px=224,
+            local_px=96,
+            locals_=8,
+            out=out / "cuda",
+            **shared,
+        )
         return
     for method in options.methods:
         for network in options.networks:
             args = {"img_size": 96, "dynamic_img_size": True} if "vit" in network else {}
-            yield Case(method, network, args, px=96, local_px=48, locals_=4, out=out / f"{method}-{network}", **shared)
+            yield Case(
+                method,
+                network,
+                args,
+                px=96,
+                local_px=48,
+                locals_=4,
+                out=out / f"{method}-{network}",
+                **shared,
+            )
 
 
 def summarise(found: dict[str, Measured]) -> dict[str, float]:
@@ -191,7 +229,9 @@ def summarise(found: dict[str, Measured]) -> dict[str, float]:
     row = {side: statistics.median(m.rates) for side, m in found.items()}
     for name, (a, b) in RATIOS.items():
         if a in found and b in found:
-            row[name] = statistics.median(x / y for x, y in zip(found[a].rates, found[b].rates, strict=True))
+            row[name] = statistics.median(
+                x / y for x, y in zip(found[a].rates, found[b].rates, strict=True)
+            )
     if "ours" in found:
         row["wait"] = statistics.median(found["ours"].waits)
     return {k: round(v, 3) for k, v in row.items()}
@@ -199,7 +239,9 @@ def summarise(found: dict[str, Measured]) -> dict[str, float]:
 
 def parsed() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--methods", nargs="+", default=["dino", "simclr", "byol"])
     parser.add_argument("--networks", nargs="+", default=list(NETWORKS))
@@ -229,7 +271,10 @@ def main() -> None:
         for case in cases(options, shards, images, Path(folder) / "runs"):
             row = summarise(measure(case, options.sides, options))
             figures = [row.get(k, float("nan")) for k in (*SIDES, *RATIOS, "wait")]
-            print(f"{case.method:8} {case.architecture:22} " + " ".join(f"{v:9.2f}" for v in figures), flush=True)
+            print(
+                f"{case.method:8} {case.architecture:22} " + " ".join(f"{v:9.2f}" for v in figures),
+                flush=True,
+            )
             results.append({"method": case.method, "network": case.architecture, **row})
     about = {
         "batch": options.batch,
@@ -238,7 +283,17 @@ def main() -> None:
         "device": options.device,
         "clock": options.clock,
     }
-    print(json.dumps({"benchmark": "train_step", **about, "torch": torch.__version__, "bars": BARS, "results": results}))
+    print(
+        json.dumps(
+            {
+                "benchmark": "train_step",
+                **about,
+                "torch": torch.__version__,
+                "bars": BARS,
+                "results": results,
+            }
+        )
+    )
 
 
 if __name__ == "__main__":

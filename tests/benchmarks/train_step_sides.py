@@ -29,7 +29,10 @@ ENDLESS = 1_000_000  # steps
 
 @dataclass(frozen=True)
 class Case:
-    """What both sides train: a method and a timm network on the same tiles. px, local_px: crop sizes; locals_: small crops a tile."""
+    """What both sides train: a method and a timm network on the same tiles. px, local_px.
+
+    Crop sizes; locals_: small crops a tile.
+    """
 
     method: str
     architecture: str
@@ -46,7 +49,10 @@ class Case:
 
 
 def ours(case: Case, *, defaults: bool, fp32: bool = False) -> Generator[float, None, None]:
-    """defaults: channels_last, and the precision that the machine gains from unless fp32; else float32 and torch's own layout."""
+    """defaults: channels_last, and the precision that the machine gains from unless fp32.
+
+    Else float32 and torch's own layout.
+    """
     from training import config
     from training.pretrain import _backward
     from training.trainer.optimizer import clip, set_rates
@@ -78,7 +84,12 @@ def _our_settings(case: Case, *, defaults: bool, fp32: bool) -> dict[str, Any]:
     local = {"count": case.locals_, "px": case.local_px, "area": [0.08, 0.3]}
     method: dict[str, Any] = {"name": case.method, "hidden": HIDDEN[case.method]}
     if case.method == "dino":
-        method |= {"global_crops": crop, "local_crops": local, "bottleneck": OUT["dino"], "prototypes": PROTOTYPES}
+        method |= {
+            "global_crops": crop,
+            "local_crops": local,
+            "bottleneck": OUT["dino"],
+            "prototypes": PROTOTYPES,
+        }
     else:
         method |= {"crop": crop, "out": OUT[case.method]}
     return {
@@ -110,7 +121,9 @@ def lightly(case: Case, *, defaults: bool, fp32: bool = False) -> Generator[floa
 
     compat.import_timm()  # before torchvision, which lightly imports
     device = torch.device(case.device)
-    method = {"dino": LightlyDino, "simclr": LightlySimCLR, "byol": LightlyByol}[case.method](case).to(device)
+    method = {"dino": LightlyDino, "simclr": LightlySimCLR, "byol": LightlyByol}[case.method](
+        case
+    ).to(device)
     layout = torch.channels_last if defaults else torch.contiguous_format
     method.to(memory_format=layout)
     bf16 = defaults and not fp32 and parallel.gains_from_bf16(method, device)
@@ -138,7 +151,8 @@ def _lightly_batches(case: Case) -> Iterator[list[Tensor]]:
     dataset = LightlyDataset(str(case.images), transform=_lightly_transform(case))
     kept: dict[str, Any] = {"num_workers": case.workers, "persistent_workers": case.workers > 0}
     if case.workers and "fork" in multiprocessing.get_all_start_methods():
-        kept["multiprocessing_context"] = "fork"  # as a script on Linux has it; this process was spawned
+        # as a script on Linux has it; this process was spawned
+        kept["multiprocessing_context"] = "fork"
     loader = DataLoader(dataset, batch_size=case.batch, shuffle=True, drop_last=True, **kept)
     while True:
         for batch in loader:
@@ -148,12 +162,24 @@ def _lightly_batches(case: Case) -> Iterator[list[Tensor]]:
 def _lightly_transform(case: Case) -> Any:
     from lightly.transforms import BYOLTransform, BYOLView1Transform, DINOTransform, SimCLRTransform
 
-    shared: dict[str, Any] = {"vf_prob": 0.5, "rr_prob": 0.5, "cj_prob": 1.0, "random_gray_scale": 0.1, "sigmas": (0.5, 1.0)}
+    shared: dict[str, Any] = {
+        "vf_prob": 0.5,
+        "rr_prob": 0.5,
+        "cj_prob": 1.0,
+        "random_gray_scale": 0.1,
+        "sigmas": (0.5, 1.0),
+    }
     shared["normalize"] = {"mean": list(MEAN), "std": list(STD)}
     if case.method == "dino":
-        crops = {"global_crop_size": case.px, "global_crop_scale": (0.3, 1.0), "local_crop_size": case.local_px}
+        crops = {
+            "global_crop_size": case.px,
+            "global_crop_scale": (0.3, 1.0),
+            "local_crop_size": case.local_px,
+        }
         crops |= {"local_crop_scale": (0.08, 0.3), "n_local_views": case.locals_}
-        return DINOTransform(**crops, gaussian_blur=(0.2, 0.2, 0.2), solarization_prob=0.0, **shared)
+        return DINOTransform(
+            **crops, gaussian_blur=(0.2, 0.2, 0.2), solarization_prob=0.0, **shared
+        )
     view = {"input_size": case.px, "min_scale": 0.3, "gaussian_blur": 0.2, **shared}
     if case.method == "simclr":
         return SimCLRTransform(**view)
@@ -175,8 +201,14 @@ class LightlyDino(nn.Module):
         super().__init__()
         backbone, width = _backbone(case)
         sizes = (width, HIDDEN["dino"], OUT["dino"], PROTOTYPES)
-        self.student_backbone, self.student_head = backbone, DINOProjectionHead(*sizes, freeze_last_layer=1)
-        self.teacher_backbone, self.teacher_head = copy.deepcopy(backbone), DINOProjectionHead(*sizes)
+        self.student_backbone, self.student_head = (
+            backbone,
+            DINOProjectionHead(*sizes, freeze_last_layer=1),
+        )
+        self.teacher_backbone, self.teacher_head = (
+            copy.deepcopy(backbone),
+            DINOProjectionHead(*sizes),
+        )
         for p in (*self.teacher_backbone.parameters(), *self.teacher_head.parameters()):
             p.requires_grad = False
         self.criterion = DINOLoss(output_dim=PROTOTYPES)
@@ -231,7 +263,10 @@ class LightlyByol(nn.Module):
         self.backbone, width = _backbone(case)
         self.projection = BYOLProjectionHead(width, HIDDEN["byol"], OUT["byol"])
         self.prediction = BYOLPredictionHead(OUT["byol"], HIDDEN["byol"], OUT["byol"])
-        self.momentum_backbone, self.momentum_projection = copy.deepcopy(self.backbone), copy.deepcopy(self.projection)
+        self.momentum_backbone, self.momentum_projection = (
+            copy.deepcopy(self.backbone),
+            copy.deepcopy(self.projection),
+        )
         for p in (*self.momentum_backbone.parameters(), *self.momentum_projection.parameters()):
             p.requires_grad = False
         self.criterion = NegativeCosineSimilarity()

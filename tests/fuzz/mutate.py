@@ -1,4 +1,7 @@
-"""Damage to files that keeps to their structure: tags, segments, chunks, headers, cells; and damage that does not."""
+"""Damage to files that keeps to their structure: tags, segments, chunks, headers, cells.
+
+And damage that does not.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +13,45 @@ import zlib
 from collections.abc import Callable
 
 # Numbers that readers get wrong: zeros, ends of ranges, sizes of pictures that nobody can hold.
-NUMBERS = (0, 1, 2, 3, 7, 8, 12, 16, 127, 128, 255, 256, 4096, 32767, 65535, 65536, 2**31 - 1, 2**31, 2**32 - 1)
-TEXTS = ("", "nan", "inf", "-1", "0", "1e309", "0,25", "\0", "\ufeff", "\u00fc", "\ud7ff", "a" * 5000, "../x", "/dev/null", "true", '"')
+NUMBERS = (
+    0,
+    1,
+    2,
+    3,
+    7,
+    8,
+    12,
+    16,
+    127,
+    128,
+    255,
+    256,
+    4096,
+    32767,
+    65535,
+    65536,
+    2**31 - 1,
+    2**31,
+    2**32 - 1,
+)
+TEXTS = (
+    "",
+    "nan",
+    "inf",
+    "-1",
+    "0",
+    "1e309",
+    "0,25",
+    "\0",
+    "\ufeff",
+    "\u00fc",
+    "\ud7ff",
+    "a" * 5000,
+    "../x",
+    "/dev/null",
+    "true",
+    '"',
+)
 
 
 def mutate(data: bytes, kind: str, rng: random.Random) -> bytes:
@@ -19,7 +59,8 @@ def mutate(data: bytes, kind: str, rng: random.Random) -> bytes:
 
     Args:
         data: A valid file.
-        kind: "tiff", "jpeg", "png", "tar", "csv", "json", "safetensors"; anything else is damaged as plain bytes.
+        kind: "tiff", "jpeg", "png", "tar", "csv", "json", "safetensors"; anything else is damaged
+            as plain bytes.
         rng: Decides everything.
     """
     for _ in range(rng.choice((1, 1, 1, 2, 4))):
@@ -27,7 +68,8 @@ def mutate(data: bytes, kind: str, rng: random.Random) -> bytes:
         change = own if own is not None and rng.random() < 0.7 else rng.choice(PLAIN)
         try:
             data = change(data, rng)
-        except (struct.error, IndexError, ValueError, StopIteration):  # what is left has lost its structure
+        # what is left has lost its structure
+        except (struct.error, IndexError, ValueError, StopIteration):
             data = rng.choice(PLAIN)(data, rng)
     return data
 
@@ -76,12 +118,48 @@ def tiff(data: bytes, rng: random.Random) -> bytes:
         links.append(at + 2 + 12 * count)
         at = struct.unpack_from(end + "I", data, links[-1])[0]
     if rng.random() < 0.1:
-        struct.pack_into(end + "I", out, rng.choice(links), rng.choice([8, *entries, len(data) - 2, *NUMBERS]))
+        struct.pack_into(
+            end + "I", out, rng.choice(links), rng.choice([8, *entries, len(data) - 2, *NUMBERS])
+        )
         return bytes(out)
     place = rng.choice(entries)
-    tags = (254, 256, 257, 258, 259, 262, 270, 273, 277, 278, 279, 282, 283, 284, 296, 317, 322, 323, 324, 325, 338, 339, 530)
-    field, form, values = rng.choice(((0, "H", tags), (2, "H", range(20)), (4, "I", NUMBERS), (8, "I", NUMBERS), (8, "H", NUMBERS)))
-    struct.pack_into(end + form, out, place + field, rng.choice(values) & (0xFFFF if form == "H" else 0xFFFFFFFF))
+    tags = (
+        254,
+        256,
+        257,
+        258,
+        259,
+        262,
+        270,
+        273,
+        277,
+        278,
+        279,
+        282,
+        283,
+        284,
+        296,
+        317,
+        322,
+        323,
+        324,
+        325,
+        338,
+        339,
+        530,
+    )
+    field, form, values = rng.choice(
+        (
+            (0, "H", tags),
+            (2, "H", range(20)),
+            (4, "I", NUMBERS),
+            (8, "I", NUMBERS),
+            (8, "H", NUMBERS),
+        )
+    )
+    struct.pack_into(
+        end + form, out, place + field, rng.choice(values) & (0xFFFF if form == "H" else 0xFFFFFFFF)
+    )
     return bytes(out)
 
 
@@ -92,11 +170,17 @@ def jpeg(data: bytes, rng: random.Random) -> bytes:
     length = struct.unpack_from(">H", data, place + 2)[0]
     what = rng.randrange(5)
     if what == 0:
-        return data[: place + 2] + struct.pack(">H", rng.choice(NUMBERS) & 0xFFFF) + data[place + 4 :]
+        return (
+            data[: place + 2] + struct.pack(">H", rng.choice(NUMBERS) & 0xFFFF) + data[place + 4 :]
+        )
     if what == 1:
         return data[:place] + data[place + 2 + length :]
     if what == 2:
-        return data[: place + 2 + length] + data[place : place + 2 + length] + data[place + 2 + length :]
+        return (
+            data[: place + 2 + length]
+            + data[place : place + 2 + length]
+            + data[place + 2 + length :]
+        )
     if what == 3:
         frame = next(m for m in marks if data[m + 1] in (0xC0, 0xC1, 0xC2))
         size = struct.pack(">HH", *(rng.choice(NUMBERS) & 0xFFFF for _ in range(2)))
@@ -121,12 +205,19 @@ def png(data: bytes, rng: random.Random) -> bytes:
     elif what == 2:
         chunks.insert(rng.randrange(len(chunks)), (name, body))
     elif what == 3:
-        chunks[i] = (rng.choice((b"IDAT", b"PLTE", b"tRNS", b"pHYs", b"acTL", b"iCCP", b"zTXt", b"gAMA", b"IEND")), body)
+        chunks[i] = (
+            rng.choice(
+                (b"IDAT", b"PLTE", b"tRNS", b"pHYs", b"acTL", b"iCCP", b"zTXt", b"gAMA", b"IEND")
+            ),
+            body,
+        )
     else:
         header = bytearray(chunks[0][1])
         struct.pack_into(">I", header, rng.choice((0, 4)), rng.choice(NUMBERS))
         chunks[0] = (b"IHDR", bytes(header))
-    return data[:8] + b"".join(struct.pack(">I", len(b)) + n + b + struct.pack(">I", zlib.crc32(n + b)) for n, b in chunks)
+    return data[:8] + b"".join(
+        struct.pack(">I", len(b)) + n + b + struct.pack(">I", zlib.crc32(n + b)) for n, b in chunks
+    )
 
 
 def tar(data: bytes, rng: random.Random) -> bytes:
@@ -139,12 +230,29 @@ def tar(data: bytes, rng: random.Random) -> bytes:
     header = bytearray(data[place : place + 512])
     what = rng.randrange(4)
     if what == 0:
-        names = (b"../../x.png", b"/etc/x.png", b"a/b/c.png", b".hidden.png", b"", b"\xff\xfe.png", data[headers[0] : headers[0] + 100])
+        names = (
+            b"../../x.png",
+            b"/etc/x.png",
+            b"a/b/c.png",
+            b".hidden.png",
+            b"",
+            b"\xff\xfe.png",
+            data[headers[0] : headers[0] + 100],
+        )
         header[:100] = rng.choice(names)[:100].ljust(100, b"\0")
     elif what == 1:
-        header[124:136] = rng.choice((b"%011o\0" % rng.choice(NUMBERS), b"\x80" + rng.randbytes(11), b"-0000000001\0", b"xyz".ljust(12)))
+        header[124:136] = rng.choice(
+            (
+                b"%011o\0" % rng.choice(NUMBERS),
+                b"\x80" + rng.randbytes(11),
+                b"-0000000001\0",
+                b"xyz".ljust(12),
+            )
+        )
     elif what == 2:
-        header[156:157] = rng.choice((b"0", b"1", b"2", b"3", b"5", b"L", b"x", b"g", b"S", b"\xff"))
+        header[156:157] = rng.choice(
+            (b"0", b"1", b"2", b"3", b"5", b"L", b"x", b"g", b"S", b"\xff")
+        )
     else:
         header[157:257] = data[headers[0] : headers[0] + 100]
     header[148:156] = b" " * 8
@@ -207,4 +315,12 @@ def safetensors(data: bytes, rng: random.Random) -> bytes:
 
 Change = Callable[[bytes, random.Random], bytes]
 PLAIN: tuple[Change, ...] = (flip, flip, cut, hole, splice, tail)
-STRUCTURED: dict[str, Change] = {"tiff": tiff, "jpeg": jpeg, "png": png, "tar": tar, "csv": csv, "json": jsons, "safetensors": safetensors}
+STRUCTURED: dict[str, Change] = {
+    "tiff": tiff,
+    "jpeg": jpeg,
+    "png": png,
+    "tar": tar,
+    "csv": csv,
+    "json": jsons,
+    "safetensors": safetensors,
+}

@@ -1,8 +1,11 @@
-"""Give damaged files to the package and look for wrong ends: python tests/fuzz/run.py [--minutes 60] [--seed 0] [--case N] [--keep DIR]
+"""Give damaged files to the package and look for wrong ends.
 
-A wrong end is a traceback, an exception that is none of the package's errors, a case over 10 s of the processor's time (or 60 s of
-waiting), memory above 2 GB, an exit status or an output that is not the documented one. Cases are numbered: the same seed and
-number give the same files. Prints each finding, and at the end one line of JSON with the counts.
+Python tests/fuzz/run.py [--minutes 60] [--seed 0] [--case N] [--keep DIR]
+
+A wrong end is a traceback, an exception that is none of the package's errors, a case over 10 s of
+the processor's time (or 60 s of waiting), memory above 2 GB, an exit status or an output that is
+not the documented one. Cases are numbered: the same seed and number give the same files. Prints
+each finding, and at the end one line of JSON with the counts.
 """
 
 from __future__ import annotations
@@ -65,14 +68,29 @@ class Worker:
         shutil.rmtree(self.root, ignore_errors=True)
 
     def _start(self) -> None:
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore", "HF_HUB_OFFLINE": "1"}
+        environment = {
+            **os.environ,
+            "OMP_NUM_THREADS": "1",
+            "PYTHONWARNINGS": "ignore",
+            "HF_HUB_OFFLINE": "1",
+        }
         root = str(Path(__file__).parents[2])  # training/ is no installed package
-        environment["PYTHONPATH"] = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
+        environment["PYTHONPATH"] = os.pathsep.join(
+            [root, *filter(None, [os.environ.get("PYTHONPATH")])]
+        )
         command = [sys.executable, str(Path(__file__).with_name("worker.py"))]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment)
+        self._process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=environment,
+        )
         answer = self._answer(START_SECONDS)
         if "ready" not in answer:
-            raise SystemExit(f"the worker did not start: {answer}. Run tests/fuzz/worker.py alone to see why")
+            raise SystemExit(
+                f"the worker did not start: {answer}. Run tests/fuzz/worker.py alone to see why"
+            )
         self.root = Path(answer["ready"])
 
     def _send(self, text: str) -> None:
@@ -87,7 +105,11 @@ class Worker:
         while time.monotonic() < ends:
             if select.select([self._process.stdout], [], [], 0.05)[0]:
                 line = self._process.stdout.readline()
-                return json.loads(line) if line else {"killed": f"the process died ({self._process.wait()})"}
+                return (
+                    json.loads(line)
+                    if line
+                    else {"killed": f"the process died ({self._process.wait()})"}
+                )
             if _resident(self._process.pid) > BYTES:
                 return {"killed": f"more than {BYTES / 1e9:g} GB of memory"}
             if _processor_seconds(self._process.pid) - used > busy:
@@ -95,7 +117,9 @@ class Worker:
         return {"killed": f"more than {seconds:g} s"}
 
 
-def fuzz(*, seconds: float, seed: int, first: int = 0, last: int | None = None, keep: Path | None = None) -> Findings:
+def fuzz(
+    *, seconds: float, seed: int, first: int = 0, last: int | None = None, keep: Path | None = None
+) -> Findings:
     """Run cases from `first` on until the time is up or `last` is reached."""
     found, worker = Findings(), Worker()
     ends = time.monotonic() + seconds
@@ -136,7 +160,9 @@ def _processor_seconds(pid: int) -> float:
 
 def main() -> int:
     """The command."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--case", type=int, help="This one alone.")
@@ -145,7 +171,9 @@ def main() -> int:
     options = parser.parse_args()
     first = options.first if options.case is None else options.case
     last = None if options.case is None else options.case + 1
-    found = fuzz(seconds=60 * options.minutes, seed=options.seed, first=first, last=last, keep=options.keep)
+    found = fuzz(
+        seconds=60 * options.minutes, seed=options.seed, first=first, last=last, keep=options.keep
+    )
     print(
         json.dumps(
             {

@@ -41,15 +41,28 @@ def images(folder: Path) -> dict[str, Path]:
     planes = np.ascontiguousarray(a.transpose(2, 0, 1))
     tifffile.imwrite(folder / "planar.tif", planes, photometric="rgb", planarconfig="separate")
     tifffile.imwrite(folder / "rgb16.tif", a.astype(np.uint16) * 257, photometric="rgb")
-    tifffile.imwrite(folder / "imagej.tif", np.asarray(grey), imagej=True, resolution=(2, 2), metadata={"unit": "um"})
-    tifffile.imwrite(folder / "ome.ome.tif", a, photometric="rgb", metadata={"PhysicalSizeX": 0.5, "PhysicalSizeY": 0.5})
+    tifffile.imwrite(
+        folder / "imagej.tif",
+        np.asarray(grey),
+        imagej=True,
+        resolution=(2, 2),
+        metadata={"unit": "um"},
+    )
+    tifffile.imwrite(
+        folder / "ome.ome.tif",
+        a,
+        photometric="rgb",
+        metadata={"PhysicalSizeX": 0.5, "PhysicalSizeY": 0.5},
+    )
     tifffile.imwrite(folder / "float.tif", a.astype(np.float32) / 255, photometric="rgb")
     return {path.name: path for path in folder.iterdir()}
 
 
 def slide(file: Path) -> Path:
     """A pyramidal TIFF of two levels that OpenSlide reads."""
-    return small_slides.write_tiff(file, small_slides.section(640, 512, tissue=((64, 64, 448, 384),)), mpp=0.5)
+    return small_slides.write_tiff(
+        file, small_slides.section(640, 512, tissue=((64, 64, 448, 384),)), mpp=0.5
+    )
 
 
 def encoder(folder: Path) -> Path:
@@ -69,8 +82,12 @@ def shards(folder: Path, *, by_slide: bool) -> Path:
             member.size = len(content.getvalue())
             tar.addfile(member, io.BytesIO(content.getvalue()))
     if by_slide:
-        (folder / "slides.csv").write_text("slide,shard,first,tiles,split,use\ns0,a.tar,0,3,train,1\ns1,a.tar,3,3,train,1\n")
+        (folder / "slides.csv").write_text(
+            "slide,shard,first,tiles,split,use\ns0,a.tar,0,3,train,1\ns1,a.tar,3,3,train,1\n"
+        )
     else:
         rows = "".join(f"a.tar,t{i},s{i // 3},p{i // 3},he,colon,P,train,1\n" for i in range(6))
-        (folder / "manifest.csv").write_text("shard,key,slide,patient,stain_class,organ,licence,split,use\n" + rows)
+        (folder / "manifest.csv").write_text(
+            "shard,key,slide,patient,stain_class,organ,licence,split,use\n" + rows
+        )
     return folder

@@ -1,4 +1,7 @@
-"""What damaged files are given to. A target writes its inputs into an empty folder, runs, and raises Violation for a wrong end."""
+"""What damaged files are given to.
+
+A target writes its inputs into an empty folder, runs, and raises Violation for a wrong end.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +37,15 @@ class Bench:
     features: Path
 
 
-KINDS = {".jpg": "jpeg", ".png": "png", ".tif": "tiff", ".csv": "csv", ".json": "json", ".safetensors": "safetensors", ".tar": "tar"}
+KINDS = {
+    ".jpg": "jpeg",
+    ".png": "png",
+    ".tif": "tiff",
+    ".csv": "csv",
+    ".json": "json",
+    ".safetensors": "safetensors",
+    ".tar": "tar",
+}
 
 
 def make_bench(folder: Path) -> Bench:
@@ -52,7 +63,18 @@ def make_bench(folder: Path) -> Bench:
     tiles.mkdir()
     for name in ("rgb.png", "baseline.jpg"):
         shutil.copy(images[name], tiles / name)
-    _command("encode", tiles, bench.slide, "--as", "tiles", "--encoder", encoder, "--out", bench.features, status=(0, 3))
+    _command(
+        "encode",
+        tiles,
+        bench.slide,
+        "--as",
+        "tiles",
+        "--encoder",
+        encoder,
+        "--out",
+        bench.features,
+        status=(0, 3),
+    )
     return bench
 
 
@@ -63,7 +85,9 @@ def encode_tiles(bench: Bench, work: Path, rng: random.Random) -> None:
     (work / "tiles").mkdir()
     shutil.copy(good, work / "tiles/good.png")
     (work / "tiles" / f"bad-{name}").write_bytes(mutate(bad.read_bytes(), _kind(bad), rng))
-    _command("encode", work / "tiles", "--encoder", bench.encoder, "--out", work / "out", status=(0, 3))
+    _command(
+        "encode", work / "tiles", "--encoder", bench.encoder, "--out", work / "out", status=(0, 3)
+    )
     _holds_good(work / "out")
 
 
@@ -72,7 +96,16 @@ def encode_slide(bench: Bench, work: Path, rng: random.Random) -> None:
     (work / "tiles").mkdir()
     shutil.copy(bench.images["rgb.png"], work / "tiles/good.png")
     (work / "bad.tif").write_bytes(mutate(bench.slide.read_bytes(), "tiff", rng))
-    _command("encode", work / "bad.tif", work / "tiles", "--encoder", bench.encoder, "--out", work / "out", status=(0, 3))
+    _command(
+        "encode",
+        work / "bad.tif",
+        work / "tiles",
+        "--encoder",
+        bench.encoder,
+        "--out",
+        work / "out",
+        status=(0, 3),
+    )
     _holds_good(work / "out")
 
 
@@ -85,14 +118,31 @@ def resume(bench: Bench, work: Path, rng: random.Random) -> None:
         file.write_bytes(mutate(file.read_bytes(), "hdf5", rng))
         with contextlib.suppress(PathEncoderError):
             read_features(file)
-    _command("encode", work / "tiles", "--encoder", bench.encoder, "--out", work / "out", status=(0, 1, 2, 3))
+    _command(
+        "encode",
+        work / "tiles",
+        "--encoder",
+        bench.encoder,
+        "--out",
+        work / "out",
+        status=(0, 1, 2, 3),
+    )
 
 
 def mpp_table(bench: Bench, work: Path, rng: random.Random) -> None:
     """A damaged table of micrometres per pixel."""
     shutil.copy(bench.images["rgb.png"], work / "good.png")
     (work / "mpp.csv").write_bytes(mutate(b"slide,mpp\ngood.png,0.5\nb.svs,0.25\n", "csv", rng))
-    _command("encode", work / "good.png", "--mpp-csv", work / "mpp.csv", "--encoder", bench.encoder, "--out", work / "out")
+    _command(
+        "encode",
+        work / "good.png",
+        "--mpp-csv",
+        work / "mpp.csv",
+        "--encoder",
+        bench.encoder,
+        "--out",
+        work / "out",
+    )
 
 
 def nuclei(bench: Bench, work: Path, rng: random.Random) -> None:
@@ -100,7 +150,9 @@ def nuclei(bench: Bench, work: Path, rng: random.Random) -> None:
     name = rng.choice(sorted(bench.images))
     (work / "in").mkdir()
     shutil.copy(bench.images["rgb.png"], work / "in/good.png")
-    (work / "in" / f"bad-{name}").write_bytes(mutate(bench.images[name].read_bytes(), _kind(bench.images[name]), rng))
+    (work / "in" / f"bad-{name}").write_bytes(
+        mutate(bench.images[name].read_bytes(), _kind(bench.images[name]), rng)
+    )
     _command("nuclei", work / "in", "--mpp", "0.25", "--out", work / "out", status=(0, 3))
     if not list((work / "out").glob("good*.csv")):
         raise Violation("the good image has no result")
@@ -148,7 +200,10 @@ def _kind(file: Path) -> str:
 
 
 def _command(*arguments: object, status: tuple[int, ...] = (0, 1, 2, 3)) -> None:
-    """Run one command line. Raises Violation for a traceback, a fault of our own, or another exit status."""
+    """Run one command line.
+
+    Raises Violation for a traceback, a fault of our own, or another exit status.
+    """
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         ended = run([str(a) for a in arguments])

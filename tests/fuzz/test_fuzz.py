@@ -1,4 +1,7 @@
-"""A minute of damaged files: always the same ones, so that a change that breaks one is seen at once. `run.py` goes on from there."""
+"""A minute of damaged files.
+
+Always the same ones, so that a change that breaks one is seen at once. `run.py` goes on from there.
+"""
 
 import sys
 from pathlib import Path
@@ -12,7 +15,11 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import run
 
-pytestmark = [pytest.mark.full, pytest.mark.slow, pytest.mark.skipif(sys.platform == "win32", reason="select takes no pipes there")]
+pytestmark = [
+    pytest.mark.full,
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform == "win32", reason="select takes no pipes there"),
+]
 CASES = 500
 
 

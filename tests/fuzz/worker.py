@@ -1,4 +1,7 @@
-"""Runs cases one after the other in a process that the parent may kill: reads a line `SEED CASE`, writes a line of JSON."""
+"""Runs cases one after the other in a process that the parent may kill.
+
+Reads a line `SEED CASE`, writes a line of JSON.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,10 @@ def one(bench: targets.Bench, seed: int, case: int, work: Path) -> dict[str, str
     except targets.Violation as violation:
         return {"target": name, "wrong": str(violation)}
     except BaseException as error:
-        return {"target": name, "wrong": f"{type(error).__name__}: {error}\n{traceback.format_exc()[-1500:]}"}
+        return {
+            "target": name,
+            "wrong": f"{type(error).__name__}: {error}\n{traceback.format_exc()[-1500:]}",
+        }
     return {"target": name, "wrong": ""}
 
 
@@ -46,7 +52,11 @@ def main() -> None:
             work.mkdir()
             before = time.process_time()
             answer = one(bench, seed, case, work)
-            print(json.dumps({**answer, "seconds": time.process_time() - before}), file=answers, flush=True)
+            print(
+                json.dumps({**answer, "seconds": time.process_time() - before}),
+                file=answers,
+                flush=True,
+            )
     finally:
         shutil.rmtree(root, ignore_errors=True)
 

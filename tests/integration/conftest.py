@@ -36,7 +36,18 @@ def encode(folder, tmp_path, capsys):
     """Runs the command; returns (status, standard output, standard error)."""
 
     def call(*arguments, out="out"):
-        status = run(["encode", *map(str, arguments), "--out", str(tmp_path / out), "--encoder", str(folder), "--device", "cpu"])
+        status = run(
+            [
+                "encode",
+                *map(str, arguments),
+                "--out",
+                str(tmp_path / out),
+                "--encoder",
+                str(folder),
+                "--device",
+                "cpu",
+            ]
+        )
         return status, *capsys.readouterr()
 
     return call

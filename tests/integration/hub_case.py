@@ -25,7 +25,12 @@ SPEC = EncoderSpec(
 TIMM_CONFIG = {
     "architecture": "vit_tiny_patch16_224",
     "model_args": ARGS,
-    "pretrained_cfg": {"input_size": [3, 32, 32], "mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6], "crop_pct": 1.0},
+    "pretrained_cfg": {
+        "input_size": [3, 32, 32],
+        "mean": [0.1, 0.2, 0.3],
+        "std": [0.4, 0.5, 0.6],
+        "crop_pct": 1.0,
+    },
 }
 
 
@@ -37,9 +42,16 @@ def server():
 
 @pytest.fixture(autouse=True)
 def client(server, tmp_path, monkeypatch):
-    """The client as HF_ENDPOINT, HF_HOME and an absent token would set it up; it reads its environment once, at import."""
+    """The client as HF_ENDPOINT, HF_HOME and an absent token would set it up.
+
+    It reads its environment once, at import.
+    """
     monkeypatch.setattr(constants, "ENDPOINT", server.url)
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", server.url + "/{repo_id}/resolve/{revision}/{filename}")
+    monkeypatch.setattr(
+        constants,
+        "HUGGINGFACE_CO_URL_TEMPLATE",
+        server.url + "/{repo_id}/resolve/{revision}/{filename}",
+    )
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
@@ -70,7 +82,15 @@ def ours(tmp_path, seed=0, **changes):
     with torch.inference_mode():
         vector = encoder(encoder.transform(tile)[None]).embedding[0].numpy()
     place = tmp_path / f"written{seed}"
-    folder.write_folder(place, SPEC, state(seed), reference_tile=tile, reference_embedding=vector, card="# small", licence="MIT")
+    folder.write_folder(
+        place,
+        SPEC,
+        state(seed),
+        reference_tile=tile,
+        reference_embedding=vector,
+        card="# small",
+        licence="MIT",
+    )
     files = {p.name: p.read_bytes() for p in place.iterdir()}
     if changes:
         config = json.loads(files["config.json"])
@@ -80,7 +100,10 @@ def ours(tmp_path, seed=0, **changes):
 
 
 def timms(weights=None, config=TIMM_CONFIG):
-    return {"config.json": json.dumps(config).encode(), **(weights or {"model.safetensors": save(state())})}
+    return {
+        "config.json": json.dumps(config).encode(),
+        **(weights or {"model.safetensors": save(state())}),
+    }
 
 
 def pickled(content):
@@ -91,7 +114,9 @@ def pickled(content):
 
 def row(monkeypatch, **changes):
     """Put one more public encoder into the catalogue for a test."""
-    spec = dataclasses.replace(SPEC, **{"repo": "owner/small", "files": ("pytorch_model.bin",), **changes})
+    spec = dataclasses.replace(
+        SPEC, **{"repo": "owner/small", "files": ("pytorch_model.bin",), **changes}
+    )
     monkeypatch.setattr(catalogue, "_public", lambda: {spec.name: spec})
     monkeypatch.setattr(hub, "_by_repository", lambda: {spec.repo.lower(): spec})
     return spec

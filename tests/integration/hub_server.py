@@ -16,7 +16,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote
 
 LARGE = (".safetensors", ".bin", ".pth", ".pt")
-GOOD_TOKEN, STRANGERS_TOKEN = "hf_good", "hf_stranger"  # the second is valid, but has access to nothing that is gated
+# the second is valid, but has access to nothing that is gated
+GOOD_TOKEN, STRANGERS_TOKEN = "hf_good", "hf_stranger"
 
 
 @dataclass
@@ -47,7 +48,8 @@ class Hub(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.repos: dict[str, Repo] = {}
         self.asked: list[tuple[str, str, dict[str, str]]] = []  # method, path, headers
-        self.cut_after: int | None = None  # bytes of the next large file after which the connection breaks, once
+        # bytes of the next large file after which the connection breaks, once
+        self.cut_after: int | None = None
         self.broken: int | None = None  # a status with which every request is answered
 
     @property
@@ -59,14 +61,25 @@ class Hub(ThreadingHTTPServer):
         """The same server under another host name: the client must not send its token there."""
         return f"http://localhost:{self.server_address[1]}"
 
-    def add(self, name: str, files: Mapping[str, bytes], *names: str, gated: bool = False, private: bool = False) -> str:
+    def add(
+        self,
+        name: str,
+        files: Mapping[str, bytes],
+        *names: str,
+        gated: bool = False,
+        private: bool = False,
+    ) -> str:
         """Add a repository, or a commit to one. Returns the commit's hash."""
         repo = self.repos.setdefault(name, Repo(gated=gated, private=private))
         return repo.commit(files, *names)
 
     def gets(self, ending: str) -> list[dict[str, str]]:
         """Headers of every GET whose path ends so."""
-        return [headers for method, path, headers in self.asked if method == "GET" and path.endswith(ending)]
+        return [
+            headers
+            for method, path, headers in self.asked
+            if method == "GET" and path.endswith(ending)
+        ]
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -86,7 +99,9 @@ class Handler(BaseHTTPRequestHandler):
 
     def answer(self, *, body: bool) -> None:
         path = unquote(self.path.split("?", 1)[0])
-        self.server.asked.append((self.command, path, {k.lower(): v for k, v in self.headers.items()}))
+        self.server.asked.append(
+            (self.command, path, {k.lower(): v for k, v in self.headers.items()})
+        )
         if self.server.broken is not None:
             self.refuse(self.server.broken, "", "out of order")
         elif path.startswith("/cdn/"):
@@ -99,14 +114,19 @@ class Handler(BaseHTTPRequestHandler):
             self.refuse(404, "RepoNotFound", "Repository not found")
 
     def repo_for(self, name: str) -> Repo | None:
-        """The repository if this token may read it; otherwise the refusal has been sent. As the Hub: who may not see, is told nothing."""
+        """The repository if this token may read it; otherwise the refusal has been sent.
+
+        As the Hub: who may not see, is told nothing.
+        """
         repo, token = self.server.repos.get(name), self.token()
         if token is not None and token not in (GOOD_TOKEN, STRANGERS_TOKEN):
             self.refuse(401, "", "Invalid credentials in Authorization header")
         elif repo is None or (repo.private and token != GOOD_TOKEN):
             self.refuse(401 if token is None else 404, "RepoNotFound", "Repository not found")
         elif repo.gated and token != GOOD_TOKEN:
-            self.refuse(401 if token is None else 403, "GatedRepo", f"Access to model {name} is restricted")
+            self.refuse(
+                401 if token is None else 403, "GatedRepo", f"Access to model {name} is restricted"
+            )
         else:
             return repo
         return None
@@ -132,13 +152,22 @@ class Handler(BaseHTTPRequestHandler):
         digest = hashlib.sha256(data).hexdigest()
         headers = {"X-Repo-Commit": commit, "Accept-Ranges": "bytes"}
         if filename.endswith(LARGE):
-            headers |= {"X-Linked-Etag": f'"{digest}"', "X-Linked-Size": str(len(data)), "Location": f"{self.server.cdn}/cdn/{digest}"}
+            headers |= {
+                "X-Linked-Etag": f'"{digest}"',
+                "X-Linked-Size": str(len(data)),
+                "Location": f"{self.server.cdn}/cdn/{digest}",
+            }
             self.send(302, headers, b"", body=body)
         else:
             self.send(200, headers | {"ETag": f'"{digest[:40]}"'}, data, body=body)
 
     def serve_large(self, digest: str, *, body: bool) -> None:
-        files = (data for repo in self.server.repos.values() for commit in repo.commits.values() for data in commit.values())
+        files = (
+            data
+            for repo in self.server.repos.values()
+            for commit in repo.commits.values()
+            for data in commit.values()
+        )
         data = next(d for d in files if hashlib.sha256(d).hexdigest() == digest)
         start, status = 0, 200
         headers = {"ETag": f'"{digest}"', "Accept-Ranges": "bytes"}
@@ -158,15 +187,36 @@ class Handler(BaseHTTPRequestHandler):
         if commit not in repo.commits:
             self.refuse(404, "RevisionNotFound", f"Invalid rev id: {revision}")
             return
-        info = {"id": name, "modelId": name, "sha": commit, "private": repo.private, "gated": "manual" if repo.gated else False}
+        info = {
+            "id": name,
+            "modelId": name,
+            "sha": commit,
+            "private": repo.private,
+            "gated": "manual" if repo.gated else False,
+        }
         info["siblings"] = [{"rfilename": f} for f in repo.commits[commit]]
         self.send(200, {"Content-Type": "application/json"}, json.dumps(info).encode(), body=True)
 
-    def refuse(self, status: int, code: str, message: str, headers: Mapping[str, str] | None = None) -> None:
+    def refuse(
+        self, status: int, code: str, message: str, headers: Mapping[str, str] | None = None
+    ) -> None:
         named = {"X-Error-Code": code} if code else {}
-        self.send(status, {**(headers or {}), **named, "X-Error-Message": message}, json.dumps({"error": message}).encode(), body=True)
+        self.send(
+            status,
+            {**(headers or {}), **named, "X-Error-Message": message},
+            json.dumps({"error": message}).encode(),
+            body=True,
+        )
 
-    def send(self, status: int, headers: Mapping[str, str], data: bytes, *, body: bool, cut: int | None = None) -> None:
+    def send(
+        self,
+        status: int,
+        headers: Mapping[str, str],
+        data: bytes,
+        *,
+        body: bool,
+        cut: int | None = None,
+    ) -> None:
         self.send_response(status)
         for key, value in headers.items():
             self.send_header(key, value)

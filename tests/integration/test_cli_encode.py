@@ -1,4 +1,7 @@
-"""`pathencoder encode` on tiles: what is written, what a second run does, and every kind of bad input beside good ones."""
+"""`pathencoder encode` on tiles.
+
+What is written, what a second run does, and every kind of bad input beside good ones.
+"""
 
 import csv
 import errno
@@ -65,7 +68,10 @@ def test_a_changed_folder_costs_only_what_changed(tiles, encode, forwards, tmp_p
     assert len(forwards) == 2
     found = read_features(tmp_path / "out" / "tiles.h5")
     assert found.keys == ["a/3.png", "a/5.png", "b/0.png", "b/2.png", "b/4.png", "new.png"]
-    same = [found.keys.index(k) for k in ("a/3.png", "b/4.png")], [first.keys.index(k) for k in ("a/3.png", "b/4.png")]
+    same = (
+        [found.keys.index(k) for k in ("a/3.png", "b/4.png")],
+        [first.keys.index(k) for k in ("a/3.png", "b/4.png")],
+    )
     assert np.array_equal(found.rows[same[0]], first.rows[same[1]])
     assert not np.allclose(found.rows[2], first.rows[3])
 
@@ -125,7 +131,13 @@ def test_missing_and_empty_inputs_stand_beside_good_ones(tiles, encode, tmp_path
     (tmp_path / "empty").mkdir()
     status, text, _ = encode(tiles, tmp_path / "empty", tmp_path / "gone")
     assert status == 3
-    for word in ("tiles: done, 6", "empty: failed", "no images or slides", "gone: failed", "no such file"):
+    for word in (
+        "tiles: done, 6",
+        "empty: failed",
+        "no images or slides",
+        "gone: failed",
+        "no such file",
+    ):
         assert word in text, word
     status, _, errors = encode(tmp_path / "empty", tmp_path / "gone", out="other")
     assert status == 2
@@ -177,7 +189,8 @@ def test_other_settings_are_refused_unless_overwritten(tiles, encode, tmp_path):
 
 def test_mpp_and_target_mpp_do_what_encode_does(tiles, encode, folder, tmp_path):
     encode(tiles, "--mpp", 0.25, "--target-mpp", 0.25)
-    rows = load_encoder(folder, device="cpu").encode(tiles, mpp=0.5, progress=False)  # the encoder's own scale: nothing is resampled
+    # the encoder's own scale: nothing is resampled
+    rows = load_encoder(folder, device="cpu").encode(tiles, mpp=0.5, progress=False)
     assert np.array_equal(read_features(tmp_path / "out" / "tiles.h5").rows, rows)
     status, _, errors = encode(tiles, "--target-mpp", 0.25, out="other")
     assert status == 2
@@ -202,18 +215,27 @@ def test_json_for_programs(tiles, encode, tmp_path):
     found = json.loads(text)
     assert found["status"] == status == 3
     (one,) = found["inputs"]
-    assert (one["status"], one["rows"], one["new"], one["failures"][0]["part"]) == ("done", 6, 6, "bad.png")
+    assert (one["status"], one["rows"], one["new"], one["failures"][0]["part"]) == (
+        "done",
+        6,
+        6,
+        "bad.png",
+    )
     with h5py.File(one["file"]) as file:
         assert len(file["features"]) == 6
 
 
-def test_a_full_disk_keeps_what_was_done_and_the_next_run_goes_on(tiles, encode, forwards, tmp_path, monkeypatch):
+def test_a_full_disk_keeps_what_was_done_and_the_next_run_goes_on(
+    tiles, encode, forwards, tmp_path, monkeypatch
+):
     real = job.Journal.append
     kept = []
 
     def append(self, key, row, tag=b""):
         if len(kept) == 4:
-            raise StoreError("cannot write out: the disk is full") from OSError(errno.ENOSPC, "full")
+            raise StoreError("cannot write out: the disk is full") from OSError(
+                errno.ENOSPC, "full"
+            )
         kept.append(key)
         real(self, key, row, tag)
 
@@ -238,7 +260,10 @@ def test_an_output_that_cannot_be_written_stops_before_the_work(tiles, encode, t
     assert "loading" not in errors
 
 
-@pytest.mark.skipif(os.name == "nt" or (hasattr(os, "geteuid") and os.geteuid() == 0), reason="needs a user whom permissions hold")
+@pytest.mark.skipif(
+    os.name == "nt" or (hasattr(os, "geteuid") and os.geteuid() == 0),
+    reason="needs a user whom permissions hold",
+)
 def test_a_read_only_output_is_told(tiles, encode, tmp_path):
     (tmp_path / "out").mkdir(mode=0o500)
     status, _, errors = encode(tiles)

@@ -1,4 +1,7 @@
-"""What passes for done before: never the rows of another image, and never the loss of what is there."""
+"""What passes for done before.
+
+Never the rows of another image, and never the loss of what is there.
+"""
 
 import os
 import shutil
@@ -104,7 +107,8 @@ def test_touched_images_are_not_embedded_again(cohort, encode, forwards):
 
 def test_single_images_get_the_same_care(cohort, encode, rows_of):
     assert encode(cohort / "A" / "tiles" / "0.bmp")[0] == 0
-    assert encode(cohort / "B" / "tiles" / "1.bmp")[0] == 0  # 0.bmp is the same in both folders: one was copied
+    # 0.bmp is the same in both folders: one was copied
+    assert encode(cohort / "B" / "tiles" / "1.bmp")[0] == 0
     assert encode(cohort / "A" / "tiles" / "2.bmp")[0] == 1
     found = kept(cohort)
     assert found.keys == ["0.bmp", "1.bmp"]
@@ -145,7 +149,9 @@ def test_unfinished_work_of_another_folder_is_refused(cohort, encode, interrupte
     assert str(cohort / "A" / "tiles") in text
 
 
-def test_unfinished_work_goes_on_with_images_as_they_are_now(cohort, encode, interrupted, forwards, rows_of):
+def test_unfinished_work_goes_on_with_images_as_they_are_now(
+    cohort, encode, interrupted, forwards, rows_of
+):
     interrupted(lambda: encode(cohort / "A" / "tiles"))
     shutil.copyfile(cohort / "B" / "tiles" / "1.bmp", cohort / "A" / "tiles" / "1.bmp")
     forwards.clear()
@@ -167,7 +173,17 @@ def test_unfinished_work_of_a_moved_folder_goes_on(cohort, encode, interrupted, 
 def test_damaged_outputs_and_those_of_slides_cost_their_input_alone(cohort, encode, folder, capsys):
     (cohort / "out").mkdir()
     (cohort / "out" / "A.h5").write_bytes(b"damaged")
-    line = ["encode", str(cohort / "A"), str(cohort / "B"), "--out", str(cohort / "out"), "--encoder", str(folder), "--device", "cpu"]
+    line = [
+        "encode",
+        str(cohort / "A"),
+        str(cohort / "B"),
+        "--out",
+        str(cohort / "out"),
+        "--encoder",
+        str(folder),
+        "--device",
+        "cpu",
+    ]
     assert run(line) == 3
     text = capsys.readouterr().out
     assert "A.h5 is damaged" in text

@@ -1,4 +1,7 @@
-"""Inputs as the user names them: links, odd names, what is left out, tables of scales, and a run that only says what it would do."""
+"""Inputs as the user names them.
+
+links, odd names, what is left out, tables of scales, and a run that only says what it would do.
+"""
 
 import json
 import os
@@ -43,7 +46,13 @@ def test_linked_folders_are_walked_and_what_is_left_out_is_named(encode, tmp_pat
     status, text, _ = encode(tmp_path / "in")
     assert status == 0
     assert read_features(tmp_path / "out" / "in.h5").keys == ["a/2.png", "linked/1.png"]
-    for word in ("loop: a link to a folder that contains it", "gone.png: a link to nothing", "1 file is neither", ".txt 1", "1 hidden"):
+    for word in (
+        "loop: a link to a folder that contains it",
+        "gone.png: a link to nothing",
+        "1 file is neither",
+        ".txt 1",
+        "1 hidden",
+    ):
         assert word in text, word
     left_out = json.loads(encode(tmp_path / "in", "--json")[1])["left_out"]
     assert {Path(one["path"]).name for one in left_out} == {"loop", "gone.png", "in"}
@@ -78,8 +87,22 @@ def test_the_summary_prints_on_any_terminal(folder, tmp_path, encoding):
     save(place / "\u20ac.png")
     (place / "bad.png").write_text("no image")
     code = "import sys; from pathencoder.cli.main import run; sys.exit(run(sys.argv[1:]))"
-    line = [sys.executable, "-c", code, "encode", str(place), "--out", str(tmp_path / "out"), "--encoder", str(folder), "--device", "cpu"]
-    done = subprocess.run(line, capture_output=True, env={**os.environ, "PYTHONIOENCODING": encoding}, check=False)
+    line = [
+        sys.executable,
+        "-c",
+        code,
+        "encode",
+        str(place),
+        "--out",
+        str(tmp_path / "out"),
+        "--encoder",
+        str(folder),
+        "--device",
+        "cpu",
+    ]
+    done = subprocess.run(
+        line, capture_output=True, env={**os.environ, "PYTHONIOENCODING": encoding}, check=False
+    )
     assert done.returncode == 3, done.stderr
     assert b"1 embedding" in done.stdout
     assert (tmp_path / "out" / "failures.csv").exists()
@@ -113,7 +136,9 @@ def test_a_pipe_is_no_input(tiles, encode, tmp_path):
 def test_rows_of_a_table_find_their_input_or_are_named(encode, tmp_path, slide, used):
     place = tmp_path / unicodedata.normalize("NFD", "M\u00fcller")
     save(place / "1.png")
-    (tmp_path / "mpp.csv").write_text(f"slide;mpp\n{slide.format(folder=place)};0,25\n", encoding="utf-8")
+    (tmp_path / "mpp.csv").write_text(
+        f"slide;mpp\n{slide.format(folder=place)};0,25\n", encoding="utf-8"
+    )
     status, text, _ = encode(place, "--mpp-csv", tmp_path / "mpp.csv")
     assert status == 0
     (file,) = (tmp_path / "out").glob("*.h5")
@@ -126,15 +151,23 @@ def test_rows_with_paths_tell_equal_names_apart(encode, tmp_path):
     for name in "AB":
         save(tmp_path / name / "s1" / "1.png")
     (tmp_path / "mpp.csv").write_text("slide,mpp\n/far/A/s1,0.5\n/far/B/s1,0.25\ns1,1\n")
-    assert encode(tmp_path / "A" / "s1", tmp_path / "B" / "s1", "--mpp-csv", tmp_path / "mpp.csv")[0] == 0
-    assert {name: read_features(tmp_path / "out" / f"{name}-s1.h5").attributes["mpp"] for name in "AB"} == {"A": 0.5, "B": 0.25}
+    assert (
+        encode(tmp_path / "A" / "s1", tmp_path / "B" / "s1", "--mpp-csv", tmp_path / "mpp.csv")[0]
+        == 0
+    )
+    assert {
+        name: read_features(tmp_path / "out" / f"{name}-s1.h5").attributes["mpp"] for name in "AB"
+    } == {"A": 0.5, "B": 0.25}
 
 
 def test_a_row_for_one_folder_is_not_taken_for_another_of_its_name(encode, tmp_path):
     for name in "AB":
         save(tmp_path / name / "s1" / "1.png")
     (tmp_path / "mpp.csv").write_text(f"slide,mpp\n{tmp_path}/A/s1,0.5\n")
-    assert encode(tmp_path / "A" / "s1", tmp_path / "B" / "s1", "--mpp-csv", tmp_path / "mpp.csv")[0] == 0
+    assert (
+        encode(tmp_path / "A" / "s1", tmp_path / "B" / "s1", "--mpp-csv", tmp_path / "mpp.csv")[0]
+        == 0
+    )
     assert read_features(tmp_path / "out" / "B-s1.h5").attributes.get("mpp") is None
 
 
@@ -149,7 +182,13 @@ def test_a_dry_run_says_everything_and_writes_nothing(tiles, encode, tmp_path):
     line = (tiles, tmp_path / "text.svs", "--mpp", 0.25, "--dry-run")
     status, text, errors = encode(*line)
     assert status == 3
-    for word in ("tiles: 6 images, 0.25 um/px (given) ->", "tiles.h5", "text.svs: would fail", "Left out", "Nothing was written"):
+    for word in (
+        "tiles: 6 images, 0.25 um/px (given) ->",
+        "tiles.h5",
+        "text.svs: would fail",
+        "Left out",
+        "Nothing was written",
+    ):
         assert word in text, word
     assert "loading" not in errors
     found = json.loads(encode(*line, "--json")[1])
@@ -163,7 +202,12 @@ def test_a_scale_that_images_state_is_said_where_it_is_not_used(encode, tmp_path
     tifffile = pytest.importorskip("tifffile")
     for n in range(3):
         (tmp_path / "in").mkdir(exist_ok=True)
-        tifffile.imwrite(tmp_path / "in" / f"{n}.tif", small_encoders.picture(n), resolution=(40000, 40000), resolutionunit="CENTIMETER")
+        tifffile.imwrite(
+            tmp_path / "in" / f"{n}.tif",
+            small_encoders.picture(n),
+            resolution=(40000, 40000),
+            resolutionunit="CENTIMETER",
+        )
     status, text, _ = encode(tmp_path / "in")
     assert status == 0
     assert "3 of 3 TIFF images state 0.25 um/px; all are resized whole: --mpp 0.25" in text

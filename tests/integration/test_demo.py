@@ -27,7 +27,18 @@ def draw(small, tmp_path, capsys):
         if image is not None:
             Image.fromarray(image).save(tmp_path / "image.png")
             arguments = ("--image", str(tmp_path / "image.png"), *arguments)
-        status = run(["demo", "--encoder", str(small), "--device", "cpu", "--out", str(tmp_path / out), *arguments])
+        status = run(
+            [
+                "demo",
+                "--encoder",
+                str(small),
+                "--device",
+                "cpu",
+                "--out",
+                str(tmp_path / out),
+                *arguments,
+            ]
+        )
         return status, tmp_path / out, capsys.readouterr()
 
     return drawn
@@ -64,7 +75,9 @@ def test_a_large_image_is_reduced_and_that_is_said(draw):
     assert "reduced to 1024 x 300 px" in printed.out
 
 
-@pytest.mark.parametrize(("name", "kind"), [("a.jpg", "JPEG"), ("new/a.TIFF", "TIFF"), ("a.webp", "WEBP")])
+@pytest.mark.parametrize(
+    ("name", "kind"), [("a.jpg", "JPEG"), ("new/a.TIFF", "TIFF"), ("a.webp", "WEBP")]
+)
 def test_the_ending_says_the_format(draw, name, kind):
     status, out, _ = draw(image=picture(), out=name)
     assert status == 0

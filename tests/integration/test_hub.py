@@ -1,11 +1,25 @@
-"""Loading from a Hub, with the real huggingface_hub client against a real HTTP server on loopback: what loads, and offline."""
+"""Loading from a Hub, with the real huggingface_hub client against a real HTTP server on loopback.
+
+What loads, and offline.
+"""
 
 import json
 
 import huggingface_hub
 import pytest
 import torch
-from hub_case import ARGS, SPEC, TIMM_CONFIG, client, ours, pickled, row, server, state, timms  # noqa: F401  (client and server are fixtures)
+from hub_case import (
+    ARGS,
+    SPEC,
+    TIMM_CONFIG,
+    client,
+    ours,
+    pickled,
+    row,
+    server,
+    state,
+    timms,
+)  # noqa: F401  (client and server are fixtures)
 from huggingface_hub import constants
 from safetensors.torch import load_file, save
 
@@ -37,7 +51,10 @@ def test_a_repository_in_timms_format(server):
 
 
 def test_safetensors_before_pickle(server):
-    server.add("owner/both", timms({"model.safetensors": save(state()), "pytorch_model.bin": b"never read"}))
+    server.add(
+        "owner/both",
+        timms({"model.safetensors": save(state()), "pytorch_model.bin": b"never read"}),
+    )
     pathencoder.load_encoder("owner/both")
     assert not server.gets("pytorch_model.bin")
 
@@ -53,7 +70,9 @@ def test_a_pickle_is_converted_once_and_kept(server, tmp_path, name):
     blob.unlink()
     blob.write_bytes(b"gone bad since")
     second = pathencoder.load_encoder("owner/old")
-    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True)
+    )
 
 
 def test_the_clients_own_tools_still_read_the_cache(server):
@@ -99,7 +118,10 @@ def test_a_rows_pinned_revision_is_what_is_read(server, monkeypatch):
 
 
 def test_a_rows_repository_is_known_by_its_address_too(server, monkeypatch):
-    """The publisher's own config.json cannot hold everything (layer classes); the catalogue's row does."""
+    """The publisher's own config.json cannot hold everything (layer classes).
+
+    The catalogue's row does.
+    """
     row(monkeypatch, embedding="cls_mean", dim=96)
     server.add("owner/small", timms({"pytorch_model.bin": pickled(state())}))
     assert pathencoder.load_encoder("hf-hub:owner/small").spec.embedding == "cls_mean"
@@ -108,13 +130,26 @@ def test_a_rows_repository_is_known_by_its_address_too(server, monkeypatch):
 def test_a_row_may_leave_its_statistics_to_the_repository(server, monkeypatch):
     nan = (float("nan"),) * 3
     row(monkeypatch, mean=nan, std=nan, config_file="preprocessor_config.json")
-    processor = {"image_mean": [0.1, 0.2, 0.3], "image_std": [0.4, 0.5, 0.6], "resample": 2, "size": {"shortest_edge": 36}}
-    server.add("owner/small", {"pytorch_model.bin": pickled(state()), "preprocessor_config.json": json.dumps(processor).encode()})
+    processor = {
+        "image_mean": [0.1, 0.2, 0.3],
+        "image_std": [0.4, 0.5, 0.6],
+        "resample": 2,
+        "size": {"shortest_edge": 36},
+    }
+    server.add(
+        "owner/small",
+        {
+            "pytorch_model.bin": pickled(state()),
+            "preprocessor_config.json": json.dumps(processor).encode(),
+        },
+    )
     spec = pathencoder.load_encoder("small").spec
     assert (spec.mean, spec.std, spec.interpolation, spec.resize, spec.resize_size) == (
         (0.1, 0.2, 0.3), (0.4, 0.5, 0.6), "bilinear", "shortest", 36,
     )  # fmt: skip
-    server.add("owner/small", {"pytorch_model.bin": pickled(state()), "preprocessor_config.json": b"{}"})
+    server.add(
+        "owner/small", {"pytorch_model.bin": pickled(state()), "preprocessor_config.json": b"{}"}
+    )
     with pytest.raises(ConfigError, match="no mean and std"):
         pathencoder.load_encoder("small")
 
@@ -134,7 +169,10 @@ def test_random_weights_download_no_weights(server, tmp_path):
 
 
 def test_training_checkpoints_are_named_as_such(server):
-    server.add("owner/raw", timms({"model.safetensors": save({f"module.{k}": v for k, v in state().items()})}))
+    server.add(
+        "owner/raw",
+        timms({"model.safetensors": save({f"module.{k}": v for k, v in state().items()})}),
+    )
     with pytest.raises(IncompatibleWeights, match="training checkpoint"):
         pathencoder.load_encoder("owner/raw")
 
@@ -148,7 +186,11 @@ def test_an_interrupted_download_goes_on_where_it_stopped(server, monkeypatch):
     server.cut_after = 50_000
     encoder = pathencoder.load_encoder("owner/plain")
     assert torch.equal(encoder.network.norm.weight, state()["norm.weight"])
-    ranges = [headers["range"] for _, path, headers in server.asked if path.startswith("/cdn/") and "range" in headers]
+    ranges = [
+        headers["range"]
+        for _, path, headers in server.asked
+        if path.startswith("/cdn/") and "range" in headers
+    ]
     assert ranges == ["bytes=50000-"]
 
 
@@ -165,7 +207,9 @@ def test_a_server_that_is_away_is_no_hindrance_once_all_is_here(server, monkeypa
     pathencoder.load_encoder("owner/small")
     gone = "http://127.0.0.1:9"
     monkeypatch.setattr(constants, "ENDPOINT", gone)
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", gone + "/{repo_id}/resolve/{revision}/{filename}")
+    monkeypatch.setattr(
+        constants, "HUGGINGFACE_CO_URL_TEMPLATE", gone + "/{repo_id}/resolve/{revision}/{filename}"
+    )
     assert pathencoder.load_encoder("owner/small").spec.name == "small"
     with pytest.raises(OfflineError, match=r"does not answer.*pathencoder fetch owner/other"):
         pathencoder.load_encoder("owner/other")
@@ -180,7 +224,12 @@ def test_offline(server, monkeypatch, tmp_path, how):
     arguments = {"local_files_only": True} if how == "argument" else {}
     if how == "variable":
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(OfflineError, match=r"config\.json of owner/small is not on this machine.*switched off.*pathencoder fetch"):
+    with pytest.raises(
+        OfflineError,
+        match=(
+            r"config\.json of owner/small is not on this machine.*switched off.*pathencoder fetch"
+        ),
+    ):
         pathencoder.load_encoder("owner/small", **arguments)
     assert not server.asked
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
@@ -201,7 +250,13 @@ def test_offline_a_public_row_of_one_pickle(server, monkeypatch):
 def test_fetch_brings_card_licence_and_reference(server, tmp_path):
     commit = server.add("owner/small", ours(tmp_path))
     place = locate.fetch("owner/small").folder
-    assert {"config.json", "model.safetensors", "reference.safetensors", "README.md", "LICENSE"} <= {p.name for p in place.iterdir()}
+    assert {
+        "config.json",
+        "model.safetensors",
+        "reference.safetensors",
+        "README.md",
+        "LICENSE",
+    } <= {p.name for p in place.iterdir()}
     assert place.name == commit
 
 
@@ -228,7 +283,13 @@ def test_a_copy_of_a_catalogues_encoder_says_where_it_comes_from(server, tmp_pat
     card = (tmp_path / "copy/README.md").read_text()
     assert f"The weights of small (owner/small, revision {commit})" in card
     assert "license: cc-by-nc-nd-4.0\nbase_model: owner/small\n" in card
-    assert "licensed: CC-BY-NC-ND-4.0. No commercial use." in (tmp_path / "copy/LICENSE").read_text()
+    assert (
+        "licensed: CC-BY-NC-ND-4.0. No commercial use." in (tmp_path / "copy/LICENSE").read_text()
+    )
     again = pathencoder.load_encoder(tmp_path / "copy")
-    assert (again.spec.name, again.spec.repo, again.spec.revision) == ("small", "owner/small", commit)
+    assert (again.spec.name, again.spec.repo, again.spec.revision) == (
+        "small",
+        "owner/small",
+        commit,
+    )
     assert torch.equal(again.network.norm.weight, encoder.network.norm.weight)

@@ -11,7 +11,18 @@ from pathlib import Path
 import hub_server
 import pytest
 import torch
-from hub_case import ARGS, SPEC, TIMM_CONFIG, client, ours, pickled, row, server, state, timms  # noqa: F401  (client and server are fixtures)
+from hub_case import (
+    ARGS,
+    SPEC,
+    TIMM_CONFIG,
+    client,
+    ours,
+    pickled,
+    row,
+    server,
+    state,
+    timms,
+)  # noqa: F401  (client and server are fixtures)
 from huggingface_hub import constants
 from safetensors.torch import save
 
@@ -34,7 +45,10 @@ from pathencoder.verify import verify
 
 def test_a_gated_repository_without_a_token(server, tmp_path):
     server.add("owner/small", ours(tmp_path), gated=True)
-    with pytest.raises(GatedEncoder, match=rf"Accept its terms at {server.url}/owner/small.*hf auth login.*HF_TOKEN"):
+    with pytest.raises(
+        GatedEncoder,
+        match=rf"Accept its terms at {server.url}/owner/small.*hf auth login.*HF_TOKEN",
+    ):
         pathencoder.load_encoder("owner/small")
 
 
@@ -56,11 +70,15 @@ def test_a_gated_repository_with_access(server, monkeypatch, tmp_path, how):
     server.add("owner/small", ours(tmp_path), gated=True)
     if how == "HF_TOKEN":
         monkeypatch.setenv("HF_TOKEN", hub_server.GOOD_TOKEN)
-    encoder = pathencoder.load_encoder("owner/small", token=hub_server.GOOD_TOKEN if how == "argument" else None)
+    encoder = pathencoder.load_encoder(
+        "owner/small", token=hub_server.GOOD_TOKEN if how == "argument" else None
+    )
     assert verify(encoder).ok
     elsewhere = [headers for _, path, headers in server.asked if path.startswith("/cdn/")]
     assert elsewhere
-    assert not any("authorization" in headers for headers in elsewhere), "the token went to another host"
+    assert not any("authorization" in headers for headers in elsewhere), (
+        "the token went to another host"
+    )
 
 
 def test_a_private_repository_looks_like_none(server, tmp_path):
@@ -71,7 +89,9 @@ def test_a_private_repository_looks_like_none(server, tmp_path):
 
 
 def test_no_such_repository_names_the_nearest(server):
-    with pytest.raises(UnknownEncoder, match=r"no repository owner/virchow-2 .*nearest: .*virchow2"):
+    with pytest.raises(
+        UnknownEncoder, match=r"no repository owner/virchow-2 .*nearest: .*virchow2"
+    ):
         pathencoder.load_encoder("owner/virchow-2")
 
 
@@ -107,7 +127,9 @@ class Bomb:
 
 
 def test_a_poisoned_pickle_is_refused(server, tmp_path):
-    commit = server.add("owner/evil", timms({"pytorch_model.bin": pickled({"a": torch.zeros(1), "b": Bomb()})}))
+    commit = server.add(
+        "owner/evil", timms({"pytorch_model.bin": pickled({"a": torch.zeros(1), "b": Bomb()})})
+    )
     with pytest.raises(UnsafeWeights, match="Ask the publisher for safetensors"):
         pathencoder.load_encoder("owner/evil")
     assert "exploded" not in sys.modules
@@ -160,7 +182,10 @@ def test_cache_dir(server, tmp_path):
 
 @pytest.mark.parametrize("files", ["ours", "pickle"])
 def test_a_read_only_cache(server, tmp_path, monkeypatch, files):
-    server.add("owner/small", ours(tmp_path) if files == "ours" else timms({"pytorch_model.bin": pickled(state())}))
+    server.add(
+        "owner/small",
+        ours(tmp_path) if files == "ours" else timms({"pytorch_model.bin": pickled(state())}),
+    )
     locate.fetch("owner/small")
     before = sorted((tmp_path / "cache").rglob("*"))
     with read_only(tmp_path / "cache", monkeypatch):
@@ -184,8 +209,12 @@ def read_only(place, monkeypatch):
         return guarded
 
     always = lambda *_: True  # noqa: E731
-    opens = lambda args, kwargs: any(c in str(kwargs.get("mode", args[0] if args else "r")) for c in "wax+")  # noqa: E731
-    flags = lambda args, kwargs: bool((args[0] if args else kwargs.get("flags", 0)) & (os.O_WRONLY | os.O_RDWR | os.O_CREAT))  # noqa: E731
+    opens = lambda args, kwargs: any(
+        c in str(kwargs.get("mode", args[0] if args else "r")) for c in "wax+"
+    )  # noqa: E731
+    flags = lambda args, kwargs: bool(
+        (args[0] if args else kwargs.get("flags", 0)) & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
+    )  # noqa: E731
     with monkeypatch.context() as patch:
         patch.setattr(builtins, "open", guard(builtins.open, opens))
         patch.setattr(io, "open", guard(io.open, opens))
@@ -233,9 +262,18 @@ assert "torch" not in sys.modules
 
 
 def run(**environment):
-    keep = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "HUGGING", "XDG_CACHE"))}
+    keep = {
+        k: v for k, v in os.environ.items() if not k.startswith(("HF_", "HUGGING", "XDG_CACHE"))
+    }
     variables = {**keep, "HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1", **environment}
-    done = subprocess.run([sys.executable, "-c", SCRIPT], env=variables, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT],
+        env=variables,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout.split()
 

@@ -52,7 +52,18 @@ def work(tmp_path, monkeypatch):
         Image.fromarray(small_encoders.picture(n)).save(tmp_path / "tiles" / f"{n}.png")
     small_encoders.encoder("cnn").save_pretrained(tmp_path / "small")
     monkeypatch.chdir(tmp_path)
-    return tmp_path, ["encode", "tiles", "--out", "out", "--encoder", "./small", "--batch-size", "4", "--device", "cpu"]
+    return tmp_path, [
+        "encode",
+        "tiles",
+        "--out",
+        "out",
+        "--encoder",
+        "./small",
+        "--batch-size",
+        "4",
+        "--device",
+        "cpu",
+    ]
 
 
 def wait_for_rows(path, process):
@@ -71,7 +82,9 @@ def finish(path, arguments, capsys):
     """The same command again: the rest is done, and all rows are right."""
     assert run(arguments) == 0
     assert "going on after" in capsys.readouterr().err
-    rows, keys = load_encoder(path / "small", device="cpu").encode(path / "tiles", return_keys=True, progress=False)
+    rows, keys = load_encoder(path / "small", device="cpu").encode(
+        path / "tiles", return_keys=True, progress=False
+    )
     found = read_features(path / "out" / "tiles.h5")
     assert found.keys == keys
     assert np.array_equal(found.rows, rows)
@@ -116,7 +129,12 @@ def test_an_interrupt_while_the_file_is_written_leaves_no_half(work, monkeypatch
 @pytest.mark.slow
 def test_a_hard_kill_loses_no_finished_row(work, capsys):
     path, arguments = work
-    process = subprocess.Popen([sys.executable, "-c", SLOW, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", SLOW, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     wait_for_rows(path, process)
     process.kill()
     process.communicate()

@@ -33,7 +33,20 @@ def test_images_to_files(tmp_path, capsys):
     picture(tmp_path / "a.png")
     picture(tmp_path / "b.png", stain="ihc", positive=0.5)
     out = tmp_path / "out"
-    assert run(["nuclei", str(tmp_path / "a.png"), str(tmp_path / "b.png"), "--out", str(out), "--mpp", "0.25"]) == 0
+    assert (
+        run(
+            [
+                "nuclei",
+                str(tmp_path / "a.png"),
+                str(tmp_path / "b.png"),
+                "--out",
+                str(out),
+                "--mpp",
+                "0.25",
+            ]
+        )
+        == 0
+    )
     said = capsys.readouterr().out
     assert "10 nuclei" in said
     assert "positive" in said
@@ -50,7 +63,9 @@ def test_a_bad_file_does_not_stop_the_rest(tmp_path, capsys):
     picture(tmp_path / "good.png")
     (tmp_path / "bad.png").write_bytes(b"no image")
     rng = np.random.default_rng(0)
-    Image.fromarray((rng.random((90, 90, 3)) > 0.9).astype(np.uint8) * 120).save(tmp_path / "dark.png")
+    Image.fromarray((rng.random((90, 90, 3)) > 0.9).astype(np.uint8) * 120).save(
+        tmp_path / "dark.png"
+    )
     out = tmp_path / "out"
     assert run(["nuclei", str(tmp_path), "--out", str(out), "--json"]) == 3
     found = json.loads(capsys.readouterr().out)
@@ -78,11 +93,19 @@ def test_the_same_command_goes_on_where_it_stopped(tmp_path, monkeypatch, capsys
     assert run([*command]) == 3
     (tmp_path / "out" / "b.geojson").unlink()  # as if it had been stopped there
     real, seen = segment.segment_nuclei, []
-    monkeypatch.setattr(segment, "segment_nuclei", lambda image, **more: seen.append(image.shape) or real(image, **more))
+    monkeypatch.setattr(
+        segment,
+        "segment_nuclei",
+        lambda image, **more: seen.append(image.shape) or real(image, **more),
+    )
     capsys.readouterr()
     assert run([*command]) == 3
     found = json.loads(capsys.readouterr().out)["inputs"]
-    assert [(i["status"], i["nuclei"]) for i in found] == [("before", 10), ("done", 10), ("failed", 0)]
+    assert [(i["status"], i["nuclei"]) for i in found] == [
+        ("before", 10),
+        ("done", 10),
+        ("failed", 0),
+    ]
     assert len(seen) == 1
     assert run([*command[:-2], "0.3", "--json"]) == 3  # other settings: nothing of the old counts
     assert len(seen) == 3
@@ -104,12 +127,34 @@ def test_a_slide_is_done_by_regions_and_no_nucleus_counts_twice(tmp_path, monkey
     monkeypatch.setattr(nuclei_pictures, "REGION", 300)
     monkeypatch.setattr(nuclei_pictures, "_OVERLAP", 60)
     out = tmp_path / "out"
-    assert run(["nuclei", str(tmp_path / "slide.tif"), "--out", str(out), "--mpp", "0.5", "--stain", "he", "--json"]) == 0
+    assert (
+        run(
+            [
+                "nuclei",
+                str(tmp_path / "slide.tif"),
+                "--out",
+                str(out),
+                "--mpp",
+                "0.5",
+                "--stain",
+                "he",
+                "--json",
+            ]
+        )
+        == 0
+    )
     (found,) = json.loads(capsys.readouterr().out)["inputs"]
-    assert len(found["results"]) in (6, 8)  # of ten: glass is left out, but for the border of the tissue
-    assert sum(r["nuclei"] for r in found["results"]) == found["nuclei"] == pytest.approx(labels.max(), abs=2)
+    # of ten: glass is left out, but for the border of the tissue
+    assert len(found["results"]) in (6, 8)
+    assert (
+        sum(r["nuclei"] for r in found["results"])
+        == found["nuclei"]
+        == pytest.approx(labels.max(), abs=2)
+    )
     rows = [r for f in out.glob("*.csv") for r in csv.DictReader(f.read_text().splitlines())]
-    truth = np.array([np.mean(np.nonzero(labels == n), 1)[::-1] for n in range(1, labels.max() + 1)])
+    truth = np.array(
+        [np.mean(np.nonzero(labels == n), 1)[::-1] for n in range(1, labels.max() + 1)]
+    )
     from pathencoder import metrics
 
     scores = metrics.detection_scores(truth, [(float(r["x"]), float(r["y"])) for r in rows], 5)
@@ -120,9 +165,21 @@ def test_a_slide_is_done_by_regions_and_no_nucleus_counts_twice(tmp_path, monkey
 def test_a_slide_that_cannot_be_read_fails_alone(tmp_path, capsys):
     picture(tmp_path / "good.png")
     (tmp_path / "bad.svs").write_bytes(b"no slide")
-    command = ["nuclei", str(tmp_path / "bad.svs"), str(tmp_path / "good.png"), "--out", str(tmp_path / "out"), "--mpp", "0.25", "--json"]
+    command = [
+        "nuclei",
+        str(tmp_path / "bad.svs"),
+        str(tmp_path / "good.png"),
+        "--out",
+        str(tmp_path / "out"),
+        "--mpp",
+        "0.25",
+        "--json",
+    ]
     assert run(command) == 3
-    assert [i["status"] for i in json.loads(capsys.readouterr().out)["inputs"]] == ["failed", "done"]
+    assert [i["status"] for i in json.loads(capsys.readouterr().out)["inputs"]] == [
+        "failed",
+        "done",
+    ]
 
 
 def test_adapt_with_fewer_images_than_a_batch(tmp_path, monkeypatch, capsys):
@@ -132,29 +189,62 @@ def test_adapt_with_fewer_images_than_a_batch(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(recipe, "Recipe", lambda: short)  # noqa: F821
     picture(tmp_path / "a.png")
     out = tmp_path / "out"
-    assert run(["nuclei", str(tmp_path / "a.png"), "--out", str(out), "--mpp", "0.25", "--adapt"]) == 0
+    assert (
+        run(["nuclei", str(tmp_path / "a.png"), "--out", str(out), "--mpp", "0.25", "--adapt"]) == 0
+    )
     assert (out / "network" / "config.json").exists()
     said = capsys.readouterr().err
     assert "adapted network kept" in said
     assert "going on" not in said
     monkeypatch.setattr(recipe, "train", None)  # noqa: F821
-    assert run(["nuclei", str(tmp_path / "a.png"), "--out", str(out), "--mpp", "0.25", "--adapt"]) == 0  # not trained twice
+    # not trained twice
+    assert (
+        run(["nuclei", str(tmp_path / "a.png"), "--out", str(out), "--mpp", "0.25", "--adapt"]) == 0
+    )
     assert "adapted before" in capsys.readouterr().err
     again = tmp_path / "again"
-    assert run(["nuclei", str(tmp_path / "a.png"), "--out", str(again), "--mpp", "0.25", "--network", str(out / "network")]) == 0
+    assert (
+        run(
+            [
+                "nuclei",
+                str(tmp_path / "a.png"),
+                "--out",
+                str(again),
+                "--mpp",
+                "0.25",
+                "--network",
+                str(out / "network"),
+            ]
+        )
+        == 0
+    )
     first, second = (read(folder / "a.labels.png") for folder in (out, again))
     assert (first == second).all()
 
 
 def test_adapt_without_tissue_says_so(tmp_path, capsys):
     Image.new("RGB", (100, 100), "white").save(tmp_path / "blank.png")
-    assert run(["nuclei", str(tmp_path / "blank.png"), "--out", str(tmp_path / "out"), "--adapt"]) == 2
+    assert (
+        run(["nuclei", str(tmp_path / "blank.png"), "--out", str(tmp_path / "out"), "--adapt"]) == 2
+    )
     assert "at least one image with tissue" in capsys.readouterr().err
 
 
 def test_a_folder_without_a_network_is_refused(tmp_path, capsys):
     picture(tmp_path / "a.png")
-    assert run(["nuclei", str(tmp_path / "a.png"), "--out", str(tmp_path / "out"), "--network", str(tmp_path)]) == 2
+    assert (
+        run(
+            [
+                "nuclei",
+                str(tmp_path / "a.png"),
+                "--out",
+                str(tmp_path / "out"),
+                "--network",
+                str(tmp_path),
+            ]
+        )
+        == 2
+    )
     assert "holds no nuclei network" in capsys.readouterr().err
 
 

@@ -107,7 +107,8 @@ def test_done_before_is_known_by_content(tmp_path, capsys):
     moved = tmp_path / "moved/a.png"
     data, times = moved.read_bytes(), moved.stat()
     picture(moved, seed=5)
-    moved.write_bytes(moved.read_bytes()[: len(data)].ljust(len(data), b"\0"))  # the same size and time
+    # the same size and time
+    moved.write_bytes(moved.read_bytes()[: len(data)].ljust(len(data), b"\0"))
     os.utime(moved, ns=(times.st_atime_ns, times.st_mtime_ns))
     assert statuses(nuclei(capsys, moved, "--out", out)[1]) != ["before"]
 
@@ -153,7 +154,18 @@ def test_a_region_outside_a_slide_names_the_size_of_the_slide(tmp_path, capsys):
     from small_slides import write_tiff
 
     write_tiff(tmp_path / "s.tif", np.full((400, 700, 3), 240, np.uint8), mpp=0.5)
-    command = [tmp_path / "s.tif", "--as", "slides", "--out", tmp_path / "out", "--region", 9000, 0, 50, 50]
+    command = [
+        tmp_path / "s.tif",
+        "--as",
+        "slides",
+        "--out",
+        tmp_path / "out",
+        "--region",
+        9000,
+        0,
+        50,
+        50,
+    ]
     status, report = nuclei(capsys, *command, mpp=None)
     assert status == 1
     assert "700 x 400 px" in report["inputs"][0]["failures"][0]["reason"]
@@ -182,7 +194,9 @@ def test_a_slide_of_fluorescence_is_refused_with_the_reason(tmp_path, capsys):
     image = np.zeros((600, 800, 3), np.uint8)
     image[200:400, 300:600, 2] = 120
     write_tiff(tmp_path / "s.tif", image, mpp=0.5)
-    status, report = nuclei(capsys, tmp_path / "s.tif", "--as", "slides", "--out", tmp_path / "out", mpp=None)
+    status, report = nuclei(
+        capsys, tmp_path / "s.tif", "--as", "slides", "--out", tmp_path / "out", mpp=None
+    )
     assert (status, statuses(report)) == (1, ["failed"])
     assert "dark background, as in fluorescence" in (tmp_path / "out/failures.csv").read_text()
 
@@ -199,14 +213,19 @@ def test_a_slide_has_one_stain_and_one_set_of_thresholds(tmp_path, monkeypatch, 
     write_tiff(tmp_path / "s.tif", np.concatenate([image, brown], 1), mpp=0.5)
     monkeypatch.setattr(nuclei_pictures, "REGION", 550)
     real, seen = segment.segment_nuclei, []
-    monkeypatch.setattr(segment, "segment_nuclei", lambda image, **more: seen.append(more["slide"]) or real(image, **more))
+    monkeypatch.setattr(
+        segment,
+        "segment_nuclei",
+        lambda image, **more: seen.append(more["slide"]) or real(image, **more),
+    )
     command = [tmp_path / "s.tif", "--as", "slides", "--out", tmp_path / "out"]
     _, report = nuclei(capsys, *command, mpp=None)
     results = report["inputs"][0]["results"]
     assert len(results) == 2
     assert seen[0] is seen[1] is not None
     assert len({(r["stain"], r["stain_source"], r["stain_confidence"]) for r in results}) == 1
-    _, report = nuclei(capsys, *command, "--region", 900, 0, 200, 500, mpp=None)  # a field alone: as in the whole
+    # a field alone: as in the whole
+    _, report = nuclei(capsys, *command, "--region", 900, 0, 200, 500, mpp=None)
     assert report["inputs"][0]["results"][0]["stain_confidence"] == results[0]["stain_confidence"]
     assert repr(seen[2]) == repr(seen[0])
 
@@ -222,7 +241,18 @@ def test_a_long_name_is_cut_short(tmp_path, capsys):
 
 def test_nothing_to_do_is_said(tmp_path, capsys):
     (tmp_path / "empty").mkdir()
-    assert run(["nuclei", str(tmp_path / "empty"), str(tmp_path / "missing.png"), "--out", str(tmp_path / "out")]) == 2
+    assert (
+        run(
+            [
+                "nuclei",
+                str(tmp_path / "empty"),
+                str(tmp_path / "missing.png"),
+                "--out",
+                str(tmp_path / "out"),
+            ]
+        )
+        == 2
+    )
     said = capsys.readouterr().err
     assert "no images or slides in this folder" in said
     assert "no such file" in said
@@ -288,7 +318,9 @@ def test_scales_come_from_the_table_the_command_and_the_file(tmp_path, capsys):
     image, _, _ = tissue((120, 150), nuclei=10)
     out = tmp_path / "out"
     for name in ("a.tif", "b.tif"):
-        Image.fromarray(image).save(tmp_path / name, resolution_unit=3, x_resolution=20_000, y_resolution=20_000)
+        Image.fromarray(image).save(
+            tmp_path / name, resolution_unit=3, x_resolution=20_000, y_resolution=20_000
+        )
     picture(tmp_path / "c.png")
     (tmp_path / "mpp.csv").write_text("slide;mpp\nb.tif;0,4\nzzz.png;0,3\n")
     report = nuclei(capsys, tmp_path, "--mpp-csv", tmp_path / "mpp.csv", "--out", out, mpp=None)[1]
@@ -301,7 +333,10 @@ def test_scales_come_from_the_table_the_command_and_the_file(tmp_path, capsys):
     assert "zzz.png" in report["notes"][0]
     for name, (mpp, source) in zip("abc", found, strict=True):
         assert (head(out, name)["mpp"], head(out, name)["mpp_source"]) == (mpp, source)
-        assert (float(first_row(out, name)["mpp"]), first_row(out, name)["mpp_source"]) == (mpp, source)
+        assert (float(first_row(out, name)["mpp"]), first_row(out, name)["mpp_source"]) == (
+            mpp,
+            source,
+        )
 
 
 def test_the_stain_and_how_sure_it_is_are_kept(tmp_path, capsys):
@@ -347,7 +382,9 @@ def test_a_name_that_is_no_text_is_kept_escaped(tmp_path, capsys):
 )
 def test_strange_images_end_with_a_sentence(tmp_path, capsys, make, sentence):
     make(tmp_path / "a.png")
-    status = run(["nuclei", str(tmp_path / "a.png"), "--out", str(tmp_path / "out"), "--mpp", "0.25"])
+    status = run(
+        ["nuclei", str(tmp_path / "a.png"), "--out", str(tmp_path / "out"), "--mpp", "0.25"]
+    )
     said = capsys.readouterr()
     assert "Traceback" not in said.err + said.out
     assert "fault of pathencoder" not in said.err + said.out

@@ -12,11 +12,17 @@ NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "nuclei.ipynb"
 
 
 def test_every_cell_runs_and_says_what_is_stored(capsys):
-    cells = [c for c in json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"] if c["cell_type"] == "code"]
+    cells = [
+        c
+        for c in json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"]
+        if c["cell_type"] == "code"
+    ]
     space = {"__name__": "__main__"}
     for cell in cells:
         exec(compile(ast.parse("".join(cell["source"])), "cell", "exec"), space)
-        stored = "".join(line for o in cell["outputs"] if o["output_type"] == "stream" for line in o["text"])
+        stored = "".join(
+            line for o in cell["outputs"] if o["output_type"] == "stream" for line in o["text"]
+        )
         said = capsys.readouterr().out
         assert said.count("\n") == stored.count("\n")
     assert 120 < len(space["nuclei"]) < 170
@@ -25,6 +31,10 @@ def test_every_cell_runs_and_says_what_is_stored(capsys):
 
 def test_it_is_executed_and_small():
     assert NOTEBOOK.stat().st_size < 320_000
-    cells = [c for c in json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"] if c["cell_type"] == "code"]
+    cells = [
+        c
+        for c in json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"]
+        if c["cell_type"] == "code"
+    ]
     assert [c["execution_count"] for c in cells] == list(range(1, len(cells) + 1))
     assert sum(o["output_type"] == "display_data" for c in cells for o in c["outputs"]) >= 4

@@ -44,7 +44,13 @@ def slide(tmp_path, monkeypatch):  # noqa: F811
 def encode(made, tmp_path, encoder=None, progress=None, **settings):
     settings = Settings(**settings)
     file = path_of(tmp_path / "out", "s", settings.layout)
-    return encode_slide(encoder or small_encoders.shared("cnn"), made.path, file, settings, **({"progress": progress} if progress else {}))
+    return encode_slide(
+        encoder or small_encoders.shared("cnn"),
+        made.path,
+        file,
+        settings,
+        **({"progress": progress} if progress else {}),
+    )
 
 
 def test_rows_are_the_embeddings_of_the_tiles_at_their_coordinates(slide, tmp_path):
@@ -53,7 +59,9 @@ def test_rows_are_the_embeddings_of_the_tiles_at_their_coordinates(slide, tmp_pa
     found = read_features(outcome.file)
     assert (outcome.status, outcome.rows) == ("done", len(found.rows))
     assert found.attributes["patch_size_level0"] == 128
-    assert {tuple(c) for c in found.coords.tolist()} == {(x, y) for x in range(128, 640, 128) for y in range(128, 512, 128)}
+    assert {tuple(c) for c in found.coords.tolist()} == {
+        (x, y) for x in range(128, 640, 128) for y in range(128, 512, 128)
+    }
     encoder = small_encoders.shared("cnn")
     grid = Grid(found.coords, 128.0, 128.0, 64, 0.25, 0.5)
     tiles = [read_tile(made, grid, int(x), int(y)) for x, y in found.coords]
@@ -117,7 +125,10 @@ def test_a_moved_slide_is_the_same_and_another_of_its_name_is_refused(slide, tmp
     encode(first, tmp_path)
     moved = slide("y.svs")
     outcome = encode(moved, tmp_path)
-    assert (outcome.status, outcome.notes) == ("before", [f"made from {first.path}, whose content is the same"])
+    assert (outcome.status, outcome.notes) == (
+        "before",
+        [f"made from {first.path}, whose content is the same"],
+    )
     moved.path.write_bytes(b"y" * 10)
     with pytest.raises(StoreError, match="nothing is overwritten") as refused:
         encode(moved, tmp_path)
@@ -130,7 +141,13 @@ def test_tiles_and_slides_never_share_a_file(slide, tmp_path):
     file = encode(made, tmp_path).file
     Image.fromarray(section()).save(tmp_path / "a.png")
     with pytest.raises(StoreError, match="holds a slide, and this input is tiles"):
-        encode_tiles(small_encoders.shared("cnn"), tmp_path, [("a.png", tmp_path / "a.png")], file, Settings())
+        encode_tiles(
+            small_encoders.shared("cnn"),
+            tmp_path,
+            [("a.png", tmp_path / "a.png")],
+            file,
+            Settings(),
+        )
 
 
 def test_damaged_tiles_are_named_and_the_rest_is_embedded(slide, tmp_path):
@@ -149,7 +166,10 @@ def test_a_slide_of_which_nothing_can_be_read_leaves_no_file(slide, tmp_path):
     with pytest.raises(SlideError, match="no part of it"):
         encode(slide(broken=((0, 0, 5000, 5000),)), tmp_path)
     with pytest.raises(SlideError, match="none of its"):
-        encode(slide(downsamples=(1.0, 4.0), broken=((0, 0, 5000, 5000),), broken_levels=(0,)), tmp_path)
+        encode(
+            slide(downsamples=(1.0, 4.0), broken=((0, 0, 5000, 5000),), broken_levels=(0,)),
+            tmp_path,
+        )
     assert not list((tmp_path / "out").glob("*"))
 
 
@@ -179,7 +199,16 @@ def test_a_slide_of_fluorescence_fails_beside_another(tmp_path, capsys):
     pytest.importorskip("tifffile")
     write_tiff(tmp_path / "dark.tif", dark_field())
     write_tiff(tmp_path / "good.tif", section())
-    command = ["encode", str(tmp_path / "dark.tif"), str(tmp_path / "good.tif"), "--as", "slides", "--out", str(tmp_path / "out"), "--json"]
+    command = [
+        "encode",
+        str(tmp_path / "dark.tif"),
+        str(tmp_path / "good.tif"),
+        "--as",
+        "slides",
+        "--out",
+        str(tmp_path / "out"),
+        "--json",
+    ]
     assert run(command) == 3
     found = json.loads(capsys.readouterr().out)
     assert [i["status"] for i in found["inputs"]] == ["failed", "done"]
@@ -203,7 +232,9 @@ def test_tiles_that_were_read_to_scale_are_not_resized_again(slide, tmp_path, ch
     """An encoder that enlarges tiles to 80 px and crops 64 must see the grid's tiles as they are."""
     encoder = small_encoders.encoder("cnn", resize="shortest", resize_size=80, **changes)
     made = slide()
-    found = read_features(encode(made, tmp_path, encoder=encoder, target_mpp=0.5, min_tissue=0.9).file)
+    found = read_features(
+        encode(made, tmp_path, encoder=encoder, target_mpp=0.5, min_tissue=0.9).file
+    )
     grid = Grid(found.coords, 64.0, 64.0, 64, 0.5, 0.5)
     tiles = [read_tile(made, grid, int(x), int(y)) for x, y in found.coords]
     as_they_are = small_encoders.encoder("cnn", mpp=0.5).encode(tiles, mpp=0.5, progress=False)
@@ -261,18 +292,36 @@ def test_real_small_slides_through_the_command_line(tmp_path, folder, capsys, la
     write_tiff(tmp_path / "nompp.tiff", section(), mpp=None)
     (tmp_path / "text.svs").write_text("no slide")
     inputs = [str(tmp_path / n) for n in ("good.tiff", "nompp.tiff", "text.svs")]
-    line = ["encode", *inputs, "--as", "slides", "--out", str(tmp_path / "out"), "--encoder", str(folder), "--layout", layout]
+    line = [
+        "encode",
+        *inputs,
+        "--as",
+        "slides",
+        "--out",
+        str(tmp_path / "out"),
+        "--encoder",
+        str(folder),
+        "--layout",
+        layout,
+    ]
     line += ["--min-tissue", "0.9", "--json", "--pictures"]
     assert run(line) == 3
-    statuses = {Path(one["input"]).name: one for one in json.loads(capsys.readouterr().out)["inputs"]}
+    statuses = {
+        Path(one["input"]).name: one for one in json.loads(capsys.readouterr().out)["inputs"]
+    }
     assert [one["status"] for one in statuses.values()] == ["done", "failed", "failed"]
     assert statuses["nompp.tiff"]["failures"][0]["error"] == "MissingMpp"
     found = read_features(statuses["good.tiff"]["file"])
     assert Path(statuses["good.tiff"]["picture"]) == tmp_path / "out" / "pictures" / "good.jpg"
     assert (tmp_path / "out" / "pictures" / "good.jpg").exists()
-    assert {tuple(c) for c in found.coords.tolist()} == {(x, y) for x in range(128, 640, 128) for y in range(128, 512, 128)}
+    assert {tuple(c) for c in found.coords.tolist()} == {
+        (x, y) for x in range(128, 640, 128) for y in range(128, 512, 128)
+    }
     assert run([*line, "--mpp", "0.25", "--overwrite"]) == 3
-    statuses = {Path(one["input"]).name: one["status"] for one in json.loads(capsys.readouterr().out)["inputs"]}
+    statuses = {
+        Path(one["input"]).name: one["status"]
+        for one in json.loads(capsys.readouterr().out)["inputs"]
+    }
     assert statuses == {"good.tiff": "done", "nompp.tiff": "done", "text.svs": "failed"}
 
 
@@ -284,10 +333,24 @@ def test_settings_that_do_not_fit_one_input_fail_it_alone(tmp_path, folder, caps
     for name in ("a.svs", "b.svs"):
         write_tiff(tmp_path / "in" / name, section(), mpp=0.25)
     Image.fromarray(section()).save(tmp_path / "in" / "label.png")
-    line = ["encode", str(tmp_path / "in"), "--out", str(tmp_path / "out"), "--encoder", str(folder), "--target-mpp", "1", "--json"]
+    line = [
+        "encode",
+        str(tmp_path / "in"),
+        "--out",
+        str(tmp_path / "out"),
+        "--encoder",
+        str(folder),
+        "--target-mpp",
+        "1",
+        "--json",
+    ]
     assert run(line) == 3
     found = json.loads(capsys.readouterr().out)["inputs"]
-    assert {Path(one["input"]).name: one["status"] for one in found} == {"a.svs": "done", "b.svs": "done", "in": "failed"}
+    assert {Path(one["input"]).name: one["status"] for one in found} == {
+        "a.svs": "done",
+        "b.svs": "done",
+        "in": "failed",
+    }
     assert "--target-mpp for tiles needs --mpp" in (tmp_path / "out" / "failures.csv").read_text()
 
 
@@ -295,16 +358,34 @@ def test_settings_that_do_not_fit_one_input_fail_it_alone(tmp_path, folder, caps
 @pytest.mark.skipif(not SHARED.exists(), reason="needs the shared slides")
 def test_one_section_in_three_formats_gives_the_same_tiles():
     pytest.importorskip("openslide")
-    names = ("aperio/CMU-1-Small-Region.svs", "generic/CMU-1-Small-Region_pyramid_mpp0.499.tiff", "dicom/CMU-1-Small-Region_multifile")
+    names = (
+        "aperio/CMU-1-Small-Region.svs",
+        "generic/CMU-1-Small-Region_pyramid_mpp0.499.tiff",
+        "dicom/CMU-1-Small-Region_multifile",
+    )
     slides = [open_slide(SHARED / name) for name in names]
-    grids = [plan_grid(find_tissue(s, 0.499), s.bounds, mpp=s.mpp().value, target_mpp=2.0, tile_px=64, min_tissue=0.25) for s in slides]
+    grids = [
+        plan_grid(
+            find_tissue(s, 0.499),
+            s.bounds,
+            mpp=s.mpp().value,
+            target_mpp=2.0,
+            tile_px=64,
+            min_tissue=0.25,
+        )
+        for s in slides
+    ]
     assert len(grids[0].coords) > 50
     for grid in grids[1:]:  # JPEG differs a little: a tile at the threshold may come or go
         here, there = ({tuple(c) for c in g.coords.tolist()} for g in (grids[0], grid))
         assert len(here & there) > 0.95 * len(here | there)
-    for x, y in grids[0].coords[::9].tolist():  # level 2 of the pyramid against level 0: the same place
+    # level 2 of the pyramid against level 0: the same place
+    for x, y in grids[0].coords[::9].tolist():
         shown = read_tile(slides[0], grids[0], x, y).astype(int)
-        off = {dx: np.abs(shown - read_tile(slides[1], grids[1], x + dx, y + dx)).mean() for dx in (-6, 0, 6)}
+        off = {
+            dx: np.abs(shown - read_tile(slides[1], grids[1], x + dx, y + dx)).mean()
+            for dx in (-6, 0, 6)
+        }
         assert min(off, key=off.get) == 0
 
 
@@ -317,4 +398,6 @@ def test_the_robustness_evaluation_cuts_a_slide_into_fields(tmp_path):
     pixels = section(256, 200, ((0, 0, 256, 200),))
     fields = _fields(write_tiff(tmp_path / "scan.tiff", pixels, levels=(1, 2)))
     assert len(fields) == 16
-    assert np.array_equal(np.vstack([np.hstack(fields[i : i + 4]) for i in range(0, 16, 4)]), pixels)
+    assert np.array_equal(
+        np.vstack([np.hstack(fields[i : i + 4]) for i in range(0, 16, 4)]), pixels
+    )

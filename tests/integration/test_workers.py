@@ -46,15 +46,21 @@ class Tiles(Dataset):
 def paths(tmp_path):
     rng = np.random.default_rng(0)
     for i in range(4):
-        Image.fromarray(rng.integers(0, 256, (150, 160, 3), dtype=np.uint8)).save(tmp_path / f"{i}.png")
+        Image.fromarray(rng.integers(0, 256, (150, 160, 3), dtype=np.uint8)).save(
+            tmp_path / f"{i}.png"
+        )
     return sorted(tmp_path.glob("*.png"))
 
 
 def test_transforms_travel_to_spawned_workers(paths):
     transform = Transform(SPEC)
-    loader = DataLoader(Tiles(paths, transform), batch_size=2, num_workers=1, multiprocessing_context="spawn")
+    loader = DataLoader(
+        Tiles(paths, transform), batch_size=2, num_workers=1, multiprocessing_context="spawn"
+    )
     found = torch.cat(list(loader))
-    torch.testing.assert_close(found, torch.stack([transform(p, mpp=0.25) for p in paths]), rtol=0, atol=0)
+    torch.testing.assert_close(
+        found, torch.stack([transform(p, mpp=0.25) for p in paths]), rtol=0, atol=0
+    )
 
 
 ENDLESS = """
@@ -80,7 +86,9 @@ ENDLESS = """
 """
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="a console event cannot be sent to one process there")
+@pytest.mark.skipif(
+    sys.platform == "win32", reason="a console event cannot be sent to one process there"
+)
 def test_ctrl_c_ends_encode_promptly_and_leaves_no_thread(tmp_path):
     script = Path(tmp_path / "endless.py")
     script.write_text(textwrap.dedent(ENDLESS))

@@ -12,7 +12,14 @@ from pathencoder.spec import EncoderSpec
 SIZE = 64
 COMMON = {"input_size": SIZE, "mean": (0.7, 0.6, 0.7), "std": (0.2, 0.25, 0.2), "mpp": 0.5}
 SPECS = {
-    "vit": {"architecture": "test_vit", "dim": 64, "width": 64, "model_args": {"img_size": SIZE}, "prefix_tokens": 1, "embedding": "cls"},
+    "vit": {
+        "architecture": "test_vit",
+        "dim": 64,
+        "width": 64,
+        "model_args": {"img_size": SIZE},
+        "prefix_tokens": 1,
+        "embedding": "cls",
+    },
     "no_cls": {
         "architecture": "test_vit2",
         "dim": 64,
@@ -35,7 +42,8 @@ def encoder(kind="cnn", **changes):
     with torch.random.fork_rng():
         torch.manual_seed(0)
         net = network.create(wanted, random=True)
-        for module in net.modules():  # random networks shrink their signal: statistics as after training keep rows apart
+        # random networks shrink their signal: statistics as after training keep rows apart
+        for module in net.modules():
             if isinstance(module, torch.nn.BatchNorm2d):
                 module.running_var.fill_(0.01)
     return Encoder(net, wanted)
@@ -46,5 +54,7 @@ shared = functools.cache(encoder)
 
 def picture(seed=0, height=SIZE, width=SIZE):
     """uint8 [H, W, 3]: noise, coarse enough for JPEG."""
-    coarse = np.random.default_rng(seed).integers(0, 256, (-(-height // 8), -(-width // 8), 3), dtype=np.uint8)
+    coarse = np.random.default_rng(seed).integers(
+        0, 256, (-(-height // 8), -(-width // 8), 3), dtype=np.uint8
+    )
     return np.ascontiguousarray(coarse.repeat(8, axis=0).repeat(8, axis=1)[:height, :width])

@@ -44,7 +44,9 @@ def folder(name):
 def write_table(path, text):
     """Text with lines of words as a CSV; "-" is an empty value."""
     lines = [line.split() for line in text.strip().splitlines()]
-    path.write_text("".join(",".join("" if word == "-" else word for word in line) + "\n" for line in lines))
+    path.write_text(
+        "".join(",".join("" if word == "-" else word for word in line) + "\n" for line in lines)
+    )
     return path
 
 

@@ -13,7 +13,9 @@ def tissue(size=(160, 200), *, nuclei=18, radius=6, stain="he", positive=0.0, se
     labels, spots = np.zeros(size, np.int32), []
     for _ in range(4000):
         y, x = rng.uniform(radius + 2, np.array(size) - radius - 2)
-        if len(spots) < nuclei and all(np.hypot(y - b, x - a) > 2 * radius * apart for b, a in spots):
+        if len(spots) < nuclei and all(
+            np.hypot(y - b, x - a) > 2 * radius * apart for b, a in spots
+        ):
             spots.append((y, x))
     rows, columns = np.mgrid[: size[0], : size[1]]
     for number, (y, x) in enumerate(spots, 1):

@@ -9,12 +9,38 @@ from pathencoder import list_encoders
 from pathencoder.pretrained import catalogue, locate
 from pathencoder.pretrained.catalogue import catalogue as rows
 
-FACTS = {row["key"]: row for row in csv.DictReader((Path(__file__).parent / "data" / "encoders.csv").read_text().splitlines())}
+FACTS = {
+    row["key"]: row
+    for row in csv.DictReader(
+        (Path(__file__).parent / "data" / "encoders.csv").read_text().splitlines()
+    )
+}
 PUBLIC = sorted(FACTS)
 
 PROMISED = {
-    *("uni", "uni2-h", "virchow", "virchow2", "prov-gigapath", "h-optimus-0", "h-optimus-1", "h0-mini", "phikon", "phikon-v2"),
-    *("hibou-b", "hibou-l", "kaiko-vits16", "kaiko-vitb8", "lunit-vits16", "lunit-vits8", "midnight-12k", "openmidnight", "gpfm"),
+    *(
+        "uni",
+        "uni2-h",
+        "virchow",
+        "virchow2",
+        "prov-gigapath",
+        "h-optimus-0",
+        "h-optimus-1",
+        "h0-mini",
+        "phikon",
+        "phikon-v2",
+    ),
+    *(
+        "hibou-b",
+        "hibou-l",
+        "kaiko-vits16",
+        "kaiko-vitb8",
+        "lunit-vits16",
+        "lunit-vits8",
+        "midnight-12k",
+        "openmidnight",
+        "gpfm",
+    ),
     *("prost40m", "ctranspath"),
 }
 
@@ -41,7 +67,11 @@ def test_normalisation_is_the_publishers(name):
 @pytest.mark.parametrize("name", PUBLIC)
 def test_readout_is_the_recommended_one(name):
     spec, fact = rows()[name], FACTS[name]
-    assert (spec.dim, spec.width, spec.prefix_tokens) == (int(fact["dim"]), int(fact["width"]), int(fact["prefix_tokens"]))
+    assert (spec.dim, spec.width, spec.prefix_tokens) == (
+        int(fact["dim"]),
+        int(fact["width"]),
+        int(fact["prefix_tokens"]),
+    )
     assert spec.dim == spec.width * (2 if spec.embedding == "cls_mean" else 1)
 
 
@@ -65,7 +95,13 @@ def test_pickles_are_named_last():
         assert kinds == sorted(kinds, reverse=True), spec.name
 
 
-MEANS = [("kaiko-vits16", 0.5), ("midnight-12k", 0.5), ("openmidnight", 0.485), ("h-optimus-1", 0.707223), ("hibou-b", 0.7068)]
+MEANS = [
+    ("kaiko-vits16", 0.5),
+    ("midnight-12k", 0.5),
+    ("openmidnight", 0.485),
+    ("h-optimus-1", 0.707223),
+    ("hibou-b", 0.7068),
+]
 
 
 @pytest.mark.parametrize(("name", "mean"), MEANS)

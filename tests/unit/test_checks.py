@@ -256,6 +256,10 @@ def test_a_12_bit_slide_is_refused_and_a_16_bit_one_says_what_is_read(tmp_path):
 
 
 def test_tiles_larger_than_any_scanners_are_a_damaged_header():
-    found = checks.oversized_tiles({"openslide.level[0].tile-width": "65535", "openslide.level[0].tile-height": "256"})
+    found = checks.oversized_tiles(
+        {"openslide.level[0].tile-width": "65535", "openslide.level[0].tile-height": "256"}
+    )
     assert "level[0] has tiles with a width of 65535 px" in found
-    assert not checks.oversized_tiles({"openslide.level[0].tile-width": "512", "openslide.mpp-x": "0.25", "aperio.tile-note": "x"})
+    assert not checks.oversized_tiles(
+        {"openslide.level[0].tile-width": "512", "openslide.mpp-x": "0.25", "aperio.tile-note": "x"}
+    )

@@ -21,7 +21,10 @@ from pathencoder.features.store import Failure
 
 def test_help_imports_neither_torch_nor_timm():
     heavy = "{'torch', 'timm', 'h5py', 'numpy'} & set(sys.modules)"
-    code = f"import sys; from pathencoder.cli.main import run; status = run(['--help']); sys.exit(status or len({heavy}))"
+    code = (
+        "import sys; from pathencoder.cli.main import run; status = run(['--help']);"
+        f" sys.exit(status or len({heavy}))"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert all(verb in done.stdout for verb in VERBS)
@@ -30,7 +33,10 @@ def test_help_imports_neither_torch_nor_timm():
 @pytest.mark.parametrize("verb", VERBS)
 def test_every_verb_has_help_with_an_example(verb, capsys):
     assert run([verb, "--help"]) == 0
-    assert f"pathencoder {verb}" in capsys.readouterr().out.split("Usage:")[1].split("Options:")[0].split("\n", 1)[1]
+    assert (
+        f"pathencoder {verb}"
+        in capsys.readouterr().out.split("Usage:")[1].split("Options:")[0].split("\n", 1)[1]
+    )
 
 
 @pytest.mark.parametrize(
@@ -67,7 +73,9 @@ def test_debug_shows_the_traceback(capsys):
     assert "Traceback" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("error", "status"), [(KeyboardInterrupt(), 130), (RuntimeError("boom"), 1)])
+@pytest.mark.parametrize(
+    ("error", "status"), [(KeyboardInterrupt(), 130), (RuntimeError("boom"), 1)]
+)
 def test_what_stops_a_verb_decides_the_status(error, status, monkeypatch, capsys):
     def stopped(*_, **__):
         raise error
@@ -130,7 +138,16 @@ def test_a_folder_of_tiles_is_one_job_with_relative_keys(tmp_path):
 
 
 def test_slides_in_a_folder_are_found_by_suffix_and_dicom_by_folder(tmp_path):
-    for name in ("a.svs", "sub/b.ndpi", "c.mrxs", "dicom/1.dcm", "dicom/2.dcm", "single/only.dcm", "odd.vsi", "notes.txt"):
+    for name in (
+        "a.svs",
+        "sub/b.ndpi",
+        "c.mrxs",
+        "dicom/1.dcm",
+        "dicom/2.dcm",
+        "single/only.dcm",
+        "odd.vsi",
+        "notes.txt",
+    ):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     image(tmp_path / "tile.png")
@@ -190,7 +207,10 @@ def test_what_is_not_there_or_nothing_is_told(tmp_path):
     (tmp_path / "notes.docx").touch()
     jobs = jobs_in([tmp_path / "gone", tmp_path / "empty", tmp_path / "notes.docx"])
     assert [job.kind for job in jobs] == ["nothing"] * 3
-    assert [word in job.problem for job, word in zip(jobs, ("no such", "no images or slides", "--as"), strict=True)] == [True] * 3
+    assert [
+        word in job.problem
+        for job, word in zip(jobs, ("no such", "no images or slides", "--as"), strict=True)
+    ] == [True] * 3
 
 
 def test_loose_images_of_a_folder_share_a_file_that_keeps_others(tmp_path):
@@ -215,8 +235,14 @@ def outcome(status, **more):
 
 
 def test_status_follows_the_outcomes():
-    bad, part = outcome("failed", failures=[Failure("", "why")]), outcome("done", rows=3, failures=[Failure("1,2", "why")])
-    assert report.exit_status([outcome("done"), outcome("before"), outcome("empty"), outcome("busy")]) == 0
+    bad, part = (
+        outcome("failed", failures=[Failure("", "why")]),
+        outcome("done", rows=3, failures=[Failure("1,2", "why")]),
+    )
+    assert (
+        report.exit_status([outcome("done"), outcome("before"), outcome("empty"), outcome("busy")])
+        == 0
+    )
     assert report.exit_status([outcome("done"), bad]) == 3
     assert report.exit_status([part]) == 3
     assert report.exit_status([bad, bad]) == 1
@@ -242,8 +268,18 @@ def test_the_summary_names_every_input_and_its_status(tmp_path):
         outcome("failed"),
         outcome("unreached"),
     ]
-    text = report.summary(outcomes, report.About("small", tmp_path), failures=tmp_path / "failures.csv")
-    for word in ("1,200 embeddings", "no tissue found", "failed.svs: failed", "not reached", "and 3 more", "read_features", "failures.csv"):
+    text = report.summary(
+        outcomes, report.About("small", tmp_path), failures=tmp_path / "failures.csv"
+    )
+    for word in (
+        "1,200 embeddings",
+        "no tissue found",
+        "failed.svs: failed",
+        "not reached",
+        "and 3 more",
+        "read_features",
+        "failures.csv",
+    ):
         assert word in text, word
 
 
@@ -262,6 +298,8 @@ def test_progress_is_a_line_now_and_then_away_from_a_terminal(capsys):
     assert capsys.readouterr().err == ""
 
 
-@pytest.mark.parametrize(("seconds", "words"), [(0.5, "0.5 s"), (75, "1 min 15 s"), (7300, "2 h 1 min")])
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(0.5, "0.5 s"), (75, "1 min 15 s"), (7300, "2 h 1 min")]
+)
 def test_durations(seconds, words):
     assert common.duration(seconds) == words

@@ -23,11 +23,15 @@ def png(values, colour, more=b""):
     """The bytes of a 16-bit PNG; colour: the header's number of the kind."""
 
     def chunk(name, data):
-        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        return (
+            struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        )
 
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
     header = struct.pack(">2I5B", values.shape[1], values.shape[0], 16, colour, 0, 0, 0)
-    chunks = chunk(b"IHDR", header) + more + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    chunks = (
+        chunk(b"IHDR", header) + more + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    )
     return b"\x89PNG\r\n\x1a\n" + chunks
 
 
@@ -39,8 +43,14 @@ def png(values, colour, more=b""):
         (DEEP.astype(">u2"), EIGHT_BITS),
         (DEEP * 64, "looks like 14 bits"),
         (COLOUR.astype(np.uint16) * 16, TWELVE_BITS),
-        (np.dstack([COLOUR.astype(np.uint16) * 16, np.full(GREY.shape, 65535, np.uint16)]), TWELVE_BITS),
-        (DEEP.astype(np.int32), r"int32 with values from \d+ to \d+ is not taken.*astype\('uint8'\)"),
+        (
+            np.dstack([COLOUR.astype(np.uint16) * 16, np.full(GREY.shape, 65535, np.uint16)]),
+            TWELVE_BITS,
+        ),
+        (
+            DEEP.astype(np.int32),
+            r"int32 with values from \d+ to \d+ is not taken.*astype\('uint8'\)",
+        ),
         (DEEP.astype(np.int64), r"int64 with values from \d+ to \d+ is not taken"),
         (GREY > 100, r"bool is not taken.*\* 255"),
         (DEEP * 16 / 65535, "nearly black.*divided by 65535"),
@@ -52,7 +62,9 @@ def test_arrays_of_another_range_are_refused(array, words):
 
 
 def test_big_endian_arrays_are_read_as_such():
-    np.testing.assert_array_equal(open_image((COLOUR.astype(np.uint16) * 257).astype(">u2")), COLOUR)
+    np.testing.assert_array_equal(
+        open_image((COLOUR.astype(np.uint16) * 257).astype(">u2")), COLOUR
+    )
     np.testing.assert_array_equal(open_image((COLOUR / 255).astype(">f4")), COLOUR)
 
 

@@ -8,7 +8,11 @@ from pathencoder import errors
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
-ERRORS = sorted(name for name, value in vars(errors).items() if isinstance(value, type) and issubclass(value, errors.PathEncoderError))
+ERRORS = sorted(
+    name
+    for name, value in vars(errors).items()
+    if isinstance(value, type) and issubclass(value, errors.PathEncoderError)
+)
 
 
 @pytest.mark.parametrize("name", [n for n in ERRORS if n != "PathEncoderError"])

@@ -1,4 +1,7 @@
-"""`encode`: the same row for every form, order and batch size; keys, NaN rows, refusals, precision, memory running out."""
+"""`encode`: the same row for every form, order and batch size.
+
+keys, NaN rows, refusals, precision, memory running out.
+"""
 
 import warnings
 
@@ -36,7 +39,14 @@ def test_any_form_of_an_image_gives_the_identical_row(tmp_path_factory, seed, he
     path = tmp_path_factory.getbasetemp() / "form.png"
     Image.fromarray(array).save(path)
     tensor = torch.from_numpy(array).permute(2, 0, 1)
-    forms = [array, Image.fromarray(array), path, tensor, tensor / 255, np.dstack([array, np.full(array.shape[:2], 255, np.uint8)])]
+    forms = [
+        array,
+        Image.fromarray(array),
+        path,
+        tensor,
+        tensor / 255,
+        np.dstack([array, np.full(array.shape[:2], 255, np.uint8)]),
+    ]
     rows = shared().encode(forms)
     assert rows.dtype == np.float32
     for row in rows[1:]:
@@ -50,8 +60,12 @@ def test_rows_do_not_depend_on_the_batch_size_or_the_company(kind):
     rows = enc.encode(images)
     assert np.unique(rows.round(4), axis=0).shape[0] == 13
     for size in (1, 2, 5, 7, 32):
-        np.testing.assert_allclose(enc.encode(images, batch_size=size), rows, rtol=0, atol=2e-6 * np.abs(rows).max())
-    np.testing.assert_allclose(enc.encode(images[3])[0], rows[3], rtol=0, atol=2e-6 * np.abs(rows).max())
+        np.testing.assert_allclose(
+            enc.encode(images, batch_size=size), rows, rtol=0, atol=2e-6 * np.abs(rows).max()
+        )
+    np.testing.assert_allclose(
+        enc.encode(images[3])[0], rows[3], rtol=0, atol=2e-6 * np.abs(rows).max()
+    )
 
 
 def test_a_row_is_what_the_network_gives_for_the_transformed_image():
@@ -108,7 +122,9 @@ def test_one_bad_file_among_a_hundred(tiles):
         rows, keys = enc.encode(tiles, on_error="nan", return_keys=True, batch_size=5)
     assert keys[4] == "tile4.png"
     assert np.isnan(rows[4]).all()
-    np.testing.assert_array_equal(np.delete(rows, 4, axis=0), np.delete(enc.encode(arrays()), 4, axis=0))
+    np.testing.assert_array_equal(
+        np.delete(rows, 4, axis=0), np.delete(enc.encode(arrays()), 4, axis=0)
+    )
 
 
 def test_results_carry_the_error_of_each_bad_image(tiles):
@@ -123,7 +139,9 @@ def test_results_carry_the_error_of_each_bad_image(tiles):
 
 def test_a_list_of_nothing_but_bad_images_still_has_rows():
     with pytest.warns(UserWarning, match="2 of 2"):
-        rows = shared().encode([np.zeros(3), np.full((4, 4, 3), np.nan)], on_error="nan", output="dense")
+        rows = shared().encode(
+            [np.zeros(3), np.full((4, 4, 3), np.nan)], on_error="nan", output="dense"
+        )
     assert rows.shape == (2, 256, 2, 2)
     assert np.isnan(rows).all()
 
@@ -131,7 +149,10 @@ def test_a_list_of_nothing_but_bad_images_still_has_rows():
 def test_tensors_that_look_normalised_are_refused_with_both_remedies():
     enc = shared()
     normalised = torch.stack([enc.transform(a) for a in arrays(2)])
-    with pytest.raises(ImageError, match=r"images, number 0 of the stack.*uint8 0\.\.255 or float 0\.\.1.*encoder\(x\)"):
+    with pytest.raises(
+        ImageError,
+        match=r"images, number 0 of the stack.*uint8 0\.\.255 or float 0\.\.1.*encoder\(x\)",
+    ):
         enc.encode(normalised)
 
 
@@ -142,7 +163,9 @@ def test_mpp_of_one_or_of_each_image():
     for row, mpp in zip(each, (0.25, 0.5, None), strict=True):
         np.testing.assert_array_equal(row, enc.encode(images[0], mpp=mpp)[0])
     assert not np.allclose(each[0], each[1])
-    np.testing.assert_array_equal(enc.encode(images, mpp=np.full(3, 0.25)), enc.encode(iter(images), mpp=np.float32(0.25)))
+    np.testing.assert_array_equal(
+        enc.encode(images, mpp=np.full(3, 0.25)), enc.encode(iter(images), mpp=np.float32(0.25))
+    )
 
 
 def test_an_image_of_the_input_size_at_the_encoders_mpp_is_untouched():
@@ -216,7 +239,12 @@ def test_an_autocast_of_the_caller_changes_no_row():
 
 def test_what_a_precision_comes_to():
     enc = encoder("vit")
-    assert [enc.precision_used(p) for p in ("auto", "fp32", "bf16", "fp16")] == ["fp32", "fp32", "bf16", "fp16"]
+    assert [enc.precision_used(p) for p in ("auto", "fp32", "bf16", "fp16")] == [
+        "fp32",
+        "fp32",
+        "bf16",
+        "fp16",
+    ]
     half = enc.to(torch.bfloat16)
     assert (half.precision_used(), half.precision_used("bf16")) == ("bf16", "bf16")
     assert enc.to(torch.float64).precision_used() == "fp64"
@@ -230,7 +258,12 @@ def test_rows_in_bf16_do_not_depend_on_the_batch_size_either(kind):
     enc = shared(kind)
     rows = enc.encode(arrays(9), precision="bf16")
     for size in (1, 2, 7):
-        np.testing.assert_allclose(enc.encode(arrays(9), precision="bf16", batch_size=size), rows, rtol=0, atol=0.01 * np.abs(rows).max())
+        np.testing.assert_allclose(
+            enc.encode(arrays(9), precision="bf16", batch_size=size),
+            rows,
+            rtol=0,
+            atol=0.01 * np.abs(rows).max(),
+        )
 
 
 def test_hardware_with_bf16_units(monkeypatch):
@@ -286,7 +319,9 @@ def test_out_of_memory_halves_the_batch_and_loses_no_work():
 
 
 def test_memory_for_not_even_one_image_says_what_to_do():
-    with pytest.raises(ConfigError, match="one image at a time does not fit into the memory of cpu"):
+    with pytest.raises(
+        ConfigError, match="one image at a time does not fit into the memory of cpu"
+    ):
         hungry_runner(Hungry(0))(np.stack([picture()]))
 
 

@@ -7,7 +7,11 @@ import pytest
 import pathencoder
 from pathencoder import errors
 
-FAMILY = [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if kind.__module__ == errors.__name__]
+FAMILY = [
+    kind
+    for _, kind in inspect.getmembers(errors, inspect.isclass)
+    if kind.__module__ == errors.__name__
+]
 BUILTINS = {
     "UnknownEncoder": LookupError,
     "GatedEncoder": PermissionError,

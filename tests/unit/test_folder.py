@@ -13,20 +13,33 @@ from pathencoder.errors import ConfigError, StoreError
 from pathencoder.pretrained import folder
 from pathencoder.spec import EncoderSpec
 
-SPEC = EncoderSpec(name="x", architecture="resnet18", dim=4, width=4, input_size=32, mean=(0.5,) * 3, std=(0.5,) * 3, layout="dinov2")
+SPEC = EncoderSpec(
+    name="x",
+    architecture="resnet18",
+    dim=4,
+    width=4,
+    input_size=32,
+    mean=(0.5,) * 3,
+    std=(0.5,) * 3,
+    layout="dinov2",
+)
 STATE = {"a": torch.arange(6.0).view(2, 3).half(), "b": torch.tensor(3)}
 TILE = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
 VECTOR = np.arange(4, dtype=np.float32)
 
 
 def written(path, **given):
-    return folder.write_folder(path, SPEC, STATE, reference_tile=TILE, reference_embedding=VECTOR, **given)
+    return folder.write_folder(
+        path, SPEC, STATE, reference_tile=TILE, reference_embedding=VECTOR, **given
+    )
 
 
 def test_what_is_written_is_read_back(tmp_path):
     spec = written(tmp_path / "e", card="# x", licence="free", metrics={"auroc": 0.9})
     assert folder.read_spec(tmp_path / "e") == spec
-    assert spec == dataclasses.replace(SPEC, layout="timm", files=("model.safetensors",), sha256=spec.sha256)
+    assert spec == dataclasses.replace(
+        SPEC, layout="timm", files=("model.safetensors",), sha256=spec.sha256
+    )
     assert spec.sha256 == folder.sha256_of(tmp_path / "e" / "model.safetensors")
     state = load_file(tmp_path / "e" / "model.safetensors")
     assert all(torch.equal(state[k], v) and state[k].dtype == v.dtype for k, v in STATE.items())
@@ -36,7 +49,9 @@ def test_what_is_written_is_read_back(tmp_path):
     assert (tmp_path / "e" / "README.md").read_text() == "# x"
     assert (tmp_path / "e" / "LICENSE").read_text() == "free"
     assert json.loads((tmp_path / "e" / "metrics.json").read_text()) == {"auroc": 0.9}
-    assert {"torch", "timm", "pathencoder"} <= set(folder.read_config(tmp_path / "e")["pathencoder"]["versions"])
+    assert {"torch", "timm", "pathencoder"} <= set(
+        folder.read_config(tmp_path / "e")["pathencoder"]["versions"]
+    )
 
 
 def test_nothing_is_left_beside_it(tmp_path):
@@ -52,7 +67,11 @@ def test_every_file_is_readable_like_any_other(tmp_path):
 
 
 def test_a_failure_leaves_nothing(tmp_path, monkeypatch):
-    monkeypatch.setattr(folder, "_write_json", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    monkeypatch.setattr(
+        folder,
+        "_write_json",
+        lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")),
+    )
     with pytest.raises(StoreError, match="No space left"):
         written(tmp_path / "e")
     assert list(tmp_path.iterdir()) == []
@@ -60,7 +79,9 @@ def test_a_failure_leaves_nothing(tmp_path, monkeypatch):
 
 def test_a_failure_leaves_the_old_one(tmp_path, monkeypatch):
     before = written(tmp_path / "e")
-    monkeypatch.setattr(checkpoint, "save", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))  # noqa: F821
+    monkeypatch.setattr(
+        checkpoint, "save", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device"))
+    )  # noqa: F821
     with pytest.raises(StoreError):
         written(tmp_path / "e")
     assert folder.read_spec(tmp_path / "e") == before
@@ -80,10 +101,18 @@ def test_half_a_reference_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="both"):
         folder.write_folder(tmp_path / "e", SPEC, STATE, reference_tile=TILE)
     with pytest.raises(ConfigError, match="uint8"):
-        folder.write_folder(tmp_path / "e", SPEC, STATE, reference_tile=TILE.astype(float), reference_embedding=VECTOR)
+        folder.write_folder(
+            tmp_path / "e",
+            SPEC,
+            STATE,
+            reference_tile=TILE.astype(float),
+            reference_embedding=VECTOR,
+        )
 
 
-@pytest.mark.parametrize(("content", "message"), [(None, "holds no config.json"), ("{", "JSON"), ("[1]", "JSON object")])
+@pytest.mark.parametrize(
+    ("content", "message"), [(None, "holds no config.json"), ("{", "JSON"), ("[1]", "JSON object")]
+)
 def test_what_is_no_encoder_folder_says_so(tmp_path, content, message):
     if content is not None:
         (tmp_path / "config.json").write_text(content)

@@ -16,7 +16,11 @@ FULL = TissueMask(np.ones((10, 10), bool), (0, 0), (1000.0, 1000.0))
 
 
 def plan(tissue=FULL, bounds=(0, 0, 10_000, 10_000), **changes):
-    return plan_grid(tissue, bounds, **{"mpp": 0.25, "target_mpp": 0.5, "tile_px": 224, "min_tissue": 0.25, **changes})
+    return plan_grid(
+        tissue,
+        bounds,
+        **{"mpp": 0.25, "target_mpp": 0.5, "tile_px": 224, "min_tissue": 0.25, **changes},
+    )
 
 
 @settings(max_examples=30, deadline=None)
@@ -66,7 +70,10 @@ def test_an_overlap_without_a_step_is_refused(overlap):
         plan(overlap_px=overlap)
 
 
-@pytest.mark.parametrize(("wanted", "level"), [(0.5, 0), (1.0, 0), (1.9, 0), (4.0, 1), (3.99, 1), (15.0, 1), (16.1, 2), (100, 2)])
+@pytest.mark.parametrize(
+    ("wanted", "level"),
+    [(0.5, 0), (1.0, 0), (1.9, 0), (4.0, 1), (3.99, 1), (15.0, 1), (16.1, 2), (100, 2)],
+)
 def test_the_coarsest_level_that_is_fine_enough(wanted, level):
     assert best_level((1.0, 4.0001, 16.002), wanted) == level
 
@@ -77,12 +84,17 @@ def test_a_tile_equals_the_cut_of_a_resampled_slide(ratio, x, y):
     """The tile is compared with Pillow's resize of the whole slide, cut at the same place in the target's pixels."""
     slide = MemorySlide(section(1200, 1000, ((0, 0, 1200, 1000),)))
     side = 64 * ratio
-    tile = read_tile(slide, Grid(np.zeros((0, 2), np.int64), side, side, 64, 0.5, 0.5 * ratio), x, y)
+    tile = read_tile(
+        slide, Grid(np.zeros((0, 2), np.int64), side, side, 64, 0.5, 0.5 * ratio), x, y
+    )
     reach = 8 * ratio  # more of the slide than the filter sees: whole target pixels on each side
     whole = Image.fromarray(slide.pixels).resize(
-        (80, 80), Image.Resampling.BICUBIC, box=(x - reach, y - reach, x + side + reach, y + side + reach)
+        (80, 80),
+        Image.Resampling.BICUBIC,
+        box=(x - reach, y - reach, x + side + reach, y + side + reach),
     )
-    assert np.abs(tile.astype(int) - np.asarray(whole)[8:72, 8:72]).max() <= 2  # Pillow rounds twice
+    # Pillow rounds twice
+    assert np.abs(tile.astype(int) - np.asarray(whole)[8:72, 8:72]).max() <= 2
 
 
 def test_a_tile_at_the_slides_own_scale_is_not_resampled():

@@ -3,7 +3,15 @@
 from dicom_headers import dicom
 
 from pathencoder.features import identity
-from pathencoder.features.identity import Stamp, Stat, hash_bytes, hash_file, identify_slide, place_of, stat_of
+from pathencoder.features.identity import (
+    Stamp,
+    Stat,
+    hash_bytes,
+    hash_file,
+    identify_slide,
+    place_of,
+    stat_of,
+)
 
 
 def test_stamps_pack_and_unpack():

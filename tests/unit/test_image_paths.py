@@ -99,7 +99,11 @@ def test_two_names_of_one_key_are_refused(tmp_path):
 
 def test_arrays_of_paths_are_lists_of_paths(tmp_path):
     paths = [str(tile(tmp_path / f"{i}.png", i)) for i in range(3)]
-    for form in (np.array(paths), np.array(paths, dtype=object), np.array([tmp_path / "0.png", *paths[1:]], dtype=object)):
+    for form in (
+        np.array(paths),
+        np.array(paths, dtype=object),
+        np.array([tmp_path / "0.png", *paths[1:]], dtype=object),
+    ):
         items, total = survey(form)
         assert total == 3
         for number, item in enumerate(items):
@@ -108,14 +112,19 @@ def test_arrays_of_paths_are_lists_of_paths(tmp_path):
     np.testing.assert_array_equal(open_image(np.array(paths[2])), picture(2))
     ragged = np.empty(2, dtype=object)
     ragged[:] = [picture(1), picture(2, height=50)]
-    assert [item.load().shape for item in iterate(ragged)] == [picture(1).shape, picture(2, height=50).shape]
+    assert [item.load().shape for item in iterate(ragged)] == [
+        picture(1).shape,
+        picture(2, height=50).shape,
+    ]
     assert survey([np.array(paths), picture(1)])[1] == 4
 
 
 @pytest.mark.parametrize("name", ["a.svs", "a.NDPI", "a.mrxs", "a.vsi", "a.dcm"])
 def test_a_slide_is_refused_and_fails_alone(tmp_path, name):
     (tmp_path / name).write_bytes(b"II*\0")
-    with pytest.raises(ImageError, match=rf"{name}: a whole slide.*`pathencoder encode {name} --out"):
+    with pytest.raises(
+        ImageError, match=rf"{name}: a whole slide.*`pathencoder encode {name} --out"
+    ):
         open_image(tmp_path / name)
     first, slide, last = iterate([tile(tmp_path / "t.png"), tmp_path / name, picture(2)])
     assert [first.load().shape, last.load().shape] == [picture(1).shape] * 2
@@ -165,7 +174,8 @@ def test_it_is_said_when_pillow_takes_half_files(monkeypatch, caplog):
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes in this file system")
 def test_a_pipe_is_refused_without_waiting_for_it(tmp_path):
     os.mkfifo(tmp_path / "pipe.png")
-    keep = os.open(tmp_path / "pipe.png", os.O_RDWR)  # so that opening it without the check is an error here, not a hang
+    # so that opening it without the check is an error here, not a hang
+    keep = os.open(tmp_path / "pipe.png", os.O_RDWR)
     try:
         os.write(keep, b"no image")
         with pytest.raises(ImageError, match="neither a file nor a folder"):

@@ -47,7 +47,12 @@ def test_every_form_of_an_8_bit_image_gives_its_pixels(array):
         same(open_image(form), array)
     if array.max() > 63:  # darker ones of more bits look as if their range were another
         same(open_image(array.astype(np.uint16) * 257), array)
-        for form in (array / 255, (array / 255).astype(np.float32), tensor / 255, tensor.double() / 255):
+        for form in (
+            array / 255,
+            (array / 255).astype(np.float32),
+            tensor / 255,
+            tensor.double() / 255,
+        ):
             same(open_image(form), array)
 
 
@@ -111,7 +116,15 @@ def test_float_tiffs_are_taken_as_0_to_1(tmp_path):
 @pytest.mark.parametrize("orientation", range(2, 9))
 def test_exif_orientation_is_applied(tmp_path, orientation):
     upright = picture(height=16, width=40)
-    turn = {2: "FLIP_LEFT_RIGHT", 3: "ROTATE_180", 4: "FLIP_TOP_BOTTOM", 5: "TRANSPOSE", 6: "ROTATE_90", 7: "TRANSVERSE", 8: "ROTATE_270"}
+    turn = {
+        2: "FLIP_LEFT_RIGHT",
+        3: "ROTATE_180",
+        4: "FLIP_TOP_BOTTOM",
+        5: "TRANSPOSE",
+        6: "ROTATE_90",
+        7: "TRANSVERSE",
+        8: "ROTATE_270",
+    }
     stored = Image.fromarray(upright).transpose(Image.Transpose[turn[orientation]])
     exif = Image.Exif()
     exif[0x0112] = orientation
@@ -246,7 +259,11 @@ def test_bytes_are_decoded_by_the_rules_of_files(tmp_path):
 
 
 @EXAMPLES
-@given(st.binary(max_size=200), st.sampled_from(["JPEG", "PNG", "TIFF", "WEBP", "GIF"]), st.integers(0, 400))
+@given(
+    st.binary(max_size=200),
+    st.sampled_from(["JPEG", "PNG", "TIFF", "WEBP", "GIF"]),
+    st.integers(0, 400),
+)
 def test_damaged_files_raise_nothing_but_image_errors(tmp_path_factory, junk, kind, at):
     buffer = io.BytesIO()
     Image.fromarray(picture(height=16, width=16)).save(buffer, kind)
@@ -261,7 +278,9 @@ def test_damaged_files_raise_nothing_but_image_errors(tmp_path_factory, junk, ki
 def test_slides_are_refused_with_the_hint_to_use_them_as_such(tmp_path, side):
     header = b"IHDR" + struct.pack(">2I5B", side, side, 8, 2, 0, 0, 0)
     chunks = [(header, zlib.crc32(header)), (b"IDAT", zlib.crc32(b"IDAT"))]
-    content = b"".join(struct.pack(">I", len(c) - 4) + c + struct.pack(">I", crc) for c, crc in chunks)
+    content = b"".join(
+        struct.pack(">I", len(c) - 4) + c + struct.pack(">I", crc) for c, crc in chunks
+    )
     write(tmp_path / "huge.png", b"\x89PNG\r\n\x1a\n" + content)
     with pytest.raises(ImageError, match=r"huge\.png.*slide"):
         open_image(tmp_path / "huge.png")

@@ -19,7 +19,19 @@ LONGEST = 400
 # in it. Only the package's own __init__ and __main__ stand outside.
 LAYERS = {
     "pathencoder": (
-        ("errors", "compat", "walk", "files", "tables", "pooling", "spec", "mpp_claims", "mpp", "stain", "metrics"),
+        (
+            "errors",
+            "compat",
+            "walk",
+            "files",
+            "tables",
+            "pooling",
+            "spec",
+            "mpp_claims",
+            "mpp",
+            "stain",
+            "metrics",
+        ),
         ("formats", "arrays", "images"),
         ("transforms", "wrapped", "network", "runtime", "stream"),
         ("pretrained",),
@@ -103,7 +115,9 @@ def test_imports_follow_the_arrows(file):
 @pytest.mark.parametrize("tree", LAYERS)
 def test_there_are_no_import_circles(tree):
     within = {m: file for m, file in MODULES.items() if m.startswith(f"{tree}.")}
-    graph = {m: {i for i in imports_of(file) if i in within and i != m} for m, file in within.items()}
+    graph = {
+        m: {i for i in imports_of(file) if i in within and i != m} for m, file in within.items()
+    }
     try:
         TopologicalSorter(graph).prepare()
     except CycleError as error:
@@ -119,20 +133,29 @@ def test_timm_comes_only_through_compat(file):
     if found & {"timm", "torchvision"}:
         assert "compat.import_timm()" in file.read_text(encoding="utf-8")
         top = {
-            m.split(".")[0] for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom) for m in imported(ast.Module([node], []))
+            m.split(".")[0]
+            for node in tree.body
+            if isinstance(node, ast.Import | ast.ImportFrom)
+            for m in imported(ast.Module([node], []))
         }
         assert not top & {"timm", "torchvision"}
 
 
 def test_files_stay_short():
     files = [*FILES, *(ROOT / "tests").rglob("*.py")]
-    assert {str(f): n for f in files if (n := f.read_text(encoding="utf-8").count("\n")) > LONGEST} == {}
+    assert {
+        str(f): n for f in files if (n := f.read_text(encoding="utf-8").count("\n")) > LONGEST
+    } == {}
 
 
 def loaded_by(code):
     """The top-level modules that a fresh interpreter holds after running `code`."""
     listing = subprocess.run(
-        [sys.executable, "-c", f"import sys\n{code}\nprint(*{{m.split('.')[0] for m in sys.modules}})"],
+        [
+            sys.executable,
+            "-c",
+            f"import sys\n{code}\nprint(*{{m.split('.')[0] for m in sys.modules}})",
+        ],
         check=True,
         capture_output=True,
         text=True,

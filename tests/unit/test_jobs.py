@@ -45,7 +45,9 @@ def test_an_error_costs_its_input_alone(error, status, said):
     assert ended.status == (0 if status == "busy" else 3)
 
 
-@pytest.mark.parametrize(("error", "status"), [(KeyboardInterrupt(), 130), (StoreError("the disk is full"), 1)])
+@pytest.mark.parametrize(
+    ("error", "status"), [(KeyboardInterrupt(), 130), (StoreError("the disk is full"), 1)]
+)
 def test_what_stops_the_loop_leaves_a_summary(error, status, tmp_path, capsys):
     ended = loop({"b": error})
     assert [(o.source.name, o.status, o.notes) for o in ended.outcomes] == [
@@ -72,7 +74,9 @@ def test_debug_shows_a_fault_and_goes_on(capsys):
 
 def listed(path):
     with path.open(newline="", encoding="utf-8") as stream:
-        return [(Path(row["input"]).name, row["part"], row["reason"]) for row in csv.DictReader(stream)]
+        return [
+            (Path(row["input"]).name, row["part"], row["reason"]) for row in csv.DictReader(stream)
+        ]
 
 
 def test_failures_of_other_inputs_stay(tmp_path):
@@ -81,11 +85,15 @@ def test_failures_of_other_inputs_stay(tmp_path):
 
     old, new = [Failure("", "old")], [Failure("", "new")]
     write(Outcome(Path("x"), "failed", failures=old), Outcome(Path("y"), "failed", failures=old))
-    assert listed(write(Outcome(Path("x").absolute(), "failed", failures=new), Outcome(Path("z"), "done"))) == [
+    assert listed(
+        write(Outcome(Path("x").absolute(), "failed", failures=new), Outcome(Path("z"), "done"))
+    ) == [
         ("y", "", "old"),
         ("x", "", "new"),
     ]
-    assert listed(write(Outcome(Path("x"), "unreached"), Outcome(Path("y"), "done"))) == [("x", "", "new")]
+    assert listed(write(Outcome(Path("x"), "unreached"), Outcome(Path("y"), "done"))) == [
+        ("x", "", "new")
+    ]
     assert write(Outcome(Path("x"), "before")) is None
     assert not list(tmp_path.iterdir())
 
@@ -93,7 +101,9 @@ def test_failures_of_other_inputs_stay(tmp_path):
 def test_failures_of_other_images_of_a_folder_stay(tmp_path):
     def write(part, *reasons):
         failures = [Failure(part, reason) for reason in reasons]
-        return report.write_failures(tmp_path, [Outcome(Path("x"), "done", failures=failures, parts=frozenset({part}))])
+        return report.write_failures(
+            tmp_path, [Outcome(Path("x"), "done", failures=failures, parts=frozenset({part}))]
+        )
 
     write("1.png", "cut short")
     assert listed(write("2.png", "empty")) == [("x", "1.png", "cut short"), ("x", "2.png", "empty")]
@@ -103,7 +113,9 @@ def test_failures_of_other_images_of_a_folder_stay(tmp_path):
 def test_an_input_that_fails_as_a_whole_keeps_what_is_known_of_its_parts(tmp_path):
     bad = [Failure("1.png", "cut short")]
     report.write_failures(tmp_path, [Outcome(Path("x"), "done", failures=bad)])
-    path = report.write_failures(tmp_path, [Outcome(Path("x"), "failed", failures=[Failure("", "another folder")])])
+    path = report.write_failures(
+        tmp_path, [Outcome(Path("x"), "failed", failures=[Failure("", "another folder")])]
+    )
     assert listed(path) == [("x", "1.png", "cut short"), ("x", "", "another folder")]
     assert report.write_failures(tmp_path, [Outcome(Path("x"), "done")]) is None
 
@@ -111,11 +123,15 @@ def test_an_input_that_fails_as_a_whole_keeps_what_is_known_of_its_parts(tmp_pat
 def test_a_file_that_is_no_list_of_failures_is_not_touched(tmp_path):
     (tmp_path / "failures.csv").write_text("mine,own\n1,2\n")
     with pytest.raises(StoreError, match="not touched"):
-        report.write_failures(tmp_path, [Outcome(Path("x"), "failed", failures=[Failure("", "why")])])
+        report.write_failures(
+            tmp_path, [Outcome(Path("x"), "failed", failures=[Failure("", "why")])]
+        )
     assert (tmp_path / "failures.csv").read_text() == "mine,own\n1,2\n"
 
 
 def test_names_that_are_no_text_are_reported(tmp_path, capsys):
     name = Path("M\udcfcller.png")
-    path = report.write_failures(tmp_path, [Outcome(name, "failed", failures=[Failure("", f"{name}: no image")])])
+    path = report.write_failures(
+        tmp_path, [Outcome(name, "failed", failures=[Failure("", f"{name}: no image")])]
+    )
     assert listed(path) == [("M\\xfcller.png", "", "M\\xfcller.png: no image")]

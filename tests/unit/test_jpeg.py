@@ -56,7 +56,10 @@ def test_half_of_one_with_an_end_mark_is_refused(how, part):
     half = data[: start + int(part * (len(data) - start))] + END
     assert plain(half).shape == (96, 96, 3)  # Pillow takes it
     for damaged in (half, half + b"\0" * 500, half + data[len(half) :]):
-        with pytest.raises(ImageError, match=r"^x: cannot be read.*(data end before|left over after) its last pixel"):
+        with pytest.raises(
+            ImageError,
+            match=r"^x: cannot be read.*(data end before|left over after) its last pixel",
+        ):
             decode_image(damaged, "x")
 
 
@@ -99,7 +102,9 @@ def test_a_second_picture_in_the_file_is_refused_and_a_preview_is_not(tmp_path):
     image.save(tmp_path / "two.jpg", "MPO", save_all=True, append_images=[image])
     with pytest.raises(ImageError, match=r"two\.jpg.*holds 2 images"):
         open_image(tmp_path / "two.jpg")
-    image.save(tmp_path / "preview.jpg", "MPO", save_all=True, append_images=[image.resize((24, 24))])
+    image.save(
+        tmp_path / "preview.jpg", "MPO", save_all=True, append_images=[image.resize((24, 24))]
+    )
     np.testing.assert_array_equal(open_image(tmp_path / "preview.jpg"), plain(jpeg(image)))
 
 

@@ -1,4 +1,7 @@
-"""Published key names -> timm's: counts and shapes of every renamed row, values on small networks, messages for what does not fit."""
+"""Published key names -> timm's.
+
+Counts and shapes of every renamed row, values on small networks, messages for what does not fit.
+"""
 
 import re
 
@@ -24,10 +27,18 @@ def norm(name, width):
     return {f"{name}.weight": meta(width), f"{name}.bias": meta(width)}
 
 
-def published_hf(width, depth, patch, positions, *, hidden, gated=False, registers=0, vit=False, new=False):
+def published_hf(
+    width, depth, patch, positions, *, hidden, gated=False, registers=0, vit=False, new=False
+):
     """The key names that transformers writes: 4.x, or with `new` those that 5.x has in memory."""
-    state = {"embeddings.cls_token": meta(1, 1, width), "embeddings.position_embeddings": meta(1, positions, width)}
-    state |= {"embeddings.patch_embeddings.projection.weight": meta(width, 3, patch, patch), **norm("layernorm", width)}
+    state = {
+        "embeddings.cls_token": meta(1, 1, width),
+        "embeddings.position_embeddings": meta(1, positions, width),
+    }
+    state |= {
+        "embeddings.patch_embeddings.projection.weight": meta(width, 3, patch, patch),
+        **norm("layernorm", width),
+    }
     state["embeddings.patch_embeddings.projection.bias"] = meta(width)
     if not vit:
         state["embeddings.mask_token"] = meta(1, width)
@@ -35,7 +46,11 @@ def published_hf(width, depth, patch, positions, *, hidden, gated=False, registe
         state["embeddings.register_tokens"] = meta(1, registers, width)
     for i in range(depth):
         block = f"layers.{i}" if vit and new else f"encoder.layer.{i}"
-        names = ("q_proj", "k_proj", "v_proj", "o_proj") if new else ("attention.query", "attention.key", "attention.value", "output.dense")
+        names = (
+            ("q_proj", "k_proj", "v_proj", "o_proj")
+            if new
+            else ("attention.query", "attention.key", "attention.value", "output.dense")
+        )
         for name in names:
             state |= linear(f"{block}.attention.{name}", width, width)
         for name in ("layernorm_before", "layernorm_after") if vit else ("norm1", "norm2"):
@@ -48,7 +63,11 @@ def published_hf(width, depth, patch, positions, *, hidden, gated=False, registe
 
 def published_mlp(block, width, hidden, *, gated, vit, new):
     if gated and new:
-        parts = {"gate_proj": (hidden, width), "up_proj": (hidden, width), "down_proj": (width, hidden)}
+        parts = {
+            "gate_proj": (hidden, width),
+            "up_proj": (hidden, width),
+            "down_proj": (width, hidden),
+        }
     elif gated:
         parts = {"weights_in": (2 * hidden, width), "weights_out": (width, hidden)}
     else:
@@ -65,9 +84,21 @@ def published_mlp(block, width, hidden, *, gated, vit, new):
 HF = {  # row: arguments, keys of transformers 4.x, keys of 5.x
     "phikon": (dict(width=768, depth=12, patch=16, positions=197, hidden=3072, vit=True), 198, 198),
     "phikon-v2": (dict(width=1024, depth=24, patch=16, positions=197, hidden=4096), 439, 439),
-    "midnight-12k": (dict(width=1536, depth=40, patch=14, positions=257, hidden=4096, gated=True), 727, 807),
-    "hibou-b": (dict(width=768, depth=12, patch=14, positions=257, hidden=2048, gated=True, registers=4), 224, None),
-    "hibou-l": (dict(width=1024, depth=24, patch=14, positions=257, hidden=2736, gated=True, registers=4), 440, None),
+    "midnight-12k": (
+        dict(width=1536, depth=40, patch=14, positions=257, hidden=4096, gated=True),
+        727,
+        807,
+    ),
+    "hibou-b": (
+        dict(width=768, depth=12, patch=14, positions=257, hidden=2048, gated=True, registers=4),
+        224,
+        None,
+    ),
+    "hibou-l": (
+        dict(width=1024, depth=24, patch=14, positions=257, hidden=2736, gated=True, registers=4),
+        440,
+        None,
+    ),
 }
 
 
@@ -92,15 +123,27 @@ def test_a_pooler_and_a_task_prefix_are_left_out():
 def published_dinov2(chunks=0, prefix="", mask=True):
     """facebookresearch/dinov2's names for the ViT-g/14 with registers, as OpenMidnight and OpenPath publish them."""
     width, depth, hidden = 1536, 40, 4096
-    state = {"cls_token": meta(1, 1, width), "pos_embed": meta(1, 257, width), "register_tokens": meta(1, 4, width), **norm("norm", width)}
-    state |= {"patch_embed.proj.weight": meta(width, 3, 14, 14), "patch_embed.proj.bias": meta(width)}
+    state = {
+        "cls_token": meta(1, 1, width),
+        "pos_embed": meta(1, 257, width),
+        "register_tokens": meta(1, 4, width),
+        **norm("norm", width),
+    }
+    state |= {
+        "patch_embed.proj.weight": meta(width, 3, 14, 14),
+        "patch_embed.proj.bias": meta(width),
+    }
     if mask:
         state["mask_token"] = meta(1, width)
     for i in range(depth):
         block = f"blocks.{i * chunks // depth}.{i}" if chunks else f"blocks.{i}"
         state |= norm(f"{block}.norm1", width) | norm(f"{block}.norm2", width)
-        state |= linear(f"{block}.attn.qkv", 3 * width, width) | linear(f"{block}.attn.proj", width, width)
-        state |= linear(f"{block}.mlp.w12", 2 * hidden, width) | linear(f"{block}.mlp.w3", width, hidden)
+        state |= linear(f"{block}.attn.qkv", 3 * width, width) | linear(
+            f"{block}.attn.proj", width, width
+        )
+        state |= linear(f"{block}.mlp.w12", 2 * hidden, width) | linear(
+            f"{block}.mlp.w3", width, hidden
+        )
         state |= {f"{block}.ls{j}.gamma": meta(width) for j in (1, 2)}
     return {prefix + k: v for k, v in state.items()}
 
@@ -117,13 +160,19 @@ def test_openmidnight(mask):
 
 def test_openpath_is_a_training_checkpoint():
     spec = catalogue()["openpath"]
-    published = published_dinov2(chunks=4, prefix="backbone.") | {"dino_head.last_layer.weight": meta(8, 8)}
+    published = published_dinov2(chunks=4, prefix="backbone.") | {
+        "dino_head.last_layer.weight": meta(8, 8)
+    }
     keys.check(keys.to_timm(published, spec), network.create(spec), spec, "published")
 
 
 def test_class_token_takes_its_position_when_there_are_registers():
     spec = tiny(layout="dinov2")
-    state = {"cls_token": torch.ones(1, 1, 4), "pos_embed": torch.arange(12.0).view(1, 3, 4), "register_tokens": torch.full((1, 2, 4), 7.0)}
+    state = {
+        "cls_token": torch.ones(1, 1, 4),
+        "pos_embed": torch.arange(12.0).view(1, 3, 4),
+        "register_tokens": torch.full((1, 2, 4), 7.0),
+    }
     out = keys.to_timm(state, spec)
     assert torch.equal(out["cls_token"], torch.ones(1, 1, 4) + torch.arange(4.0))
     assert torch.equal(out["pos_embed"], torch.arange(4.0, 12.0).view(1, 2, 4))
@@ -132,21 +181,38 @@ def test_class_token_takes_its_position_when_there_are_registers():
 
 def test_query_key_value_are_packed_in_that_order():
     spec = tiny(layout="hf_vit")
-    state = {f"encoder.layer.0.attention.attention.{n}.bias": torch.full((2,), i) for i, n in enumerate(("value", "query", "key"))}
+    state = {
+        f"encoder.layer.0.attention.attention.{n}.bias": torch.full((2,), i)
+        for i, n in enumerate(("value", "query", "key"))
+    }
     assert keys.to_timm(state, spec)["blocks.0.attn.qkv.bias"].tolist() == [1, 1, 2, 2, 0, 0]
 
 
 def test_gate_comes_before_up():
-    state = {"encoder.layer.0.mlp.up_proj.bias": torch.ones(2), "encoder.layer.0.mlp.gate_proj.bias": torch.zeros(2)}
-    assert keys.to_timm(state, tiny(layout="hf_dinov2"))["blocks.0.mlp.fc1.bias"].tolist() == [0, 0, 1, 1]
+    state = {
+        "encoder.layer.0.mlp.up_proj.bias": torch.ones(2),
+        "encoder.layer.0.mlp.gate_proj.bias": torch.zeros(2),
+    }
+    assert keys.to_timm(state, tiny(layout="hf_dinov2"))["blocks.0.mlp.fc1.bias"].tolist() == [
+        0,
+        0,
+        1,
+        1,
+    ]
 
 
 def test_old_swin_downsampling_moves_to_the_next_stage():
     spec = catalogue()["ctranspath"]
     net = network.create(spec)
     modern = dict(net.state_dict())
-    old = {re.sub(r"^layers\.(\d)\.downsample", lambda m: f"layers.{int(m[1]) - 1}.downsample", k): v for k, v in modern.items()}
-    old |= {"layers.0.blocks.1.attn_mask": torch.zeros(64, 49, 49), "layers.0.blocks.0.attn.relative_position_index": torch.zeros(49, 49)}
+    old = {
+        re.sub(r"^layers\.(\d)\.downsample", lambda m: f"layers.{int(m[1]) - 1}.downsample", k): v
+        for k, v in modern.items()
+    }
+    old |= {
+        "layers.0.blocks.1.attn_mask": torch.zeros(64, 49, 49),
+        "layers.0.blocks.0.attn.relative_position_index": torch.zeros(49, 49),
+    }
     for state in (old, modern):
         renamed = keys.to_timm(state, spec)
         keys.check(renamed, net, spec, "published")
@@ -155,7 +221,14 @@ def test_old_swin_downsampling_moves_to_the_next_stage():
 
 def tiny(**changes):
     fields = dict(
-        name="tiny", architecture="vit_tiny_patch16_224", dim=48, width=48, input_size=32, mean=(0.5,) * 3, std=(0.5,) * 3, prefix_tokens=1
+        name="tiny",
+        architecture="vit_tiny_patch16_224",
+        dim=48,
+        width=48,
+        input_size=32,
+        mean=(0.5,) * 3,
+        std=(0.5,) * 3,
+        prefix_tokens=1,
     )
     args = dict(img_size=32, embed_dim=48, depth=2, num_heads=3)
     return EncoderSpec(**{**fields, "model_args": args, **changes})

@@ -13,7 +13,8 @@ pytestmark = pytest.mark.full
 
 SIZE = dict(hidden_size=48, num_hidden_layers=3, num_attention_heads=3, image_size=32, patch_size=8)
 ARGS = dict(img_size=32, patch_size=8, embed_dim=48, depth=3, num_heads=3)
-GATED = dict(mlp_layer="SwiGLUPacked", act_layer="SiLU", mlp_ratio=256 / 48)  # 48 x 4 x 2/3 = 128, gate and up beside each other
+# 48 x 4 x 2/3 = 128, gate and up beside each other
+GATED = dict(mlp_layer="SwiGLUPacked", act_layer="SiLU", mlp_ratio=256 / 48)
 
 
 def spec(layout, architecture="vit_tiny_patch16_224", prefix=1, **args):
@@ -25,15 +26,21 @@ def spec(layout, architecture="vit_tiny_patch16_224", prefix=1, **args):
 
 def vit():
     config = transformers.ViTConfig(**SIZE, intermediate_size=192, layer_norm_eps=1e-12)
-    return transformers.ViTModel(config, add_pooling_layer=False), spec("hf_vit", norm_layer="LayerNorm1e-12")
+    return transformers.ViTModel(config, add_pooling_layer=False), spec(
+        "hf_vit", norm_layer="LayerNorm1e-12"
+    )
 
 
 def dinov2(**changes):
-    return transformers.Dinov2Model(transformers.Dinov2Config(**{**SIZE, **changes}, layerscale_value=0.3))
+    return transformers.Dinov2Model(
+        transformers.Dinov2Config(**{**SIZE, **changes}, layerscale_value=0.3)
+    )
 
 
 def registers(**changes):
-    config = transformers.Dinov2WithRegistersConfig(**SIZE, **changes, num_register_tokens=4, layerscale_value=0.3)
+    config = transformers.Dinov2WithRegistersConfig(
+        **SIZE, **changes, num_register_tokens=4, layerscale_value=0.3
+    )
     return transformers.Dinov2WithRegistersModel(config)
 
 
@@ -41,9 +48,15 @@ REG4 = dict(architecture="vit_base_patch14_reg4_dinov2", prefix=5, init_values=1
 CASES = {
     "vit": vit,
     "dinov2": lambda: (dinov2(), spec("hf_dinov2", init_values=1.0)),
-    "dinov2, gated": lambda: (dinov2(use_swiglu_ffn=True), spec("hf_dinov2", init_values=1.0, **GATED)),
+    "dinov2, gated": lambda: (
+        dinov2(use_swiglu_ffn=True),
+        spec("hf_dinov2", init_values=1.0, **GATED),
+    ),
     "registers": lambda: (registers(), spec("hf_dinov2", **REG4)),
-    "registers, gated": lambda: (registers(use_swiglu_ffn=True), spec("hf_dinov2", **REG4, **GATED)),
+    "registers, gated": lambda: (
+        registers(use_swiglu_ffn=True),
+        spec("hf_dinov2", **REG4, **GATED),
+    ),
     "other grid": lambda: (dinov2(image_size=80), spec("hf_dinov2", init_values=1.0)),
 }
 

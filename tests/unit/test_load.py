@@ -1,4 +1,7 @@
-"""load_encoder without a network: the bundled default, folders of both formats, random weights, and every way to be refused."""
+"""load_encoder without a network.
+
+The bundled default, folders of both formats, random weights, and every way to be refused.
+"""
 
 import dataclasses
 import json
@@ -41,12 +44,16 @@ def saved(tmp_path):
     encoder = pathencoder.Encoder(net, SPEC)
     with torch.inference_mode():
         vector = encoder(encoder.transform(tile)[None]).embedding[0].numpy()
-    folder.write_folder(tmp_path / "small", SPEC, net.state_dict(), reference_tile=tile, reference_embedding=vector)
+    folder.write_folder(
+        tmp_path / "small", SPEC, net.state_dict(), reference_tile=tile, reference_embedding=vector
+    )
     return tmp_path / "small"
 
 
 def test_the_default_needs_no_network(monkeypatch):
-    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda *a, **k: pytest.fail("asked the Hub"))
+    monkeypatch.setattr(
+        "huggingface_hub.hf_hub_download", lambda *a, **k: pytest.fail("asked the Hub")
+    )
     encoder = pathencoder.load_encoder()
     assert encoder.spec.name == catalogue.DEFAULT
     assert not encoder.training
@@ -99,11 +106,15 @@ def test_loaded_weights_can_be_trained(saved):
     with torch.no_grad():
         for parameter in encoder.parameters():
             parameter.sub_(parameter.grad if parameter.grad is not None else 0)
-    assert folder.sha256_of(saved / "model.safetensors") == before, "training wrote into the file that it was mapped from"
+    assert folder.sha256_of(saved / "model.safetensors") == before, (
+        "training wrote into the file that it was mapped from"
+    )
 
 
 def test_convolutions_are_channels_last():
-    weights = [m.weight for m in pathencoder.load_encoder().modules() if isinstance(m, torch.nn.Conv2d)]
+    weights = [
+        m.weight for m in pathencoder.load_encoder().modules() if isinstance(m, torch.nn.Conv2d)
+    ]
     assert all(w.is_contiguous(memory_format=torch.channels_last) for w in weights)
 
 
@@ -112,7 +123,9 @@ def test_random_weights_need_none():
     assert not any(p.is_meta for p in encoder.parameters())
     assert encoder(torch.zeros(1, 3, 224, 224)).embedding.shape == (1, 384)
     other = pathencoder.load_encoder("kaiko-vits16", pretrained=False)
-    assert not torch.equal(encoder.network.blocks[0].attn.qkv.weight, other.network.blocks[0].attn.qkv.weight)
+    assert not torch.equal(
+        encoder.network.blocks[0].attn.qkv.weight, other.network.blocks[0].attn.qkv.weight
+    )
     assert encoder.spec.sha256 is None
 
 
@@ -166,7 +179,9 @@ def rewrite(place, change):
     (place / "config.json").write_text(json.dumps(config))
 
 
-@pytest.mark.parametrize("change", [lambda s: s.pop("norm.weight"), lambda s: s.update(extra=torch.zeros(2))])
+@pytest.mark.parametrize(
+    "change", [lambda s: s.pop("norm.weight"), lambda s: s.update(extra=torch.zeros(2))]
+)
 def test_a_key_too_few_or_too_many_is_an_error(saved, change):
     state = load_file(saved / "model.safetensors")
     change(state)
@@ -180,14 +195,19 @@ def test_an_unknown_device():
         pathencoder.load_encoder(device="quantum")
 
 
-@pytest.mark.parametrize(("cuda", "mps", "expected"), [(True, True, "cuda"), (False, True, "mps"), (False, False, "cpu")])
+@pytest.mark.parametrize(
+    ("cuda", "mps", "expected"), [(True, True, "cuda"), (False, True, "mps"), (False, False, "cpu")]
+)
 def test_auto_device(monkeypatch, cuda, mps, expected):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
     assert runtime.pick_device("auto").type == expected
 
 
-@pytest.mark.parametrize("names", [{"name": "small-research"}, {"name": "mine", "base_model": "small-research (sha256 1)"}])
+@pytest.mark.parametrize(
+    "names",
+    [{"name": "small-research"}, {"name": "mine", "base_model": "small-research (sha256 1)"}],
+)
 def test_the_research_licence_is_said_once(saved, names):
     rewrite(saved, lambda c: c["pathencoder"].update(licence="CC-BY-NC-4.0", **names))
     load._warn_once.cache_clear()
@@ -215,7 +235,9 @@ def test_verify_finds_other_weights(saved):
 
 def test_verify_takes_the_path_that_users_take(saved, monkeypatch):
     encoder = pathencoder.load_encoder(saved)
-    monkeypatch.setattr(runtime.Runner, "_forward", lambda self, pixels: torch.ones(len(pixels), SPEC.dim))
+    monkeypatch.setattr(
+        runtime.Runner, "_forward", lambda self, pixels: torch.ones(len(pixels), SPEC.dim)
+    )
     assert not verify(encoder).ok
 
 
@@ -236,7 +258,11 @@ def test_verify_wants_a_reference_of_its_own_length(saved):
     spec = dataclasses.replace(SPEC, dim=96, embedding="cls_mean")
     net = network.create(SPEC, random=True)
     folder.write_folder(
-        saved, spec, net.state_dict(), reference_tile=np.zeros((32, 32, 3), np.uint8), reference_embedding=np.zeros(48, np.float32)
+        saved,
+        spec,
+        net.state_dict(),
+        reference_tile=np.zeros((32, 32, 3), np.uint8),
+        reference_embedding=np.zeros(48, np.float32),
     )
     with pytest.raises(ConfigError, match="48 values instead of 96"):
         verify(pathencoder.load_encoder(saved))
@@ -260,7 +286,13 @@ def timm_vit(num_classes=0):
     return timm.create_model("vit_tiny_patch16_224", num_classes=num_classes, **ARGS)
 
 
-CFG = {"input_size": [3, 32, 32], "fixed_input_size": True, "mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6], "interpolation": "bilinear"}
+CFG = {
+    "input_size": [3, 32, 32],
+    "fixed_input_size": True,
+    "mean": [0.1, 0.2, 0.3],
+    "std": [0.4, 0.5, 0.6],
+    "interpolation": "bilinear",
+}
 
 
 def test_timms_format_with_its_own_preprocessing(tmp_path):
@@ -291,15 +323,25 @@ def test_timms_default_crop_is_kept_where_nothing_else_is_said(tmp_path):
 
 
 def test_a_classifiers_last_layer_is_left_out(tmp_path):
-    config = {"architecture": "vit_tiny_patch16_224", "model_args": ARGS, "num_classes": 10, "pretrained_cfg": CFG}
-    encoder = pathencoder.load_encoder(timm_folder(tmp_path / "t", timm_vit(num_classes=10), config))
+    config = {
+        "architecture": "vit_tiny_patch16_224",
+        "model_args": ARGS,
+        "num_classes": 10,
+        "pretrained_cfg": CFG,
+    }
+    encoder = pathencoder.load_encoder(
+        timm_folder(tmp_path / "t", timm_vit(num_classes=10), config)
+    )
     assert encoder.spec.dim == 48
 
 
 def test_a_cnn_gives_its_own_pooling(tmp_path):
     timm = compat.import_timm()
     net = timm.create_model("mobilenetv3_small_050", num_classes=0).eval()
-    config = {"architecture": "mobilenetv3_small_050", "pretrained_cfg": {"input_size": [3, 64, 64], "crop_pct": 1.0}}
+    config = {
+        "architecture": "mobilenetv3_small_050",
+        "pretrained_cfg": {"input_size": [3, 64, 64], "crop_pct": 1.0},
+    }
     encoder = pathencoder.load_encoder(timm_folder(tmp_path / "t", net, config))
     x = torch.randn(1, 3, 64, 64)
     with torch.inference_mode():
@@ -320,9 +362,15 @@ def test_timm_loads_our_folder_too(saved):
     [
         ({"model_type": "dinov2", "hidden_size": 8}, "transformers"),
         ({"architecture": "no_such_network"}, "cannot be built|cannot build"),
-        ({"architecture": "resnet18", "pretrained_cfg": {"input_size": [1, 64, 64]}}, "three channels"),
+        (
+            {"architecture": "resnet18", "pretrained_cfg": {"input_size": [1, 64, 64]}},
+            "three channels",
+        ),
         ({"architecture": "resnet18", "pretrained_cfg": [1]}, "does not describe an encoder"),
-        ({"architecture": "resnet18", "model_args": {"no_such": 1}}, "cannot be built|cannot build"),
+        (
+            {"architecture": "resnet18", "model_args": {"no_such": 1}},
+            "cannot be built|cannot build",
+        ),
         ({"architecture": "hf-hub:owner/repo"}, "is no name of timm's"),
         ({"architecture": "resnet18", "pretrained_cfg": {"crop_mode": "border"}}, "crop_mode"),
     ],
@@ -339,7 +387,9 @@ def test_configs_of_other_kinds_are_refused(tmp_path, config, message):
 def test_a_plain_pickle_is_read_as_tensors(tmp_path):
     config = {"architecture": "vit_tiny_patch16_224", "model_args": ARGS, "pretrained_cfg": CFG}
     net = timm_vit()
-    encoder = pathencoder.load_encoder(timm_folder(tmp_path / "t", net, config, "pytorch_model.bin"))
+    encoder = pathencoder.load_encoder(
+        timm_folder(tmp_path / "t", net, config, "pytorch_model.bin")
+    )
     assert torch.equal(encoder.network.norm.weight, net.norm.weight)
 
 

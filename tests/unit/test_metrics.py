@@ -38,7 +38,9 @@ def slow_scores(truth, predicted):
         inter += (t & ps[best]).sum()
         union += (t | ps[best]).sum()
     union += sum(p.sum() for i, p in enumerate(ps) if i not in used)
-    matched = [(t & p).sum() / (t | p).sum() for t in ts for p in ps if (t & p).sum() / (t | p).sum() > 0.5]
+    matched = [
+        (t & p).sum() / (t | p).sum() for t in ts for p in ps if (t & p).sum() / (t | p).sum() > 0.5
+    ]
     denominator = len(matched) + (len(ts) - len(matched)) / 2 + (len(ps) - len(matched)) / 2
     return inter / union, sum(matched) / denominator, len(matched) / denominator
 
@@ -57,7 +59,9 @@ def test_instance_scores_agree_with_a_slow_implementation(seed):
 def test_scores_do_not_depend_on_numbering_or_on_turning(seed, factor):
     rng = np.random.default_rng(seed)
     truth, predicted = random_map(rng), random_map(rng)
-    assert metrics.instance_scores(truth, predicted) == metrics.instance_scores(truth * factor, predicted * 2)
+    assert metrics.instance_scores(truth, predicted) == metrics.instance_scores(
+        truth * factor, predicted * 2
+    )
     turned = metrics.instance_scores(np.rot90(truth), np.rot90(predicted))
     np.testing.assert_allclose(turned.aji, metrics.instance_scores(truth, predicted).aji)
 
@@ -81,7 +85,9 @@ def test_instance_scores_agree_with_the_referee():
         truth, predicted = random_map(rng, objects=seed % 7), random_map(rng, objects=seed % 5)
         found = metrics.instance_scores(truth, predicted)
         if truth.any() or predicted.any():  # two empty maps: 1 here, 0 of Dice there
-            np.testing.assert_allclose((found.dice, found.aji, found.pq, found.f1), referee.scores(truth, predicted))
+            np.testing.assert_allclose(
+                (found.dice, found.aji, found.pq, found.f1), referee.scores(truth, predicted)
+            )
         a, b = rng.uniform(0, 50, (9, 2)), rng.uniform(0, 50, (7, 2))
         assert len(metrics.match_points(a, b, 8)) == referee.matched(a, b, 8)
 
@@ -122,9 +128,13 @@ def test_classification_scores_agree_with_scikit_learn():
     truth, scores = rng.integers(0, 2, 200), rng.integers(0, 12, 200) / 12
     assert metrics.auroc(truth, scores) == pytest.approx(sk.roc_auc_score(truth, scores))
     several, probabilities = rng.integers(0, 3, 200), rng.dirichlet((1, 1, 1), 200)
-    assert metrics.auroc(several, probabilities) == pytest.approx(sk.roc_auc_score(several, probabilities, multi_class="ovr"))
+    assert metrics.auroc(several, probabilities) == pytest.approx(
+        sk.roc_auc_score(several, probabilities, multi_class="ovr")
+    )
     predicted = probabilities.argmax(1)
-    assert metrics.balanced_accuracy(several, predicted) == pytest.approx(sk.balanced_accuracy_score(several, predicted))
+    assert metrics.balanced_accuracy(several, predicted) == pytest.approx(
+        sk.balanced_accuracy_score(several, predicted)
+    )
 
 
 def test_auroc_by_hand_and_refusals():
@@ -145,7 +155,9 @@ def test_bootstrap_resamples_groups_not_members():
 
 def test_bootstrap_leaves_out_draws_without_a_value():
     truth, scores = np.array([0, 1]), np.array([0.1, 0.9])
-    found = metrics.grouped_bootstrap(lambda r: metrics.auroc(truth[r], scores[r]), ["a", "b"], draws=50)
+    found = metrics.grouped_bootstrap(
+        lambda r: metrics.auroc(truth[r], scores[r]), ["a", "b"], draws=50
+    )
     assert (found.low, found.high) == (1, 1)
     with pytest.raises(ConfigError, match="more groups"):
         metrics.grouped_bootstrap(lambda r: metrics.auroc([1], [1]), ["a"], draws=5)
@@ -171,9 +183,18 @@ def test_instance_scores_agree_with_packages():
         truth, predicted = random_map(rng, 40), random_map(rng, 40)
         if seed % 2:
             predicted = np.roll(truth, seed % 3, 1)  # so that objects match
-        pair = [torch.from_numpy(np.stack([m > 0, m], -1).astype(np.int64))[None] for m in (predicted, truth)]
-        theirs = detection.panoptic_quality(*pair, things={1}, stuffs={0}, return_per_class=True)[0, 0].item()
+        pair = [
+            torch.from_numpy(np.stack([m > 0, m], -1).astype(np.int64))[None]
+            for m in (predicted, truth)
+        ]
+        theirs = detection.panoptic_quality(*pair, things={1}, stuffs={0}, return_per_class=True)[
+            0, 0
+        ].item()
         found = metrics.instance_scores(truth, predicted)
         assert found.pq == pytest.approx(theirs, abs=1e-6)
-        table = skimage.contingency_table((truth > 0).astype(int), (predicted > 0).astype(int)).toarray()
-        assert found.dice == pytest.approx(2 * table[1, 1] / (2 * table[1, 1] + table[0, 1] + table[1, 0]))
+        table = skimage.contingency_table(
+            (truth > 0).astype(int), (predicted > 0).astype(int)
+        ).toarray()
+        assert found.dice == pytest.approx(
+            2 * table[1, 1] / (2 * table[1, 1] + table[0, 1] + table[1, 0])
+        )

@@ -1,4 +1,7 @@
-"""Which row of --mpp-csv is whose: what could give an input another scale than was meant is refused or said."""
+"""Which row of --mpp-csv is whose.
+
+What could give an input another scale than was meant is refused or said.
+"""
 
 from pathlib import Path
 
@@ -9,7 +12,15 @@ from pathencoder.cli.mpp_table import Row, assign, read_mpp_csv
 from pathencoder.errors import ConfigError
 
 
-@pytest.mark.parametrize("text", ["slide,mpp\na,0_25\n", "slide,mpp\na,250\n", "slide,mpp\na,0.25 um\n", "slide,mpp,unit\na,0.25,mm\n"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "slide,mpp\na,0_25\n",
+        "slide,mpp\na,250\n",
+        "slide,mpp\na,0.25 um\n",
+        "slide,mpp,unit\na,0.25,mm\n",
+    ],
+)
 def test_numbers_of_another_unit_or_spelling_are_refused(tmp_path, text):
     (tmp_path / "mpp.csv").write_text(text)
     with pytest.raises(ConfigError, match="line 2"):

@@ -28,7 +28,9 @@ def test_a_class_token_is_the_first_and_the_mean_leaves_it_out():
     torch.testing.assert_close(features.dense[:, :, 1, 2], tokens[:, 1 + 4 + 2])
 
 
-@pytest.mark.parametrize(("rule", "pick"), [("cls", "cls"), ("mean", "mean"), ("cls_mean", "cls_mean")])
+@pytest.mark.parametrize(
+    ("rule", "pick"), [("cls", "cls"), ("mean", "mean"), ("cls_mean", "cls_mean")]
+)
 def test_the_embedding_follows_the_spec(rule, pick):
     width = 128 if rule == "cls_mean" else 64
     enc = encoder("vit", embedding=rule, dim=width)
@@ -79,7 +81,14 @@ def test_odd_sizes_go_through_a_cnn_and_are_refused_by_patches():
             read(batch(1, 64, 65))
 
 
-@pytest.mark.parametrize("bad", [torch.zeros(3, 64, 64), torch.zeros(1, 1, 64, 64), torch.zeros(1, 3, 64, 64, dtype=torch.uint8)])
+@pytest.mark.parametrize(
+    "bad",
+    [
+        torch.zeros(3, 64, 64),
+        torch.zeros(1, 1, 64, 64),
+        torch.zeros(1, 3, 64, 64, dtype=torch.uint8),
+    ],
+)
 def test_other_tensors_are_refused(bad):
     with pytest.raises(ImageError, match="normalised float"):
         shared("cnn")(bad)
@@ -96,7 +105,9 @@ def test_multi_ends_with_the_last_block():
         assert not torch.allclose(multi[:, : last.shape[1]], last)
     cnn = shared("cnn")
     means = [m.mean((2, 3)) for m in network.stages(cnn.network, batch())[-4:]]
-    torch.testing.assert_close(network.read_multi(cnn.network, cnn.spec, batch()), torch.cat(means, dim=1))
+    torch.testing.assert_close(
+        network.read_multi(cnn.network, cnn.spec, batch()), torch.cat(means, dim=1)
+    )
 
 
 def test_pyramids_and_their_strides():
@@ -120,9 +131,13 @@ def test_outputs_that_there_are_not():
 
 
 def test_channels_last_maps_are_turned():
-    wanted = dataclasses.replace(spec("cnn"), architecture="swin_tiny_patch4_window7_224", dim=768, width=768)
+    wanted = dataclasses.replace(
+        spec("cnn"), architecture="swin_tiny_patch4_window7_224", dim=768, width=768
+    )
     net = network.create(wanted)
-    assert network.read(net.to("meta"), wanted, torch.zeros(1, 3, 224, 224, device="meta")).dense.shape == (1, 768, 7, 7)
+    assert network.read(
+        net.to("meta"), wanted, torch.zeros(1, 3, 224, 224, device="meta")
+    ).dense.shape == (1, 768, 7, 7)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -135,5 +150,7 @@ def test_gradients_reach_the_weights(kind):
 
 
 def test_a_stage_that_the_network_lacks_is_refused():
-    with pytest.raises(ConfigError, match=r"reads stage 'blocks\.99', which its network lacks; there are"):
+    with pytest.raises(
+        ConfigError, match=r"reads stage 'blocks\.99', which its network lacks; there are"
+    ):
         encoder("cnn", dense_stage="blocks.99").encode(picture())

@@ -18,7 +18,12 @@ from pathencoder.errors import ConfigError, ImageError
 from pathencoder.pretrained.catalogue import catalogue
 from pathencoder.spec import EncoderSpec
 
-FACTS = {row["key"]: row for row in csv.DictReader((Path(__file__).parent / "data" / "encoders.csv").read_text().splitlines())}
+FACTS = {
+    row["key"]: row
+    for row in csv.DictReader(
+        (Path(__file__).parent / "data" / "encoders.csv").read_text().splitlines()
+    )
+}
 SWIGLU = [name for name, spec in catalogue().items() if "mlp_layer" in spec.model_args]
 
 
@@ -48,7 +53,8 @@ def test_parameters_keys_and_output_shapes(name):
     assert features.dense.shape[:2] == (1, spec.width)
 
 
-# 1. Class-valued arguments cannot stand in a JSON config; without act_layer the keys are the same and the gates are GELU.
+# 1. Class-valued arguments cannot stand in a JSON config; without act_layer the keys are the same
+# and the gates are GELU.
 @pytest.mark.parametrize("name", SWIGLU)
 def test_trap_gated_layers_gate_with_silu(name):
     mlp = built(name)[0].blocks[0].mlp
@@ -58,7 +64,9 @@ def test_trap_gated_layers_gate_with_silu(name):
 
 
 def test_trap_leaving_out_act_layer_changes_numbers_but_no_key():
-    args = dict(img_size=32, embed_dim=48, depth=1, num_heads=3, mlp_ratio=5.33334, mlp_layer="SwiGLUPacked")
+    args = dict(
+        img_size=32, embed_dim=48, depth=1, num_heads=3, mlp_ratio=5.33334, mlp_layer="SwiGLUPacked"
+    )
     right = network.create(small(model_args={**args, "act_layer": "SiLU"}), random=True)
     wrong = network.create(small(model_args=args), random=True)
     wrong.load_state_dict(right.state_dict())  # no error: that is the trap
@@ -77,20 +85,43 @@ def test_trap_layer_scale(name):
 
 # 3. Where the patch tokens start.
 STARTS = {
-    1: ("virchow", "uni", "prov-gigapath", "midnight-12k", "gpfm", "phikon", "phikon-v2", "kaiko-vits16", "lunit-vits8"),
-    5: ("virchow2", "h-optimus-0", "h-optimus-1", "h0-mini", "openmidnight", "hibou-b", "hibou-l", "kaiko-vitl14"),
+    1: (
+        "virchow",
+        "uni",
+        "prov-gigapath",
+        "midnight-12k",
+        "gpfm",
+        "phikon",
+        "phikon-v2",
+        "kaiko-vits16",
+        "lunit-vits8",
+    ),
+    5: (
+        "virchow2",
+        "h-optimus-0",
+        "h-optimus-1",
+        "h0-mini",
+        "openmidnight",
+        "hibou-b",
+        "hibou-l",
+        "kaiko-vitl14",
+    ),
     9: ("uni2-h",),
 }
 
 
-@pytest.mark.parametrize(("name", "start"), [(name, start) for start, names in STARTS.items() for name in names])
+@pytest.mark.parametrize(
+    ("name", "start"), [(name, start) for start, names in STARTS.items() for name in names]
+)
 def test_trap_patch_tokens_start_after_the_registers(name, start):
     net, spec = built(name)
     assert spec.prefix_tokens == net.num_prefix_tokens == start
 
 
 def test_trap_means_and_maps_leave_registers_out():
-    spec = small(model_args={**SMALL, "reg_tokens": 4}, prefix_tokens=5, embedding="cls_mean", dim=96)
+    spec = small(
+        model_args={**SMALL, "reg_tokens": 4}, prefix_tokens=5, embedding="cls_mean", dim=96
+    )
     net = network.create(spec, random=True)
     x = torch.randn(2, 3, 32, 48)
     with torch.inference_mode():
@@ -104,7 +135,13 @@ def test_trap_means_and_maps_leave_registers_out():
 # 4. Virchow2 embeds class token and registers in its positions, the others do not.
 @pytest.mark.parametrize(
     ("name", "length"),
-    [("virchow2", 261), ("h-optimus-0", 256), ("uni2-h", 256), ("h0-mini", 256), ("kaiko-vitl14", 1369)],
+    [
+        ("virchow2", 261),
+        ("h-optimus-0", 256),
+        ("uni2-h", 256),
+        ("h0-mini", 256),
+        ("kaiko-vitl14", 1369),
+    ],
 )
 def test_trap_positions_of_registers(name, length):
     assert built(name)[0].pos_embed.shape[1] == length
@@ -115,7 +152,8 @@ def test_trap_gigapath_patch():
     assert built("prov-gigapath")[0].patch_embed.proj.weight.shape == (1536, 3, 16, 16)
 
 
-# 6. is in test_catalogue.py (normalisation). 7. A network that returns tokens still gives one vector an image.
+# 6. is in test_catalogue.py (normalisation). 7. A network that returns tokens still gives one
+# vector an image.
 @pytest.mark.parametrize("name", ["virchow", "virchow2", "h0-mini"])
 def test_trap_networks_that_return_tokens(name):
     net, spec = built(name)
@@ -135,10 +173,14 @@ def test_trap_swin_maps_are_channels_last():
     assert features.cls is None
 
 
-# 10. LayerNorm's epsilon: transformers' ViT defaults to 1e-12, Phikon's config was changed to timm's 1e-6.
+# 10. LayerNorm's epsilon: transformers' ViT defaults to 1e-12, Phikon's config was changed to
+# timm's 1e-6.
 def test_trap_layer_norm_epsilon():
     assert built("phikon")[0].norm.eps == 1e-6
-    assert network.create(small(model_args={**SMALL, "norm_layer": "LayerNorm1e-12"})).norm.eps == 1e-12
+    assert (
+        network.create(small(model_args={**SMALL, "norm_layer": "LayerNorm1e-12"})).norm.eps
+        == 1e-12
+    )
 
 
 SMALL = dict(img_size=32, embed_dim=48, depth=2, num_heads=3)
@@ -146,17 +188,39 @@ SMALL = dict(img_size=32, embed_dim=48, depth=2, num_heads=3)
 
 def small(**changes):
     fields = dict(
-        name="small", architecture="vit_tiny_patch16_224", dim=48, width=48, input_size=32, mean=(0.5,) * 3, std=(0.5,) * 3, prefix_tokens=1
+        name="small",
+        architecture="vit_tiny_patch16_224",
+        dim=48,
+        width=48,
+        input_size=32,
+        mean=(0.5,) * 3,
+        std=(0.5,) * 3,
+        prefix_tokens=1,
     )
     return EncoderSpec(**{**fields, "model_args": SMALL, **changes})
 
 
 def cnn(**changes):
-    fields = dict(name="cnn", architecture="resnet18", dim=512, width=512, input_size=64, mean=(0.5,) * 3, std=(0.5,) * 3, embedding="pool")
+    fields = dict(
+        name="cnn",
+        architecture="resnet18",
+        dim=512,
+        width=512,
+        input_size=64,
+        mean=(0.5,) * 3,
+        std=(0.5,) * 3,
+        embedding="pool",
+    )
     return EncoderSpec(**{**fields, **changes})
 
 
-POOLED = ["resnet18", "mobilenetv3_small_050", "convnext_atto", "efficientnet_lite0", "vit_relpos_small_patch16_224"]
+POOLED = [
+    "resnet18",
+    "mobilenetv3_small_050",
+    "convnext_atto",
+    "efficientnet_lite0",
+    "vit_relpos_small_patch16_224",
+]
 
 
 @pytest.mark.parametrize("architecture", POOLED)
@@ -191,7 +255,13 @@ def test_pools_of_stages_are_joined_pool_by_pool():
         two, four = (dict(network.walk(net, x))[s] for s in ("layer2", "layer4"))
     parts = embedding.split([128, 512] * 3, dim=1)
     middles = (two[:, :, 7:21, 3:9], four[:, :, 2:5, 1:2])  # of 28 x 12 and 7 x 3
-    expected = [two.mean((2, 3)), four.mean((2, 3)), *(m.mean((2, 3)) for m in middles), two.amax((2, 3)), four.amax((2, 3))]
+    expected = [
+        two.mean((2, 3)),
+        four.mean((2, 3)),
+        *(m.mean((2, 3)) for m in middles),
+        two.amax((2, 3)),
+        four.amax((2, 3)),
+    ]
     for found, wanted in zip(parts, expected, strict=True):
         torch.testing.assert_close(found, wanted)
 
@@ -212,10 +282,16 @@ def test_a_peak_moves_less_than_the_largest_value_when_one_value_does():
     maps = torch.rand(1, 1, 7, 7, generator=torch.Generator().manual_seed(0))
     moved = maps.clone()
     moved[0, 0, 3, 3] += 1
-    assert 0 < pooling.peak(moved) - pooling.peak(maps) < 0.5 * (pooling.largest(moved) - pooling.largest(maps))
+    assert (
+        0
+        < pooling.peak(moved) - pooling.peak(maps)
+        < 0.5 * (pooling.largest(moved) - pooling.largest(maps))
+    )
 
 
-@pytest.mark.parametrize(("side", "left"), [(1, 1), (2, 2), (3, 1), (4, 2), (7, 3), (14, 6), (28, 14)])
+@pytest.mark.parametrize(
+    ("side", "left"), [(1, 1), (2, 2), (3, 1), (4, 2), (7, 3), (14, 6), (28, 14)]
+)
 def test_the_middle_of_a_map_is_never_empty(side, left):
     maps = torch.zeros(1, 1, side, side)
     first = (side - left) // 2

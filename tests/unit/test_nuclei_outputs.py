@@ -20,7 +20,9 @@ def example(stain="ihc"):
     labels[5:15, 10:30], labels[20:30, 35:50] = 1, 2
     image = np.full((40, 50, 3), 240, np.uint8)
     image[labels == 1], image[labels == 2] = (120, 70, 40), (110, 120, 190)
-    return Nuclei(labels, measure(labels, image, mpp=0.5, stain=stain), StainGuess(stain, 1.0), 0.5), image
+    return Nuclei(
+        labels, measure(labels, image, mpp=0.5, stain=stain), StainGuess(stain, 1.0), 0.5
+    ), image
 
 
 def test_geojson_is_what_qupath_reads():
@@ -30,13 +32,17 @@ def test_geojson_is_what_qupath_reads():
     first, second = found["features"]
     assert first["properties"]["objectType"] == "detection"
     assert first["properties"]["classification"]["color"] == [250, 62, 62]
-    assert [f["properties"]["classification"]["name"] for f in (first, second)] == ["Positive", "Negative"]
+    assert [f["properties"]["classification"]["name"] for f in (first, second)] == [
+        "Positive",
+        "Negative",
+    ]
     assert first["properties"]["measurements"]["Nucleus: Area µm^2"] == 50
     assert first["id"] != second["id"]
     (ring,) = first["geometry"]["coordinates"]
     assert ring[0] == ring[-1]
     x, y = np.array(ring).T
-    assert (x.min(), x.max(), y.min(), y.max()) == (1010, 1030, 2005, 2015)  # the outer edges of its pixels
+    # the outer edges of its pixels
+    assert (x.min(), x.max(), y.min(), y.max()) == (1010, 1030, 2005, 2015)
 
 
 def test_outline_holds_the_area_of_its_nucleus():
@@ -60,7 +66,12 @@ def test_table_is_a_row_for_each_nucleus():
 def test_all_files_are_written_and_labels_come_back(tmp_path):
     nuclei, image = example()
     files = outputs.write_all(nuclei, image, tmp_path, "tile")
-    assert [f.name for f in files] == ["tile.labels.png", "tile.geojson", "tile.csv", "tile.overlay.png"]
+    assert [f.name for f in files] == [
+        "tile.labels.png",
+        "tile.geojson",
+        "tile.csv",
+        "tile.overlay.png",
+    ]
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted(f.name for f in files)
     back = np.asarray(Image.open(files[0]))
     assert back.dtype == np.uint16
@@ -84,7 +95,8 @@ def test_overlay_outlines_by_class_and_leaves_the_rest(monkeypatch, strip):
     assert (picture[nuclei.labels == 0] == image[nuclei.labels == 0]).all()
     assert (picture[10, 20] == image[10, 20]).all()
     drawn = (picture != image).any(2).sum()
-    assert drawn == (2 * (10 + 20) - 4) + (2 * (10 + 15) - 4 - 8)  # at the image's right side there is no outline
+    # at the image's right side there is no outline
+    assert drawn == (2 * (10 + 20) - 4) + (2 * (10 + 15) - 4 - 8)
 
 
 def test_outlines_in_the_overlay_are_half_a_micrometre_wide():
@@ -92,7 +104,9 @@ def test_outlines_in_the_overlay_are_half_a_micrometre_wide():
     labels[10:40, 10:40] = 1
     image = np.full((60, 60, 3), 200, np.uint8)
     for mpp, width in ((1.0, 1), (0.5, 1), (0.25, 2), (0.125, 4)):
-        nuclei = Nuclei(labels, measure(labels, image, mpp=mpp, stain="he"), StainGuess("he", 1.0), mpp)
+        nuclei = Nuclei(
+            labels, measure(labels, image, mpp=mpp, stain="he"), StainGuess("he", 1.0), mpp
+        )
         drawn = (outputs.overlay(nuclei, image)[25] != image[25]).any(1)
         assert drawn.sum() == 2 * width
 
@@ -106,7 +120,9 @@ def test_facts_say_that_all_files_are_there_and_of_one_run(tmp_path):
     (tmp_path / "tile.csv").unlink()
     assert outputs.read_finished(tmp_path, "tile") is None
     outputs.write_all(nuclei, image, tmp_path, "tile", facts={"source": "another"})
-    (tmp_path / "tile.geojson").write_text("".join(outputs.geojson(nuclei, "tile", facts=facts)), encoding="utf-8")
+    (tmp_path / "tile.geojson").write_text(
+        "".join(outputs.geojson(nuclei, "tile", facts=facts)), encoding="utf-8"
+    )
     assert outputs.read_finished(tmp_path, "tile") is None
     (tmp_path / "tile.geojson").unlink()
     assert outputs.read_facts(tmp_path, "tile") == {"source": "another"}
@@ -138,5 +154,9 @@ def test_geojson_is_small_and_says_what_is_known_of_the_image():
 
 def test_table_repeats_what_is_known_of_the_image():
     nuclei, _ = example("he")
-    rows = list(csv.DictReader(io.StringIO(outputs.table(nuclei.table, facts={"mpp": 0.5, "mpp_source": "assumed"}))))
+    rows = list(
+        csv.DictReader(
+            io.StringIO(outputs.table(nuclei.table, facts={"mpp": 0.5, "mpp_source": "assumed"}))
+        )
+    )
     assert [(r["mpp"], r["mpp_source"]) for r in rows] == [("0.5", "assumed")] * 2

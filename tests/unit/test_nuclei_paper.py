@@ -109,7 +109,9 @@ def test_separation_of_like_positives_is_small():
     found = pc.separation([pc.Patches(positive, torch.rand(4, 3, 50, 50) * 0.1)], pc.squared_error)
     assert found.ratio < 0.02
     mixed = torch.rand(8, 3, 50, 50)
-    assert pc.separation([pc.Patches(mixed[:4], mixed[4:])], pc.squared_error).ratio == pytest.approx(1, abs=0.05)
+    assert pc.separation(
+        [pc.Patches(mixed[:4], mixed[4:])], pc.squared_error
+    ).ratio == pytest.approx(1, abs=0.05)
 
 
 def test_convergence_waits_for_separation_and_for_rest():
@@ -118,7 +120,8 @@ def test_convergence_waits_for_separation_and_for_rest():
     assert not any(falling)  # still falling
     assert [rule.update(pc.Separation(0.04, 1.0)) for _ in range(12)][-1]
     never = pc.Convergence(patience=5, smoothing=0.0)
-    assert not any(never.update(pc.Separation(0.9, 1.0)) for _ in range(30))  # at rest, but not apart
+    # at rest, but not apart
+    assert not any(never.update(pc.Separation(0.9, 1.0)) for _ in range(30))
 
 
 @settings(max_examples=10, deadline=None)

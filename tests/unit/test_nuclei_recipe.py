@@ -13,7 +13,13 @@ from pathencoder import metrics
 from pathencoder.errors import ConfigError
 from pathencoder.nuclei import instances, maps
 from pathencoder.nuclei.adapt import train, variations
-from pathencoder.nuclei.adapt.pseudo_labels import Rule, edge_contrast, make_lesson, passes, touching
+from pathencoder.nuclei.adapt.pseudo_labels import (
+    Rule,
+    edge_contrast,
+    make_lesson,
+    passes,
+    touching,
+)
 from pathencoder.nuclei.adapt.region_contrast import region_contrast
 from pathencoder.nuclei.adapt.train import Recipe
 from pathencoder.nuclei.adapt.variations import Variation
@@ -89,8 +95,11 @@ def test_hollow_nuclei_are_pale_inside_and_keep_their_label(seed):
     found, _ = stain_maps()
     lesson = make_lesson(found, mean_stain(found))
     plain = variations.draw([lesson], 96, NONE, np.random.default_rng(seed))
-    hollow = variations.draw([lesson], 96, dataclasses.replace(NONE, hollow=1.0), np.random.default_rng(seed))
-    assert plain[1].sum() == pytest.approx(hollow[1].sum(), rel=0.3)  # another turn, the same kind of target
+    hollow = variations.draw(
+        [lesson], 96, dataclasses.replace(NONE, hollow=1.0), np.random.default_rng(seed)
+    )
+    # another turn, the same kind of target
+    assert plain[1].sum() == pytest.approx(hollow[1].sum(), rel=0.3)
     middle = hollow[1][1] > 0.8
     if middle.any():
         assert hollow[0].mean(0)[middle].mean() < plain[0].mean(0)[plain[1][1] > 0.8].mean() - 0.4
@@ -98,13 +107,19 @@ def test_hollow_nuclei_are_pale_inside_and_keep_their_label(seed):
 
 def test_fading_draws_nuclei_towards_their_surroundings(lesson):
     rng = np.random.default_rng(1)
-    faded, target = variations.draw([lesson], 96, dataclasses.replace(NONE, fade=1.0, fade_most=0.9), rng)
+    faded, target = variations.draw(
+        [lesson], 96, dataclasses.replace(NONE, fade=1.0, fade_most=0.9), rng
+    )
     plain, other = variations.draw([lesson], 96, NONE, np.random.default_rng(1))
     assert faded.mean(0)[target[0] > 0].mean() < plain.mean(0)[other[0] > 0].mean() - 0.3
 
 
 def test_paste_adds_a_nucleus_with_its_label(lesson):
-    canvas, labels, weight = np.full((3, 64, 64), -1, np.float32), np.zeros((64, 64), np.int32), np.zeros((64, 64), np.float32)
+    canvas, labels, weight = (
+        np.full((3, 64, 64), -1, np.float32),
+        np.zeros((64, 64), np.int32),
+        np.zeros((64, 64), np.float32),
+    )
     cutting = lesson.cuttings[0]
     variations.paste(canvas, labels, weight, cutting, np.random.default_rng(0))
     assert (labels == 1).sum() == cutting.mask.sum()
@@ -131,7 +146,11 @@ def test_targets_part_touching_nuclei_and_measure_depth():
 def test_small_images_are_mirrored_to_the_crop():
     found, _ = stain_maps(size=(50, 60), nuclei=4)
     lesson = make_lesson(found, mean_stain(found))
-    assert variations.draw([lesson], 96, Variation(), np.random.default_rng(0))[0].shape == (3, 96, 96)
+    assert variations.draw([lesson], 96, Variation(), np.random.default_rng(0))[0].shape == (
+        3,
+        96,
+        96,
+    )
 
 
 def test_anchor_loss_looks_only_where_there_is_weight():
@@ -143,7 +162,9 @@ def test_anchor_loss_looks_only_where_there_is_weight():
     worse_outside = good.clone()
     worse_outside[:, :, :, 4:] *= -1
     assert train.anchor_loss(good, target).item() < 0.05
-    assert train.anchor_loss(worse_outside, target).item() == pytest.approx(train.anchor_loss(good, target).item(), abs=1e-5)
+    assert train.anchor_loss(worse_outside, target).item() == pytest.approx(
+        train.anchor_loss(good, target).item(), abs=1e-5
+    )
     assert train.anchor_loss(-good, target).item() > 2
 
 
@@ -158,10 +179,15 @@ def test_region_contrast_prefers_the_true_inside():
 def test_training_learns_and_repeats():
     images = [stain_maps(seed=s)[0] for s in range(2)]
     short, steps = Recipe(rounds=(12, 12), batch=2, crop=64), []
-    network = train.train(images, short, seed=3, progress=lambda done, total: steps.append((done, total)))
+    network = train.train(
+        images, short, seed=3, progress=lambda done, total: steps.append((done, total))
+    )
     assert steps == [(i, 24) for i in range(25)]
     again = train.train(images, short, seed=3)
-    assert all(torch.equal(a, b) for a, b in zip(network.state_dict().values(), again.state_dict().values(), strict=True))
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(network.state_dict().values(), again.state_dict().values(), strict=True)
+    )
     unseen, labels = stain_maps(seed=9)
     trained = metrics.dice(labels, instances.split(predict(network, unseen)[0]))
     untrained = metrics.dice(labels, instances.split(predict(NucleiNetwork().eval(), unseen)[0]))
@@ -182,9 +208,14 @@ def test_a_stopped_training_goes_on_to_the_same_weights(tmp_path, monkeypatch, s
     with pytest.raises(KeyboardInterrupt):
         train.train(images, short, seed=3, progress=stopping, checkpoint=file)
     steps = []
-    again = train.train(images, short, seed=3, progress=lambda d, t: steps.append(d), checkpoint=file)
+    again = train.train(
+        images, short, seed=3, progress=lambda d, t: steps.append(d), checkpoint=file
+    )
     assert steps == list(range(stop - stop % 4, 25))
-    assert all(torch.equal(a, b) for a, b in zip(whole.state_dict().values(), again.state_dict().values(), strict=True))
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(whole.state_dict().values(), again.state_dict().values(), strict=True)
+    )
     assert not list(tmp_path.iterdir())
 
 
@@ -228,7 +259,10 @@ def test_averaging_counts_the_last_steps_alone(monkeypatch):
     images = [stain_maps(seed=0)[0]]
     monkeypatch.setattr(recipe, "set_level", lambda network, images: None)  # noqa: F821
     short = Recipe(rounds=(6,), batch=2, crop=64, averaged=0.0)
-    last, half, whole = (train.train(images, dataclasses.replace(short, averaged=a), seed=1).head.weight for a in (0.0, 0.5, 1.0))
+    last, half, whole = (
+        train.train(images, dataclasses.replace(short, averaged=a), seed=1).head.weight
+        for a in (0.0, 0.5, 1.0)
+    )
     assert not torch.equal(last, half)
     assert not torch.equal(half, whole)
     with pytest.raises(ConfigError, match="averaged"):

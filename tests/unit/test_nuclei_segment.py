@@ -1,4 +1,7 @@
-"""Maps, instances, measurements and segmentation, on synthetic nuclei; the bundled network where it matters."""
+"""Maps, instances, measurements and segmentation, on synthetic nuclei.
+
+The bundled network where it matters.
+"""
 
 import numpy as np
 import pytest
@@ -85,7 +88,9 @@ def test_measurements_of_known_shapes(monkeypatch, strip):
     assert found.dab is None
 
 
-@pytest.mark.parametrize(("kind", "mpp", "factor"), [("he", 0.25, 2), ("he", 0.5, 1), ("ihc", 0.25, 2)])
+@pytest.mark.parametrize(
+    ("kind", "mpp", "factor"), [("he", 0.25, 2), ("he", 0.5, 1), ("ihc", 0.25, 2)]
+)
 def test_synthetic_nuclei_are_found_at_two_scales(kind, mpp, factor):
     image, labels, brown = tissue(stain=kind, positive=0.4 * (kind == "ihc"))
     if factor == 2:
@@ -121,8 +126,12 @@ def test_positive_is_what_is_brown_on_a_dark_and_on_a_pale_scanner():
     labels[5:15, 5:15], labels[5:15, 25:35] = 1, 2
     for strength in (0.35, 1.0):
         density = np.zeros((20, 40, 3))
-        density[labels == 1] = strength * (0.7 * np.array(stain.VECTORS["dab"]) + 0.1 * np.array(stain.VECTORS["hematoxylin"]))
-        density[labels == 2] = strength * (0.1 * np.array(stain.VECTORS["dab"]) + 0.8 * np.array(stain.VECTORS["hematoxylin"]))
+        density[labels == 1] = strength * (
+            0.7 * np.array(stain.VECTORS["dab"]) + 0.1 * np.array(stain.VECTORS["hematoxylin"])
+        )
+        density[labels == 2] = strength * (
+            0.1 * np.array(stain.VECTORS["dab"]) + 0.8 * np.array(stain.VECTORS["hematoxylin"])
+        )
         image = np.clip(255 * 10**-density, 0, 255).astype(np.uint8)
         assert measure(labels, image, mpp=0.5, stain="ihc").positive.tolist() == [True, False]
 
@@ -143,11 +152,15 @@ def test_a_field_in_glass_gives_the_nuclei_of_the_field(kind):
 def test_regions_of_a_slide_share_stain_and_thresholds():
     brown, _, _ = tissue((300, 300), nuclei=90, stain="ihc", positive=0.5)
     blue, _, _ = tissue((300, 300), nuclei=90, stain="ihc", positive=0.0, seed=1)
-    assert pathencoder.segment_nuclei(blue, mpp=0.5).positive_fraction is None  # alone it cannot tell
+    # alone it cannot tell
+    assert pathencoder.segment_nuclei(blue, mpp=0.5).positive_fraction is None
     slide = segment.calibrate_slide([brown, blue], mpp=0.5)
     found = pathencoder.segment_nuclei(blue, mpp=0.5, slide=slide)
     assert (found.stain.stain, found.positive_fraction) == ("ihc", 0)
-    assert len(pathencoder.segment_nuclei(np.full((300, 300, 3), 250, np.uint8), mpp=0.5, slide=slide)) == 0
+    assert (
+        len(pathencoder.segment_nuclei(np.full((300, 300, 3), 250, np.uint8), mpp=0.5, slide=slide))
+        == 0
+    )
     with pytest.raises(ConfigError, match="at least one field"):
         segment.calibrate_slide([], mpp=0.5)
 
@@ -175,13 +188,17 @@ def test_tiles_leave_no_seam():
 def test_brown_cells_are_not_taken_for_nuclei():
     image, labels, _ = tissue((240, 300), nuclei=40)
     density = np.zeros((*labels.shape, 3))
-    density[:, 60:] = 0.5 * np.array(stain.VECTORS["dab"])  # cytoplasm of a whole epithelium, and stroma beside it
+    # cytoplasm of a whole epithelium, and stroma beside it
+    density[:, 60:] = 0.5 * np.array(stain.VECTORS["dab"])
     density += 0.02 + 0.4 * (labels > 0)[..., None] * np.array(stain.VECTORS["hematoxylin"])
-    image = np.clip(255 * 10 ** -(density + np.random.default_rng(0).normal(0, 0.01, density.shape)), 0, 255).astype(np.uint8)
+    image = np.clip(
+        255 * 10 ** -(density + np.random.default_rng(0).normal(0, 0.01, density.shape)), 0, 255
+    ).astype(np.uint8)
     found = pathencoder.segment_nuclei(image, mpp=0.5)
     assert any("fills cells" in n for n in found.notes)
     assert metrics.instance_scores(labels, found.labels).f1 > 0.9
-    dense, _, _ = tissue((240, 300), nuclei=400, stain="ihc", positive=1.0, apart=1.0)  # nuclear DAB, however dense, is another thing
+    # nuclear DAB, however dense, is another thing
+    dense, _, _ = tissue((240, 300), nuclei=400, stain="ihc", positive=1.0, apart=1.0)
     assert maps.calibrate(dense, "ihc").within is None
 
 
@@ -210,12 +227,18 @@ def test_a_large_image_is_calibrated_on_blocks_of_it(monkeypatch):
 def test_the_images_own_hematoxylin_is_trusted_as_far_as_it_agrees_and_parts():
     rng = np.random.default_rng(0)
     nuclei = rng.random(20_000) < 0.2
-    published, alike, other = (np.where(nuclei, 0.8, 0.2) + rng.normal(0, s, 20_000) for s in (0.1, 0.1, 9))
+    published, alike, other = (
+        np.where(nuclei, 0.8, 0.2) + rng.normal(0, s, 20_000) for s in (0.1, 0.1, 9)
+    )
     evenly = published + rng.uniform(-1, 1, 20_000)
 
     def trust(own):
         own = own.astype(np.float32)
-        return maps._trust(published, own, (maps._measure(published), maps._measure(own, least=-np.inf), maps._measure(published)))
+        return maps._trust(
+            published,
+            own,
+            (maps._measure(published), maps._measure(own, least=-np.inf), maps._measure(published)),
+        )
 
     assert trust(alike) == 1
     assert trust(-published) == trust(other) == 0
@@ -226,7 +249,9 @@ def test_blood_and_a_tinted_background_are_no_nuclei():
     image, labels, _ = tissue((240, 300), nuclei=30)
     image = (image * np.array([0.72, 0.66, 0.86])).astype(np.uint8)
     free = labels[:, :60] == 0
-    image[:, :60][free] = np.random.default_rng(0).integers((190, 15, 45), (210, 35, 75), (*free.shape, 3))[free]
+    image[:, :60][free] = np.random.default_rng(0).integers(
+        (190, 15, 45), (210, 35, 75), (*free.shape, 3)
+    )[free]
     calibration = maps.calibrate(image, "he")
     assert calibration.own < 0.5
     found = pathencoder.segment_nuclei(image, mpp=0.5, stain="he")
@@ -260,7 +285,8 @@ def test_an_image_full_of_nuclei_is_done():
     found = pathencoder.segment_nuclei(image, mpp=0.5)
     assert len(found) > 40
     solid = np.tile(np.array([90, 60, 140], np.uint8), (200, 200, 1))
-    solid += np.random.default_rng(0).integers(0, 6, solid.shape, np.uint8)  # one nucleus everywhere, if any
+    # one nucleus everywhere, if any
+    solid += np.random.default_rng(0).integers(0, 6, solid.shape, np.uint8)
     assert pathencoder.segment_nuclei(solid, mpp=0.25).labels.shape == (200, 200)
 
 
@@ -324,7 +350,13 @@ def test_tiles_that_cannot_be_are_refused(tile):
 
 @pytest.mark.parametrize(
     "image",
-    [np.zeros((4, 4, 2), np.uint8), np.full((9, 9, 3), np.nan), np.zeros((0, 5, 3), np.uint8), np.array(["a.png"]), 7],
+    [
+        np.zeros((4, 4, 2), np.uint8),
+        np.full((9, 9, 3), np.nan),
+        np.zeros((0, 5, 3), np.uint8),
+        np.array(["a.png"]),
+        7,
+    ],
 )
 def test_what_is_no_image_is_refused(image):
     with pytest.raises(ImageError):
@@ -355,7 +387,10 @@ def test_weights_come_back(tmp_path):
     network = load_network()
     save_network(tmp_path / "net", network, {"seed": 1})
     again = load_network(tmp_path / "net")
-    assert all((a == b).all() for a, b in zip(network.state_dict().values(), again.state_dict().values(), strict=True))
+    assert all(
+        (a == b).all()
+        for a, b in zip(network.state_dict().values(), again.state_dict().values(), strict=True)
+    )
     (tmp_path / "net" / "model.safetensors").write_bytes(b"broken")
     with pytest.raises(IncompatibleWeights, match="copy it again"):
         load_network(tmp_path / "net")

@@ -27,7 +27,9 @@ def method(**settings):
 
 def batch(n=3):
     tiles = np.stack([tissue((160, 160), seed=s)[0] for s in range(n)]).transpose(0, 3, 1, 2)
-    return TileBatch(torch.from_numpy(tiles.copy()), torch.zeros(n, dtype=torch.int64), torch.arange(n))
+    return TileBatch(
+        torch.from_numpy(tiles.copy()), torch.zeros(n, dtype=torch.int64), torch.arange(n)
+    )
 
 
 def test_it_is_a_method_and_learns():
@@ -64,7 +66,9 @@ def test_thresholds_are_scored_on_a_set(tmp_path):
         image, labels, _ = tissue(seed=seed)
         Image.fromarray(image).save(folder / f"{seed}.webp", lossless=True)
         Image.fromarray(labels.astype(np.uint16)).save(folder / f"{seed}.labels.png")
-    (tmp_path / "made" / "meta.csv").write_text("file,mpp\nall/0.webp,0.5\nall/1.webp,0.5 (assumed)\n")
+    (tmp_path / "made" / "meta.csv").write_text(
+        "file,mpp\nall/0.webp,0.5\nall/1.webp,0.5 (assumed)\n"
+    )
     made = NucleiSet("made", "made/all")
     rows = nuclei.evaluate(made, tmp_path, nuclei.stain_score)
     assert np.shape(rows) == (2, 4)
@@ -75,4 +79,9 @@ def test_thresholds_are_scored_on_a_set(tmp_path):
 
 
 def test_scales_are_read_as_they_are_worded():
-    assert [nuclei._number(t) for t in ("0.25 (assumed 40x)", "~0.55", "unknown", "")] == [0.25, 0.55, None, None]
+    assert [nuclei._number(t) for t in ("0.25 (assumed 40x)", "~0.55", "unknown", "")] == [
+        0.25,
+        0.55,
+        None,
+        None,
+    ]

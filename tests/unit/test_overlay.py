@@ -36,8 +36,11 @@ def test_tissue_is_outlined_tiles_are_drawn_and_pen_is_tinted():
     assert picture.height > 800  # the legend is below
     assert near(picture, (190, 300, 210, 320), overlay._TISSUE) > 0.05
     assert near(picture, (20, 300, 150, 500), overlay._TISSUE) == 0
-    assert near(picture, (235, 235, 245, 245), (20, 40, 190), 110) > 0.05  # the corner of four tiles
-    assert near(picture, (150, 45, 800, 75), ((20 + 255) // 2, (150 + 140) // 2, 120 // 2), 20) > 0.9
+    # the corner of four tiles
+    assert near(picture, (235, 235, 245, 245), (20, 40, 190), 110) > 0.05
+    assert (
+        near(picture, (150, 45, 800, 75), ((20 + 255) // 2, (150 + 140) // 2, 120 // 2), 20) > 0.9
+    )
     assert near(picture, (0, 800, 1000, picture.height), (255, 140, 0), 20) > 0.0005  # its legend
 
 
@@ -51,14 +54,21 @@ def test_nothing_to_draw_is_drawn_too():
     found, grid = seen(section(300, 200, ()))
     assert draw_overlay(found, grid, title="no tissue").width == 1000
     bare = TissueMask(np.zeros((20, 30), bool), (0, 0), (10.0, 10.0), ("a note",))
-    assert draw_overlay(bare, plan_grid(bare, (0, 0, 300, 200), mpp=1, target_mpp=1, tile_px=50), title="").width == 1000
+    assert (
+        draw_overlay(
+            bare, plan_grid(bare, (0, 0, 300, 200), mpp=1, target_mpp=1, tile_px=50), title=""
+        ).width
+        == 1000
+    )
 
 
 def test_many_small_tiles_are_a_tint():
     found, grid = seen(section(500, 400, ((100, 80, 300, 280),)), tile_px=2)
     assert len(grid.coords) > 5000
     picture = draw_overlay(found, grid, title="")
-    assert np.asarray(picture)[300, 400].astype(int)[2] > np.asarray(picture)[300, 400].astype(int)[1]
+    assert (
+        np.asarray(picture)[300, 400].astype(int)[2] > np.asarray(picture)[300, 400].astype(int)[1]
+    )
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png"])

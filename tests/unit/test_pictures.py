@@ -31,7 +31,10 @@ def test_features_tell_two_textures_apart(kind):
 def test_a_turned_image_gives_the_turned_map():
     encoder = small_encoders.shared("cnn")
     image = small_encoders.picture(3, 96, 96)
-    straight, turned = pictures.dense_map(encoder, image), pictures.dense_map(encoder, np.rot90(image).copy())
+    straight, turned = (
+        pictures.dense_map(encoder, image),
+        pictures.dense_map(encoder, np.rot90(image).copy()),
+    )
     assert np.abs(np.rot90(straight) - turned).mean() < 0.02 * straight.std()
 
 
@@ -77,21 +80,37 @@ def test_the_scale_bar_has_its_length(mpp, length):
 
 def test_panels_stand_side_by_side_whole():
     image = two_halves()
-    page = np.asarray(pictures.side_by_side([pictures.Panel(image, "A"), pictures.Panel(image, "B", "below", (0.0, 1.0))], "Title"))
-    found = [x for x in range(page.shape[1] - 127) if np.array_equal(page[104 : 104 + 96, x : x + 128], image)]
+    page = np.asarray(
+        pictures.side_by_side(
+            [pictures.Panel(image, "A"), pictures.Panel(image, "B", "below", (0.0, 1.0))], "Title"
+        )
+    )
+    found = [
+        x
+        for x in range(page.shape[1] - 127)
+        if np.array_equal(page[104 : 104 + 96, x : x + 128], image)
+    ]
     assert len(found) == 2
     assert page.shape[2] == 3
 
 
 @pytest.mark.parametrize("size", [(30, 20), (200, 12), (12, 200)])
 def test_words_beside_small_pictures_do_not_meet(size):
-    """Two panels with the same long words: as wide as these, and the words of one end before the other's begin."""
+    """Two panels with the same long words.
+
+    As wide as these, and the words of one end before the other's begin.
+    """
     image = np.full((*size, 3), 200, np.uint8)
-    panel = pictures.Panel(image, "A title that is long", "And a caption that is longer than the title", (0.0, 1.0))
+    panel = pictures.Panel(
+        image, "A title that is long", "And a caption that is longer than the title", (0.0, 1.0)
+    )
     one, two = (np.asarray(pictures.side_by_side([panel] * n, "T")) for n in (1, 2))
     column = one.shape[1] - 2 * pictures._GAP
     assert two.shape[1] == 2 * column + 3 * pictures._GAP
-    assert np.array_equal(two[50:, pictures._GAP + column : 2 * pictures._GAP + column], np.full_like(two[50:, : pictures._GAP], 255))
+    assert np.array_equal(
+        two[50:, pictures._GAP + column : 2 * pictures._GAP + column],
+        np.full_like(two[50:, : pictures._GAP], 255),
+    )
     assert (one[:, -pictures._GAP :] == 255).all()
 
 

@@ -16,7 +16,11 @@ from pathencoder.tables import read_table
 from pathencoder.walk import natural, printable
 
 CELL = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\r\n"), max_size=8)
-NUMBER = st.one_of(st.floats().map(str), st.sampled_from(["", "0", "-1", "0,25", "72", "0.25", "nan", "1e-400", "٣"]), CELL)
+NUMBER = st.one_of(
+    st.floats().map(str),
+    st.sampled_from(["", "0", "-1", "0,25", "72", "0.25", "nan", "1e-400", "٣"]),
+    CELL,
+)
 KEYS = st.sampled_from(
     [
         "openslide.mpp-x",
@@ -53,7 +57,10 @@ def test_any_bytes_are_a_table_or_refused(data, tmp_path_factory):
 
 
 @settings(max_examples=100, deadline=None)
-@given(rows=st.lists(st.lists(CELL, min_size=3, max_size=3), max_size=5), delimiter=st.sampled_from(",;\t"))
+@given(
+    rows=st.lists(st.lists(CELL, min_size=3, max_size=3), max_size=5),
+    delimiter=st.sampled_from(",;\t"),
+)
 def test_a_table_comes_back_as_it_was_written(rows, delimiter, tmp_path_factory):
     text = io.StringIO()
     csv.writer(text, delimiter=delimiter).writerows([["slide", "mpp", "stain"], *rows])

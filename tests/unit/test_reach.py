@@ -1,4 +1,7 @@
-"""Whether an address answers: refusals and unknown names at once, slow hosts waited for, proxies asked in place of the host."""
+"""Whether an address answers.
+
+Refusals and unknown names at once, slow hosts waited for, proxies asked in place of the host.
+"""
 
 import errno
 import socket
@@ -76,7 +79,10 @@ def test_silence_has_an_end(monkeypatch, closed):
 
 
 def test_one_address_that_works_is_enough(listening, closed):
-    both = [(socket.AF_INET, socket.SOCK_STREAM, 0, "", ("127.0.0.1", port)) for port in (closed, listening)]
+    both = [
+        (socket.AF_INET, socket.SOCK_STREAM, 0, "", ("127.0.0.1", port))
+        for port in (closed, listening)
+    ]
     assert reach._connect(both) is None
     assert reach._connect(both[:1]) == reach.os.strerror(errno.ECONNREFUSED).lower()
 

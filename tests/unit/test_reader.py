@@ -18,9 +18,29 @@ from pathencoder.slides.reader import open_slide, over_white
     [
         ({"openslide.mpp-x": "0.2520", "openslide.mpp-y": "0.2528"}, 0.2524, "openslide.mpp-x"),
         ({"aperio.MPP": "0,499"}, 0.499, "aperio.MPP"),
-        ({"tiff.XResolution": "20040", "tiff.YResolution": "20040", "tiff.ResolutionUnit": "centimeter"}, 0.499, "tiff.XResolution"),
-        ({"tiff.XResolution": "50800", "tiff.YResolution": "50800", "tiff.ResolutionUnit": "inch"}, 0.5, "tiff.XResolution"),
-        ({"openslide.mpp-x": "352", "openslide.mpp-y": "352", "aperio.MPP": "0.25"}, 0.25, "aperio.MPP"),
+        (
+            {
+                "tiff.XResolution": "20040",
+                "tiff.YResolution": "20040",
+                "tiff.ResolutionUnit": "centimeter",
+            },
+            0.499,
+            "tiff.XResolution",
+        ),
+        (
+            {
+                "tiff.XResolution": "50800",
+                "tiff.YResolution": "50800",
+                "tiff.ResolutionUnit": "inch",
+            },
+            0.5,
+            "tiff.XResolution",
+        ),
+        (
+            {"openslide.mpp-x": "352", "openslide.mpp-y": "352", "aperio.MPP": "0.25"},
+            0.25,
+            "aperio.MPP",
+        ),
     ],
 )
 def test_mpp_and_where_it_is_from(properties, value, source):
@@ -54,7 +74,9 @@ def test_the_objective_is_a_hint_and_no_answer():
 
 
 def test_the_users_mpp_comes_first():
-    found = find_mpp({"openslide.mpp-x": "0.25", "openslide.mpp-y": "0.25"}, name="a.svs", given=0.5)
+    found = find_mpp(
+        {"openslide.mpp-x": "0.25", "openslide.mpp-y": "0.25"}, name="a.svs", given=0.5
+    )
     assert (found.value, found.source) == (0.5, "given")
 
 
@@ -69,7 +91,9 @@ def test_alpha_is_laid_over_white():
 
 def test_bounds_are_clipped_to_the_slide():
     names = ("x", "y", "width", "height")
-    properties = {f"openslide.bounds-{n}": v for n, v in zip(names, ("10", "20", "5000", "30"), strict=True)}
+    properties = {
+        f"openslide.bounds-{n}": v for n, v in zip(names, ("10", "20", "5000", "30"), strict=True)
+    }
     assert reader._bounds(properties, (100, 100)) == (10, 20, 90, 30)
     assert reader._bounds({}, (100, 80)) == (0, 0, 100, 80)
     empty = {f"openslide.bounds-{n}": "0" for n in names}
@@ -145,9 +169,18 @@ def test_level_pixels_are_where_level_0_says(tmp_path):
 def test_bytes_that_are_no_text_in_a_description_cost_nothing(tmp_path):
     pytest.importorskip("openslide")
     tifffile = pytest.importorskip("tifffile")
-    text = b"Aperio Image\r\n512x512 (256x256)|MPP = 0.499|User = \xd5\xc5|\xc8\xfd = 1|AppMag = 20\0"
+    text = (
+        b"Aperio Image\r\n512x512 (256x256)|MPP = 0.499|User = \xd5\xc5|\xc8\xfd = 1|AppMag = 20\0"
+    )
     tags = [(270, 2, len(text), text, True)]
-    tifffile.imwrite(tmp_path / "a.svs", section(512, 512), tile=(256, 256), photometric="rgb", metadata=None, extratags=tags)
+    tifffile.imwrite(
+        tmp_path / "a.svs",
+        section(512, 512),
+        tile=(256, 256),
+        photometric="rgb",
+        metadata=None,
+        extratags=tags,
+    )
     slide = open_slide(tmp_path / "a.svs")
     assert slide.mpp().value == 0.499
     assert slide.properties["aperio.AppMag"] == "20"
@@ -181,7 +214,11 @@ def test_one_damaged_tile_costs_one_tile(tmp_path):
 @pytest.mark.full
 @pytest.mark.parametrize(
     ("content", "word"),
-    [(b"\xff\xd8\xff\xe0 jpeg", "a JPEG image"), (b"plain text", "not a slide"), (b"II*\0" + b"\0" * 40, "a damaged TIFF")],
+    [
+        (b"\xff\xd8\xff\xe0 jpeg", "a JPEG image"),
+        (b"plain text", "not a slide"),
+        (b"II*\0" + b"\0" * 40, "a damaged TIFF"),
+    ],
 )
 def test_wrong_content_is_named(tmp_path, content, word):
     pytest.importorskip("openslide")

@@ -1,4 +1,7 @@
-"""An encoder to a folder, a pickle or the Hub: what came with it goes along, and what no longer holds stays behind."""
+"""An encoder to a folder, a pickle or the Hub.
+
+What came with it goes along, and what no longer holds stays behind.
+"""
 
 import dataclasses
 import json
@@ -32,9 +35,14 @@ def test_pickling_keeps_encoder_and_transform():
 
 @pytest.fixture
 def source(tmp_path):
-    """The folder of a published encoder with everything that a folder may hold; half of its weights are float16."""
+    """The folder of a published encoder with everything that a folder may hold.
+
+    Half of its weights are float16.
+    """
     enc = encoder("vit", verified=True, training="on tiles", licence="MIT", reference="A paper")
-    state = {k: v.half() if k.endswith("weight") else v for k, v in enc.network.state_dict().items()}
+    state = {
+        k: v.half() if k.endswith("weight") else v for k, v in enc.network.state_dict().items()
+    }
     enc.network.load_state_dict({k: v.float() for k, v in state.items()})
     tile = picture(3)
     folders.write_folder(
@@ -93,7 +101,12 @@ CHANGES = [
     (shift, {}, "small-vit-modified", r"its weights were changed \(1 of \d+ tensors\)"),
     (rescale, {}, "small-vit-modified", r"its description was changed \(mpp\)"),
     (lose, {}, "small-vit-modified", "could not be compared"),
-    (lambda enc: None, {"dtype": torch.bfloat16}, "small-vit-bfloat16", "its weights were rounded to bfloat16"),
+    (
+        lambda enc: None,
+        {"dtype": torch.bfloat16},
+        "small-vit-bfloat16",
+        "its weights were rounded to bfloat16",
+    ),
 ]
 
 
@@ -125,7 +138,9 @@ def test_a_changed_encoder_claims_nothing_of_its_parent(source, tmp_path, change
 def test_what_the_user_says_of_a_changed_encoder_is_kept(source, tmp_path):
     enc = load(source)
     shift(enc)
-    enc.spec = dataclasses.replace(enc.spec, name="mine", training="tuned on my tiles", licence="GPL-3.0")
+    enc.spec = dataclasses.replace(
+        enc.spec, name="mine", training="tuned on my tiles", licence="GPL-3.0"
+    )
     enc.save_pretrained(tmp_path / "mine")
     spec = folders.read_spec(tmp_path / "mine")
     assert (spec.name, spec.training, spec.licence) == ("mine", "tuned on my tiles", "GPL-3.0")
@@ -150,20 +165,32 @@ def test_a_spec_of_a_published_encoder_around_other_weights(source, tmp_path):
 
 def test_random_weights_have_no_name_or_licence_of_trained_ones(source, tmp_path):
     enc = pathencoder.load_encoder(source, pretrained=False)
-    assert (enc.spec.name, enc.spec.verified, enc.spec.training) == ("small-vit-random", False, "none: random weights")
+    assert (enc.spec.name, enc.spec.verified, enc.spec.training) == (
+        "small-vit-random",
+        False,
+        "none: random weights",
+    )
     enc.save_pretrained(tmp_path / "random")
     assert load(tmp_path / "random").spec.name == "small-vit-random"
     assert not (tmp_path / "random" / folders.CARD).exists()
 
 
 def test_weights_of_another_folder_format_keep_their_values_and_name(source, tmp_path):
-    """A folder in timm's format, with a classifier: ours is written, and says where the weights come from."""
+    """A folder in timm's format, with a classifier.
+
+    Ours is written, and says where the weights come from.
+    """
     config = json.loads((source / folders.CONFIG).read_text())
     plain = tmp_path / "plain"
     plain.mkdir()
-    (plain / folders.CONFIG).write_text(json.dumps({k: v for k, v in config.items() if k != "pathencoder"}))
+    (plain / folders.CONFIG).write_text(
+        json.dumps({k: v for k, v in config.items() if k != "pathencoder"})
+    )
     state = load_file(source / folders.WEIGHTS)
-    save_file({**state, "head.weight": torch.zeros(2, 64), "head.bias": torch.zeros(2)}, plain / folders.WEIGHTS)
+    save_file(
+        {**state, "head.weight": torch.zeros(2, 64), "head.bias": torch.zeros(2)},
+        plain / folders.WEIGHTS,
+    )
     enc = load(plain)
     enc.save_pretrained(tmp_path / "ours")
     again = load(tmp_path / "ours")
@@ -205,9 +232,13 @@ class Hub:
         if self.error:
             raise self.error
 
-    def upload_folder(self, *, repo_id, folder_path, commit_message, revision, create_pr, delete_patterns):
+    def upload_folder(
+        self, *, repo_id, folder_path, commit_message, revision, create_pr, delete_patterns
+    ):
         there = sorted(p.name for p in folder_path.iterdir())
-        self.calls.append(("upload", repo_id, there, commit_message, revision, create_pr, delete_patterns))
+        self.calls.append(
+            ("upload", repo_id, there, commit_message, revision, create_pr, delete_patterns)
+        )
         return f"https://example.org/{repo_id}/commit/1"
 
 
@@ -217,12 +248,33 @@ def test_push_to_hub_uploads_the_folder(source, tmp_path, monkeypatch):
     enc = load(source)
     address = enc.push_to_hub("me/mine", private=True, token="t", commit_message="first")
     assert address == "https://example.org/me/mine/commit/1"
-    there = sorted([folders.CONFIG, folders.WEIGHTS, folders.REFERENCE, folders.CARD, folders.LICENCE, folders.METRICS])
-    assert Hub.calls == [("token", "t"), ("repo", "me/mine", True, True), ("upload", "me/mine", there, "first", None, None, [])]
+    there = sorted(
+        [
+            folders.CONFIG,
+            folders.WEIGHTS,
+            folders.REFERENCE,
+            folders.CARD,
+            folders.LICENCE,
+            folders.METRICS,
+        ]
+    )
+    assert Hub.calls == [
+        ("token", "t"),
+        ("repo", "me/mine", True, True),
+        ("upload", "me/mine", there, "first", None, None, []),
+    ]
     shift(enc)
     enc.push_to_hub(repo_id="me/mine", branch="dev", create_pr=True)
     there.remove(folders.METRICS)
-    assert Hub.calls[-1] == ("upload", "me/mine", there, "Upload encoder", "dev", True, [folders.METRICS])
+    assert Hub.calls[-1] == (
+        "upload",
+        "me/mine",
+        there,
+        "Upload encoder",
+        "dev",
+        True,
+        [folders.METRICS],
+    )
     monkeypatch.setattr(Hub, "error", OSError("401 Unauthorized"))
     with pytest.raises(StoreError, match=r"me/mine could not be uploaded: 401 Unauthorized.*token"):
         encoder("cnn").push_to_hub("me/mine")

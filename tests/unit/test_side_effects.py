@@ -1,4 +1,7 @@
-"""A call that reads an encoder leaves it, and the process, as they were: in train mode as in eval mode."""
+"""A call that reads an encoder leaves it, and the process, as they were.
+
+In train mode as in eval mode.
+"""
 
 import random
 
@@ -42,7 +45,8 @@ READS = {
     "describe": lambda e, _: (e.device, e.dtype, e.folder, e.dim, e.num_features),
     "a picture": lambda e, _: pictures.dense_map(e, picture()),
 }
-# Attributes that are read above under another name, and forward, which trains in train mode as every module's does.
+# Attributes that are read above under another name, and forward, which trains in train mode as
+# every module's does.
 READ = {"device", "dtype", "folder", "dim", "num_features", "forward"}
 
 
@@ -57,7 +61,13 @@ def source(request, tmp_path_factory):
     args = {"drop_path_rate": 0.5, **({"img_size": SIZE} if request.param == "vit" else {})}
     made, tile = encoder(request.param, model_args=args), picture(3)
     folder = tmp_path_factory.mktemp("source") / request.param
-    folders.write_folder(folder, made.spec, made.network.state_dict(), reference_tile=tile, reference_embedding=made.encode(tile)[0])
+    folders.write_folder(
+        folder,
+        made.spec,
+        made.network.state_dict(),
+        reference_tile=tile,
+        reference_embedding=made.encode(tile)[0],
+    )
     return folder
 
 

@@ -12,7 +12,15 @@ from pathencoder.errors import ConfigError
 from pathencoder.pretrained.catalogue import catalogue
 from pathencoder.spec import INTERPOLATIONS, LAYOUTS, RESIZES, STAINS, EncoderSpec
 
-GOOD = dict(name="x", architecture="resnet18", dim=512, width=512, input_size=224, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+GOOD = dict(
+    name="x",
+    architecture="resnet18",
+    dim=512,
+    width=512,
+    input_size=224,
+    mean=(0.5, 0.5, 0.5),
+    std=(0.5, 0.5, 0.5),
+)
 
 
 @pytest.mark.parametrize(
@@ -40,13 +48,21 @@ def test_nonsense_is_refused_with_the_encoders_name(field, value):
 
 def test_unknown_statistics_need_a_file_that_knows_them():
     nan = (math.nan,) * 3
-    assert not EncoderSpec(**{**GOOD, "mean": nan, "std": nan, "config_file": "config.json"}).normalisation_known
+    assert not EncoderSpec(
+        **{**GOOD, "mean": nan, "std": nan, "config_file": "config.json"}
+    ).normalisation_known
     assert EncoderSpec(**GOOD).normalisation_known
 
 
 @pytest.mark.parametrize(
     ("mpp", "span", "expected"),
-    [(0.5, None, 0.5), (None, (0.25, 2.0), 0.5), (None, (1.0, 2.0), 1.0), (None, (0.1, 0.3), 0.3), (None, None, None)],
+    [
+        (0.5, None, 0.5),
+        (None, (0.25, 2.0), 0.5),
+        (None, (1.0, 2.0), 1.0),
+        (None, (0.1, 0.3), 0.3),
+        (None, None, None),
+    ],
 )
 def test_reading_scale(mpp, span, expected):
     assert EncoderSpec(**GOOD, mpp=mpp, mpp_range=span).reading_mpp == expected
@@ -67,8 +83,12 @@ specs = st.builds(
     input_size=st.integers(1, 1000),
     mean=st.tuples(*[st.floats(0, 1)] * 3),
     std=st.tuples(*[st.floats(0.01, 1)] * 3),
-    model_args=st.dictionaries(st.sampled_from(["img_size", "init_values"]), st.floats(0.1, 10) | st.integers(1, 10)),
-    embedding=st.sampled_from(["cls", "mean", "cls_mean", "pool", "stages:blocks.2,blocks.4", "stages:a.1/mean,max"]),
+    model_args=st.dictionaries(
+        st.sampled_from(["img_size", "init_values"]), st.floats(0.1, 10) | st.integers(1, 10)
+    ),
+    embedding=st.sampled_from(
+        ["cls", "mean", "cls_mean", "pool", "stages:blocks.2,blocks.4", "stages:a.1/mean,max"]
+    ),
     interpolation=st.sampled_from(INTERPOLATIONS),
     resize=st.sampled_from(RESIZES),
     stains=st.lists(st.sampled_from(STAINS), unique=True, min_size=1).map(tuple),
@@ -85,7 +105,10 @@ def test_any_spec_survives_json(spec):
 
 
 def test_timm_reads_the_same_preprocessing():
-    """crop_pct 1 unless there is a larger resize: timm's default would cut an eighth of every tile away."""
+    """crop_pct 1 unless there is a larger resize.
+
+    timm's default would cut an eighth of every tile away.
+    """
     assert EncoderSpec(**GOOD).to_config()["pretrained_cfg"]["crop_pct"] == 1.0
     assert catalogue()["prov-gigapath"].to_config()["pretrained_cfg"]["crop_pct"] == 224 / 256
 
@@ -138,12 +161,25 @@ def test_fields_of_later_versions_are_skipped():
     assert EncoderSpec.from_config(config) == EncoderSpec(**GOOD)
 
 
-@pytest.mark.parametrize("rule", ["cls", "mean", "cls_mean", "pool", "stages:a.1", "stages:a.1,b.2", "stages:a.1/mean,centre,max,peak"])
+@pytest.mark.parametrize(
+    "rule",
+    [
+        "cls",
+        "mean",
+        "cls_mean",
+        "pool",
+        "stages:a.1",
+        "stages:a.1,b.2",
+        "stages:a.1/mean,centre,max,peak",
+    ],
+)
 def test_embedding_rules(rule):
     assert EncoderSpec(**{**GOOD, "embedding": rule}).embedding == rule
 
 
-@pytest.mark.parametrize("rule", ["", "best", "stages:", "stages:a.1/", "stages:a.1/median", "stages:a.1,/mean"])
+@pytest.mark.parametrize(
+    "rule", ["", "best", "stages:", "stages:a.1/", "stages:a.1/median", "stages:a.1,/mean"]
+)
 def test_rules_that_there_are_not(rule):
     with pytest.raises(ConfigError, match="embedding rule"):
         EncoderSpec(**{**GOOD, "embedding": rule})

@@ -27,13 +27,18 @@ def textured(names, weights, seed=0):
 
 def test_optical_density_of_known_levels():
     image = np.array([[[255, 0, 25]]], np.uint8)
-    np.testing.assert_allclose(stain.optical_density(image)[0, 0], (0, np.log10(255), np.log10(10.2)), rtol=1e-6)
+    np.testing.assert_allclose(
+        stain.optical_density(image)[0, 0], (0, np.log10(255), np.log10(10.2)), rtol=1e-6
+    )
     with pytest.raises(ImageError, match="float64"):
         stain.optical_density(np.zeros((2, 2, 3)))
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.lists(st.tuples(st.floats(0.1, 0.7), st.floats(0.1, 0.7)), min_size=1, max_size=20), st.sampled_from([stain.HE, stain.H_DAB]))
+@given(
+    st.lists(st.tuples(st.floats(0.1, 0.7), st.floats(0.1, 0.7)), min_size=1, max_size=20),
+    st.sampled_from([stain.HE, stain.H_DAB]),
+)
 def test_separation_recovers_amounts(amounts, names):
     found = stain.separate(mixed(np.array(amounts), names), names)[:, 0]
     np.testing.assert_allclose(found, amounts, atol=0.03)
@@ -61,7 +66,12 @@ def test_macenko_finds_the_vectors_of_a_mixture():
     amounts = rng.dirichlet((0.3, 0.3), 5000) * rng.uniform(0.6, 1.2, (5000, 1))
     found = stain.macenko(mixed(amounts, stain.HE))
     for vector, name in zip(found, stain.HE, strict=True):
-        cosine = vector @ stain.VECTORS[name] / np.linalg.norm(vector) / np.linalg.norm(stain.VECTORS[name])
+        cosine = (
+            vector
+            @ stain.VECTORS[name]
+            / np.linalg.norm(vector)
+            / np.linalg.norm(stain.VECTORS[name])
+        )
         assert cosine > 0.99
 
 
@@ -90,7 +100,12 @@ def test_otsu_separates_two_levels():
         (textured(stain.HE, (0.6, 0.8)), "he"),
         (tissue(stain="ihc", positive=0.3)[0], "ihc"),
         (np.repeat(textured(stain.HE, (0.6, 0.8))[..., :1], 3, -1), "grey"),
-        (np.kron((np.random.default_rng(0).random((16, 16, 1)) > 0.8) * 120 + 8, np.ones((4, 4, 3))).astype(np.uint8), "fluorescence"),
+        (
+            np.kron(
+                (np.random.default_rng(0).random((16, 16, 1)) > 0.8) * 120 + 8, np.ones((4, 4, 3))
+            ).astype(np.uint8),
+            "fluorescence",
+        ),
     ],
 )
 def test_guess(image, kind):
@@ -104,7 +119,9 @@ def toned(*amounts):
     """An image of hematoxylin cells on a ground of other stains, by (OD of r, g, b) each."""
     cells = np.kron(np.random.default_rng(0).random((32, 32, 1)) > 0.6, np.ones((8, 8, 1)))
     ground, cell = (np.array(a) for a in amounts)
-    density = np.where(cells > 0, cell, ground) + np.random.default_rng(1).normal(0, 0.02, (256, 256, 1))
+    density = np.where(cells > 0, cell, ground) + np.random.default_rng(1).normal(
+        0, 0.02, (256, 256, 1)
+    )
     return np.clip(255 * 10**-density, 0, 255).astype(np.uint8)
 
 
@@ -125,7 +142,8 @@ def test_what_the_colours_do_not_tell_is_taken_as_he(image):
 
 
 def test_salmon_and_grey_are_not_called_ihc():
-    assert stain.guess_stain(toned((0.13, 0.3, 0.3), (0.55, 0.55, 0.5))).stain == "he"  # H&E with a tint
+    # H&E with a tint
+    assert stain.guess_stain(toned((0.13, 0.3, 0.3), (0.55, 0.55, 0.5))).stain == "he"
 
 
 def test_few_stained_pixels_are_not_blank():

@@ -18,12 +18,17 @@ COLUMNS = "shard,key,src,stain,stain_class,use"
 
 
 def corpus(folder, sources=12):
-    """A manifest and a shard: per source one tile of H&E, DAB and a blue stain; one row is not to be used."""
+    """A manifest and a shard: per source one tile of H&E, DAB and a blue stain.
+
+    One row is not to be used.
+    """
     rows = [COLUMNS, "a.tar,gone,x,H&E,he,0", "a.tar,both,x,H&E / IHC,mixed,1"]
     with tarfile.open(folder / "a.tar", "w") as tar:
         for source in range(sources):
             for kind, positive in (("he", 0.0), ("ihc", 0.5), ("special", 0.0)):
-                image, _, _ = tissue(stain="ihc" if kind == "special" else kind, positive=positive, seed=source)
+                image, _, _ = tissue(
+                    stain="ihc" if kind == "special" else kind, positive=positive, seed=source
+                )
                 data = io.BytesIO()
                 Image.fromarray(image).save(data, "PNG")
                 member = tarfile.TarInfo(f"{kind}{source}.png")
@@ -37,7 +42,9 @@ def test_the_command_fits_and_reports_by_source(tmp_path):
     (tmp_path / "pretrain").mkdir()
     corpus(tmp_path / "pretrain")
     result = CliRunner().invoke(stain_guess.main, ["--data", str(tmp_path)], catch_exceptions=False)
-    assert "| set | right | undecided |" in result.output.replace("| wrong: he ", "").replace("| wrong: ihc ", "")
+    assert "| set | right | undecided |" in result.output.replace("| wrong: he ", "").replace(
+        "| wrong: ihc ", ""
+    )
     assert "| ihc | 12 |" in result.output  # with their sources held out
     assert "weights [[" in result.output
 

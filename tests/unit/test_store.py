@@ -1,4 +1,7 @@
-"""Feature files and the journal: whole or not there, readable by the tools they imitate, and work that goes on."""
+"""Feature files and the journal.
+
+Whole or not there, readable by the tools they imitate, and work that goes on.
+"""
 
 import contextlib
 import errno
@@ -20,11 +23,27 @@ from pathencoder.features.identity import SlideIdentity, Stamp, Stat
 from pathencoder.features.journal import Busy, Journal
 from pathencoder.features.layouts import LAYOUTS, Place
 from pathencoder.features.provenance import Recipe
-from pathencoder.features.store import Content, Failure, read_facts, read_features, read_parts, read_settings, slide_facts, write_features
+from pathencoder.features.store import (
+    Content,
+    Failure,
+    read_facts,
+    read_features,
+    read_parts,
+    read_settings,
+    slide_facts,
+    write_features,
+)
 from pathencoder.files import make_folder, storing, whole_file
 
 RECIPE = Recipe(
-    encoder="small", revision="abc", sha256="123", output="embedding", transform="whole to 64 px", mpp=None, target_mpp=0.5, overlap_px=8
+    encoder="small",
+    revision="abc",
+    sha256="123",
+    output="embedding",
+    transform="whole to 64 px",
+    mpp=None,
+    target_mpp=0.5,
+    overlap_px=8,
 )
 
 SLIDE = SlideIdentity("/data/slide.svs", Stat(99, 2**62, 7), "ab" * 16)
@@ -38,7 +57,13 @@ def place(count=5, mpp=0.25):
 
 def write(path, layout="trident", count=5, dim=7, failures=()):
     rows = np.random.default_rng(0).normal(size=(count, dim)).astype(np.float32)
-    content = Content(RECIPE, failures, {"slide": "slide.svs", **slide_facts(SLIDE)}, place=place(count), layout=layout)
+    content = Content(
+        RECIPE,
+        failures,
+        {"slide": "slide.svs", **slide_facts(SLIDE)},
+        place=place(count),
+        layout=layout,
+    )
     write_features(path, content, count, (dim,), lambda start, stop: rows[start:stop])
     return rows
 
@@ -65,7 +90,11 @@ def test_trident_reads_what_it_expects(tmp_path):
     """The datasets and attributes that TRIDENT's own reader of coordinates and features takes."""
     write(tmp_path / "slide.h5")
     with h5py.File(tmp_path / "slide.h5") as file:
-        attributes, coords, features = dict(file["coords"].attrs), file["coords"][:], file["features"][:]
+        attributes, coords, features = (
+            dict(file["coords"].attrs),
+            file["coords"][:],
+            file["features"][:],
+        )
         encoder = file["features"].attrs["encoder"]
     assert (coords.dtype, features.dtype, encoder) == (np.int64, np.float32, "small")
     assert attributes["patch_size"] == 224
@@ -80,11 +109,14 @@ def test_clam_reads_both_files(tmp_path):
     import torch
 
     rows = write(layouts.path_of(tmp_path, "slide", "clam"), "clam")
-    assert np.array_equal(torch.load(tmp_path / "pt_files" / "slide.pt", weights_only=True).numpy(), rows)
+    assert np.array_equal(
+        torch.load(tmp_path / "pt_files" / "slide.pt", weights_only=True).numpy(), rows
+    )
     with h5py.File(tmp_path / "h5_files" / "slide.h5") as file:
         assert (file["features"].dtype, file["coords"].dtype) == (np.float32, np.int32)
         assert not file["features"].attrs
-        assert dict(file["coords"].attrs) == {"patch_level": 0, "patch_size": 448}  # what Whole_Slide_Bag_FP asks for
+        # what Whole_Slide_Bag_FP asks for
+        assert dict(file["coords"].attrs) == {"patch_level": 0, "patch_size": 448}
 
 
 def test_stamp_reads_micrometres_and_its_attributes(tmp_path):
@@ -108,7 +140,13 @@ def test_stamp_finds_every_tile_in_its_cell_and_pixels_come_back(tmp_path, mpp, 
     coords = np.rint(np.asarray(origin) + steps * side).astype(np.int64)
     made = Place("slide.svs", coords, mpp, 0.5, side, 224, 0, (120_000, 80_000), origin)
     rows = np.zeros((len(coords), 1), np.float32)
-    write_features(tmp_path / "s.h5", Content(RECIPE, (), {}, place=made, layout="stamp"), len(rows), (1,), lambda a, b: rows[a:b])
+    write_features(
+        tmp_path / "s.h5",
+        Content(RECIPE, (), {}, place=made, layout="stamp"),
+        len(rows),
+        (1,),
+        lambda a, b: rows[a:b],
+    )
     with h5py.File(tmp_path / "s.h5") as file:
         um = file["coords"][:]
     stride = np.diff(np.unique(um[:, 0])).min()  # STAMP's get_stride
@@ -146,8 +184,16 @@ def test_damage_anywhere_is_named_or_harmless(tmp_path, kind):
     if kind == "slide":
         write(path, count=3)
     else:
-        content = Content(RECIPE, (), {"source_path": "/a"}, keys=["1.png"], stamps=[Stamp(Stat(1, 2, 3), b"x" * 16)])
-        write_features(path, content, 1, (4,), lambda start, stop: np.zeros((stop - start, 4), np.float32))
+        content = Content(
+            RECIPE,
+            (),
+            {"source_path": "/a"},
+            keys=["1.png"],
+            stamps=[Stamp(Stat(1, 2, 3), b"x" * 16)],
+        )
+        write_features(
+            path, content, 1, (4,), lambda start, stop: np.zeros((stop - start, 4), np.float32)
+        )
     whole = path.read_bytes()
     for _ in range(60):
         data = bytearray(whole)
@@ -189,7 +235,10 @@ def test_an_interrupt_leaves_nothing(tmp_path):
     assert os.listdir(tmp_path) == []
 
 
-@pytest.mark.parametrize(("number", "word"), [(errno.EROFS, "read-only"), (errno.EACCES, "no permission"), (errno.EIO, "check the disk")])
+@pytest.mark.parametrize(
+    ("number", "word"),
+    [(errno.EROFS, "read-only"), (errno.EACCES, "no permission"), (errno.EIO, "check the disk")],
+)
 def test_disk_errors_say_what_to_do(tmp_path, number, word):
     with pytest.raises(StoreError, match=word), storing(tmp_path / "a"):
         raise OSError(number, os.strerror(number))
@@ -207,7 +256,13 @@ def test_tiles_keep_keys_sizes_and_failures(tmp_path):
     rows = np.random.default_rng(1).normal(size=(3, 4)).astype(np.float32)
     keys = ["a/1.png", "a/2.png", "ümlaut/3.png"]
     stamps = [Stamp(Stat(10 * n, 2**62 + n, n), bytes([n]) * 16) for n in range(1, 4)]
-    content = Content(RECIPE, [Failure("bad.png", "not an image")], {"source_path": "/data/tiles"}, keys=keys, stamps=stamps)
+    content = Content(
+        RECIPE,
+        [Failure("bad.png", "not an image")],
+        {"source_path": "/data/tiles"},
+        keys=keys,
+        stamps=stamps,
+    )
     write_features(tmp_path / "tiles.h5", content, 3, (4,), lambda start, stop: rows[start:stop])
     found = read_features(tmp_path / "tiles.h5")
     assert (found.keys, found.coords) == (keys, None)
@@ -218,7 +273,11 @@ def test_tiles_keep_keys_sizes_and_failures(tmp_path):
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.lists(st.integers(0, 2**64 - 1), unique=True, min_size=1, max_size=30), st.integers(0, 400), st.integers(1, 6))
+@given(
+    st.lists(st.integers(0, 2**64 - 1), unique=True, min_size=1, max_size=30),
+    st.integers(0, 400),
+    st.integers(1, 6),
+)
 def test_a_journal_survives_being_cut_anywhere(tmp_path_factory, keys, cut, dim):
     """Killed at any byte: what was whole is there again, the rest can be appended, all rows are right."""
     path = tmp_path_factory.mktemp("journal") / ".slide.h5.partial"
@@ -277,8 +336,16 @@ def test_work_under_other_settings_is_refused_and_named(tmp_path):
 def test_two_processes_never_share_a_journal(tmp_path):
     journal = Journal(tmp_path / "j", {})
     journal.append(1, np.zeros(2, np.float32))
-    code = "import sys; from pathlib import Path; from pathencoder.features.journal import Journal; Journal(Path(sys.argv[1]), {})"
-    other = subprocess.run([sys.executable, "-c", code, str(tmp_path / "j")], capture_output=True, text=True, check=False)
+    code = (
+        "import sys; from pathlib import Path; from pathencoder.features.journal import Journal;"
+        " Journal(Path(sys.argv[1]), {})"
+    )
+    other = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "j")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert other.returncode == 1
     assert Busy.__name__ in other.stderr
     journal.close()

@@ -52,7 +52,9 @@ def test_rows_before_a_bad_image_come_before_its_error():
 def test_a_bad_image_leaves_its_neighbours_rows_alone():
     bad = np.full((8, 8, 3), np.nan)
     with pytest.warns(UserWarning, match="2 of 4"):
-        rows = [row for _, row in shared().stream([picture(0), bad, bad, picture(1)], on_error="nan")]
+        rows = [
+            row for _, row in shared().stream([picture(0), bad, bad, picture(1)], on_error="nan")
+        ]
     assert [bool(np.isnan(r).all()) for r in rows] == [False, True, True, False]
     np.testing.assert_array_equal([rows[0], rows[3]], shared().encode([picture(0), picture(1)]))
 
@@ -121,7 +123,11 @@ def test_a_reader_that_breaks_costs_its_own_image_alone():
     def broken():
         raise ZeroDivisionError("odd file")
 
-    items = [images.Item(0, "good", lambda: picture(0)), images.Item(1, "odd.tif", broken), images.Item(2, "good", lambda: picture(2))]
+    items = [
+        images.Item(0, "good", lambda: picture(0)),
+        images.Item(1, "odd.tif", broken),
+        images.Item(2, "good", lambda: picture(2)),
+    ]
     found = list(shared().results(items))
     assert [r.error is None for r in found] == [True, False, True]
     assert "odd.tif: cannot be decoded (ZeroDivisionError: odd file)" in str(found[1].error)

@@ -19,7 +19,11 @@ ROWS = [{"slide": "a.svs", "mpp": "0.25"}, {"slide": "b, c.svs", "mpp": ""}]
 
 @pytest.mark.parametrize(
     "text",
-    ['slide,mpp\na.svs,0.25\n"b, c.svs",\n', "slide;mpp\r\na.svs;0.25\r\n\r\nb, c.svs;\r\n", "Slide\t MPP \na.svs\t 0.25\nb, c.svs\n"],
+    [
+        'slide,mpp\na.svs,0.25\n"b, c.svs",\n',
+        "slide;mpp\r\na.svs;0.25\r\n\r\nb, c.svs;\r\n",
+        "Slide\t MPP \na.svs\t 0.25\nb, c.svs\n",
+    ],
 )
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
 def test_one_table_in_many_forms(tmp_path, text, encoding):

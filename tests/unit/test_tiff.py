@@ -1,4 +1,7 @@
-"""A TIFF is one image, read for what it holds, or refused: pages, planes, pyramids, unusual numbers."""
+"""A TIFF is one image, read for what it holds, or refused.
+
+pages, planes, pyramids, unusual numbers.
+"""
 
 import importlib.util
 import io
@@ -49,7 +52,10 @@ def test_ordinary_ones_are_read_as_pillow_reads_them(mode, compression):
 def test_several_pages_are_refused(tmp_path):
     image = Image.fromarray(IMAGE)
     (tmp_path / "stack.tif").write_bytes(saved(image, save_all=True, append_images=[image, image]))
-    with pytest.raises(ImageError, match=r"stack\.tif: it holds 3 pages or planes \(64 x 48 px\): save the one you mean"):
+    with pytest.raises(
+        ImageError,
+        match=r"stack\.tif: it holds 3 pages or planes \(64 x 48 px\): save the one you mean",
+    ):
         open_image(tmp_path / "stack.tif")
     with Image.open(tmp_path / "stack.tif") as opened:
         with pytest.raises(ImageError, match="holds 3 pages"):
@@ -60,16 +66,27 @@ def test_several_pages_are_refused(tmp_path):
 
 @pytest.mark.parametrize(
     "description",
-    ["ImageJ=1.53t\nimages=3\nslices=3\n", json.dumps({"shape": [3, 48, 64]}), json.dumps({"shape": [3, 48, 64], "truncated": True})],
+    [
+        "ImageJ=1.53t\nimages=3\nslices=3\n",
+        json.dumps({"shape": [3, 48, 64]}),
+        json.dumps({"shape": [3, 48, 64], "truncated": True}),
+    ],
 )
 def test_stacks_in_one_page_are_refused_by_their_description(description):
     with pytest.raises(ImageError, match="holds 3 pages or planes"):
         decode_image(with_tag(Image.fromarray(IMAGE[..., 0]), 270, description, 2))
 
 
-@pytest.mark.parametrize("description", ["ImageJ=1.53t\nimages=1\n", json.dumps({"shape": [48, 64]}), '{"shape": [[', "a tissue"])
+@pytest.mark.parametrize(
+    "description",
+    ["ImageJ=1.53t\nimages=1\n", json.dumps({"shape": [48, 64]}), '{"shape": [[', "a tissue"],
+)
 def test_other_descriptions_are_one_image(description):
-    assert decode_image(with_tag(Image.fromarray(IMAGE[..., 0]), 270, description, 2)).shape == (48, 64, 3)
+    assert decode_image(with_tag(Image.fromarray(IMAGE[..., 0]), 270, description, 2)).shape == (
+        48,
+        64,
+        3,
+    )
 
 
 def test_a_preview_beside_the_image_is_fine():
@@ -78,10 +95,14 @@ def test_a_preview_beside_the_image_is_fine():
     with pytest.raises(ImageError, match="holds 2 pages"):
         decode_image(saved(image, save_all=True, append_images=[preview]))
     preview.encoderinfo = {"tiffinfo": {254: 1}}  # NewSubfileType: a reduced copy
-    np.testing.assert_array_equal(decode_image(saved(image, save_all=True, append_images=[preview])), IMAGE)
+    np.testing.assert_array_equal(
+        decode_image(saved(image, save_all=True, append_images=[preview])), IMAGE
+    )
 
 
-@pytest.mark.parametrize(("scale", "words"), [(16, "12 bits kept in more"), (1, "8 bits kept in more")])
+@pytest.mark.parametrize(
+    ("scale", "words"), [(16, "12 bits kept in more"), (1, "8 bits kept in more")]
+)
 @pytest.mark.parametrize("dtype", [np.uint16, np.int32])
 def test_fewer_bits_in_more_are_refused_unless_stated(scale, words, dtype):
     image = grey(scale, dtype)
@@ -172,7 +193,9 @@ def test_without_tifffile_the_extra_is_named(monkeypatch):
 
 
 @pytest.mark.full
-@pytest.mark.skipif(importlib.util.find_spec("imagecodecs") is not None, reason="imagecodecs is installed")
+@pytest.mark.skipif(
+    importlib.util.find_spec("imagecodecs") is not None, reason="imagecodecs is installed"
+)
 def test_without_its_codecs_the_extra_is_named():
     with pytest.raises(ImageError, match=r"16-bit min-is-white.*pip install 'pathencoder\[tiff\]'"):
         decode_image(patched(saved(grey(), compression="tiff_lzw"), 262, 1, 0))

@@ -37,10 +37,19 @@ READ = {
     "float colours": (IMAGE.astype(np.float32) / 255, RGB),
     "half floats": ((IMAGE / 255).astype(np.float16), RGB),
     "float planes": (PLANES.astype(np.float32) / 255, PLANAR),
-    "float colours of a stated range": (IMAGE.astype(np.float32), {**RGB, "extratags": [(341, "f", 3, (255.0,) * 3, True)]}),
-    "12 bits of a stated range": (twelve(IMAGE), {**RGB, "extratags": [(281, "H", 3, (4095,) * 3, True)]}),
+    "float colours of a stated range": (
+        IMAGE.astype(np.float32),
+        {**RGB, "extratags": [(341, "f", 3, (255.0,) * 3, True)]},
+    ),
+    "12 bits of a stated range": (
+        twelve(IMAGE),
+        {**RGB, "extratags": [(281, "H", 3, (4095,) * 3, True)]},
+    ),
     "16-bit colours": (wide(IMAGE), RGB),
-    "16-bit planes with alpha": (wide(np.concatenate([PLANES, ALPHA[None]])), {**PLANAR, "extrasamples": ["unassalpha"]}),
+    "16-bit planes with alpha": (
+        wide(np.concatenate([PLANES, ALPHA[None]])),
+        {**PLANAR, "extrasamples": ["unassalpha"]},
+    ),
     "BigTIFF": (IMAGE, {**RGB, "bigtiff": True}),
     "ImageJ": (wide(GREY), {"imagej": True}),
 }
@@ -58,15 +67,31 @@ def test_they_are_read_rightly(tmp_path, name):
 
 REFUSED = {
     "channels as pages": (PLANES, {"photometric": "minisblack"}, "holds 3 pages"),
-    "ImageJ composite": (PLANES, {"imagej": True, "metadata": {"axes": "CYX", "mode": "composite"}}, "holds 3 pages"),
+    "ImageJ composite": (
+        PLANES,
+        {"imagej": True, "metadata": {"axes": "CYX", "mode": "composite"}},
+        "holds 3 pages",
+    ),
     "focus stack": (np.stack([IMAGE] * 3), {**RGB, "metadata": {"axes": "ZYXS"}}, "holds 3 pages"),
     "OME channels": (PLANES, {"ome": True, "photometric": "minisblack"}, "holds 3 pages"),
-    "channels as planes": (PLANES, {"photometric": "minisblack", "planarconfig": "separate"}, "3 channels without colours"),
-    "a stack behind one page": (np.stack([GREY] * 4), {"photometric": "minisblack", "truncate": True}, "holds 4 pages or planes"),
+    "channels as planes": (
+        PLANES,
+        {"photometric": "minisblack", "planarconfig": "separate"},
+        "3 channels without colours",
+    ),
+    "a stack behind one page": (
+        np.stack([GREY] * 4),
+        {"photometric": "minisblack", "truncate": True},
+        "holds 4 pages or planes",
+    ),
     "12 bits in planes": (twelve(PLANES), PLANAR, "12 bits kept in more"),
     "12 bits in 16, colours": (twelve(IMAGE), RGB, "12 bits kept in more"),
     "signed 8 bits": (GREY.astype(np.int8), {}, "whole numbers from -"),
-    "signed 16 bits below 0": ((wide(GREY).astype(int) - 32768).astype(np.int16), {}, "whole numbers from -"),
+    "signed 16 bits below 0": (
+        (wide(GREY).astype(int) - 32768).astype(np.int16),
+        {},
+        "whole numbers from -",
+    ),
     "0 to 255 as float": (IMAGE.astype(np.float32), RGB, r"0\.\.255 kept as float"),
     "not a number": (np.full((8, 8, 3), np.nan, np.float32), RGB, "NaN"),
     "complex": (GREY.astype(np.complex64), {}, "type complex64"),
@@ -86,7 +111,9 @@ def test_orientation_is_applied_alike_by_both_readers(tmp_path, orientation):
     tag = [(274, "H", 1, orientation, True)]
     tifffile.imwrite(tmp_path / "pillow.tif", IMAGE, extratags=tag, **RGB)
     tifffile.imwrite(tmp_path / "tifffile.tif", wide(PLANES), extratags=tag, **PLANAR)
-    np.testing.assert_array_equal(open_image(tmp_path / "pillow.tif"), open_image(tmp_path / "tifffile.tif"))
+    np.testing.assert_array_equal(
+        open_image(tmp_path / "pillow.tif"), open_image(tmp_path / "tifffile.tif")
+    )
 
 
 def two_pages(path, second, *, sub=False, first=IMAGE, **how):

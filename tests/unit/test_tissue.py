@@ -1,4 +1,7 @@
-"""The tissue mask: pale stains stay, glass, shadows and dark fields go; damaged parts count as tissue; shares are exact."""
+"""The tissue mask: pale stains stay, glass, shadows and dark fields go.
+
+Damaged parts count as tissue; shares are exact.
+"""
 
 from pathlib import Path
 
@@ -106,7 +109,10 @@ def test_a_ring_of_pen_around_a_small_biopsy_is_pen():
 
 @pytest.mark.parametrize("colour", [(214, 110, 140), (190, 50, 62), (60, 110, 60), (90, 40, 110)])
 def test_a_colour_of_the_whole_section_is_a_stain(colour):
-    """Eosin, a lake of blood, a green counterstain, dense hematoxylin: even where it looks like ink."""
+    """Eosin, a lake of blood, a green counterstain, dense hematoxylin.
+
+    Even where it looks like ink.
+    """
     found = find_tissue(MemorySlide(section(240, 160, (BOX,), colour)), 8.0)
     assert agreement(found.mask) > 0.85
 
@@ -209,13 +215,22 @@ def test_thumbnail_reads_in_blocks_and_shows_the_slide():
 
 
 def test_a_damaged_level_is_replaced_by_a_finer_one():
-    slide = MemorySlide(section(2048, 1536), downsamples=(1.0, 4.0), broken=((600, 300, 900, 600),), broken_levels=(1,))
+    slide = MemorySlide(
+        section(2048, 1536),
+        downsamples=(1.0, 4.0),
+        broken=((600, 300, 900, 600),),
+        broken_levels=(1,),
+    )
     overview = thumbnail(slide, 0.5)
     assert not overview.unread.any()
 
 
 def test_what_cannot_be_read_counts_as_tissue():
-    slide = MemorySlide(section(2048, 1536, ((200, 200, 800, 800),)), downsamples=(1.0, 4.0), broken=((1500, 1000, 1600, 1100),))
+    slide = MemorySlide(
+        section(2048, 1536, ((200, 200, 800, 800),)),
+        downsamples=(1.0, 4.0),
+        broken=((1500, 1000, 1600, 1100),),
+    )
     found = find_tissue(slide, 0.5)
     share = found.share(np.array([1500.0]), np.array([1000.0]), 100)
     assert share[0, 0] == 1
@@ -234,7 +249,10 @@ def test_share_equals_counting_pixels(seed, x, y, side):
     mask = np.random.default_rng(seed).random((20, 25)) < 0.5
     found = TissueMask(mask, (3, 5), (4.0, 4.0)).share(np.array([x]), np.array([y]), side)[0, 0]
     fine = (np.arange(200) + 0.5) / 200 * side
-    columns, rows = np.floor((x + fine - 3) / 4).astype(int), np.floor((y + fine - 5) / 4).astype(int)
+    columns, rows = (
+        np.floor((x + fine - 3) / 4).astype(int),
+        np.floor((y + fine - 5) / 4).astype(int),
+    )
     inside = ((rows >= 0) & (rows < 20))[:, None] & ((columns >= 0) & (columns < 25))[None]
     values = mask[np.clip(rows, 0, 19)[:, None], np.clip(columns, 0, 24)[None]] & inside
     assert found == pytest.approx(values.mean(), abs=0.02)
@@ -253,6 +271,9 @@ def test_share_equals_counting_pixels(seed, x, y, side):
     ],
 )
 def test_real_thumbnails(name, least, most):
-    """Shares that a look at the pictures bears out; with thresholds made for H&E the pale ones come out near zero."""
+    """Shares that a look at the pictures bears out.
+
+    With thresholds made for H&E the pale ones come out near zero.
+    """
     image = np.asarray(Image.open(SHARED / "thumbnails" / name).convert("RGB"))
     assert least < tissue_mask(image, 8.0).mean() < most

@@ -15,7 +15,9 @@ STILL = ColourSettings(he_scale=0, he_shift=0, od_scale=0, od_shift=0, brightnes
 
 
 def tiles(n=4, side=64, seed=0):
-    return torch.randint(1, 256, (n, 3, side, side), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
+    return torch.randint(
+        1, 256, (n, 3, side, side), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed)
+    )
 
 
 def rng(seed=0):
@@ -50,7 +52,10 @@ def test_a_shrinking_crop_is_not_aliased():
 
 def test_views_follow_from_the_generator_alone():
     crop, colour, stains = CropSettings(px=32), ColourSettings(), torch.full((4,), HE)
-    a, b, c = (augment.colours(augment.crops(tiles(), crop, g), stains, colour, g) for g in (rng(3), rng(3), rng(4)))
+    a, b, c = (
+        augment.colours(augment.crops(tiles(), crop, g), stains, colour, g)
+        for g in (rng(3), rng(3), rng(4))
+    )
     assert torch.equal(a, b)
     assert not torch.equal(a, c)
 
@@ -110,6 +115,10 @@ def test_hed_classes_choose_the_jitter():
     source = torch.rand(8, 3, 16, 16, generator=rng(3))
     stains = torch.full((8,), IHC)
     per_channel = STILL.model_copy(update={"he_scale": 0.3})
-    assert torch.allclose(augment.colours(source.clone(), stains, per_channel, rng()), source, atol=0.005)
+    assert torch.allclose(
+        augment.colours(source.clone(), stains, per_channel, rng()), source, atol=0.005
+    )
     as_he = per_channel.model_copy(update={"hed_classes": ("he", "ihc")})
-    assert not torch.allclose(augment.colours(source.clone(), stains, as_he, rng()), source, atol=0.01)
+    assert not torch.allclose(
+        augment.colours(source.clone(), stains, as_he, rng()), source, atol=0.01
+    )

@@ -26,7 +26,11 @@ def summary(auroc, runs=1):
 
 
 def figures(**more):
-    rows = {"default": summary(0.671), "imagenet, middle": summary(0.617), "three runs": summary(0.668, runs=3)}
+    rows = {
+        "default": summary(0.671),
+        "imagenet, middle": summary(0.617),
+        "three runs": summary(0.668, runs=3),
+    }
     paired = {"difference": 0.054, "interval": (0.012, 0.098), "floor": "imagenet, middle"}
     return {
         "command": "python -m training.evaluate probe default",
@@ -49,7 +53,9 @@ SOURCES = [("osteo", "he", "P", 622, 4), ("kidney", "special", "P", 285, 9)]
 
 @pytest.fixture(scope="module")
 def spec():
-    return dataclasses.replace(load_encoder().spec, training="simclr, 1000 steps of 64 tiles; 907 tiles of 13 slides")
+    return dataclasses.replace(
+        load_encoder().spec, training="simclr, 1000 steps of 64 tiles; 907 tiles of 13 slides"
+    )
 
 
 def test_the_card_tells_its_own_row(spec):
@@ -66,7 +72,9 @@ def test_the_card_tells_its_own_row(spec):
 
 def test_crops_and_averages_are_described(spec):
     fields = [[0.05, 1.0], [1.0, 1.0], [0.03, 0.5]]
-    several = figures(training={"runs": 3, "steps": [1000, 1000, 900], "fields": fields, "cpu_seconds": 3600})
+    several = figures(
+        training={"runs": 3, "steps": [1000, 1000, 900], "fields": fields, "cpu_seconds": 3600}
+    )
     text = card(spec, CONFIG, several, SOURCES)
     assert "one field of 3% to 50%, in other runs of 5% to 100% of its area" in text
     assert "plain average of 3 such runs" in text
@@ -84,6 +92,12 @@ def test_the_spread_over_training_runs_is_told_where_there_are_several(spec):
 
 def test_robustness_is_shown_where_it_was_measured(spec):
     assert "Another stain" not in card(spec, CONFIG, figures(), SOURCES)
-    run = {"centred_cosine": 0.99, "rank": 80.0, "knn": {"clean": [0.7], "mix": [0.6, 0.7], "hue": [0.65], "tone": [0.66]}}
-    text = card(spec, CONFIG, figures(robustness={"default": [run, {**run, "rank": 90.0}]}), SOURCES)
+    run = {
+        "centred_cosine": 0.99,
+        "rank": 80.0,
+        "knn": {"clean": [0.7], "mix": [0.6, 0.7], "hue": [0.65], "tone": [0.66]},
+    }
+    text = card(
+        spec, CONFIG, figures(robustness={"default": [run, {**run, "rank": 90.0}]}), SOURCES
+    )
     assert "| default | 0.9900 | 85 | 0.700 | 0.650 / 0.650 / 0.660 |" in text

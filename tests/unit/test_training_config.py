@@ -10,8 +10,17 @@ from pathencoder.errors import ConfigError
 from training import config
 
 pytestmark = pytest.mark.full
-RECIPES = sorted(p for p in (Path(__file__).parents[2] / "training/recipes").glob("*.yaml") if not p.stem.startswith("nuclei"))
-SMALL = {"method": {"name": "simclr"}, "data": {"root": "tiles"}, "optim": {"steps": 10}, "run": {"out": "runs/x"}}
+RECIPES = sorted(
+    p
+    for p in (Path(__file__).parents[2] / "training/recipes").glob("*.yaml")
+    if not p.stem.startswith("nuclei")
+)
+SMALL = {
+    "method": {"name": "simclr"},
+    "data": {"root": "tiles"},
+    "optim": {"steps": 10},
+    "run": {"out": "runs/x"},
+}
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda p: p.stem)
@@ -20,7 +29,16 @@ def test_every_recipe_is_whole(recipe):
 
 
 def test_overrides_reach_every_depth():
-    cfg = config.load(RECIPES[0], ["minutes=5", "optim.lr=1e-4", "method.colour.grey=0.5", "data.licences=[]", "backbone.start=null"])
+    cfg = config.load(
+        RECIPES[0],
+        [
+            "minutes=5",
+            "optim.lr=1e-4",
+            "method.colour.grey=0.5",
+            "data.licences=[]",
+            "backbone.start=null",
+        ],
+    )
     assert (cfg.run.minutes, cfg.optim.lr, cfg.method.colour.grey) == (5.0, 1e-4, 0.5)
     assert (cfg.data.licences, cfg.backbone.start) == ((), None)
 
@@ -28,7 +46,9 @@ def test_overrides_reach_every_depth():
 def test_an_unknown_key_names_the_nearest():
     with pytest.raises(ConfigError, match=r"optim\.stpes: no such setting; nearest: steps"):
         config.check({**SMALL, "optim": {"steps": 1, "stpes": 2}})
-    with pytest.raises(ConfigError, match=r"method\.temprature: no such setting; nearest: temperature"):
+    with pytest.raises(
+        ConfigError, match=r"method\.temprature: no such setting; nearest: temperature"
+    ):
         config.check({**SMALL, "method": {"name": "simclr", "temprature": 0.1}})
 
 

@@ -21,7 +21,12 @@ torch = pytest.importorskip("torch")
 import yaml  # noqa: E402
 from small_runs import METHODS, settings, values, write_tiles  # noqa: E402
 
-from pathencoder.errors import ConfigError, IncompatibleWeights, PathEncoderError, StoreError  # noqa: E402
+from pathencoder.errors import (
+    ConfigError,
+    IncompatibleWeights,
+    PathEncoderError,
+    StoreError,
+)  # noqa: E402
 from training import config  # noqa: E402
 from training.pretrain import train  # noqa: E402
 from training.trainer import checkpoint, guard, lock, signals  # noqa: E402
@@ -45,7 +50,9 @@ def state_of(run):
 
 def flat(value, name=""):
     if isinstance(value, dict):
-        return {k: v for key, inner in value.items() for k, v in flat(inner, f"{name}/{key}").items()}
+        return {
+            k: v for key, inner in value.items() for k, v in flat(inner, f"{name}/{key}").items()
+        }
     return {name: value} if torch.is_tensor(value) else {}
 
 
@@ -63,26 +70,39 @@ def poisoned(monkeypatch, method, at):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_batch_that_is_not_finite_leaves_no_trace_but_its_file(tiles, tmp_path, monkeypatch, method, caplog):
+def test_a_batch_that_is_not_finite_leaves_no_trace_but_its_file(
+    tiles, tmp_path, monkeypatch, method, caplog
+):
     before = state_of(train(settings(tiles, tmp_path / "before", method, minutes=1e-9)))  # one step
     poisoned(monkeypatch, method, [1])
     train(settings(tiles, tmp_path / "run", method, minutes=1e-9))
     after = state_of(train(settings(tiles, tmp_path / "run", method, minutes=1e-9)))
     assert all(torch.equal(before[k], after[k]) for k in before)
-    assert checkpoint.latest(tmp_path / "run").name == "step-00000002"  # the step counts all the same
+    # the step counts all the same
+    assert checkpoint.latest(tmp_path / "run").name == "step-00000002"
     with np.load(tmp_path / "run/bad_batches/step-00000001-process-0.npz") as kept:
         assert kept["tiles"].shape == (6, 3, 48, 48)
         assert len(set(kept["keys"])) == len(kept["indices"]) == 6
     assert "Weights stay as they were" in caplog.text
-    skipped = [line for line in map(json.loads, (tmp_path / "run/log.jsonl").read_text().splitlines()) if line["kind"] == "skipped"]
+    skipped = [
+        line
+        for line in map(json.loads, (tmp_path / "run/log.jsonl").read_text().splitlines())
+        if line["kind"] == "skipped"
+    ]
     assert [(line["step"], line["loss"]) for line in skipped] == [(2, None)]
 
 
 def test_several_in_a_row_stop_the_run_and_name_the_first_module(tiles, tmp_path, monkeypatch):
     poisoned(monkeypatch, "simclr", [1, 3, 4, 5])
-    with pytest.raises(PathEncoderError, match=r"2 batches in a row.*the input of backbone\.conv1\.0"):
+    with pytest.raises(
+        PathEncoderError, match=r"2 batches in a row.*the input of backbone\.conv1\.0"
+    ):
         train(settings(tiles, tmp_path / "run", bad_batches=2))
-    assert {p.name[:13] for p in (tmp_path / "run/bad_batches").iterdir()} == {"step-00000001", "step-00000003", "step-00000004"}
+    assert {p.name[:13] for p in (tmp_path / "run/bad_batches").iterdir()} == {
+        "step-00000001",
+        "step-00000003",
+        "step-00000004",
+    }
 
 
 def test_what_went_wrong_first_is_named():
@@ -128,7 +148,9 @@ def test_a_killed_process_lets_go_of_its_folder(tmp_path):
         "import sys, time; from pathlib import Path; from training.trainer import lock\n"
         "with lock.held(Path(sys.argv[1])): print('held', flush=True); time.sleep(99)"
     )
-    process = subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
     assert process.stdout.readline() == "held\n"
     with pytest.raises(ConfigError, match=f"process {process.pid} on "), lock.held(tmp_path):
         pass
@@ -143,7 +165,13 @@ def test_a_signal_finishes_the_step_saves_and_exits_0(tiles, tmp_path):
     long["optim"]["steps"] = 100_000
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(long))
     command = [sys.executable, "-m", "training.pretrain", str(tmp_path / "recipe.yaml")]
-    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    process = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
     log, until = tmp_path / "run/log.jsonl", time.monotonic() + 120
     while not (log.is_file() and log.read_text().count("\n") >= 2):
         assert process.poll() is None, process.stderr.read()
@@ -176,13 +204,25 @@ def test_signals_are_noted_and_handlers_put_back(name):
 def test_a_run_goes_on_from_another_runs_state(tiles, tmp_path, method):
     first = train(settings(tiles, tmp_path / "first", method))
     onward = values(tiles, tmp_path / "onward", method, minutes=1e-9)
-    # A rate of almost nothing: after one step what the optimiser moves is still the other run's; averages move without a rate.
-    onward["optim"] = {"steps": 3, "lr": 1e-30, "lr_end": 0, "head_lr": 1e-30, "warmup": 0, "weight_decay": [0, 0]}
+    # A rate of almost nothing: after one step what the optimiser moves is still the other run's;
+    # averages move without a rate.
+    onward["optim"] = {
+        "steps": 3,
+        "lr": 1e-30,
+        "lr_end": 0,
+        "head_lr": 1e-30,
+        "warmup": 0,
+        "weight_decay": [0, 0],
+    }
     onward["start_from"] = str(first)
     run = train(config.check(onward))
     old, new = state_of(first), state_of(run)
     follow = ("/method/average", "/method/teacher")
-    learnt = [k for k in old if k.startswith("/method") and k.endswith("weight") and not k.startswith(follow)]
+    learnt = [
+        k
+        for k in old
+        if k.startswith("/method") and k.endswith("weight") and not k.startswith(follow)
+    ]
     assert len(learnt) > 10
     assert all(torch.allclose(old[k], new[k], atol=1e-6) for k in learnt)
     steps = [k for k in old if k.endswith("/step")]
@@ -196,10 +236,26 @@ def test_a_start_of_another_method_architecture_or_head_is_refused(tiles, tmp_pa
     first = train(settings(tiles, tmp_path / "first", "dino", minutes=1e-9))
     base = {**values(tiles, tmp_path / "onward", "dino"), "start_from": str(first)}
     for change, kind, told in (
-        ({"method": METHODS["simclr"]}, ConfigError, "method.name is 'dino', this run's is 'simclr'"),
-        ({"backbone": {"architecture": "test_resnet2", "input_size": 64}}, Exception, "test_resnet2"),
-        ({"method": {**METHODS["dino"], "prototypes": 32}}, IncompatibleWeights, r"last\.weight.*16.*32"),
-        ({"start_from": str(tmp_path)}, ConfigError, "neither a run with a checkpoint nor a checkpoint"),
+        (
+            {"method": METHODS["simclr"]},
+            ConfigError,
+            "method.name is 'dino', this run's is 'simclr'",
+        ),
+        (
+            {"backbone": {"architecture": "test_resnet2", "input_size": 64}},
+            Exception,
+            "test_resnet2",
+        ),
+        (
+            {"method": {**METHODS["dino"], "prototypes": 32}},
+            IncompatibleWeights,
+            r"last\.weight.*16.*32",
+        ),
+        (
+            {"start_from": str(tmp_path)},
+            ConfigError,
+            "neither a run with a checkpoint nor a checkpoint",
+        ),
     ):
         with pytest.raises(kind, match=told):
             train(config.check({**base, **change}))
@@ -232,18 +288,35 @@ def test_parts_of_a_batch_add_up(tiles, tmp_path, caplog):
 
 
 def test_a_run_of_two_processes_is_gone_on_with_by_one(tiles, tmp_path):
-    """The same tiles, views and joint batch: what one process would have learnt, but for the order of sums."""
-    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(values(tiles, tmp_path / "two", "dino", minutes=1e-9)))
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    """The same tiles, views and joint batch.
+
+    What one process would have learnt, but for the order of sums.
+    """
+    (tmp_path / "recipe.yaml").write_text(
+        yaml.safe_dump(values(tiles, tmp_path / "two", "dino", minutes=1e-9))
+    )
+    launch = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+    ]
     command = [*launch, "-m", "training.pretrain", str(tmp_path / "recipe.yaml")]
     alone = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env=alone, timeout=240)
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, check=False, env=alone, timeout=240
+    )
     assert done.returncode == 0, done.stderr
     assert "2 processes on cpu" in done.stderr
     assert checkpoint.latest(tmp_path / "two").name == "step-00000001"
     two = train(settings(tiles, tmp_path / "two", "dino"))
     one = train(settings(tiles, tmp_path / "one", "dino"))
-    logs = [[json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()] for run in (one, two)]
+    logs = [
+        [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+        for run in (one, two)
+    ]
     losses = [[line["loss"] for line in log if line["kind"] == "train"] for log in logs]
     assert len(losses[0]) == 6
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)

@@ -26,7 +26,11 @@ def tiles(tmp_path):
 
 
 def test_hidden_files_and_folders_are_left_out(tiles, caplog):
-    for name in ("s0/.ipynb_checkpoints/0-checkpoint.png", "s0/._0.png", ".Trash-1000/files/deleted.png"):
+    for name in (
+        "s0/.ipynb_checkpoints/0-checkpoint.png",
+        "s0/._0.png",
+        ".Trash-1000/files/deleted.png",
+    ):
         (tiles / name).parent.mkdir(parents=True, exist_ok=True)
         (tiles / name).write_bytes(tile(5))
     for name in ("s1/1.labels.png", "s1/1.types.tif", "s1/notes.txt", "s1/slide.svs"):
@@ -59,9 +63,17 @@ def test_names_that_are_no_utf8_are_kept(tiles):
 
 
 def test_every_suffix_of_encode_is_a_tile(tiles):
-    for suffix, form in ((".gif", "GIF"), (".ppm", "PPM"), (".jp2", "JPEG2000"), (".WEBP", "WEBP"), (".JPG", "JPEG")):
+    for suffix, form in (
+        (".gif", "GIF"),
+        (".ppm", "PPM"),
+        (".jp2", "JPEG2000"),
+        (".WEBP", "WEBP"),
+        (".JPG", "JPEG"),
+    ):
         Image.fromarray(np.full((8, 8, 3), 200, np.uint8)).save(tiles / f"s0/x{suffix}", form)
-    assert sorted(open_corpus(tiles).keys) == sorted(p.relative_to(tiles).as_posix() for p in list_images(tiles))
+    assert sorted(open_corpus(tiles).keys) == sorted(
+        p.relative_to(tiles).as_posix() for p in list_images(tiles)
+    )
 
 
 def save(image, **options):
@@ -78,7 +90,9 @@ def turned():
 
 ODD = {
     "sixteen": lambda: save(Image.fromarray((np.arange(64, dtype=np.uint16) * 1000).reshape(8, 8))),
-    "alpha": lambda: save(Image.fromarray(np.dstack([np.zeros((8, 8, 3), np.uint8), np.full((8, 8), 128, np.uint8)]))),
+    "alpha": lambda: save(
+        Image.fromarray(np.dstack([np.zeros((8, 8, 3), np.uint8), np.full((8, 8), 128, np.uint8)]))
+    ),
     "grey": lambda: save(Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8))),
     "turned": turned,
 }
@@ -94,4 +108,7 @@ def test_images_are_decoded_as_encode_does(tmp_path, kind):
     assert np.array_equal(open_corpus(tmp_path).read(0), wanted)
     write_table(tmp_path / "manifest.csv", "shard key\na.tar s/x")
     assert np.array_equal(open_corpus(tmp_path).read(0), wanted)
-    assert not np.array_equal(wanted, np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))) or kind == "grey"
+    assert (
+        not np.array_equal(wanted, np.asarray(Image.open(io.BytesIO(data)).convert("RGB")))
+        or kind == "grey"
+    )

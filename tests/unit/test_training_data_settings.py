@@ -21,7 +21,8 @@ from training.from_config import sampler_of
 
 pytestmark = pytest.mark.full
 
-# Slides of unlike sizes, stains, organs, licences and sources: (tiles, stain class, organ, licence, source).
+# Slides of unlike sizes, stains, organs, licences and sources: (tiles, stain class, organ, licence,
+# source).
 SLIDES = (
     (5, "he", "colon", "P", "a"),
     (1, "he", "colon", "P", "b"),
@@ -51,11 +52,20 @@ def shards(folder, shade):
         for slide, (tiles, stain, organ, licence, source) in enumerate(SLIDES):
             for i in range(tiles):
                 data = io.BytesIO()
-                Image.fromarray(np.full((48, 48, 3), shade + 10 * slide, np.uint8)).save(data, "PNG")
+                Image.fromarray(np.full((48, 48, 3), shade + 10 * slide, np.uint8)).save(
+                    data, "PNG"
+                )
                 info = tarfile.TarInfo(f"s{slide}-{i}.png")
                 info.size = len(data.getvalue())
                 tar.addfile(info, io.BytesIO(data.getvalue()))
-                row = {"shard": "part.tar", "key": f"s{slide}-{i}", "src": source, "stain_class": stain, "organ": organ, "licence": licence}
+                row = {
+                    "shard": "part.tar",
+                    "key": f"s{slide}-{i}",
+                    "src": source,
+                    "stain_class": stain,
+                    "organ": organ,
+                    "licence": licence,
+                }
                 rows.append({**row, "slide": f"s{slide}", "use": "1"})
     with (folder / "manifest.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]))
@@ -96,7 +106,8 @@ def test_powers_of_a_config_are_the_samplers(tmp_path):
         "stain_power": 0.0,
     }
     _, weights, _, _ = built(data, tmp_path)
-    # Half a stain each; in it half an organ each (breast and colon, breast and stomach); in it the same for every slide.
+    # Half a stain each; in it half an organ each (breast and colon, breast and stomach); in it the
+    # same for every slide.
     assert weights == pytest.approx([0.125, 0.125, 0.25, 0.25, 0.25])
 
 

@@ -1,4 +1,7 @@
-"""Shards as people pack them: side files, folders, links, several tars in one file, indices of another tar."""
+"""Shards as people pack them.
+
+Side files, folders, links, several tars in one file, indices of another tar.
+"""
 
 import gzip
 import os
@@ -19,34 +22,53 @@ from training.data.tar import members_of
 
 pytestmark = pytest.mark.full
 
-SIDE_FILES = [member for i in range(4) for member in ((f"00000{i}.png", tile(i)), (f"00000{i}.json", b"{}"))]
+SIDE_FILES = [
+    member for i in range(4) for member in ((f"00000{i}.png", tile(i)), (f"00000{i}.json", b"{}"))
+]
 IN_FOLDERS = [(f"slide{s}/{i}.png", tile(4 * n + i)) for n, s in enumerate("AB") for i in range(4)]
 
 
 def test_side_files_are_no_tiles(tmp_path):
     write_tar(tmp_path / "a.tar", SIDE_FILES)
-    write_table(tmp_path / "manifest.csv", "shard key slide\n" + "".join(f"a.tar 00000{i} s{i % 2}\n" for i in range(4)))
+    write_table(
+        tmp_path / "manifest.csv",
+        "shard key slide\n" + "".join(f"a.tar 00000{i} s{i % 2}\n" for i in range(4)),
+    )
     assert tiles_of(open_corpus(tmp_path)) == {f"00000{i}": i for i in range(4)}
 
 
 def test_ranges_count_images_alone(tmp_path):
-    write_tar(tmp_path / "a.tar", [folder("x"), ("._000000.png", b"x"), ("000000.labels.png", tile(9)), *SIDE_FILES])
+    write_tar(
+        tmp_path / "a.tar",
+        [folder("x"), ("._000000.png", b"x"), ("000000.labels.png", tile(9)), *SIDE_FILES],
+    )
     write_table(tmp_path / "slides.csv", "slide shard first tiles\nsA a.tar 0 2\nsB a.tar 2 2")
-    assert tiles_of(open_corpus(tmp_path)) == {"sA/a.tar#0": 0, "sA/a.tar#1": 1, "sB/a.tar#2": 2, "sB/a.tar#3": 3}
+    assert tiles_of(open_corpus(tmp_path)) == {
+        "sA/a.tar#0": 0,
+        "sA/a.tar#1": 1,
+        "sB/a.tar#2": 2,
+        "sB/a.tar#3": 3,
+    }
 
 
-@pytest.mark.parametrize("options", [{"format": tarfile.GNU_FORMAT}, {"format": tarfile.PAX_FORMAT}])
+@pytest.mark.parametrize(
+    "options", [{"format": tarfile.GNU_FORMAT}, {"format": tarfile.PAX_FORMAT}]
+)
 @pytest.mark.parametrize("before", ["", "./", "a-long-name/" * 20])
 def test_keys_are_paths_without_the_suffix(tmp_path, before, options):
     write_tar(tmp_path / "a.tar", [(before + name, data) for name, data in IN_FOLDERS], **options)
     head = before.removeprefix("./")
     keys = {f"{head}slide{s}/{i}": 4 * n + i for n, s in enumerate("AB") for i in range(4)}
-    write_table(tmp_path / "manifest.csv", "shard key\n" + "".join(f"a.tar {key}\n" for key in keys))
+    write_table(
+        tmp_path / "manifest.csv", "shard key\n" + "".join(f"a.tar {key}\n" for key in keys)
+    )
     assert tiles_of(open_corpus(tmp_path)) == keys
 
 
 def test_a_stem_is_a_key_while_no_two_images_have_it(tmp_path):
-    write_tar(tmp_path / "a.tar", [("x/1.png", tile(1)), ("y/2.png", tile(2)), ("2/3.png", tile(3))])
+    write_tar(
+        tmp_path / "a.tar", [("x/1.png", tile(1)), ("y/2.png", tile(2)), ("2/3.png", tile(3))]
+    )
     write_table(tmp_path / "manifest.csv", "shard key\na.tar 1\na.tar 2\na.tar 2/3")
     assert tiles_of(open_corpus(tmp_path)) == {"1": 1, "2": 2, "2/3": 3}
 
@@ -54,18 +76,32 @@ def test_a_stem_is_a_key_while_no_two_images_have_it(tmp_path):
 @pytest.mark.parametrize(
     ("names", "rows", "words"),
     [
-        (["slideA/0.png", "slideB/0.png"], ["0"], r"line 2: the key '0' could mean slideA/0\.png or slideB/0\.png"),
+        (
+            ["slideA/0.png", "slideB/0.png"],
+            ["0"],
+            r"line 2: the key '0' could mean slideA/0\.png or slideB/0\.png",
+        ),
         (["slideA/0.png", "slideB/0.png"], ["0", "0"], r"line 2: the key '0' could mean"),
         (["0.png", "0.jpg"], ["0"], r"could mean 0\.png or 0\.jpg"),
         (["0.png", "./0.png"], ["0"], r"could mean 0\.png or 0\.png"),
-        (["0.png", "b/0.png", "c/1.png"], ["0", "1"], r"line 2: the key '0' could mean 0\.png or b/0\.png"),
+        (
+            ["0.png", "b/0.png", "c/1.png"],
+            ["0", "1"],
+            r"line 2: the key '0' could mean 0\.png or b/0\.png",
+        ),
         (["0.png"], ["0", "0"], r"line 2 and line 3 name one image of a\.tar"),
-        (["b/0.png"], ["0", "b/0"], r"line 2 and line 3 name one image of a\.tar \('0' and 'b/0'\)"),
+        (
+            ["b/0.png"],
+            ["0", "b/0"],
+            r"line 2 and line 3 name one image of a\.tar \('0' and 'b/0'\)",
+        ),
     ],
 )
 def test_what_a_key_could_mean_twice_is_refused(tmp_path, names, rows, words):
     write_tar(tmp_path / "a.tar", [(name, tile(i)) for i, name in enumerate(names)])
-    write_table(tmp_path / "manifest.csv", "shard key\n" + "".join(f"a.tar {key}\n" for key in rows))
+    write_table(
+        tmp_path / "manifest.csv", "shard key\n" + "".join(f"a.tar {key}\n" for key in rows)
+    )
     with pytest.raises(ConfigError, match=words):
         open_corpus(tmp_path)
 
@@ -111,7 +147,9 @@ def test_a_link_to_a_tile_that_must_not_be_used_is_refused(tmp_path):
 
 
 def test_tars_put_together_are_read_to_the_end(tmp_path):
-    parts = [write_tar(tmp_path / f"{i}.part", [(f"{i}.png", tile(i))]).read_bytes() for i in range(3)]
+    parts = [
+        write_tar(tmp_path / f"{i}.part", [(f"{i}.png", tile(i))]).read_bytes() for i in range(3)
+    ]
     (tmp_path / "a.tar").write_bytes(b"".join(parts))
     found = members_of(tmp_path / "a.tar")
     assert (found.names, found.damage) == (["0.png", "1.png", "2.png"], "")
@@ -122,7 +160,10 @@ def test_damage_is_named_and_ends_the_reading(tmp_path):
     data = bytearray(shard.read_bytes())
     data[1024:1536] = b"x" * 512
     shard.write_bytes(data)
-    assert (members_of(shard).names, members_of(shard).damage) == (["0.png"], "is damaged at byte 1024")
+    assert (members_of(shard).names, members_of(shard).damage) == (
+        ["0.png"],
+        "is damaged at byte 1024",
+    )
     shard.write_bytes(gzip.compress(bytes(data)))
     assert members_of(shard).damage == "is compressed (gzip): unpack it"
     shard.write_bytes(b"no tar" * 200)
@@ -150,8 +191,17 @@ def archive(tmp_path):
 @pytest.mark.parametrize(
     ("rows", "words"),
     [
-        ("sA a.tar 0 2\nsB a.tar 2 3", r"line 3: slide sB has 3 tiles of a\.tar from 2, but the shard has 4 images"),
-        ("sA a.tar 0 2\nsB a.tar 1 2", r"line 2 and line 3 overlap: slide sA has 2 tiles of a\.tar from 0, slide sB has 2 .* from 1"),
+        (
+            "sA a.tar 0 2\nsB a.tar 2 3",
+            r"line 3: slide sB has 3 tiles of a\.tar from 2, but the shard has 4 images",
+        ),
+        (
+            "sA a.tar 0 2\nsB a.tar 1 2",
+            (
+                r"line 2 and line 3 overlap: slide sA has 2 tiles of a\.tar from 0, slide sB has 2"
+                r" .* from 1"
+            ),
+        ),
         ("sA a.tar 0 2\nsA a.tar 0 2", "line 2 and line 3 overlap"),
         ("sA a.tar 0 4\nsB a.tar 9 0\nsC a.tar 3 1", "line 2 and line 4 overlap"),
         ("sA a.tar 0 2\nsB a.tar 2 two", "line 3: tiles is 'two'"),
@@ -169,7 +219,9 @@ def test_ranges_that_do_not_fit_are_refused(archive, rows, words, indexed):
         open_corpus(archive)
 
 
-@pytest.mark.parametrize(("file", "columns"), [("slides.csv", "slide shard first tiles"), ("manifest.csv", "shard key")])
+@pytest.mark.parametrize(
+    ("file", "columns"), [("slides.csv", "slide shard first tiles"), ("manifest.csv", "shard key")]
+)
 def test_tables_without_rows_hold_no_tiles(tmp_path, file, columns):
     write_table(tmp_path / file, columns)
     with pytest.raises(ConfigError, match="no tiles in"):
@@ -177,7 +229,9 @@ def test_tables_without_rows_hold_no_tiles(tmp_path, file, columns):
 
 
 def test_a_range_that_must_not_be_used_is_not_overlapped(archive):
-    write_table(archive / "slides.csv", "slide shard first tiles use\nsA a.tar 0 3 1\nsB a.tar 2 2 no")
+    write_table(
+        archive / "slides.csv", "slide shard first tiles use\nsA a.tar 0 3 1\nsB a.tar 2 2 no"
+    )
     with pytest.raises(ConfigError, match="line 2 and line 3 overlap"):
         open_corpus(archive)
 
@@ -189,7 +243,10 @@ def test_a_shard_that_is_cut_short_gives_what_is_whole(archive, caplog):
 
 
 def test_a_slide_of_two_stains_is_refused(archive):
-    write_table(archive / "slides.csv", "slide shard first tiles stain_class\ns a.tar 0 2 he\ns a.tar 2 2 IHC")
+    write_table(
+        archive / "slides.csv",
+        "slide shard first tiles stain_class\ns a.tar 0 2 he\ns a.tar 2 2 IHC",
+    )
     with pytest.raises(ConfigError, match="line 2 and line 3: slide 's' is he and ihc"):
         open_corpus(archive)
 
@@ -212,8 +269,12 @@ def swapped(shard):
         swapped,
         lambda shard: index_path(shard).write_bytes(b"no index"),
         lambda shard: np.save(index_path(shard), np.zeros((3, 3))),
-        lambda shard: index_path(shard).write_bytes(write_index(shard).read_bytes().replace(b"(6, 2), ", b"(6, 2), (")),
-        lambda shard: index_path(write_index(shard).parent / shard.name).write_bytes(index_path(shard).read_bytes()[:-16]),
+        lambda shard: index_path(shard).write_bytes(
+            write_index(shard).read_bytes().replace(b"(6, 2), ", b"(6, 2), (")
+        ),
+        lambda shard: index_path(write_index(shard).parent / shard.name).write_bytes(
+            index_path(shard).read_bytes()[:-16]
+        ),
         lambda shard: (write_index(shard), os.utime(shard, ns=(1, 1))),
     ],
 )
@@ -281,7 +342,10 @@ def test_a_table_of_no_slides_is_refused(tmp_path, text):
 
 @pytest.mark.parametrize("table", ["slides.csv", "manifest.csv"])
 def test_a_shard_of_an_impossible_name_is_missing(tmp_path, table):
-    rows = {"slides.csv": "slide shard first tiles\ns SHARD 0 1", "manifest.csv": "shard key slide\nSHARD k s"}
+    rows = {
+        "slides.csv": "slide shard first tiles\ns SHARD 0 1",
+        "manifest.csv": "shard key slide\nSHARD k s",
+    }
     write_table(tmp_path / table, rows[table].replace("SHARD", "a" * 5000 + ".tar"))
     with pytest.raises(ConfigError, match="no tiles"):
         open_corpus(tmp_path)

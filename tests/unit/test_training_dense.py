@@ -1,4 +1,7 @@
-"""The dense protocol on made pictures: the grid lies where the pixels do, cells are found where they are, folds hold groups together."""
+"""The dense protocol on made pictures.
+
+The grid lies where the pixels do, cells are found where they are, folds hold groups together.
+"""
 
 import csv
 from types import SimpleNamespace
@@ -26,7 +29,9 @@ class Eyes:
 
     spec = SimpleNamespace(input_size=64)
     device, dtype = torch.device("cpu"), torch.float32
-    transform = SimpleNamespace(normalise=lambda batch: torch.from_numpy(batch).permute(0, 3, 1, 2).float() / 255)
+    transform = SimpleNamespace(
+        normalise=lambda batch: torch.from_numpy(batch).permute(0, 3, 1, 2).float() / 255
+    )
 
     def pyramid(self, x):
         pooled = torch.nn.functional.avg_pool2d
@@ -64,7 +69,14 @@ def data(tmp_path):
             centres = [np.argwhere(labels == n).mean(0) for n in range(1, labels.max() + 1)]
             lines = "".join(f"{x},{y},c\n" for y, x in centres)
             (folder / f"{i}.points.csv").write_text("x,y,class\n" + lines)
-            rows.append({"file": f"train/{i}.png", "split": "train", "mpp": "0.25", "slide_id": f"p{i // 2}"})
+            rows.append(
+                {
+                    "file": f"train/{i}.png",
+                    "split": "train",
+                    "mpp": "0.25",
+                    "slide_id": f"p{i // 2}",
+                }
+            )
         with (folder.parent / "meta.csv").open("w", newline="") as file:
             writer = csv.DictWriter(file, list(rows[0]))
             writer.writeheader()
@@ -82,7 +94,9 @@ def test_a_linear_decoder_reads_what_the_features_hold(s, data):
 
 def test_a_real_encoder_goes_through(data):
     s = dense.SETS[0]
-    scores = dense.evaluate(small_encoders.encoder("vit"), s, dense.pictures_of(s, data, choose=True), choose=True)
+    scores = dense.evaluate(
+        small_encoders.encoder("vit"), s, dense.pictures_of(s, data, choose=True), choose=True
+    )
     assert all(0 <= x.dice <= 1 for x in scores)
 
 

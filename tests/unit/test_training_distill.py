@@ -20,7 +20,9 @@ from training.trainer.prepare import opened  # noqa: E402
 from training.trainer.signals import StopRequest  # noqa: E402
 
 pytestmark = pytest.mark.full
-NO_COLOUR = {k: 0.0 for k in ("he_scale", "he_shift", "od_scale", "od_shift", "brightness", "grey", "blur")}
+NO_COLOUR = {
+    k: 0.0 for k in ("he_scale", "he_shift", "od_scale", "od_shift", "brightness", "grey", "blur")
+}
 
 
 @pytest.fixture(scope="module")
@@ -32,9 +34,19 @@ def taught_by_itself(teacher, **given):
     """A method whose backbone is a copy of its teacher."""
     fresh = load_encoder("pathencoder-tiny", device="cpu").network
     plan = Plan(
-        lambda: fresh, 1280, 100, 8, 1000, teacher.spec.mean, teacher.spec.std, torch.Generator().manual_seed(0), lambda: teacher.spec
+        lambda: fresh,
+        1280,
+        100,
+        8,
+        1000,
+        teacher.spec.mean,
+        teacher.spec.std,
+        torch.Generator().manual_seed(0),
+        lambda: teacher.spec,
     )
-    return distill.build(distill.Settings(teachers=("pathencoder-tiny",), crop={"px": 64, "count": 1}, **given), plan)
+    return distill.build(
+        distill.Settings(teachers=("pathencoder-tiny",), crop={"px": 64, "count": 1}, **given), plan
+    )
 
 
 def batch(n=6):
@@ -62,7 +74,9 @@ def test_colours_are_the_students_alone_and_leave_something_to_learn(teacher):
     with torch.no_grad():
         said, wanted = teacher(coloured).embedding, teacher(plain).embedding
     variance = wanted.var(0, correction=0)
-    missed = float(((said - wanted).square() / torch.maximum(variance, 0.05 * variance.mean())).mean())
+    missed = float(
+        ((said - wanted).square() / torch.maximum(variance, 0.05 * variance.mean())).mean()
+    )
     assert 1 - float(logs["embedding"]) == pytest.approx(missed, rel=1e-3)
     assert float(loss.detach()) > 0
 
@@ -71,7 +85,9 @@ def test_the_teacher_is_not_taught_and_not_kept(teacher):
     method = taught_by_itself(teacher).train()
     before = {k: v.clone() for k, v in teacher.network.state_dict().items()}
     method.loss(method.views(batch()), 0)[0].backward()
-    assert all(p.grad is not None for p in (*method.backbone.parameters(), *method.heads.parameters()))
+    assert all(
+        p.grad is not None for p in (*method.backbone.parameters(), *method.heads.parameters())
+    )
     (own,) = method._teachers
     assert all(p.grad is None for p in own.parameters())
     assert not own.training
@@ -81,11 +97,16 @@ def test_the_teacher_is_not_taught_and_not_kept(teacher):
 
 def test_variances_begin_with_the_first_batch_and_then_move_slowly(teacher):
     method = taught_by_itself(teacher).train()
-    first, second = torch.randn(50, len(method.variances)), 3 * torch.randn(50, len(method.variances))
+    first, second = (
+        torch.randn(50, len(method.variances)),
+        3 * torch.randn(50, len(method.variances)),
+    )
     method._follow(first)
     assert torch.allclose(method.variances, first.var(0, correction=0))
     method._follow(second)
-    assert torch.allclose(method.variances, 0.99 * first.var(0, correction=0) + 0.01 * second.var(0, correction=0))
+    assert torch.allclose(
+        method.variances, 0.99 * first.var(0, correction=0) + 0.01 * second.var(0, correction=0)
+    )
     method.eval()._follow(first)
     assert float(method.variances.mean()) > 1.05  # not in eval mode
 
@@ -96,15 +117,27 @@ def test_a_student_of_another_family_learns_from_two_teachers(tmp_path):
     two = cfg.method.model_copy(update={"teachers": ("pathencoder-tiny", "pathencoder-tiny")})
     longer = cfg.optim.model_copy(update={"steps": 40, "lr": 3e-3, "head_lr": 3e-3})
     run = train(cfg.model_copy(update={"method": two, "optim": longer}))
-    told = [line["embedding"] for line in map(json.loads, (run / "log.jsonl").read_text().splitlines()) if line["kind"] == "train"]
+    told = [
+        line["embedding"]
+        for line in map(json.loads, (run / "log.jsonl").read_text().splitlines())
+        if line["kind"] == "train"
+    ]
     assert sum(told[-5:]) / 5 > sum(told[:5]) / 5 + 0.3
     assert load_encoder(str(run / "export")).spec.architecture == "test_resnet"
 
 
-@pytest.mark.parametrize(("given", "told"), [({"crop": {"count": 0}}, "at least 1"), ({"teachers": []}, "at least 1 item")])
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [({"crop": {"count": 0}}, "at least 1"), ({"teachers": []}, "at least 1 item")],
+)
 def test_settings_that_leave_nothing_to_learn_are_refused(tmp_path, given, told):
     with pytest.raises(ConfigError, match=told):
-        config.check({**values("tiles", tmp_path, "distill"), "method": {"name": "distill", "teachers": ["pathencoder-tiny"], **given}})
+        config.check(
+            {
+                **values("tiles", tmp_path, "distill"),
+                "method": {"name": "distill", "teachers": ["pathencoder-tiny"], **given},
+            }
+        )
 
 
 @pytest.mark.filterwarnings("ignore:pathencoder-tiny-research")
@@ -112,15 +145,25 @@ def test_what_a_research_teacher_taught_is_for_research(tmp_path):
     cfg = settings(write_tiles(tmp_path), tmp_path / "run", "distill")
     research = cfg.method.model_copy(update={"teachers": ("pathencoder-tiny-research",)})
     free = cfg.export.model_copy(update={"commercial": True})
-    with pytest.raises(ConfigError, match=r"set export\.commercial=false and export\.licence=CC-BY-NC-4\.0"):
+    with pytest.raises(
+        ConfigError, match=r"set export\.commercial=false and export\.licence=CC-BY-NC-4\.0"
+    ):
         train(cfg.model_copy(update={"method": research, "export": free}))
     run = train(cfg.model_copy(update={"method": research}))
-    assert load_encoder(str(run / "export")).spec.training.startswith("distill of pathencoder-tiny-research, 6 steps of 6 tiles")
+    assert load_encoder(str(run / "export")).spec.training.startswith(
+        "distill of pathencoder-tiny-research, 6 steps of 6 tiles"
+    )
 
 
 def test_the_embedding_is_taught_as_it_is_read(tmp_path):
     cfg = settings(write_tiles(tmp_path), tmp_path / "run", "distill")
-    cfg = cfg.model_copy(update={"backbone": cfg.backbone.model_copy(update={"embedding": "stages:layer2,layer4/mean,peak"})})
+    cfg = cfg.model_copy(
+        update={
+            "backbone": cfg.backbone.model_copy(
+                update={"embedding": "stages:layer2,layer4/mean,peak"}
+            )
+        }
+    )
     with opened(cfg, StopRequest()) as run:
         _, _, (views,) = next(iter(run.batches()))
         embedding, output = run.method._said(views[0])

@@ -1,4 +1,7 @@
-"""Plans: every cell made once, resumed, averaged; and the stain shifts that encoders are read under."""
+"""Plans: every cell made once, resumed, averaged.
+
+And the stain shifts that encoders are read under.
+"""
 
 import csv
 import json
@@ -60,7 +63,11 @@ def plan_of(data, folder, **changes):
         "data": str(data),
         "cache": str(folder / "cache"),
         "baselines": [],
-        "arms": {"base": {}, "half": {"of": "base", "start_share": 0.5}, "soup": {"of": "base", "soup": True}},
+        "arms": {
+            "base": {},
+            "half": {"of": "base", "start_share": 0.5},
+            "soup": {"of": "base", "soup": True},
+        },
         **changes,
     }
     (folder / "plan.yaml").write_text(yaml.safe_dump(plan))
@@ -83,7 +90,13 @@ def lines(plan):
 
 def test_every_cell_is_made_and_read_once(done):
     before = lines(done)
-    assert [line["cell"] for line in before if line["set"] == "crc_polyp5"] == ["base-s0", "half-s0", "base-s1", "half-s1", "soup"]
+    assert [line["cell"] for line in before if line["set"] == "crc_polyp5"] == [
+        "base-s0",
+        "half-s0",
+        "base-s1",
+        "half-s1",
+        "soup",
+    ]
     experiments.run(done)
     assert lines(done) == before
 
@@ -94,11 +107,16 @@ def test_averages_are_what_they_say(done):
 
     a, b, soup = weights("base-s0"), weights("base-s1"), weights("soup")
     assert any(not torch.equal(a[k], b[k]) for k in a)
-    assert all(torch.allclose(soup[k].float(), (a[k].float() + b[k].float()) / 2, atol=2e-3) for k in a)
+    assert all(
+        torch.allclose(soup[k].float(), (a[k].float() + b[k].float()) / 2, atol=2e-3) for k in a
+    )
 
 
 def test_an_average_with_the_start_says_so(done):
-    half, start = (load_encoder(str(done.out / cell / "export")).spec.training for cell in ("half-s0", "base-s0"))
+    half, start = (
+        load_encoder(str(done.out / cell / "export")).spec.training
+        for cell in ("half-s0", "base-s0")
+    )
     assert "averaged with the starting weights (0.5 of them)" in half
     assert "averaged" not in start
 
@@ -126,8 +144,18 @@ def test_an_interrupted_plan_keeps_its_checkpoint_and_goes_on(data, tmp_path):
 
 
 def test_training_here_and_reading_there(data, tmp_path):
-    """Arms of so many steps are trained and not read; a later call reads them without their checkpoints' weights, and trains nothing."""
-    plan = plan_of(data, tmp_path, seeds=[0], core_minutes=None, steps=3, arms={"base": {}, "longer": {"steps": 4}, "soup": SOUP})
+    """Arms of so many steps are trained and not read.
+
+    A later call reads them without their checkpoints' weights, and trains nothing.
+    """
+    plan = plan_of(
+        data,
+        tmp_path,
+        seeds=[0],
+        core_minutes=None,
+        steps=3,
+        arms={"base": {}, "longer": {"steps": 4}, "soup": SOUP},
+    )
     experiments.train(plan)
     assert (steps_of(plan.out / "base-s0"), steps_of(plan.out / "longer-s0")) == (3, 4)
     assert not (plan.out / "results.jsonl").exists()
@@ -141,7 +169,14 @@ def test_training_here_and_reading_there(data, tmp_path):
 
 
 def test_chosen_arms_alone_are_made(data, tmp_path):
-    plan_of(data, tmp_path, seeds=[0, 1], core_minutes=None, steps=2, arms={"base": {}, "other": {}, "soup": SOUP})
+    plan_of(
+        data,
+        tmp_path,
+        seeds=[0, 1],
+        core_minutes=None,
+        steps=2,
+        arms={"base": {}, "other": {}, "soup": SOUP},
+    )
     asked = ["--train", "--arms", "soup", "--seeds", "1", "--set", "run.loaders=2"]
     done = CliRunner().invoke(experiments.main, [str(tmp_path / "plan.yaml"), *asked])
     assert done.exit_code == 0, done.output

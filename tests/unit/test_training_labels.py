@@ -27,17 +27,29 @@ def labels(tmp_path):
 
 
 def test_rows_are_read_in_their_spellings(labels):
-    table = labels("Label GROUP Split", "a g1 Train", "b g1 TRAINING", "a NaN testing", "b unknown Test")
+    table = labels(
+        "Label GROUP Split", "a g1 Train", "b g1 TRAINING", "a NaN testing", "b unknown Test"
+    )
     assert [row.part for row in read_label_rows(table)] == ["train", "train", "test", "test"]
     assert [row.group for row in read_label_rows(table)] == ["g1", "g1", "2.png", "3.png"]
-    assert read_label_rows(table, choose=True) == [LabelRow("0.png", "a", "g1", "train"), LabelRow("1.png", "b", "g1", "train")]
+    assert read_label_rows(table, choose=True) == [
+        LabelRow("0.png", "a", "g1", "train"),
+        LabelRow("1.png", "b", "g1", "train"),
+    ]
     assert part_of(read_labels(table)) == "test"
     assert part_of(read_labels(table, choose=True)) is None
 
 
 def test_rows_without_a_split_are_read_by_folds(labels):
-    for rows in (("label", "a", "b"), ("label split", "a folds", "b -"), ("label split", "a fold1", "b fold2")):
-        assert [row.part for row in read_label_rows(labels(*rows), choose=True)] == ["folds", "folds"]
+    for rows in (
+        ("label", "a", "b"),
+        ("label split", "a folds", "b -"),
+        ("label split", "a fold1", "b fold2"),
+    ):
+        assert [row.part for row in read_label_rows(labels(*rows), choose=True)] == [
+            "folds",
+            "folds",
+        ]
 
 
 @pytest.mark.parametrize(
@@ -47,10 +59,22 @@ def test_rows_without_a_split_are_read_by_folds(labels):
         (("label", "a", "-"), "line 3: every row needs a file and a label"),
         (("label", "a", "NaN"), "line 3: every row needs a file and a label"),
         (("label split", "a train", "a tset"), "line 3: split is 'tset'"),
-        (("label", "Positive", "positive"), "line 3: the label 'positive' differs from 'Positive' in case"),
-        (("label group split", "a g1 train", "b G1 test"), "line 3: group 'G1' is in train and in test"),
-        (("label split", "a train", "b folds"), "some rows have the split train, others none or a fold"),
-        (("label split", "a train", "b test", "b -"), "some rows have the split test, train, others none or a fold"),
+        (
+            ("label", "Positive", "positive"),
+            "line 3: the label 'positive' differs from 'Positive' in case",
+        ),
+        (
+            ("label group split", "a g1 train", "b G1 test"),
+            "line 3: group 'G1' is in train and in test",
+        ),
+        (
+            ("label split", "a train", "b folds"),
+            "some rows have the split train, others none or a fold",
+        ),
+        (
+            ("label split", "a train", "b test", "b -"),
+            "some rows have the split test, train, others none or a fold",
+        ),
         (("label", "a", "b", "a", "b", "a"), r"line 6: there is no '4\.png'"),
     ],
 )

@@ -1,4 +1,7 @@
-"""NT-Xent and DINO's loss against plain references: sign, limits, invariances; teacher and student never share weights."""
+"""NT-Xent and DINO's loss against plain references: sign, limits, invariances.
+
+Teacher and student never share weights.
+"""
 
 import math
 
@@ -32,7 +35,9 @@ def plain_nt_xent(z1, z2, temperature):
 
 def test_nt_xent_equals_equation_1():
     z1, z2 = rows(seed=1), rows(seed=2)
-    assert float(simclr.nt_xent(z1, z2, temperature=0.3)) == pytest.approx(plain_nt_xent(z1, z2, 0.3), rel=1e-5)
+    assert float(simclr.nt_xent(z1, z2, temperature=0.3)) == pytest.approx(
+        plain_nt_xent(z1, z2, 0.3), rel=1e-5
+    )
 
 
 def test_nt_xent_does_not_change_when_views_swap_turn_or_grow():
@@ -40,12 +45,16 @@ def test_nt_xent_does_not_change_when_views_swap_turn_or_grow():
     turn = torch.linalg.qr(rows(5, 5, seed=3)).Q
     loss = simclr.nt_xent(z1, z2, temperature=0.2)
     for a, b in ((z2, z1), (z1 @ turn, z2 @ turn), (3 * z1, z2)):
-        assert float(simclr.nt_xent(a, b, temperature=0.2)) == pytest.approx(float(loss.detach()), rel=1e-5)
+        assert float(simclr.nt_xent(a, b, temperature=0.2)) == pytest.approx(
+            float(loss.detach()), rel=1e-5
+        )
 
 
 def test_nt_xent_limits():
     same = torch.ones(8, 4)
-    assert float(simclr.nt_xent(same, same, temperature=0.5)) == pytest.approx(math.log(15), rel=1e-5)
+    assert float(simclr.nt_xent(same, same, temperature=0.5)) == pytest.approx(
+        math.log(15), rel=1e-5
+    )
     apart = torch.eye(8)
     assert float(simclr.nt_xent(apart, apart, temperature=0.05)) < 1e-6
 
@@ -59,30 +68,44 @@ def test_dino_loss_equals_a_double_loop():
         for s in range(3)
         if s != t
     ]
-    assert float(dino.dino_loss(student, targets, temperature=0.1)) == pytest.approx(sum(values) / len(values), rel=1e-4)
+    assert float(dino.dino_loss(student, targets, temperature=0.1)) == pytest.approx(
+        sum(values) / len(values), rel=1e-4
+    )
 
 
 def test_dino_loss_of_uniform_sides_is_log_k():
     flat = torch.zeros(3, 16)
-    assert float(dino.dino_loss((flat, flat), (torch.softmax(flat, 1),) * 2, temperature=0.1)) == pytest.approx(math.log(16), rel=1e-5)
+    assert float(
+        dino.dino_loss((flat, flat), (torch.softmax(flat, 1),) * 2, temperature=0.1)
+    ) == pytest.approx(math.log(16), rel=1e-5)
 
 
 def plan(generator=None):
     def backbone():
         torch.manual_seed(0)
-        return nn.Sequential(nn.Conv2d(3, 8, 3, stride=2), nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        return nn.Sequential(
+            nn.Conv2d(3, 8, 3, stride=2),
+            nn.BatchNorm2d(8),
+            nn.ReLU(),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+        )
 
     return Plan(backbone, 8, 100, 8, 1000, (0.5,) * 3, (0.5,) * 3, generator or torch.Generator())
 
 
 @pytest.fixture
 def method():
-    return dino.build(dino.Settings(hidden=16, bottleneck=8, prototypes=32, momentum=0.9), plan()).train()
+    return dino.build(
+        dino.Settings(hidden=16, bottleneck=8, prototypes=32, momentum=0.9), plan()
+    ).train()
 
 
 def views(n=6, seed=0):
     g = torch.Generator().manual_seed(seed)
-    return [torch.randn(8, 3, 32, 32, generator=g) for _ in range(2)] + [torch.randn(8, 3, 16, 16, generator=g) for _ in range(n - 2)]
+    return [torch.randn(8, 3, 32, 32, generator=g) for _ in range(2)] + [
+        torch.randn(8, 3, 16, 16, generator=g) for _ in range(n - 2)
+    ]
 
 
 def test_student_and_teacher_start_alike_and_share_nothing(method):

@@ -120,12 +120,21 @@ def test_the_pace_tells_waiting_from_work(monkeypatch):
             looks.append(clock.look())
             pass_by(50)
             clock.restart()  # k-NN, say
-    # The wait for the first batch does not count: two steps and one wait, then two steps and two waits.
-    assert looks == [(pytest.approx(20 / 7), pytest.approx(1 / 7)), (pytest.approx(20 / 8), pytest.approx(2 / 8))]
+    # The wait for the first batch does not count: two steps and one wait, then two steps and two
+    # waits.
+    assert looks == [
+        (pytest.approx(20 / 7), pytest.approx(1 / 7)),
+        (pytest.approx(20 / 8), pytest.approx(2 / 8)),
+    ]
 
 
 def test_durations_for_people():
-    assert [throughput.in_words(s) for s in (12, 800, 3.4 * 3600, 3 * 86400)] == ["12 s", "13 min", "3.4 h", "3.0 d"]
+    assert [throughput.in_words(s) for s in (12, 800, 3.4 * 3600, 3 * 86400)] == [
+        "12 s",
+        "13 min",
+        "3.4 h",
+        "3.0 d",
+    ]
 
 
 def test_features_of_the_first_views_are_caught_only_when_wanted():
@@ -175,7 +184,9 @@ def test_trackers_are_asked_for_by_name_and_told_how_to_install(tmp_path, monkey
     monkeypatch.setitem(sys.modules, "tensorboard", None)
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     monkeypatch.setitem(sys.modules, "wandb", None)
-    with pytest.raises(MissingExtra, match=r"run\.tensorboard=true needs .*pathencoder\[trackers\]"):
+    with pytest.raises(
+        MissingExtra, match=r"run\.tensorboard=true needs .*pathencoder\[trackers\]"
+    ):
         trackers.TensorBoard(tmp_path)
     with pytest.raises(MissingExtra, match=r"run\.wandb=mine needs .*pathencoder\[trackers\]"):
         trackers.WandB(tmp_path, "mine", {})
@@ -183,7 +194,11 @@ def test_trackers_are_asked_for_by_name_and_told_how_to_install(tmp_path, monkey
 
 def test_trackers_get_the_finite_numbers(tmp_path, monkeypatch):
     sent = []
-    fake = types.SimpleNamespace(init=lambda **k: types.SimpleNamespace(log=sent.append, finish=lambda: sent.append("end"), asked=k))
+    fake = types.SimpleNamespace(
+        init=lambda **k: types.SimpleNamespace(
+            log=sent.append, finish=lambda: sent.append("end"), asked=k
+        )
+    )
     monkeypatch.setitem(sys.modules, "wandb", fake)
     monitor = Monitor(tmp_path, [trackers.WandB(tmp_path, "mine", {"seed": 0})])
     monitor.write("train", 7, {"loss": 1.5, "grad_norm": math.inf, "culprit": "x"})
@@ -193,7 +208,9 @@ def test_trackers_get_the_finite_numbers(tmp_path, monkeypatch):
 
 def test_the_report_draws_both_pictures(run, tmp_path):
     with (run / "log.jsonl").open("a") as file:
-        file.write('{"kind": "alarm", "step": 4, "alarm": "rank collapsed", "words": "x"}\n{"kind": "tra')
+        file.write(
+            '{"kind": "alarm", "step": 4, "alarm": "rank collapsed", "words": "x"}\n{"kind": "tra'
+        )
     assert report.main([str(run), str(tmp_path / "out")]) == 0
     for name in ("curves", "retrieval"):
         picture = np.asarray(Image.open(tmp_path / f"out/{name}.png").convert("RGB"))

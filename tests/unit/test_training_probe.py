@@ -38,7 +38,16 @@ def test_figures_equal_the_referees(tmp_path, classes, test):
     x, labels = labelled(tmp_path, classes=classes, test=test)
     np.savez(tmp_path / "x.npz", names=labels.files, x=x)
     subprocess.run(
-        [sys.executable, REFEREE, tmp_path / "x.npz", tmp_path / "labels.csv", "--json", tmp_path / "out.json", "--seeds", "2"],
+        [
+            sys.executable,
+            REFEREE,
+            tmp_path / "x.npz",
+            tmp_path / "labels.csv",
+            "--json",
+            tmp_path / "out.json",
+            "--seeds",
+            "2",
+        ],
         check=True,
         capture_output=True,
     )
@@ -66,7 +75,12 @@ def test_a_group_in_both_parts_is_refused(tmp_path):
 def test_paired_difference_of_an_encoder_with_itself_is_zero_and_noise_loses(tmp_path):
     x, labels = labelled(tmp_path)
     ours = probe.probe(x, labels, test="test", seeds=1)
-    noise = probe.probe(np.random.default_rng(1).normal(size=x.shape).astype(np.float32), labels, test="test", seeds=1)
+    noise = probe.probe(
+        np.random.default_rng(1).normal(size=x.shape).astype(np.float32),
+        labels,
+        test="test",
+        seeds=1,
+    )
     assert probe.paired_auroc([ours], [ours]) == (0.0, (0.0, 0.0))
     difference, (low, high) = probe.paired_auroc([ours], [noise])
     assert low < difference < high
@@ -77,7 +91,9 @@ def test_outcomes_survive_the_disk(tmp_path):
     x, labels = labelled(tmp_path)
     before = probe.probe(x, labels, test="test", seeds=2)
     probe.save_outcomes(tmp_path / "o.npz", before)
-    assert probe.summarise([probe.load_outcomes(tmp_path / "o.npz")], "t") == probe.summarise([before], "t")
+    assert probe.summarise([probe.load_outcomes(tmp_path / "o.npz")], "t") == probe.summarise(
+        [before], "t"
+    )
 
 
 def test_training_runs_are_averaged_and_their_spread_is_told(tmp_path):
@@ -88,7 +104,11 @@ def test_training_runs_are_averaged_and_their_spread_is_told(tmp_path):
     assert both.auroc == pytest.approx((one.auroc + other.auroc) / 2)
     assert both.auroc_sd == pytest.approx(abs(one.auroc - other.auroc) / 2**0.5)
     assert both.runs == 2
-    assert min(one.auroc_interval[0], other.auroc_interval[0]) < both.auroc < max(one.auroc_interval[1], other.auroc_interval[1])
+    assert (
+        min(one.auroc_interval[0], other.auroc_interval[0])
+        < both.auroc
+        < max(one.auroc_interval[1], other.auroc_interval[1])
+    )
 
 
 @pytest.mark.parametrize("classes", [2, 3])
@@ -100,7 +120,11 @@ def test_areas_and_recalls_are_scikit_learns(classes):
     told[y == 0] = 1  # a class that is never told rightly
     scores = rng.integers(0, 6, (90, classes)) + 0.5  # many ties
     probability = scores / scores.sum(1, keepdims=True)
-    theirs = roc_auc_score(y, probability[:, 1]) if classes == 2 else roc_auc_score(y, probability, multi_class="ovr", average="macro")
+    theirs = (
+        roc_auc_score(y, probability[:, 1])
+        if classes == 2
+        else roc_auc_score(y, probability, multi_class="ovr", average="macro")
+    )
     assert probe.auroc(y, probability) == pytest.approx(theirs, abs=1e-12)
     assert probe.mean_recall(y, told) == pytest.approx(balanced_accuracy_score(y, told), abs=1e-12)
     assert np.isnan(probe.auroc(np.minimum(y, classes - 2), probability))

@@ -20,14 +20,22 @@ def rows(n=9, d=4, seed=0):
 
 def test_koleo_is_the_mean_log_distance_to_the_nearest():
     x = [v / v.norm() for v in rows()]
-    plain = -sum(math.log(min(float((a - b).norm()) for j, b in enumerate(x) if j != i)) for i, a in enumerate(x)) / len(x)
+    plain = -sum(
+        math.log(min(float((a - b).norm()) for j, b in enumerate(x) if j != i))
+        for i, a in enumerate(x)
+    ) / len(x)
     assert float(regularisers.koleo(rows())) == pytest.approx(plain, rel=1e-5)
 
 
 def test_kde_is_the_mean_log_density_of_the_others():
     x = [v / v.norm() for v in rows()]
-    density = [sum(math.exp(5 * (float(a @ b) - 1)) for j, b in enumerate(x) if j != i) / (len(x) - 1) for i, a in enumerate(x)]
-    assert float(LOSSES["kde"](rows())) == pytest.approx(sum(map(math.log, density)) / len(x), rel=1e-5)
+    density = [
+        sum(math.exp(5 * (float(a @ b) - 1)) for j, b in enumerate(x) if j != i) / (len(x) - 1)
+        for i, a in enumerate(x)
+    ]
+    assert float(LOSSES["kde"](rows())) == pytest.approx(
+        sum(map(math.log, density)) / len(x), rel=1e-5
+    )
 
 
 @pytest.mark.parametrize("name", LOSSES)
@@ -69,7 +77,9 @@ def test_limits():
 def test_crops_of_a_tile_do_not_repel_each_other():
     x = rows().float()
     settings = SpreadSettings(name="kde")
-    assert float(regularisers.spread(settings, (x, x))) == pytest.approx(float(LOSSES["kde"](x)), rel=1e-5)
+    assert float(regularisers.spread(settings, (x, x))) == pytest.approx(
+        float(LOSSES["kde"](x)), rel=1e-5
+    )
     assert float(regularisers.spread(settings, (x, x))) < float(LOSSES["kde"](torch.cat([x, x])))
 
 
@@ -86,7 +96,9 @@ def test_sinkhorn_is_the_plain_alternation_and_ignores_an_offset():
         for dim in (0, 1):
             q = q / q.sum(dim, keepdim=True)
     assert torch.allclose(targets.sinkhorn(logits, temperature=0.5, iterations=3), q, atol=1e-6)
-    assert torch.allclose(targets.sinkhorn(logits + 1000, temperature=0.5, iterations=3), q, atol=1e-4)
+    assert torch.allclose(
+        targets.sinkhorn(logits + 1000, temperature=0.5, iterations=3), q, atol=1e-4
+    )
 
 
 def test_sinkhorn_parts_what_all_rows_prefer():
@@ -100,7 +112,9 @@ def test_centring_is_a_softmax_about_a_moving_mean():
     assert torch.allclose(centring(logits, 0.5), torch.softmax(logits / 0.5, 1), atol=1e-6)
     assert torch.allclose(centring.center, 0.1 * logits.mean(0, keepdim=True), atol=1e-6)
     kept = centring.center.clone()
-    assert torch.allclose(centring.eval()(logits, 0.5), torch.softmax((logits - kept) / 0.5, 1), atol=1e-6)
+    assert torch.allclose(
+        centring.eval()(logits, 0.5), torch.softmax((logits - kept) / 0.5, 1), atol=1e-6
+    )
     assert torch.equal(centring.center, kept)
 
 
@@ -112,8 +126,16 @@ def test_a_constant_preference_is_centred_away():
 
 
 def test_sizes_follow_batch_corpus_and_length(caplog):
-    small, large = (sizing.sizes_for("dino", batch=b, tiles=t, steps=s) for b, t, s in ((64, 3000, 300), (1024, 10**7, 10**6)))
-    assert (small.hidden, small.out, small.prototypes, small.momentum) == (1024, 128, 512, pytest.approx(1 - 10 / 300))
+    small, large = (
+        sizing.sizes_for("dino", batch=b, tiles=t, steps=s)
+        for b, t, s in ((64, 3000, 300), (1024, 10**7, 10**6))
+    )
+    assert (small.hidden, small.out, small.prototypes, small.momentum) == (
+        1024,
+        128,
+        512,
+        pytest.approx(1 - 10 / 300),
+    )
     assert (large.hidden, large.out, large.prototypes, large.momentum) == (2048, 256, 8192, 0.996)
     assert (small.teacher_temperature, large.teacher_temperature) == ((0.04, 0.04), (0.04, 0.07))
     with caplog.at_level("INFO"):

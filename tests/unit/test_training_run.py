@@ -40,7 +40,10 @@ def test_a_stopped_run_goes_on_bitwise(tiles, tmp_path, method):
     assert checkpoint.latest(tmp_path / "pieces").name == "step-00000006"
     a, b = weights(whole), weights(tmp_path / "pieces")
     assert all(torch.equal(a[k], b[k]) for k in a)
-    lines = [map(json.loads, (f / "log.jsonl").read_text().splitlines()) for f in (whole, tmp_path / "pieces")]
+    lines = [
+        map(json.loads, (f / "log.jsonl").read_text().splitlines())
+        for f in (whole, tmp_path / "pieces")
+    ]
     losses = [[line["loss"] for line in log if line["kind"] == "train"] for log in lines]
     assert losses[0] == losses[1]
     assert len(losses[0]) == 6
@@ -83,14 +86,23 @@ def test_a_finished_run_stays_finished(tiles, tmp_path):
 
 def test_the_export_may_be_averaged_with_the_start(tiles, tmp_path):
     cfg = settings(tiles, tmp_path / "run")
-    fast = {"optim": cfg.optim.model_copy(update={"lr": 1e-2}), "method": cfg.method.model_copy(update={"average": 0.0})}
+    fast = {
+        "optim": cfg.optim.model_copy(update={"lr": 1e-2}),
+        "method": cfg.method.model_copy(update={"average": 0.0}),
+    }
     cfg = cfg.model_copy(update=fast)
     trained = weights(train(cfg))
-    half = weights(train(cfg.model_copy(update={"export": cfg.export.model_copy(update={"start_share": 0.5})})))
+    half = weights(
+        train(cfg.model_copy(update={"export": cfg.export.model_copy(update={"start_share": 0.5})}))
+    )
     torch.manual_seed(cfg.seed)
     start = make.make_backbone(cfg.backbone).state_dict()
     key = next(k for k in trained if k.endswith("conv1.0.weight"))
-    assert torch.allclose(half[key].float(), (trained[key].float() + start[key.removeprefix("network.")]) / 2, atol=1e-3)
+    assert torch.allclose(
+        half[key].float(),
+        (trained[key].float() + start[key.removeprefix("network.")]) / 2,
+        atol=1e-3,
+    )
     assert not torch.allclose(trained[key].float(), start[key.removeprefix("network.")], atol=1e-3)
 
 
@@ -113,11 +125,16 @@ def test_a_finished_run_may_be_exported_with_another_readout(tiles, tmp_path):
 
 def test_two_checkpoints_are_kept_and_none_half_written(tiles, tmp_path):
     run = train(settings(tiles, tmp_path / "run", checkpoint_every=1))
-    assert sorted(p.name for p in (run / "checkpoints").iterdir()) == ["step-00000005", "step-00000006"]
+    assert sorted(p.name for p in (run / "checkpoints").iterdir()) == [
+        "step-00000005",
+        "step-00000006",
+    ]
 
 
 def test_the_command_says_what_is_wrong_without_a_traceback(tmp_path, caplog):
-    (tmp_path / "bad.yaml").write_text("method: {name: simclr}\ndata: {rooot: x}\noptim: {steps: 1}\nrun: {out: y}\n")
+    (tmp_path / "bad.yaml").write_text(
+        "method: {name: simclr}\ndata: {rooot: x}\noptim: {steps: 1}\nrun: {out: y}\n"
+    )
     assert main([str(tmp_path / "bad.yaml")]) == 1
     assert "nearest: root" in caplog.text
     assert main([]) == 2
@@ -145,14 +162,24 @@ def test_a_start_of_another_network_is_refused(tmp_path):
 
     save_file({"conv1.weight": torch.zeros(1)}, tmp_path / "start.safetensors")
     with pytest.raises(IncompatibleWeights, match="missing"):
-        make.make_backbone(config.BackboneSettings(architecture="test_resnet", start=tmp_path / "start.safetensors"))
+        make.make_backbone(
+            config.BackboneSettings(
+                architecture="test_resnet", start=tmp_path / "start.safetensors"
+            )
+        )
     state = make.make_backbone(config.BackboneSettings(architecture="test_resnet")).state_dict()
     state["conv1.0.weight"] = torch.zeros(1, 1, 1, 1)
     save_file({k: v.contiguous() for k, v in state.items()}, tmp_path / "start.safetensors")
     with pytest.raises(IncompatibleWeights, match=r"of another shape \['conv1\.0\.weight'\]"):
-        make.make_backbone(config.BackboneSettings(architecture="test_resnet", start=tmp_path / "start.safetensors"))
+        make.make_backbone(
+            config.BackboneSettings(
+                architecture="test_resnet", start=tmp_path / "start.safetensors"
+            )
+        )
     with pytest.raises(ConfigError, match="not a file"):
-        make.make_backbone(config.BackboneSettings(architecture="test_resnet", start="nowhere.safetensors"))
+        make.make_backbone(
+            config.BackboneSettings(architecture="test_resnet", start="nowhere.safetensors")
+        )
 
 
 def test_a_run_starts_from_any_encoder_and_takes_its_architecture(tiles, tmp_path):
@@ -184,13 +211,17 @@ def test_half_precision_is_a_setting_that_changes_results(tiles, tmp_path):
         train(settings(tiles, tmp_path / "fp32"))
 
 
-def test_bf16_on_a_cpu_is_refused_where_a_gradient_would_be_wrong(tiles, tmp_path, monkeypatch, caplog):
+def test_bf16_on_a_cpu_is_refused_where_a_gradient_would_be_wrong(
+    tiles, tmp_path, monkeypatch, caplog
+):
     asked = values(tiles, tmp_path / "run", minutes=1e-9)
     asked["backbone"] = {"architecture": "resnet18", "input_size": 64}
     asked["optim"]["precision"] = "bf16"
     assert preflight.unsafe_in_bf16(config.check(asked)) is None
     asked["method"] = {**asked["method"], "crop": {"px": 16}}
-    with pytest.raises(ConfigError, match=r"layer4\.0\.conv1 \(method\.crop, crops of 16 px\) would be wrong"):
+    with pytest.raises(
+        ConfigError, match=r"layer4\.0\.conv1 \(method\.crop, crops of 16 px\) would be wrong"
+    ):
         train(config.check(asked))
     monkeypatch.setattr("training.trainer.parallel.gains_from_bf16", lambda network, device: True)
     asked["optim"]["precision"] = "auto"

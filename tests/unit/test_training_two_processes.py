@@ -1,4 +1,7 @@
-"""Two processes against one with the joint batch: the same views, losses, gradients, centres and statistics; sharded weights too."""
+"""Two processes against one with the joint batch.
+
+The same views, losses, gradients, centres and statistics; sharded weights too.
+"""
 
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
@@ -25,15 +28,37 @@ JOINT = 12
 CPU = torch.device("cpu")
 SMALL = {"hidden": 24, "colour": {"blur": 0.5, "grey": 0.5}}
 CROPS = {"crop": {"px": 32}, "local_crops": {"count": 2, "px": 16}}
-DINO = {**SMALL, "global_crops": {"px": 32, "field": (0.5, 0.9)}, "local_crops": {"count": 2, "px": 16}, "bottleneck": 8, "prototypes": 32}
+DINO = {
+    **SMALL,
+    "global_crops": {"px": 32, "field": (0.5, 0.9)},
+    "local_crops": {"count": 2, "px": 16},
+    "bottleneck": 8,
+    "prototypes": 32,
+}
 SETTINGS = {
     "simclr": {"name": "simclr", **SMALL, **CROPS, "out": 8},
     "byol": {"name": "byol", **SMALL, **CROPS, "out": 8},
-    "distill": {"name": "distill", "teachers": ["pathencoder-tiny"], "crop": {"px": 32}, "colour": SMALL["colour"]},
+    "distill": {
+        "name": "distill",
+        "teachers": ["pathencoder-tiny"],
+        "crop": {"px": 32},
+        "colour": SMALL["colour"],
+    },
     "dino": {"name": "dino", **DINO, "spread": {"name": "koleo", "weight": 0.1}},
-    "dino_sinkhorn": {"name": "dino", **DINO, "head_norm": True, "balance": "sinkhorn", "spread": {"name": "kde"}},
+    "dino_sinkhorn": {
+        "name": "dino",
+        **DINO,
+        "head_norm": True,
+        "balance": "sinkhorn",
+        "spread": {"name": "kde"},
+    },
     "dino_patches": {"name": "dino", **DINO, "patches": {"shape": "block"}},
-    "dino_patches_shared": {"name": "dino", **DINO, "balance": "sinkhorn", "patches": {"shape": "random", "own_head": False}},
+    "dino_patches_shared": {
+        "name": "dino",
+        **DINO,
+        "balance": "sinkhorn",
+        "patches": {"shape": "random", "own_head": False},
+    },
 }
 
 
@@ -41,10 +66,19 @@ def backbone(architecture):
     torch.manual_seed(0)
     timm = compat.import_timm()
     if "vit" in architecture:
-        return timm.create_model(architecture, num_classes=0, img_size=32, patch_size=8, dynamic_img_size=True, depth=2)
+        return timm.create_model(
+            architecture, num_classes=0, img_size=32, patch_size=8, dynamic_img_size=True, depth=2
+        )
     if architecture == "timm_cnn":
         return timm.create_model("test_efficientnet", num_classes=0)
-    layers = nn.Conv2d(3, 8, 3, stride=2), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 12, 3), nn.BatchNorm2d(12, momentum=None), nn.ReLU()
+    layers = (
+        nn.Conv2d(3, 8, 3, stride=2),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.Conv2d(8, 12, 3),
+        nn.BatchNorm2d(12, momentum=None),
+        nn.ReLU(),
+    )
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
 
 
@@ -59,8 +93,19 @@ def build(name, architecture):
     wide = width(architecture)
     half = (0.5,) * 3
     read = "cls" if "vit" in make else "pool"
-    spec = EncoderSpec(name="small", architecture=make, dim=wide, width=wide, embedding=read, input_size=32, mean=half, std=half)
-    plan = Plan(lambda: backbone(make), wide, 100, JOINT, 4000, half, half, torch.Generator(), lambda: spec)
+    spec = EncoderSpec(
+        name="small",
+        architecture=make,
+        dim=wide,
+        width=wide,
+        embedding=read,
+        input_size=32,
+        mean=half,
+        std=half,
+    )
+    plan = Plan(
+        lambda: backbone(make), wide, 100, JOINT, 4000, half, half, torch.Generator(), lambda: spec
+    )
     settings = methods.module_of(SETTINGS[name]["name"]).Settings(**SETTINGS[name])
     return methods.build(settings, plan).train()
 
@@ -73,7 +118,10 @@ def tiles():
 
 
 def one_step(name, architecture, strategy="ddp", steps=1):
-    """A few steps of this process's share of the joint batch; numpy arrays, for they cross processes."""
+    """A few steps of this process's share of the joint batch.
+
+    Numpy arrays, for they cross processes.
+    """
     torch.set_num_threads(1)
     method = build(name, architecture)
     step = parallel.wrap(method, CPU, strategy=strategy)
@@ -91,7 +139,13 @@ def one_step(name, architecture, strategy="ddp", steps=1):
     loss_of_all = distributed.mean(loss)
     state = parallel.full_state(method) if strategy == "fsdp" else method.state_dict()
     state = {k: v.numpy() for k, v in state.items()}
-    return {"views": [v.numpy() for v in views], "loss": float(loss_of_all), "gradients": gradients, "state": state, "logs": logs}
+    return {
+        "views": [v.numpy() for v in views],
+        "loss": float(loss_of_all),
+        "gradients": gradients,
+        "state": state,
+        "logs": logs,
+    }
 
 
 def whole(x):
@@ -132,7 +186,10 @@ def both(tmp_path_factory):
     """Call a function in two processes of one gloo group; returns their two results."""
     store = (tmp_path_factory.mktemp("group") / "store").as_uri()
     spawn = multiprocessing.get_context("spawn")
-    pools = [ProcessPoolExecutor(1, mp_context=spawn, initializer=_join, initargs=(rank, store)) for rank in range(2)]
+    pools = [
+        ProcessPoolExecutor(1, mp_context=spawn, initializer=_join, initargs=(rank, store))
+        for rank in range(2)
+    ]
 
     def call(function, *arguments):
         futures = [pool.submit(function, *arguments) for pool in pools]
@@ -173,7 +230,9 @@ def test_two_processes_are_one_with_the_joint_batch(both, name, architecture):
         assert part["loss"] == pytest.approx(joint["loss"], rel=1e-5)
         assert apart(part["gradients"], joint["gradients"]) < 1e-5
         assert apart(floats(part["state"]), floats(joint["state"])) < 1e-5
-        statistics = {k: v for k, v in floats(joint["state"]).items() if "running" in k or "center" in k}
+        statistics = {
+            k: v for k, v in floats(joint["state"]).items() if "running" in k or "center" in k
+        }
         if statistics:
             assert apart({k: part["state"][k] for k in statistics}, statistics) < 1e-5
 
@@ -196,7 +255,8 @@ def test_collectives_targets_and_regularisers_see_the_joint_batch(both):
     order = np.concatenate([np.arange(0, 10, 2), np.arange(1, 10, 2)])
     for rank, part in enumerate(both(collectives, rows)):
         assert np.array_equal(part["gathered"], rows[order])
-        assert np.allclose(part["gather_gradient"], 3 * 2 * rows[rank::2])  # the processes' losses weigh 1 and 2
+        # the processes' losses weigh 1 and 2
+        assert np.allclose(part["gather_gradient"], 3 * 2 * rows[rank::2])
         assert np.allclose(part["total_gradient"], 3 * 2 * rows.sum(0), atol=1e-5)
         assert np.allclose(part["mean"], (rows[::2] + rows[1::2]) / 2, atol=1e-6)
         for each_tile in ("sinkhorn", "centring"):

@@ -24,7 +24,10 @@ def network(name, **args):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize(("narrow", "wide"), [("mobilenetv2_050", "mobilenetv2_100"), ("mobilenetv2_100", "mobilenetv2_140")])
+@pytest.mark.parametrize(
+    ("narrow", "wide"),
+    [("mobilenetv2_050", "mobilenetv2_100"), ("mobilenetv2_100", "mobilenetv2_140")],
+)
 def test_every_old_channel_computes_the_same(narrow, wide):
     torch.manual_seed(0)
     a, b = network(narrow, pad_type="same"), network(wide, pad_type="same")
@@ -42,7 +45,9 @@ def test_copies_learn_apart():
     b.load_state_dict(widened(a, b, torch.Generator().manual_seed(3)))
     b.train()(torch.randn(4, 3, 64, 64)).square().mean().backward()
     kernel, gradient = (t.flatten(1) for t in (b.conv_stem.weight, b.conv_stem.weight.grad))
-    same = [(i, j) for i in range(len(kernel)) for j in range(i) if torch.equal(kernel[i], kernel[j])]
+    same = [
+        (i, j) for i in range(len(kernel)) for j in range(i) if torch.equal(kernel[i], kernel[j])
+    ]
     assert len(same) >= 16
     assert not any(torch.allclose(gradient[i], gradient[j], rtol=1e-3) for i, j in same)
 

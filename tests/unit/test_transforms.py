@@ -17,7 +17,11 @@ from pathencoder.transforms import Transform
 
 EXAMPLES = settings(max_examples=25, deadline=None)
 SIDES = st.integers(1, 200)
-SETTINGS = {(s.resize, s.interpolation, s.input_size, s.resize_size, s.mean, s.std): s for s in catalogue().values() if s.mean[0] > 0}
+SETTINGS = {
+    (s.resize, s.interpolation, s.input_size, s.resize_size, s.mean, s.std): s
+    for s in catalogue().values()
+    if s.mean[0] > 0
+}
 
 
 def torchvision_transform(wanted):
@@ -37,15 +41,31 @@ def torchvision_transform(wanted):
 @pytest.mark.parametrize("shape", [(256, 256), (224, 224), (300, 211), (97, 160)])
 def test_equals_torchvision_on_every_setting_of_the_catalogue(wanted, shape):
     image = picture(1, *shape)
-    torch.testing.assert_close(Transform(wanted)(image), torchvision_transform(wanted)(Image.fromarray(image)), rtol=0, atol=1e-6)
+    torch.testing.assert_close(
+        Transform(wanted)(image),
+        torchvision_transform(wanted)(Image.fromarray(image)),
+        rtol=0,
+        atol=1e-6,
+    )
 
 
 @EXAMPLES
-@given(SIDES, SIDES, st.sampled_from(["squash", "shortest"]), st.sampled_from(["bilinear", "bicubic"]), st.sampled_from([None, 64, 73]))
+@given(
+    SIDES,
+    SIDES,
+    st.sampled_from(["squash", "shortest"]),
+    st.sampled_from(["bilinear", "bicubic"]),
+    st.sampled_from([None, 64, 73]),
+)
 def test_equals_torchvision_on_any_shape(height, width, resize, interpolation, resize_size):
     wanted = spec(resize=resize, interpolation=interpolation, resize_size=resize_size)
     image = picture(2, height, width)
-    torch.testing.assert_close(Transform(wanted)(image), torchvision_transform(wanted)(Image.fromarray(image)), rtol=0, atol=1e-6)
+    torch.testing.assert_close(
+        Transform(wanted)(image),
+        torchvision_transform(wanted)(Image.fromarray(image)),
+        rtol=0,
+        atol=1e-6,
+    )
 
 
 @EXAMPLES
@@ -76,16 +96,25 @@ def test_mpp_resamples_whole_pixels_then_crops_or_pads(height, width, mpp, inter
 
 
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
-@pytest.mark.parametrize(("height", "width", "mpp"), [(173, 211, 25), (9000, 400, 0.9), (30, 7001, 2.1)])
-def test_of_huge_targets_only_the_middle_is_computed_and_is_the_same(monkeypatch, height, width, mpp, interpolation):
-    # Noise that a cubic filter does not drive out of 0..255: what is clipped would depend on the order of Pillow's two passes.
+@pytest.mark.parametrize(
+    ("height", "width", "mpp"), [(173, 211, 25), (9000, 400, 0.9), (30, 7001, 2.1)]
+)
+def test_of_huge_targets_only_the_middle_is_computed_and_is_the_same(
+    monkeypatch, height, width, mpp, interpolation
+):
+    # Noise that a cubic filter does not drive out of 0..255: what is clipped would depend on the
+    # order of Pillow's two passes.
     image = np.random.default_rng(4).integers(64, 192, (height, width, 3), dtype=np.uint8)
     transform = Transform(spec(interpolation=interpolation))
     whole = transform.resize(image, mpp)
     computed = []
     monkeypatch.setattr(transforms, "_WHOLE", 0)
     resample = Transform._resample
-    monkeypatch.setattr(Transform, "_resample", lambda self, im, h, w, box: computed.append(h * w) or resample(self, im, h, w, box))
+    monkeypatch.setattr(
+        Transform,
+        "_resample",
+        lambda self, im, h, w, box: computed.append(h * w) or resample(self, im, h, w, box),
+    )
     found = transform.resize(image, mpp)
     assert np.abs(found.astype(int) - whole).max() <= 1
     assert computed[0] <= SIZE * SIZE
@@ -109,8 +138,11 @@ def test_scales_that_no_microscope_has_are_refused(mpp):
 def test_encoders_without_a_single_scale():
     ranged = Transform(spec(mpp=None, mpp_range=(0.25, 2.0)))
     image = picture(5, 128, 128)
-    np.testing.assert_array_equal(ranged.resize(image, 0.7), image[32:96, 32:96])  # inside the range: as it is
-    np.testing.assert_array_equal(ranged.resize(image, 0.125), Transform(spec(mpp=0.25)).resize(image, 0.125))
+    # inside the range: as it is
+    np.testing.assert_array_equal(ranged.resize(image, 0.7), image[32:96, 32:96])
+    np.testing.assert_array_equal(
+        ranged.resize(image, 0.125), Transform(spec(mpp=0.25)).resize(image, 0.125)
+    )
     with pytest.raises(ConfigError, match="leave mpp out"):
         Transform(spec(mpp=None)).resize(image, 0.5)
 
@@ -129,13 +161,22 @@ def test_any_one_image_is_taken(tmp_path):
     Image.fromarray(image).save(tmp_path / "tile.png")
     transform = Transform(spec())
     expected = transform(image)
-    for form in (tmp_path / "tile.png", str(tmp_path / "tile.png"), Image.fromarray(image), torch.from_numpy(image).permute(2, 0, 1)):
+    for form in (
+        tmp_path / "tile.png",
+        str(tmp_path / "tile.png"),
+        Image.fromarray(image),
+        torch.from_numpy(image).permute(2, 0, 1),
+    ):
         torch.testing.assert_close(transform(form), expected, rtol=0, atol=0)
 
 
 def test_a_transform_says_what_it_does():
     found = repr(Transform(spec(resize="shortest", resize_size=73)))
-    assert found == "Transform(64 px at 0.5 um/px, bicubic shortest 73, mean=(0.7, 0.6, 0.7), std=(0.2, 0.25, 0.2))"
+    assert (
+        found
+        == "Transform(64 px at 0.5 um/px, bicubic shortest 73, mean=(0.7, 0.6, 0.7), std=(0.2,"
+        " 0.25, 0.2))"
+    )
 
 
 def test_pickling_keeps_the_transform():
@@ -149,6 +190,8 @@ def test_normalise_takes_arrays_and_tensors_and_keeps_channels_last():
     batch = np.stack([picture(1), picture(2)])
     found = Transform(spec()).normalise(batch)
     assert found.is_contiguous(memory_format=torch.channels_last)
-    torch.testing.assert_close(Transform(spec()).normalise(torch.from_numpy(batch)), found, rtol=0, atol=0)
+    torch.testing.assert_close(
+        Transform(spec()).normalise(torch.from_numpy(batch)), found, rtol=0, atol=0
+    )
     expected = (batch / 255 - np.array(spec().mean)) / np.array(spec().std)
     np.testing.assert_allclose(found.permute(0, 2, 3, 1).numpy(), expected, atol=1e-6)

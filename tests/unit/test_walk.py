@@ -57,7 +57,10 @@ def test_loops_are_cut_and_named(tmp_path):
     (tmp_path / "itself").symlink_to(tmp_path / "itself")
     found = walk(tmp_path)
     assert names(found, tmp_path) == ["a/t.png"]
-    assert {(o.path.relative_to(tmp_path).as_posix(), o.reason.split(":")[0].split(" (")[0]) for o in found.left_out} == {
+    assert {
+        (o.path.relative_to(tmp_path).as_posix(), o.reason.split(":")[0].split(" (")[0])
+        for o in found.left_out
+    } == {
         ("a/up", "a link to a folder that contains it"),
         ("itself", "a link to nothing"),
     }
@@ -71,7 +74,9 @@ def test_a_link_to_nothing_is_named(tmp_path):
     assert "away.svs" in left.reason
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read every folder")
+@pytest.mark.skipif(
+    not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read every folder"
+)
 def test_a_folder_that_cannot_be_read_is_named(tmp_path):
     touch(tmp_path / "shut/t.png")
     (tmp_path / "shut").chmod(0)
@@ -82,7 +87,9 @@ def test_a_folder_that_cannot_be_read_is_named(tmp_path):
     assert "cannot be read" in left.reason
 
 
-@pytest.mark.skipif(sys.platform in ("darwin", "win32"), reason="these file systems refuse such names")
+@pytest.mark.skipif(
+    sys.platform in ("darwin", "win32"), reason="these file systems refuse such names"
+)
 def test_names_that_are_no_utf8_are_printable(tmp_path):
     touch(tmp_path / os.fsdecode(b"M\xfcller.png"))
     (file,) = walk(tmp_path).files
@@ -102,4 +109,7 @@ def test_pipes_and_devices_are_named_and_never_opened(tmp_path):
     (tmp_path / "zeros.png").symlink_to("/dev/zero")
     found = walk(tmp_path)
     assert found.files == []
-    assert [(left.path.name, left.reason) for left in found.left_out] == [("pipe.png", NEITHER), ("zeros.png", NEITHER)]
+    assert [(left.path.name, left.reason) for left in found.left_out] == [
+        ("pipe.png", NEITHER),
+        ("zeros.png", NEITHER),
+    ]

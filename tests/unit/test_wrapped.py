@@ -22,7 +22,10 @@ WRAPPERS = {
     "compile": (compiled, "compiled"),
     "DataParallel": (torch.nn.DataParallel, "DataParallel"),
     "averaged": (torch.optim.swa_utils.AveragedModel, None),
-    "compiled DataParallel": (lambda n: compiled(torch.nn.DataParallel(n)), "compiled|DataParallel"),
+    "compiled DataParallel": (
+        lambda n: compiled(torch.nn.DataParallel(n)),
+        "compiled|DataParallel",
+    ),
 }
 
 
@@ -51,14 +54,23 @@ def test_a_part_that_was_compiled_is_saved_under_its_own_names(tmp_path):
     plain, enc = encoder("vit"), encoder("vit")
     enc.network.blocks[0] = compiled(enc.network.blocks[0])
     enc.save_pretrained(tmp_path / "saved")
-    assert list(pathencoder.load_encoder(tmp_path / "saved").network.state_dict()) == list(plain.network.state_dict())
+    assert list(pathencoder.load_encoder(tmp_path / "saved").network.state_dict()) == list(
+        plain.network.state_dict()
+    )
 
 
 def test_a_module_that_is_no_network_is_named():
     enc = encoder("cnn")
     enc.network = torch.nn.Sequential(enc.network)
-    for do in (lambda: enc.encode(picture()), lambda: enc.pyramid(X), lambda: enc(X), lambda: enc.save_pretrained("never")):
-        with pytest.raises(ConfigError, match=r"encoder\.network is a Sequential, which is no timm network"):
+    for do in (
+        lambda: enc.encode(picture()),
+        lambda: enc.pyramid(X),
+        lambda: enc(X),
+        lambda: enc.save_pretrained("never"),
+    ):
+        with pytest.raises(
+            ConfigError, match=r"encoder\.network is a Sequential, which is no timm network"
+        ):
             do()
 
 
@@ -68,7 +80,9 @@ def test_adapters_are_read_and_saved_once_they_are_merged(tmp_path):
     peft = pytest.importorskip("peft")
     plain, enc = encoder("vit"), encoder("vit")
     enc.network = peft.get_peft_model(enc.network, peft.LoraConfig(target_modules=["qkv"]))
-    np.testing.assert_allclose(enc.encode(picture(), progress=False), plain.encode(picture(), progress=False), atol=1e-6)
+    np.testing.assert_allclose(
+        enc.encode(picture(), progress=False), plain.encode(picture(), progress=False), atol=1e-6
+    )
     enc.pyramid(X)
     with pytest.raises(ConfigError, match="merge_and_unload"):
         enc.save_pretrained(tmp_path / "saved")

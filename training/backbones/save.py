@@ -1,4 +1,7 @@
-"""A network as a folder that `load_encoder` reads: weights in fp16, a reference tile and its embedding."""
+"""A network as a folder that `load_encoder` reads.
+
+Weights in fp16, a reference tile and its embedding.
+"""
 
 from __future__ import annotations
 
@@ -14,20 +17,34 @@ from pathencoder.spec import EncoderSpec
 from pathencoder.transforms import Transform
 
 
-def write_encoder(network: nn.Module, spec: EncoderSpec, folder: Path, *, licence: str | None = None) -> Path:
+def write_encoder(
+    network: nn.Module, spec: EncoderSpec, folder: Path, *, licence: str | None = None
+) -> Path:
     """The folder of a network and its spec."""
     state = half_precision(network.state_dict())
     tile = reference_tile()
     with torch.no_grad():
         check = readout.create(spec)
-        check.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in state.items()}, assign=True)
+        check.load_state_dict(
+            {k: v.float() if v.is_floating_point() else v for k, v in state.items()}, assign=True
+        )
         embedding = readout.read(check.eval(), spec, Transform(spec)(tile)[None]).embedding[0]
-    write_folder(folder, spec, state, reference_tile=tile, reference_embedding=embedding.float().numpy(), licence=licence)
+    write_folder(
+        folder,
+        spec,
+        state,
+        reference_tile=tile,
+        reference_embedding=embedding.float().numpy(),
+        licence=licence,
+    )
     return folder
 
 
 def half_precision(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Weights in fp16 on the CPU. BatchNorm's running statistics stay fp32: a variance below 6e-8 would become zero."""
+    """Weights in fp16 on the CPU. BatchNorm's running statistics stay fp32.
+
+    A variance below 6e-8 would become zero.
+    """
     keep = ("running_mean", "running_var", "num_batches_tracked")
     return {k: (v if k.endswith(keep) else v.half()).cpu().contiguous() for k, v in state.items()}
 

@@ -26,16 +26,24 @@ from training.backbones.save import half_precision
 
 def widened(narrow: nn.Module, wide: nn.Module, generator: torch.Generator) -> dict[str, Tensor]:
     """The state of `wide`, a timm network of the same family and depth as `narrow`, with which it computes what `narrow` does in eval
-    mode, but for repeated channels. Raises IncompatibleWeights for networks of other blocks or depth."""
+    mode, but for repeated channels. Raises IncompatibleWeights for networks of other blocks or depth.
+    """
     return _Widening(narrow.state_dict(), wide.state_dict(), generator).all(wide)
 
 
 class _Widening:
-    """Walks both states along the network. A mapping, int64 [new channels], tells of which old channel each new one is a copy."""
+    """Walks both states along the network.
 
-    def __init__(self, old: dict[str, Tensor], new: dict[str, Tensor], generator: torch.Generator) -> None:
+    A mapping, int64 [new channels], tells of which old channel each new one is a copy.
+    """
+
+    def __init__(
+        self, old: dict[str, Tensor], new: dict[str, Tensor], generator: torch.Generator
+    ) -> None:
         if old.keys() != new.keys():
-            raise IncompatibleWeights(f"not of one family and depth: {sorted(old.keys() ^ new.keys())[:6]}")
+            raise IncompatibleWeights(
+                f"not of one family and depth: {sorted(old.keys() ^ new.keys())[:6]}"
+            )
         self.old, self.new, self.rng = old, new, generator
         self.out: dict[str, Tensor] = {}
 
@@ -56,7 +64,9 @@ class _Widening:
         if "conv_pwl" not in names:
             names = ["conv_dw", "conv_pw"]  # in order of use
         for i, name in enumerate(names):
-            flow = self.layer(f"{path}.{name}", f"{path}.bn{i + 1}", flow, kept if i + 1 == len(names) else None)
+            flow = self.layer(
+                f"{path}.{name}", f"{path}.bn{i + 1}", flow, kept if i + 1 == len(names) else None
+            )
         return flow
 
     def layer(self, conv: str, norm: str, flow: Tensor, mapping: Tensor | None = None) -> Tensor:
@@ -76,8 +86,12 @@ class _Widening:
     def copies(self, old: int, new: int) -> Tensor:
         """Every old channel once, then as many at random as are wanted."""
         if new < old:
-            raise IncompatibleWeights(f"{new} channels are fewer than {old}: the second network must be the wider one")
-        return torch.cat([torch.arange(old), torch.randint(0, old, (new - old,), generator=self.rng)])
+            raise IncompatibleWeights(
+                f"{new} channels are fewer than {old}: the second network must be the wider one"
+            )
+        return torch.cat(
+            [torch.arange(old), torch.randint(0, old, (new - old,), generator=self.rng)]
+        )
 
     def shares(self, flow: Tensor, rows: int) -> Tensor:
         """float [rows, len(flow)]: what each output takes of each copy, in 0..1, with sum one over the copies of a channel."""
@@ -94,10 +108,17 @@ def main(arguments: list[str]) -> int:
     narrow_name, start, wide_name, out, *given = arguments
     args = {k: yaml.safe_load(v) for k, _, v in (item.partition("=") for item in given)}
     timm = compat.import_timm()
-    narrow, wide = (timm.create_model(name, pretrained=False, num_classes=0, **args) for name in (narrow_name, wide_name))
+    narrow, wide = (
+        timm.create_model(name, pretrained=False, num_classes=0, **args)
+        for name in (narrow_name, wide_name)
+    )
     own = narrow.state_dict()
     state = {k: v.float() for k, v in load_file(start).items() if k in own}
-    missing = [k for k in narrow.load_state_dict(state, strict=False).missing_keys if not k.endswith("num_batches_tracked")]
+    missing = [
+        k
+        for k in narrow.load_state_dict(state, strict=False).missing_keys
+        if not k.endswith("num_batches_tracked")
+    ]
     if missing:
         raise ConfigError(f"{start} does not fit {narrow_name}: {missing[:3]} are missing")
     Path(out).parent.mkdir(parents=True, exist_ok=True)

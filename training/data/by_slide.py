@@ -1,7 +1,11 @@
-"""A corpus with a row a slide (slides.csv), for archives: its index grows with the slides, whatever their tiles.
+"""A corpus with a row a slide (slides.csv), for archives.
 
-Columns: slide, shard, first, tiles: the slide's tiles are images first .. first + tiles - 1 of the shard. Images alone are counted, from
-0, in tar order: folders, side files, hidden files and label maps (names that end in .labels or .types) do not count. A slide may have
+Its index grows with the slides, whatever their tiles.
+
+Columns: slide, shard, first, tiles: the slide's tiles are images first .. first + tiles - 1 of the
+shard. Images alone are counted, from
+0, in tar order: folders, side files, hidden files and label maps (names that end in .labels or
+.types) do not count. A slide may have
 several rows. Optional: patient, stain_class, organ, licence, src, split, use, as in manifest.csv.
 """
 
@@ -19,7 +23,15 @@ import numpy as np
 from pathencoder.errors import ConfigError, ImageError
 from pathencoder.tables import Table, read_table
 from training.data.corpus import Corpus
-from training.data.manifest import STAIN_CLASSES, Rows, Wanted, digest_of, name_shards_alike, read_rows, say_what_differs
+from training.data.manifest import (
+    STAIN_CLASSES,
+    Rows,
+    Wanted,
+    digest_of,
+    name_shards_alike,
+    read_rows,
+    say_what_differs,
+)
 from training.data.shards import Place, indexed, ranges_of
 from training.data.tar import members_of
 from training.data.values import name_of
@@ -31,7 +43,10 @@ _MANY = 50  # shards without an index: opening takes long
 
 @dataclass(frozen=True)
 class RangeTiles:
-    """Ranges of shards' images, sorted by slide. starts: int64 [ranges + 1]; slides, shard, first: int [ranges]."""
+    """Ranges of shards' images, sorted by slide. starts: int64 [ranges + 1].
+
+    slides, shard, first: int [ranges].
+    """
 
     starts: np.ndarray
     slide: np.ndarray
@@ -61,7 +76,9 @@ class RangeTiles:
             raise ImageError(f"shard {shard} has {len(ranges)} tiles only")
         offset, size = ranges[member].tolist()
         if offset < 0 or size < 0:
-            raise ImageError(f"the index of shard {shard} is damaged at image {member}: write it anew")
+            raise ImageError(
+                f"the index of shard {shard} is damaged at image {member}: write it anew"
+            )
         return Place(shard, offset, size)
 
     def _member(self, index: int) -> tuple[int, int]:
@@ -95,14 +112,19 @@ def read(root: Path, wanted: Wanted) -> Corpus | None:
     chosen = [i for i in np.flatnonzero(there).tolist() if rows.takes[i]]
     if not chosen:
         return None
-    chosen.sort(key=lambda i: (table.rows[i]["slide"], table.rows[i]["shard"], int(ranges.first[i])))
+    chosen.sort(
+        key=lambda i: (table.rows[i]["slide"], table.rows[i]["shard"], int(ranges.first[i]))
+    )
     _refuse_several_stains(table, rows, chosen)
     return _corpus(table, rows, chosen, ranges.first[chosen], there[chosen], root)
 
 
 @dataclass(frozen=True)
 class _Ranges:
-    """What every row of the table says. first, count: int64 [rows]; shard: int [rows], index into shards."""
+    """What every row of the table says. first, count: int64 [rows].
+
+    shard: int [rows], index into shards.
+    """
 
     table: Table
     first: np.ndarray
@@ -136,17 +158,25 @@ def _whole(table: Table, name: str) -> np.ndarray:
     for i, row in enumerate(table.rows):
         text = row[name]
         if not (text.isascii() and text.isdecimal() and len(text) < 16):
-            raise ConfigError(f"{table.where(i)}: {name} is {text!r}; `first` and `tiles` must be whole numbers, 0 or more")
+            raise ConfigError(
+                f"{table.where(i)}: {name} is {text!r}; `first` and `tiles` must be whole numbers,"
+                " 0 or more"
+            )
         numbers.append(int(text))
     return np.array(numbers, dtype=np.int64)
 
 
 def _refuse_overlaps(ranges: _Ranges) -> None:
-    """Raises ConfigError when an image is in two rows, used or not: whose is it, and may it be used?"""
+    """Raises ConfigError when an image is in two rows, used or not.
+
+    Whose is it, and may it be used?
+    """
     some = np.flatnonzero(ranges.count)
     order = some[np.lexsort((ranges.first[some], ranges.shard[some]))]
     one, other = order[:-1], order[1:]
-    over = (ranges.shard[one] == ranges.shard[other]) & (ranges.first[other] < ranges.first[one] + ranges.count[one])
+    over = (ranges.shard[one] == ranges.shard[other]) & (
+        ranges.first[other] < ranges.first[one] + ranges.count[one]
+    )
     if over.any():
         i = int(np.flatnonzero(over)[0])
         a, b = sorted((int(one[i]), int(other[i])))
@@ -169,18 +199,29 @@ def _there(ranges: _Ranges, takes: np.ndarray, root: Path) -> np.ndarray:
         images, damage, by_index = _images(shard)
         walked += not by_index
         if walked == _MANY:
-            log.warning("%d shards without an index were walked so far: python -m training.data.shards %s writes them", walked, root)
+            log.warning(
+                "%d shards without an index were walked so far: python -m training.data.shards %s"
+                " writes them",
+                walked,
+                root,
+            )
         beyond = of[ranges.first[of] + ranges.count[of] > images]
         if len(beyond) and not damage:
             row = int(beyond[0])
             raise ConfigError(
-                f"{ranges.table.where(row)}: {ranges.said(row)}, but the shard has {images} images. "
-                "Images alone are counted, from 0, not side files or folders"
+                f"{ranges.table.where(row)}: {ranges.said(row)}, but the shard has {images} images."
+                " Images alone are counted, from 0, not side files or folders"
             )
         there[of] = np.clip(images - ranges.first[of], 0, ranges.count[of])
         if damage:
             lost = int((ranges.count[of] - there[of])[takes[of]].sum())
-            log.warning("shard %s %s: its first %d tiles are whole, %d others are skipped", shard, damage, images, lost)
+            log.warning(
+                "shard %s %s: its first %d tiles are whole, %d others are skipped",
+                shard,
+                damage,
+                images,
+                lost,
+            )
     _name_missing(missing, root)
     return there
 
@@ -209,15 +250,19 @@ def _refuse_several_stains(table: Table, rows: Rows, chosen: list[int]) -> None:
         if rows.stains[i] != rows.stains[before]:
             one, other = (STAIN_CLASSES[rows.stains[j]] for j in (before, i))
             raise ConfigError(
-                f"{table.where(before)} and line {table.lines[i]}: slide {table.rows[i]['slide']!r} is {one} and {other}. "
-                "Give slides of two stains two names"
+                f"{table.where(before)} and line {table.lines[i]}: slide {table.rows[i]['slide']!r}"
+                f" is {one} and {other}. Give slides of two stains two names"
             )
 
 
-def _corpus(table: Table, rows: Rows, chosen: list[int], first: np.ndarray, count: np.ndarray, root: Path) -> Corpus:
+def _corpus(
+    table: Table, rows: Rows, chosen: list[int], first: np.ndarray, count: np.ndarray, root: Path
+) -> Corpus:
     """chosen: rows sorted by slide. first, count: int64 [chosen]."""
     starts = np.concatenate([[0], np.cumsum(count)])
-    slide_names, shard_names = ([table.rows[i][name] for i in chosen] for name in ("slide", "shard"))
+    slide_names, shard_names = (
+        [table.rows[i][name] for i in chosen] for name in ("slide", "shard")
+    )
     slides, slide_first, slide_of = np.unique(slide_names, return_index=True, return_inverse=True)
     shards, shard_of = np.unique(shard_names, return_inverse=True)
     organ_names = [rows.organs[i] for i in chosen]
@@ -240,5 +285,7 @@ def _corpus(table: Table, rows: Rows, chosen: list[int], first: np.ndarray, coun
         slide_stains=np.array([rows.stains[chosen[i]] for i in slide_first], dtype=np.int8),
         slide_organs=organ_of.astype(np.int32),
         organs=tuple(organs.tolist()),
-        digest=digest_of([f"{slide} {shard} {first} {count}" for slide, shard, first, count in lines]),
+        digest=digest_of(
+            [f"{slide} {shard} {first} {count}" for slide, shard, first, count in lines]
+        ),
     )

@@ -1,4 +1,7 @@
-"""A corpus with a row a tile: tar shards with manifest.csv, or a plain folder of images. Its index grows with the tiles."""
+"""A corpus with a row a tile: tar shards with manifest.csv, or a plain folder of images.
+
+Its index grows with the tiles.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,15 @@ from pathencoder.tables import Table, read_table
 from pathencoder.walk import printable, walk
 from training.data.corpus import Corpus
 from training.data.keys import Keys
-from training.data.manifest import STAIN_CLASSES, Rows, Wanted, digest_of, name_shards_alike, read_rows, say_what_differs
+from training.data.manifest import (
+    STAIN_CLASSES,
+    Rows,
+    Wanted,
+    digest_of,
+    name_shards_alike,
+    read_rows,
+    say_what_differs,
+)
 from training.data.shards import Place
 from training.data.tar import members_of, why_no_tile
 from training.data.values import name_of
@@ -66,7 +77,8 @@ def read_shards(root: Path, wanted: Wanted) -> Corpus | None:
 
     Raises:
         ConfigError: The manifest lacks a column or has a value that is not known (see read_rows), a
-            row without shard or key, two rows for one image, or a key that two images could be meant by.
+            row without shard or key, two rows for one image, or a key that two images could be
+            meant by.
     """
     table = read_table(root / "manifest.csv", required=("shard", "key"))
     name_shards_alike(table)
@@ -75,10 +87,17 @@ def read_shards(root: Path, wanted: Wanted) -> Corpus | None:
     keys = _unique_keys(table, [i for i in places if rows.takes[i]])
     slides = {i: name_of(table.rows[i].get("slide", "")) for i in keys}
     if nameless := sum(not name for name in slides.values()):
-        log.warning("%s: %d tiles have no slide: each counts as a slide of its own", table.file, nameless)
+        log.warning(
+            "%s: %d tiles have no slide: each counts as a slide of its own", table.file, nameless
+        )
     named = [i for i in keys if slides[i]]
     _say_what_slides_differ_in(table, rows, named)
-    return _corpus([_Row(key, places[i], slides[i] or key, rows.stains[i], rows.organs[i]) for i, key in keys.items()])
+    return _corpus(
+        [
+            _Row(key, places[i], slides[i] or key, rows.stains[i], rows.organs[i])
+            for i, key in keys.items()
+        ]
+    )
 
 
 def _say_what_slides_differ_in(table: Table, rows: Rows, chosen: Sequence[int]) -> None:
@@ -86,7 +105,9 @@ def _say_what_slides_differ_in(table: Table, rows: Rows, chosen: Sequence[int]) 
     patients = [name_of(table.rows[i].get("patient", "")) for i in chosen]
     say_what_differs(names, patients, "patients", table.file)
     say_what_differs(names, [rows.organs[i] for i in chosen], "organs", table.file)
-    say_what_differs(names, [STAIN_CLASSES[rows.stains[i]] for i in chosen], "stain classes", table.file)
+    say_what_differs(
+        names, [STAIN_CLASSES[rows.stains[i]] for i in chosen], "stain classes", table.file
+    )
 
 
 def _places(table: Table, rows: Rows, root: Path) -> dict[int, Place]:
@@ -114,11 +135,15 @@ def _places(table: Table, rows: Rows, root: Path) -> dict[int, Place]:
     return {i: found[i] for i in sorted(found)}
 
 
-def _in_shard(table: Table, rows: Rows, shard: Path, keys: Mapping[str, int], left_out: Counter[str]) -> dict[int, Place]:
+def _in_shard(
+    table: Table, rows: Rows, shard: Path, keys: Mapping[str, int], left_out: Counter[str]
+) -> dict[int, Place]:
     members = members_of(shard)
     left_out.update(members.left_out)
     if members.damage:
-        log.warning("shard %s %s: its first %d tiles are whole", shard, members.damage, len(members.names))
+        log.warning(
+            "shard %s %s: its first %d tiles are whole", shard, members.damage, len(members.names)
+        )
     index = Keys(members.names, lambda key: table.where(keys[key])).find(keys)
     owners: dict[int, int] = {}  # offset -> row
     found = {}
@@ -126,7 +151,9 @@ def _in_shard(table: Table, rows: Rows, shard: Path, keys: Mapping[str, int], le
         row, (offset, size) = keys[key], members.ranges[member].tolist()
         before = owners.setdefault(offset, row)
         # Two links to the same bytes are two tiles, unless one of them is to be kept out.
-        if before != row and (rows.takes[before] != rows.takes[row] or index[table.rows[before]["key"]] == member):
+        if before != row and (
+            rows.takes[before] != rows.takes[row] or index[table.rows[before]["key"]] == member
+        ):
             raise _two_rows(table, before, row)
         found[row] = Place(shard, offset, size)
     _name_lost(table, rows, shard, [i for i in keys.values() if i not in found])
@@ -146,12 +173,22 @@ def _name_lost(table: Table, rows: Rows, shard: Path, lost: Iterable[int]) -> No
     """Log the wanted rows without an image."""
     wanted = [i for i in lost if rows.takes[i]]
     if wanted:
-        named = ", ".join(f"{table.rows[i]['key']} (line {table.lines[i]})" for i in wanted[:_NAMED])
-        log.warning("skipped: %d tiles of the manifest are not in shard %s: %s ...", len(wanted), shard, named)
+        named = ", ".join(
+            f"{table.rows[i]['key']} (line {table.lines[i]})" for i in wanted[:_NAMED]
+        )
+        log.warning(
+            "skipped: %d tiles of the manifest are not in shard %s: %s ...",
+            len(wanted),
+            shard,
+            named,
+        )
 
 
 def _unique_keys(table: Table, chosen: Sequence[int]) -> dict[int, str]:
-    """Row -> a key that no other has: the manifest's own, with the shard before it where shards have keys in common."""
+    """Row -> a key that no other has.
+
+    The manifest's own, with the shard before it where shards have keys in common.
+    """
     keys = [table.rows[i]["key"] for i in chosen]
     if len(set(keys)) < len(keys):
         log.info("%s: shards have keys in common: tiles are named SHARD/KEY", table.file)
@@ -174,8 +211,8 @@ def read_folder(root: Path, wanted: Wanted) -> Corpus | None:
     """
     for setting, name, values in wanted.asked():
         raise ConfigError(
-            f"data.{setting}=[{', '.join(values)}]: {root} has no manifest.csv or slides.csv with a column {name!r}. "
-            f"Add one, or ask for all images: data.{setting}=[]"
+            f"data.{setting}=[{', '.join(values)}]: {root} has no manifest.csv or slides.csv with a"
+            f" column {name!r}. Add one, or ask for all images: data.{setting}=[]"
         )
     found = walk(root)
     left_out = Counter({"hidden": found.hidden} if found.hidden else {})
@@ -187,7 +224,9 @@ def read_folder(root: Path, wanted: Wanted) -> Corpus | None:
         if reason := why_no_tile(path.as_posix()):
             left_out[reason] += 1
         else:
-            rows.append(_Row(printable(path.as_posix()), Place(file), printable(path.parent.as_posix())))
+            rows.append(
+                _Row(printable(path.as_posix()), Place(file), printable(path.parent.as_posix()))
+            )
     if left_out:
         log.info("left out of %s: %s", root, _listed(left_out))
     return _corpus(rows)

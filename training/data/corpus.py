@@ -1,4 +1,7 @@
-"""A corpus of unlabelled tiles: tar shards with a manifest of tiles or of slides, or any folder of images. Reads one tile at a time."""
+"""A corpus of unlabelled tiles.
+
+Tar shards with a manifest of tiles or of slides, or any folder of images. Reads one tile at a time.
+"""
 
 from __future__ import annotations
 
@@ -35,9 +38,11 @@ class Tiles(Protocol):
 class Corpus:
     """Tiles sorted by slide, so that a slide is a range of indices.
 
-    slide_starts: int64 [slides + 1], tiles of slide s are slide_starts[s] : slide_starts[s + 1]. slide_stains: int8 [slides], index into
-    STAIN_CLASSES. slide_organs: int32 [slides], index into organs. tile_stains: int8 [tiles], only where a slide's tiles may differ.
-    digest: sha256 of the sorted keys (of the slides' ranges in a corpus by slides), its identity in logs and checkpoints.
+    slide_starts: int64 [slides + 1], tiles of slide s are slide_starts[s] : slide_starts[s + 1].
+    slide_stains: int8 [slides], index into
+    STAIN_CLASSES. slide_organs: int32 [slides], index into organs. tile_stains: int8 [tiles], only
+    where a slide's tiles may differ. digest: sha256 of the sorted keys (of the slides' ranges in a
+    corpus by slides), its identity in logs and checkpoints.
     """
 
     tiles: Tiles
@@ -53,7 +58,10 @@ class Corpus:
         return len(self.tiles)
 
     def read(self, index: int) -> np.ndarray:
-        """The tile as uint8 [H, W, 3], decoded as `encode` does. Raises ImageError naming the tile when it cannot be decoded."""
+        """The tile as uint8 [H, W, 3], decoded as `encode` does.
+
+        Raises ImageError naming the tile when it cannot be decoded.
+        """
         try:
             place = self.tiles.place(index)
             return decode_image(shards.read(place), str(place.file))
@@ -75,7 +83,9 @@ class Corpus:
         if self.tile_stains is not None:
             counts = np.bincount(self.tile_stains, minlength=len(STAIN_CLASSES))
         else:
-            counts = np.bincount(self.slide_stains, weights=np.diff(self.slide_starts), minlength=len(STAIN_CLASSES))
+            counts = np.bincount(
+                self.slide_stains, weights=np.diff(self.slide_starts), minlength=len(STAIN_CLASSES)
+            )
         order = np.argsort(-counts, kind="stable")
         return {STAIN_CLASSES[i]: int(counts[i]) for i in order if counts[i]}
 

@@ -19,7 +19,10 @@ class Keys:
     """
 
     def __init__(self, names: Sequence[str], where: Callable[[str], str]) -> None:
-        """names: paths in the tar, with suffixes. where: where the manifest has a key, for messages."""
+        """names: paths in the tar, with suffixes. where.
+
+        Where the manifest has a key, for messages.
+        """
         self._names, self._where = names, where
         self._paths, self._paths_twice = _index(name.rpartition(".")[0] for name in names)
 
@@ -46,7 +49,10 @@ class Keys:
         return found
 
     def _add_stems(self, keys: Sequence[str], found: dict[str, int]) -> None:
-        """Keys of a manifest that names stems: none of them may be the stem of two images, be it the path of one."""
+        """Keys of a manifest that names stems.
+
+        None of them may be the stem of two images, be it the path of one.
+        """
         stems, twice = _index(name.rpartition("/")[2].rpartition(".")[0] for name in self._names)
         if not any(key in stems for key in keys if key not in found):
             return
@@ -60,8 +66,9 @@ class Keys:
         if both := twice.get(_clean(key)):
             one, other = (self._names[i] for i in both)
             raise Ambiguous(
-                f"{self._where(key)}: the key {key!r} could mean {one} or {other}. "
-                "Give the path in the shard without its suffix as the key, and images of one folder names of their own"
+                f"{self._where(key)}: the key {key!r} could mean {one} or {other}. Give the path in"
+                " the shard without its suffix as the key, and images of one folder names of"
+                " their own"
             )
 
 

@@ -1,5 +1,9 @@
-"""Batches of tiles as one uint8 tensor, decoded ahead: by threads (Pillow lets go of the interpreter while it decodes), or by processes,
-for a GPU: every operation that the training thread launches would have to wait for its turn at the interpreter among a dozen threads."""
+"""Batches of tiles as one uint8 tensor, decoded ahead.
+
+By threads (Pillow lets go of the interpreter while it decodes), or by processes, for a GPU: every
+operation that the training thread launches would have to wait for its turn at the interpreter among
+a dozen threads.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +32,10 @@ _NAMED = 50  # bad tiles that are named one by one; then every hundredth
 
 @dataclass(frozen=True)
 class TileBatch:
-    """tiles: uint8 [N, 3, T, T] on one canvas size. stains: int64 [N], index into STAIN_CLASSES. indices: int64 [N] in the corpus."""
+    """tiles: uint8 [N, 3, T, T] on one canvas size. stains.
+
+    int64 [N], index into STAIN_CLASSES. indices: int64 [N] in the corpus.
+    """
 
     tiles: Tensor
     stains: Tensor
@@ -36,7 +43,9 @@ class TileBatch:
 
     def to(self, device: torch.device) -> TileBatch:
         """The same batch on another device."""
-        return TileBatch(*(t.to(device, non_blocking=True) for t in (self.tiles, self.stains, self.indices)))
+        return TileBatch(
+            *(t.to(device, non_blocking=True) for t in (self.tiles, self.stains, self.indices))
+        )
 
     def pin_memory(self) -> TileBatch:
         """The same batch in page-locked memory."""
@@ -44,7 +53,10 @@ class TileBatch:
 
     def parts(self, count: int) -> list[TileBatch]:
         """The batch cut into `count` of equal size, tile i in part i % count."""
-        return [TileBatch(self.tiles[i::count], self.stains[i::count], self.indices[i::count]) for i in range(count)]
+        return [
+            TileBatch(self.tiles[i::count], self.stains[i::count], self.indices[i::count])
+            for i in range(count)
+        ]
 
 
 def batches(
@@ -61,13 +73,21 @@ def batches(
     keep_mb: int = 0,
     pin: bool = False,
 ) -> Iterator[tuple[int, TileBatch]]:
-    """(step, this process's share of its tiles) for steps start..stop - 1. A tile that cannot be decoded is named once and
-    replaced by its neighbour in the same draw, so that the batch keeps its size. processes: decode in so many instead of in threads;
-    each names bad tiles for itself. keep_mb: tiles stay decoded in memory up to here (in each of the processes).
-    pin: put batches into page-locked memory, from which a GPU fetches them while it works."""
+    """(step, this process's share of its tiles) for steps start..stop - 1.
+
+    A tile that cannot be decoded is named once and replaced by its neighbour in the same draw, so
+    that the batch keeps its size. processes: decode in so many instead of in threads; each names
+    bad tiles for itself. keep_mb: tiles stay decoded in memory up to here (in each of the
+    processes). pin: put batches into page-locked memory, from which a GPU fetches them while it
+    works.
+    """
     reader = _Reader(corpus, canvas, room=(keep_mb << 20) // (3 * canvas * canvas))
     share = _Share(corpus, sampler, reader, rank, world)
-    return _by_processes(share, start, stop, processes, pin) if processes else _by_threads(share, start, stop, threads, pin)
+    return (
+        _by_processes(share, start, stop, processes, pin)
+        if processes
+        else _by_threads(share, start, stop, threads, pin)
+    )
 
 
 @dataclass
@@ -88,7 +108,9 @@ class _Share(Dataset[TileBatch]):
         return _stack(self.corpus, indices, [self.reader.read(i) for i in indices])
 
 
-def _by_threads(share: _Share, start: int, stop: int, threads: int, pin: bool) -> Iterator[tuple[int, TileBatch]]:  # noqa: FBT001
+def _by_threads(
+    share: _Share, start: int, stop: int, threads: int, pin: bool
+) -> Iterator[tuple[int, TileBatch]]:  # noqa: FBT001
     def join(indices: list[int], reads: list[Future[np.ndarray | None]]) -> TileBatch:
         batch = _stack(share.corpus, indices, [r.result() for r in reads])
         return batch.pin_memory() if pin else batch
@@ -100,7 +122,8 @@ def _by_threads(share: _Share, start: int, stop: int, threads: int, pin: bool) -
             for step in steps:
                 indices = share.indices(step)
                 tiles = [pool.submit(share.reader.read, i) for i in indices]
-                # The pool is first in, first out: whatever this job waits for has been begun before it.
+                # The pool is first in, first out: whatever this job waits for has been begun before
+                # it.
                 waiting.append((step, pool.submit(join, indices, tiles)))
                 return
 
@@ -116,7 +139,9 @@ def _by_threads(share: _Share, start: int, stop: int, threads: int, pin: bool) -
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _by_processes(share: _Share, start: int, stop: int, processes: int, pin: bool) -> Iterator[tuple[int, TileBatch]]:  # noqa: FBT001
+def _by_processes(
+    share: _Share, start: int, stop: int, processes: int, pin: bool
+) -> Iterator[tuple[int, TileBatch]]:  # noqa: FBT001
     """Every process makes whole batches, step by step in turn."""
     steps = range(start, stop)
     loader = DataLoader(
@@ -142,7 +167,10 @@ def _leave_signals_to_the_run(number: int) -> None:
 
 @dataclass
 class _Reader:
-    """Reads tiles for several threads; remembers those that cannot be decoded, and the first `room` tiles that can."""
+    """Reads tiles for several threads.
+
+    Remembers those that cannot be decoded, and the first `room` tiles that can.
+    """
 
     corpus: Corpus
     canvas: int
@@ -163,7 +191,8 @@ class _Reader:
                 log.warning("skipped (%d so far): %s", len(self.bad), error)
             return None
         if len(self.kept) < self.room:
-            self.kept[index] = np.ascontiguousarray(tile)  # no view, which would keep what lies around the square too
+            # no view, which would keep what lies around the square too
+            self.kept[index] = np.ascontiguousarray(tile)
         return tile
 
 
@@ -174,11 +203,18 @@ def _stack(corpus: Corpus, indices: list[int], read: list[np.ndarray | None]) ->
     filled = [good[i % len(good)] for i in range(len(indices))]
     chosen = np.array([index for index, _ in filled])
     tiles = torch.from_numpy(np.stack([tile for _, tile in filled]))
-    return TileBatch(tiles.permute(0, 3, 1, 2), torch.from_numpy(corpus.stains_of(chosen)), torch.from_numpy(chosen))
+    return TileBatch(
+        tiles.permute(0, 3, 1, 2),
+        torch.from_numpy(corpus.stains_of(chosen)),
+        torch.from_numpy(chosen),
+    )
 
 
 def fit_canvas(tile: np.ndarray, canvas: int) -> np.ndarray:
-    """uint8 [H, W, 3] -> [canvas, canvas, 3]: the central square, resized if it is not of that size already."""
+    """uint8 [H, W, 3] -> [canvas, canvas, 3].
+
+    The central square, resized if it is not of that size already.
+    """
     side = min(tile.shape[:2])
     top, left = (tile.shape[0] - side) // 2, (tile.shape[1] - side) // 2
     square = tile[top : top + side, left : left + side]

@@ -1,4 +1,7 @@
-"""What the rows of a manifest say, of tiles or of slides: which may be trained on, their stain, their patient."""
+"""What the rows of a manifest say, of tiles or of slides.
+
+Which may be trained on, their stain, their patient.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,13 @@ STAIN_CLASSES = ("he", "ihc", "special", "cytology", "mixed", "unknown")
 # What a `licence` column says: weights trained on the row may be given to anyone (P), or not (N).
 LICENCES = ("P", "N")
 # Columns that are not read, though their names come close to one that keeps rows out.
-_LOOK_ALIKES = {"license": "licence", "licenses": "licence", "licences": "licence", "splits": "split", "used": "use"}
+_LOOK_ALIKES = {
+    "license": "licence",
+    "licenses": "licence",
+    "licences": "licence",
+    "splits": "split",
+    "used": "use",
+}
 
 
 @dataclass(frozen=True)
@@ -59,7 +68,8 @@ def read_rows(table: Table, wanted: Wanted) -> Rows:
     """Read the columns of a manifest of tiles or of slides.
 
     Args:
-        table: A table; optional columns: patient, slide, stain_class, organ, licence, src, split, use.
+        table: A table; optional columns: patient, slide, stain_class, organ, licence, src, split,
+            use.
         wanted: The rows that are asked for.
 
     Returns:
@@ -93,7 +103,9 @@ def read_rows(table: Table, wanted: Wanted) -> Rows:
 def _refuse_look_alikes(table: Table) -> None:
     for name, meant in _LOOK_ALIKES.items():
         if name in table.columns and meant not in table.columns:
-            raise ConfigError(f"{table.file}: the column {name!r} is not read. Rename it to {meant!r}")
+            raise ConfigError(
+                f"{table.file}: the column {name!r} is not read. Rename it to {meant!r}"
+            )
 
 
 def _check_filters(table: Table, wanted: Wanted, values: Mapping[str, Sequence[str]]) -> None:
@@ -101,7 +113,10 @@ def _check_filters(table: Table, wanted: Wanted, values: Mapping[str, Sequence[s
     for setting, name, asked in wanted.asked():
         said = f"data.{setting}=[{', '.join(getattr(wanted, setting))}]"
         if name not in table.columns:
-            raise ConfigError(f"{said}: {table.file} has no column {name!r}. Add it, or ask for all rows: data.{setting}=[]")
+            raise ConfigError(
+                f"{said}: {table.file} has no column {name!r}. Add it, or ask for all rows:"
+                f" data.{setting}=[]"
+            )
         found = set(values[name]) - {""}
         if missing := [value for value in asked if value not in found]:
             listed = nearest(missing[0], found) or f"; there are: {', '.join(sorted(found)[:20])}"
@@ -115,7 +130,10 @@ def _left_out(
     values: Mapping[str, Sequence[str]],
 ) -> list[str]:
     """Why each row is left out; "" for one that is taken."""
-    out = ["use says no" if not use else f"split {split.name}" if split.held_out else "" for use, split in zip(used, splits, strict=True)]
+    out = [
+        "use says no" if not use else f"split {split.name}" if split.held_out else ""
+        for use, split in zip(used, splits, strict=True)
+    ]
     for setting, name, asked in wanted.asked():
         reason = f"not asked for by data.{setting}"
         for i, value in enumerate(values[name]):
@@ -132,7 +150,10 @@ def _say_what_is_left_out(table: Table, left_out: Sequence[str]) -> None:
 
 
 def _refuse_two_splits(table: Table, splits: Sequence[Split], name: str) -> None:
-    """Raises ConfigError naming patients or slides that stand in two splits. Rows without a name are nobody's."""
+    """Raises ConfigError naming patients or slides that stand in two splits.
+
+    Rows without a name are nobody's.
+    """
     if name not in table.columns or "split" not in table.columns:
         return
     first: dict[str, Split] = {}
@@ -145,8 +166,14 @@ def _refuse_two_splits(table: Table, splits: Sequence[Split], name: str) -> None
             typed.setdefault(key, text)
     both = sorted(key for key, parts in found.items() if _conflict(parts))
     if both:
-        named = ", ".join(f"{typed[key]} ({' and '.join(sorted(part.name or 'none' for part in found[key]))})" for key in both[:5])
-        raise ConfigError(f"{table.file}: {len(both)} {name}s are in two splits: {named}. Give each {name} one split")
+        named = ", ".join(
+            f"{typed[key]} ({' and '.join(sorted(part.name or 'none' for part in found[key]))})"
+            for key in both[:5]
+        )
+        raise ConfigError(
+            f"{table.file}: {len(both)} {name}s are in two splits: {named}. Give each {name} one"
+            " split"
+        )
 
 
 def _conflict(splits: set[Split]) -> bool:
@@ -156,7 +183,10 @@ def _conflict(splits: set[Split]) -> bool:
 
 
 def name_shards_alike(table: Table) -> None:
-    """Give "./a.tar" and "b/../a.tar" the name "a.tar": two names of one shard would hide that its images are used twice."""
+    """Give "./a.tar" and "b/../a.tar" the name "a.tar".
+
+    Two names of one shard would hide that its images are used twice.
+    """
     for row in table.rows:
         if "." in row["shard"].split("/") or ".." in row["shard"]:
             row["shard"] = posixpath.normpath(row["shard"])
@@ -172,7 +202,11 @@ def say_what_differs(names: Sequence[str], values: Sequence[str], what: str, fil
         file: The table.
     """
     first: dict[str, str] = {}
-    differing = {name for name, value in zip(names, values, strict=True) if value and first.setdefault(name, value) != value}
+    differing = {
+        name
+        for name, value in zip(names, values, strict=True)
+        if value and first.setdefault(name, value) != value
+    }
     if differing:
         log.warning(
             "%s: the rows of %d slides name several %s (%s): the first one's counts",

@@ -14,7 +14,13 @@ from training.data.manifest import Wanted
 log = logging.getLogger(__name__)
 
 
-def open_corpus(root: Path, *, licences: Sequence[str] = (), stains: Sequence[str] = (), without: Sequence[str] = ()) -> Corpus:
+def open_corpus(
+    root: Path,
+    *,
+    licences: Sequence[str] = (),
+    stains: Sequence[str] = (),
+    without: Sequence[str] = (),
+) -> Corpus:
     """Index a folder.
 
     With slides.csv (a row a slide or part of one) or manifest.csv (a row a tile) beside tar shards:
@@ -31,8 +37,8 @@ def open_corpus(root: Path, *, licences: Sequence[str] = (), stains: Sequence[st
         The tiles; none of them is decoded yet.
 
     Raises:
-        ConfigError: Nothing is left, a table has a value that is not known, a patient or slide is in
-            two splits, a filter asks for what the table lacks, or table and shards do not fit.
+        ConfigError: Nothing is left, a table has a value that is not known, a patient or slide is
+            in two splits, a filter asks for what the table lacks, or table and shards do not fit.
     """
     if not root.is_dir():
         raise ConfigError(f"data.root {str(root)!r} is not a folder")
@@ -48,10 +54,13 @@ def open_corpus(root: Path, *, licences: Sequence[str] = (), stains: Sequence[st
     else:
         corpus = by_tile.read_shards(root, wanted)
     if corpus is None:
-        asked = f"with licences {wanted.licences or 'any'}, stains {wanted.stains or 'any'}, without {wanted.without or 'none'}"
+        asked = (
+            f"with licences {wanted.licences or 'any'}, stains {wanted.stains or 'any'}, without"
+            f" {wanted.without or 'none'}"
+        )
         raise ConfigError(
-            f"no tiles in {str(root)!r} {asked}. Wanted: images in any folder below it, or tar shards with a manifest.csv or slides.csv. "
-            "The log says what was left out"
+            f"no tiles in {str(root)!r} {asked}. Wanted: images in any folder below it, or tar"
+            " shards with a manifest.csv or slides.csv. The log says what was left out"
         )
     _say_what_is_odd(corpus)
     return corpus
@@ -60,8 +69,9 @@ def open_corpus(root: Path, *, licences: Sequence[str] = (), stains: Sequence[st
 def _say_what_is_odd(corpus: Corpus) -> None:
     if len(corpus.slide_names) == 1:
         log.warning(
-            "all %d tiles belong to one slide (%r): batches cannot be balanced over slides, and what is learnt will be this slide's. "
-            "Put the tiles of each slide into a folder of their own",
+            "all %d tiles belong to one slide (%r): batches cannot be balanced over slides, and"
+            " what is learnt will be this slide's. Put the tiles of each slide into a folder of"
+            " their own",
             len(corpus),
             corpus.slide_names[0],
         )

@@ -1,4 +1,7 @@
-"""Which tiles make up step s: a pure function of (seed, step), so that a position is a number and resume costs nothing."""
+"""Which tiles make up step s.
+
+A pure function of (seed, step), so that a position is a number and resume costs nothing.
+"""
 
 from __future__ import annotations
 
@@ -42,13 +45,18 @@ def make_sampler(
 ) -> Sampler:
     """A sampler over a corpus, in three levels: a stain, an organ of it, a slide of that.
 
-    A slide's share among those of its stain and organ is ~ (its tiles) ** slide_power: 1 is uniform over tiles, 0 over slides. An organ's
-    share within its stain is ~ (the sum of its slides) ** organ_power, a stain's ~ (the sum of its organs) ** stain_power: 1 leaves
-    them as the slides make them, 0 gives every one the same. stain_weights: float [len(STAIN_CLASSES)], how many times more often a
-    slide of a class is drawn.
+    A slide's share among those of its stain and organ is ~ (its tiles) ** slide_power: 1 is uniform
+    over tiles, 0 over slides. An organ's share within its stain is ~ (the sum of its slides) **
+    organ_power, a stain's ~ (the sum of its organs) ** stain_power: 1 leaves them as the slides
+    make them, 0 gives every one the same. stain_weights: float [len(STAIN_CLASSES)], how many times
+    more often a slide of a class is drawn.
     """
     weights = np.diff(corpus.slide_starts).astype(np.float64) ** slide_power
-    weights = _levelled(weights, corpus.slide_stains.astype(np.int64) * len(corpus.organs) + corpus.slide_organs, organ_power)
+    weights = _levelled(
+        weights,
+        corpus.slide_stains.astype(np.int64) * len(corpus.organs) + corpus.slide_organs,
+        organ_power,
+    )
     weights = _levelled(weights, corpus.slide_stains, stain_power)
     if stain_weights is not None:
         weights = weights * stain_weights[corpus.slide_stains]
@@ -64,7 +72,9 @@ def _levelled(weights: np.ndarray, classes: np.ndarray, power: float) -> np.ndar
     return levelled
 
 
-def _weighted_without_replacement(weights: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+def _weighted_without_replacement(
+    weights: np.ndarray, count: int, rng: np.random.Generator
+) -> np.ndarray:
     """Indices int64 [count], each at most once a round of len(weights) (Efraimidis and Spirakis 2006: the largest u ** (1 / w))."""
     drawn: list[np.ndarray] = []
     left = count

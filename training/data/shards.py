@@ -25,11 +25,23 @@ from pathencoder.files import whole_file
 from pathencoder.walk import walk
 from training.data.tar import Members, members_of
 
-__all__ = ["Members", "Place", "close_files", "index_path", "index_start", "indexed", "members_of", "ranges_of", "read", "write_index"]
+__all__ = [
+    "Members",
+    "Place",
+    "close_files",
+    "index_path",
+    "index_start",
+    "indexed",
+    "members_of",
+    "ranges_of",
+    "read",
+    "write_index",
+]
 
 log = logging.getLogger(__name__)
 
-_FORMAT = 2  # of an index; before, the first row was a range, and members that are no images were counted
+# of an index; before, the first row was a range, and members that are no images were counted
+_FORMAT = 2
 _HEAD = 2  # rows before the ranges: (format, images), (size, mtime in ns) of the tar
 _ROW = 16  # bytes
 
@@ -75,7 +87,10 @@ def _ranges(shard: Path, size: int, changed: int) -> np.ndarray:
 
 
 def indexed(shard: Path) -> int | None:
-    """How many images a shard has by its index; None where it has none that counts. Raises FileNotFoundError."""
+    """How many images a shard has by its index; None where it has none that counts.
+
+    Raises FileNotFoundError.
+    """
     file = index_path(shard)
     if not file.is_file():
         return None
@@ -86,7 +101,8 @@ def indexed(shard: Path) -> int | None:
         if size == len(start) + _ROW * images and stream.read(len(start)) == start:
             return images
     log.warning(
-        "%s is damaged, or of another tar than %s is now: not used. Write it anew: python -m training.data.shards %s",
+        "%s is damaged, or of another tar than %s is now: not used. Write it anew: python -m"
+        " training.data.shards %s",
         file.name,
         shard,
         shard.parent,
@@ -104,8 +120,12 @@ def index_start(shard: Path, images: int) -> bytes:
         FileNotFoundError: There is no such shard.
     """
     status, out = shard.stat(), io.BytesIO()
-    np.lib.format.write_array_header_1_0(out, {"descr": "<i8", "fortran_order": False, "shape": (_HEAD + images, 2)})
-    out.write(np.array([[_FORMAT, images], [status.st_size, status.st_mtime_ns]], dtype="<i8").tobytes())
+    np.lib.format.write_array_header_1_0(
+        out, {"descr": "<i8", "fortran_order": False, "shape": (_HEAD + images, 2)}
+    )
+    out.write(
+        np.array([[_FORMAT, images], [status.st_size, status.st_mtime_ns]], dtype="<i8").tobytes()
+    )
     return out.getvalue()
 
 
@@ -120,7 +140,9 @@ def write_index(shard: Path) -> Path:
     found = members_of(shard)
     start = index_start(shard, len(found.names))
     if shard.stat().st_mtime_ns != before.st_mtime_ns:
-        raise ConfigError(f"shard {shard} changed while its index was made: try again when it is whole")
+        raise ConfigError(
+            f"shard {shard} changed while its index was made: try again when it is whole"
+        )
     if found.damage:
         raise ConfigError(f"shard {shard} {found.damage}: no index is written of it")
     with whole_file(index_path(shard)) as temporary:
@@ -134,7 +156,9 @@ def read(place: Place) -> bytes:
         return place.file.read_bytes()
     data = _FILES.read(place)
     if len(data) < place.size:
-        raise ImageError(f"{place.file} is cut short: {len(data)} of {place.size} bytes at {place.offset}")
+        raise ImageError(
+            f"{place.file} is cut short: {len(data)} of {place.size} bytes at {place.offset}"
+        )
     return data
 
 
@@ -177,7 +201,10 @@ def close_files() -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """Write the indices of a folder's shards. Exit status 0, 1 without any shard, 2 for wrong usage, 3 with damaged ones."""
+    """Write the indices of a folder's shards.
+
+    Exit status 0, 1 without any shard, 2 for wrong usage, 3 with damaged ones.
+    """
     if len(arguments) != 1 or not Path(arguments[0]).is_dir():
         print(__doc__)
         return 2

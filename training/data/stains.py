@@ -9,7 +9,10 @@ from training.data.corpus import STAIN_CLASSES
 
 
 def stain_weights(by_name: dict[str, float]) -> np.ndarray:
-    """float64 [len(STAIN_CLASSES)], 1 for classes that are not named. Raises ConfigError for a class there is none of."""
+    """float64 [len(STAIN_CLASSES)], 1 for classes that are not named.
+
+    Raises ConfigError for a class there is none of.
+    """
     unknown = sorted(set(by_name) - set(STAIN_CLASSES))
     if unknown:
         raise ConfigError(f"data.stain_weights: {unknown} are not among {STAIN_CLASSES}")

@@ -14,7 +14,8 @@ import numpy as np
 from pathencoder.images import SUFFIXES
 from pathencoder.walk import printable
 
-LABEL_MAPS = (".labels", ".types")  # how the names of label maps beside images end, before the suffix
+# how the names of label maps beside images end, before the suffix
+LABEL_MAPS = (".labels", ".types")
 _PACKED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
 _CHUNK = 1 << 20
 
@@ -156,7 +157,15 @@ def _read_one(file: BinaryIO, start: int, end: int, found: _Found) -> tuple[str,
                 found.add(member)
             at = tar.offset
     # What tarfile raises on damaged headers is not limited to its own errors.
-    except (tarfile.TarError, EOFError, OSError, ValueError, OverflowError, MemoryError, RecursionError):
+    except (
+        tarfile.TarError,
+        EOFError,
+        OSError,
+        ValueError,
+        OverflowError,
+        MemoryError,
+        RecursionError,
+    ):
         return _damage(file, min(at, end)), min(at, end)
     if at > end:  # of a member that is no file and says an impossible size
         return "is cut short", end
@@ -171,7 +180,9 @@ def _damage(file: BinaryIO, at: int) -> str:
     """Why no header could be read at a byte."""
     file.seek(at)
     block = file.read(tarfile.BLOCKSIZE)
-    packed = next((name for mark, name in _PACKED.items() if at == 0 and block.startswith(mark)), None)
+    packed = next(
+        (name for mark, name in _PACKED.items() if at == 0 and block.startswith(mark)), None
+    )
     if packed:
         return f"is compressed ({packed}): unpack it"
     if len(block) < tarfile.BLOCKSIZE:

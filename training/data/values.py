@@ -1,6 +1,7 @@
 """What the values of a table of tiles or labels mean: names, parts, whether a row is used.
 
-A value that is not known is refused: a filter that guesses lets through what it was made to keep out.
+A value that is not known is refused: a filter that guesses lets through what it was made to keep
+out.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ from pathencoder.tables import Table
 T = TypeVar("T")
 
 # How tables write that there is no value, case folded: pandas, R, SQL, spreadsheets, people.
-NO_VALUE = frozenset({"", "nan", "na", "n/a", "n.a.", "#n/a", "<na>", "none", "null", "nil", "-", "?", "unknown"})
+NO_VALUE = frozenset(
+    {"", "nan", "na", "n/a", "n.a.", "#n/a", "<na>", "none", "null", "nil", "-", "?", "unknown"}
+)
 _TRUE = frozenset({"1", "1.0", "true", "yes", "y", "t"})
 _FALSE = frozenset({"0", "0.0", "false", "no", "n", "f"})
 _END = r"(?:[a-d]|\d{1,2})?(?:set|part|split)?(?:[a-d]|\d{1,2})?"  # testA, val2, test set
@@ -28,8 +31,9 @@ _HELD_OUT = re.compile(
     r"|(?P<other>eval|evaluation|benchmark|holdout|heldout))" + _END
 )
 KNOWN_SPLITS = (
-    "(trained on) train, training, pretrain, fold 1 (any number), folds, or nothing; "
-    "(held out) val, valid, validation, dev, tune, test, testing, eval, benchmark, held-out (also testA, test 1, test set)"
+    "(trained on) train, training, pretrain, fold 1 (any number), folds, or nothing; (held out)"
+    " val, valid, validation, dev, tune, test, testing, eval, benchmark, held-out (also testA, test"
+    " 1, test set)"
 )
 
 
@@ -71,7 +75,10 @@ def split_of(text: str) -> Split:
 
 
 def is_used(text: str) -> bool:
-    """Whether a value of a `use` column says yes. Raises ValueError for one that says neither yes nor no."""
+    """Whether a value of a `use` column says yes.
+
+    Raises ValueError for one that says neither yes nor no.
+    """
     folded = text.casefold()
     if folded in _TRUE:
         return True
@@ -81,7 +88,10 @@ def is_used(text: str) -> bool:
 
 
 def one_of(known: Iterable[str]) -> Callable[[str], str]:
-    """A reader of values that must be among `known` or missing; the value case folded, "" where there is none."""
+    """A reader of values that must be among `known` or missing.
+
+    The value case folded, "" where there is none.
+    """
     names = {name.casefold(): name for name in known}
 
     def read(text: str) -> str:

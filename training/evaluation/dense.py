@@ -1,9 +1,10 @@
 """The dense protocol: a linear decoder on frozen feature maps, for nuclei, glands and cell centres.
 
-An image is brought to the set's reading scale and cut into windows of the encoder's input size. The maps of `encoder.pyramid`
-are enlarged to a grid of 4 px, joined, standardised, and read by one logistic regression a position: a 1 x 1 convolution.
-Its C and its threshold are chosen on a fifth of the training groups. Nothing is fine-tuned, nothing is augmented, so that what
-is compared is the features.
+An image is brought to the set's reading scale and cut into windows of the encoder's input size. The
+maps of `encoder.pyramid` are enlarged to a grid of 4 px, joined, standardised, and read by one
+logistic regression a position: a 1 x 1 convolution. Its C and its threshold are chosen on a fifth
+of the training groups. Nothing is fine-tuned, nothing is augmented, so that what is compared is the
+features.
 """
 
 from __future__ import annotations
@@ -30,21 +31,26 @@ from pathencoder.metrics import match_points
 from pathencoder.tables import read_table
 
 Floats = NDArray[np.float32]
-_Drawn = tuple[Floats, NDArray[np.bool_]]  # features [N, C] and labels [N] of positions of one image
+# features [N, C] and labels [N] of positions of one image
+_Drawn = tuple[Floats, NDArray[np.bool_]]
 GRID = 4  # px of the reading scale between two positions
 POSITIONS = 800  # drawn of a training image
 FOLDS = 5
 CHOSEN_ON = 6  # held-out training images on which C and the threshold are chosen
 CS = (1e-4, 1e-2, 1.0)
 THRESHOLDS = np.arange(0.2, 0.75, 0.05)
-CENTRE_UM = 1.65  # a position this near to a cell's centre is positive; also the least distance of two found cells
+# a position this near to a cell's centre is positive; also the least distance of two found cells
+CENTRE_UM = 1.65
 MATCH_UM = 3.3  # 6 px at 20x, the field's radius
 _FINE = 2  # px of the reading scale between two values of the map in which cells are looked for
 
 
 @dataclass(frozen=True)
 class DenseSet:
-    """A labelled set. points: cell centres instead of masks. mpp: the scale at which it is read, um/px."""
+    """A labelled set. points: cell centres instead of masks. mpp.
+
+    The scale at which it is read, um/px.
+    """
 
     name: str
     mpp: float
@@ -52,12 +58,19 @@ class DenseSet:
     test: str = "test"
 
 
-SETS = (DenseSet("monuseg", 0.25), DenseSet("glas", 0.5, test="testA"), DenseSet("crchisto", 0.25, points=True))
+SETS = (
+    DenseSet("monuseg", 0.25),
+    DenseSet("glas", 0.5, test="testA"),
+    DenseSet("crchisto", 0.25, points=True),
+)
 
 
 @dataclass(frozen=True)
 class Picture:
-    """One image. group: patient or slide, where that is unknown the file. mpp: its own scale, um/px."""
+    """One image. group: patient or slide, where that is unknown the file. mpp.
+
+    Its own scale, um/px.
+    """
 
     file: Path
     group: str
@@ -77,13 +90,19 @@ class Score:
 
     @property
     def dice(self) -> float:
-        """2 hit / (predicted + true): Dice of masks, F1 of cells; 1 where there is nothing and nothing was found."""
+        """2 hit / (predicted + true): Dice of masks, F1 of cells.
+
+        1 where there is nothing and nothing was found.
+        """
         total = self.predicted + self.true
         return 2 * self.hit / total if total else 1.0
 
 
 def pictures_of(s: DenseSet, data: Path, *, choose: bool) -> list[Picture]:
-    """The images of a set from its meta.csv. choose: of the train part alone. Raises ConfigError where the set is not there."""
+    """The images of a set from its meta.csv. choose: of the train part alone.
+
+    Raises ConfigError where the set is not there.
+    """
     root = data / "nuclei" / s.name
     table = read_table(root / "meta.csv", required=("file", "split", "mpp", "slide_id"))
     kept = ("train",) if choose else ("train", s.test)
@@ -91,15 +110,25 @@ def pictures_of(s: DenseSet, data: Path, *, choose: bool) -> list[Picture]:
     for _, row in table:
         if row["split"] in kept:
             group = row["slide_id"] if row["slide_id"] not in ("", "unknown") else row["file"]
-            found.append(Picture(root / row["file"], group, row["split"], float(row["mpp"] or s.mpp)))
+            found.append(
+                Picture(root / row["file"], group, row["split"], float(row["mpp"] or s.mpp))
+            )
     if not found:
         raise ConfigError(f"{root / 'meta.csv'} has no rows of {kept}")
     return found
 
 
-def evaluate(encoder: Encoder, s: DenseSet, pictures: Sequence[Picture], *, choose: bool, seed: int = 0) -> list[Score]:
-    """Scores of every evaluated image: by folds over groups of the train part, or of the test part after all of train."""
-    drawn = [_draw(encoder, s, p, np.random.default_rng((seed, i))) if p.split == "train" else None for i, p in enumerate(pictures)]
+def evaluate(
+    encoder: Encoder, s: DenseSet, pictures: Sequence[Picture], *, choose: bool, seed: int = 0
+) -> list[Score]:
+    """Scores of every evaluated image.
+
+    By folds over groups of the train part, or of the test part after all of train.
+    """
+    drawn = [
+        _draw(encoder, s, p, np.random.default_rng((seed, i))) if p.split == "train" else None
+        for i, p in enumerate(pictures)
+    ]
     scores: dict[int, Score] = {}
     for train, held_out in _folds(pictures, choose=choose):
         decoder = _fit(encoder, s, pictures, drawn, train)
@@ -141,7 +170,13 @@ def _folds(pictures: Sequence[Picture], *, choose: bool) -> list[tuple[list[int]
     return [(a.tolist(), b.tolist()) for a, b in folds]
 
 
-def _fit(encoder: Encoder, s: DenseSet, pictures: Sequence[Picture], drawn: Sequence[_Drawn | None], train: list[int]) -> _Decoder:
+def _fit(
+    encoder: Encoder,
+    s: DenseSet,
+    pictures: Sequence[Picture],
+    drawn: Sequence[_Drawn | None],
+    train: list[int],
+) -> _Decoder:
     """C and threshold by the first of five folds inside the training images, then a fit on all of them."""
     groups = [pictures[i].group for i in train]
     inner = next(GroupKFold(min(FOLDS, len(set(groups)))).split(groups, groups=groups))
@@ -152,7 +187,9 @@ def _fit(encoder: Encoder, s: DenseSet, pictures: Sequence[Picture], drawn: Sequ
         maps = _maps_of(encoder, s, pictures[i])
         for decoder, pairs in zip(candidates, found, strict=True):
             pairs.append((pictures[i], decoder.map(maps)))
-    options = [(c, t, pairs) for c, pairs in zip(CS, found, strict=True) for t in THRESHOLDS.tolist()]
+    options = [
+        (c, t, pairs) for c, pairs in zip(CS, found, strict=True) for t in THRESHOLDS.tolist()
+    ]
     values = [mean_score(s, [_score(s, p, m, t) for p, m in pairs]) for _, t, pairs in options]
     c, threshold, _ = options[int(np.argmax(values))]
     return dataclasses.replace(_regression(drawn, train, c), threshold=threshold)
@@ -194,22 +231,33 @@ def grid_truth(s: DenseSet, picture: Picture, shape: tuple[int, ...]) -> NDArray
         near: NDArray[np.bool_] = ndimage.distance_transform_edt(away) * GRID * s.mpp <= CENTRE_UM
         return near
     mask = _labels(picture) > 0
-    resized = Image.fromarray(mask.astype(np.uint8) * 255).resize((shape[1], shape[0]), Image.Resampling.BOX)
+    resized = Image.fromarray(mask.astype(np.uint8) * 255).resize(
+        (shape[1], shape[0]), Image.Resampling.BOX
+    )
     return np.asarray(resized) >= 128
 
 
 def centres_of(s: DenseSet, picture: Picture) -> NDArray[np.float64]:
     """Centres [N, 2] of y, x in px of the reading scale."""
-    table = read_table(picture.file.with_name(f"{picture.file.stem}.points.csv"), required=("x", "y"))
+    table = read_table(
+        picture.file.with_name(f"{picture.file.stem}.points.csv"), required=("x", "y")
+    )
     points = np.array([[float(r["y"]), float(r["x"])] for r in table.rows], float).reshape(-1, 2)
     return points * picture.mpp / s.mpp
 
 
 def feature_maps(encoder: Encoder, image: NDArray[np.uint8]) -> Floats:
-    """All maps of the pyramid on one grid of 4 px: float32 [C, ceil(H / 4), ceil(W / 4)]; windows of the encoder's input size."""
+    """All maps of the pyramid on one grid of 4 px: float32 [C, ceil(H / 4), ceil(W / 4)].
+
+    Windows of the encoder's input size.
+    """
     side = encoder.spec.input_size
     height, width = image.shape[:2]
-    padded = np.pad(image, ((0, -height % side), (0, -width % side), (0, 0)), mode="symmetric" if min(height, width) >= side else "wrap")
+    padded = np.pad(
+        image,
+        ((0, -height % side), (0, -width % side), (0, 0)),
+        mode="symmetric" if min(height, width) >= side else "wrap",
+    )
     rows, columns = padded.shape[0] // side, padded.shape[1] // side
     windows = padded.reshape(rows, side, columns, side, 3).swapaxes(1, 2).reshape(-1, side, side, 3)
     parts = [_window_maps(encoder, windows[i : i + 8]) for i in range(0, len(windows), 8)]
@@ -222,9 +270,14 @@ def feature_maps(encoder: Encoder, image: NDArray[np.uint8]) -> Floats:
 def _window_maps(encoder: Encoder, windows: NDArray[np.uint8]) -> Floats:
     cells = encoder.spec.input_size // GRID
     with torch.inference_mode():
-        x = encoder.transform.normalise(np.ascontiguousarray(windows)).to(encoder.device, encoder.dtype)
+        x = encoder.transform.normalise(np.ascontiguousarray(windows)).to(
+            encoder.device, encoder.dtype
+        )
         maps, _ = encoder.pyramid(x)
-        same = [interpolate(m.float(), size=(cells, cells), mode="bilinear", align_corners=False) for m in maps]
+        same = [
+            interpolate(m.float(), size=(cells, cells), mode="bilinear", align_corners=False)
+            for m in maps
+        ]
     joined: Floats = torch.cat(same, 1).cpu().numpy()
     return joined
 
@@ -232,14 +285,23 @@ def _window_maps(encoder: Encoder, windows: NDArray[np.uint8]) -> Floats:
 def _score(s: DenseSet, picture: Picture, found: Floats, threshold: float) -> Score:
     if not s.points:
         truth, mask = grid_truth(s, picture, found.shape), found > threshold
-        return Score(picture.file.name, picture.group, int((truth & mask).sum()), int(mask.sum()), int(truth.sum()))
+        return Score(
+            picture.file.name,
+            picture.group,
+            int((truth & mask).sum()),
+            int(mask.sum()),
+            int(truth.sum()),
+        )
     cells, centres = peaks(found, threshold, s.mpp), centres_of(s, picture)
     pairs = match_points(centres, cells, MATCH_UM / s.mpp)
     return Score(picture.file.name, picture.group, len(pairs), len(cells), len(centres))
 
 
 def peaks(found: Floats, threshold: float, mpp: float) -> NDArray[np.float64]:
-    """Cells: local maxima above the threshold, no two nearer than CENTRE_UM; [N, 2] of y, x in reading px."""
+    """Cells: local maxima above the threshold, no two nearer than CENTRE_UM.
+
+    [N, 2] of y, x in reading px.
+    """
     smooth = ndimage.gaussian_filter(_finer(found), 1.0)
     size = 2 * round(CENTRE_UM / mpp / _FINE) + 1
     top = (smooth == ndimage.maximum_filter(smooth, size)) & (smooth > threshold)

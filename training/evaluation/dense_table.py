@@ -1,7 +1,10 @@
-"""python -m training.evaluate dense NAME... [--cv] [--sets ...] [--json OUT]: the dense protocol's table.
+"""python -m training.evaluate dense NAME... [--cv] [--sets ...] [--json OUT].
 
-Dice of nuclei (MoNuSeg) and glands (GlaS), mean over images, and F1 of cell centres (CRCHisto) by a linear decoder on frozen
-features; intervals over patients or slides, and the paired difference to ImageNet's weights.
+The dense protocol's table.
+
+Dice of nuclei (MoNuSeg) and glands (GlaS), mean over images, and F1 of cell centres (CRCHisto) by a
+linear decoder on frozen features; intervals over patients or slides, and the paired difference to
+ImageNet's weights.
 """
 
 from __future__ import annotations
@@ -29,18 +32,61 @@ Runs = list[list[Score]]  # one list of images a seed
 
 @click.command(name="dense", help=__doc__)
 @click.argument("names", nargs=-1, required=True)
-@click.option("--data", type=click.Path(path_type=Path), default=Path("../shared/data"), show_default=True, help="Folder with nuclei/.")
-@click.option("--cache", type=click.Path(path_type=Path), default=Path("runs/probe"), show_default=True, help="Scores that were computed.")
-@click.option("--sets", "chosen", default=",".join(s.name for s in SETS), show_default=True, help="Comma-separated sets.")
-@click.option("--cv", is_flag=True, help="Folds inside the train parts alone: for choices; test parts stay unread.")
-@click.option("--seeds", default=3, show_default=True, help="Draws of the positions that the decoder is fitted on.")
-@click.option("--json", "out", type=click.Path(path_type=Path), help="Write every figure here as well.")
-def dense(names: tuple[str, ...], data: Path, cache: Path, chosen: str, cv: bool, seeds: int, out: Path | None) -> None:  # noqa: FBT001
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path),
+    default=Path("../shared/data"),
+    show_default=True,
+    help="Folder with nuclei/.",
+)
+@click.option(
+    "--cache",
+    type=click.Path(path_type=Path),
+    default=Path("runs/probe"),
+    show_default=True,
+    help="Scores that were computed.",
+)
+@click.option(
+    "--sets",
+    "chosen",
+    default=",".join(s.name for s in SETS),
+    show_default=True,
+    help="Comma-separated sets.",
+)
+@click.option(
+    "--cv",
+    is_flag=True,
+    help="Folds inside the train parts alone: for choices; test parts stay unread.",
+)
+@click.option(
+    "--seeds",
+    default=3,
+    show_default=True,
+    help="Draws of the positions that the decoder is fitted on.",
+)
+@click.option(
+    "--json", "out", type=click.Path(path_type=Path), help="Write every figure here as well."
+)
+def dense(
+    names: tuple[str, ...],
+    data: Path,
+    cache: Path,
+    chosen: str,
+    cv: bool,
+    seeds: int,
+    out: Path | None,
+) -> None:  # noqa: FBT001
     """Read frozen feature maps by a linear decoder."""
     try:
         sets = _chosen(chosen.split(","))
         subjects = _alike([s for name in names for s in open_subject(name)])
-        results = {s.name: {x.name: scores_of(x, s, data=data, cache=cache, choose=cv, seeds=seeds) for x in subjects} for s in sets}
+        results = {
+            s.name: {
+                x.name: scores_of(x, s, data=data, cache=cache, choose=cv, seeds=seeds)
+                for x in subjects
+            }
+            for s in sets
+        }
     except PathEncoderError as error:
         raise click.ClickException(str(error)) from error
     figures = {s.name: _report(s, results[s.name], choose=cv) for s in sets}
@@ -48,7 +94,9 @@ def dense(names: tuple[str, ...], data: Path, cache: Path, chosen: str, cv: bool
         write_text(out, json.dumps(figures, indent=1) + "\n")
 
 
-def scores_of(subject: Subject, s: DenseSet, *, data: Path, cache: Path, choose: bool, seeds: int) -> Runs:
+def scores_of(
+    subject: Subject, s: DenseSet, *, data: Path, cache: Path, choose: bool, seeds: int
+) -> Runs:
     """An encoder's scores on a set, a list a seed; from the cache where they were computed before."""
     folder = cache / subject.fingerprint[:16]
     folder.mkdir(parents=True, exist_ok=True)
@@ -69,7 +117,11 @@ def interval(s: DenseSet, runs: Runs, against: Runs | None = None) -> Interval:
 
     def figure(rows: np.ndarray) -> float:
         own = np.mean([protocol.mean_score(s, [run[i] for i in rows]) for run in runs])
-        other = np.mean([protocol.mean_score(s, [run[i] for i in rows]) for run in against]) if against else 0.0
+        other = (
+            np.mean([protocol.mean_score(s, [run[i] for i in rows]) for run in against])
+            if against
+            else 0.0
+        )
         return float(own - other)
 
     return grouped_bootstrap(figure, [x.group for x in runs[0]], draws=500)
@@ -94,13 +146,24 @@ def _report(s: DenseSet, by_encoder: dict[str, Runs], *, choose: bool) -> dict[s
     what = "F1 of cells" if s.points else "Dice"
     first = next(iter(by_encoder.values()))[0]
     where = "folds of the train part" if choose else s.test
-    click.echo(f"\n{s.name}: {what}, {where}, {len(first)} images, {len({x.group for x in first})} groups, {s.mpp:g} um/px")
+    click.echo(
+        f"\n{s.name}: {what}, {where}, {len(first)} images, {len({x.group for x in first})} groups,"
+        f" {s.mpp:g} um/px"
+    )
     figures = {}
     for name, runs in by_encoder.items():
         found = interval(s, runs)
         values = [protocol.mean_score(s, run) for run in runs]
-        figures[name] = {"value": found.value, "sd": float(np.std(values)), "interval": [found.low, found.high], "seeds": len(runs)}
-        line = f"  {name:28s}{found.value:8.3f} ±{np.std(values):.3f}  [{found.low:.3f}, {found.high:.3f}]"
+        figures[name] = {
+            "value": found.value,
+            "sd": float(np.std(values)),
+            "interval": [found.low, found.high],
+            "seeds": len(runs),
+        }
+        line = (
+            f"  {name:28s}{found.value:8.3f} ±{np.std(values):.3f}  [{found.low:.3f},"
+            f" {found.high:.3f}]"
+        )
         if name != "imagenet" and "imagenet" in by_encoder:
             paired = interval(s, runs, by_encoder["imagenet"])
             figures[name]["over_imagenet"] = [paired.value, paired.low, paired.high]

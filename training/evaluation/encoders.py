@@ -1,4 +1,7 @@
-"""What the probe can be pointed at: our encoders, any that `load_encoder` loads, and the rows that each must be seen beside."""
+"""What the probe can be pointed at.
+
+Our encoders, any that `load_encoder` loads, and the rows that each must be seen beside.
+"""
 
 from __future__ import annotations
 
@@ -15,9 +18,12 @@ from training.backbones import make
 from training.config import BackboneSettings, ExportSettings
 
 IMAGENET = BackboneSettings(
-    architecture="mobilenetv2_100", args={"pad_type": "same"}, start=Path("../shared/weights/mobilenetv2_100_imagenet.safetensors")
+    architecture="mobilenetv2_100",
+    args={"pad_type": "same"},
+    start=Path("../shared/weights/mobilenetv2_100_imagenet.safetensors"),
 )
-# The network's own output; the better of the readouts before ours; ours, so that training and readout can be separated.
+# The network's own output; the better of the readouts before ours; ours, so that training and
+# readout can be separated.
 _IMAGENET_READOUTS = (
     ("final", "pool"),
     ("middle", "stages:blocks.2,blocks.4,blocks.5,blocks.6"),
@@ -28,7 +34,10 @@ _BUNDLED = {"default": None, "research": "pathencoder-tiny-research"}
 
 @dataclasses.dataclass(frozen=True)
 class Subject:
-    """A name for the table, and an encoder. fingerprint: sha256 of its weights and of how it is read and fed."""
+    """A name for the table, and an encoder. fingerprint.
+
+    sha256 of its weights and of how it is read and fed.
+    """
 
     name: str
     encoder: Encoder
@@ -46,12 +55,18 @@ class Subject:
 
 
 def open_subject(name: str) -> list[Subject]:
-    """The encoders that a name stands for: one, three readouts for `imagenet`, or training runs of one encoder for `name=folder,folder`."""
+    """The encoders that a name stands for.
+
+    one, three readouts for `imagenet`, or training runs of one encoder for `name=folder,folder`.
+    """
     title, several, folders = name.partition("=")
     if several:
         return [_subject(title, load_encoder(folder)) for folder in folders.split(",")]
     if name == "imagenet":
-        return [_subject(f"imagenet, {title}", _plain(IMAGENET, rule)) for title, rule in _IMAGENET_READOUTS]
+        return [
+            _subject(f"imagenet, {title}", _plain(IMAGENET, rule))
+            for title, rule in _IMAGENET_READOUTS
+        ]
     if name == "random":
         return [_subject("random", _plain(IMAGENET.model_copy(update={"start": None}), "pool"))]
     return [_subject(name, load_encoder(_BUNDLED.get(name, name)))]
@@ -60,12 +75,18 @@ def open_subject(name: str) -> list[Subject]:
 def _plain(settings: BackboneSettings, rule: str) -> Encoder:
     """A start as an encoder, read by `rule`; without weights: seed 0."""
     torch.manual_seed(0)
-    spec = make.spec_of(settings.model_copy(update={"embedding": rule}), ExportSettings(name=settings.architecture))
+    spec = make.spec_of(
+        settings.model_copy(update={"embedding": rule}), ExportSettings(name=settings.architecture)
+    )
     return Encoder(make.make_backbone(settings).eval(), spec)
 
 
 def _subject(name: str, encoder: Encoder) -> Subject:
-    digest = hashlib.sha256(repr((encoder.spec.embedding, encoder.spec.mean, encoder.spec.std, encoder.spec.input_size)).encode())
+    digest = hashlib.sha256(
+        repr(
+            (encoder.spec.embedding, encoder.spec.mean, encoder.spec.std, encoder.spec.input_size)
+        ).encode()
+    )
     for key, value in sorted(encoder.state_dict().items()):
         digest.update(key.encode())
         digest.update(value.detach().cpu().contiguous().numpy().tobytes())

@@ -1,4 +1,7 @@
-"""The table of a plan's results: mean and spread over seeds, and each arm against the first one, paired over groups."""
+"""The table of a plan's results.
+
+Mean and spread over seeds, and each arm against the first one, paired over groups.
+"""
 
 from __future__ import annotations
 
@@ -17,13 +20,19 @@ Results = dict[str, dict[str, list[dict[str, Any]]]]  # arm -> set -> one line a
 
 
 def print_table(out: Path, sets: Sequence[str]) -> None:
-    """AUROC of every arm, on train parts; below it, differences to the first trained arm with intervals over groups."""
+    """AUROC of every arm, on train parts.
+
+    Below it, differences to the first trained arm with intervals over groups.
+    """
     results = read_results(out)
     if not results:
         click.echo("nothing has been read yet")
         return
     head = "".join(f"{n[:16]:>24s}" for n in [*sets, "mean"])
-    click.echo(f"AUROC (k-NN 20), mean over training seeds ± sd\n{'arm':22s}{'seeds':>6s}{head}{'cosine':>9s}{'rank':>7s}")
+    click.echo(
+        "AUROC (k-NN 20), mean over training seeds ±"
+        f" sd\n{'arm':22s}{'seeds':>6s}{head}{'cosine':>9s}{'rank':>7s}"
+    )
     for arm, by_set in results.items():
         mean = np.mean([_column(by_set[n], "auroc").mean() for n in sets])
         rows, shift = [*(_mean_text(by_set[n]) for n in sets), f"{mean:.3f}"], by_set["stain shift"]
@@ -46,7 +55,13 @@ def _print_differences(out: Path, results: Results, sets: Sequence[str]) -> None
     for arm in (a for a in results if base and a != base):
         cells = []
         for s in sets:
-            sides = ([load_outcomes(out / "outcomes" / line["cell"] / f"{s}.npz") for line in results[a][s]] for a in (arm, base))
+            sides = (
+                [
+                    load_outcomes(out / "outcomes" / line["cell"] / f"{s}.npz")
+                    for line in results[a][s]
+                ]
+                for a in (arm, base)
+            )
             value, (low, high) = paired_auroc(*sides)
             cells.append(f"{value:+.3f} [{low:+.3f},{high:+.3f}]")
         click.echo(f"{arm[:22]:22s} - {base}: " + "".join(f"{c:>26s}" for c in cells))

@@ -1,9 +1,12 @@
-"""python -m training.evaluate nuclei: label-free nuclei against thresholds and the paper's method, on every labelled set, over seeds.
+"""python -m training.evaluate nuclei.
 
-Rows: `otsu` (hematoxylin above its Otsu threshold), `stain` (mean of the three stain maps above 0: our network's first teacher), `paper`
-and `paper_oracle` (Boserup and Selvan's method, its channel chosen by the stain or by the labels), `ours`, `network_alone`, and ours with
-a part left out. All share one post-processing, so that differences are the score map's. Trained networks are kept in --cache
-and used again.
+label-free nuclei against thresholds and the paper's method, on every labelled set, over seeds.
+
+Rows: `otsu` (hematoxylin above its Otsu threshold), `stain` (mean of the three stain maps above 0:
+our network's first teacher), `paper`
+and `paper_oracle` (Boserup and Selvan's method, its channel chosen by the stain or by the labels),
+`ours`, `network_alone`, and ours with a part left out. All share one post-processing, so that
+differences are the score map's. Trained networks are kept in --cache and used again.
 """
 
 from __future__ import annotations
@@ -36,14 +39,18 @@ from training.methods.parts.patch_contrast import choose_channel
 
 log = logging.getLogger("training")
 Scores = NDArray[np.float32]
-Score = Callable[[Prepared], Scores]  # an image to its score map at the working scale, above 0: nucleus
+# an image to its score map at the working scale, above 0: nucleus
+Score = Callable[[Prepared], Scores]
 
 
 @dataclass(frozen=True)
 class NucleiSet:
-    """One labelled set. radius: of a match in px, for points; None: instance maps. without: files whose name holds this are left out.
+    """One labelled set. radius: of a match in px, for points.
 
-    stained: its points are of class "positive" (DAB) or "negative". stain: what its images are stained with: known, so not guessed.
+    None: instance maps. without: files whose name holds this are left out.
+
+    stained: its points are of class "positive" (DAB) or "negative". stain: what its images are
+    stained with: known, so not guessed.
     """
 
     name: str
@@ -82,20 +89,44 @@ PLAIN = ("otsu", "stain")
 ALONE = "network_alone"  # ours without the stain map beside it
 PAPER = ("paper", "paper_oracle")
 ROWS = ", ".join((*PLAIN, *PAPER, ALONE, *ARMS))
-Row = list[float]  # dice, aji, pq, f1 of an image; or, for points: matched, predicted, true, positive by truth and by us of the matched
+# dice, aji, pq, f1 of an image; or, for points: matched, predicted, true, positive by truth and by
+# us of the matched
+Row = list[float]
 
 
 @click.command()
 @click.option(
-    "--data", type=click.Path(path_type=Path), default=Path("../shared/data/nuclei"), show_default=True, help="Folder of the sets."
+    "--data",
+    type=click.Path(path_type=Path),
+    default=Path("../shared/data/nuclei"),
+    show_default=True,
+    help="Folder of the sets.",
 )
-@click.option("--rows", default="otsu,stain,paper,paper_oracle,ours", show_default=True, help=f"Of {ROWS}.")
-@click.option("--sets", "chosen", default=",".join(s.name for s in SETS), help="Comma-separated sets.")
+@click.option(
+    "--rows", default="otsu,stain,paper,paper_oracle,ours", show_default=True, help=f"Of {ROWS}."
+)
+@click.option(
+    "--sets", "chosen", default=",".join(s.name for s in SETS), help="Comma-separated sets."
+)
 @click.option("--seeds", default=5, show_default=True)
-@click.option("--cache", type=click.Path(path_type=Path), default=Path("runs/nuclei"), show_default=True, help="Trained networks.")
-@click.option("--json", "out", type=click.Path(path_type=Path), help="Write every image's figures here as well.")
+@click.option(
+    "--cache",
+    type=click.Path(path_type=Path),
+    default=Path("runs/nuclei"),
+    show_default=True,
+    help="Trained networks.",
+)
+@click.option(
+    "--json",
+    "out",
+    type=click.Path(path_type=Path),
+    help="Write every image's figures here as well.",
+)
 def nuclei(data: Path, rows: str, chosen: str, seeds: int, cache: Path, out: Path | None) -> None:
-    """Compare label-free nuclei. Learned rows are trained on the images of monuseg/train, never on a label."""
+    """Compare label-free nuclei.
+
+    Learned rows are trained on the images of monuseg/train, never on a label.
+    """
     names, sets = rows.split(","), [s for s in SETS if s.name in chosen.split(",")]
     results = {s.name: {name: _row(name, s, data, cache, seeds) for name in names} for s in sets}
     for each in sets:
@@ -107,10 +138,15 @@ def nuclei(data: Path, rows: str, chosen: str, seeds: int, cache: Path, out: Pat
 def _row(name: str, chosen: NucleiSet, data: Path, cache: Path, seeds: int) -> list[list[Row]]:
     """[seeds][images] of one row on one set; a row that learns nothing has one seed."""
     if name in PAPER:
-        return [_paper_row(chosen, data, cache, seed, oracle=name == "paper_oracle") for seed in range(seeds)]
+        return [
+            _paper_row(chosen, data, cache, seed, oracle=name == "paper_oracle")
+            for seed in range(seeds)
+        ]
     if name in PLAIN:
         return [evaluate(chosen, data, {"otsu": otsu_score, "stain": stain_score}[name])]
-    networks = [trained("ours" if name == ALONE else name, seed, data, cache) for seed in range(seeds)]
+    networks = [
+        trained("ours" if name == ALONE else name, seed, data, cache) for seed in range(seeds)
+    ]
     log.info("%s on %s", name, chosen.name)
     if name == ALONE:
         return [evaluate(chosen, data, lambda p, n=n: predict(n, _maps(p))[0]) for n in networks]
@@ -119,7 +155,10 @@ def _row(name: str, chosen: NucleiSet, data: Path, cache: Path, seeds: int) -> l
 
 def evaluate(chosen: NucleiSet, data: Path, score: Score) -> list[Row]:
     """Figures of every image of a set under one score map and the common post-processing."""
-    return [_figures(chosen, file, prepared, label_scores(prepared, score(prepared))) for file, prepared in pictures(chosen, data)]
+    return [
+        _figures(chosen, file, prepared, label_scores(prepared, score(prepared)))
+        for file, prepared in pictures(chosen, data)
+    ]
 
 
 def pictures(chosen: NucleiSet, data: Path) -> Iterator[tuple[Path, Prepared]]:
@@ -127,9 +166,16 @@ def pictures(chosen: NucleiSet, data: Path) -> Iterator[tuple[Path, Prepared]]:
     root = data / Path(chosen.folder).parts[0]
     with (root / "meta.csv").open() as file:
         scale = {row["file"]: _number(row["mpp"]) for row in csv.DictReader(file)}
-    kept = (f for f in sorted((data / chosen.folder).glob("*.webp")) if chosen.without not in f.name)
+    kept = (
+        f for f in sorted((data / chosen.folder).glob("*.webp")) if chosen.without not in f.name
+    )
     for file in kept:
-        yield file, prepare(open_image(file), mpp=scale[file.relative_to(root).as_posix()], stain=chosen.stain)
+        yield (
+            file,
+            prepare(
+                open_image(file), mpp=scale[file.relative_to(root).as_posix()], stain=chosen.stain
+            ),
+        )
 
 
 def _number(text: str) -> float | None:
@@ -193,7 +239,11 @@ def trained(arm: str, seed: int, data: Path, cache: Path) -> NucleiNetwork:
     if not (folder / "config.json").exists():
         log.info("training %s, seed %d", arm, seed)
         images = [_maps(p) for _, p in pictures(SETS[1], data)]
-        weights.save_network(folder, train.train(images, ARMS[arm], seed=seed), {"recipe": dataclasses.asdict(ARMS[arm]), "seed": seed})
+        weights.save_network(
+            folder,
+            train.train(images, ARMS[arm], seed=seed),
+            {"recipe": dataclasses.asdict(ARMS[arm]), "seed": seed},
+        )
     return weights.load_network(folder)
 
 
@@ -202,34 +252,65 @@ def _paper_row(chosen: NucleiSet, data: Path, cache: Path, seed: int, *, oracle:
 
     The oracle chooses by the raw mask's Dice where there are masks, and scores the chosen one with the common post-processing.
     """
-    network = train_paper([p.image for _, p in pictures(SETS[1], data)], cache / f"paper-{seed}.pt", seed=seed)
-    seen = [(file, prepared, confidence(network, prepared) - np.float32(0.5)) for file, prepared in pictures(chosen, data)]
+    network = train_paper(
+        [p.image for _, p in pictures(SETS[1], data)], cache / f"paper-{seed}.pt", seed=seed
+    )
+    seen = [
+        (file, prepared, confidence(network, prepared) - np.float32(0.5))
+        for file, prepared in pictures(chosen, data)
+    ]
 
     def rows(way: tuple[int, int]) -> list[Row]:
-        return [_figures(chosen, file, prepared, label_scores(prepared, way[1] * maps[way[0]])) for file, prepared, maps in seen]
+        return [
+            _figures(chosen, file, prepared, label_scores(prepared, way[1] * maps[way[0]]))
+            for file, prepared, maps in seen
+        ]
 
     if not oracle:
         return rows(_chosen_channel(network, data, cache / f"paper-{seed}.json"))
     ways = [(c, sign) for c in range(network.head.out_channels) for sign in (1, -1)]
     if chosen.radius is not None:
         return max((rows(way) for way in ways), key=lambda found: summary(chosen, found)[0])
-    truths = [_coarse(open_labels(file.with_suffix(".labels.png")), maps.shape[1:]) for file, _, maps in seen]
-    return rows(max(ways, key=lambda w: np.mean([metrics.dice(t, w[1] * m[w[0]] > 0) for t, (_, _, m) in zip(truths, seen, strict=True)])))
+    truths = [
+        _coarse(open_labels(file.with_suffix(".labels.png")), maps.shape[1:])
+        for file, _, maps in seen
+    ]
+    return rows(
+        max(
+            ways,
+            key=lambda w: np.mean(
+                [
+                    metrics.dice(t, w[1] * m[w[0]] > 0)
+                    for t, (_, _, m) in zip(truths, seen, strict=True)
+                ]
+            ),
+        )
+    )
 
 
 def _coarse(labels: NDArray[np.int64], shape: tuple[int, ...]) -> NDArray[np.bool_]:
     """The foreground of an instance map at the nearest pixels of a coarser grid."""
-    at = np.ix_(*(((np.arange(n) + 0.5) * whole / n).astype(int) for n, whole in zip(shape, labels.shape, strict=True)))
+    at = np.ix_(
+        *(
+            ((np.arange(n) + 0.5) * whole / n).astype(int)
+            for n, whole in zip(shape, labels.shape, strict=True)
+        )
+    )
     return labels[at] > 0
 
 
 def _chosen_channel(network: ConfidenceNetwork, data: Path, kept: Path) -> tuple[int, int]:
-    """The nuclear channel by its correlation with hematoxylin, and 1 or -1 for its polarity; kept in a file."""
+    """The nuclear channel by its correlation with hematoxylin, and 1 or -1 for its polarity.
+
+    Kept in a file.
+    """
     if not kept.exists():
         some = [p for _, p in pictures(SETS[1], data)][:10]
         side = min(min(p.working.shape[:2]) for p in some)
         maps = np.stack([confidence(network, p)[:, :side, :side] for p in some])
-        channel, turned = choose_channel(maps, np.stack([_hematoxylin(p)[:side, :side] for p in some]))
+        channel, turned = choose_channel(
+            maps, np.stack([_hematoxylin(p)[:side, :side] for p in some])
+        )
         kept.write_text(json.dumps([channel, -1 if turned else 1]))
     channel, sign = json.loads(kept.read_text())
     return channel, sign
@@ -241,30 +322,55 @@ def _hematoxylin(prepared: Prepared) -> NDArray[np.float32]:
 
 
 def summary(chosen: NucleiSet, rows: list[Row]) -> list[float]:
-    """Means over images (dice, aji, pq, f1); or of pooled points f1, precision, recall and, where stained, `positive_error`."""
+    """Means over images (dice, aji, pq, f1).
+
+    Or of pooled points f1, precision, recall and, where stained, `positive_error`.
+    """
     if chosen.radius is None:
         return np.mean(rows, 0).tolist()
     found = metrics.DetectionScores.of(*(int(v) for v in np.sum(rows, 0)[:3]))
-    return [found.f1, found.precision, found.recall, *([positive_error(rows)] if chosen.stained else [])]
+    return [
+        found.f1,
+        found.precision,
+        found.recall,
+        *([positive_error(rows)] if chosen.stained else []),
+    ]
 
 
 def positive_error(rows: list[Row]) -> float:
     """Mean over images of the absolute difference of the positive fraction among matched cells, by truth and by us."""
-    return float(np.mean([abs(by_truth - by_us) / matched for matched, _, _, by_truth, by_us in rows if matched]))
+    return float(
+        np.mean(
+            [abs(by_truth - by_us) / matched for matched, _, _, by_truth, by_us in rows if matched]
+        )
+    )
 
 
 def table(chosen: NucleiSet, results: dict[str, list[list[Row]]]) -> list[str]:
-    """Markdown: mean and sd over seeds; AJI's interval over images, and the difference to `stain` with its interval, where that row is."""
+    """Markdown: mean and sd over seeds.
+
+    AJI's interval over images, and the difference to `stain` with its interval, where that row is.
+    """
     columns = (
-        ("Dice", "AJI", "PQ", "F1") if chosen.radius is None else ("F1", "precision", "recall", "positive error")[: 3 + chosen.stained]
+        ("Dice", "AJI", "PQ", "F1")
+        if chosen.radius is None
+        else ("F1", "precision", "recall", "positive error")[: 3 + chosen.stained]
     )
     lines = [f"\n### {chosen.name} ({len(next(iter(results.values()))[0])} images)"]
     lines.append(f"| row | {' | '.join(columns)} | AJI, 95 % over images | less `stain` |")
     lines.append("|---" * (len(columns) + 3) + "|")
     for name, seeds in results.items():
         figures = np.array([summary(chosen, rows) for rows in seeds])
-        cells = [f"{m:.4f} ± {s:.4f}" for m, s in zip(figures.mean(0), figures.std(0, ddof=min(1, len(seeds) - 1)), strict=True)]
-        lines.append(f"| {name} | {' | '.join(cells)} | {_interval(chosen, seeds)} | {_difference(chosen, seeds, results.get('stain'))} |")
+        cells = [
+            f"{m:.4f} ± {s:.4f}"
+            for m, s in zip(
+                figures.mean(0), figures.std(0, ddof=min(1, len(seeds) - 1)), strict=True
+            )
+        ]
+        lines.append(
+            f"| {name} | {' | '.join(cells)} | {_interval(chosen, seeds)} |"
+            f" {_difference(chosen, seeds, results.get('stain'))} |"
+        )
     return lines
 
 
@@ -281,7 +387,10 @@ def _difference(chosen: NucleiSet, seeds: list[list[Row]], base: list[list[Row]]
         return ""
     mean, floor = np.mean(seeds, 0), np.array(base[0])
     found = [metrics.paired_difference(mean[:, k], floor[:, k]) for k in (0, 1)]
-    return "; ".join(f"{n} {d.value:+.4f} ({d.low:+.4f} to {d.high:+.4f})" for n, d in zip(("Dice", "AJI"), found, strict=True))
+    return "; ".join(
+        f"{n} {d.value:+.4f} ({d.low:+.4f} to {d.high:+.4f})"
+        for n, d in zip(("Dice", "AJI"), found, strict=True)
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
-"""The paper's nuclei network trained on a list of images, for comparisons; the same steps as training/recipes/nuclei_fcn_paper.yaml."""
+"""The paper's nuclei network trained on a list of images, for comparisons.
+
+The same steps as training/recipes/nuclei_fcn_paper.yaml.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +24,13 @@ log = logging.getLogger("training")
 EPOCHS, BATCH, RATE, DECAY = 25, 10, 2e-4, 1e-4
 
 
-def train_paper(images: Sequence[NDArray[np.uint8]], cache: Path, *, seed: int, settings: Settings | None = None) -> ConfidenceNetwork:
-    """Train on uint8 images [H, W, 3] of at least the crop's size, 25 epochs of one crop each; kept in and read from `cache`."""
+def train_paper(
+    images: Sequence[NDArray[np.uint8]], cache: Path, *, seed: int, settings: Settings | None = None
+) -> ConfidenceNetwork:
+    """Train on uint8 images [H, W, 3] of at least the crop's size, 25 epochs of one crop each.
+
+    Kept in and read from `cache`.
+    """
     settings = settings or Settings(stop=False)
     network = ConfidenceNetwork(settings.channels)
     if cache.exists():
@@ -54,19 +62,34 @@ def _batch(images: list[NDArray[np.uint8]]) -> TileBatch:
     return TileBatch(tiles, torch.zeros(len(images), dtype=torch.int64), torch.arange(len(images)))
 
 
-def _step(method: PatchContrast, optimizer: torch.optim.Optimizer, batch: TileBatch, step: int) -> None:
+def _step(
+    method: PatchContrast, optimizer: torch.optim.Optimizer, batch: TileBatch, step: int
+) -> None:
     loss, logs = method.loss(method.views(batch), step)
     optimizer.zero_grad()
     if not logs["skipped"]:
         loss.backward()
         optimizer.step()
     method.after_step(step)
-    log.info("paper, step %d: loss %.3f, %s", step, loss.item(), {k: round(v, 4) for k, v in logs.items()})
+    log.info(
+        "paper, step %d: loss %.3f, %s",
+        step,
+        loss.item(),
+        {k: round(v, 4) for k, v in logs.items()},
+    )
 
 
 @torch.inference_mode()
 def confidence(network: ConfidenceNetwork, prepared: Prepared) -> NDArray[np.float32]:
     """Confidence maps float32 [C, h, w], computed at the image's own resolution as in the paper and brought to the working scale."""
-    image: Tensor = torch.tensor(prepared.image).permute(2, 0, 1)[None].float().div(255).contiguous(memory_format=torch.channels_last)
-    out: NDArray[np.float32] = functional.interpolate(network(image), size=prepared.working.shape[:2], mode="area")[0].numpy()
+    image: Tensor = (
+        torch.tensor(prepared.image)
+        .permute(2, 0, 1)[None]
+        .float()
+        .div(255)
+        .contiguous(memory_format=torch.channels_last)
+    )
+    out: NDArray[np.float32] = functional.interpolate(
+        network(image), size=prepared.working.shape[:2], mode="area"
+    )[0].numpy()
     return out

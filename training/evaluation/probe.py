@@ -52,13 +52,18 @@ class Outcome:
     shots: dict[int, float]
 
 
-Runs = list[list[Outcome]]  # training runs of one encoder (one, unless it was trained with several seeds), each with its probe seeds
+# training runs of one encoder (one, unless it was trained with several seeds), each with its probe
+# seeds
+Runs = list[list[Outcome]]
 
 
 @dataclass(frozen=True)
 class Summary:
-    """Means over training runs and probe seeds. *_sd: over training runs where there are several, else over probe seeds.
-    *_interval: 95 %, of the mean, from a bootstrap over groups."""
+    """Means over training runs and probe seeds. *_sd.
+
+    Over training runs where there are several, else over probe seeds. *_interval: 95 %, of the
+    mean, from a bootstrap over groups.
+    """
 
     linear: float
     linear_sd: float
@@ -76,9 +81,12 @@ class Summary:
 
 
 def read_labels(path: Path, *, choose: bool = False) -> Labels:
-    """Read a labels.csv (file, label, group, split). choose: rows of train and folds parts alone, so that no test part is seen.
+    """Read a labels.csv (file, label, group, split). choose.
 
-    Raises ConfigError (see read_label_rows)."""
+    Rows of train and folds parts alone, so that no test part is seen.
+
+    Raises ConfigError (see read_label_rows).
+    """
     rows = read_label_rows(path, choose=choose)
     names = sorted({row.label for row in rows})
     return Labels(
@@ -90,8 +98,12 @@ def read_labels(path: Path, *, choose: bool = False) -> Labels:
     )
 
 
-def probe(x: NDArray[np.float32], labels: Labels, *, test: str | None, seeds: int = 3) -> list[Outcome]:
-    """One outcome a seed. x: [N, D], rows as in labels. test: the split to report on, fitted on `train`; None: five folds by group.
+def probe(
+    x: NDArray[np.float32], labels: Labels, *, test: str | None, seeds: int = 3
+) -> list[Outcome]:
+    """One outcome a seed. x: [N, D], rows as in labels. test.
+
+    The split to report on, fitted on `train`; None: five folds by group.
 
     Raises ConfigError when a group stands in both parts, or the embeddings hold NaN.
     """
@@ -99,7 +111,8 @@ def probe(x: NDArray[np.float32], labels: Labels, *, test: str | None, seeds: in
     if not np.isfinite(rows).all():
         raise ConfigError("embeddings hold NaN or infinity")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # convergence at weak regularisation, and folds without a class
+        # convergence at weak regularisation, and folds without a class
+        warnings.simplefilter("ignore")
         return [_one_seed(rows, labels, _parts(labels, test, seed), seed) for seed in range(seeds)]
 
 
@@ -115,8 +128,12 @@ def summarise(runs: Runs, part: str) -> Summary:
         knn20=_over(every, lambda o: balanced(o, near=True)),
         shot5=_over(every, lambda o: o.shots[5]),
         shot16=_over(every, lambda o: o.shots[16]),
-        linear_interval=interval(first, lambda i: _over(every, lambda o: mean_recall(o.y[i], o.predicted[i]))),
-        auroc_interval=interval(first, lambda i: _over(every, lambda o: auroc(o.y[i], o.probability[i]))),
+        linear_interval=interval(
+            first, lambda i: _over(every, lambda o: mean_recall(o.y[i], o.predicted[i]))
+        ),
+        auroc_interval=interval(
+            first, lambda i: _over(every, lambda o: auroc(o.y[i], o.probability[i]))
+        ),
         n=len(first.y),
         groups=len(np.unique(first.groups)),
         runs=len(runs),
@@ -150,7 +167,10 @@ def _area(outcome: Outcome) -> float:
 
 
 def auroc(y: Ints, probability: Floats) -> float:
-    """Area under the ROC curve; one class against the rest, averaged, for more than two. NaN unless all classes are there."""
+    """Area under the ROC curve; one class against the rest, averaged, for more than two.
+
+    NaN unless all classes are there.
+    """
     if len(np.unique(y)) < probability.shape[1]:
         return float("nan")
     classes = [1] if probability.shape[1] == 2 else range(probability.shape[1])
@@ -161,7 +181,9 @@ def _rank_area(positive: NDArray[np.bool_], score: Floats) -> float:
     """The share of pairs in which the positive one has the higher score, ties for half (Mann and Whitney 1947): scikit-learn's figure at
     a tenth of its time, which is what a bootstrap needs."""
     ones = int(positive.sum())
-    return float((rankdata(score)[positive].sum() - ones * (ones + 1) / 2) / (ones * (len(positive) - ones)))
+    return float(
+        (rankdata(score)[positive].sum() - ones * (ones + 1) / 2) / (ones * (len(positive) - ones))
+    )
 
 
 def balanced(outcome: Outcome, *, near: bool = False) -> float:
@@ -172,11 +194,18 @@ def balanced(outcome: Outcome, *, near: bool = False) -> float:
 def mean_recall(y: Ints, predicted: Ints) -> float:
     """Balanced accuracy: the mean over classes of the share of its images that are predicted rightly."""
     sizes = np.bincount(y)
-    return float((np.bincount(y[y == predicted], minlength=len(sizes))[sizes > 0] / sizes[sizes > 0]).mean())
+    return float(
+        (np.bincount(y[y == predicted], minlength=len(sizes))[sizes > 0] / sizes[sizes > 0]).mean()
+    )
 
 
-def interval(outcome: Outcome, figure: Callable[[Ints], float], *, draws: int = BOOTSTRAPS) -> tuple[float, float]:
-    """95 % percentile interval of figure(image indices) over resampled groups; draws that miss a class do not count."""
+def interval(
+    outcome: Outcome, figure: Callable[[Ints], float], *, draws: int = BOOTSTRAPS
+) -> tuple[float, float]:
+    """95 % percentile interval of figure(image indices) over resampled groups.
+
+    Draws that miss a class do not count.
+    """
     members = [np.flatnonzero(outcome.groups == g) for g in np.unique(outcome.groups)]
     rng, classes, values = np.random.default_rng(0), len(np.unique(outcome.y)), []
     for _ in range(draws):
@@ -195,7 +224,9 @@ def part_of(labels: Labels) -> str | None:
 def _parts(labels: Labels, test: str | None, seed: int) -> Iterator[tuple[Ints, Ints]]:
     if test is None:
         folds = min(5, len(np.unique(labels.groups)))
-        yield from StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(labels.y, labels.y, labels.groups)
+        yield from StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(
+            labels.y, labels.y, labels.groups
+        )
         return
     train, evaluated = np.flatnonzero(labels.split == "train"), np.flatnonzero(labels.split == test)
     both = set(labels.groups[train]) & set(labels.groups[evaluated])
@@ -216,10 +247,14 @@ def _one_seed(x: Floats, labels: Labels, parts: Iterator[tuple[Ints, Ints]], see
         for count, values in shots.items():
             values.append(_few_shot(x[a], y[a], x[b], y[b], count, rng))
     means = {count: float(np.mean(values)) for count, values in shots.items()}
-    return Outcome(y[used], labels.groups[used], predicted[used], probability[used], near[used], means)
+    return Outcome(
+        y[used], labels.groups[used], predicted[used], probability[used], near[used], means
+    )
 
 
-def _fit(xa: Floats, ya: Ints, groups: NDArray[np.str_], xb: Floats, seed: int) -> tuple[LogisticRegression, Floats]:
+def _fit(
+    xa: Floats, ya: Ints, groups: NDArray[np.str_], xb: Floats, seed: int
+) -> tuple[LogisticRegression, Floats]:
     """The logistic regression with the chosen C, and the standardised rows it is to tell."""
     c = _choose_c(xa, ya, groups, seed)
     scaler = StandardScaler().fit(xa)
@@ -234,7 +269,8 @@ def _choose_c(x: Floats, y: Ints, groups: NDArray[np.str_], seed: int) -> float:
             continue
         scaler = StandardScaler().fit(x[a])
         xa, xb = scaler.transform(x[a]), scaler.transform(x[b])
-        model = _logistic(float(CS[0]), warm=True)  # from strong to weak regularisation, each fit starting at the last
+        # from strong to weak regularisation, each fit starting at the last
+        model = _logistic(float(CS[0]), warm=True)
         for i, c in enumerate(CS):
             score[i] += mean_recall(y[b], model.set_params(C=c).fit(xa, y[a]).predict(xb))
     return float(CS[int(np.argmax(score))])
@@ -251,14 +287,18 @@ def nearest(xa: Floats, ya: Ints, xb: Floats) -> Ints:
     return np.array([np.bincount(row).argmax() for row in ya[near]])
 
 
-def _few_shot(xa: Floats, ya: Ints, xb: Floats, yb: Ints, count: int, rng: np.random.Generator) -> float:
+def _few_shot(
+    xa: Floats, ya: Ints, xb: Floats, yb: Ints, count: int, rng: np.random.Generator
+) -> float:
     """Balanced accuracy of the nearest class mean from `count` images a class, mean over draws."""
     mean, sd = xa.mean(0), xa.std(0) + 1e-6
     a, b = ((v - mean) / sd for v in (xa, xb))
     a, b = (v / np.linalg.norm(v, axis=1, keepdims=True) for v in (a, b))
     classes, scores = np.unique(ya), []
     for _ in range(DRAWS):
-        means = np.stack([a[rng.permutation(np.flatnonzero(ya == c))[:count]].mean(0) for c in classes])
+        means = np.stack(
+            [a[rng.permutation(np.flatnonzero(ya == c))[:count]].mean(0) for c in classes]
+        )
         scores.append(mean_recall(yb, classes[np.argmax(b @ means.T, axis=1)]))
     return float(np.mean(scores))
 
@@ -267,7 +307,13 @@ def save_outcomes(path: Path, outcomes: list[Outcome]) -> None:
     """Keep outcomes as plain arrays."""
     arrays: dict[str, NDArray] = {}
     for seed, o in enumerate(outcomes):
-        values = {"y": o.y, "groups": o.groups, "predicted": o.predicted, "probability": o.probability, "neighbours": o.neighbours}
+        values = {
+            "y": o.y,
+            "groups": o.groups,
+            "predicted": o.predicted,
+            "probability": o.probability,
+            "neighbours": o.neighbours,
+        }
         arrays |= {f"{seed}.{k}": v for k, v in values.items()}
         arrays[f"{seed}.shots"] = np.array([[k, v] for k, v in o.shots.items()])
     partial = path.with_suffix(".partial.npz")
@@ -280,4 +326,10 @@ def load_outcomes(path: Path) -> list[Outcome]:
     fields = ("y", "groups", "predicted", "probability", "neighbours")
     with np.load(path, allow_pickle=False) as kept:
         seeds = sorted({int(k.partition(".")[0]) for k in kept})
-        return [Outcome(*(kept[f"{s}.{f}"] for f in fields), shots={int(k): float(v) for k, v in kept[f"{s}.shots"]}) for s in seeds]
+        return [
+            Outcome(
+                *(kept[f"{s}.{f}"] for f in fields),
+                shots={int(k): float(v) for k, v in kept[f"{s}.shots"]},
+            )
+            for s in seeds
+        ]

@@ -1,4 +1,7 @@
-"""The `robustness` command of training.evaluate: what stain and scanner do to an encoder, on crc_polyp5 test and two pairs of scans."""
+"""The `robustness` command of training.evaluate.
+
+What stain and scanner do to an encoder, on crc_polyp5 test and two pairs of scans.
+"""
 
 from __future__ import annotations
 
@@ -16,27 +19,52 @@ from training.evaluation.encoders import Subject, open_subject
 from training.evaluation.sets import ProbeSet, open_sets
 from training.files import write_text
 
-# One field by five scanners, and one region by two (whole, to be cut in the same way), below the slides' folder.
+# One field by five scanners, and one region by two (whole, to be cut in the same way), below the
+# slides' folder.
 _FIVE = "thumbnails/five_scanners_SCC"
-_PAIR = ("generic/OS-2_Ki67_hamamatsu_mpp0.227_pyramid.tiff", "generic/OS-2_Ki67_olympus_mpp0.346_pyramid.tiff")
+_PAIR = (
+    "generic/OS-2_Ki67_hamamatsu_mpp0.227_pyramid.tiff",
+    "generic/OS-2_Ki67_olympus_mpp0.346_pyramid.tiff",
+)
 _CUTS = 4  # the region is cut into 4 x 4 fields
 
 
 @click.command()
 @click.argument("names", nargs=-1, required=True)
 @click.option(
-    "--data", type=click.Path(path_type=Path), default=Path("../shared/data"), show_default=True, help="Folder with tiles/, slides/."
+    "--data",
+    type=click.Path(path_type=Path),
+    default=Path("../shared/data"),
+    show_default=True,
+    help="Folder with tiles/, slides/.",
 )
-@click.option("--draws", default=5, show_default=True, help="Draws of every shift that training has not seen.")
-@click.option("--json", "out", type=click.Path(path_type=Path), help="Write every figure here as well.")
+@click.option(
+    "--draws", default=5, show_default=True, help="Draws of every shift that training has not seen."
+)
+@click.option(
+    "--json", "out", type=click.Path(path_type=Path), help="Write every figure here as well."
+)
 def robustness(names: tuple[str, ...], data: Path, draws: int, out: Path | None) -> None:
-    """Stain shifts and scanners: names as for `probe`. Cosines are of centred embeddings; rank is the effective rank."""
+    """Stain shifts and scanners: names as for `probe`.
+
+    Cosines are of centred embeddings; rank is the effective rank.
+    """
     try:
-        (tiles,) = open_sets(["crc_polyp5"], data=data, tools=data.parent / "tools", cache=Path("runs/probe"), choose=False)
+        (tiles,) = open_sets(
+            ["crc_polyp5"],
+            data=data,
+            tools=data.parent / "tools",
+            cache=Path("runs/probe"),
+            choose=False,
+        )
         rows: dict[str, list[dict]] = {}
         for subject in (s for name in names for s in open_subject(name)):
             shifts = measure.knn_under_shifts(subject, tiles, draws=draws)
-            row = {**measure.under_shift(subject, tiles, most=1000), "knn": shifts, **_scanners(subject, data / "slides", tiles)}
+            row = {
+                **measure.under_shift(subject, tiles, most=1000),
+                "knn": shifts,
+                **_scanners(subject, data / "slides", tiles),
+            }
             rows.setdefault(subject.name, []).append(row)
             _show(subject.name, row)
     except PathEncoderError as error:
@@ -47,10 +75,16 @@ def robustness(names: tuple[str, ...], data: Path, draws: int, out: Path | None)
 
 def _show(name: str, row: dict) -> None:
     near = "  ".join(f"{k} {np.mean(v):.3f} ({min(v):.3f})" for k, v in row["knn"].items())
-    click.echo(f"{name:24s} cosine under HED shift {row['centred_cosine']:.4f}  rank {row['rank']:.0f}  k-NN mean (least): {near}")
+    click.echo(
+        f"{name:24s} cosine under HED shift {row['centred_cosine']:.4f}  rank {row['rank']:.0f} "
+        f" k-NN mean (least): {near}"
+    )
     for title in ("five_scanners", "two_scanners"):
         if title in row:
-            click.echo(f"{'':24s} {title}: same field {row[title]['same']:.3f}, other fields {row[title]['other']:.3f}")
+            click.echo(
+                f"{'':24s} {title}: same field {row[title]['same']:.3f}, other fields"
+                f" {row[title]['other']:.3f}"
+            )
 
 
 def _scanners(subject: Subject, slides: Path, tiles: ProbeSet) -> dict[str, dict[str, float]]:
@@ -74,7 +108,10 @@ def _scanners(subject: Subject, slides: Path, tiles: ProbeSet) -> dict[str, dict
 
 def _same_and_other(cosine: NDArray) -> dict[str, float]:
     """Of field i by one scanner against field i by the other, and against the other fields."""
-    return {"same": _rounded(np.diag(cosine)), "other": _rounded(cosine[~np.eye(len(cosine), dtype=bool)])}
+    return {
+        "same": _rounded(np.diag(cosine)),
+        "other": _rounded(cosine[~np.eye(len(cosine), dtype=bool)]),
+    }
 
 
 def _rounded(cosines: NDArray) -> float:

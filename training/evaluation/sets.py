@@ -1,4 +1,7 @@
-"""The labelled sets of the probe: folders with a labels.csv, and cells cut out around annotated points."""
+"""The labelled sets of the probe.
+
+Folders with a labels.csv, and cells cut out around annotated points.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,9 @@ class ProbeSet:
     choose: bool  # train parts alone
 
 
-def open_sets(names: Sequence[str], *, data: Path, tools: Path, cache: Path, choose: bool) -> list[ProbeSet]:
+def open_sets(
+    names: Sequence[str], *, data: Path, tools: Path, cache: Path, choose: bool
+) -> list[ProbeSet]:
     """The sets of these names. choose: rows of train and folds parts alone, read by folds.
 
     Raises ConfigError for a name that is no set, or a folder that is not there.
@@ -53,6 +58,8 @@ def _cells(name: str, tools: Path, cache: Path) -> Path:
     if not (out / name / "labels.csv").is_file():
         script = tools / "cut_cells.py"
         if not script.is_file():
-            raise ConfigError(f"{script} is not there: give the folder that holds cut_cells.py with --tools")
+            raise ConfigError(
+                f"{script} is not there: give the folder that holds cut_cells.py with --tools"
+            )
         subprocess.run([sys.executable, str(script), str(out), "--sets", name], check=True)
     return out / name

@@ -1,4 +1,6 @@
-"""python -m training.evaluation.stain_guess: fit the guess of an image's stain, and say how often it is right.
+"""python -m training.evaluation.stain_guess.
+
+Fit the guess of an image's stain, and say how often it is right.
 
 The guess (pathencoder/stain.py) is a logistic regression on the shares of colours. It is fitted on
 the tiles of pretrain/manifest.csv with use=1, by their stain_class: he, ihc, and neither (special
@@ -53,7 +55,9 @@ Row = dict[str, str]
 
 def tiles_of(folder: Path) -> Iterator[tuple[Row, NDArray[np.uint8]]]:
     """The manifest's rows that may be used (not the mixed ones), and their images."""
-    table = read_table(folder / "manifest.csv", ("shard", "key", "src", "stain", "stain_class", "use"))
+    table = read_table(
+        folder / "manifest.csv", ("shard", "key", "src", "stain", "stain_class", "use")
+    )
     rows = [r for r in table.rows if r["use"] == "1" and r["stain_class"] != "mixed"]
     by_shard: dict[str, dict[str, Row]] = defaultdict(dict)
     for row in rows:
@@ -99,7 +103,9 @@ def fit(
     return model.coef_.astype(np.float32), model.intercept_.astype(np.float32)
 
 
-def held_out(shares: NDArray[np.float32], classes: NDArray[np.int64], sources: list[str]) -> list[stain.StainGuess]:
+def held_out(
+    shares: NDArray[np.float32], classes: NDArray[np.int64], sources: list[str]
+) -> list[stain.StainGuess]:
     """The guess of every tile by a regression that has not seen its source."""
     names = sorted(set(sources))
     places = np.random.default_rng(0).permutation(len(names)) % FOLDS
@@ -133,11 +139,17 @@ def table(rows: Iterable[tuple[str, str]]) -> list[str]:
     return lines
 
 
-def reliability(guesses: list[stain.StainGuess], truths: list[str], weights: NDArray[np.float64]) -> list[str]:
+def reliability(
+    guesses: list[stain.StainGuess], truths: list[str], weights: NDArray[np.float64]
+) -> list[str]:
     """Markdown: how often the decided guesses are right, by how sure they are."""
     lines = ["| sure | tiles | right | right, sources weighed |", "|---|---|---|---|"]
     for low, high in ((0.7, 0.8), (0.8, 0.9), (0.9, 0.95), (0.95, 0.99), (0.99, 1.01)):
-        chosen = [i for i, g in enumerate(guesses) if g.decided and g.stain in ("he", "ihc") and low <= g.confidence < high]
+        chosen = [
+            i
+            for i, g in enumerate(guesses)
+            if g.decided and g.stain in ("he", "ihc") and low <= g.confidence < high
+        ]
         if chosen:
             right = np.array([guesses[i].stain == truths[i] for i in chosen])
             weighed = np.average(right, weights=weights[chosen])
@@ -178,7 +190,9 @@ def main(data: Path, *, report: bool) -> None:
     sources, truths = [source_of(r) for r in rows], [CLASSES[c] for c in classes]
     guesses = held_out(x, classes, sources)
     said = [verdict(g, t) for g, t in zip(guesses, truths, strict=True)]
-    by_class = [f"{t}: {r['stain'] if t != 'he' else r['src']}" for t, r in zip(truths, rows, strict=True)]
+    by_class = [
+        f"{t}: {r['stain'] if t != 'he' else r['src']}" for t, r in zip(truths, rows, strict=True)
+    ]
     click.echo("\n".join(table(zip(truths, said, strict=True))) + "\n")
     click.echo("\n".join(table(zip(by_class, said, strict=True))) + "\n")
     click.echo("\n".join(reliability(guesses, truths, weights_of(classes, sources))) + "\n")
@@ -190,7 +204,10 @@ def main(data: Path, *, report: bool) -> None:
         for name, truth, image in slides_of(data / "slides"):
             click.echo(f"| {name} | {truth} | {stain.guess_stain(image).text} |")
         click.echo()
-        found_rows = [(name, verdict(stain.guess_stain(open_image(file)), truth)) for name, truth, file in labelled(data / "tiles")]
+        found_rows = [
+            (name, verdict(stain.guess_stain(open_image(file)), truth))
+            for name, truth, file in labelled(data / "tiles")
+        ]
         click.echo("\n".join(table(found_rows)))
 
 

@@ -1,5 +1,8 @@
-"""The protocol of a pretraining method. A method is one file in this folder, named as recipes name it, with
-`Settings` (its part of the config) and `build(settings, plan) -> Method`; the other files here hold what methods share."""
+"""The protocol of a pretraining method.
+
+A method is one file in this folder, named as recipes name it, with `Settings` (its part of the
+config) and `build(settings, plan) -> Method`; the other files here hold what methods share.
+"""
 
 from __future__ import annotations
 
@@ -18,14 +21,17 @@ from pathencoder.spec import EncoderSpec
 from training.data.loader import TileBatch
 
 Views = list[Tensor]  # normalised float [N, 3, px, px], one a crop
-Logs = dict[str, Tensor | float]  # tensors of one element stay where they are: asking a GPU for each would make every step wait for it
+# tensors of one element stay where they are: asking a GPU for each would make every step wait for
+# it
+Logs = dict[str, Tensor | float]
 
 
 @dataclass(frozen=True)
 class Plan:
     """What a method is built from: backbones, the run's size, and how images are normalised.
 
-    backbone: makes a new network with the starting weights at each call; its output is [N, width]. spec: what its export will be, for
+    backbone: makes a new network with the starting weights at each call; its output is [N, width].
+    spec: what its export will be, for
     methods that learn from the embedding as it is read.
     """
 
@@ -44,9 +50,10 @@ class Plan:
 class Method(Protocol):
     """A pretraining method: an nn.Module whose state dict is all that a checkpoint needs of it.
 
-    backbone: the network whose weights the optimiser moves; everything else that learns counts as its head. `views` may run in a thread
-    while the step before is learnt from, so it must not read what a step changes; a method whose loss draws from the plan's generator
-    too says so with `draws_in_loss = True`.
+    backbone: the network whose weights the optimiser moves; everything else that learns counts as
+    its head. `views` may run in a thread
+    while the step before is learnt from, so it must not read what a step changes; a method whose
+    loss draws from the plan's generator too says so with `draws_in_loss = True`.
     """
 
     backbone: nn.Module

@@ -1,5 +1,7 @@
-"""BYOL: an online network predicts what a moving average of itself says of another view; no negatives (Grill et al. 2020,
-arXiv:2006.07733). Sections and equations below are that paper's."""
+"""BYOL: an online network predicts what a moving average of itself says of another view.
+
+No negatives (Grill et al. 2020, arXiv:2006.07733). Sections and equations below are that paper's.
+"""
 
 from __future__ import annotations
 
@@ -24,11 +26,13 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
     name: Literal["byol"] = "byol"
     crop: Pair = CropSettings()
-    local_crops: CropSettings = CropSettings(count=0, px=64, area=(0.08, 0.32))  # seen by the online network alone, as DINO's
+    # seen by the online network alone, as DINO's
+    local_crops: CropSettings = CropSettings(count=0, px=64, area=(0.08, 0.32))
     colour: ColourSettings = ColourSettings()
     hidden: int | None = Field(None, ge=1)
     out: int | None = Field(None, ge=1)
-    momentum: float | None = Field(None, gt=0, lt=1)  # tau_base: of the target at the start, 1 at the end
+    # tau_base: of the target at the start, 1 at the end
+    momentum: float | None = Field(None, gt=0, lt=1)
 
 
 def build(settings: Settings, plan: Plan) -> nn.Module:
@@ -37,7 +41,10 @@ def build(settings: Settings, plan: Plan) -> nn.Module:
 
 
 class Byol(nn.Module):
-    """Online f, g and q; target f' and g' (section 3.1). The exported encoder is the target's, the average of the online one."""
+    """Online f, g and q; target f' and g' (section 3.1).
+
+    The exported encoder is the target's, the average of the online one.
+    """
 
     def __init__(self, settings: Settings, plan: Plan) -> None:
         super().__init__()
@@ -46,7 +53,9 @@ class Byol(nn.Module):
         sizes = sizes_for("byol", **run)
         hidden, out = settings.hidden or sizes.hidden, settings.out or sizes.out
         self.momentum = settings.momentum or sizes.momentum
-        self.online, self.target = (nn.Sequential(plan.backbone(), mlp(plan.width, hidden, out)) for _ in range(2))
+        self.online, self.target = (
+            nn.Sequential(plan.backbone(), mlp(plan.width, hidden, out)) for _ in range(2)
+        )
         self.predictor = mlp(out, hidden, out)
         self.target.load_state_dict(self.online.state_dict())
         self.target.requires_grad_(requires_grad=False)
@@ -54,15 +63,25 @@ class Byol(nn.Module):
 
     def views(self, batch: TileBatch) -> Views:
         """The crops that both networks see, then those that the online network sees alone."""
-        return make_views(batch, (self.settings.crop, self.settings.local_crops), self.settings.colour, self.plan)
+        return make_views(
+            batch, (self.settings.crop, self.settings.local_crops), self.settings.colour, self.plan
+        )
 
     def loss(self, views: Views, step: int) -> tuple[Tensor, Logs]:
-        """Each view's prediction against the target's projection of each other view: the symmetric loss of section 3.1."""
+        """Each view's prediction against the target's projection of each other view.
+
+        The symmetric loss of section 3.1.
+        """
         n = self.settings.crop.count
         predictions = self.predictor(forward_by_size(self.online, views)).chunk(len(views))
         with torch.no_grad():
             projections = forward_by_size(self.target, views[:n]).chunk(n)
-        pairs = [byol_loss(p, z) for s, p in enumerate(predictions) for t, z in enumerate(projections) if s != t]
+        pairs = [
+            byol_loss(p, z)
+            for s, p in enumerate(predictions)
+            for t, z in enumerate(projections)
+            if s != t
+        ]
         loss = torch.stack(pairs).mean()
         return loss, {"pair_cosine": 1 - loss.detach() / 2}
 
@@ -82,8 +101,16 @@ class Byol(nn.Module):
 
 
 def mlp(width: int, hidden: int, out: int) -> nn.Sequential:
-    """Projector and predictor: linear, BatchNorm, ReLU, linear (section 3.3). The BatchNorm is over the joint batch of all processes."""
-    return nn.Sequential(nn.Linear(width, hidden), nn.BatchNorm1d(hidden), nn.ReLU(inplace=True), nn.Linear(hidden, out))
+    """Projector and predictor: linear, BatchNorm, ReLU, linear (section 3.3).
+
+    The BatchNorm is over the joint batch of all processes.
+    """
+    return nn.Sequential(
+        nn.Linear(width, hidden),
+        nn.BatchNorm1d(hidden),
+        nn.ReLU(inplace=True),
+        nn.Linear(hidden, out),
+    )
 
 
 def byol_loss(prediction: Tensor, projection: Tensor) -> Tensor:

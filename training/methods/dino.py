@@ -1,5 +1,6 @@
 """DINO: a student matches its own moving average over crops of different size (Caron et al. 2021, arXiv:2104.14294); with `patches`
-also iBOT's masked patches, with `spread` a regulariser of the embedding, with `balance: sinkhorn` DINOv2's targets."""
+also iBOT's masked patches, with `spread` a regulariser of the embedding, with `balance: sinkhorn` DINOv2's targets.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +32,8 @@ class Settings(BaseModel):
     local_crops: CropSettings = CropSettings(count=4, px=64, area=(0.08, 0.32))
     colour: ColourSettings = ColourSettings()
     hidden: int | None = Field(None, ge=1)
-    head_norm: bool = False  # BatchNorm inside the head: for CNNs, whose pooled features all point the same way
+    # BatchNorm inside the head: for CNNs, whose pooled features all point the same way
+    head_norm: bool = False
     bottleneck: int | None = Field(None, ge=1)
     prototypes: int | None = Field(None, ge=2)
     student_temperature: float = Field(0.1, gt=0)
@@ -40,7 +42,8 @@ class Settings(BaseModel):
     momentum: float | None = Field(None, gt=0, lt=1)  # of the teacher at the start, 1 at the end
     balance: Literal["centring", "sinkhorn"] = "centring"
     center_momentum: float = Field(0.9, ge=0, lt=1)
-    freeze_last: float = Field(0.02, ge=0, le=1)  # share of the run in which the last layer does not move
+    # share of the run in which the last layer does not move
+    freeze_last: float = Field(0.02, ge=0, le=1)
     spread: SpreadSettings | None = None
     patches: PatchSettings | None = None
 
@@ -67,18 +70,32 @@ class Dino(nn.Module):
             return DinoHead(plan.width, width, neck, self.prototypes, settings.head_norm)
 
         self.student, self.teacher = (nn.Sequential(plan.backbone(), head()) for _ in range(2))
-        self.patches = MaskedPatches(settings.patches, self.student[0], head) if settings.patches else None
+        self.patches = (
+            MaskedPatches(settings.patches, self.student[0], head) if settings.patches else None
+        )
         self.teacher.load_state_dict(self.student.state_dict())
         self.teacher.requires_grad_(requires_grad=False)
         self.balance, self.patch_balance = self._balance(), self._balance()
-        chosen = {"hidden": width, "bottleneck": neck, "prototypes": self.prototypes, "momentum": self.momentum}
+        chosen = {
+            "hidden": width,
+            "bottleneck": neck,
+            "prototypes": self.prototypes,
+            "momentum": self.momentum,
+        }
         announce("dino", **run, values={**chosen, "teacher_temperature": self.temperatures})
 
     def views(self, batch: TileBatch) -> Views:
-        """The global crops, then the local ones, coloured and normalised; then a mask for each global crop, where patches are masked."""
+        """The global crops, then the local ones, coloured and normalised.
+
+        Then a mask for each global crop, where patches are masked.
+        """
         s = self.settings
         made = make_views(batch, (s.global_crops, s.local_crops), s.colour, self.plan)
-        masks = self.patches.masks(made[: s.global_crops.count], self.backbone, self.plan.generator) if self.patches else []
+        masks = (
+            self.patches.masks(made[: s.global_crops.count], self.backbone, self.plan.generator)
+            if self.patches
+            else []
+        )
         return made + masks
 
     def loss(self, views: Views, step: int) -> tuple[Tensor, Logs]:
@@ -119,7 +136,9 @@ class Dino(nn.Module):
         backbone: nn.Module = self.teacher[0]
         return backbone
 
-    def _forward(self, views: Views, masks: Views, temperature: float) -> tuple[Tensor, tuple[Tensor, ...], Tensor | None]:
+    def _forward(
+        self, views: Views, masks: Views, temperature: float
+    ) -> tuple[Tensor, tuple[Tensor, ...], Tensor | None]:
         """The student's features of all crops, the teacher's targets of the global ones, the loss of masked patches."""
         n = self.settings.global_crops.count
         if self.patches is None:
@@ -134,7 +153,9 @@ class Dino(nn.Module):
         if len(views) > n:
             features.append(forward_by_size(self.backbone, views[n:]))
         logits = (task.student_head or self.student[1])(torch.cat(predicted)[mask.flatten(1)])
-        loss = patch_loss(logits, patch_targets, mask, temperature=self.settings.student_temperature)
+        loss = patch_loss(
+            logits, patch_targets, mask, temperature=self.settings.student_temperature
+        )
         return torch.cat(features), targets, loss
 
     @torch.no_grad()
@@ -151,7 +172,9 @@ class Dino(nn.Module):
 
     def _balance(self) -> nn.Module:
         s = self.settings
-        return Sinkhorn() if s.balance == "sinkhorn" else Centring(self.prototypes, s.center_momentum)
+        return (
+            Sinkhorn() if s.balance == "sinkhorn" else Centring(self.prototypes, s.center_momentum)
+        )
 
     def _rest_last_layers(self, *, resting: bool) -> None:
         self.student[1].rests = resting
@@ -160,13 +183,22 @@ class Dino(nn.Module):
 
 
 class DinoHead(nn.Module):
-    """[N, width] -> prototype logits [N, K]: three-layer MLP, L2 bottleneck, weight-normalised last layer of unit rows."""
+    """[N, width] -> prototype logits [N, K].
 
-    def __init__(self, width: int, hidden: int, bottleneck: int, prototypes: int, norm: bool) -> None:  # noqa: FBT001
+    three-layer MLP, L2 bottleneck, weight-normalised last layer of unit rows.
+    """
+
+    def __init__(
+        self, width: int, hidden: int, bottleneck: int, prototypes: int, norm: bool
+    ) -> None:  # noqa: FBT001
         super().__init__()
         layers: list[nn.Module] = []
         for before in (width, hidden):
-            layers += [nn.Linear(before, hidden), *([nn.BatchNorm1d(hidden)] if norm else []), nn.GELU()]
+            layers += [
+                nn.Linear(before, hidden),
+                *([nn.BatchNorm1d(hidden)] if norm else []),
+                nn.GELU(),
+            ]
         self.mlp = nn.Sequential(*layers, nn.Linear(hidden, bottleneck))
         self.last = nn.Linear(bottleneck, prototypes, bias=False)
         self.rests = False  # whether the loss leaves the last layer alone
@@ -177,12 +209,15 @@ class DinoHead(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Cosines of the bottleneck to each prototype."""
-        # Resting keeps a gradient of zeros, so that the optimiser's state is whole from the first step.
+        # Resting keeps a gradient of zeros, so that the optimiser's state is whole from the first
+        # step.
         rows = self.last.weight.detach() + 0 * self.last.weight if self.rests else self.last.weight
         return F.linear(F.normalize(self.mlp(x), dim=1), F.normalize(rows, dim=1))
 
 
-def dino_loss(student_logits: tuple[Tensor, ...], targets: tuple[Tensor, ...], *, temperature: float) -> Tensor:
+def dino_loss(
+    student_logits: tuple[Tensor, ...], targets: tuple[Tensor, ...], *, temperature: float
+) -> Tensor:
     """Mean over pairs (teacher crop t, student crop s != t) of H(P_t, P_s), Caron et al. 2021, equation 3.
 
     student_logits: one [N, K] a crop, the global crops first. targets: [N, K] distributions of the global crops.
@@ -197,8 +232,10 @@ def dino_loss(student_logits: tuple[Tensor, ...], targets: tuple[Tensor, ...], *
 
 @torch.no_grad()
 def _entropies(targets: tuple[Tensor, ...], prototypes: int) -> Logs:
-    """Entropies as shares of log K. One tile's target: 1 is uniform (nothing learnt), 0 certain. Mean target: 0 is a collapse
-    onto one prototype."""
+    """Entropies as shares of log K. One tile's target: 1 is uniform (nothing learnt), 0 certain.
+
+    Mean target: 0 is a collapse onto one prototype.
+    """
     q = torch.cat(targets)
     scale = math.log(prototypes)
     mean = q.mean(0)

@@ -28,7 +28,8 @@ from training.data.loader import TileBatch
 from training.methods import Logs, Plan, Views
 
 _MOMENTUM = 0.99  # of the targets' variances
-_LEAST = 0.05  # of the mean variance of a target: channels that hardly ever move count no more than this
+# of the mean variance of a target: channels that hardly ever move count no more than this
+_LEAST = 0.05
 _NOTHING = 1e-6  # a target that never moves, as of blank tiles, is nothing to be divided by
 
 
@@ -46,7 +47,8 @@ class Settings(BaseModel):
     teachers: tuple[Path | str, ...] = Field(min_length=1)
     crop: Annotated[CropSettings, AfterValidator(_some)] = CropSettings(px=224)
     colour: ColourSettings = ColourSettings()
-    average: float = Field(0.99, ge=0, lt=1)  # decay of the exported average of the backbone's weights
+    # decay of the exported average of the backbone's weights
+    average: float = Field(0.99, ge=0, lt=1)
 
 
 def build(settings: Settings, plan: Plan) -> nn.Module:
@@ -55,9 +57,12 @@ def build(settings: Settings, plan: Plan) -> nn.Module:
 
 
 class Distill(nn.Module):
-    """The backbone, and a linear map a target. Targets are each teacher's embedding and its mean over the last feature map (or its patch
-    tokens), so that what comes after the stages of the embedding goes on to fit them. The exported encoder is the backbone's moving
-    average."""
+    """The backbone, and a linear map a target.
+
+    Targets are each teacher's embedding and its mean over the last feature map (or its patch
+    tokens), so that what comes after the stages of the embedding goes on to fit them. The exported
+    encoder is the backbone's moving average.
+    """
 
     variances: Tensor  # of every channel of every target
 
@@ -65,14 +70,21 @@ class Distill(nn.Module):
         super().__init__()
         assert plan.spec is not None
         self.settings, self.plan, self.spec = settings, plan, plan.spec()
-        # Not registered: files hold their weights already, and nothing of them is trained, sharded or kept in checkpoints.
+        # Not registered: files hold their weights already, and nothing of them is trained, sharded
+        # or kept in checkpoints.
         self._teachers = tuple(load_encoder(str(name), device="cpu") for name in settings.teachers)
         _respect_licences([t.spec for t in self._teachers], self.spec)
         self.backbone = plan.backbone()
-        self.average = AveragedModel(self.backbone, multi_avg_fn=get_ema_multi_avg_fn(settings.average), use_buffers=True)
+        self.average = AveragedModel(
+            self.backbone, multi_avg_fn=get_ema_multi_avg_fn(settings.average), use_buffers=True
+        )
         self.average.requires_grad_(requires_grad=False)
-        widths = [width for teacher in self._teachers for width in (teacher.spec.dim, teacher.spec.width)]
-        self.heads = nn.ModuleList(_head((self.spec.dim, plan.width)[i % 2], width) for i, width in enumerate(widths))
+        widths = [
+            width for teacher in self._teachers for width in (teacher.spec.dim, teacher.spec.width)
+        ]
+        self.heads = nn.ModuleList(
+            _head((self.spec.dim, plan.width)[i % 2], width) for i, width in enumerate(widths)
+        )
         self.register_buffer("variances", torch.zeros(sum(widths)))
 
     def views(self, batch: TileBatch) -> Views:
@@ -81,20 +93,29 @@ class Distill(nn.Module):
         within = augment.fields(len(batch.tiles), s.crop, rng)
         plain = [augment.crops(source, s.crop, rng, within) for _ in range(s.crop.count)]
         coloured = [augment.colours(crop, batch.stains, s.colour, rng) for crop in plain]
-        return [augment.normalise(crop, self.plan.mean, self.plan.std) for crop in (*coloured, *plain)]
+        return [
+            augment.normalise(crop, self.plan.mean, self.plan.std) for crop in (*coloured, *plain)
+        ]
 
     def loss(self, views: Views, step: int) -> tuple[Tensor, Logs]:
         """The targets' share of variance that is not predicted, mean over channels and targets: 0 when all is, 1 for their means."""
         coloured, plain = torch.cat(views[: len(views) // 2]), torch.cat(views[len(views) // 2 :])
         targets = self._targets(plain)
         self._follow(torch.cat(targets, dim=1))
-        variances = [torch.maximum(v, _LEAST * v.mean() + _NOTHING) for v in self.variances.split([t.shape[1] for t in targets])]
+        variances = [
+            torch.maximum(v, _LEAST * v.mean() + _NOTHING)
+            for v in self.variances.split([t.shape[1] for t in targets])
+        ]
         said = self._said(coloured)
         missed = [
             ((head(said[i % 2]).float() - target).square() / variance).mean()
-            for i, (head, target, variance) in enumerate(zip(self.heads, targets, variances, strict=True))
+            for i, (head, target, variance) in enumerate(
+                zip(self.heads, targets, variances, strict=True)
+            )
         ]
-        return torch.stack(missed).mean(), {"embedding": 1 - torch.stack(missed[::2]).mean().detach()}
+        return torch.stack(missed).mean(), {
+            "embedding": 1 - torch.stack(missed[::2]).mean().detach()
+        }
 
     def after_step(self, step: int) -> None:
         """Move the average."""
@@ -115,8 +136,13 @@ class Distill(nn.Module):
     def _targets(self, x: Tensor) -> list[Tensor]:
         """[n, D] of each teacher's embedding and mean, for crops normalised as the backbone's are."""
         pixels = x * _column(self.plan.std, x) + _column(self.plan.mean, x)
-        found = (teacher.to(x.device)(augment.normalise(pixels, teacher.spec.mean, teacher.spec.std)) for teacher in self._teachers)
-        return [target.float() for features in found for target in (features.embedding, features.mean)]
+        found = (
+            teacher.to(x.device)(augment.normalise(pixels, teacher.spec.mean, teacher.spec.std))
+            for teacher in self._teachers
+        )
+        return [
+            target.float() for features in found for target in (features.embedding, features.mean)
+        ]
 
     @torch.no_grad()
     def _follow(self, targets: Tensor) -> None:
@@ -133,14 +159,17 @@ def _respect_licences(teachers: Sequence[EncoderSpec], student: EncoderSpec) -> 
     for teacher in teachers:
         if student.commercial and not teacher.commercial:
             raise ConfigError(
-                f"teacher {teacher.name} is licensed {teacher.licence}, for research only, and what it taught is too: "
-                f"set export.commercial=false and export.licence={teacher.licence}, or take another teacher"
+                f"teacher {teacher.name} is licensed {teacher.licence}, for research only, and what"
+                " it taught is too: set export.commercial=false and"
+                f" export.licence={teacher.licence}, or take another teacher"
             )
 
 
 def _head(own: int, wanted: int) -> nn.Linear:
-    """A linear map that starts as the identity where it can: a network that starts as its teacher then starts with nothing to learn
-    but steadiness."""
+    """A linear map that starts as the identity where it can.
+
+    A network that starts as its teacher then starts with nothing to learn but steadiness.
+    """
     head = nn.Linear(own, wanted)
     if own == wanted:
         nn.init.eye_(head.weight)

@@ -40,7 +40,9 @@ class Settings(BaseModel):
     stride: int = Field(20, ge=1)
     per_image: int = Field(10, ge=1)
     anchors: int = Field(10, ge=1)
-    similarity: Literal["mse", "cross_entropy", "divergence", "mutual_information", "cosine"] = "mse"
+    similarity: Literal["mse", "cross_entropy", "divergence", "mutual_information", "cosine"] = (
+        "mse"
+    )
     stop: bool = True  # by the separation of patches; False: only at the last step
 
 
@@ -58,27 +60,43 @@ class PatchContrast(nn.Module):
         self.backbone = ConfidenceNetwork(settings.channels).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.featuriser = Featuriser()
         self.similarity = similarity_named(settings.similarity, self.featuriser)
-        self.sampling = Sampling(settings.patch, settings.stride, settings.per_image, settings.anchors)
+        self.sampling = Sampling(
+            settings.patch, settings.stride, settings.per_image, settings.anchors
+        )
         self.convergence = Convergence()
         self.last: Separation | None = None
         self.converged = False
-        self.draws_in_loss = True  # from the views' generator, so that the next step's views must wait
+        # from the views' generator, so that the next step's views must wait
+        self.draws_in_loss = True
 
     def views(self, batch: TileBatch) -> Views:
         """One random crop of each image, float [N, 3, crop, crop] in 0..1."""
         size, room = self.settings.crop, batch.tiles.shape[-1] - self.settings.crop
         corners = torch.randint(room + 1, (len(batch.tiles), 2), generator=self.generator).tolist()
-        cut = torch.stack([t[:, y : y + size, x : x + size] for t, (y, x) in zip(batch.tiles, corners, strict=True)])
+        cut = torch.stack(
+            [
+                t[:, y : y + size, x : x + size]
+                for t, (y, x) in zip(batch.tiles, corners, strict=True)
+            ]
+        )
         return [cut.float().div_(255).contiguous(memory_format=torch.channels_last)]
 
     def loss(self, views: Views, step: int) -> tuple[Tensor, Logs]:
-        """The contrast over one batch; 0 with no gradient of consequence where a channel lacks a polarity (a skipped batch)."""
+        """The contrast over one batch.
+
+        0 with no gradient of consequence where a channel lacks a polarity (a skipped batch).
+        """
         confidence = self.backbone(views[0])
         patches = sample(views[0], confidence, self.sampling, self.generator)
-        found = contrast_loss(patches, self.similarity, len(views[0]), self.sampling, self.generator)
+        found = contrast_loss(
+            patches, self.similarity, len(views[0]), self.sampling, self.generator
+        )
         self.last = separation(patches, self.similarity)
         logs = {"within": self.last.within, "between": self.last.between} if self.last else {}
-        return (confidence.sum() * 0 if found is None else found), {**logs, "skipped": float(found is None)}
+        return (confidence.sum() * 0 if found is None else found), {
+            **logs,
+            "skipped": float(found is None),
+        }
 
     def after_step(self, step: int) -> None:
         """Ask the stopping rule."""
@@ -91,7 +109,10 @@ class PatchContrast(nn.Module):
     def export(self, folder: Path) -> Path:
         """The confidence network's weights and what they are."""
         folder.mkdir(parents=True, exist_ok=True)
-        save_file({k: v.contiguous() for k, v in self.backbone.state_dict().items()}, folder / "model.safetensors")
+        save_file(
+            {k: v.contiguous() for k, v in self.backbone.state_dict().items()},
+            folder / "model.safetensors",
+        )
         about = {
             "format": "patch-contrast",
             "settings": self.settings.model_dump(),

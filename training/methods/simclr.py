@@ -24,12 +24,14 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
     name: Literal["simclr"] = "simclr"
     crop: Pair = CropSettings()
-    local_crops: CropSettings = CropSettings(count=0, px=64, area=(0.08, 0.32))  # drawn to the crops of their tile, and no negatives
+    # drawn to the crops of their tile, and no negatives
+    local_crops: CropSettings = CropSettings(count=0, px=64, area=(0.08, 0.32))
     colour: ColourSettings = ColourSettings()
     temperature: float = Field(0.2, gt=0)
     hidden: int | None = Field(None, ge=1)
     out: int | None = Field(None, ge=1)
-    average: float = Field(0.99, ge=0, lt=1)  # decay of the exported average of the backbone's weights
+    # decay of the exported average of the backbone's weights
+    average: float = Field(0.99, ge=0, lt=1)
 
 
 def build(settings: Settings, plan: Plan) -> nn.Module:
@@ -48,23 +50,42 @@ class SimCLR(nn.Module):
         hidden, out = settings.hidden or sizes.hidden, settings.out or sizes.out
         self.backbone = plan.backbone()
         self.projector = nn.Sequential(
-            nn.Linear(plan.width, hidden, bias=False), nn.BatchNorm1d(hidden), nn.ReLU(inplace=True), nn.Linear(hidden, out)
+            nn.Linear(plan.width, hidden, bias=False),
+            nn.BatchNorm1d(hidden),
+            nn.ReLU(inplace=True),
+            nn.Linear(hidden, out),
         )
-        self.average = AveragedModel(self.backbone, multi_avg_fn=get_ema_multi_avg_fn(settings.average), use_buffers=True)
+        self.average = AveragedModel(
+            self.backbone, multi_avg_fn=get_ema_multi_avg_fn(settings.average), use_buffers=True
+        )
         self.average.requires_grad_(requires_grad=False)
-        announce("simclr", **run, values={"hidden": hidden, "out": out, "temperature": settings.temperature})
+        announce(
+            "simclr",
+            **run,
+            values={"hidden": hidden, "out": out, "temperature": settings.temperature},
+        )
 
     def views(self, batch: TileBatch) -> Views:
         """The crops, then the local ones, coloured and normalised."""
-        return make_views(batch, (self.settings.crop, self.settings.local_crops), self.settings.colour, self.plan)
+        return make_views(
+            batch, (self.settings.crop, self.settings.local_crops), self.settings.colour, self.plan
+        )
 
     def loss(self, views: Views, step: int) -> tuple[Tensor, Logs]:
         """NT-Xent over every pair of crops of a tile, mean over pairs; all processes together."""
         n = self.settings.crop.count
         z = self.projector(forward_by_size(self.backbone, views)).chunk(len(views))
         z = tuple(distributed.gather(part) for part in z)
-        pairs = [nt_xent(z[a], z[b], temperature=self.settings.temperature) for a in range(n) for b in range(a + 1, n)]
-        pairs += [nt_xent_to(local, z[a], temperature=self.settings.temperature) for a in range(n) for local in z[n:]]
+        pairs = [
+            nt_xent(z[a], z[b], temperature=self.settings.temperature)
+            for a in range(n)
+            for b in range(a + 1, n)
+        ]
+        pairs += [
+            nt_xent_to(local, z[a], temperature=self.settings.temperature)
+            for a in range(n)
+            for local in z[n:]
+        ]
         with torch.no_grad():
             agree = F.cosine_similarity(z[0], z[1]).mean()
         return torch.stack(pairs).mean(), {"pair_cosine": agree}

@@ -13,7 +13,10 @@ Values = dict[str, float]
 
 @dataclass(frozen=True)
 class Rule:
-    """name: of the alarm. holds: whether a log line shows the sign. lines: so many in a row ring. after: not before this step."""
+    """name: of the alarm. holds.
+
+    Whether a log line shows the sign. lines: so many in a row ring. after: not before this step.
+    """
 
     name: str
     holds: Callable[[Values], bool]
@@ -22,7 +25,10 @@ class Rule:
     after: int = 0
 
 
-_FASTER = "a learning rate too high for the batch, too weak or too alike views, a teacher that follows too fast"
+_FASTER = (
+    "a learning rate too high for the batch, too weak or too alike views, a teacher that follows"
+    " too fast"
+)
 _RULES = (
     Rule(
         "rank collapsed",
@@ -33,47 +39,55 @@ _RULES = (
     Rule(
         "features collapsed",
         lambda v: v.get("feature_std", 1.0) < 0.02,
-        f"the embeddings of different tiles are all but equal (feature_std {{feature_std:.3f}}; 1 is spread out). Usual causes: {_FASTER}; "
-        "for BYOL, a predictor or a target average that does not learn",
+        "the embeddings of different tiles are all but equal (feature_std {feature_std:.3f}; 1"
+        f" is spread out). Usual causes: {_FASTER}; for BYOL, a predictor or a target average that"
+        " does not learn",
     ),
     Rule(
         "few prototypes",
         lambda v: v.get("mean_entropy", 1.0) < 0.3,
-        "all tiles go to one or a few prototypes (mean_entropy {mean_entropy:.3f}). Usual causes: method.center_momentum too high for so "
-        "short a run, a teacher temperature too low, a head whose last layer learns too early (method.freeze_last)",
+        "all tiles go to one or a few prototypes (mean_entropy {mean_entropy:.3f}). Usual causes:"
+        " method.center_momentum too high for so short a run, a teacher temperature too low, a head"
+        " whose last layer learns too early (method.freeze_last)",
         after=30,
     ),
     Rule(
         "teacher certain",
         lambda v: v.get("teacher_entropy", 0.5) < 0.05,
-        "the teacher's entropy is near 0 ({teacher_entropy:.3f}): each tile has one prototype for certain. Usual cause: "
-        "method.teacher_temperature too low",
+        "the teacher's entropy is near 0 ({teacher_entropy:.3f}): each tile has one prototype for"
+        " certain. Usual cause: method.teacher_temperature too low",
     ),
     Rule(
         "teacher uniform",
         lambda v: v.get("teacher_entropy", 0.5) > 0.995,
-        "the teacher's entropy stays at log K: its targets are uniform and say nothing. Usual causes: too many prototypes for the batch "
-        "(method.prototypes), a teacher temperature too high, features that all point the same way (method.head_norm=true for CNNs)",
+        "the teacher's entropy stays at log K: its targets are uniform and say nothing. Usual"
+        " causes: too many prototypes for the batch (method.prototypes), a teacher temperature too"
+        " high, features that all point the same way (method.head_norm=true for CNNs)",
         after=50,
     ),
     Rule(
         "NT-Xent at chance",
         lambda v: v.get("loss", 0.0) > 0.98 * v.get("chance", math.inf),
-        "the loss stays at log(2N - 1) = {chance:.2f}: a tile's other view is not found among others. Usual causes: a learning rate too "
-        "high, views that share nothing (method.crop.area too small), a temperature too high",
+        "the loss stays at log(2N - 1) = {chance:.2f}: a tile's other view is not found among"
+        " others. Usual causes: a learning rate too high, views that share nothing"
+        " (method.crop.area too small), a temperature too high",
         after=50,
     ),
     Rule(
         "data too slow",
         lambda v: v.get("data_wait", 0.0) > 0.2,
-        "{data_wait:.0%} of the time goes into waiting for tiles. Usual causes: too few decoding threads (run.loaders), slow storage, "
-        "tiles much larger than data.canvas, a shard index that is missing (python -m training.data.shards)",
+        "{data_wait:.0%} of the time goes into waiting for tiles. Usual causes: too few decoding"
+        " threads (run.loaders), slow storage, tiles much larger than data.canvas, a shard index"
+        " that is missing (python -m training.data.shards)",
     ),
 )
 
 
 class Alarms:
-    """Looks at each log line. chance: log(2N - 1) of a run with NT-Xent, N the tiles that are compared at once; None: no such loss."""
+    """Looks at each log line. chance.
+
+    log(2N - 1) of a run with NT-Xent, N the tiles that are compared at once; None: no such loss.
+    """
 
     def __init__(self, *, chance: float | None = None) -> None:
         self._chance = chance
@@ -81,7 +95,10 @@ class Alarms:
         self._norms: deque[float] = deque(maxlen=50)
 
     def look(self, step: int, values: Values) -> Iterable[tuple[str, str]]:
-        """(name, words) of each alarm that begins at this line; it rings again only after it has been away."""
+        """(name, words) of each alarm that begins at this line.
+
+        It rings again only after it has been away.
+        """
         values = {**values, **({"chance": self._chance} if self._chance else {})}
         for rule in _RULES:
             shown = step >= rule.after and rule.holds(values)
@@ -97,6 +114,8 @@ class Alarms:
         if norm > 20 * usual:
             yield (
                 "gradient explodes",
-                f"the gradient's norm is {norm:.3g}, usually {usual:.3g}. Usual causes: a learning rate too high, warm-up too short, "
-                "a bad tile",
+                (
+                    f"the gradient's norm is {norm:.3g}, usually {usual:.3g}. Usual causes: a"
+                    " learning rate too high, warm-up too short, a bad tile"
+                ),
             )

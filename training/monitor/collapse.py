@@ -11,8 +11,11 @@ from torch import Tensor, nn
 
 @torch.no_grad()
 def spread(embeddings: Tensor) -> dict[str, float]:
-    """Collapse figures of [N, D] embeddings. feature_std: mean standard deviation of the coordinates of unit vectors times
-    sqrt(D), 1 when they fill the sphere, 0 when all are one. rankme: effective rank (Garrido et al. 2023, equation 1)."""
+    """Collapse figures of [N, D] embeddings. feature_std.
+
+    Mean standard deviation of the coordinates of unit vectors times sqrt(D), 1 when they fill the
+    sphere, 0 when all are one. rankme: effective rank (Garrido et al. 2023, equation 1).
+    """
     unit = F.normalize(embeddings.float(), dim=1)
     std = unit.std(0).mean() * unit.shape[1] ** 0.5
     p = torch.linalg.svdvals(embeddings.float() - embeddings.float().mean(0))
@@ -24,7 +27,10 @@ _FEWEST = 8  # tiles below which ranks and spreads say little
 
 
 class FirstFeatures:
-    """What a network gave for the first views of a step, caught on the way: no forward pass of its own."""
+    """What a network gave for the first views of a step, caught on the way.
+
+    No forward pass of its own.
+    """
 
     def __init__(self, network: nn.Module) -> None:
         self._wanted = False
@@ -36,9 +42,17 @@ class FirstFeatures:
         self._wanted, self._caught = wanted, None
 
     def spread(self, tiles: int) -> dict[str, float]:
-        """Collapse figures of the first view of each tile; none where the network gives no vectors, or too few."""
+        """Collapse figures of the first view of each tile.
+
+        None where the network gives no vectors, or too few.
+        """
         found = self._caught
-        if found is None or found.ndim != 2 or min(len(found), tiles) < _FEWEST or not bool(found.isfinite().all()):
+        if (
+            found is None
+            or found.ndim != 2
+            or min(len(found), tiles) < _FEWEST
+            or not bool(found.isfinite().all())
+        ):
             return {}
         return spread(found[:tiles])
 

@@ -1,4 +1,7 @@
-"""k-NN on labelled train parts while a run goes: does the encoder get better at telling tissue apart?"""
+"""k-NN on labelled train parts while a run goes.
+
+Does the encoder get better at telling tissue apart?
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,10 @@ class LabelledSet:
 
 
 def labelled_set(folder: Path, spec: EncoderSpec, *, px: int, most: int = 400) -> LabelledSet:
-    """Read at most `most` rows of split train or folds, evenly spaced, at `px` pixels (small: this runs inside training)."""
+    """Read at most `most` rows of split train or folds, evenly spaced, at `px` pixels (small.
+
+    This runs inside training).
+    """
     from pathencoder.images import open_image
 
     rows = read_label_rows(folder / "labels.csv", choose=True)
@@ -43,13 +49,18 @@ def labelled_set(folder: Path, spec: EncoderSpec, *, px: int, most: int = 400) -
 
 @torch.no_grad()
 def knn_report(network: nn.Module, spec: EncoderSpec, sets: list[LabelledSet]) -> dict[str, float]:
-    """Balanced accuracy of 20 nearest neighbours (cosine) outside the tile's own group, one a set; spread of the first set."""
+    """Balanced accuracy of 20 nearest neighbours (cosine) outside the tile's own group, one a set.
+
+    Spread of the first set.
+    """
     out: dict[str, float] = {}
     was_training = network.training
     device = next(network.parameters()).device
     network.eval()
     for s in sets:
-        rows = torch.cat([readout.read(network, spec, part.to(device)).embedding for part in s.tiles.split(64)]).cpu()
+        rows = torch.cat(
+            [readout.read(network, spec, part.to(device)).embedding for part in s.tiles.split(64)]
+        ).cpu()
         if not out:
             out = spread(rows)
         out[f"knn_{s.name}"] = knn_accuracy(rows.numpy(), s.labels, s.groups)
@@ -58,7 +69,11 @@ def knn_report(network: nn.Module, spec: EncoderSpec, sets: list[LabelledSet]) -
 
 
 def knn_accuracy(x: np.ndarray, labels: np.ndarray, groups: np.ndarray, *, k: int = 20) -> float:
-    """x: [N, D]. Each row is classified by its k nearest rows of other groups; the mean over classes of the share that is right."""
+    """x: [N, D].
+
+    Each row is classified by its k nearest rows of other groups; the mean over classes of the share
+    that is right.
+    """
     unit = x / np.linalg.norm(x, axis=1, keepdims=True).clip(1e-12)
     cosine = unit @ unit.T
     cosine[groups[:, None] == groups] = -np.inf

@@ -1,4 +1,7 @@
-"""What an encoder thinks is alike: the nearest tiles, from other slides, of a few tiles of its own corpus."""
+"""What an encoder thinks is alike.
+
+The nearest tiles, from other slides, of a few tiles of its own corpus.
+"""
 
 from __future__ import annotations
 
@@ -19,10 +22,13 @@ from training.files import save_figure
 _SHOWN_PX = 96
 
 
-def retrieval(run: Path, out: Path, *, tiles: int = 400, queries: int = 6, nearest: int = 7) -> Path:
+def retrieval(
+    run: Path, out: Path, *, tiles: int = 400, queries: int = 6, nearest: int = 7
+) -> Path:
     """Draw `queries` tiles and the `nearest` of each among `tiles` drawn ones (cosine), a row each.
 
-    Raises ConfigError when the run has exported no encoder that load_encoder reads, or its tiles are all of one slide.
+    Raises ConfigError when the run has exported no encoder that load_encoder reads, or its tiles
+    are all of one slide.
     """
     if not (run / "export" / "model.safetensors").is_file():
         raise ConfigError(f"{run} has no export yet: let the run end, or stop it by minutes=")
@@ -32,7 +38,9 @@ def retrieval(run: Path, out: Path, *, tiles: int = 400, queries: int = 6, neare
     indices, pictures = _some(corpus, min(tiles, len(corpus)))
     slides = corpus.slides_of(indices)
     if len(set(slides.tolist())) < 2:
-        raise ConfigError(f"the tiles of {d.root} are of one slide: there are no other slides to look in")
+        raise ConfigError(
+            f"the tiles of {d.root} are of one slide: there are no other slides to look in"
+        )
     rows = load_encoder(run / "export").encode(pictures, progress=False)
     stains = corpus.stains_of(indices)
     asked = _spread_over(stains, queries)
@@ -41,13 +49,21 @@ def retrieval(run: Path, out: Path, *, tiles: int = 400, queries: int = 6, neare
     return out
 
 
-def neighbours(rows: np.ndarray, slides: np.ndarray, asked: np.ndarray, count: int) -> list[list[tuple[int, float]]]:
-    """(index, cosine) of the nearest rows of other slides, one list a row asked for. rows: [N, D]; slides: [N]."""
+def neighbours(
+    rows: np.ndarray, slides: np.ndarray, asked: np.ndarray, count: int
+) -> list[list[tuple[int, float]]]:
+    """(index, cosine) of the nearest rows of other slides, one list a row asked for. rows: [N, D].
+
+    slides: [N].
+    """
     unit = rows / np.linalg.norm(rows, axis=1, keepdims=True).clip(1e-12)
     cosine = unit[asked] @ unit.T
     cosine[slides[asked][:, None] == slides[None]] = -np.inf
     order = np.argsort(-cosine, axis=1)[:, :count]
-    return [[(int(j), float(cosine[i, j])) for j in row if np.isfinite(cosine[i, j])] for i, row in enumerate(order)]
+    return [
+        [(int(j), float(cosine[i, j])) for j in row if np.isfinite(cosine[i, j])]
+        for i, row in enumerate(order)
+    ]
 
 
 def _some(corpus: Corpus, count: int) -> tuple[np.ndarray, list[np.ndarray]]:
@@ -70,13 +86,20 @@ def _spread_over(stains: np.ndarray, count: int) -> np.ndarray:
     """Indices of `count` tiles, the stain classes in turn and within a class spread evenly."""
     per_class = [np.flatnonzero(stains == s) for s in np.unique(stains)]
     turns = -(-count // len(per_class))
-    picked = [where[np.linspace(0, len(where) - 1, turns + 2).astype(int)[1:-1]] for where in per_class]
+    picked = [
+        where[np.linspace(0, len(where) - 1, turns + 2).astype(int)[1:-1]] for where in per_class
+    ]
     in_turn = [int(p[t]) for t in range(turns) for p in picked]
     return np.array(list(dict.fromkeys(in_turn))[:count])
 
 
 def _draw(
-    out: Path, pictures: list[np.ndarray], asked: np.ndarray, found: list[list[tuple[int, float]]], stains: list[str], title: str
+    out: Path,
+    pictures: list[np.ndarray],
+    asked: np.ndarray,
+    found: list[list[tuple[int, float]]],
+    stains: list[str],
+    title: str,
 ) -> None:
     import matplotlib
 
@@ -84,7 +107,13 @@ def _draw(
     from matplotlib import pyplot
 
     columns = 1 + max(map(len, found))
-    figure, axes = pyplot.subplots(len(asked), columns, figsize=(1.15 * columns, 1.35 * len(asked)), squeeze=False, constrained_layout=True)
+    figure, axes = pyplot.subplots(
+        len(asked),
+        columns,
+        figsize=(1.15 * columns, 1.35 * len(asked)),
+        squeeze=False,
+        constrained_layout=True,
+    )
     for row, query, near in zip(axes, asked.tolist(), found, strict=True):
         for axis in row:
             axis.set_axis_off()

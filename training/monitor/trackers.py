@@ -40,14 +40,24 @@ class TensorBoard:
 
 
 class WandB:
-    """A run of a Weights and Biases project, gone on with after a stop. WANDB_MODE and its kin hold. Raises MissingExtra without it."""
+    """A run of a Weights and Biases project, gone on with after a stop.
+
+    WANDB_MODE and its kin hold. Raises MissingExtra without it.
+    """
 
     def __init__(self, run: Path, project: str, settings: dict[str, Any]) -> None:
         try:
             import wandb
         except ImportError as error:
             raise MissingExtra.of("trackers", f"run.wandb={project}") from error
-        self._run = wandb.init(project=project, name=run.name, id=run.name, resume="allow", dir=str(run), config=settings)
+        self._run = wandb.init(
+            project=project,
+            name=run.name,
+            id=run.name,
+            resume="allow",
+            dir=str(run),
+            config=settings,
+        )
 
     def write(self, kind: str, step: int, values: dict[str, Any]) -> None:
         """Scalars; the step is one of them, since W&B drops a step that was written before a stop and comes again."""
@@ -59,4 +69,8 @@ class WandB:
 
 
 def _numbers(kind: str, values: dict[str, Any]) -> dict[str, float]:
-    return {f"{kind}/{k}": float(v) for k, v in values.items() if isinstance(v, int | float) and math.isfinite(v)}
+    return {
+        f"{kind}/{k}": float(v)
+        for k, v in values.items()
+        if isinstance(v, int | float) and math.isfinite(v)
+    }

@@ -1,7 +1,10 @@
-"""A finished run as a bundled encoder with its card: python -m training.publishing.bundle EXPORT METRICS.json --row ROW --name NAME
+"""A finished run as a bundled encoder with its card.
+
+Python -m training.publishing.bundle EXPORT METRICS.json --row ROW --name NAME
 
 EXPORT is an exported encoder, RUN/export or an average of several runs, each then given with --run.
-Writes pathencoder/weights/NAME (what the wheel carries) and model_cards/NAME (card, figures, log and curves).
+Writes pathencoder/weights/NAME (what the wheel carries) and model_cards/NAME (card, figures, log
+and curves).
 """
 
 from __future__ import annotations
@@ -30,31 +33,62 @@ from training.report import curves, read_log
 ROOT = Path(__file__).parents[2]
 LICENCES = {
     "Apache-2.0": (ROOT / "LICENSE").read_text(),
-    "CC-BY-NC-4.0": """Copyright the pathencoder authors.
+    "CC-BY-NC-4.0": (
+        """Copyright the pathencoder authors.
 
 The weights in this folder are licensed under the Creative Commons Attribution-NonCommercial 4.0 International Public License
 (CC BY-NC 4.0). You may share and adapt them for non-commercial purposes with attribution. They come without any warranty.
 The licence in full: https://creativecommons.org/licenses/by-nc/4.0/legalcode
 
 They were trained on images some of whose sources forbid commercial use, or state no licence.
-""",
+"""
+    ),
 }
 
 
 @click.command(help=__doc__)
 @click.argument("export", type=click.Path(path_type=Path, exists=True, file_okay=False))
 @click.argument("metrics", type=click.Path(path_type=Path, exists=True))
-@click.option("--run", "runs", multiple=True, type=click.Path(path_type=Path, exists=True), help="A run whose weights it holds.")
-@click.option("--row", required=True, help="This encoder's row in METRICS.json: default, research ...")
+@click.option(
+    "--run",
+    "runs",
+    multiple=True,
+    type=click.Path(path_type=Path, exists=True),
+    help="A run whose weights it holds.",
+)
+@click.option(
+    "--row", required=True, help="This encoder's row in METRICS.json: default, research ..."
+)
 @click.option("--name", required=True)
-@click.option("--robustness", type=click.Path(path_type=Path, exists=True), help="JSON of `training.evaluate robustness`, for the card.")
+@click.option(
+    "--robustness",
+    type=click.Path(path_type=Path, exists=True),
+    help="JSON of `training.evaluate robustness`, for the card.",
+)
 @click.option("--note", default="", help="How this encoder was chosen, for the card.")
-def main(export: Path, metrics: Path, *, runs: tuple[Path, ...], row: str, name: str, robustness: Path | None, note: str) -> None:
+def main(
+    export: Path,
+    metrics: Path,
+    *,
+    runs: tuple[Path, ...],
+    row: str,
+    name: str,
+    robustness: Path | None,
+    note: str,
+) -> None:
     """Bundle an encoder."""
     try:
         shifts = json.loads(robustness.read_text()) if robustness else None
         measured = json.loads(metrics.read_text())
-        bundle(export, runs or (export.parent,), measured=measured, row=row, name=name, robustness=shifts, note=note)
+        bundle(
+            export,
+            runs or (export.parent,),
+            measured=measured,
+            row=row,
+            name=name,
+            robustness=shifts,
+            note=note,
+        )
     except PathEncoderError as error:
         raise click.ClickException(str(error)) from error
 
@@ -69,12 +103,17 @@ def bundle(
     robustness: dict[str, Any] | None = None,
     note: str = "",
 ) -> Path:
-    """Returns the folder below pathencoder/weights. Configs, logs and curves of the runs go beside the card."""
+    """Returns the folder below pathencoder/weights.
+
+    Configs, logs and curves of the runs go beside the card.
+    """
     target, shown = ROOT / "pathencoder/weights" / name, ROOT / "model_cards" / name
     spec = dataclasses.replace(read_spec(export), name=name)
     config = yaml.safe_load((runs[0] / "config.yaml").read_text())
     figures = {
-        "command": "python -m training.evaluate probe default research imagenet random --json METRICS.json",
+        "command": (
+            "python -m training.evaluate probe default research imagenet random --json METRICS.json"
+        ),
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "weights_sha256": spec.sha256,
         "row": row,
@@ -111,19 +150,41 @@ def bundle(
 def cost(runs: Sequence[Path]) -> dict[str, Any]:
     """Steps and fields of the crops of each run, and the CPU and wall seconds of all together, as the logs tell them."""
     last = [read_log(run)[-1] for run in runs]
-    crops = [yaml.safe_load((run / "config.yaml").read_text())["method"].get("crop") or {} for run in runs]
-    steps = [max(line["step"], steps_of(run)) for run, line in zip(runs, last, strict=True)]  # a log may end before the last step
-    facts = {"runs": len(runs), "steps": steps, "fields": [crop.get("field", [1.0, 1.0]) for crop in crops]}
-    return {**facts, **{f"{k}_seconds": sum(line[f"{k}_s"] for line in last) for k in ("cpu", "wall")}}
+    crops = [
+        yaml.safe_load((run / "config.yaml").read_text())["method"].get("crop") or {}
+        for run in runs
+    ]
+    # a log may end before the last step
+    steps = [max(line["step"], steps_of(run)) for run, line in zip(runs, last, strict=True)]
+    facts = {
+        "runs": len(runs),
+        "steps": steps,
+        "fields": [crop.get("field", [1.0, 1.0]) for crop in crops],
+    }
+    return {
+        **facts,
+        **{f"{k}_seconds": sum(line[f"{k}_s"] for line in last) for k in ("cpu", "wall")},
+    }
 
 
 def sources(config: dict[str, Any]) -> list[tuple[str, str, str, int, int]]:
     """(source, stain class, licence class, tiles, slides) of the images that a run learnt from, most first."""
     data = config["data"]
     root = Path(data["root"])
-    corpus = open_corpus(root, licences=tuple(data["licences"]), stains=tuple(data["stains"]), without=tuple(data["without"]))
-    used, tiles, slides = set(corpus.keys), Counter[tuple[str, str, str]](), dict[tuple[str, str, str], set[str]]()
-    for _, r in read_table(root / "manifest.csv", required=("shard", "key", "src", "stain_class", "licence", "slide")):
+    corpus = open_corpus(
+        root,
+        licences=tuple(data["licences"]),
+        stains=tuple(data["stains"]),
+        without=tuple(data["without"]),
+    )
+    used, tiles, slides = (
+        set(corpus.keys),
+        Counter[tuple[str, str, str]](),
+        dict[tuple[str, str, str], set[str]](),
+    )
+    for _, r in read_table(
+        root / "manifest.csv", required=("shard", "key", "src", "stain_class", "licence", "slide")
+    ):
         if r["key"] in used or f"{r['shard']}/{r['key']}" in used:
             kind = (r["src"], r["stain_class"], r["licence"])
             tiles[kind] += 1

@@ -27,7 +27,12 @@ tags: [histopathology, pathology, self-supervised, feature-extraction{tags}]
 """
 
 
-def card(spec: EncoderSpec, config: dict[str, Any], figures: dict[str, Any], sources: list[tuple[str, str, str, int, int]]) -> str:
+def card(
+    spec: EncoderSpec,
+    config: dict[str, Any],
+    figures: dict[str, Any],
+    sources: list[tuple[str, str, str, int, int]],
+) -> str:
     """The card as Markdown."""
     tiles = sum(s[3] for s in sources)
     front = _FRONT.format(license=spec.licence.lower(), tags="".join(f", {s}" for s in spec.stains))
@@ -44,7 +49,11 @@ def card(spec: EncoderSpec, config: dict[str, Any], figures: dict[str, Any], sou
 
 
 def _opening(spec: EncoderSpec, tiles: int) -> str:
-    who = "Anyone may use the weights, for anything" if spec.commercial else "The weights may be used for non-commercial purposes alone"
+    who = (
+        "Anyone may use the weights, for anything"
+        if spec.commercial
+        else "The weights may be used for non-commercial purposes alone"
+    )
     return (
         f"A small encoder of histopathology tiles: {spec.architecture}, {(spec.parameters or 0) / 1e6:.1f} M parameters, "
         f"{spec.dim}-dimensional embedding, trained by self-supervision on {tiles:,} tiles ({', '.join(spec.stains)}). "
@@ -68,14 +77,25 @@ def _figures(figures: dict[str, Any]) -> str:
     measured, mine = figures["measured"], figures["row"]
     sets = measured["sets"]
     rows = list(next(iter(sets.values())))
-    title = "| set | part | n (groups) | " + " | ".join(f"**{r}**" if r == mine else r for r in rows) + " |\n"
+    title = (
+        "| set | part | n (groups) | "
+        + " | ".join(f"**{r}**" if r == mine else r for r in rows)
+        + " |\n"
+    )
     lines = title + "|---" * (3 + len(rows)) + "|\n"
     for name, by_row in sets.items():
         first = by_row[rows[0]]
         cells = [_cell(by_row[r]) for r in rows]
-        lines += f"| {_SETS.get(name, name)} | {first['part']} | {first['n']} ({first['groups']}) | " + " | ".join(cells) + " |\n"
+        lines += (
+            f"| {_SETS.get(name, name)} | {first['part']} | {first['n']} ({first['groups']}) | "
+            + " | ".join(cells)
+            + " |\n"
+        )
     means = {title: measured["means"][mine][title] for title in measured["means"].get(mine, {})}
-    floors = "; ".join(f"{title} {value:.3f} ({_best_imagenet(measured['means'], title)})" for title, value in means.items())
+    floors = "; ".join(
+        f"{title} {value:.3f} ({_best_imagenet(measured['means'], title)})"
+        for title, value in means.items()
+    )
     paired = [
         f"{name} {p[mine]['difference']:+.3f} [{p[mine]['interval'][0]:+.3f}, {p[mine]['interval'][1]:+.3f}]"
         for name, p in measured["paired"].items()
@@ -101,7 +121,11 @@ def _cell(row: dict[str, Any]) -> str:
 
 
 def _best_imagenet(means: dict[str, dict[str, float]], title: str) -> str:
-    there = {name: row[title] for name, row in means.items() if name.startswith("imagenet") and title in row}
+    there = {
+        name: row[title]
+        for name, row in means.items()
+        if name.startswith("imagenet") and title in row
+    }
     best = max(there, key=lambda name: there[name], default="")
     return f"{best} {there[best]:.3f}" if best else "no ImageNet row"
 
@@ -112,7 +136,10 @@ def _spread_of_runs(measured: dict[str, Any]) -> str:
     for row in next(iter(measured["sets"].values())):
         runs = next(iter(measured["sets"].values()))[row].get("runs", 1)
         if runs > 1:
-            figures = "; ".join(f"{name} {r[row]['auroc']:.3f} sd {r[row]['auroc_sd']:.3f}" for name, r in measured["sets"].items())
+            figures = "; ".join(
+                f"{name} {r[row]['auroc']:.3f} sd {r[row]['auroc_sd']:.3f}"
+                for name, r in measured["sets"].items()
+            )
             paired = "; ".join(
                 f"{name} {p[row]['difference']:+.3f} [{p[row]['interval'][0]:+.3f}, {p[row]['interval'][1]:+.3f}]"
                 for name, p in measured["paired"].items()
@@ -122,20 +149,22 @@ def _spread_of_runs(measured: dict[str, Any]) -> str:
                 f"`{row}` is the mean of {runs} training runs that differ in their seed alone: AUROC {figures}. "
                 f"Their mean against ImageNet's better readout: {paired}."
             )
-    return " ".join(sentences) or "One training run: the spread over training seeds is not in these intervals."
+    return (
+        " ".join(sentences)
+        or "One training run: the spread over training seeds is not in these intervals."
+    )
 
 
 def _robustness(rows: dict[str, list[dict[str, Any]]]) -> str:
     """Stain shifts on crc_polyp5 test: one line a row, the mean over its training runs."""
-    lines = (
-        "| encoder | cosine under HED shift | effective rank | k-NN, unshifted | k-NN, channel mix / hue / tone |\n|---|---|---|---|---|\n"
-    )
+    lines = "| encoder | cosine under HED shift | effective rank | k-NN, unshifted | k-NN, channel mix / hue / tone |\n|---|---|---|---|---|\n"
     for name, runs in rows.items():
         cosine, rank = (_mean([r[key] for r in runs]) for key in ("centred_cosine", "rank"))
-        near = {shift: _mean([_mean(r["knn"][shift]) for r in runs]) for shift in ("clean", "mix", "hue", "tone")}
-        lines += (
-            f"| {name} | {cosine:.4f} | {rank:.0f} | {near['clean']:.3f} | {near['mix']:.3f} / {near['hue']:.3f} / {near['tone']:.3f} |\n"
-        )
+        near = {
+            shift: _mean([_mean(r["knn"][shift]) for r in runs])
+            for shift in ("clean", "mix", "hue", "tone")
+        }
+        lines += f"| {name} | {cosine:.4f} | {rank:.0f} | {near['clean']:.3f} | {near['mix']:.3f} / {near['hue']:.3f} / {near['tone']:.3f} |\n"
     return (
         f"## Another stain, another scanner\n\n{lines}\nColorectal tiles (crc_polyp5 test). The cosine is that of a tile's centred embedding and its "
         "stain-shifted self; a collapsed encoder would look stable, hence the rank. k-NN (20 neighbours, balanced accuracy) looks up shifted test "
@@ -151,7 +180,11 @@ def _mean(values: list[float]) -> float:
 def _training(spec: EncoderSpec, config: dict[str, Any], figures: dict[str, Any]) -> str:
     about, data = figures["training"], config["data"]
     runs = about.get("runs", 1)
-    average = "" if runs == 1 else f" The weights are the plain average of {runs} such runs (arXiv:2203.05482)."
+    average = (
+        ""
+        if runs == 1
+        else f" The weights are the plain average of {runs} such runs (arXiv:2203.05482)."
+    )
     return (
         f"## Training\n\n{spec.training}. Start: ImageNet weights of MobileNetV2 (Apache-2.0). Batch {data['batch']}, slides drawn with probability "
         f"~ tiles^{data['slide_power']}, no slide twice in a batch; {_crops(about)}stain jitter along hematoxylin, eosin and DAB for H&E, weaker and "
@@ -162,7 +195,9 @@ def _training(spec: EncoderSpec, config: dict[str, Any], figures: dict[str, Any]
 
 
 def _crops(about: dict[str, Any]) -> str:
-    fields = sorted({(low, high) for low, high in about.get("fields", []) if (low, high) != (1.0, 1.0)})
+    fields = sorted(
+        {(low, high) for low, high in about.get("fields", []) if (low, high) != (1.0, 1.0)}
+    )
     if not fields:
         return ""
     shares = ", in other runs of ".join(f"{low:.0%} to {high:.0%}" for low, high in fields)
@@ -171,7 +206,10 @@ def _crops(about: dict[str, Any]) -> str:
 
 def _sources(sources: list[tuple[str, str, str, int, int]]) -> str:
     lines = "| source | stain | licence class | tiles | slides or fields |\n|---|---|---|---|---|\n"
-    lines += "".join(f"| {src} | {stain} | {licence} | {n} | {slides} |\n" for src, stain, licence, n, slides in sources)
+    lines += "".join(
+        f"| {src} | {stain} | {licence} | {n} | {slides} |\n"
+        for src, stain, licence, n, slides in sources
+    )
     return (
         f"## Images it learnt from\n\n{lines}\nP: weights trained on it may be given to anyone; N: not, or its source states no licence. No tile of a "
         "validation or test part of the sets above was trained on. `amibr_left` are tiles of the same public collection as amibr, of none of its "

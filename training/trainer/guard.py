@@ -1,4 +1,7 @@
-"""A batch whose loss or gradient is not finite: nothing learns from it, it is kept to be looked at, several in a row stop the run."""
+"""A batch whose loss or gradient is not finite.
+
+Nothing learns from it, it is kept to be looked at, several in a row stop the run.
+"""
 
 from __future__ import annotations
 
@@ -43,19 +46,32 @@ class Guard:
         self._count = 0
 
     @torch.no_grad()
-    def refuse(self, step: int, batch: TileBatch, corpus: Corpus, culprit: str, values: str) -> None:
-        """Undo the forward pass's traces and keep the batch. Raises PathEncoderError for the last of so many in a row."""
+    def refuse(
+        self, step: int, batch: TileBatch, corpus: Corpus, culprit: str, values: str
+    ) -> None:
+        """Undo the forward pass's traces and keep the batch.
+
+        Raises PathEncoderError for the last of so many in a row.
+        """
         if self._buffers:
             torch._foreach_copy_(self._buffers, self._before)
         for p in self._method.parameters():
             p.grad = None
         self._count += 1
         kept = self._keep(step, batch, corpus, culprit)
-        log.warning("step %d skipped: %s; first not finite: %s. Weights stay as they were; the batch is in %s", step, values, culprit, kept)
+        log.warning(
+            "step %d skipped: %s; first not finite: %s. Weights stay as they were; the batch is"
+            " in %s",
+            step,
+            values,
+            culprit,
+            kept,
+        )
         if self._count >= self._limit:
             raise PathEncoderError(
-                f"{self._count} batches in a row gave no finite loss or gradient (step {step}: {values}); first not finite: {culprit}. "
-                f"The last checkpoint is good. Look at {kept}, lower optim.lr or optim.clip, or set optim.precision=fp32"
+                f"{self._count} batches in a row gave no finite loss or gradient (step {step}:"
+                f" {values}); first not finite: {culprit}. The last checkpoint is good. Look at"
+                f" {kept}, lower optim.lr or optim.clip, or set optim.precision=fp32"
             )
 
     def _keep(self, step: int, batch: TileBatch, corpus: Corpus, culprit: str) -> Path:
@@ -63,21 +79,35 @@ class Guard:
         file = self._folder / f"step-{step:08d}-process-{distributed.rank()}.npz"
         if len(list(self._folder.iterdir())) < _KEPT:
             keys = np.array([corpus.tiles.key(int(i)) for i in batch.indices])
-            tiles, stains, indices = (t.cpu().numpy() for t in (batch.tiles, batch.stains, batch.indices))
+            tiles, stains, indices = (
+                t.cpu().numpy() for t in (batch.tiles, batch.stains, batch.indices)
+            )
             with whole_file(file) as temporary, temporary.open("wb") as stream:
-                np.savez(stream, keys=keys, tiles=tiles, stains=stains, indices=indices, first_not_finite=np.array(culprit))
+                np.savez(
+                    stream,
+                    keys=keys,
+                    tiles=tiles,
+                    stains=stains,
+                    indices=indices,
+                    first_not_finite=np.array(culprit),
+                )
         return file
 
 
 @torch.no_grad()
 def first_not_finite(method: Any, forward: Callable[[], Any]) -> str:
     """Run a forward pass again and name the first module that made something that is not finite from finite inputs: a weight of its own,
-    or its output. Then the last module, in the order of the method, whose gradient is not finite: backward began to go wrong there."""
+    or its output. Then the last module, in the order of the method, whose gradient is not finite: backward began to go wrong there.
+    """
     for name, p in method.named_parameters():
         if not _finite(p):
             return f"weights {name}"
     found: list[str] = []
-    handles = [m.register_forward_hook(_look(found, name), with_kwargs=True) for name, m in method.named_modules() if name]
+    handles = [
+        m.register_forward_hook(_look(found, name), with_kwargs=True)
+        for name, m in method.named_modules()
+        if name
+    ]
     try:
         forward()
     finally:
@@ -85,14 +115,20 @@ def first_not_finite(method: Any, forward: Callable[[], Any]) -> str:
             handle.remove()
     if found:
         return found[0]
-    bad = [name for name, p in method.named_parameters() if p.grad is not None and not _finite(p.grad)]
-    return f"the gradient of {bad[-1]}" if bad else "the loss itself (all modules gave finite values)"
+    bad = [
+        name for name, p in method.named_parameters() if p.grad is not None and not _finite(p.grad)
+    ]
+    return (
+        f"the gradient of {bad[-1]}" if bad else "the loss itself (all modules gave finite values)"
+    )
 
 
 def _look(found: list[str], name: str) -> Callable[..., None]:
     def hook(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
         if not found and not _all_finite(output):
-            found.append(f"module {name}" if _all_finite((args, kwargs)) else f"the input of {name}")
+            found.append(
+                f"module {name}" if _all_finite((args, kwargs)) else f"the input of {name}"
+            )
 
     return hook
 
@@ -111,7 +147,10 @@ def _finite(x: Tensor) -> bool:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What all processes agree on after a backward pass. finite: loss and gradient, in every process. stop: any was asked to."""
+    """What all processes agree on after a backward pass. finite.
+
+    Loss and gradient, in every process. stop: any was asked to.
+    """
 
     finite: bool
     stop: bool

@@ -1,4 +1,7 @@
-"""One run at a time in a folder: a lock that the operating system lets go of when its process ends, however it ends."""
+"""One run at a time in a folder.
+
+A lock that the operating system lets go of when its process ends, however it ends.
+"""
 
 from __future__ import annotations
 
@@ -19,21 +22,34 @@ log = logging.getLogger(__name__)
 
 @contextmanager
 def held(folder: Path) -> Iterator[None]:
-    """Inside: no other process can hold the same folder. Raises ConfigError naming the process that does."""
+    """Inside: no other process can hold the same folder.
+
+    Raises ConfigError naming the process that does.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("a+") as file:
         try:
             _lock(file)
         except OSError as error:
             if error.errno not in (errno.EAGAIN, errno.EACCES, errno.EDEADLK):
-                log.warning("%s cannot be locked (%s): see to it that one run alone writes there", folder, error)
+                log.warning(
+                    "%s cannot be locked (%s): see to it that one run alone writes there",
+                    folder,
+                    error,
+                )
             else:
                 file.seek(0)
                 holder = file.read().strip() or "an unknown process"
-                raise ConfigError(f"{folder} is in use by another run ({holder}): wait for it, or give another out=") from None
+                raise ConfigError(
+                    f"{folder} is in use by another run ({holder}): wait for it, or give another"
+                    " out="
+                ) from None
         else:
             file.truncate(0)
-            file.write(f"process {os.getpid()} on {socket.gethostname()} since {time.strftime('%Y-%m-%d %H:%M:%S')}\n")
+            file.write(
+                f"process {os.getpid()} on {socket.gethostname()} since"
+                f" {time.strftime('%Y-%m-%d %H:%M:%S')}\n"
+            )
             file.flush()
         yield
 

@@ -23,7 +23,11 @@ def _groups(method: Any, cfg: Config) -> list[dict[str, Any]]:
     groups = []
     for is_backbone, rate in ((True, cfg.optim.lr), (False, cfg.optim.head_lr)):
         for decays in (True, False):
-            chosen = [p for p in method.parameters() if p.requires_grad and (id(p) in inside) == is_backbone and (p.ndim > 1) == decays]
+            chosen = [
+                p
+                for p in method.parameters()
+                if p.requires_grad and (id(p) in inside) == is_backbone and (p.ndim > 1) == decays
+            ]
             groups.append({"params": chosen, "peak": rate, "decays": decays})
     return [g for g in groups if g["params"]]
 
@@ -37,7 +41,10 @@ def set_rates(optimizer: torch.optim.Optimizer, cfg: Config, step: int) -> None:
 
 
 def clip(parameters: list[nn.Parameter], most: float) -> Tensor:
-    """Scale gradients down to a joint norm of `most`; returns the norm before. Gradients whose norm is not finite stay as they are."""
+    """Scale gradients down to a joint norm of `most`; returns the norm before.
+
+    Gradients whose norm is not finite stay as they are.
+    """
     norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
     whole = norm.full_tensor() if isinstance(norm, DTensor) else norm
     if whole.isfinite():

@@ -1,5 +1,8 @@
-"""A method over several processes and in less memory: DDP, FSDP2, compiled and checkpointed blocks. Call these once, in this order,
-before the optimiser is made: `checkpoint_blocks`, `compile_blocks`, `wrap`."""
+"""A method over several processes and in less memory: DDP, FSDP2, compiled and checkpointed blocks.
+
+Call these once, in this order, before the optimiser is made: `checkpoint_blocks`, `compile_blocks`,
+`wrap`.
+"""
 
 from __future__ import annotations
 
@@ -20,13 +23,17 @@ from training.methods import Logs, Views
 
 Strategy = Literal["ddp", "fsdp"]
 _GRAPHS = 64  # of one kind of block: crop sizes, with and without gradients, first and later blocks
-# Buffers (running statistics, centres) come out alike in all processes, so nothing need be sent; torch has renamed the switch.
+# Buffers (running statistics, centres) come out alike in all processes, so nothing need be sent;
+# torch has renamed the switch.
 _RENAMED = "forward_sync_buffers" in inspect.signature(DistributedDataParallel.__init__).parameters
 _BUFFERS_STAY = "forward_sync_buffers" if _RENAMED else "broadcast_buffers"
 
 
 class Step(nn.Module):
-    """A method's loss as a module's forward, which is where DDP hooks in. `method` holds the weights."""
+    """A method's loss as a module's forward, which is where DDP hooks in.
+
+    `method` holds the weights.
+    """
 
     def __init__(self, method: nn.Module) -> None:
         super().__init__()
@@ -38,7 +45,13 @@ class Step(nn.Module):
         return result
 
 
-def wrap(method: nn.Module, device: torch.device, *, strategy: Strategy = "ddp", dtype: torch.dtype | None = None) -> nn.Module:
+def wrap(
+    method: nn.Module,
+    device: torch.device,
+    *,
+    strategy: Strategy = "ddp",
+    dtype: torch.dtype | None = None,
+) -> nn.Module:
     """A callable `(views, step) -> (loss, logs)` whose backward leaves in every process the gradient of the joint batch.
 
     method: on `device` already; it is changed in place (BatchNorm over all processes; with "fsdp" its weights become sharded
@@ -50,31 +63,53 @@ def wrap(method: nn.Module, device: torch.device, *, strategy: Strategy = "ddp",
         return Step(method)
     method = distributed.synchronise(method, device)
     if strategy == "ddp":
-        return DistributedDataParallel(Step(method), gradient_as_bucket_view=True, **{_BUFFERS_STAY: False})
+        return DistributedDataParallel(
+            Step(method), gradient_as_bucket_view=True, **{_BUFFERS_STAY: False}
+        )
     policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32 if dtype else None)
     _shard(method, init_device_mesh(device.type, (distributed.world(),)), policy)
     return Step(method)
 
 
 def full_state(module: nn.Module) -> dict[str, Tensor]:
-    """The state dict whole and on the CPU, however the weights are sharded. All processes must call it together; where they are
-    sharded, process 0 alone gets it and the others an empty one."""
-    state = get_model_state_dict(module, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
+    """The state dict whole and on the CPU, however the weights are sharded.
+
+    All processes must call it together; where they are sharded, process 0 alone gets it and the
+    others an empty one.
+    """
+    state = get_model_state_dict(
+        module, options=StateDictOptions(full_state_dict=True, cpu_offload=True)
+    )
     return {name: value for name, value in state.items() if isinstance(value, Tensor)}
 
 
 def blocks_of(backbone: nn.Module) -> list[nn.Module]:
-    """The repeated blocks of a timm network, in order. Raises ConfigError for a network that has none of timm's usual names."""
-    stages = [getattr(backbone, n) for n in ("blocks", "stages", "layers", "layer1", "layer2", "layer3", "layer4") if hasattr(backbone, n)]
+    """The repeated blocks of a timm network, in order.
+
+    Raises ConfigError for a network that has none of timm's usual names.
+    """
+    stages = [
+        getattr(backbone, n)
+        for n in ("blocks", "stages", "layers", "layer1", "layer2", "layer3", "layer4")
+        if hasattr(backbone, n)
+    ]
     found = [block for stage in stages if isinstance(stage, nn.Module) for block in _leaves(stage)]
     if not found:
-        raise ConfigError(f"{type(backbone).__name__} has no blocks that are known here: train it without compile and without fsdp")
+        raise ConfigError(
+            f"{type(backbone).__name__} has no blocks that are known here: train it without compile"
+            " and without fsdp"
+        )
     return found
 
 
-def compile_blocks(backbone: nn.Module, *, backend: str = "inductor", dynamic: bool | None = False) -> int:
-    """Compile each block in place with torch.compile (names of weights stay); returns how many. Blocks of one shape share a graph, also
-    where their rates of stochastic depth differ. dynamic: False makes one graph a crop size, the fastest to run."""
+def compile_blocks(
+    backbone: nn.Module, *, backend: str = "inductor", dynamic: bool | None = False
+) -> int:
+    """Compile each block in place with torch.compile (names of weights stay); returns how many.
+
+    Blocks of one shape share a graph, also where their rates of stochastic depth differ. dynamic:
+    False makes one graph a crop size, the fastest to run.
+    """
     _share_graphs(backbone)
     dynamo = torch._dynamo.config
     limit = "recompile_limit" if hasattr(dynamo, "recompile_limit") else "cache_size_limit"
@@ -86,8 +121,11 @@ def compile_blocks(backbone: nn.Module, *, backend: str = "inductor", dynamic: b
 
 
 class DropPath(nn.Module):
-    """Stochastic depth as timm's, its rate a tensor: torch.compile makes a graph for every rate that is a number, and gives up, leaving
-    the rest of the network as it was, after a few of them."""
+    """Stochastic depth as timm's, its rate a tensor.
+
+    torch.compile makes a graph for every rate that is a number, and gives up, leaving the rest of
+    the network as it was, after a few of them.
+    """
 
     rate: Tensor
 
@@ -113,19 +151,30 @@ def _share_graphs(network: nn.Module) -> None:
 
 
 def checkpoint_blocks(backbone: nn.Module) -> None:
-    """Activation checkpointing by timm's own switch: a block's inside is computed again in backward instead of kept."""
+    """Activation checkpointing by timm's own switch.
+
+    A block's inside is computed again in backward instead of kept.
+    """
     switch = getattr(backbone, "set_grad_checkpointing", None)
     if switch is None:
-        raise ConfigError(f"{type(backbone).__name__} cannot checkpoint its activations: train it without")
+        raise ConfigError(
+            f"{type(backbone).__name__} cannot checkpoint its activations: train it without"
+        )
     switch(enable=True)
 
 
 def gains_from_bf16(network: nn.Module, device: torch.device) -> bool:
-    """Whether bf16 autocast is known to make training faster: on GPUs that have it, and on CPUs with bf16 instructions where no
-    convolution is grouped (measured on one core: ResNet-18 and ViT-Tiny 1.5 to 1.9 times as fast, MobileNetV2 .7 times)."""
+    """Whether bf16 autocast is known to make training faster.
+
+    On GPUs that have it, and on CPUs with bf16 instructions where no convolution is grouped
+    (measured on one core: ResNet-18 and ViT-Tiny 1.5 to 1.9 times as fast, MobileNetV2 .7 times).
+    """
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported()
-    asks = [getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")]
+    asks = [
+        getattr(torch.cpu, name, None)
+        for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    ]
     if device.type != "cpu" or not any(ask() for ask in asks if ask):
         return False
     return not any(isinstance(m, nn.Conv2d) and m.groups > 1 for m in network.modules())
@@ -147,19 +196,26 @@ def _shard(method: nn.Module, mesh: DeviceMesh, policy: MixedPrecisionPolicy) ->
     """Each backbone block by block and then its rest; every other part of the method as one."""
     for unit in list(_units(method)):
         for module in [*(blocks_of(unit) if _is_backbone(unit) else []), unit]:
-            # Resharded after forward also at the top: a teacher has no backward that would do it before it is updated.
+            # Resharded after forward also at the top: a teacher has no backward that would do it
+            # before it is updated.
             fully_shard(module, mesh=mesh, mp_policy=policy, reshard_after_forward=True)
 
 
 def _units(module: nn.Module) -> Iterator[nn.Module]:
-    """The parts whose own forward runs all that they hold, which is when FSDP gathers weights; backbones are always parts."""
+    """The parts whose own forward runs all that they hold, which is when FSDP gathers weights.
+
+    Backbones are always parts.
+    """
     has_forward = type(module).forward is not nn.Module.forward
     if _is_backbone(module) or (has_forward and not any(_is_backbone(m) for m in module.modules())):
         if any(True for _ in module.parameters()):
             yield module
         return
     if any(True for _ in module.parameters(recurse=False)):
-        raise ConfigError(f"{type(module).__name__} holds parameters beside its parts: put them in a module with a forward of its own")
+        raise ConfigError(
+            f"{type(module).__name__} holds parameters beside its parts: put them in a module with"
+            " a forward of its own"
+        )
     for child in module.children():
         yield from _units(child)
 

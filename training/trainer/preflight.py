@@ -19,7 +19,16 @@ _LOOKED_AT = 16
 
 def crop_sizes(method: Any) -> dict[str, int]:
     """Pixels of each kind of crop that a method's settings ask for: method.NAME -> px."""
-    found = {name: (v.px if getattr(v, "count", 1) else 0) if hasattr(v, "px") else v if name == "crop" else 0 for name, v in method}
+    found = {
+        name: (
+            (v.px if getattr(v, "count", 1) else 0)
+            if hasattr(v, "px")
+            else v
+            if name == "crop"
+            else 0
+        )
+        for name, v in method
+    }
     return {f"method.{name}": px for name, px in found.items() if px}
 
 
@@ -43,8 +52,14 @@ def refuse_network(cfg: Config, name: str, px: int) -> None:
         try:
             network(torch.empty(2, 3, px, px))
         except (AssertionError, RuntimeError, ValueError) as error:
-            hint = "give a multiple of its patch size, and backbone.args={dynamic_img_size: true} for a ViT"
-            raise ConfigError(f"{name}: {cfg.backbone.architecture} cannot take crops of {px} px ({error}): {hint}") from None
+            hint = (
+                "give a multiple of its patch size, and backbone.args={dynamic_img_size: true} for"
+                " a ViT"
+            )
+            raise ConfigError(
+                f"{name}: {cfg.backbone.architecture} cannot take crops of {px} px ({error}):"
+                f" {hint}"
+            ) from None
 
 
 def unsafe_in_bf16(cfg: Config) -> str | None:
@@ -59,7 +74,11 @@ def unsafe_in_bf16(cfg: Config) -> str | None:
     with torch.device("meta"):
         network = make.make_backbone(cfg.backbone.model_copy(update={"start": None})).eval()
         for name, px in sorted(crop_sizes(cfg.method).items(), key=lambda item: item[1]):
-            handles = [m.register_forward_pre_hook(_look_for_one_pixel(found, n)) for n, m in network.named_modules() if _strides(m)]
+            handles = [
+                m.register_forward_pre_hook(_look_for_one_pixel(found, n))
+                for n, m in network.named_modules()
+                if _strides(m)
+            ]
             network(torch.empty(2, 3, px, px))
             for handle in handles:
                 handle.remove()
@@ -90,4 +109,7 @@ def _refuse_small_tiles(sizes: dict[str, int], corpus: Corpus) -> None:
     usual = int(np.median(sides)) if sides else 0
     for name, px in sizes.items():
         if sides and px > usual:
-            raise ConfigError(f"{name}: crops of {px} px do not fit the tiles, which are of {usual} px: lower its px, or give larger tiles")
+            raise ConfigError(
+                f"{name}: crops of {px} px do not fit the tiles, which are of {usual} px: lower its"
+                " px, or give larger tiles"
+            )

@@ -1,4 +1,7 @@
-"""Everything that must be right before the first step: settings, tiles, network, method, optimiser, the run's folder."""
+"""Everything that must be right before the first step.
+
+settings, tiles, network, method, optimiser, the run's folder.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +41,10 @@ log = logging.getLogger("training")
 
 @contextmanager
 def opened(cfg: config.Config, request: StopRequest) -> Iterator[Run]:
-    """The run of a config, at its newest checkpoint; its folder is this process's alone while it is open."""
+    """The run of a config, at its newest checkpoint.
+
+    Its folder is this process's alone while it is open.
+    """
     first = distributed.rank() == 0
     cfg = cfg.model_copy(update={"backbone": make.with_start(cfg.backbone)})
     with lock.held(cfg.run.out) if first else nullcontext():
@@ -66,8 +72,20 @@ def _prepare(cfg: config.Config, request: StopRequest) -> Run:
     if first:
         _write_identity(cfg, corpus, cfg.run.out)
     monitor = Monitor(cfg.run.out if first else None, _trackers(cfg) if first else [])
-    where = f"{distributed.world()} processes on {device.type}" if distributed.world() > 1 else str(device)
-    facts = (len(corpus), len(corpus.slide_names), cfg.method.name, step, cfg.optim.steps, where, str(dtype or torch.float32)[6:])
+    where = (
+        f"{distributed.world()} processes on {device.type}"
+        if distributed.world() > 1
+        else str(device)
+    )
+    facts = (
+        len(corpus),
+        len(corpus.slide_names),
+        cfg.method.name,
+        step,
+        cfg.optim.steps,
+        where,
+        str(dtype or torch.float32)[6:],
+    )
     log.info("%d tiles of %d slides; %s, steps %d to %d; %s, %s", *facts)
     return Run(
         cfg,
@@ -92,12 +110,21 @@ def _prepare(cfg: config.Config, request: StopRequest) -> Run:
 
 
 def _tiles_at_once(cfg: config.Config) -> int:
-    """Tiles that go through together, over all processes. Raises ConfigError for a batch that cannot be shared out evenly."""
+    """Tiles that go through together, over all processes.
+
+    Raises ConfigError for a batch that cannot be shared out evenly.
+    """
     world, parts = distributed.world(), cfg.optim.accumulate
     if cfg.data.batch % (world * parts):
-        raise ConfigError(f"data.batch={cfg.data.batch} cannot be cut evenly for {world} processes and optim.accumulate={parts}")
+        raise ConfigError(
+            f"data.batch={cfg.data.batch} cannot be cut evenly for {world} processes and"
+            f" optim.accumulate={parts}"
+        )
     if cfg.data.batch // (world * parts) < 2:
-        raise ConfigError(f"data.batch={cfg.data.batch} leaves a process less than 2 tiles at once ({world} processes, {parts} parts)")
+        raise ConfigError(
+            f"data.batch={cfg.data.batch} leaves a process less than 2 tiles at once ({world}"
+            f" processes, {parts} parts)"
+        )
     if parts > 1 and cfg.method.name in ("simclr", "byol"):
         log.warning(
             "optim.accumulate=%d: %s compares the %d tiles of one part, not the whole batch",
@@ -109,17 +136,27 @@ def _tiles_at_once(cfg: config.Config) -> int:
 
 
 def _dtype(cfg: config.Config, device: torch.device, backbone: nn.Module) -> torch.dtype | None:
-    """bf16 where it is asked for, or gains and is safe. Raises ConfigError where it is asked for and not safe."""
+    """bf16 where it is asked for, or gains and is safe.
+
+    Raises ConfigError where it is asked for and not safe.
+    """
     asked = cfg.optim.precision == "bf16"
-    if not (asked or (cfg.optim.precision == "auto" and parallel.gains_from_bf16(backbone, device))):
+    if not (
+        asked or (cfg.optim.precision == "auto" and parallel.gains_from_bf16(backbone, device))
+    ):
         return None
     unsafe = preflight.unsafe_in_bf16(cfg) if device.type == "cpu" else None
     if unsafe and asked:
-        raise ConfigError(f"optim.precision=bf16: on CPUs the gradient of {unsafe} would be wrong. Make those crops larger, or use fp32")
+        raise ConfigError(
+            f"optim.precision=bf16: on CPUs the gradient of {unsafe} would be wrong. Make those"
+            " crops larger, or use fp32"
+        )
     return None if unsafe else torch.bfloat16
 
 
-def _method(cfg: config.Config, plan: methods.Plan, device: torch.device) -> tuple[Any, nn.Module, torch.dtype | None]:
+def _method(
+    cfg: config.Config, plan: methods.Plan, device: torch.device
+) -> tuple[Any, nn.Module, torch.dtype | None]:
     method: Any = methods.build(cfg.method, plan).to(device).train()
     dtype = _dtype(cfg, device, method.backbone)
     if cfg.run.checkpoint_activations:
@@ -130,7 +167,9 @@ def _method(cfg: config.Config, plan: methods.Plan, device: torch.device) -> tup
     return method, parallel.wrap(method, device, strategy=cfg.run.parallel, dtype=dtype), dtype
 
 
-def _plan(cfg: config.Config, corpus: Corpus, sampler: Sampler, generator: torch.Generator) -> methods.Plan:
+def _plan(
+    cfg: config.Config, corpus: Corpus, sampler: Sampler, generator: torch.Generator
+) -> methods.Plan:
     start = starting_network(cfg, corpus, sampler)
     state = start.state_dict()
 
@@ -142,7 +181,17 @@ def _plan(cfg: config.Config, corpus: Corpus, sampler: Sampler, generator: torch
     b, width = cfg.backbone, int(start.num_features)  # type: ignore[arg-type]
     width = int(getattr(start, "head_hidden_size", width))
     spec = functools.partial(make.spec_of, b, cfg.export)
-    return methods.Plan(backbone, width, cfg.optim.steps, cfg.data.batch, len(corpus), b.mean, b.std, generator, spec)
+    return methods.Plan(
+        backbone,
+        width,
+        cfg.optim.steps,
+        cfg.data.batch,
+        len(corpus),
+        b.mean,
+        b.std,
+        generator,
+        spec,
+    )
 
 
 def _restore(cfg: config.Config, method: nn.Module, optimizer: torch.optim.Optimizer) -> int:
@@ -168,6 +217,13 @@ def _trackers(cfg: config.Config) -> list[Tracker]:
 def _write_identity(cfg: config.Config, corpus: Corpus, folder: Path) -> None:
     """config.yaml and data.json: what the run is, for whoever finds the folder."""
     write_text(folder / "config.yaml", yaml.safe_dump(config.dump(cfg), sort_keys=False))
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
-    about = {"tiles": len(corpus), "slides": len(corpus.slide_names), "sha256_of_keys": corpus.digest, "git_commit": commit or None}
+    commit = subprocess.run(
+        ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False
+    ).stdout.strip()
+    about = {
+        "tiles": len(corpus),
+        "slides": len(corpus.slide_names),
+        "sha256_of_keys": corpus.digest,
+        "git_commit": commit or None,
+    }
     write_text(folder / "data.json", json.dumps({**about, "torch": torch.__version__}, indent=1))

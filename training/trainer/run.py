@@ -26,7 +26,14 @@ from training.data.sampler import Sampler
 from training.export import export
 from training.methods import Logs, Plan, Views
 from training.monitor.alarms import Alarms
-from training.monitor.log import FirstFeatures, LabelledSet, Monitor, knn_report, labelled_set, peak_memory_mb
+from training.monitor.log import (
+    FirstFeatures,
+    LabelledSet,
+    Monitor,
+    knn_report,
+    labelled_set,
+    peak_memory_mb,
+)
 from training.trainer import checkpoint, parallel
 from training.trainer.guard import Guard, agree, first_not_finite
 from training.trainer.signals import StopRequest
@@ -37,7 +44,10 @@ log = logging.getLogger("training")
 
 @dataclass
 class Run:
-    """Everything that a run holds. `step` is the first step to be done; `forward` is the method's loss over all processes."""
+    """Everything that a run holds.
+
+    `step` is the first step to be done; `forward` is the method's loss over all processes.
+    """
 
     cfg: config.Config
     folder: Path
@@ -67,24 +77,39 @@ class Run:
         follows from seed and step."""
         d, r, n = self.cfg.data, self.cfg.run, self.cfg.optim.steps
         share = {"rank": distributed.rank(), "world": distributed.world()}
-        means = {"threads": r.loaders, "processes": r.loader_processes, "keep_mb": r.keep_mb, "pin": self.device.type == "cuda"}
-        read = batches(self.corpus, self.sampler, canvas=d.canvas, start=self.step, stop=n, **share, **means)
+        means = {
+            "threads": r.loaders,
+            "processes": r.loader_processes,
+            "keep_mb": r.keep_mb,
+            "pin": self.device.type == "cuda",
+        }
+        read = batches(
+            self.corpus, self.sampler, canvas=d.canvas, start=self.step, stop=n, **share, **means
+        )
         for step, batch, views in self._with_views(read):
             torch.manual_seed(self._seed(step) + distributed.rank())
             self.guard.remember()
             self.features.want(wanted=(step + 1) % self.cfg.run.log_every == 0)
             yield step, batch, views
 
-    def _with_views(self, read: Iterator[tuple[int, TileBatch]]) -> Iterator[tuple[int, TileBatch, list[Views]]]:
+    def _with_views(
+        self, read: Iterator[tuple[int, TileBatch]]
+    ) -> Iterator[tuple[int, TileBatch, list[Views]]]:
         """Where CPU cores are left over, a thread makes the views of a step while the step before is learnt from."""
-        if self.device.type == "cpu" and _cores() > self.cfg.run.threads and not getattr(self.method, "draws_in_loss", False):
+        if (
+            self.device.type == "cpu"
+            and _cores() > self.cfg.run.threads
+            and not getattr(self.method, "draws_in_loss", False)
+        ):
             yield from self.pace.timed(self._views_ahead(read))
             return
         for step, batch in self.pace.timed(read):
             moved = batch.to(self.device)
             yield step, moved, self._views(step, moved)
 
-    def _views_ahead(self, read: Iterator[tuple[int, TileBatch]]) -> Iterator[tuple[int, TileBatch, list[Views]]]:
+    def _views_ahead(
+        self, read: Iterator[tuple[int, TileBatch]]
+    ) -> Iterator[tuple[int, TileBatch, list[Views]]]:
         with ThreadPoolExecutor(1) as pool:
             made: tuple[int, TileBatch, Future[list[Views]]] | None = None
             for step, batch in read:
@@ -96,12 +121,16 @@ class Run:
                 yield made[0], made[1], made[2].result()
 
     def _views(self, step: int, batch: TileBatch) -> list[Views]:
-        with self.views_lock:  # the generator is one, and a step that went wrong asks for its views again
+        # the generator is one, and a step that went wrong asks for its views again
+        with self.views_lock:
             self.plan.generator.manual_seed(self._seed(step))
             return [self.method.views(part) for part in self._parts(batch)]
 
     def _seed(self, step: int) -> int:
-        """The views' generator is alike in all processes: they draw for the joint batch and take their share."""
+        """The views' generator is alike in all processes.
+
+        They draw for the joint batch and take their share.
+        """
         return (self.cfg.seed * 1_000_003 + step) * 8191
 
     def _parts(self, batch: TileBatch) -> list[TileBatch]:
@@ -109,8 +138,13 @@ class Run:
         return batch.parts(count) if count > 1 else [batch]
 
     def exchange(self, part: int) -> AbstractContextManager[Any]:
-        """The context in which a part of a batch goes through: processes exchange gradients in the last alone."""
-        alone = part + 1 < self.cfg.optim.accumulate and isinstance(self.forward, DistributedDataParallel)
+        """The context in which a part of a batch goes through.
+
+        Processes exchange gradients in the last alone.
+        """
+        alone = part + 1 < self.cfg.optim.accumulate and isinstance(
+            self.forward, DistributedDataParallel
+        )
         return self.forward.no_sync() if alone else nullcontext()  # type: ignore[operator]
 
     def autocast(self) -> AbstractContextManager[Any]:
@@ -118,7 +152,10 @@ class Run:
         return torch.autocast(self.device.type, self.dtype) if self.dtype else nullcontext()
 
     def good(self, step: int, batch: TileBatch, loss: Tensor, norm: Tensor) -> bool:
-        """Whether loss and gradient are finite in every process; if not, the step leaves no trace. Also asks whether to stop."""
+        """Whether loss and gradient are finite in every process; if not, the step leaves no trace.
+
+        Also asks whether to stop.
+        """
         verdict = agree(loss, norm, stop=self._wants_stop())
         self.stopping = verdict.stop
         if verdict.finite:
@@ -126,7 +163,12 @@ class Run:
             return True
         values_now = f"loss {float(loss):.4g}, gradient norm {float(norm):.4g}"
         culprit = first_not_finite(self.method, lambda: self._again(step, batch))
-        self.monitor.write("skipped", step + 1, {"loss": float(loss), "grad_norm": float(norm), "culprit": culprit}, words="")
+        self.monitor.write(
+            "skipped",
+            step + 1,
+            {"loss": float(loss), "grad_norm": float(norm), "culprit": culprit},
+            words="",
+        )
         self.guard.refuse(step, batch, self.corpus, culprit, values_now)
         return False
 
@@ -152,8 +194,14 @@ class Run:
             self.save(step + 1)
 
     def _log(self, step: int, loss: Tensor, norm: Tensor, logs: Logs) -> None:
-        values = {**self._over_processes({"loss": float(loss), **{k: float(v) for k, v in logs.items()}}), "grad_norm": float(norm)}
-        values |= {"lr": self.optimizer.param_groups[0]["lr"], **self.features.spread(self._tiles_here())}
+        values = {
+            **self._over_processes({"loss": float(loss), **{k: float(v) for k, v in logs.items()}}),
+            "grad_norm": float(norm),
+        }
+        values |= {
+            "lr": self.optimizer.param_groups[0]["lr"],
+            **self.features.spread(self._tiles_here()),
+        }
         rate, wait = self.pace.look()
         values |= {"tiles_per_s": rate, "data_wait": wait, "memory_mb": peak_memory_mb(self.device)}
         self.monitor.write("train", step + 1, values, words=self._in_words(step + 1, values))
@@ -174,10 +222,17 @@ class Run:
         left = (self.cfg.optim.steps - step) * self.cfg.data.batch / values["tiles_per_s"]
         if self.cfg.run.minutes:
             left = min(left, max(60 * self.cfg.run.minutes - (time.monotonic() - self.began), 0.0))
-        own = {k: v for k, v in values.items() if k not in ("tiles_per_s", "data_wait", "memory_mb", "lr")}
+        own = {
+            k: v
+            for k, v in values.items()
+            if k not in ("tiles_per_s", "data_wait", "memory_mb", "lr")
+        }
         figures = "  ".join(f"{k} {v:.3g}" for k, v in own.items())
         steps = self.cfg.optim.steps
-        speed = f"{values['tiles_per_s']:.0f} tiles/s  wait {values['data_wait']:.0%}  {in_words(left)} left"
+        speed = (
+            f"{values['tiles_per_s']:.0f} tiles/s  wait {values['data_wait']:.0%}  {in_words(left)}"
+            " left"
+        )
         return f"step {step}/{steps} ({step / steps:.0%})  {figures}  {speed}"
 
     def report_knn(self, step: int) -> None:
@@ -193,26 +248,50 @@ class Run:
 
     def save(self, step: int) -> None:
         """A checkpoint from which step `step` is the next."""
-        checkpoint.save(self.folder, step, self.method, self.optimizer, config.result_changing(config.dump(self.cfg)))
+        checkpoint.save(
+            self.folder,
+            step,
+            self.method,
+            self.optimizer,
+            config.result_changing(config.dump(self.cfg)),
+        )
         self.pace.restart()
 
     def finish(self, step: int) -> Path:
-        """Last k-NN and the exported encoder; after a signal nothing but a word, for time is short then."""
+        """Last k-NN and the exported encoder.
+
+        After a signal nothing but a word, for time is short then.
+        """
         steps = self.cfg.optim.steps
         if self.request.signal and step < steps:
-            log.warning("stopped by %s after step %d of %d; the same command goes on from there", self.request.signal, step, steps)
+            log.warning(
+                "stopped by %s after step %d of %d; the same command goes on from there",
+                self.request.signal,
+                step,
+                steps,
+            )
             return self.folder
-        if not (self.stopping or checkpoint.latest(self.folder) == checkpoint.path_of(self.folder, step)):
+        if not (
+            self.stopping or checkpoint.latest(self.folder) == checkpoint.path_of(self.folder, step)
+        ):
             self.save(step)
         self.report_knn(step)
         folder = self._export(step)
-        log.info("%s after %d of %d steps: %s", "done" if step >= steps else "stopped", step, steps, folder)
+        log.info(
+            "%s after %d of %d steps: %s",
+            "done" if step >= steps else "stopped",
+            step,
+            steps,
+            folder,
+        )
         return self.folder
 
     def _export(self, step: int) -> Path:
         target = self.folder / "export"
-        own = getattr(self.method, "export", None)  # a method whose network is no encoder writes its own folder
-        weights = {} if own else parallel.full_state(self.method.encoder())  # all processes must take part
+        # a method whose network is no encoder writes its own folder
+        own = getattr(self.method, "export", None)
+        # all processes must take part
+        weights = {} if own else parallel.full_state(self.method.encoder())
         if distributed.rank() != 0:
             return target
         if own:

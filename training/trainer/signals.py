@@ -21,8 +21,11 @@ class StopRequest:
 
 @contextmanager
 def listening() -> Iterator[StopRequest]:
-    """Inside: the signals are noted and nothing else happens, so that a step can be finished; a second Ctrl-C interrupts at once.
-    In another than the main thread, where Python allows no handlers, nothing is noted."""
+    """Inside: the signals are noted and nothing else happens, so that a step can be finished.
+
+    A second Ctrl-C interrupts at once. In another than the main thread, where Python allows no
+    handlers, nothing is noted.
+    """
     request = StopRequest()
 
     def note(number: int, frame: FrameType | None) -> None:
@@ -33,7 +36,11 @@ def listening() -> Iterator[StopRequest]:
     if threading.current_thread() is not threading.main_thread():
         yield request
         return
-    before = {n: signal.signal(n, note) for n in (getattr(signal, name, None) for name in _NAMES) if n is not None}
+    before = {
+        n: signal.signal(n, note)
+        for n in (getattr(signal, name, None) for name in _NAMES)
+        if n is not None
+    }
     try:
         yield request
     finally:

@@ -10,7 +10,10 @@ T = TypeVar("T")
 
 
 class Pace:
-    """Clocks over the steps since the last look. The wait for the first batch, before the loader is warm, counts for nothing."""
+    """Clocks over the steps since the last look.
+
+    The wait for the first batch, before the loader is warm, counts for nothing.
+    """
 
     def __init__(self, batch: int) -> None:
         self._batch = batch
@@ -33,7 +36,10 @@ class Pace:
             self._steps += 1
 
     def look(self) -> tuple[float, float]:
-        """(tiles a second, share of the time that went into waiting for data) since the last look; call it inside a step's end."""
+        """(tiles a second, share of the time that went into waiting for data) since the last look.
+
+        Call it inside a step's end.
+        """
         now = time.monotonic()
         elapsed = max(now - (self._since or now), 1e-9)
         rate, wait = (self._steps + 1) * self._batch / elapsed, self._waited / elapsed

@@ -1,7 +1,10 @@
-"""What an unlabelled image teaches: the nuclei in it that are surely nuclei, and where nothing is sure.
+"""What an unlabelled image teaches.
 
-A teacher's score map (at first the mean stain map, later the network itself) is cut into objects. Those that look like a nucleus by size,
-outline, elongation and edge contrast become examples; the surroundings of all others are left out of the loss.
+The nuclei in it that are surely nuclei, and where nothing is sure.
+
+A teacher's score map (at first the mean stain map, later the network itself) is cut into objects.
+Those that look like a nucleus by size, outline, elongation and edge contrast become examples; the
+surroundings of all others are left out of the loss.
 """
 
 from __future__ import annotations
@@ -18,7 +21,10 @@ from pathencoder.stain import Array
 
 @dataclass(frozen=True)
 class Rule:
-    """When an object passes for a nucleus. Areas are pixels of 0.5 um; contrast is relative to the image's median object."""
+    """When an object passes for a nucleus.
+
+    Areas are pixels of 0.5 um; contrast is relative to the image's median object.
+    """
 
     largest: int = 880  # 220 um2
     solidity: float = 0.9
@@ -29,7 +35,10 @@ class Rule:
 
 @dataclass(frozen=True)
 class Cutting:
-    """One well separated nucleus, to be pasted elsewhere: maps float32 [3, h, w] and its mask bool [h, w]."""
+    """One well separated nucleus, to be pasted elsewhere.
+
+    Maps float32 [3, h, w] and its mask bool [h, w].
+    """
 
     maps: Array
     mask: NDArray[np.bool_]
@@ -39,7 +48,8 @@ class Cutting:
 class Lesson:
     """One image's part in training; all arrays are [h, w] at the working scale.
 
-    maps: float32 [3, h, w]. labels: int32, the sure nuclei. weight: float32, 0 where nothing is sure. around: float32 [3, h, w], the maps
+    maps: float32 [3, h, w]. labels: int32, the sure nuclei. weight: float32, 0 where nothing is
+    sure. around: float32 [3, h, w], the maps
     without nuclei, smoothed. depth: float32, pixels to the outline inside a nucleus.
     """
 
@@ -52,7 +62,10 @@ class Lesson:
 
 
 def make_lesson(maps: Array, scores: Scores, rule: Rule | None = None) -> Lesson | None:
-    """The lesson of one image under a teacher's scores (above 0: nucleus); None where no object passes for a nucleus."""
+    """The lesson of one image under a teacher's scores (above 0: nucleus).
+
+    None where no object passes for a nucleus.
+    """
     from scipy import ndimage
     from skimage.segmentation import expand_labels
 
@@ -65,7 +78,9 @@ def make_lesson(maps: Array, scores: Scores, rule: Rule | None = None) -> Lesson
     weight = np.where((near > 0) & ~sure[near], 0, 1).astype(np.float32)
     labels = np.where(sure[objects], objects, 0).astype(np.int32)
     depth = ndimage.distance_transform_edt((objects > 0) & ~touching(objects)).astype(np.float32)
-    return Lesson(maps, labels, weight, _around(maps, objects), depth, tuple(_cuttings(maps, objects, labels)))
+    return Lesson(
+        maps, labels, weight, _around(maps, objects), depth, tuple(_cuttings(maps, objects, labels))
+    )
 
 
 def passes(objects: Labels, maps: Array, rule: Rule) -> NDArray[np.bool_]:
@@ -79,7 +94,9 @@ def passes(objects: Labels, maps: Array, rule: Rule) -> NDArray[np.bool_]:
     contrast = edge_contrast(objects, maps.mean(0))
     if not len(contrast):
         return np.zeros(0, bool)
-    good: NDArray[np.bool_] = (area < rule.largest) & (solid > rule.solidity) & (aspect < rule.aspect)
+    good: NDArray[np.bool_] = (
+        (area < rule.largest) & (solid > rule.solidity) & (aspect < rule.aspect)
+    )
     return good & (contrast > rule.contrast * np.median(contrast))
 
 
@@ -93,7 +110,9 @@ def edge_contrast(objects: Labels, values: Scores) -> NDArray[np.float64]:
     ring = np.where(objects == 0, expand_labels(objects, 2.5), 0)
     if not len(index):
         return np.zeros(0)
-    inner, outer = (ndimage.mean(values, where, index) for where in (np.where(rim, objects, 0), ring))
+    inner, outer = (
+        ndimage.mean(values, where, index) for where in (np.where(rim, objects, 0), ring)
+    )
     contrast: NDArray[np.float64] = np.nan_to_num(np.asarray(inner) - np.asarray(outer))
     return contrast
 
@@ -103,7 +122,9 @@ def touching(labels: Labels) -> NDArray[np.bool_]:
     from scipy import ndimage
 
     ceiling = np.where(labels == 0, np.iinfo(np.int32).max, labels)
-    beside: NDArray[np.bool_] = (labels > 0) & (ndimage.minimum_filter(ceiling, 3) != ndimage.maximum_filter(labels, 3))
+    beside: NDArray[np.bool_] = (labels > 0) & (
+        ndimage.minimum_filter(ceiling, 3) != ndimage.maximum_filter(labels, 3)
+    )
     return beside
 
 

@@ -1,7 +1,10 @@
-"""A vectorised patch contrast for our network: inside and outside of each window, as prototypes of what is seen there.
+"""A vectorised patch contrast for our network.
 
-The idea is the paper's (patch_contrast.py): what the network calls nucleus should look alike everywhere, and unlike what it calls the rest.
-Here every window of a grid gives one positive and one negative, weighed by confidence, so nothing is sampled.
+Inside and outside of each window, as prototypes of what is seen there.
+
+The idea is the paper's (patch_contrast.py): what the network calls nucleus should look alike
+everywhere, and unlike what it calls the rest. Here every window of a grid gives one positive and
+one negative, weighed by confidence, so nothing is sampled.
 """
 
 from __future__ import annotations
@@ -11,7 +14,9 @@ from torch import Tensor
 from torch.nn import functional
 
 
-def region_contrast(logits: Tensor, maps: Tensor, *, window: int = 32, temperature: float = 0.5, most: int = 128) -> Tensor:
+def region_contrast(
+    logits: Tensor, maps: Tensor, *, window: int = 32, temperature: float = 0.5, most: int = 128
+) -> Tensor:
     """InfoNCE over windows: an inside against the other insides (positives) and all outsides (negatives).
 
     logits [N, h, w] of the nucleus, maps [N, 3, h, w]. Similarity is the negative squared distance of the mean maps over `temperature`.
@@ -25,7 +30,9 @@ def region_contrast(logits: Tensor, maps: Tensor, *, window: int = 32, temperatu
     unlike = -torch.cdist(inside, outside).square() / temperature
     itself = torch.eye(len(inside), dtype=torch.bool, device=logits.device)
     positive = alike.masked_fill(itself, 0).sum(1) / (len(inside) - 1)
-    return (torch.cat([alike.masked_fill(itself, -torch.inf), unlike], 1).logsumexp(1) - positive).mean()
+    return (
+        torch.cat([alike.masked_fill(itself, -torch.inf), unlike], 1).logsumexp(1) - positive
+    ).mean()
 
 
 def _prototypes(confidence: Tensor, maps: Tensor, window: int) -> tuple[Tensor, Tensor]:

@@ -38,7 +38,8 @@ from pathencoder.nuclei.scores import mean_stain, predict
 from pathencoder.stain import Array
 
 log = logging.getLogger(__name__)
-_MOST_PIXELS = 12_000_000  # of the working scale: 48 fields of 500 um; all steps together see 65 Mpx
+# of the working scale: 48 fields of 500 um; all steps together see 65 Mpx
+_MOST_PIXELS = 12_000_000
 Progress = Callable[[int, int], None]  # steps done, steps in all
 
 
@@ -52,14 +53,16 @@ class Recipe:
     rate: float = 6e-3  # highest learning rate of the one-cycle schedule
     anchor: float = 1.0  # weight of the loss on the teacher's sure nuclei
     contrast: float = 0.0  # weight of the loss that sets inside and outside apart (contrast.py)
-    averaged: float = 0.3  # share of the last round's steps, its end, over which the weights are averaged
+    # share of the last round's steps, its end, over which the weights are averaged
+    averaged: float = 0.3
     variation: Variation = field(default_factory=Variation)
     rule: Rule = field(default_factory=Rule)
 
     def __post_init__(self) -> None:
         if not self.rounds or min(self.rounds) < 2 or self.batch < 1 or self.crop < 32:
             raise ConfigError(
-                f"rounds {self.rounds} of at least 2 steps, batch {self.batch} of at least 1, crop {self.crop} of at least 32 px"
+                f"rounds {self.rounds} of at least 2 steps, batch {self.batch} of at least 1, crop"
+                f" {self.crop} of at least 32 px"
             )
         if self.anchor == self.contrast == 0:
             raise ConfigError("anchor and contrast are both 0: there is nothing to learn from")
@@ -173,7 +176,10 @@ def _lessons(images: Sequence[Array], network: NucleiNetwork | None, rule: Rule)
     found = [make_lesson(m, s, rule) for m, s in zip(images, scores, strict=True)]
     kept = [x for x in found if x is not None]
     if not kept:
-        raise ConfigError(f"nothing in {len(images)} image(s) looks like a nucleus: give images with nuclei, and their --mpp")
+        raise ConfigError(
+            f"nothing in {len(images)} image(s) looks like a nucleus: give images with nuclei, and"
+            " their --mpp"
+        )
     return kept
 
 
@@ -223,8 +229,12 @@ class _Round:
         }
 
 
-def _batch(lessons: list[Lesson], recipe: Recipe, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-    crops = [variations.draw(lessons, recipe.crop, recipe.variation, rng) for _ in range(recipe.batch)]
+def _batch(
+    lessons: list[Lesson], recipe: Recipe, rng: np.random.Generator
+) -> tuple[Tensor, Tensor]:
+    crops = [
+        variations.draw(lessons, recipe.crop, recipe.variation, rng) for _ in range(recipe.batch)
+    ]
     maps, target = (torch.from_numpy(np.stack(part)) for part in zip(*crops, strict=True))
     return maps.contiguous(memory_format=torch.channels_last), target
 
@@ -245,7 +255,9 @@ def anchor_loss(out: Tensor, target: Tensor) -> Tensor:
     """
     nucleus, depth, weight = target.unbind(1)
     total = weight.sum().clamp_min(1)
-    entropy = (functional.binary_cross_entropy_with_logits(out[:, 0], nucleus, reduction="none") * weight).sum() / total
+    entropy = (
+        functional.binary_cross_entropy_with_logits(out[:, 0], nucleus, reduction="none") * weight
+    ).sum() / total
     p = torch.sigmoid(out[:, 0])
     overlap = (2 * (weight * p * nucleus).sum() + 1) / ((weight * (p + nucleus)).sum() + 1)
     deviation = ((torch.sigmoid(out[:, 1]) - depth).square() * weight).sum() / total

@@ -1,8 +1,11 @@
-"""Training crops in which the sure nuclei look different but are the same nuclei: what makes the network better than its teacher.
+"""Training crops in which the sure nuclei look different but are the same nuclei.
 
-A threshold finds dark, even nuclei. Here they are faded, hollowed (the pale middle of a vesicular nucleus) and pasted beside others, and
-the whole crop is shifted and scaled against its threshold, while the labels stay. So the network cannot copy the threshold; what is left
-to learn from is the outline.
+What makes the network better than its teacher.
+
+A threshold finds dark, even nuclei. Here they are faded, hollowed (the pale middle of a vesicular
+nucleus) and pasted beside others, and the whole crop is shifted and scaled against its threshold,
+while the labels stay. So the network cannot copy the threshold; what is left to learn from is the
+outline.
 """
 
 from __future__ import annotations
@@ -25,9 +28,13 @@ T = TypeVar("T", bound=np.generic)
 
 @dataclass(frozen=True)
 class Variation:
-    """How much is varied. Probabilities are for one nucleus; spreads are standard deviations in units of the maps."""
+    """How much is varied.
 
-    fade: float = 0.3  # probability that a nucleus is drawn towards its surroundings, by up to `fade_most`
+    Probabilities are for one nucleus; spreads are standard deviations in units of the maps.
+    """
+
+    # probability that a nucleus is drawn towards its surroundings, by up to `fade_most`
+    fade: float = 0.3
     fade_most: float = 0.7
     hollow: float = 0.6  # probability that its middle is
     paste: int = 6  # most nuclei pasted into a crop
@@ -38,23 +45,33 @@ class Variation:
 
     def __post_init__(self) -> None:
         if not (0 <= self.fade <= 1 and 0 <= self.hollow <= 1 and 0 <= self.fade_most <= 1):
-            raise ConfigError(f"fade {self.fade}, fade_most {self.fade_most} and hollow {self.hollow} are shares between 0 and 1")
+            raise ConfigError(
+                f"fade {self.fade}, fade_most {self.fade_most} and hollow {self.hollow} are shares"
+                " between 0 and 1"
+            )
         if min(self.paste, self.shift, self.shift_each, self.gain, self.gain_each) < 0:
             raise ConfigError(f"{self}: counts and spreads cannot be negative")
 
 
-def draw(lessons: Sequence[Lesson], size: int, variation: Variation, rng: Generator) -> tuple[Array, Array]:
+def draw(
+    lessons: Sequence[Lesson], size: int, variation: Variation, rng: Generator
+) -> tuple[Array, Array]:
     """One training crop: maps float32 [3, size, size] and targets float32 [3, size, size] (nucleus, depth 0..1, weight)."""
     lesson = lessons[int(rng.integers(len(lessons)))]
     maps, labels, weight, around, depth = _crop(lesson, size, rng)
-    maps = _hollow(_fade(maps, labels, around, variation, rng), labels, around, depth, variation, rng)
+    maps = _hollow(
+        _fade(maps, labels, around, variation, rng), labels, around, depth, variation, rng
+    )
     for _ in range(rng.integers(variation.paste + 1)):
         paste(maps, labels, weight, _pick(lessons, lesson, rng), rng)
     return _turn(_shift(maps, variation, rng), targets(labels, weight), rng)
 
 
 def targets(labels: Ints, weight: Array) -> Array:
-    """Nucleus (0 or 1, 0 between touching nuclei), depth, and weight (half on outlines): float32 [3, h, w]."""
+    """Nucleus (0 or 1, 0 between touching nuclei), depth, and weight (half on outlines).
+
+    float32 [3, h, w].
+    """
     from scipy import ndimage
 
     cut = touching(labels)
@@ -63,17 +80,31 @@ def targets(labels: Ints, weight: Array) -> Array:
     _, compact = _compact(labels)
     most = np.maximum(ndimage.maximum(distance, compact, np.arange(compact.max() + 1)), 1)
     outline = ndimage.maximum_filter(labels, 3) != ndimage.minimum_filter(labels, 3)
-    return np.stack([inside, np.where(inside, distance / most[compact], 0), weight * np.where(outline & ~cut, 0.5, 1)]).astype(np.float32)
+    return np.stack(
+        [
+            inside,
+            np.where(inside, distance / most[compact], 0),
+            weight * np.where(outline & ~cut, 0.5, 1),
+        ]
+    ).astype(np.float32)
 
 
-def paste(maps: Array, labels: Ints, weight: Array, cutting: Cutting | None, rng: Generator) -> None:
-    """Lay a turned cutting into a crop, most often beside a nucleus; not where it would hide a third of its own area of others."""
+def paste(
+    maps: Array, labels: Ints, weight: Array, cutting: Cutting | None, rng: Generator
+) -> None:
+    """Lay a turned cutting into a crop, most often beside a nucleus.
+
+    Not where it would hide a third of its own area of others.
+    """
     from scipy import ndimage
 
     if cutting is None or max(cutting.mask.shape) >= min(labels.shape):
         return
     turns, mirrored = int(rng.integers(4)), rng.random() < 0.5
-    patch, mask = _rotate(cutting.maps, turns, mirrored=mirrored), _rotate(cutting.mask, turns, mirrored=mirrored)
+    patch, mask = (
+        _rotate(cutting.maps, turns, mirrored=mirrored),
+        _rotate(cutting.mask, turns, mirrored=mirrored),
+    )
     y, x = _place(labels, mask.shape, rng)
     window = np.s_[y : y + mask.shape[0], x : x + mask.shape[1]]
     if ((labels[window] > 0) & mask).sum() > mask.sum() / 3:
@@ -94,21 +125,33 @@ def _crop(lesson: Lesson, size: int, rng: Generator) -> tuple[Array, Ints, Array
         missing = [(0, 0)] * (array.ndim - 2) + [(0, size - n) for n in window.shape[-2:]]
         return np.pad(window, missing, mode="symmetric")
 
-    return cut(lesson.maps), cut(lesson.labels), cut(lesson.weight), cut(lesson.around), cut(lesson.depth)
+    return (
+        cut(lesson.maps),
+        cut(lesson.labels),
+        cut(lesson.weight),
+        cut(lesson.around),
+        cut(lesson.depth),
+    )
 
 
 def _fade(maps: Array, labels: Ints, around: Array, v: Variation, rng: Generator) -> Array:
     from scipy import ndimage
 
-    strength = _for_each(labels, lambda n: np.where(rng.random(n) < v.fade, rng.uniform(0, v.fade_most, n), 0))
+    strength = _for_each(
+        labels, lambda n: np.where(rng.random(n) < v.fade, rng.uniform(0, v.fade_most, n), 0)
+    )
     faded: Array = maps + ndimage.gaussian_filter(strength, 0.7) * (around - maps)
     return faded
 
 
-def _hollow(maps: Array, labels: Ints, around: Array, depth: Array, v: Variation, rng: Generator) -> Array:
+def _hollow(
+    maps: Array, labels: Ints, around: Array, depth: Array, v: Variation, rng: Generator
+) -> Array:
     from scipy import ndimage
 
-    strength = _for_each(labels, lambda n: np.where(rng.random(n) < v.hollow, rng.uniform(0.3, 1, n), 0))
+    strength = _for_each(
+        labels, lambda n: np.where(rng.random(n) < v.hollow, rng.uniform(0.3, 1, n), 0)
+    )
     grain = ndimage.gaussian_filter(rng.normal(size=labels.shape), 1.2).astype(np.float32)
     middle = np.clip((depth - 1.5) / 1.5, 0, 1)
     amount = np.clip(strength * middle * (1 + 0.6 * grain / grain.std()), 0, 1.1)
@@ -140,7 +183,11 @@ def _place(labels: Ints, shape: tuple[int, ...], rng: Generator) -> tuple[int, i
     room = np.subtract(labels.shape, shape)
     occupied = np.argwhere(labels > 0)
     if len(occupied) and rng.random() < 0.6:
-        beside = occupied[rng.integers(len(occupied))] - np.floor_divide(shape, 2) + rng.integers(-8, 9, 2)
+        beside = (
+            occupied[rng.integers(len(occupied))]
+            - np.floor_divide(shape, 2)
+            + rng.integers(-8, 9, 2)
+        )
         y, x = np.clip(beside, 0, room)
     else:
         y, x = rng.integers(room + 1)

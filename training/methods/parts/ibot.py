@@ -18,28 +18,38 @@ from training.augment import Fraction
 from training.distributed import share, world
 
 _BLOCKS = 12  # rectangles tried for an image's mask; enough to reach half of it
-_ASPECTS = (0.3, 1 / 0.3)  # of a rectangle, as BEiT's (Bao et al. 2022, arXiv:2106.08254, algorithm 1)
+# of a rectangle, as BEiT's (Bao et al. 2022, arXiv:2106.08254, algorithm 1)
+_ASPECTS = (0.3, 1 / 0.3)
 
 
 class PatchSettings(BaseModel):
-    """probability: share of the images that are masked at all. share: least and largest share of such an image's patches."""
+    """probability: share of the images that are masked at all. share.
+
+    Least and largest share of such an image's patches.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     weight: float = Field(1.0, gt=0)
     shape: Literal["block", "random"] = "block"
     probability: Fraction = 0.5
     share: tuple[Fraction, Fraction] = (0.1, 0.5)
-    own_head: bool = True  # False: patches go through the image's head (as iBOT found best at its size; DINOv2 parts them)
+    # False: patches go through the image's head (as iBOT found best at its size; DINOv2 parts them)
+    own_head: bool = True
 
 
 class MaskedPatches(nn.Module):
     """The learnable token that stands for a hidden patch, and the heads for patches. heads: None where the images' are shared."""
 
-    def __init__(self, settings: PatchSettings, backbone: nn.Module, head: Callable[[], nn.Module]) -> None:
+    def __init__(
+        self, settings: PatchSettings, backbone: nn.Module, head: Callable[[], nn.Module]
+    ) -> None:
         super().__init__()
         for part in ("patch_embed", "norm", "num_prefix_tokens"):
             if not hasattr(backbone, part):
-                raise ConfigError(f"method.patches masks patches of a ViT, and {type(backbone).__name__} is none: leave it out")
+                raise ConfigError(
+                    f"method.patches masks patches of a ViT, and {type(backbone).__name__} is none:"
+                    " leave it out"
+                )
         self.settings = settings
         self.mask_token = MaskToken(int(backbone.embed_dim))  # type: ignore[arg-type]
         self.student_head = head() if settings.own_head else None
@@ -48,7 +58,9 @@ class MaskedPatches(nn.Module):
             self.teacher_head.load_state_dict(self.student_head.state_dict())
             self.teacher_head.requires_grad_(requires_grad=False)
 
-    def masks(self, views: list[Tensor], backbone: nn.Module, generator: torch.Generator) -> list[Tensor]:
+    def masks(
+        self, views: list[Tensor], backbone: nn.Module, generator: torch.Generator
+    ) -> list[Tensor]:
         """Masks for the patches of these views, all of one size: bool [N, h, w] each."""
         patch = backbone.patch_embed.patch_size  # type: ignore[union-attr]
         grid = views[0].shape[-2] // patch[0], views[0].shape[-1] // patch[1]  # type: ignore[index]
@@ -72,7 +84,9 @@ class MaskToken(nn.Module):
 @contextmanager
 def hidden(backbone: nn.Module, token: MaskToken, mask: Tensor) -> Iterator[None]:
     """Inside, the backbone sees `token` in place of the patches where mask is True, positions kept."""
-    handle = backbone.patch_embed.register_forward_hook(lambda _module, _args, out: token(out, mask))  # type: ignore[union-attr,operator]
+    handle = backbone.patch_embed.register_forward_hook(
+        lambda _module, _args, out: token(out, mask)
+    )  # type: ignore[union-attr,operator]
     try:
         yield
     finally:
@@ -84,14 +98,18 @@ def tokens_of(backbone: nn.Module) -> Iterator[list[Tensor]]:
     """Inside, each forward of the backbone appends its patch tokens [N, L, C], after the last norm, prefix tokens left out."""
     seen: list[Tensor] = []
     prefix = int(backbone.num_prefix_tokens)  # type: ignore[arg-type]
-    handle = backbone.norm.register_forward_hook(lambda _module, _args, out: seen.append(out[:, prefix:]))  # type: ignore[union-attr,operator]
+    handle = backbone.norm.register_forward_hook(
+        lambda _module, _args, out: seen.append(out[:, prefix:])
+    )  # type: ignore[union-attr,operator]
     try:
         yield seen
     finally:
         handle.remove()
 
 
-def patch_loss(student_logits: Tensor, targets: Tensor, mask: Tensor, *, temperature: float) -> Tensor:
+def patch_loss(
+    student_logits: Tensor, targets: Tensor, mask: Tensor, *, temperature: float
+) -> Tensor:
     """Cross entropy of masked patches, averaged inside each image and then over all images of the batch (unmasked ones count 0).
 
     student_logits, targets: [masked patches, K] in the order of mask.nonzero(). mask: bool [N, h, w].
@@ -102,27 +120,48 @@ def patch_loss(student_logits: Tensor, targets: Tensor, mask: Tensor, *, tempera
     return (each * weights).sum() / len(mask)
 
 
-def draw_masks(count: int, grid: tuple[int, int], settings: PatchSettings, generator: torch.Generator) -> Tensor:
-    """bool [count, h, w] for this process's images. A share `probability` of the joint batch's images is masked; of each of those a
-    share drawn from settings.share: single patches ("random", exactly that many), or a union of rectangles
-    that comes near to it ("block")."""
+def draw_masks(
+    count: int, grid: tuple[int, int], settings: PatchSettings, generator: torch.Generator
+) -> Tensor:
+    """bool [count, h, w] for this process's images.
+
+    A share `probability` of the joint batch's images is masked; of each of those a share drawn from
+    settings.share: single patches ("random", exactly that many), or a union of rectangles that
+    comes near to it ("block").
+    """
     joint, device = count * world(), generator.device
     rank_of = torch.rand(joint, generator=generator, device=device).argsort().argsort()
     masked = share(rank_of < round(settings.probability * joint))
     low, high = settings.share
     cells = grid[0] * grid[1]
-    wanted = (low + (high - low) * share(torch.rand(joint, generator=generator, device=device))).mul(cells).round().clamp(1, cells)
+    wanted = (
+        (low + (high - low) * share(torch.rand(joint, generator=generator, device=device)))
+        .mul(cells)
+        .round()
+        .clamp(1, cells)
+    )
     if settings.shape == "random":
-        order = share(torch.rand(joint, cells, generator=generator, device=device)).argsort(1).argsort(1)
+        order = (
+            share(torch.rand(joint, cells, generator=generator, device=device))
+            .argsort(1)
+            .argsort(1)
+        )
         found = (order < wanted[:, None]).view(count, *grid)
     else:
-        found = _rectangles(share(torch.rand(4, joint, _BLOCKS, generator=generator, device=device), dim=1), wanted, grid)
+        found = _rectangles(
+            share(torch.rand(4, joint, _BLOCKS, generator=generator, device=device), dim=1),
+            wanted,
+            grid,
+        )
     return found & masked.view(-1, 1, 1)
 
 
 def _rectangles(u: Tensor, wanted: Tensor, grid: tuple[int, int]) -> Tensor:
-    """u: [4, N, B] uniform numbers (area, aspect, place). Rectangles are laid down in turn for as long as that brings the number of
-    covered patches nearer to `wanted` [N]."""
+    """u: [4, N, B] uniform numbers (area, aspect, place).
+
+    Rectangles are laid down in turn for as long as that brings the number of covered patches nearer
+    to `wanted` [N].
+    """
     height, width = grid
     area = wanted[:, None] * (0.1 + 0.4 * u[0])
     aspect = torch.exp(math.log(_ASPECTS[0]) + math.log(_ASPECTS[1] / _ASPECTS[0]) * u[1])
@@ -132,6 +171,7 @@ def _rectangles(u: Tensor, wanted: Tensor, grid: tuple[int, int]) -> Tensor:
     rows, columns = torch.arange(height, device=u.device), torch.arange(width, device=u.device)
     in_rows = (rows >= top[..., None]) & (rows < (top + h)[..., None])
     in_columns = (columns >= left[..., None]) & (columns < (left + w)[..., None])
-    covered = (in_rows[..., :, None] & in_columns[..., None, :]).long().cumsum(1) > 0  # [N, B, h, w]: after each rectangle
+    # [N, B, h, w]: after each rectangle
+    covered = (in_rows[..., :, None] & in_columns[..., None, :]).long().cumsum(1) > 0
     last = (covered.flatten(2).sum(2) - wanted[:, None]).abs().argmin(1)
     return covered[torch.arange(len(u[0]), device=u.device), last]

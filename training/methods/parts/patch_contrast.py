@@ -1,8 +1,11 @@
-"""The paper's patch contrast: entropy-guided sampling of patches, their similarities, the loss, and a stopping rule.
+"""The paper's patch contrast.
 
-Boserup and Selvan, NLDL 2023, doi 10.7557/18.6798. Where the paper's text and its published code differ the code was followed, but for
-the stopping rule ("convergence is assumed when the information separation between the positive patches is small, and the
-positive-negative pairs is large"), which only the text has: see `Separation` and `Convergence`.
+entropy-guided sampling of patches, their similarities, the loss, and a stopping rule.
+
+Boserup and Selvan, NLDL 2023, doi 10.7557/18.6798. Where the paper's text and its published code
+differ the code was followed, but for the stopping rule ("convergence is assumed when the
+information separation between the positive patches is small, and the positive-negative pairs is
+large"), which only the text has: see `Separation` and `Convergence`.
 """
 
 from __future__ import annotations
@@ -19,7 +22,8 @@ from torch.nn import functional
 from pathencoder.errors import ConfigError
 from pathencoder.nuclei.network import Featuriser
 
-Similarity = Callable[[Tensor, Tensor], Tensor]  # patches [A, ...] and [B, ...] -> [A, B], larger is more alike
+# patches [A, ...] and [B, ...] -> [A, B], larger is more alike
+Similarity = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -53,21 +57,34 @@ class Separation:
         return self.within / max(self.between, 1e-9)
 
 
-def sample(images: Tensor, confidence: Tensor, sampling: Sampling, generator: torch.Generator) -> list[Patches]:
-    """Patches of every channel. `images` float [N, 3, H, W] in 0..1, `confidence` [N, C, H, W] from the network.
+def sample(
+    images: Tensor, confidence: Tensor, sampling: Sampling, generator: torch.Generator
+) -> list[Patches]:
+    """Patches of every channel.
 
-    Windows of a regular grid are drawn with replacement with weight 1 - mean entropy (at least .001), and each is a positive with
-    the probability of its mean confidence. Gradients flow through the confidence that weighs the patches, not through the choice.
+    `images` float [N, 3, H, W] in 0..1, `confidence` [N, C, H, W] from the network.
+
+    Windows of a regular grid are drawn with replacement with weight 1 - mean entropy (at least
+    .001), and each is a positive with the probability of its mean confidence. Gradients flow
+    through the confidence that weighs the patches, not through the choice.
     """
     size, stride = sampling.patch, sampling.stride
     if min(images.shape[-2:]) < size:
-        raise ConfigError(f"patches of {size} px do not fit images of {tuple(images.shape[-2:])} px: use larger crops or a smaller patch")
+        raise ConfigError(
+            f"patches of {size} px do not fit images of {tuple(images.shape[-2:])} px: use larger"
+            " crops or a smaller patch"
+        )
     with torch.no_grad():
         mean = functional.avg_pool2d(confidence, size, stride)
         decided = (1 - functional.avg_pool2d(entropy(confidence), size, stride)).clamp_min(1e-3)
-    picks = [_draw(mean[:, c], decided[:, c], sampling.per_image, generator) for c in range(confidence.shape[1])]
+    picks = [
+        _draw(mean[:, c], decided[:, c], sampling.per_image, generator)
+        for c in range(confidence.shape[1])
+    ]
     scaled = 0.95 * images + 0.05
-    return [_cut(scaled * confidence[:, c : c + 1], *pick, sampling) for c, pick in enumerate(picks)]
+    return [
+        _cut(scaled * confidence[:, c : c + 1], *pick, sampling) for c, pick in enumerate(picks)
+    ]
 
 
 def entropy(confidence: Tensor) -> Tensor:
@@ -76,14 +93,18 @@ def entropy(confidence: Tensor) -> Tensor:
     return -(p * p.log2() + (1 - p) * (1 - p).log2())
 
 
-def _draw(mean: Tensor, weight: Tensor, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def _draw(
+    mean: Tensor, weight: Tensor, count: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
     """Window indices [N, count] into the flattened grid, and which of them are positives."""
     chosen = torch.multinomial(weight.flatten(1), count, replacement=True, generator=generator)
     return chosen, torch.bernoulli(mean.flatten(1).gather(1, chosen), generator=generator) > 0
 
 
 def _cut(attended: Tensor, chosen: Tensor, positive: Tensor, sampling: Sampling) -> Patches:
-    windows = attended.unfold(2, sampling.patch, sampling.stride).unfold(3, sampling.patch, sampling.stride)
+    windows = attended.unfold(2, sampling.patch, sampling.stride).unfold(
+        3, sampling.patch, sampling.stride
+    )
     image = torch.arange(len(chosen)).repeat_interleave(chosen.shape[1])
     rows, columns = chosen.flatten() // windows.shape[3], chosen.flatten() % windows.shape[3]
     patches = windows[image, :, rows, columns]
@@ -91,13 +112,20 @@ def _cut(attended: Tensor, chosen: Tensor, positive: Tensor, sampling: Sampling)
 
 
 def contrast_loss(
-    patches: list[Patches], similarity: Similarity, images: int, sampling: Sampling, generator: torch.Generator
+    patches: list[Patches],
+    similarity: Similarity,
+    images: int,
+    sampling: Sampling,
+    generator: torch.Generator,
 ) -> Tensor | None:
-    """The loss, summed over channels; None where a channel lacks positives or negatives (the paper skips such a batch).
+    """The loss, summed over channels.
 
-    For each anchor p (drawn with replacement from the positives P), with the channel's negatives as the others N:
-    sum over q in P of -s(p, q) + log sum over n in N of exp s(p, n), divided by 100 times the number of images.
-    The second term is the same with the positives of all other channels as N. There is no temperature.
+    None where a channel lacks positives or negatives (the paper skips such a batch).
+
+    For each anchor p (drawn with replacement from the positives P), with the channel's negatives as
+    the others N: sum over q in P of -s(p, q) + log sum over n in N of exp s(p, n), divided by 100
+    times the number of images. The second term is the same with the positives of all other channels
+    as N. There is no temperature.
     """
     if any(not len(p.positive) or not len(p.negative) for p in patches):
         return None
@@ -118,26 +146,43 @@ def _pull(alike: Tensor, unlike: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def separation(patches: list[Patches], similarity: Similarity, *, most: int = 32) -> Separation | None:
-    """How far apart the sampled patches are, over channels that have both kinds; None where no channel has."""
-    full = [_apart(p.positive[:most], p.negative[:most], similarity) for p in patches if len(p.positive) > 1 and len(p.negative)]
+def separation(
+    patches: list[Patches], similarity: Similarity, *, most: int = 32
+) -> Separation | None:
+    """How far apart the sampled patches are, over channels that have both kinds.
+
+    None where no channel has.
+    """
+    full = [
+        _apart(p.positive[:most], p.negative[:most], similarity)
+        for p in patches
+        if len(p.positive) > 1 and len(p.negative)
+    ]
     if not full:
         return None
     return Separation(*(sum(part) / len(full) for part in zip(*full, strict=True)))
 
 
 def _apart(positive: Tensor, negative: Tensor, similarity: Similarity) -> tuple[float, float]:
-    """Mean dissimilarity of positive pairs and of mixed pairs: what a patch's similarity to itself exceeds that to the other by."""
+    """Mean dissimilarity of positive pairs and of mixed pairs.
+
+    What a patch's similarity to itself exceeds that to the other by.
+    """
     alike = similarity(positive, positive)
     itself = alike.diagonal()[:, None]
     pairs = len(positive) * (len(positive) - 1)
-    return ((itself - alike).sum() / pairs).item(), (itself - similarity(positive, negative)).mean().item()
+    return ((itself - alike).sum() / pairs).item(), (
+        itself - similarity(positive, negative)
+    ).mean().item()
 
 
 @dataclass
 class Convergence:
-    """Stops when positives have come together and negatives apart: the smoothed ratio within / between is below `ratio`,
-    and has not fallen by `gain` (relative) within the last `patience` steps."""
+    """Stops when positives have come together and negatives apart.
+
+    The smoothed ratio within / between is below `ratio`, and has not fallen by `gain` (relative)
+    within the last `patience` steps.
+    """
 
     ratio: float = 0.5
     gain: float = 0.02
@@ -152,17 +197,29 @@ class Convergence:
             self.history.append(self.smoothing * last + (1 - self.smoothing) * found.ratio)
         if len(self.history) <= self.patience:
             return False
-        return self.history[-1] < self.ratio and self.history[-1] > (1 - self.gain) * self.history[-1 - self.patience]
+        return (
+            self.history[-1] < self.ratio
+            and self.history[-1] > (1 - self.gain) * self.history[-1 - self.patience]
+        )
 
 
 def choose_channel(confidence: NDArray[np.float32], stain: NDArray[np.float32]) -> tuple[int, bool]:
-    """The nuclear channel without labels: maps [N, C, H, W] against a nuclear stain's density [N, H, W].
+    """The nuclear channel without labels.
 
-    Returns the channel whose correlation with the stain is largest in size, and whether it has to be turned over.
+    Maps [N, C, H, W] against a nuclear stain's density [N, H, W].
+
+    Returns the channel whose correlation with the stain is largest in size, and whether it has to
+    be turned over.
     """
     centred = [v - v.mean() for v in (*confidence.swapaxes(0, 1), stain)]
-    lengths = [max(float(np.linalg.norm(v)), 1e-6) for v in centred]  # a dead channel correlates with nothing
-    together = np.array([float((v * centred[-1]).sum()) / n / lengths[-1] for v, n in zip(centred, lengths, strict=True)][:-1])
+    # a dead channel correlates with nothing
+    lengths = [max(float(np.linalg.norm(v)), 1e-6) for v in centred]
+    together = np.array(
+        [
+            float((v * centred[-1]).sum()) / n / lengths[-1]
+            for v, n in zip(centred, lengths, strict=True)
+        ][:-1]
+    )
     best = int(np.abs(together).argmax())
     return best, bool(together[best] < 0)
 
@@ -170,7 +227,9 @@ def choose_channel(confidence: NDArray[np.float32], stain: NDArray[np.float32]) 
 def squared_error(a: Tensor, b: Tensor) -> Tensor:
     """Negative mean squared error of every pair (the paper's first choice)."""
     x, y = a.flatten(1), b.flatten(1)
-    return -(x.square().mean(1)[:, None] + y.square().mean(1)[None] - 2 * x @ y.T / x.shape[1]).clamp_min(0)
+    return -(
+        x.square().mean(1)[:, None] + y.square().mean(1)[None] - 2 * x @ y.T / x.shape[1]
+    ).clamp_min(0)
 
 
 def cross_entropy(a: Tensor, b: Tensor) -> Tensor:

@@ -1,4 +1,7 @@
-"""Losses that spread unit vectors over the sphere, against collapse of the embedding. Both see the rows of all processes."""
+"""Losses that spread unit vectors over the sphere, against collapse of the embedding.
+
+Both see the rows of all processes.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,10 @@ class SpreadSettings(BaseModel):
 
 
 def spread(settings: SpreadSettings, crops: tuple[Tensor, ...]) -> Tensor:
-    """The regulariser, unweighted: its mean over crops, each [n, D] of this process. Crops are kept apart: two of a tile should be near."""
+    """The regulariser, unweighted: its mean over crops, each [n, D] of this process.
+
+    Crops are kept apart: two of a tile should be near.
+    """
     gathered = [distributed.gather(rows) for rows in crops]
     if settings.name == "koleo":
         return torch.stack([koleo(x) for x in gathered]).mean()
@@ -31,7 +37,8 @@ def spread(settings: SpreadSettings, crops: tuple[Tensor, ...]) -> Tensor:
 
 def koleo(x: Tensor) -> Tensor:
     """Kozachenko-Leonenko: - mean over rows of log (distance to the nearest other row), rows of [N, D] brought to length 1
-    (Sablayrolles et al. 2019, arXiv:1806.03198, equation 4; DINOv2). Falls as rows part; rows that coincide give log 1e8 each."""
+    (Sablayrolles et al. 2019, arXiv:1806.03198, equation 4; DINOv2). Falls as rows part; rows that coincide give log 1e8 each.
+    """
     unit = F.normalize(x.float(), dim=1)
     with torch.no_grad():
         near = (unit @ unit.T).fill_diagonal_(-2.0).argmax(1)
@@ -48,4 +55,7 @@ def kde(x: Tensor, *, concentration: float) -> Tensor:
     unit = F.normalize(x.float(), dim=1)
     kernel = concentration * (unit @ unit.T - 1)
     own = torch.eye(len(unit), dtype=torch.bool, device=unit.device)
-    return (torch.logsumexp(kernel.masked_fill(own, float("-inf")), dim=1) - torch.log(kernel.new_tensor(len(unit) - 1.0))).mean()
+    return (
+        torch.logsumexp(kernel.masked_fill(own, float("-inf")), dim=1)
+        - torch.log(kernel.new_tensor(len(unit) - 1.0))
+    ).mean()

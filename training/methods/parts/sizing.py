@@ -15,12 +15,16 @@ from training import distributed
 log = logging.getLogger(__name__)
 
 LARGE_BATCH = 512  # from here on the papers' own head sizes
-LONG_RUN = 30_000  # steps from which the teacher's temperature rises to .07, as DINO's of 300 epochs did
+# steps from which the teacher's temperature rises to .07, as DINO's of 300 epochs did
+LONG_RUN = 30_000
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """hidden, out: widths of projector or head. momentum: of the average at the start. teacher_temperature: from, to."""
+    """hidden, out: widths of projector or head. momentum.
+
+    Of the average at the start. teacher_temperature: from, to.
+    """
 
     hidden: int
     out: int
@@ -29,7 +33,8 @@ class Sizes:
     teacher_temperature: tuple[float, float]
 
 
-# Widths (hidden, out) of a small and of a large run; the large ones are the papers' (SimCLR's hidden layer as wide as ResNet-50).
+# Widths (hidden, out) of a small and of a large run; the large ones are the papers' (SimCLR's
+# hidden layer as wide as ResNet-50).
 _WIDTHS = {
     "dino": ((1024, 128), (2048, 256)),
     "simclr": ((512, 128), (2048, 128)),
@@ -38,7 +43,14 @@ _WIDTHS = {
 # Joint batch and tiles below which a method has been seen to learn little, and what helps.
 _LEAST = {
     "dino": (32, 500, "a larger data.batch, more tiles, or method simclr"),
-    "simclr": (32, 200, "a larger data.batch (each tile is distinguished from the others of its batch), or method byol"),
+    "simclr": (
+        32,
+        200,
+        (
+            "a larger data.batch (each tile is distinguished from the others of its batch), or"
+            " method byol"
+        ),
+    ),
     "byol": (16, 200, "a larger data.batch (its BatchNorm needs one), or method simclr"),
 }
 
@@ -51,7 +63,10 @@ def sizes_for(method: str, *, batch: int, tiles: int, steps: int) -> Sizes:
 
 
 def prototypes_for(batch: int, tiles: int) -> int:
-    """Number of prototypes that a run can use: a power of two near 8 a sample of the batch, at most a quarter of the tiles."""
+    """Number of prototypes that a run can use.
+
+    A power of two near 8 a sample of the batch, at most a quarter of the tiles.
+    """
     wanted = min(8 * batch, tiles / 4, 65536)
     return max(64, 2 ** round(math.log2(max(wanted, 2))))
 
@@ -68,6 +83,16 @@ def announce(method: str, *, batch: int, tiles: int, steps: int, values: dict[st
     chosen = ", ".join(f"{k} {v}" for k, v in values.items())
     log.info("%s for batch %d, %d tiles, %d steps: %s", method, batch, tiles, steps, chosen)
     least_batch, least_tiles, remedy = _LEAST[method]
-    for name, value, least in (("data.batch", batch, least_batch), ("number of tiles", tiles, least_tiles)):
+    for name, value, least in (
+        ("data.batch", batch, least_batch),
+        ("number of tiles", tiles, least_tiles),
+    ):
         if value < least:
-            log.warning("%s is %d: %s learns little below %d. What helps: %s", name, value, method, least, remedy)
+            log.warning(
+                "%s is %d: %s learns little below %d. What helps: %s",
+                name,
+                value,
+                method,
+                least,
+                remedy,
+            )

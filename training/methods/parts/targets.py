@@ -1,4 +1,7 @@
-"""From a teacher's logits to its targets, kept from collapse: centring (Caron et al. 2021, section 3.1) or Sinkhorn-Knopp."""
+"""From a teacher's logits to its targets, kept from collapse.
+
+Centring (Caron et al. 2021, section 3.1) or Sinkhorn-Knopp.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,10 @@ from training import distributed
 
 
 class Centring(nn.Module):
-    """Subtracts a moving mean of the logits, so that no prototype wins everywhere; the temperature keeps them from being uniform."""
+    """Subtracts a moving mean of the logits, so that no prototype wins everywhere.
+
+    The temperature keeps them from being uniform.
+    """
 
     center: Tensor
 
@@ -21,11 +27,16 @@ class Centring(nn.Module):
 
     @torch.no_grad()
     def forward(self, logits: Tensor, temperature: float) -> Tensor:
-        """[n, K] -> distributions [n, K]. In training the centre then moves (equation 4), by the rows of all processes."""
+        """[n, K] -> distributions [n, K].
+
+        In training the centre then moves (equation 4), by the rows of all processes.
+        """
         targets = F.softmax((logits - self.center) / temperature, dim=1)
         if self.training:
             rows = distributed.total(logits.new_tensor([float(len(logits))])).clamp(min=1)
-            self.center.lerp_(distributed.total(logits.sum(0, keepdim=True)) / rows, 1 - self.momentum)
+            self.center.lerp_(
+                distributed.total(logits.sum(0, keepdim=True)) / rows, 1 - self.momentum
+            )
         return targets
 
 
