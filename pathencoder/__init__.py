@@ -22,7 +22,7 @@ logging.getLogger(__name__).addHandler(logging.NullHandler())
 _PUBLIC = {
     "Encoder": "pathencoder.encoder",
     "EncoderSpec": "pathencoder.spec",
-    "Features": "pathencoder.network",
+    "Features": "pathencoder.outputs",
     "PathEncoderError": "pathencoder.errors",
     "list_encoders": "pathencoder.pretrained.catalogue",
     "list_images": "pathencoder.images",
@@ -39,8 +39,8 @@ if TYPE_CHECKING:
     from pathencoder.errors import PathEncoderError as PathEncoderError
     from pathencoder.features.store import read_features as read_features
     from pathencoder.images import list_images as list_images
-    from pathencoder.network import Features as Features
     from pathencoder.nuclei.segment import segment_nuclei as segment_nuclei
+    from pathencoder.outputs import Features as Features
     from pathencoder.pretrained.catalogue import list_encoders as list_encoders
     from pathencoder.spec import EncoderSpec as EncoderSpec
 

@@ -6,24 +6,27 @@ import contextlib
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Literal, overload
+from typing import Any, Literal, Unpack, overload
 
 import torch
 from torch import Tensor, nn
 
 from pathencoder import network as networks
+from pathencoder import outputs
 from pathencoder import runtime as runtimes
 from pathencoder.errors import ConfigError
 from pathencoder.images import Images, Key, survey
-from pathencoder.network import Features
+from pathencoder.outputs import Features
 from pathencoder.pretrained import save
+from pathencoder.pretrained.load import Options as LoadOptions
 from pathencoder.pretrained.load import load
 from pathencoder.pretrained.origin import Origin
 from pathencoder.runtime import BatchSize, Rows
-from pathencoder.spec import EncoderSpec
+from pathencoder.spec import EncoderSpec, summary
 from pathencoder.stream import (
     Found,
     OnError,
+    Options,
     Progress,
     Result,
     Scales,
@@ -66,7 +69,7 @@ class Encoder(nn.Module):
         Raises ImageError for another shape or dtype, or sides that the network's patches do not
         divide.
         """
-        return networks.read(self.network, self.spec, x)
+        return outputs.read(self.network, self.spec, x)
 
     @property
     def folder(self) -> Path | None:
@@ -105,30 +108,10 @@ class Encoder(nn.Module):
         return self.spec.dim
 
     def __repr__(self) -> str:
-        s = self.spec
-        scale = (
-            f"{s.mpp:g} um/px"
-            if s.mpp
-            else (
-                f"{s.mpp_range[0]:g} to {s.mpp_range[1]:g} um/px"
-                if s.mpp_range
-                else "scale not known"
-            )
-        )
-        pins = [
-            f"revision {s.revision}" if s.revision else "",
-            f"sha256 {s.sha256[:12]}" if s.sha256 else "",
-        ]
-        count = sum(p.numel() for p in self.parameters())
+        mode = "train" if self.training else "eval"
         lines = [
-            f"{s.name}: {s.architecture}, {count / 1e6:.1f} million parameters",
-            f"embedding {s.dim} numbers ({s.embedding})",
-            f"input {s.input_size} x {s.input_size} px, {scale}, stains {', '.join(s.stains)}",
-            ", ".join([f"licence {s.licence}", *(p for p in pins if p)]),
-            (
-                f"{self.precision_used()} on {self.device}, {'train' if self.training else 'eval'}"
-                " mode"
-            ),
+            *summary(self.spec, sum(p.numel() for p in self.parameters())),
+            f"{self.precision_used()} on {self.device}, {mode} mode",
         ]
         return "Encoder(\n" + "".join(f"  {line}\n" for line in lines) + ")"
 
@@ -150,38 +133,16 @@ class Encoder(nn.Module):
         A CNN gives one map a resolution, a transformer those of the blocks in `indices` (default:
         the last four).
         """
-        return networks.pyramid(self.network, self.spec, x, indices)
+        return outputs.pyramid(self.network, self.spec, x, indices)
 
     @overload
     def encode(
-        self,
-        images: Images,
-        *,
-        mpp: Scales = None,
-        output: str = "embedding",
-        batch_size: BatchSize = "auto",
-        precision: str = "auto",
-        runtime: str = "auto",
-        workers: int | None = None,
-        progress: Progress = "auto",
-        on_error: OnError = "raise",
-        return_keys: Literal[False] = False,
+        self, images: Images, *, return_keys: Literal[False] = False, **options: Unpack[Options]
     ) -> Rows: ...
 
     @overload
     def encode(
-        self,
-        images: Images,
-        *,
-        mpp: Scales = None,
-        output: str = "embedding",
-        batch_size: BatchSize = "auto",
-        precision: str = "auto",
-        runtime: str = "auto",
-        workers: int | None = None,
-        progress: Progress = "auto",
-        on_error: OnError = "raise",
-        return_keys: Literal[True],
+        self, images: Images, *, return_keys: Literal[True], **options: Unpack[Options]
     ) -> tuple[Rows, list[Key]]: ...
 
     def encode(
@@ -198,67 +159,76 @@ class Encoder(nn.Module):
         on_error: OnError = "raise",
         return_keys: bool = False,
     ) -> Rows | tuple[Rows, list[Key]]:
-        """Rows of images in any form: numpy float32 [N, D], in order; "dense": [N, C, h, w].
+        """Images in any form to rows of numbers.
 
-        With return_keys: (rows, keys).
+        Args:
+            images: PIL image; numpy uint8 or float 0..1 (HxW, HxWx3, HxWx4, NxHxWx3); torch uint8
+                or float 0..1 ([3, H, W], [N, 3, H, W]); path; folder (recursive, the order of
+                `list_images`); a list, iterator or generator of any of these.
+            mpp: Micrometres per pixel of the images, one number or one an image: they are
+                resampled to the encoder's, then cropped around the centre or padded with white,
+                never stretched. None: resized whole, as the encoder's authors do.
+            output: "embedding" (what the authors recommend), "cls", "mean", "cls_mean", "multi"
+                (last four blocks) or "dense".
+            batch_size: Images decoded together, and the most of a forward pass. The rows do not
+                depend on it: on a CPU they were the same to the last bit for every network tried;
+                a GPU chooses kernels by shape, whose last digits may differ.
+            precision: "auto" is the dtype of the weights, fp32 unless they were loaded in another,
+                on every machine. "bf16" and "fp16" are faster where the hardware has them, and
+                change the rows: `precision_used` says what a request comes to.
+            runtime: "auto" or "torch".
+            workers: Decoding threads. None: one a core, at most 16.
+            progress: "auto" (a bar on a terminal), True or False.
+            on_error: "raise" stops at the first bad image; "nan" makes its row NaN, logs why, and
+                warns how many at the end.
+            return_keys: Also give the keys: the path relative to the folder that was given, else
+                the index.
 
-        images: PIL image; numpy uint8 or float 0..1 (HxW, HxWx3, HxWx4, NxHxWx3); torch uint8 or
-        float 0..1 ([3, H, W], [N, 3, H, W]); path; folder (recursive, the order of `list_images`);
-        a list, iterator or generator of any of these.
-        mpp: micrometres per pixel of the images, one number or one an image: they are resampled to
-        the encoder's, then cropped around the centre or padded with white, never stretched. None:
-        resized whole, as the encoder's authors do.
-        output: "embedding" (what the authors recommend), "cls", "mean", "cls_mean", "multi" (last
-        four blocks) or "dense".
-        batch_size: images decoded together, and the most of a forward pass. The rows do not depend
-        on it: on a CPU they were the same to the last bit for every network tried; a GPU chooses
-        kernels by shape, whose last digits may differ.
-        precision: "auto" is the dtype of the weights, fp32 unless they were loaded in another, on
-        every machine. "bf16" and "fp16" are faster where the hardware has them, and change the
-        rows: `precision_used` says what a request comes to.
-        runtime: "auto" or "torch". workers: decoding threads; None: one a core, at most 16.
-        progress: "auto" (a bar on a terminal), True, False.
-        on_error: "raise" stops at the first bad image; "nan" makes its row NaN, logs why, and warns
-        how many at the end.
-        return_keys: also the keys: path relative to the folder that was given, else the index.
+        Returns:
+            numpy float32 [N, D], in order; for "dense" [N, C, h, w]. With return_keys a pair of
+            these rows and the list of keys.
 
-        Raises ImageError, which names the image, and ConfigError for settings that do not fit.
+        Raises:
+            ImageError: For an image that cannot be read; it names the image.
+            ConfigError: For settings that do not fit.
         """
-        settings = Settings(output, batch_size, precision, runtime, workers)
-        found, total = self._results(images, mpp, settings)
+        found, total = self._run(
+            images,
+            mpp=mpp,
+            output=output,
+            batch_size=batch_size,
+            precision=precision,
+            runtime=runtime,
+            workers=workers,
+            progress=progress,
+            on_error=on_error,
+        )
         keys: list[Key] = []
         table = Table(total)
-        with contextlib.closing(watched(judged(found, on_error), total, progress)) as wanted:
-            for result in wanted:
+        with contextlib.closing(found):
+            for result in found:
                 keys.append(result.key)
                 table.append(result.row)
         rows = table.finish(self.spec.dim)
         return (rows, keys) if return_keys else rows
 
-    def stream(
-        self,
-        images: Images,
-        *,
-        mpp: Scales = None,
-        output: str = "embedding",
-        batch_size: BatchSize = "auto",
-        precision: str = "auto",
-        runtime: str = "auto",
-        workers: int | None = None,
-        progress: Progress = "auto",
-        on_error: OnError = "raise",
-    ) -> Iterator[tuple[Key, Rows]]:
-        """`encode`, lazily: yields (key, float32 row) in order.
+    def stream(self, images: Images, **options: Unpack[Options]) -> Iterator[tuple[Key, Rows]]:
+        """`encode`, lazily: memory stays flat however long the input is.
 
-        Memory stays flat however long the input is.
+        Args:
+            images: As for `encode`. An array that an iterator yields must not be overwritten
+                afterwards: it may wait to be resized.
+            **options: Those of `encode`, with its defaults, but for `return_keys`.
 
-        An array that is yielded by an iterator must not be overwritten afterwards: it may wait to
-        be resized.
+        Yields:
+            (key, float32 row), in order.
+
+        Raises:
+            ImageError: For an image that cannot be read; it names the image.
+            ConfigError: For settings that do not fit.
         """
-        found, total = self._results(
-            images, mpp, Settings(output, batch_size, precision, runtime, workers)
-        )
-        return ((r.key, r.row) for r in watched(judged(found, on_error), total, progress))
+        found, _ = self._run(images, **options)
+        return ((r.key, r.row) for r in found)
 
     def results(
         self, images: Images, *, mpp: Scales = None, settings: Settings | None = None
@@ -268,6 +238,18 @@ class Encoder(nn.Module):
         Each image's key, row, and error if it was a bad one.
         """
         return self._results(images, mpp, settings or Settings())[0]
+
+    def _run(
+        self,
+        images: Images,
+        *,
+        mpp: Scales = None,
+        progress: Progress = "auto",
+        on_error: OnError = "raise",
+        **settings: Any,
+    ) -> tuple[Found, int | None]:
+        found, total = self._results(images, mpp, Settings(**settings))
+        return watched(judged(found, on_error), total, progress), total
 
     def _results(self, images: Images, mpp: Scales, settings: Settings) -> tuple[Found, int | None]:
         if settings.runtime not in runtimes.RUNTIMES:
@@ -290,7 +272,7 @@ class Encoder(nn.Module):
     def _runner(self, settings: Settings, batch: int) -> runtimes.Runner:
         return runtimes.Runner(
             self.network,
-            networks.readout(self.network, self.spec, settings.output),
+            outputs.readout(self.network, self.spec, settings.output),
             self.transform.normalise,
             precision=settings.precision,
             batch=batch,
@@ -350,29 +332,15 @@ class Encoder(nn.Module):
 
     @classmethod
     def from_pretrained(
-        cls,
-        name: str | os.PathLike[str],
-        *,
-        revision: str | None = None,
-        device: str | torch.device | int = "auto",
-        dtype: torch.dtype | str | None = None,
-        token: str | None = None,
-        cache_dir: str | os.PathLike[str] | None = None,
-        local_files_only: bool | None = None,
+        cls, name: str | os.PathLike[str], **options: Unpack[LoadOptions]
     ) -> Encoder:
         """`load_encoder` under the name that huggingface_hub's users look for.
 
-        A folder, a repository, or a catalogue name.
+        Args:
+            name: A folder, a repository, or a catalogue name.
+            **options: Those of `load_encoder`, but for `pretrained`.
         """
-        return load_encoder(
-            name,
-            revision=revision,
-            device=device,
-            dtype=dtype,
-            token=token,
-            cache_dir=cache_dir,
-            local_files_only=local_files_only,
-        )
+        return load_encoder(name, **options)
 
 
 def load_encoder(
@@ -386,16 +354,33 @@ def load_encoder(
     local_files_only: bool | None = None,
     pretrained: bool = True,
 ) -> Encoder:
-    """An encoder in eval mode: bundled, from a folder, from the catalogue, or from any Hub repository in timm's format or ours.
+    """An encoder in eval mode: bundled, from a folder, from the catalogue, or from the Hub.
 
-    name: None (the bundled default, no network), a name of `list_encoders()`, a folder (one that exists or begins with . / ~),
-    "owner/repo" or "hf-hub:owner/repo", with "@revision" if wanted. revision: a branch, tag or commit of the repository.
-    device: "auto" takes cuda, then mps, then cpu. dtype: of the parameters; None: float32; also by name,
-    "bf16", "fp16".
-    token, cache_dir, local_files_only: as in huggingface_hub, whose variables (HF_TOKEN, HF_HOME, HF_HUB_OFFLINE, ...) hold too.
-    pretrained: False gives the same network with random weights, to train from nothing.
+    Args:
+        name: None (the bundled default, no network), a name of `list_encoders()`, a folder (one
+            that exists or begins with . / ~), "owner/repo" or "hf-hub:owner/repo" in timm's format
+            or ours, with "@revision" if wanted.
+        revision: A branch, tag or commit of the repository.
+        device: "auto" takes cuda, then mps, then cpu.
+        dtype: Of the parameters, also by name ("bf16", "fp16"). None: float32.
+        token: As in huggingface_hub, as are the next two. Its environment variables (HF_TOKEN,
+            HF_HOME, HF_HUB_OFFLINE and others) hold too.
+        cache_dir: Where downloads are kept.
+        local_files_only: True: never ask the network.
+        pretrained: False gives the same network with random weights, to train from nothing.
 
-    Raises UnknownEncoder, GatedEncoder, OfflineError, ChecksumError, UnsafeWeights, IncompatibleWeights, ConfigError or StoreError.
+    Returns:
+        The encoder.
+
+    Raises:
+        UnknownEncoder: Nothing has that name.
+        GatedEncoder: The publisher's terms have to be accepted first.
+        OfflineError: The files are not here and the Hub does not answer.
+        ChecksumError: A file is not the one that was published.
+        UnsafeWeights: The weights could run code.
+        IncompatibleWeights: Weights and network do not fit each other.
+        ConfigError: An argument, or the encoder's description, cannot be used.
+        StoreError: The cache cannot be written.
     """
     wanted, there = runtimes.pick_dtype(dtype), runtimes.pick_device(device)
     loaded = load(

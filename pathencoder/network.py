@@ -6,58 +6,26 @@ Class token, means, dense maps, the recommended embedding.
 from __future__ import annotations
 
 import functools
-import operator
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from pathencoder import compat, pooling
-from pathencoder.errors import ConfigError, ImageError
-from pathencoder.pooling import stage_rule
+from pathencoder import compat
+from pathencoder.errors import ConfigError
 from pathencoder.spec import EncoderSpec
-from pathencoder.wrapped import bare, evaluating
+from pathencoder.wrapped import bare
 
 Network = Any  # a timm module: its attributes differ by family
 
-OUTPUTS = ("embedding", "cls", "mean", "cls_mean", "multi", "dense")
+
 # Children that come after the feature maps. timm names them alike over its families.
 _HEADS = ("global_pool", "classifier", "fc", "head", "head_drop", "fc_norm")
+
+
 # Containers whose members are stages of their own.
 _STAGED = ("blocks", "stages", "layers")
-
-
-@dataclass(frozen=True)
-class Features:
-    """What one forward pass tells of N images.
-
-    embedding: [N, D], the readout that the encoder's authors recommend.
-    cls: [N, C], the class token; None for a network without one.
-    mean: [N, C], mean over the patch tokens (or over the last feature map).
-    dense: [N, C, h, w], the patch tokens as a grid, prefix tokens left out; computed on first use.
-    """
-
-    embedding: Tensor
-    cls: Tensor | None
-    mean: Tensor
-    _grid: Callable[[], Tensor]
-
-    @functools.cached_property
-    def dense(self) -> Tensor:
-        """[N, C, h, w]."""
-        return self._grid()
-
-    @property
-    def cls_mean(self) -> Tensor:
-        """[N, 2C]: class token and mean joined.
-
-        Raises ConfigError for a network without a class token.
-        """
-        if self.cls is None:
-            raise ConfigError("this encoder has no class token: use output='embedding' or 'mean'")
-        return torch.cat([self.cls, self.mean], dim=1)
 
 
 def create(spec: EncoderSpec, *, random: bool = False) -> Network:
@@ -88,153 +56,6 @@ def create(spec: EncoderSpec, *, random: bool = False) -> Network:
     return network.eval()
 
 
-def read(network: Network, spec: EncoderSpec, x: Tensor) -> Features:
-    """One forward pass of normalised float [N, 3, H, W], read as the spec says.
-
-    Raises ImageError for an x that the network cannot take.
-    """
-    check_batch(x)
-    network = bare(network)
-    try:
-        return (
-            _read_tokens(network, spec, x) if has_tokens(network) else _read_maps(network, spec, x)
-        )
-    except (RuntimeError, AssertionError) as error:
-        raise _explained(error, network, spec, x) from error
-
-
-def _explained(error: Exception, network: Network, spec: EncoderSpec, x: Tensor) -> Exception:
-    """The ImageError for an x of another dtype, device or size than the network takes.
-
-    The error itself where x is not the reason.
-    """
-    weights = next(network.parameters())
-    size = (spec.input_size, spec.input_size)
-    if isinstance(error, torch.cuda.OutOfMemoryError):
-        return error
-    if x.device != weights.device:
-        return ImageError(
-            f"x is on {x.device}, the encoder on {weights.device}: x.to(encoder.device)"
-        )
-    if x.dtype != weights.dtype and not torch.is_autocast_enabled(x.device.type):
-        return ImageError(
-            f"x is {x.dtype}, the encoder's weights are {weights.dtype}: x.to(encoder.dtype)"
-        )
-    if tuple(x.shape[-2:]) != size:
-        return ImageError(
-            f"{spec.name} cannot take images of {x.shape[-2]} x {x.shape[-1]} px ({error}): it was"
-            f" made for {size[0]} x {size[1]}"
-        )
-    return error
-
-
-def readout(network: Network, spec: EncoderSpec, output: str) -> Callable[[Tensor], Tensor]:
-    """The function from normalised [N, 3, H, W] to one output.
-
-    Raises ConfigError for one that there is not, or not of this network.
-    """
-    if output not in OUTPUTS:
-        raise ConfigError(f"output={output!r}: one of {', '.join(OUTPUTS)}")
-    network = bare(network)
-    if output in ("cls", "cls_mean") and not _has_cls(network):
-        raise ConfigError(
-            f"{spec.name} has no class token: output='embedding', 'mean', 'multi' or 'dense'"
-        )
-    if output == "multi":
-        return functools.partial(read_multi, network, spec)
-    return lambda x: getattr(read(network, spec, x), output)
-
-
-def read_multi(network: Network, spec: EncoderSpec, x: Tensor) -> Tensor:
-    """The last four blocks joined, last block last: class token and mean of each, [N, 8C].
-
-    Without a class token the means, [N, 4C].
-
-    A CNN gives the spatial means of its last four stages. Raises ConfigError for a network without
-    stages.
-    """
-    check_batch(x)
-    if not has_tokens(network):
-        return torch.cat([pooling.mean(m) for m in stages(network, x)[-4:]], dim=1)
-    check_sides(network, spec, x)
-    parts: list[Tensor] = []
-    for patches, prefix in _blocks(network, x, 4):
-        parts += [prefix[:, 0]] if _has_cls(network) else []
-        parts.append(patches.mean(1))
-    return torch.cat(parts, dim=1)
-
-
-def _blocks(network: Network, x: Tensor, indices: int | list[int]) -> list[tuple[Tensor, Tensor]]:
-    """(patch tokens [N, L, C], prefix tokens [N, P, C]) after blocks, each through the last norm."""
-    asked = {"indices": indices, "norm": True, "output_fmt": "NLC", "intermediates_only": True}
-    if not network.num_prefix_tokens:  # timm then gives no pairs
-        return [(patches, patches[:, :0]) for patches in network.forward_intermediates(x, **asked)]
-    pairs: list[tuple[Tensor, Tensor]] = network.forward_intermediates(
-        x, return_prefix_tokens=True, **asked
-    )
-    return pairs
-
-
-def pyramid(
-    network: Network, spec: EncoderSpec, x: Tensor, indices: Sequence[int] | None = None
-) -> tuple[list[Tensor], list[int]]:
-    """Feature maps [N, C, h, w] and their strides in pixels, in the order of `indices`.
-
-    The network is read in eval mode whatever mode it is in: reading maps changes no running
-    statistics. Differentiable.
-
-    Args:
-        network: of the spec, wrapped or not.
-        x: normalised float [N, 3, H, W].
-        indices: maps of a CNN (one a resolution) or blocks of a transformer; negative ones count
-            from the end. None: all maps of a CNN, the last four blocks of a transformer.
-
-    Raises:
-        ConfigError: for a network without stages, or an index that there is not.
-        ImageError: for another shape or dtype.
-    """
-    check_batch(x)
-    network = bare(network)
-    with evaluating(network):
-        if has_tokens(network):
-            check_sides(network, spec, x)
-            count = len(network.blocks)
-            chosen = _chosen(range(-min(4, count), 0) if indices is None else indices, count, spec)
-            maps = _maps_after(network, x, chosen)
-        else:
-            found = _one_per_resolution(stages(network, x))
-            maps = (
-                found if indices is None else [found[i] for i in _chosen(indices, len(found), spec)]
-            )
-    return maps, [round(x.shape[-1] / m.shape[-1]) for m in maps]
-
-
-def _maps_after(network: Network, x: Tensor, blocks: list[int]) -> list[Tensor]:
-    """Maps [N, C, h, w] after blocks, in the order asked for.
-
-    Timm gives each once, in the order of the network.
-    """
-    once = sorted(set(blocks))
-    maps = network.forward_intermediates(
-        x, indices=once, norm=True, output_fmt="NCHW", intermediates_only=True
-    )
-    return [maps[once.index(i)] for i in blocks]
-
-
-def _chosen(indices: Sequence[int], count: int, spec: EncoderSpec) -> list[int]:
-    """Indices from 0 on. Raises ConfigError for one that there is not."""
-    try:
-        wanted = [operator.index(i) for i in indices]
-    except TypeError:
-        wanted = []
-    if not wanted or any(not -count <= i < count for i in wanted):
-        raise ConfigError(
-            f"indices={indices!r}: {spec.name} has maps 0 to {count - 1}; give a list of such"
-            " numbers, or none for the default"
-        )
-    return [i % count for i in wanted]
-
-
 def has_tokens(network: Network) -> bool:
     """Whether it is a transformer whose features are tokens [N, L, C] (ViT and its kin.
 
@@ -243,22 +64,9 @@ def has_tokens(network: Network) -> bool:
     return hasattr(bare(network), "num_prefix_tokens")
 
 
-def _has_cls(network: Network) -> bool:
+def has_cls(network: Network) -> bool:
+    """Whether it is a transformer with a class token."""
     return has_tokens(network) and getattr(network, "cls_token", None) is not None
-
-
-def check_batch(x: object) -> None:
-    """Raises ImageError unless x is a float tensor [N, 3, H, W]."""
-    if not isinstance(x, Tensor):
-        found = type(x).__name__
-    elif x.ndim != 4 or x.shape[1] != 3 or not x.is_floating_point():
-        found = f"{x.dtype} {list(x.shape)}"
-    else:
-        return
-    raise ImageError(
-        f"forward takes normalised float [N, 3, H, W], found {found}; for images in any form use"
-        " encoder.encode(...)"
-    )
 
 
 def walk(network: Network, x: Tensor) -> Iterator[tuple[str, Tensor]]:
@@ -300,75 +108,6 @@ def stages(network: Network, x: Tensor) -> list[Tensor]:
     return found
 
 
-def check_sides(network: Network, spec: EncoderSpec, x: Tensor) -> None:
-    """Raises ImageError for an image that a transformer's patches do not tile."""
-    patch = network.patch_embed.patch_size
-    if x.shape[-2] % patch[0] or x.shape[-1] % patch[1]:
-        raise ImageError(
-            f"{spec.name} takes images whose sides are multiples of {patch[0]} px, found"
-            f" {x.shape[-2]} x {x.shape[-1]}"
-        )
-
-
-def _read_tokens(network: Network, spec: EncoderSpec, x: Tensor) -> Features:
-    check_sides(network, spec, x)
-    patch = network.patch_embed.patch_size
-    tokens: Tensor = network.forward_features(x)
-    grid = x.shape[-2] // patch[0], x.shape[-1] // patch[1]
-    cls = tokens[:, 0] if _has_cls(network) else None
-    patches = tokens[:, spec.prefix_tokens :]
-    mean = patches.mean(1)
-    return Features(
-        _readout(network, spec, tokens, cls, mean),
-        cls,
-        mean,
-        lambda: patches.transpose(1, 2).unflatten(2, grid),
-    )
-
-
-def _readout(
-    network: Network, spec: EncoderSpec, tokens: Tensor, cls: Tensor | None, mean: Tensor
-) -> Tensor:
-    if spec.embedding == "mean":
-        return mean
-    if spec.embedding == "pool":
-        pooled: Tensor = network.forward_head(tokens, pre_logits=True)
-        return pooled
-    if cls is None:
-        raise ConfigError(
-            f"{spec.name}: its network has no class token for the embedding rule {spec.embedding!r}"
-        )
-    return cls if spec.embedding == "cls" else torch.cat([cls, mean], dim=1)
-
-
-def _read_maps(network: Network, spec: EncoderSpec, x: Tensor) -> Features:
-    rule = stage_rule(spec.embedding)
-    wanted = set(rule.stages if rule else ()) | ({spec.dense_stage} if spec.dense_stage else set())
-    kept: dict[str, Tensor] = {}
-    if wanted:
-        for path, last in walk(network, x):
-            if path in wanted:
-                kept[path] = channels_first(network, last)
-    else:
-        last = network.forward_features(x)
-    if missing := wanted - kept.keys():
-        there = ", ".join(path for path, _ in trunk(network))
-        raise ConfigError(
-            f"encoder {spec.name!r} reads stage {min(missing)!r}, which its network lacks; there"
-            f" are {there}"
-        )
-    maps = channels_first(network, last)
-    mean = pooling.mean(maps)
-    embedding = rule.embedding(kept) if rule else _pooled(network, spec, last, mean)
-    dense = kept[spec.dense_stage] if spec.dense_stage else maps
-    return Features(embedding, None, mean, lambda: dense)
-
-
-def _pooled(network: Network, spec: EncoderSpec, last: Tensor, mean: Tensor) -> Tensor:
-    """What the network's own head makes of its last feature map before the classifier ("pool"), or the plain mean."""
-    return network.forward_head(last, pre_logits=True) if spec.embedding == "pool" else mean
-
-
 def channels_first(network: Network, maps: Tensor) -> Tensor:
     """Maps [N, C, h, w] of what a stage gives: some networks' are NHWC inside."""
     return (
@@ -376,14 +115,6 @@ def channels_first(network: Network, maps: Tensor) -> Tensor:
         if getattr(network, "output_fmt", "NCHW") == "NHWC" and maps.ndim == 4
         else maps
     )
-
-
-def _one_per_resolution(maps: list[Tensor]) -> list[Tensor]:
-    return [
-        m
-        for m, after in zip(maps, [*maps[1:], None], strict=True)
-        if after is None or after.shape[-1] != m.shape[-1]
-    ]
 
 
 def _constructor_args(spec: EncoderSpec) -> dict[str, Any]:

@@ -233,3 +233,23 @@ def _fits(value: object, kind: str) -> bool:
 
 def _is_range(values: tuple[float, ...]) -> bool:
     return len(values) == 2 and 0 < values[0] <= values[1]
+
+
+def summary(spec: EncoderSpec, parameters: int) -> list[str]:
+    """What a user wants to see of an encoder at a glance, in four lines."""
+    scale = "scale not known"
+    if spec.mpp:
+        scale = f"{spec.mpp:g} um/px"
+    elif spec.mpp_range:
+        scale = f"{spec.mpp_range[0]:g} to {spec.mpp_range[1]:g} um/px"
+    pins = [
+        f"licence {spec.licence}",
+        f"revision {spec.revision}" if spec.revision else "",
+        f"sha256 {spec.sha256[:12]}" if spec.sha256 else "",
+    ]
+    return [
+        f"{spec.name}: {spec.architecture}, {parameters / 1e6:.1f} million parameters",
+        f"embedding {spec.dim} numbers ({spec.embedding})",
+        f"input {spec.input_size} x {spec.input_size} px, {scale}, stains {', '.join(spec.stains)}",
+        ", ".join(pin for pin in pins if pin),
+    ]

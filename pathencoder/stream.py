@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence, Set, Sized
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, TypedDict
 
 import numpy as np
 from torch import Tensor
@@ -32,6 +32,19 @@ Scales: TypeAlias = float | Iterable[float | None] | None
 OnError: TypeAlias = Literal["raise", "nan"]
 Progress: TypeAlias = "bool | Literal['auto']"
 _GROUPS_AHEAD = 2  # decoded while an accelerator computes
+
+
+class Options(TypedDict, total=False):
+    """The options that `Encoder.encode` and `Encoder.stream` share; `encode` explains them."""
+
+    mpp: Scales
+    output: str
+    batch_size: BatchSize
+    precision: str
+    runtime: str
+    workers: int | None
+    progress: Progress
+    on_error: OnError
 
 
 @dataclass(frozen=True)

@@ -78,10 +78,10 @@ def probe(
     tools: Path,
     cache: Path,
     chosen: str,
-    cv: bool,
+    cv: bool,  # noqa: FBT001
     seeds: int,
     out: Path | None,
-) -> None:  # noqa: FBT001
+) -> None:
     """Probe frozen encoders: default, research, imagenet (three readouts), random, a catalogue name, an encoder's folder, or several
     training runs of one as NAME=FOLDER,FOLDER."""
     try:

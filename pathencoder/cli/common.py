@@ -35,7 +35,7 @@ class Failed(Exception):
 def debug_option(function: F) -> F:
     """Adds --debug."""
 
-    def remember(context: click.Context, _: click.Parameter, value: bool) -> None:  # noqa: FBT001 (click calls it so)
+    def remember(context: click.Context, _: click.Parameter, value: bool) -> None:  # noqa: FBT001
         if value:
             context.find_root().obj.debug = True
 

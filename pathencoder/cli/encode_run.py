@@ -79,7 +79,7 @@ class _Run:
 
     def check(self, jobs: Sequence[Job]) -> None:
         """Settings that fit no input are wrong usage, found before the first. Raises ConfigError."""
-        from pathencoder.network import readout
+        from pathencoder.outputs import readout
 
         readout(self.encoder.network, self.encoder.spec, self.settings.output)
         self.encoder.precision_used(self.settings.precision)

@@ -101,7 +101,7 @@ def _maps_of(sources: Sequence[Source], asked: Asked) -> list[Array]:
 
 
 def _maps(image: Opened, part: Part, stain: str | None) -> list[Array]:
-    from pathencoder.nuclei.segment import prepare
+    from pathencoder.nuclei.prepare import prepare
 
     pixels = image.read(part)
     y, x = (max(0, (n - _PIXELS) // 2) for n in pixels.shape[:2])

@@ -23,7 +23,8 @@ from pathencoder.features.store import Failure
 
 if TYPE_CHECKING:
     from pathencoder.nuclei.network import NucleiNetwork
-    from pathencoder.nuclei.segment import Nuclei, SlideStain
+    from pathencoder.nuclei.prepare import SlideStain
+    from pathencoder.nuclei.segment import Nuclei
 
 
 @dataclass(frozen=True)
@@ -152,7 +153,7 @@ class _Whole:
     @cached_property
     def stain(self) -> SlideStain | None:
         """None: each part is judged by itself. Raises ImageError for a slide of fluorescence."""
-        from pathencoder.nuclei.segment import calibrate_slide
+        from pathencoder.nuclei.prepare import calibrate_slide
 
         fields, mpp = self._image.sample(), self._image.mpp
         found = calibrate_slide(fields, mpp=mpp, stain=self._stain) if fields and mpp else None

@@ -7,37 +7,37 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from pathencoder import stain as stains
-from pathencoder.errors import ConfigError, ImageError
+from pathencoder.errors import ConfigError
 from pathencoder.images import ImageSource, open_image
 from pathencoder.nuclei import instances
 from pathencoder.nuclei.instances import Labels, Shape
-from pathencoder.nuclei.maps import WORKING_MPP, Calibration, calibrate
+from pathencoder.nuclei.maps import Calibration
 from pathencoder.nuclei.measure import Measurements, measure
 from pathencoder.nuclei.network import NucleiNetwork
-from pathencoder.nuclei.scale import ASSUMED_MPP, guess_mpp
-from pathencoder.nuclei.scores import mean_stain, nucleus_scores
+from pathencoder.nuclei.prepare import STRIP, Prepared, SlideStain, prepare
+from pathencoder.nuclei.scores import nucleus_scores
 from pathencoder.nuclei.weights import load_network
 from pathencoder.stain import StainGuess
 
 log = logging.getLogger(__name__)
+
+
 Pixels = NDArray[np.uint8]
 
+
 TILE = 1024  # working px on a side that one tile decides about
+
+
 MARGIN = 64  # working px around it that the tile sees as well
-_STRIP = 2048  # working rows resampled, or fine rows renumbered, at a time
-_GUESSED_FROM = 1200  # px: the middle of an image that its scale is guessed from
-_STAINS = ("he", "ihc")
-_CALIBRATED = 256  # px, working: side of the blocks that a slide is calibrated on
+
+
 _LARGEST, _DOUBTFUL = 250.0, 0.1  # um2: no usual nucleus is larger; and their share of all area
-NUCLEUS, _COARSE_FROM = 7.0, 1.0  # um: width of a usual nucleus; um/px from which it is too small
 
 
 @dataclass(frozen=True)
@@ -75,63 +75,6 @@ class Nuclei:
         )
         names = np.append(0, np.cumsum(inside) * inside).astype(np.int32)
         return replace(self, labels=names[self.labels], table=self.table.rows(inside))
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """An image brought to the working scale, with its own thresholds.
-
-    `calibration` is None where there is nothing to see.
-    """
-
-    image: Pixels
-    working: Pixels
-    stain: StainGuess
-    calibration: Calibration | None
-    mpp: float
-    notes: tuple[str, ...] = field(default=())
-
-
-@dataclass(frozen=True)
-class SlideStain:
-    """The stain and the thresholds of a whole slide, so that all of its regions share them."""
-
-    stain: StainGuess
-    calibration: Calibration | None
-
-
-def calibrate_slide(
-    fields: Iterable[Pixels], *, mpp: float, stain: str | None = None
-) -> SlideStain:
-    """Measure stain and thresholds once for a slide, on some of its fields.
-
-    Args:
-        fields: uint8 RGB [H, W, 3] each, with tissue, from all over the slide; a few suffice.
-        mpp: Their micrometres per pixel.
-        stain: "he" or "ihc". None: guessed from all fields together.
-
-    Returns:
-        What `segment_nuclei(..., slide=...)` takes.
-
-    Raises:
-        ConfigError: There are no fields, or a setting cannot be used.
-        ImageError: They are fluorescence.
-    """
-    _check_settings(mpp, stain)
-    blocks = [b for f in fields for b in _blocks(to_working(f, mpp))]
-    if not blocks:
-        raise ConfigError("a slide is calibrated on at least one field")
-    prepared = prepare(np.concatenate(blocks), mpp=WORKING_MPP, stain=stain)
-    return SlideStain(prepared.stain, prepared.calibration)
-
-
-def _blocks(image: Pixels) -> list[Pixels]:
-    """The image in blocks of 256 px, mirrored where it does not fill one."""
-    missing = [(0, -n % _CALIBRATED) for n in image.shape[:2]]
-    whole = np.pad(image, [*missing, (0, 0)], mode="symmetric")
-    rows, columns = (n // _CALIBRATED for n in whole.shape[:2])
-    parts = whole.reshape(rows, _CALIBRATED, columns, _CALIBRATED, 3).swapaxes(1, 2)
-    return list(parts.reshape(-1, _CALIBRATED, _CALIBRATED, 3))
 
 
 def segment_nuclei(
@@ -201,158 +144,6 @@ def _network(network: NucleiNetwork | str | os.PathLike[str] | None) -> NucleiNe
     )
 
 
-def prepare(
-    image: Pixels,
-    *,
-    mpp: float | None = None,
-    stain: str | None = None,
-    slide: SlideStain | None = None,
-) -> Prepared:
-    """Bring an image to the working scale and measure its thresholds.
-
-    Args:
-        image: uint8 RGB [H, W, 3].
-        mpp: As for `segment_nuclei`.
-        stain: As for `segment_nuclei`.
-        slide: As for `segment_nuclei`.
-
-    Returns:
-        What the network needs of it.
-
-    Raises:
-        ConfigError: `mpp` or `stain` cannot be used.
-        ImageError: It is fluorescence.
-    """
-    _check_settings(mpp, stain)
-    guess = stains.guess_stain(image)
-    if guess.stain == "fluorescence":
-        raise ImageError(
-            "this looks like fluorescence (bright on dark), not bright field: invert it first, or"
-            " use a fluorescence tool"
-        )
-    taken = StainGuess(stain, 1.0, given=True) if stain and guess.stain != "blank" else guess
-    if slide and guess.stain != "blank":
-        guess = taken = slide.stain
-    scale = mpp or _scale_of(image, taken)
-    notes = (
-        []
-        if mpp
-        else [
-            _NO_SCALE.format(
-                scale, "as usual" if scale == ASSUMED_MPP else "by the size of the nuclei"
-            )
-        ]
-    )
-    notes += _stain_notes(image, guess, taken)
-    working = to_working(image, scale)
-    calibration = None if guess.stain == "blank" else _calibration(working, taken, slide)
-    notes += [_COARSE.format(scale, NUCLEUS / scale)] if scale > _COARSE_FROM else []
-    notes += [_IN_CELLS] if calibration and calibration.within else []
-    return Prepared(image, working, taken, calibration, scale, tuple(notes))
-
-
-def _calibration(working: Pixels, taken: StainGuess, slide: SlideStain | None) -> Calibration:
-    whole = slide.calibration if slide else None
-    return whole or calibrate(working, _vectors(taken))
-
-
-def _check_settings(mpp: object, stain: object) -> None:
-    """Raises ConfigError for a scale or a stain that cannot be used."""
-    if mpp is not None:
-        number = isinstance(mpp, (int, float, np.integer, np.floating)) and not isinstance(
-            mpp, bool
-        )
-        if not number or not 0.05 <= float(mpp) <= 2:  # type: ignore[arg-type]
-            raise ConfigError(
-                f"mpp {mpp!r}: give the micrometres per pixel as a number between 0.05 and 2"
-            )
-    if stain is not None and stain not in _STAINS:
-        raise ConfigError(
-            f"stain {stain!r}: one of {', '.join(_STAINS)}, or none to have it guessed"
-        )
-
-
-def _stain_notes(image: Pixels, guess: StainGuess, taken: StainGuess) -> list[str]:
-    """What the user should know of the stain that was taken."""
-    if guess.stain == "blank":
-        even = (image == image[0, 0]).all()
-        return ["no tissue found", *([_EVEN] if even else [])]
-    if guess.stain == "grey":
-        return ["the image has no colour: stains cannot be distinguished, darkness alone decides"]
-    if not taken.decided:
-        return [_UNDECIDED]
-    if taken.given and guess.decided and guess.stain != taken.stain:
-        return [f"taken as {taken.text}, though its colours look like {guess.text}"]
-    return []
-
-
-def _vectors(guess: StainGuess) -> str:
-    """The stains to look for: "ihc", or "he" for all else."""
-    return "ihc" if guess.stain == "ihc" else "he"
-
-
-def _scale_of(image: Pixels, guess: StainGuess) -> float:
-    """Micrometres per pixel by the size of the nuclei in the middle of an image, 0.25 where that is no evidence.
-
-    With DAB it never is: a chromogen may fill cells or their membranes, and then makes clumps of nuclei.
-    """
-    if guess.stain in ("blank", "ihc"):
-        return ASSUMED_MPP
-    y, x = (max(0, (n - _GUESSED_FROM) // 2) for n in image.shape[:2])
-    middle = image[y : y + _GUESSED_FROM, x : x + _GUESSED_FROM]
-
-    def score(mpp: float) -> instances.Scores:
-        working = to_working(middle, mpp)
-        return mean_stain(calibrate(working, _vectors(guess)).maps(working))
-
-    return guess_mpp(score) or ASSUMED_MPP
-
-
-_IN_CELLS = (
-    "DAB fills cells or membranes, not nuclei alone: nuclei are found by hematoxylin, and positive"
-    " ones lie in stained cells"
-)
-_NO_SCALE = (
-    "micrometres per pixel unknown: taken as {} {}; sizes depend on it, so give it where it is"
-    " known"
-)
-_COARSE = "{:g} um/px is too coarse: a nucleus is {:.0f} px across, and what is counted are clumps"
-_EVEN = "every pixel has the same colour, as where a region lies outside the slide"
-_UNDECIDED = (
-    "stain: cannot tell, taken as H&E (no brown of DAB, or not the pink and violet of H&E); where"
-    " it is DAB and hematoxylin, say stain ihc"
-)
-
-
-def to_working(image: Pixels, mpp: float) -> Pixels:
-    """uint8 [H, W, 3] resampled to 0.5 um per pixel.
-
-    Area means when shrinking, bilinear when enlarging. A strip at a time.
-    """
-    factor = mpp / WORKING_MPP
-    height, width = (max(1, round(n * factor)) for n in image.shape[:2])
-    if (height, width) == image.shape[:2]:
-        return image
-    out = np.empty((height, width, 3), np.uint8)
-    for top in range(0, height, _STRIP):
-        out[top : top + _STRIP] = _resample(image, (top, min(top + _STRIP, height)), out.shape)
-    return out
-
-
-def _resample(image: Pixels, rows: tuple[int, int], shape: tuple[int, ...]) -> Pixels:
-    """These rows of the image resampled to `shape`.
-
-    More of the source than they cover is read, so that strips meet without a seam.
-    """
-    how = Image.Resampling.BOX if shape[0] < len(image) else Image.Resampling.BILINEAR
-    low, high = (r * len(image) / shape[0] for r in rows)
-    first, last = max(0, int(low) - 32), min(len(image), int(high) + 33)
-    box = (0.0, low - first, float(image.shape[1]), high - first)
-    return np.asarray(
-        Image.fromarray(image[first:last]).resize((shape[1], rows[1] - rows[0]), how, box)
-    )
-
-
 def label_scores(prepared: Prepared, scores: instances.Scores) -> Labels:
     """Labels int32 [H, W] of a whole image's score map [h, w] at the working scale, by the same steps as `segment_nuclei`."""
     labels = np.zeros(prepared.image.shape[:2], np.int32)
@@ -383,7 +174,7 @@ def _objects(calibration: Calibration | None, working: Pixels, scores: instances
 
 def _close_gaps(labels: Labels, highest: int) -> None:
     """Number 1..n without gaps, in place."""
-    strips = [labels[top : top + _STRIP] for top in range(0, len(labels), _STRIP)]
+    strips = [labels[top : top + STRIP] for top in range(0, len(labels), STRIP)]
     there = np.zeros(highest + 1, bool)
     for strip in strips:
         there[np.unique(strip)] = True

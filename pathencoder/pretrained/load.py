@@ -7,7 +7,9 @@ import functools
 import os
 import warnings
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
+
+import torch
 
 from pathencoder import network
 from pathencoder.errors import ConfigError
@@ -30,6 +32,17 @@ class Loaded:
     network: Network
     spec: EncoderSpec
     origin: Origin | None
+
+
+class Options(TypedDict, total=False):
+    """The options that `load_encoder` and `Encoder.from_pretrained` share."""
+
+    revision: str | None
+    device: str | torch.device | int
+    dtype: torch.dtype | str | None
+    token: str | None
+    cache_dir: str | os.PathLike[str] | None
+    local_files_only: bool | None
 
 
 def load(

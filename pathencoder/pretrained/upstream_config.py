@@ -75,7 +75,7 @@ def _with_readout(draft: EncoderSpec) -> EncoderSpec:
     """Tokens, width and embedding, read off the network itself, and tried once on tensors without data."""
     import torch
 
-    from pathencoder import network
+    from pathencoder import network, outputs
 
     try:
         net = network.create(draft)
@@ -84,7 +84,7 @@ def _with_readout(draft: EncoderSpec) -> EncoderSpec:
             1, 3, spec.input_size, spec.input_size, device=next(net.parameters()).device
         )
         with torch.inference_mode():
-            dim = network.read(network.create(spec).to(probe.device), spec, probe).embedding.shape[
+            dim = outputs.read(network.create(spec).to(probe.device), spec, probe).embedding.shape[
                 1
             ]
     except (RuntimeError, TypeError, AssertionError, AttributeError) as error:

@@ -1,6 +1,6 @@
 """How near `encode` comes to what its parts cost.
 
-Python tests/benchmarks/encode_tiles.py [--tiles 512] [--rounds 5] [--encoder NAME]
+python -m tests.benchmarks.encode_tiles [--tiles 512] [--rounds 5] [--encoder NAME]
 
 Tiles of 256 px are written as JPEG (quality 90) and as WebP (quality 90). Measured in turn, in each
 round, on all cores, eager fp32: the bare network on tensors that are ready (at several batch
@@ -24,7 +24,7 @@ from PIL import Image
 
 import pathencoder
 from pathencoder.images import list_images, open_image
-from pathencoder.network import readout
+from pathencoder.outputs import readout
 
 BAR = 0.9
 BATCHES = (2, 4, 8, 32)

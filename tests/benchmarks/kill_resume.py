@@ -1,4 +1,4 @@
-"""Is a run that is killed again and again the run that was left alone? python tests/benchmarks/kill_resume.py [--method dino]
+"""Is a run that is killed again and again the run that was left alone? python -m tests.benchmarks.kill_resume [--method dino]
 
 A very small network on tiles made here. One run goes through; another is killed with SIGKILL at a random moment every few hundred steps
 and started again with the same command. Printed: where it was killed, where it went on, and whether every tensor of the last checkpoint

@@ -2,7 +2,7 @@
 
 Microseconds of one small operation, alone and beside decoding threads or processes.
 
-    python tests/benchmarks/loader.py [--threads 1 4 12] [--processes 1 4] [--rounds 3]
+    python -m tests.benchmarks.loader [--threads 1 4 12] [--processes 1 4] [--rounds 3]
 
 A training thread that feeds a GPU launches thousands of such operations a step. Each lets go of the
 interpreter and has to get it back, from among the threads that decode.
@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -22,7 +21,6 @@ import numpy as np
 import torch
 from PIL import Image
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # training/ is not installed
 from training.data.corpus import Corpus
 from training.data.loader import batches
 from training.data.open_corpus import open_corpus

@@ -1,6 +1,6 @@
 """Whether `stream` and `encode` stay flat.
 
-Python tests/benchmarks/memory.py [--tiles 20000] [--files 500] [--encoder NAME]
+python -m tests.benchmarks.memory [--tiles 20000] [--files 500] [--encoder NAME]
 
 JPEG tiles of 256 px are written once and read over and over. Printed: the process's resident memory
 after 1,000 tiles and at the end, for `stream` and, with its table of rows, for `encode`. The bar is

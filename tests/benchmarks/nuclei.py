@@ -1,4 +1,4 @@
-"""What nuclei cost: python tests/benchmarks/nuclei.py [--rounds 5] [--no-training]
+"""What nuclei cost: python -m tests.benchmarks.nuclei [--rounds 5] [--no-training]
 
 Training: the 30 training images of MoNuSeg where they lie beside the checkout, else 30 made ones of
 1000 x 1000 px; from the pixels in
@@ -25,8 +25,9 @@ from pathencoder.nuclei import instances
 from pathencoder.nuclei.adapt.train import train
 from pathencoder.nuclei.measure import measure
 from pathencoder.nuclei.network import parameters
+from pathencoder.nuclei.prepare import prepare
 from pathencoder.nuclei.scores import nucleus_scores
-from pathencoder.nuclei.segment import label_scores, prepare, segment_nuclei
+from pathencoder.nuclei.segment import label_scores, segment_nuclei
 from pathencoder.nuclei.weights import load_network
 
 BARS = {"training_s": 60.0, "inference_s": 1.0, "parameters": 12_000}

@@ -1,4 +1,4 @@
-"""The corpus of an archive: python tests/benchmarks/sampler.py [--slides 110000] [--tiles 1000000000] [--batch 1024]
+"""The corpus of an archive: python -m tests.benchmarks.sampler [--slides 110000] [--tiles 1000000000] [--batch 1024]
 
 A synthetic slides.csv of that size, with empty shards and indices that are holes on the disk, since no tile is read. Printed: seconds
 to open it and make a sampler balanced by slide, organ and stain; the memory that takes; seconds to go on at a step far into a run, in a
@@ -11,14 +11,11 @@ import argparse
 import csv
 import json
 import resource
-import sys
 import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
-
-sys.path.insert(0, str(Path(__file__).parents[2]))  # training/ is not installed
 
 from training.data.open_corpus import open_corpus
 from training.data.sampler import make_sampler

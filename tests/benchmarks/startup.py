@@ -2,7 +2,7 @@
 
 The import, the load, and a whole cold process beside one that only imports timm.
 
-    python tests/benchmarks/startup.py [runs]
+    python -m tests.benchmarks.startup [runs]
 
 Every figure is the median of several runs, each in a process of its own, the kinds taking turns so
 that a busy machine slows all alike. CPU seconds (user and system, of that process) stand beside

@@ -1,6 +1,6 @@
 """Tissue masks against pictures whose truth is known.
 
-Python tests/benchmarks/tissue.py [--part check] [--count 8]
+python -m tests.benchmarks.tissue [--part check] [--count 8]
 
 Tissue of many stains (tiles of the pretraining corpus, brought to 8 um a pixel and sorted by slide
 into two halves: `choice`, on which limits were chosen, and `check`) is laid into random outlines on

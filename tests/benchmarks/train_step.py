@@ -1,7 +1,7 @@
 """Tiles a second of whole training steps, loading and augmentation included, ours against lightly's, side by side.
 
-    python tests/benchmarks/train_step.py [--methods dino simclr byol] [--networks mobilenetv2_100 resnet18 vit_tiny_patch16_224]
-    python tests/benchmarks/train_step.py --device cuda     # ViT-S/16, 2 x 224 + 8 x 96 px, bf16, from shards
+    python -m tests.benchmarks.train_step [--methods dino simclr byol] [--networks mobilenetv2_100 resnet18 vit_tiny_patch16_224]
+    python -m tests.benchmarks.train_step --device cuda     # ViT-S/16, 2 x 224 + 8 x 96 px, bf16, from shards
 
 Both sides train the same timm network on the same JPEG tiles, with crops, batch, head sizes and worker count alike, each in a process of
 its own that stays warm; in each round they do a few steps in turn while the others wait. Ratios are medians over rounds of the ratio
@@ -39,11 +39,9 @@ from typing import Any
 
 import torch
 from PIL import Image
-from train_step_sides import Case, lightly, ours
 
 from pathencoder.images import list_images, open_image
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # training/ is not installed
+from tests.benchmarks.train_step_sides import Case, lightly, ours
 from training.trainer import allocator
 
 

@@ -1,6 +1,6 @@
 """Give damaged files to the package and look for wrong ends.
 
-Python tests/fuzz/run.py [--minutes 60] [--seed 0] [--case N] [--keep DIR]
+python -m tests.fuzz.run [--minutes 60] [--seed 0] [--case N] [--keep DIR]
 
 A wrong end is a traceback, an exception that is none of the package's errors, a case over 10 s of
 the processor's time (or 60 s of waiting), memory above 2 GB, an exit status or an output that is
@@ -24,6 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+ROOT = Path(__file__).parents[2]
 SECONDS = 10.0  # of the processor's time: other programs may keep a machine busy
 WAIT_SECONDS = 60.0
 BYTES = 2_000_000_000
@@ -74,11 +75,10 @@ class Worker:
             "PYTHONWARNINGS": "ignore",
             "HF_HUB_OFFLINE": "1",
         }
-        root = str(Path(__file__).parents[2])  # training/ is no installed package
-        environment["PYTHONPATH"] = os.pathsep.join(
-            [root, *filter(None, [os.environ.get("PYTHONPATH")])]
-        )
-        command = [sys.executable, str(Path(__file__).with_name("worker.py"))]
+        places = [str(ROOT), str(ROOT / "tests/support")]  # training/ is no installed package
+        before = os.environ.get("PYTHONPATH")
+        environment["PYTHONPATH"] = os.pathsep.join([*places, *([before] if before else [])])
+        command = [sys.executable, "-m", "tests.fuzz.worker"]
         self._process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
@@ -89,7 +89,7 @@ class Worker:
         answer = self._answer(START_SECONDS)
         if "ready" not in answer:
             raise SystemExit(
-                f"the worker did not start: {answer}. Run tests/fuzz/worker.py alone to see why"
+                f"the worker did not start: {answer}. Run `python -m tests.fuzz.worker` alone to see why"
             )
         self.root = Path(answer["ready"])
 

@@ -13,12 +13,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import seeds
-from mutate import mutate
-
 from pathencoder import load_encoder, read_features
 from pathencoder.cli.main import run
 from pathencoder.errors import PathEncoderError
+from tests.fuzz import seeds
+from tests.fuzz.mutate import mutate
 
 
 class Violation(Exception):

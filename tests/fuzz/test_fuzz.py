@@ -4,16 +4,10 @@ Always the same ones, so that a change that breaks one is seen at once. `run.py`
 """
 
 import sys
-from pathlib import Path
 
 import pytest
 
-pytest.importorskip("tifffile")
-pytest.importorskip("skimage")
-pytest.importorskip("pydantic")
-sys.path.insert(0, str(Path(__file__).parent))
-
-import run
+from tests.fuzz import run
 
 pytestmark = [
     pytest.mark.full,

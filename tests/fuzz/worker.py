@@ -15,9 +15,7 @@ import time
 import traceback
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "unit"))
-
-import targets
+from tests.fuzz import targets
 
 
 def one(bench: targets.Bench, seed: int, case: int, work: Path) -> dict[str, str]:

@@ -1,13 +1,8 @@
 """What tests of `pathencoder encode` share: a small encoder, tiles, and the command."""
 
-import sys
-from pathlib import Path
-
 import pytest
-from PIL import Image
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "unit"))
 import small_encoders
+from PIL import Image
 
 from pathencoder.cli.main import run
 from pathencoder.encoder import Encoder

@@ -7,16 +7,13 @@ import csv
 import errno
 import json
 import os
-import sys
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
-from PIL import Image
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "unit"))
 import small_encoders
+from PIL import Image
 
 from pathencoder.cli.main import run
 from pathencoder.encoder import load_encoder

@@ -54,7 +54,8 @@ def test_the_example_needs_no_extra(draw, monkeypatch):
 
 
 def test_the_example_is_scikit_images():
-    data = pytest.importorskip("skimage.data")
+    from skimage import data
+
     ours, theirs = demo.example_image().astype(int), data.immunohistochemistry().astype(int)
     assert ours.shape == theirs.shape == (512, 512, 3)
     assert np.abs(ours - theirs).mean() < 3

@@ -5,14 +5,11 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "unit"))
 import small_encoders
+from PIL import Image
 
 from pathencoder.cli.main import run
 from pathencoder.encoder import load_encoder

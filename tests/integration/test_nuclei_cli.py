@@ -4,18 +4,15 @@ import csv
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from synthetic_nuclei import tissue
 
 from pathencoder.cli.main import run
 
 pytestmark = pytest.mark.full
-pytest.importorskip("skimage")
-sys.path.insert(0, str(Path(__file__).parents[1] / "unit"))
-from synthetic_nuclei import tissue  # noqa: E402
 
 
 def picture(path, **settings):
@@ -115,7 +112,6 @@ def test_the_same_command_goes_on_where_it_stopped(tmp_path, monkeypatch, capsys
 
 
 def test_a_slide_is_done_by_regions_and_no_nucleus_counts_twice(tmp_path, monkeypatch, capsys):
-    pytest.importorskip("openslide")
     from small_slides import write_tiff
 
     from pathencoder.cli import nuclei_pictures
@@ -186,7 +182,7 @@ def test_adapt_with_fewer_images_than_a_batch(tmp_path, monkeypatch, capsys):
     from pathencoder.nuclei.adapt import train
 
     short = train.Recipe(rounds=(6, 6), batch=3, crop=64)
-    monkeypatch.setattr(recipe, "Recipe", lambda: short)  # noqa: F821
+    monkeypatch.setattr(train, "Recipe", lambda: short)
     picture(tmp_path / "a.png")
     out = tmp_path / "out"
     assert (
@@ -196,7 +192,7 @@ def test_adapt_with_fewer_images_than_a_batch(tmp_path, monkeypatch, capsys):
     said = capsys.readouterr().err
     assert "adapted network kept" in said
     assert "going on" not in said
-    monkeypatch.setattr(recipe, "train", None)  # noqa: F821
+    monkeypatch.setattr(train, "train", None)
     # not trained twice
     assert (
         run(["nuclei", str(tmp_path / "a.png"), "--out", str(out), "--mpp", "0.25", "--adapt"]) == 0

@@ -1,7 +1,6 @@
 """`pathencoder nuclei`: which inputs it takes, what their results are called, and what it says of them."""
 
 import csv
-import json
 import os
 import shutil
 import sys
@@ -9,51 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from nuclei_case import files, first_row, head, names, nuclei, picture, statuses
 from PIL import Image
+from synthetic_nuclei import tissue
 
 from pathencoder.cli.main import run
 
 pytestmark = pytest.mark.full
-pytest.importorskip("skimage")
-sys.path.insert(0, str(Path(__file__).parents[1] / "unit"))
-from synthetic_nuclei import tissue  # noqa: E402
-
-
-def picture(path, size=(60, 75), nuclei=4, **settings):
-    """A small image of 0.25 um per pixel, 150 x 120 px; its folder is made."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    image, _, _ = tissue(size, nuclei=nuclei, **settings)
-    Image.fromarray(np.kron(image, np.ones((2, 2, 1), np.uint8))).save(path)
-    return path
-
-
-def nuclei(capsys, *arguments, mpp="0.25"):
-    """Exit status and JSON of a command."""
-    capsys.readouterr()
-    status = run(["nuclei", *map(str, arguments), *(["--mpp", mpp] if mpp else []), "--json"])
-    text = capsys.readouterr().out
-    return status, json.loads(text) if text else None
-
-
-def names(report):
-    return [result["name"] for entry in report["inputs"] for result in entry["results"]]
-
-
-def statuses(report):
-    return [entry["status"] for entry in report["inputs"]]
-
-
-def head(out, name):
-    """What a GeoJSON says of its image."""
-    return json.loads((out / f"{name}.geojson").read_text(encoding="utf-8"))["pathencoder"]
-
-
-def first_row(out, name):
-    return next(csv.DictReader((out / f"{name}.csv").read_text().splitlines()))
-
-
-def files(out):
-    return {p.relative_to(out).as_posix(): p.read_bytes() for p in out.rglob("*") if p.is_file()}
 
 
 def test_another_image_of_the_same_name_overwrites_nothing(tmp_path, capsys):
@@ -150,7 +111,6 @@ def test_a_region_outside_is_refused_and_one_over_the_edge_cut_off(tmp_path, cap
 
 
 def test_a_region_outside_a_slide_names_the_size_of_the_slide(tmp_path, capsys):
-    pytest.importorskip("openslide")
     from small_slides import write_tiff
 
     write_tiff(tmp_path / "s.tif", np.full((400, 700, 3), 240, np.uint8), mpp=0.5)
@@ -172,7 +132,6 @@ def test_a_region_outside_a_slide_names_the_size_of_the_slide(tmp_path, capsys):
 
 
 def test_a_folder_of_slides_is_done(tmp_path, capsys):
-    pytest.importorskip("openslide")
     from small_slides import write_tiff
 
     image, _, _ = tissue((500, 600), nuclei=60, radius=7)
@@ -188,7 +147,6 @@ def test_a_folder_of_slides_is_done(tmp_path, capsys):
 
 
 def test_a_slide_of_fluorescence_is_refused_with_the_reason(tmp_path, capsys):
-    pytest.importorskip("openslide")
     from small_slides import write_tiff
 
     image = np.zeros((600, 800, 3), np.uint8)
@@ -202,7 +160,6 @@ def test_a_slide_of_fluorescence_is_refused_with_the_reason(tmp_path, capsys):
 
 
 def test_a_slide_has_one_stain_and_one_set_of_thresholds(tmp_path, monkeypatch, capsys):
-    pytest.importorskip("openslide")
     from small_slides import write_tiff
 
     from pathencoder.cli import nuclei_pictures

@@ -2,13 +2,12 @@
 
 import ast
 import json
-from pathlib import Path
 
 import pytest
+from paths import ROOT
 
 pytestmark = pytest.mark.full
-pytest.importorskip("skimage")
-NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "nuclei.ipynb"
+NOTEBOOK = ROOT / "notebooks/nuclei.ipynb"
 
 
 def test_every_cell_runs_and_says_what_is_stored(capsys):

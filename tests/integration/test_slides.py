@@ -1,20 +1,17 @@
 """Slides to feature files: tiles at scale, resume inside a slide, damage, empty slides, and the three layouts from real small slides."""
 
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "unit"))
 import small_encoders
+from paths import SHARED
+from PIL import Image
 from small_slides import MemorySlide, section, write_tiff
 
 from pathencoder.cli.main import run
 from pathencoder.errors import ConfigError, MissingMpp, SlideError, StoreError
-from pathencoder.features import slide
 from pathencoder.features.job import partial_path
 from pathencoder.features.layouts import LAYOUTS, path_of
 from pathencoder.features.provenance import Settings
@@ -25,17 +22,17 @@ from pathencoder.slides.grid import Grid, plan_grid, read_tile
 from pathencoder.slides.reader import open_slide
 from pathencoder.slides.tissue import find_tissue
 
-SHARED = Path(__file__).parents[2].parent / "shared" / "data" / "slides"
+SLIDES = SHARED / "data/slides"
 
 
 @pytest.fixture
-def slide(tmp_path, monkeypatch):  # noqa: F811
+def slide(tmp_path, monkeypatch):
     """A slide in memory that takes the place of files; returns a function that makes it."""
 
     def make(name="s.svs", **options):
         made = MemorySlide(**{"pixels": section(), "path": tmp_path / name, **options})
         made.path.write_bytes(b"x" * 10)
-        monkeypatch.setattr(pipeline, "open_slide", lambda path: made)  # noqa: F821
+        monkeypatch.setattr("pathencoder.features.slide.open_slide", lambda path: made)
         return made
 
     return make
@@ -195,8 +192,6 @@ def test_a_slide_of_fluorescence_fails_and_leaves_no_file(slide, tmp_path):
 
 @pytest.mark.full
 def test_a_slide_of_fluorescence_fails_beside_another(tmp_path, capsys):
-    pytest.importorskip("openslide")
-    pytest.importorskip("tifffile")
     write_tiff(tmp_path / "dark.tif", dark_field())
     write_tiff(tmp_path / "good.tif", section())
     command = [
@@ -286,8 +281,6 @@ def folder(tmp_path_factory):
 @pytest.mark.full
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_real_small_slides_through_the_command_line(tmp_path, folder, capsys, layout):
-    pytest.importorskip("openslide")
-    pytest.importorskip("tifffile")
     write_tiff(tmp_path / "good.tiff", section(), mpp=0.25)
     write_tiff(tmp_path / "nompp.tiff", section(), mpp=None)
     (tmp_path / "text.svs").write_text("no slide")
@@ -327,8 +320,6 @@ def test_real_small_slides_through_the_command_line(tmp_path, folder, capsys, la
 
 @pytest.mark.full
 def test_settings_that_do_not_fit_one_input_fail_it_alone(tmp_path, folder, capsys):
-    pytest.importorskip("openslide")
-    pytest.importorskip("tifffile")
     (tmp_path / "in").mkdir()
     for name in ("a.svs", "b.svs"):
         write_tiff(tmp_path / "in" / name, section(), mpp=0.25)
@@ -355,15 +346,14 @@ def test_settings_that_do_not_fit_one_input_fail_it_alone(tmp_path, folder, caps
 
 
 @pytest.mark.full
-@pytest.mark.skipif(not SHARED.exists(), reason="needs the shared slides")
+@pytest.mark.skipif(not SLIDES.exists(), reason="needs the shared slides")
 def test_one_section_in_three_formats_gives_the_same_tiles():
-    pytest.importorskip("openslide")
     names = (
         "aperio/CMU-1-Small-Region.svs",
         "generic/CMU-1-Small-Region_pyramid_mpp0.499.tiff",
         "dicom/CMU-1-Small-Region_multifile",
     )
-    slides = [open_slide(SHARED / name) for name in names]
+    slides = [open_slide(SLIDES / name) for name in names]
     grids = [
         plan_grid(
             find_tissue(s, 0.499),
@@ -387,17 +377,3 @@ def test_one_section_in_three_formats_gives_the_same_tiles():
             for dx in (-6, 0, 6)
         }
         assert min(off, key=off.get) == 0
-
-
-@pytest.mark.full
-def test_the_robustness_evaluation_cuts_a_slide_into_fields(tmp_path):
-    pytest.importorskip("openslide")
-    pytest.importorskip("tifffile")
-    from training.evaluation.robustness_table import _fields
-
-    pixels = section(256, 200, ((0, 0, 256, 200),))
-    fields = _fields(write_tiff(tmp_path / "scan.tiff", pixels, levels=(1, 2)))
-    assert len(fields) == 16
-    assert np.array_equal(
-        np.vstack([np.hstack(fields[i : i + 4]) for i in range(0, 16, 4)]), pixels
-    )

@@ -1,12 +1,10 @@
 """The documentation names what there is: every error has a page, every page is in the navigation."""
 
-from pathlib import Path
-
 import pytest
+from paths import ROOT
 
 from pathencoder import errors
 
-ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 ERRORS = sorted(
     name

@@ -5,13 +5,12 @@ import subprocess
 import sys
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
-from pathlib import Path
 
 import pytest
+from paths import ROOT
 
 import pathencoder
 
-ROOT = Path(pathencoder.__file__).parents[1]
 PACKAGE = ROOT / "pathencoder"
 LONGEST = 400
 
@@ -33,7 +32,7 @@ LAYERS = {
             "metrics",
         ),
         ("formats", "arrays", "images"),
-        ("transforms", "wrapped", "network", "runtime", "stream"),
+        ("transforms", "wrapped", "network", "outputs", "runtime", "stream"),
         ("pretrained",),
         ("encoder",),
         ("verify", "pictures", "slides"),

@@ -1,17 +1,17 @@
 """pathencoder.metrics against hand-made cases, a slow implementation, scikit-learn, and the project's referee where it is there."""
 
 import importlib.util
-from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from paths import SHARED
 
 from pathencoder import compat, metrics
 from pathencoder.errors import ConfigError
 
-REFEREE = Path(__file__).parents[2].parent / "shared" / "tools" / "nuclei_score.py"
+REFEREE = SHARED / "tools/nuclei_score.py"
 
 
 def random_map(rng, size=24, objects=6):
@@ -76,7 +76,6 @@ def test_a_map_against_itself_is_perfect(seed):
 @pytest.mark.full
 @pytest.mark.skipif(not REFEREE.exists(), reason="the referee is not here")
 def test_instance_scores_agree_with_the_referee():
-    pytest.importorskip("scipy")
     spec = importlib.util.spec_from_file_location("nuclei_score", REFEREE)
     referee = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(referee)
@@ -112,7 +111,6 @@ def test_dice_of_halves():
 
 @pytest.mark.full
 def test_detection_matches_as_many_as_possible():
-    pytest.importorskip("scipy")
     truth, predicted = [[0, 0], [10, 0]], [[4, 0], [-5, 0]]
     # the nearest pair (0,0)-(4,0) would leave (10,0) alone
     assert metrics.detection_scores(truth, predicted, 6).matched == 2
@@ -123,7 +121,8 @@ def test_detection_matches_as_many_as_possible():
 
 @pytest.mark.full
 def test_classification_scores_agree_with_scikit_learn():
-    sk = pytest.importorskip("sklearn.metrics")
+    from sklearn import metrics as sk
+
     rng = np.random.default_rng(0)
     truth, scores = rng.integers(0, 2, 200), rng.integers(0, 12, 200) / 12
     assert metrics.auroc(truth, scores) == pytest.approx(sk.roc_auc_score(truth, scores))
@@ -174,9 +173,9 @@ def test_paired_difference():
 def test_instance_scores_agree_with_packages():
     """Panoptic quality by torchmetrics; foreground Dice by scikit-image's confusion of labels."""
     compat.import_timm()  # torchmetrics imports torchvision, which may need the mend
-    detection = pytest.importorskip("torchmetrics.functional.detection")
-    skimage = pytest.importorskip("skimage.metrics")
     import torch
+    from skimage import metrics as skimage
+    from torchmetrics.functional import detection
 
     for seed in range(10):
         rng = np.random.default_rng(seed)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from small_encoders import SIZE, encoder, picture, shared, spec
 
-from pathencoder import network
+from pathencoder import network, outputs
 from pathencoder.errors import ConfigError, ImageError
 
 KINDS = ("vit", "no_cls", "cnn")
@@ -70,13 +70,13 @@ def test_any_size_that_the_patches_divide(kind, height, width):
     h, w = features.dense.shape[2:]
     assert (h / w) == pytest.approx(height / width)
     assert enc.pyramid(batch(1, height, width))[0][-1].shape[:1] == (1,)
-    assert network.read_multi(enc.network, enc.spec, batch(1, height, width)).shape[0] == 1
+    assert outputs.read_multi(enc.network, enc.spec, batch(1, height, width)).shape[0] == 1
 
 
 def test_odd_sizes_go_through_a_cnn_and_are_refused_by_patches():
     assert shared("cnn")(batch(1, 65, 77)).embedding.shape == (1, 256)
     enc = shared("vit")
-    for read in (enc, enc.pyramid, network.readout(enc.network, enc.spec, "multi")):
+    for read in (enc, enc.pyramid, outputs.readout(enc.network, enc.spec, "multi")):
         with pytest.raises(ImageError, match=r"multiples of 16 px, found 64 x 65"):
             read(batch(1, 64, 65))
 
@@ -98,7 +98,7 @@ def test_multi_ends_with_the_last_block():
     for kind in ("vit", "no_cls"):
         enc = shared(kind)
         features = enc(batch())
-        multi = network.read_multi(enc.network, enc.spec, batch())
+        multi = outputs.read_multi(enc.network, enc.spec, batch())
         last = features.mean if features.cls is None else features.cls_mean
         assert multi.shape == (2, 4 * last.shape[1])
         torch.testing.assert_close(multi[:, -last.shape[1] :], last)
@@ -106,7 +106,7 @@ def test_multi_ends_with_the_last_block():
     cnn = shared("cnn")
     means = [m.mean((2, 3)) for m in network.stages(cnn.network, batch())[-4:]]
     torch.testing.assert_close(
-        network.read_multi(cnn.network, cnn.spec, batch()), torch.cat(means, dim=1)
+        outputs.read_multi(cnn.network, cnn.spec, batch()), torch.cat(means, dim=1)
     )
 
 
@@ -122,10 +122,10 @@ def test_pyramids_and_their_strides():
 def test_outputs_that_there_are_not():
     enc = shared("cnn")
     with pytest.raises(ConfigError, match="output='pooled': one of embedding"):
-        network.readout(enc.network, enc.spec, "pooled")
+        outputs.readout(enc.network, enc.spec, "pooled")
     for output in ("cls", "cls_mean"):
         with pytest.raises(ConfigError, match="no class token"):
-            network.readout(enc.network, enc.spec, output)
+            outputs.readout(enc.network, enc.spec, output)
     with pytest.raises(ConfigError, match="no stages"):
         network.stages(torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3)), batch())
 
@@ -135,7 +135,7 @@ def test_channels_last_maps_are_turned():
         spec("cnn"), architecture="swin_tiny_patch4_window7_224", dim=768, width=768
     )
     net = network.create(wanted)
-    assert network.read(
+    assert outputs.read(
         net.to("meta"), wanted, torch.zeros(1, 3, 224, 224, device="meta")
     ).dense.shape == (1, 768, 7, 7)
 

@@ -7,22 +7,19 @@ import ast
 import csv
 import dataclasses
 import functools
-from pathlib import Path
 
 import pytest
 import torch
+from paths import DATA
 from torch import nn
 
-from pathencoder import network, pooling
+from pathencoder import network, outputs, pooling
 from pathencoder.errors import ConfigError, ImageError
 from pathencoder.pretrained.catalogue import catalogue
 from pathencoder.spec import EncoderSpec
 
 FACTS = {
-    row["key"]: row
-    for row in csv.DictReader(
-        (Path(__file__).parent / "data" / "encoders.csv").read_text().splitlines()
-    )
+    row["key"]: row for row in csv.DictReader((DATA / "encoders.csv").read_text().splitlines())
 }
 SWIGLU = [name for name, spec in catalogue().items() if "mlp_layer" in spec.model_args]
 
@@ -47,7 +44,7 @@ def test_parameters_keys_and_output_shapes(name):
     net = net.to("meta")
     with torch.inference_mode():
         assert tuple(net.forward_features(x).shape) == ast.literal_eval(fact["features"])
-        features = network.read(net, spec, x)
+        features = outputs.read(net, spec, x)
     assert features.embedding.shape == (1, int(fact["dim"])) == (1, spec.dim)
     assert features.mean.shape == (1, spec.width)
     assert features.dense.shape[:2] == (1, spec.width)
@@ -126,7 +123,7 @@ def test_trap_means_and_maps_leave_registers_out():
     x = torch.randn(2, 3, 32, 48)
     with torch.inference_mode():
         tokens = net.forward_features(x)
-        features = network.read(net, spec, x)
+        features = outputs.read(net, spec, x)
     assert torch.allclose(features.mean, tokens[:, 5:].mean(1))
     assert torch.equal(features.embedding, torch.cat([tokens[:, 0], features.mean], 1))
     assert torch.equal(features.dense[:, :, 1, 2], tokens[:, 5 + 3 + 2])
@@ -159,7 +156,7 @@ def test_trap_networks_that_return_tokens(name):
     net, spec = built(name)
     x = torch.zeros(1, 3, 224, 224, device="meta")
     assert net(x).ndim == 3
-    assert network.read(net, spec, x).embedding.shape == (1, 2 * spec.width)
+    assert outputs.read(net, spec, x).embedding.shape == (1, 2 * spec.width)
 
 
 # 8. is in test_keys.py (registers without mask_token). 9. Modern Swin: maps are NHWC.
@@ -167,7 +164,7 @@ def test_trap_swin_maps_are_channels_last():
     spec = catalogue()["ctranspath"]
     net = network.create(spec, random=True)
     with torch.inference_mode():
-        features = network.read(net, spec, torch.randn(1, 3, 224, 224))
+        features = outputs.read(net, spec, torch.randn(1, 3, 224, 224))
     assert features.dense.shape == (1, 768, 7, 7)
     assert torch.allclose(features.embedding, features.dense.mean((2, 3)), atol=1e-5)
     assert features.cls is None
@@ -230,15 +227,15 @@ def test_pool_is_the_networks_own_output(architecture):
     spec = dataclasses.replace(spec, prefix_tokens=getattr(net, "num_prefix_tokens", 0))
     x = torch.randn(1, 3, 224, 224)
     with torch.inference_mode():
-        assert torch.allclose(network.read(net, spec, x).embedding, net(x), atol=1e-5)
+        assert torch.allclose(outputs.read(net, spec, x).embedding, net(x), atol=1e-5)
 
 
 def test_stages_are_joined_in_the_order_given():
     spec = cnn(embedding="stages:layer2,layer4", dim=128 + 512, dense_stage="layer3")
     net = network.create(spec, random=True)
     with torch.inference_mode():
-        features = network.read(net, spec, torch.randn(1, 3, 64, 64))
-        maps, strides = network.pyramid(net, spec, torch.randn(1, 3, 64, 64))
+        features = outputs.read(net, spec, torch.randn(1, 3, 64, 64))
+        maps, strides = outputs.pyramid(net, spec, torch.randn(1, 3, 64, 64))
     assert features.embedding.shape == (1, spec.dim)
     assert features.dense.shape == (1, 256, 4, 4)
     assert torch.allclose(features.embedding[:, 128:], features.mean)
@@ -251,7 +248,7 @@ def test_pools_of_stages_are_joined_pool_by_pool():
     net = network.create(spec, random=True)
     x = torch.randn(2, 3, 224, 96)
     with torch.inference_mode():
-        embedding = network.read(net, spec, x).embedding
+        embedding = outputs.read(net, spec, x).embedding
         two, four = (dict(network.walk(net, x))[s] for s in ("layer2", "layer4"))
     parts = embedding.split([128, 512] * 3, dim=1)
     middles = (two[:, :, 7:21, 3:9], four[:, :, 2:5, 1:2])  # of 28 x 12 and 7 x 3
@@ -303,7 +300,7 @@ def test_the_middle_of_a_map_is_never_empty(side, left):
 def test_a_side_that_is_no_multiple_of_the_patch_is_refused():
     spec = small()
     with pytest.raises(ImageError, match="multiples of 16"):
-        network.read(network.create(spec), spec, torch.zeros(1, 3, 32, 40, device="meta"))
+        outputs.read(network.create(spec), spec, torch.zeros(1, 3, 32, 40, device="meta"))
 
 
 def test_random_weights_have_data():

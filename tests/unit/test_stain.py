@@ -1,9 +1,8 @@
-from pathlib import Path
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from paths import SHARED
 from synthetic_nuclei import tissue
 
 from pathencoder import stain
@@ -46,7 +45,8 @@ def test_separation_recovers_amounts(amounts, names):
 
 @pytest.mark.full
 def test_three_stains_agree_with_scikit_image():
-    color = pytest.importorskip("skimage.color")
+    from skimage import color
+
     image = np.random.default_rng(0).integers(20, 255, (20, 20, 3)).astype(np.uint8)
     matrix = np.linalg.inv(color.rgb_from_hed)
     theirs = stain.optical_density(image) @ matrix
@@ -82,7 +82,8 @@ def test_macenko_of_a_uniform_image_is_none(value):
 
 @pytest.mark.full
 def test_otsu_agrees_with_scikit_image():
-    filters = pytest.importorskip("skimage.filters")
+    from skimage import filters
+
     rng = np.random.default_rng(0)
     values = np.append(rng.normal(0, 1, 5000), rng.normal(6, 1, 1000))
     assert stain.otsu(values) == pytest.approx(filters.threshold_otsu(values), abs=0.1)
@@ -158,7 +159,7 @@ def test_a_guess_in_words():
     assert stain.StainGuess("blank", 1.0).text == "blank"
 
 
-LYMPHOMA = Path(__file__).parents[3] / "shared/data/tiles/lymphoma_iicbu"
+LYMPHOMA = SHARED / "data/tiles/lymphoma_iicbu"
 
 
 @pytest.mark.skipif(not LYMPHOMA.is_dir(), reason="the labelled tiles are not here")
@@ -170,7 +171,8 @@ def test_he_of_tinted_pictures_is_not_called_ihc():
 
 @pytest.mark.full
 def test_guess_of_a_real_ihc_image():
-    data = pytest.importorskip("skimage.data")
+    from skimage import data
+
     found = stain.guess_stain(data.immunohistochemistry())
     assert found.stain == "ihc"
     assert found.confidence > 0.9

@@ -12,7 +12,6 @@ from synthetic_nuclei import tissue
 from pathencoder.stain import StainGuess
 from training.evaluation import stain_guess
 
-pytest.importorskip("sklearn")
 pytestmark = pytest.mark.full
 COLUMNS = "shard,key,src,stain,stain_class,use"
 

@@ -77,7 +77,8 @@ def test_a_module_that_is_no_network_is_named():
 @pytest.mark.full
 def test_adapters_are_read_and_saved_once_they_are_merged(tmp_path):
     compat.import_timm()
-    peft = pytest.importorskip("peft")
+    import peft
+
     plain, enc = encoder("vit"), encoder("vit")
     enc.network = peft.get_peft_model(enc.network, peft.LoraConfig(target_modules=["qkv"]))
     np.testing.assert_allclose(

@@ -130,7 +130,7 @@ def averaged(trained: nn.Module, start: nn.Module, share: float) -> nn.Module:
 
 def spec_of(settings: BackboneSettings, export: ExportSettings) -> EncoderSpec:
     """The spec of what a run exports. dim and prefix tokens are measured on the network itself."""
-    from pathencoder import network as readout
+    from pathencoder import outputs
 
     timm = compat.import_timm()
     with torch.device("meta"):
@@ -159,5 +159,5 @@ def spec_of(settings: BackboneSettings, export: ExportSettings) -> EncoderSpec:
         parameters=sum(p.numel() for p in net.parameters()),
     )
     px = settings.input_size
-    dim = readout.read(net, spec, torch.empty(1, 3, px, px, device="meta")).embedding.shape[1]
+    dim = outputs.read(net, spec, torch.empty(1, 3, px, px, device="meta")).embedding.shape[1]
     return dataclasses.replace(spec, dim=dim)

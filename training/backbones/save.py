@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pathencoder import network as readout
+from pathencoder import network as networks
+from pathencoder import outputs
 from pathencoder.pretrained.folder import write_folder
 from pathencoder.spec import EncoderSpec
 from pathencoder.transforms import Transform
@@ -24,11 +25,11 @@ def write_encoder(
     state = half_precision(network.state_dict())
     tile = reference_tile()
     with torch.no_grad():
-        check = readout.create(spec)
+        check = networks.create(spec)
         check.load_state_dict(
             {k: v.float() if v.is_floating_point() else v for k, v in state.items()}, assign=True
         )
-        embedding = readout.read(check.eval(), spec, Transform(spec)(tile)[None]).embedding[0]
+        embedding = outputs.read(check.eval(), spec, Transform(spec)(tile)[None]).embedding[0]
     write_folder(
         folder,
         spec,

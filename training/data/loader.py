@@ -109,8 +109,12 @@ class _Share(Dataset[TileBatch]):
 
 
 def _by_threads(
-    share: _Share, start: int, stop: int, threads: int, pin: bool
-) -> Iterator[tuple[int, TileBatch]]:  # noqa: FBT001
+    share: _Share,
+    start: int,
+    stop: int,
+    threads: int,
+    pin: bool,  # noqa: FBT001
+) -> Iterator[tuple[int, TileBatch]]:
     def join(indices: list[int], reads: list[Future[np.ndarray | None]]) -> TileBatch:
         batch = _stack(share.corpus, indices, [r.result() for r in reads])
         return batch.pin_memory() if pin else batch
@@ -140,8 +144,12 @@ def _by_threads(
 
 
 def _by_processes(
-    share: _Share, start: int, stop: int, processes: int, pin: bool
-) -> Iterator[tuple[int, TileBatch]]:  # noqa: FBT001
+    share: _Share,
+    start: int,
+    stop: int,
+    processes: int,
+    pin: bool,  # noqa: FBT001
+) -> Iterator[tuple[int, TileBatch]]:
     """Every process makes whole batches, step by step in turn."""
     steps = range(start, stop)
     loader = DataLoader(

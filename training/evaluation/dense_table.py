@@ -72,10 +72,10 @@ def dense(
     data: Path,
     cache: Path,
     chosen: str,
-    cv: bool,
+    cv: bool,  # noqa: FBT001
     seeds: int,
     out: Path | None,
-) -> None:  # noqa: FBT001
+) -> None:
     """Read frozen feature maps by a linear decoder."""
     try:
         sets = _chosen(chosen.split(","))

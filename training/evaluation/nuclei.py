@@ -32,8 +32,9 @@ from pathencoder.nuclei.adapt.train import Recipe
 from pathencoder.nuclei.adapt.variations import Variation
 from pathencoder.nuclei.measure import measure
 from pathencoder.nuclei.network import ConfidenceNetwork, NucleiNetwork
+from pathencoder.nuclei.prepare import Prepared, prepare
 from pathencoder.nuclei.scores import mean_stain, nucleus_scores, predict
-from pathencoder.nuclei.segment import Prepared, label_scores, prepare
+from pathencoder.nuclei.segment import label_scores
 from training.evaluation.nuclei_paper import confidence, train_paper
 from training.methods.parts.patch_contrast import choose_channel
 

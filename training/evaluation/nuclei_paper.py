@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from pathencoder.nuclei.network import ConfidenceNetwork
-from pathencoder.nuclei.segment import Prepared
+from pathencoder.nuclei.prepare import Prepared
 from training.data.loader import TileBatch
 from training.methods.patch_contrast import PatchContrast, Settings
 

@@ -189,8 +189,13 @@ class DinoHead(nn.Module):
     """
 
     def __init__(
-        self, width: int, hidden: int, bottleneck: int, prototypes: int, norm: bool
-    ) -> None:  # noqa: FBT001
+        self,
+        width: int,
+        hidden: int,
+        bottleneck: int,
+        prototypes: int,
+        norm: bool,  # noqa: FBT001
+    ) -> None:
         super().__init__()
         layers: list[nn.Module] = []
         for before in (width, hidden):

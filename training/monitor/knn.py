@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pathencoder import network as readout
+from pathencoder import outputs
 from pathencoder.spec import EncoderSpec
 from pathencoder.transforms import Transform
 from training.labels import read_label_rows
@@ -59,7 +59,7 @@ def knn_report(network: nn.Module, spec: EncoderSpec, sets: list[LabelledSet]) -
     network.eval()
     for s in sets:
         rows = torch.cat(
-            [readout.read(network, spec, part.to(device)).embedding for part in s.tiles.split(64)]
+            [outputs.read(network, spec, part.to(device)).embedding for part in s.tiles.split(64)]
         ).cpu()
         if not out:
             out = spread(rows)

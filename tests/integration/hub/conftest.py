@@ -1,0 +1,41 @@
+"""A loopback Hub, and the real client pointed at it."""
+
+import contextlib
+
+import hub_server
+import pytest
+from huggingface_hub import constants
+
+
+@pytest.fixture
+def server():
+    with hub_server.running() as running:
+        yield running
+
+
+@pytest.fixture(autouse=True)
+def client(server, tmp_path, monkeypatch):
+    """The client as HF_ENDPOINT, HF_HOME and an absent token would set it up.
+
+    It reads its environment once, at import.
+    """
+    monkeypatch.setattr(constants, "ENDPOINT", server.url)
+    monkeypatch.setattr(
+        constants,
+        "HUGGINGFACE_CO_URL_TEMPLATE",
+        server.url + "/{repo_id}/resolve/{revision}/{filename}",
+    )
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
+    monkeypatch.setattr(constants, "HF_HUB_ETAG_TIMEOUT", 2)
+    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    with contextlib.suppress(AttributeError):  # waiting between attempts is not what is tested
+        monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda _: None)
+    yield
+    with contextlib.suppress(ImportError):
+        from huggingface_hub.utils import close_session
+
+        close_session()

@@ -1,0 +1,7 @@
+"""Where tests find things: the repository, the tests' own data, and the data that a machine may lack."""
+
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+DATA = Path(__file__).parent / "data"
+SHARED = ROOT.parent / "shared"

@@ -1,0 +1,115 @@
+"""Every field of a config's data settings reaches what is built from it: tiles, sampler, batches."""
+
+import csv
+import io
+import tarfile
+
+import numpy as np
+import pytest
+from PIL import Image
+from small_runs import values
+
+from training import config
+from training.config import DataSettings
+from training.data.loader import batches
+from training.data.open_corpus import open_corpus
+from training.from_config import sampler_of
+
+pytestmark = pytest.mark.full
+
+# Slides of unlike sizes, stains, organs, licences and sources: (tiles, stain class, organ, licence,
+# source).
+SLIDES = (
+    (5, "he", "colon", "P", "a"),
+    (1, "he", "colon", "P", "b"),
+    (2, "he", "breast", "N", "a"),
+    (2, "ihc", "breast", "P", "c"),
+    (1, "ihc", "stomach", "P", "b"),
+)
+# One value for every field, unlike its default.
+CHANGED = {
+    "root": None,  # the second corpus of the test
+    "licences": ["P"],
+    "stains": ["he"],
+    "without": ["b"],
+    "canvas": 32,
+    "batch": 4,
+    "slide_power": 1.0,
+    "organ_power": 0.0,
+    "stain_power": 0.0,
+    "stain_weights": {"ihc": 3.0},
+}
+
+
+def shards(folder, shade):
+    folder.mkdir()
+    rows = []
+    with tarfile.open(folder / "part.tar", "w") as tar:
+        for slide, (tiles, stain, organ, licence, source) in enumerate(SLIDES):
+            for i in range(tiles):
+                data = io.BytesIO()
+                Image.fromarray(np.full((48, 48, 3), shade + 10 * slide, np.uint8)).save(
+                    data, "PNG"
+                )
+                info = tarfile.TarInfo(f"s{slide}-{i}.png")
+                info.size = len(data.getvalue())
+                tar.addfile(info, io.BytesIO(data.getvalue()))
+                row = {
+                    "shard": "part.tar",
+                    "key": f"s{slide}-{i}",
+                    "src": source,
+                    "stain_class": stain,
+                    "organ": organ,
+                    "licence": licence,
+                }
+                rows.append({**row, "slide": f"s{slide}", "use": "1"})
+    with (folder / "manifest.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return folder
+
+
+def built(data, out):
+    """What the data settings decide: tiles, chances of slides, the first batch."""
+    cfg = config.check({**values("unused", out), "data": data})
+    d = cfg.data
+    corpus = open_corpus(d.root, licences=d.licences, stains=d.stains, without=d.without)
+    sampler = sampler_of(cfg, corpus)
+    _, batch = next(batches(corpus, sampler, canvas=d.canvas, start=0, stop=1))
+    return corpus.keys, sampler.weights.tolist(), batch.tiles.shape, batch.tiles.numpy().tobytes()
+
+
+def test_the_table_names_every_field():
+    assert CHANGED.keys() == DataSettings.model_fields.keys()
+
+
+@pytest.mark.parametrize("field", CHANGED)
+def test_a_field_changes_what_is_built(field, tmp_path):
+    data = {"root": str(shards(tmp_path / "tiles", 40)), "canvas": 48, "batch": 6}
+    value = CHANGED[field] if field != "root" else str(shards(tmp_path / "others", 90))
+    assert built({**data, field: value}, tmp_path) != built(data, tmp_path)
+    assert built(data, tmp_path) == built(data, tmp_path)
+
+
+def test_powers_of_a_config_are_the_samplers(tmp_path):
+    data = {
+        "root": str(shards(tmp_path / "tiles", 40)),
+        "canvas": 48,
+        "batch": 5,
+        "slide_power": 0.0,
+        "organ_power": 0.0,
+        "stain_power": 0.0,
+    }
+    _, weights, _, _ = built(data, tmp_path)
+    # Half a stain each; in it half an organ each (breast and colon, breast and stomach); in it the
+    # same for every slide.
+    assert weights == pytest.approx([0.125, 0.125, 0.25, 0.25, 0.25])
+
+
+def test_a_weight_of_a_stain_without_tiles_is_said(tmp_path, caplog):
+    data = {"root": str(shards(tmp_path / "tiles", 40)), "canvas": 48, "batch": 6}
+    built({**data, "stain_weights": {"ihc": 2.0}}, tmp_path)
+    assert "stain_weights" not in caplog.text
+    built({**data, "stain_weights": {"ihc": 2.0, "cytology": 2.0}}, tmp_path)
+    assert "data.stain_weights: no tile is cytology: these weights change nothing" in caplog.text

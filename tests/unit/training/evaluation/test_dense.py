@@ -1,0 +1,124 @@
+"""The dense protocol on made pictures.
+
+The grid lies where the pixels do, cells are found where they are, folds hold groups together.
+"""
+
+import csv
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import small_encoders
+import torch
+from PIL import Image
+from synthetic_nuclei import tissue
+
+from training.evaluation import dense
+from training.evaluation.dense import DenseSet, Picture, Score
+from training.evaluation.dense_table import interval
+
+pytestmark = pytest.mark.full
+
+
+class Eyes:
+    """An encoder whose pyramid is the picture itself at two strides, so that positions can be compared."""
+
+    spec = SimpleNamespace(input_size=64)
+    device, dtype = torch.device("cpu"), torch.float32
+    transform = SimpleNamespace(
+        normalise=lambda batch: torch.from_numpy(batch).permute(0, 3, 1, 2).float() / 255
+    )
+
+    def pyramid(self, x):
+        pooled = torch.nn.functional.avg_pool2d
+        return [pooled(x, 4), pooled(x, 8)], [4, 8]
+
+
+def test_the_grid_lies_where_the_pixels_do():
+    image = np.random.default_rng(0).integers(0, 256, (100, 150, 3), dtype=np.uint8)
+    maps = dense.feature_maps(Eyes(), image)
+    assert maps.shape == (6, 25, 38)
+    cell = image[40:44, 100:104].reshape(-1, 3).mean(0) / 255
+    assert maps[:3, 10, 25] == pytest.approx(cell, abs=1e-5)
+
+
+def test_cells_are_found_where_they_are():
+    found = np.zeros((50, 50), np.float32)
+    for y, x in ((10, 12), (30, 31), (30, 40)):
+        found[y, x] = 1
+    cells = dense.peaks(found, 0.05, 0.25)
+    expected = np.array([[42, 50], [122, 126], [122, 162]])
+    assert np.abs(np.sort(cells, 0) - np.sort(expected, 0)).max() <= 2
+
+
+@pytest.fixture
+def data(tmp_path):
+    """Six H&E pictures of three patients, with label maps and with points."""
+    for name in ("monuseg", "crchisto"):
+        folder = tmp_path / "nuclei" / name / "train"
+        folder.mkdir(parents=True)
+        rows = []
+        for i in range(6):
+            image, labels, _ = tissue((128, 128), nuclei=8, radius=9, seed=i)
+            Image.fromarray(image).save(folder / f"{i}.png")
+            Image.fromarray(labels.astype(np.uint16)).save(folder / f"{i}.labels.png")
+            centres = [np.argwhere(labels == n).mean(0) for n in range(1, labels.max() + 1)]
+            lines = "".join(f"{x},{y},c\n" for y, x in centres)
+            (folder / f"{i}.points.csv").write_text("x,y,class\n" + lines)
+            rows.append(
+                {
+                    "file": f"train/{i}.png",
+                    "split": "train",
+                    "mpp": "0.25",
+                    "slide_id": f"p{i // 2}",
+                }
+            )
+        with (folder.parent / "meta.csv").open("w", newline="") as file:
+            writer = csv.DictWriter(file, list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+    return tmp_path
+
+
+@pytest.mark.parametrize("s", [dense.SETS[0], dense.SETS[2]], ids=lambda s: s.name)
+def test_a_linear_decoder_reads_what_the_features_hold(s, data):
+    pictures = dense.pictures_of(s, data, choose=True)
+    scores = dense.evaluate(Eyes(), s, pictures, choose=True)
+    assert [x.file for x in scores] == [p.file.name for p in pictures]
+    assert dense.mean_score(s, scores) > 0.7  # colour alone tells a nucleus here
+
+
+def test_a_real_encoder_goes_through(data):
+    s = dense.SETS[0]
+    scores = dense.evaluate(
+        small_encoders.encoder("vit"), s, dense.pictures_of(s, data, choose=True), choose=True
+    )
+    assert all(0 <= x.dice <= 1 for x in scores)
+
+
+def test_patients_are_never_on_both_sides(data):
+    pictures = dense.pictures_of(dense.SETS[0], data, choose=True)
+    for train, held_out in dense._folds(pictures, choose=True):
+        assert not {pictures[i].group for i in train} & {pictures[i].group for i in held_out}
+
+
+def test_intervals_are_over_groups_and_paired():
+    s = DenseSet("x", 0.25)
+    ours = [[Score(str(i), f"g{i // 2}", 8 + i % 2, 10, 10) for i in range(6)]]
+    theirs = [[Score(str(i), f"g{i // 2}", 7 + i % 2, 10, 10) for i in range(6)]]
+    assert interval(s, ours).value == pytest.approx(0.85)
+    paired = interval(s, ours, theirs)
+    assert (paired.value, paired.low, paired.high) == pytest.approx((0.1, 0.1, 0.1))
+
+
+def test_nothing_to_find_and_nothing_found_is_right():
+    assert Score("a", "a", 0, 0, 0).dice == 1
+    assert Score("a", "a", 0, 3, 0).dice == 0
+
+
+def test_unknown_slides_are_groups_of_their_own(data):
+    meta = data / "nuclei/monuseg/meta.csv"
+    meta.write_text(meta.read_text().replace("p0", "unknown"))
+    groups = [p.group for p in dense.pictures_of(dense.SETS[0], data, choose=True)]
+    assert groups[:2] == ["train/0.png", "train/1.png"]
+    assert isinstance(dense.pictures_of(dense.SETS[0], data, choose=True)[0], Picture)

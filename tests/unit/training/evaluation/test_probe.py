@@ -1,0 +1,128 @@
+"""The probe: figures of a referee script where it is at hand, and what must hold anywhere."""
+
+import csv
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from paths import SHARED
+
+from pathencoder.errors import ConfigError
+from training.evaluation import probe
+
+pytestmark = pytest.mark.full
+REFEREE = SHARED / "tools/probe.py"
+
+
+def labelled(folder, n=160, classes=2, test=True):
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, classes, n)
+    x = (rng.normal(size=(n, 12)) + 0.8 * np.eye(12)[y]).astype(np.float32)
+    with (folder / "labels.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["file", "label", "group", "split"])
+        for i in range(n):
+            split = ("test" if i % 20 >= 14 else "train") if test else "folds"
+            writer.writerow([f"{i}.png", f"class{y[i]}", f"g{i % 20}", split])
+            (folder / f"{i}.png").touch()
+    return x, probe.read_labels(folder / "labels.csv")
+
+
+@pytest.mark.skipif(not REFEREE.exists(), reason="the referee script is not at hand")
+@pytest.mark.parametrize(("classes", "test"), [(2, True), (3, False)])
+def test_figures_equal_the_referees(tmp_path, classes, test):
+    x, labels = labelled(tmp_path, classes=classes, test=test)
+    np.savez(tmp_path / "x.npz", names=labels.files, x=x)
+    subprocess.run(
+        [
+            sys.executable,
+            REFEREE,
+            tmp_path / "x.npz",
+            tmp_path / "labels.csv",
+            "--json",
+            tmp_path / "out.json",
+            "--seeds",
+            "2",
+        ],
+        check=True,
+        capture_output=True,
+    )
+    theirs = json.loads((tmp_path / "out.json").read_text())
+    part = "test" if test else None
+    ours = probe.summarise([probe.probe(x, labels, test=part, seeds=2)], "x")
+    for name in ("linear", "auroc", "knn20", "shot5", "shot16"):
+        assert getattr(ours, name) == pytest.approx(theirs[name][0], abs=1e-9), name
+
+
+def test_choosing_never_reads_a_test_part(tmp_path):
+    labelled(tmp_path)
+    assert set(probe.read_labels(tmp_path / "labels.csv", choose=True).split) == {"train"}
+
+
+def test_a_group_in_both_parts_is_refused(tmp_path):
+    x, labels = labelled(tmp_path)
+    labels.groups[:] = "one"
+    with pytest.raises(ConfigError, match="stand in train"):
+        probe.probe(x, labels, test="test", seeds=1)
+    with pytest.raises(ConfigError, match="NaN"):
+        probe.probe(np.full_like(x, np.nan), labels, test="test", seeds=1)
+
+
+def test_paired_difference_of_an_encoder_with_itself_is_zero_and_noise_loses(tmp_path):
+    x, labels = labelled(tmp_path)
+    ours = probe.probe(x, labels, test="test", seeds=1)
+    noise = probe.probe(
+        np.random.default_rng(1).normal(size=x.shape).astype(np.float32),
+        labels,
+        test="test",
+        seeds=1,
+    )
+    assert probe.paired_auroc([ours], [ours]) == (0.0, (0.0, 0.0))
+    difference, (low, high) = probe.paired_auroc([ours], [noise])
+    assert low < difference < high
+    assert difference > 0.1
+
+
+def test_outcomes_survive_the_disk(tmp_path):
+    x, labels = labelled(tmp_path)
+    before = probe.probe(x, labels, test="test", seeds=2)
+    probe.save_outcomes(tmp_path / "o.npz", before)
+    assert probe.summarise([probe.load_outcomes(tmp_path / "o.npz")], "t") == probe.summarise(
+        [before], "t"
+    )
+
+
+def test_training_runs_are_averaged_and_their_spread_is_told(tmp_path):
+    x, labels = labelled(tmp_path)
+    noisy = (x + np.random.default_rng(2).normal(size=x.shape)).astype(np.float32)
+    a, b = (probe.probe(rows, labels, test="test", seeds=2) for rows in (x, noisy))
+    one, other, both = (probe.summarise(runs, "t") for runs in ([a], [b], [a, b]))
+    assert both.auroc == pytest.approx((one.auroc + other.auroc) / 2)
+    assert both.auroc_sd == pytest.approx(abs(one.auroc - other.auroc) / 2**0.5)
+    assert both.runs == 2
+    assert (
+        min(one.auroc_interval[0], other.auroc_interval[0])
+        < both.auroc
+        < max(one.auroc_interval[1], other.auroc_interval[1])
+    )
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_areas_and_recalls_are_scikit_learns(classes):
+    from sklearn.metrics import balanced_accuracy_score, roc_auc_score
+
+    rng = np.random.default_rng(1)
+    y, told = rng.integers(0, classes, (2, 90))
+    told[y == 0] = 1  # a class that is never told rightly
+    scores = rng.integers(0, 6, (90, classes)) + 0.5  # many ties
+    probability = scores / scores.sum(1, keepdims=True)
+    theirs = (
+        roc_auc_score(y, probability[:, 1])
+        if classes == 2
+        else roc_auc_score(y, probability, multi_class="ovr", average="macro")
+    )
+    assert probe.auroc(y, probability) == pytest.approx(theirs, abs=1e-12)
+    assert probe.mean_recall(y, told) == pytest.approx(balanced_accuracy_score(y, told), abs=1e-12)
+    assert np.isnan(probe.auroc(np.minimum(y, classes - 2), probability))

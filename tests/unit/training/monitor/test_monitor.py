@@ -1,0 +1,237 @@
+"""What a run says of itself: log lines, alarms, the pace, trackers, and the report's pictures."""
+
+import json
+import math
+import sys
+import types
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from small_runs import values, write_tiles
+
+from pathencoder.errors import ConfigError, MissingExtra
+from training import config, report
+from training.monitor import retrieval, trackers
+from training.monitor.alarms import Alarms
+from training.monitor.collapse import FirstFeatures
+from training.monitor.log import Monitor
+from training.pretrain import train
+from training.trainer import throughput
+from training.trainer.run import chance_of
+
+pytestmark = pytest.mark.full
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    (folder / "tiles").mkdir()
+    asked = values(write_tiles(folder / "tiles"), folder / "run", "dino")
+    asked["data"]["batch"] = 12  # fewer tell nothing of ranks
+    return train(config.check(asked))
+
+
+def rung(values, *, steps=(200, 210, 220, 230), chance=None):
+    alarms = Alarms(chance=chance)
+    return [name for step in steps for name, _ in alarms.look(step, values)]
+
+
+HEALTHY = {
+    "loss": 2.0,
+    "rankme": 30.0,
+    "feature_std": 0.6,
+    "teacher_entropy": 0.6,
+    "mean_entropy": 0.9,
+    "grad_norm": 1.0,
+    "data_wait": 0.01,
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "sign"),
+    [
+        ("rank collapsed", {"rankme": 1.2}),
+        ("features collapsed", {"feature_std": 0.001}),
+        ("few prototypes", {"mean_entropy": 0.2}),
+        ("teacher certain", {"teacher_entropy": 0.02}),
+        ("teacher uniform", {"teacher_entropy": 0.999}),
+        ("NT-Xent at chance", {"loss": math.log(2 * 64 - 1)}),
+        ("data too slow", {"data_wait": 0.5}),
+    ],
+)
+def test_each_alarm_rings_once_for_its_sign_alone(name, sign):
+    chance = chance_of("simclr", 64)
+    assert rung(HEALTHY, chance=chance) == []
+    assert rung({**HEALTHY, **sign}, chance=chance) == [name]
+    assert rung({**HEALTHY, **sign}, steps=(200, 210), chance=chance) == []  # twice may be chance
+
+
+def test_an_alarm_says_the_figure_and_a_setting_and_rings_again_after_a_rest():
+    alarms = Alarms()
+    sick = {**HEALTHY, "rankme": 1.2}
+    words = [w for step in range(3) for _, w in alarms.look(step, sick)]
+    assert len(words) == 1
+    assert "1.2 directions" in words[0]
+    assert "method.head_norm" in words[0]
+    assert [n for n, _ in alarms.look(3, sick)] == []
+    list(alarms.look(4, HEALTHY))
+    assert [n for step in range(5, 8) for n, _ in alarms.look(step, sick)] == ["rank collapsed"]
+
+
+def test_a_uniform_teacher_is_no_sign_in_a_young_run():
+    assert rung({**HEALTHY, "teacher_entropy": 1.0}, steps=(10, 20, 30, 40)) == []
+
+
+def test_an_exploding_gradient_rings_against_its_own_past():
+    alarms = Alarms()
+    for step in range(10):
+        assert list(alarms.look(step, HEALTHY)) == []
+    assert [n for n, _ in alarms.look(10, {**HEALTHY, "grad_norm": 30.0})] == ["gradient explodes"]
+    assert list(alarms.look(11, {**HEALTHY, "grad_norm": math.nan})) == []
+
+
+def test_only_nt_xent_has_a_chance_level():
+    assert chance_of("simclr", 64) == pytest.approx(math.log(127))
+    assert chance_of("dino", 64) is None
+
+
+def test_the_pace_tells_waiting_from_work(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(throughput.time, "monotonic", lambda: now[0])
+
+    def pass_by(seconds):
+        now[0] += seconds
+
+    def loader():
+        for i in range(4):
+            pass_by(1)
+            yield i
+
+    clock, looks = throughput.Pace(batch=10), []
+    for i in clock.timed(loader()):
+        pass_by(3)
+        if i in (1, 3):
+            looks.append(clock.look())
+            pass_by(50)
+            clock.restart()  # k-NN, say
+    # The wait for the first batch does not count: two steps and one wait, then two steps and two
+    # waits.
+    assert looks == [
+        (pytest.approx(20 / 7), pytest.approx(1 / 7)),
+        (pytest.approx(20 / 8), pytest.approx(2 / 8)),
+    ]
+
+
+def test_durations_for_people():
+    assert [throughput.in_words(s) for s in (12, 800, 3.4 * 3600, 3 * 86400)] == [
+        "12 s",
+        "13 min",
+        "3.4 h",
+        "3.0 d",
+    ]
+
+
+def test_features_of_the_first_views_are_caught_only_when_wanted():
+    net = torch.nn.Linear(4, 8)
+    caught = FirstFeatures(net)
+    net(torch.randn(9, 4))
+    assert caught.spread(9) == {}
+    caught.want(wanted=True)
+    net(torch.ones(18, 4))  # the first pass of the step is the one
+    net(torch.randn(18, 4))
+    assert caught.spread(9)["feature_std"] == pytest.approx(0, abs=1e-5)
+    assert caught.spread(5) == {}  # too few
+    caught.want(wanted=False)
+    assert caught.spread(9) == {}
+
+
+def test_a_line_is_json_whatever_the_figures(tmp_path, caplog):
+    monitor = Monitor(tmp_path)
+    monitor.write("train", 3, {"loss": math.nan, "lr": 1e-4})
+    monitor.close()
+    line = json.loads((tmp_path / "log.jsonl").read_text())
+    assert (line["kind"], line["step"], line["loss"], line["lr"]) == ("train", 3, None, 1e-4)
+    assert {"wall_s", "cpu_s"} <= line.keys()
+    Monitor(None).write("train", 3, {"loss": 1.0})  # the other processes say nothing
+    assert [p.name for p in tmp_path.iterdir()] == ["log.jsonl"]
+
+
+def test_a_run_logs_every_figure_and_a_line_for_people(run, caplog):
+    lines = [json.loads(t) for t in (run / "log.jsonl").read_text().splitlines()]
+    expected = {
+        "loss",
+        "teacher_entropy",
+        "mean_entropy",
+        "rankme",
+        "feature_std",
+        "grad_norm",
+        "lr",
+        "tiles_per_s",
+        "data_wait",
+        "memory_mb",
+    }
+    assert all(expected <= line.keys() for line in lines if line["kind"] == "train")
+    assert all(0 <= line["data_wait"] <= 1 for line in lines if line["kind"] == "train")
+
+
+def test_trackers_are_asked_for_by_name_and_told_how_to_install(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(
+        MissingExtra, match=r"run\.tensorboard=true needs .*pathencoder\[trackers\]"
+    ):
+        trackers.TensorBoard(tmp_path)
+    with pytest.raises(MissingExtra, match=r"run\.wandb=mine needs .*pathencoder\[trackers\]"):
+        trackers.WandB(tmp_path, "mine", {})
+
+
+def test_trackers_get_the_finite_numbers(tmp_path, monkeypatch):
+    sent = []
+    fake = types.SimpleNamespace(
+        init=lambda **k: types.SimpleNamespace(
+            log=sent.append, finish=lambda: sent.append("end"), asked=k
+        )
+    )
+    monkeypatch.setitem(sys.modules, "wandb", fake)
+    monitor = Monitor(tmp_path, [trackers.WandB(tmp_path, "mine", {"seed": 0})])
+    monitor.write("train", 7, {"loss": 1.5, "grad_norm": math.inf, "culprit": "x"})
+    monitor.close()
+    assert sent == [{"train/loss": 1.5, "step": 7}, "end"]
+
+
+def test_the_report_draws_both_pictures(run, tmp_path):
+    with (run / "log.jsonl").open("a") as file:
+        file.write(
+            '{"kind": "alarm", "step": 4, "alarm": "rank collapsed", "words": "x"}\n{"kind": "tra'
+        )
+    assert report.main([str(run), str(tmp_path / "out")]) == 0
+    for name in ("curves", "retrieval"):
+        picture = np.asarray(Image.open(tmp_path / f"out/{name}.png").convert("RGB"))
+        assert picture.shape[0] > 300
+        assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 50
+    assert report.main([]) == 2
+    assert report.main([str(tmp_path)]) == 1
+    with pytest.raises(ConfigError, match="no export yet"):
+        retrieval.retrieval(tmp_path, tmp_path / "x.png")
+
+
+def test_a_gap_is_drawn_as_one_and_a_repeated_step_once(tmp_path):
+    lines = [
+        '{"kind": "train", "step": 1, "loss": 3.0}',
+        '{"kind": "train", "step": 2, "loss": null}',
+        '{"kind": "train", "step": 1, "loss": 2.0}',
+    ]
+    (tmp_path / "log.jsonl").write_text("\n".join(lines))
+    points = report._points(report.read_log(tmp_path), "train", "loss")
+    assert points[0] == (1, 2.0)
+    assert math.isnan(points[1][1])
+
+
+def test_neighbours_are_of_other_slides():
+    rows = np.array([[1, 0], [0.99, 0.1], [0.9, 0.4], [0, 1]], dtype=np.float32)
+    found = retrieval.neighbours(rows, np.array([0, 0, 1, 2]), np.array([0]), 3)
+    assert [i for i, _ in found[0]] == [2, 3]
+    assert found[0][0][1] == pytest.approx(0.914, abs=1e-3)

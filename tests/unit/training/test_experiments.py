@@ -1,0 +1,219 @@
+"""Plans: every cell made once, resumed, averaged.
+
+And the stain shifts that encoders are read under.
+"""
+
+import csv
+import json
+import time
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from click.testing import CliRunner
+from PIL import Image
+
+from pathencoder import load_encoder
+from pathencoder.errors import ConfigError
+from training import experiments
+from training.evaluation import experiments_table, robustness
+from training.publishing.average import steps_of
+
+pytestmark = pytest.mark.full
+
+SOUP = {"of": "base", "soup": True}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """tiles/crc_polyp5: two classes of noise, six groups, all in the train part."""
+    root, rng = tmp_path_factory.mktemp("data"), np.random.default_rng(0)
+    folder = root / "tiles" / "crc_polyp5"
+    folder.mkdir(parents=True)
+    with (folder / "labels.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["file", "label", "group", "split"])
+        for i in range(24):
+            tile = rng.integers(0, 255, (40, 40, 3), dtype=np.uint8) // (1 + i % 2)
+            Image.fromarray(tile).save(folder / f"{i}.png")
+            writer.writerow([f"{i}.png", "ab"[i % 2], f"g{i % 6}", "train"])
+    return root
+
+
+def plan_of(data, folder, **changes):
+    recipe = {
+        "method": {"name": "simclr", "crop": {"px": 32}, "hidden": 8, "out": 4},
+        "data": {"root": str(data / "tiles"), "canvas": 40, "batch": 4},
+        "backbone": {"architecture": "test_resnet", "input_size": 32},
+        "optim": {"steps": 4, "warmup": 1},
+        "run": {"out": "unused"},
+    }
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    plan = {
+        "out": str(folder / "out"),
+        "recipe": str(folder / "recipe.yaml"),
+        "core_minutes": 1e-6,
+        "seeds": [0, 1],
+        "sets": ["crc_polyp5"],
+        "data": str(data),
+        "cache": str(folder / "cache"),
+        "baselines": [],
+        "arms": {
+            "base": {},
+            "half": {"of": "base", "start_share": 0.5},
+            "soup": {"of": "base", "soup": True},
+        },
+        **changes,
+    }
+    (folder / "plan.yaml").write_text(yaml.safe_dump(plan))
+    return experiments.read_plan(folder / "plan.yaml")
+
+
+@pytest.fixture(scope="module")
+def done(data, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("plan")
+    plan = plan_of(data, folder)
+    (folder / "out").mkdir()
+    (folder / "out" / "rates.json").write_text('{"base": 0.00002}')  # so that a cell is three steps
+    experiments.run(plan)
+    return plan
+
+
+def lines(plan):
+    return [json.loads(line) for line in (plan.out / "results.jsonl").read_text().splitlines()]
+
+
+def test_every_cell_is_made_and_read_once(done):
+    before = lines(done)
+    assert [line["cell"] for line in before if line["set"] == "crc_polyp5"] == [
+        "base-s0",
+        "half-s0",
+        "base-s1",
+        "half-s1",
+        "soup",
+    ]
+    experiments.run(done)
+    assert lines(done) == before
+
+
+def test_averages_are_what_they_say(done):
+    def weights(cell):
+        return load_encoder(str(done.out / cell / "export")).state_dict()
+
+    a, b, soup = weights("base-s0"), weights("base-s1"), weights("soup")
+    assert any(not torch.equal(a[k], b[k]) for k in a)
+    assert all(
+        torch.allclose(soup[k].float(), (a[k].float() + b[k].float()) / 2, atol=2e-3) for k in a
+    )
+
+
+def test_an_average_with_the_start_says_so(done):
+    half, start = (
+        load_encoder(str(done.out / cell / "export")).spec.training
+        for cell in ("half-s0", "base-s0")
+    )
+    assert "averaged with the starting weights (0.5 of them)" in half
+    assert "averaged" not in start
+
+
+def test_the_table_shows_arms_and_differences(done, capsys):
+    experiments_table.print_table(done.out, done.sets)
+    told = capsys.readouterr().out
+    assert "base" in told
+    assert "half - base" in told.replace("half                   -", "half -")
+
+
+def test_an_interrupted_plan_keeps_its_checkpoint_and_goes_on(data, tmp_path):
+    stops = plan_of(data, tmp_path, seeds=[0], arms={"base": {"set": ["minutes=1e-9"]}})
+    stops.out.mkdir()
+    (stops.out / "rates.json").write_text('{"base": 0.00003}')
+    experiments.run(stops)
+    assert steps_of(stops.out / "base-s0") == 1
+    assert not (stops.out / "results.jsonl").exists()
+    plan = plan_of(data, tmp_path, seeds=[0], arms={"base": {}})
+    experiments.run(plan, deadline=time.monotonic() - 1)
+    assert not (plan.out / "results.jsonl").exists()
+    experiments.run(plan)
+    assert steps_of(plan.out / "base-s0") == 2
+    assert {line["cell"] for line in lines(plan)} == {"base-s0"}
+
+
+def test_training_here_and_reading_there(data, tmp_path):
+    """Arms of so many steps are trained and not read.
+
+    A later call reads them without their checkpoints' weights, and trains nothing.
+    """
+    plan = plan_of(
+        data,
+        tmp_path,
+        seeds=[0],
+        core_minutes=None,
+        steps=3,
+        arms={"base": {}, "longer": {"steps": 4}, "soup": SOUP},
+    )
+    experiments.train(plan)
+    assert (steps_of(plan.out / "base-s0"), steps_of(plan.out / "longer-s0")) == (3, 4)
+    assert not (plan.out / "results.jsonl").exists()
+    for file in plan.out.glob("*/checkpoints/*/*"):
+        if file.name != "run.json":
+            file.unlink()
+    before = {f: f.stat().st_mtime_ns for f in plan.out.glob("*-s0/export/*")}
+    experiments.run(plan)
+    assert {line["cell"] for line in lines(plan)} == {"base-s0", "longer-s0", "soup"}
+    assert {f: f.stat().st_mtime_ns for f in before} == before
+
+
+def test_chosen_arms_alone_are_made(data, tmp_path):
+    plan_of(
+        data,
+        tmp_path,
+        seeds=[0, 1],
+        core_minutes=None,
+        steps=2,
+        arms={"base": {}, "other": {}, "soup": SOUP},
+    )
+    asked = ["--train", "--arms", "soup", "--seeds", "1", "--set", "run.loaders=2"]
+    done = CliRunner().invoke(experiments.main, [str(tmp_path / "plan.yaml"), *asked])
+    assert done.exit_code == 0, done.output
+    assert [p.parent.name for p in (tmp_path / "out").glob("*/export")] == ["base-s1"]
+    assert "loaders: 2" in (tmp_path / "out" / "base-s1" / "config.yaml").read_text()
+    for asked, told in (
+        (["--arms", "bas"], "no arm"),
+        (["--set", "optim.lr=1"], "change no result"),
+        (["--seeds", "1"], "goes with --train"),
+        (["--train", "--seeds", "a"], "joined by commas"),
+    ):
+        refused = CliRunner().invoke(experiments.main, [str(tmp_path / "plan.yaml"), *asked])
+        assert refused.exit_code == 1
+        assert told in refused.output
+
+
+def test_plans_with_mistakes_are_refused(data, tmp_path):
+    with pytest.raises(ConfigError, match="core_minutes or steps"):
+        plan_of(data, tmp_path, core_minutes=None)
+    with pytest.raises(ConfigError, match="no arm that trains"):
+        plan_of(data, tmp_path, arms={"half": {"of": "bsae"}})
+    with pytest.raises(ConfigError, match="nearest: temperature"):
+        plan_of(data, tmp_path, arms={"base": {"set": ["method.temperatur=1"]}})
+    with pytest.raises(ConfigError, match="core_minutes"):
+        plan_of(data, tmp_path, core_minutes=-1)
+
+
+def test_shifts_keep_white_and_change_colours():
+    rng = np.random.default_rng
+    white, pink = np.full((8, 8, 3), 255, np.uint8), np.full((8, 8, 3), (200, 120, 180), np.uint8)
+    for shift in (*robustness.UNSEEN.values(), robustness.hed):
+        if shift is not robustness.hed:  # an amount of stain may be added to glass
+            assert np.abs(shift(white, rng(0)).astype(int) - 255).max() <= 1
+        assert np.abs(shift(pink, rng(0)).astype(int) - pink).max() > 1
+        assert np.array_equal(shift(pink, rng(3)), shift(pink, rng(3)))
+
+
+def test_centred_cosine_is_one_for_no_shift_and_blind_to_a_common_offset():
+    rows = np.random.default_rng(0).normal(size=(20, 6)).astype(np.float32)
+    assert robustness.centred_cosine(rows, rows) == pytest.approx(1)
+    other = np.random.default_rng(1).normal(size=(20, 6)).astype(np.float32)
+    apart = robustness.centred_cosine(rows, other)
+    assert abs(apart) < 0.4
+    assert robustness.centred_cosine(rows + 100, other + 100) == pytest.approx(apart, abs=1e-3)

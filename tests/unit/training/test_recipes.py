@@ -1,0 +1,128 @@
+"""Every recipe: parsed, built on the meta device as it is written, and one real step with a small network in the place of its own."""
+
+import functools
+import logging
+import math
+
+import pytest
+import torch
+import yaml
+from paths import ROOT
+from small_runs import write_tiles
+
+from pathencoder.errors import ConfigError
+from training import config, methods
+from training.backbones import make
+from training.pretrain import train
+from training.trainer import preflight
+
+pytestmark = pytest.mark.full
+FOLDER = ROOT / "training/recipes"
+RECIPES = sorted(p for p in FOLDER.glob("*.yaml") if not p.stem.startswith("nuclei"))
+# parameters of ViT-S, B, L and MobileNetV2, with 4 registers
+MILLIONS = {"small": 21.6, "base": 85.7, "large": 303.2, "tiny": 2.2}
+SMALL_VIT = {
+    "dynamic_img_size": True,
+    "reg_tokens": 4,
+    "no_embed_class": True,
+    "init_values": 1e-5,
+    "drop_path_rate": 0.1,
+}
+
+
+def named(recipe):
+    return recipe.stem
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=named)
+def test_a_recipe_can_be_built_as_it_is_written(recipe):
+    cfg = config.load(recipe)
+    plain = cfg.backbone.model_copy(update={"start": None})
+    with torch.device("meta"):
+        width = make.make_backbone(plain).num_features
+    width = {"mobilenetv2_100": 1280}.get(cfg.backbone.architecture, width)
+    with torch.device("meta"):
+        plan = methods.Plan(
+            lambda: make.make_backbone(plain),
+            width,
+            cfg.optim.steps,
+            cfg.data.batch,
+            10**6,
+            cfg.backbone.mean,
+            cfg.backbone.std,
+            torch.Generator("cpu"),
+            functools.partial(make.spec_of, cfg.backbone, cfg.export),
+        )
+        method = methods.build(cfg.method, plan)
+    millions = sum(p.numel() for p in method.backbone.parameters()) / 1e6
+    assert millions == pytest.approx(MILLIONS[recipe.stem.split("_")[1]], rel=0.02)
+    for name, px in preflight.crop_sizes(cfg.method).items():
+        assert px <= cfg.data.canvas
+        preflight.refuse_network(cfg, name, px)
+    assert cfg.optim.warmup < cfg.optim.steps
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=named)
+def test_a_recipe_takes_a_step_with_its_small_sibling(recipe, tmp_path, caplog):
+    (tmp_path / "tiles").mkdir()
+    small = yaml.safe_load(recipe.read_text())
+    small["data"] |= {
+        "root": str(write_tiles(tmp_path / "tiles", slides=4, each=1)),
+        "canvas": 48,
+        "batch": 4,
+        "licences": [],
+    }
+    small["run"] |= {
+        "out": str(tmp_path / "run"),
+        "minutes": 1e-9,
+        "log_every": 1,
+        "knn_sets": [],
+        "loaders": 1,
+        "loader_processes": 0,
+        "compile": False,
+    }
+    small["export"]["start_share"] = 0
+    vit = small["backbone"].get("architecture", "").startswith("vit")
+    assert not vit or small["backbone"]["args"].keys() == SMALL_VIT.keys()
+    small["backbone"] = {
+        "architecture": "test_vit" if vit else "test_resnet",
+        "args": SMALL_VIT if vit else {},
+        "input_size": 48,
+    }
+    for crops, px in (("crop", 32), ("global_crops", 48), ("local_crops", 32)):
+        if crops in small["method"]:
+            small["method"][crops] |= {"px": px, "count": min(small["method"][crops]["count"], 2)}
+    small["method"] |= (
+        {"hidden": 16}
+        if small["method"]["name"] != "distill"
+        else {"teachers": ["pathencoder-tiny"]}
+    )
+    with caplog.at_level(logging.WARNING):
+        run = train(config.check(small))
+    line = yaml.safe_load((run / "log.jsonl").read_text().splitlines()[0])
+    assert math.isfinite(line["loss"])
+    assert math.isfinite(line["grad_norm"])
+    assert (run / "export/model.safetensors").is_file()
+
+
+def test_a_crop_that_does_not_fit_is_refused(tmp_path):
+    small = FOLDER / "dino_small_gpu.yaml"
+    with pytest.raises(
+        ConfigError, match=r"method\.global_crops: crops of 224 px do not fit data\.canvas=128"
+    ):
+        config.load(small, ["data.canvas=128"])
+    cfg = config.load(small, ["method.local_crops.px=100"])
+    with pytest.raises(
+        ConfigError, match=r"method\.local_crops: vit_small_patch16_224 cannot take crops of 100 px"
+    ):
+        preflight.refuse_network(cfg, "method.local_crops", 100)
+    fixed = config.load(small, ["backbone.args={}"])
+    with pytest.raises(ConfigError, match="dynamic_img_size"):
+        preflight.refuse_network(fixed, "method.local_crops", 96)
+    (tmp_path / "tiles").mkdir()
+    from training.data.open_corpus import open_corpus
+
+    with pytest.raises(
+        ConfigError, match=r"crops of 224 px do not fit the tiles, which are of 48 px"
+    ):
+        preflight.check(cfg, open_corpus(write_tiles(tmp_path / "tiles", slides=2, each=1)))
