@@ -60,7 +60,7 @@ test-oldest: .venv-oldest/.done
 	.venv-oldest/bin/python -m pip install --quiet --disable-pip-version-check uv
 	links=$$(.venv-oldest/bin/python -m pip config get global.find-links 2>/dev/null || true); \
 	.venv-oldest/bin/uv pip install --quiet --python .venv-oldest/bin/python $${links:+--find-links $$links} \
-		--resolution lowest-direct --editable . pytest pytest-timeout hypothesis
+		--resolution lowest-direct --editable '.[dev,nuclei]'
 	touch $@
 
 # The wheel alone, in an environment without our extras or test tools.
