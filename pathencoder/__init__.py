@@ -29,6 +29,7 @@ _PUBLIC = {
     "load_encoder": "pathencoder.encoder",
     "read_features": "pathencoder.features.store",
     "segment_nuclei": "pathencoder.nuclei.segment",
+    "segment_slide": "pathencoder.nuclei.slide",
 }
 
 __all__ = ["__version__", *sorted(_PUBLIC)]
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from pathencoder.features.store import read_features as read_features
     from pathencoder.images import list_images as list_images
     from pathencoder.nuclei.segment import segment_nuclei as segment_nuclei
+    from pathencoder.nuclei.slide import segment_slide as segment_slide
     from pathencoder.outputs import Features as Features
     from pathencoder.pretrained.catalogue import list_encoders as list_encoders
     from pathencoder.spec import EncoderSpec as EncoderSpec

@@ -10,7 +10,7 @@ import click
 from pathencoder.cli.common import Failed, State, debug_option, json_option
 
 if TYPE_CHECKING:
-    from pathencoder.cli.nuclei_pictures import Box
+    from pathencoder.nuclei.regions import Box
 
 _FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 _FOLDER = click.Path(path_type=Path, file_okay=False)
@@ -29,7 +29,7 @@ _HELP = {
         "First retrain the network on these images, without labels, and keep it in OUT/network."
     ),
     "network": "A folder that --adapt wrote. Default: the bundled network.",
-    "region": "The part to look at, in level-0 pixels; may be given several times.",
+    "region": "The part to segment, in level-0 pixels; may be given several times.",
     "dry_run": "Only list the inputs, their scales and the names of their results.",
 }
 

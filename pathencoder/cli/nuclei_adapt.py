@@ -89,7 +89,7 @@ def _maps_of(sources: Sequence[Source], asked: Asked) -> list[Array]:
     maps: list[Array] = []
     for source in sources[:: -(-len(sources) // _PICTURES)]:
         try:
-            with opened(source) as image:
+            with opened(source, asked.stain) as image:
                 parts = image.parts(asked.regions).all
                 for part in parts[:: -(-len(parts) // each)] if parts else []:
                     maps += _maps(image, part, asked.stain)

@@ -83,9 +83,9 @@ def _plan_line(plan: Mapping[str, Any]) -> str:
 def _plan(source: Source, asked: Asked) -> dict[str, Any]:
     plan: dict[str, Any] = {"input": str(source.path), "kind": source.kind}
     try:
-        with opened(source) as image:
+        with opened(source, asked.stain) as image:
             parts = image.parts(asked.regions).all
-            problems = [part.problem for part in parts if part.problem]
+            problems = [p.region.problem for p in parts if p.region and p.region.problem]
             if problems:
                 raise ImageError(problems[0])
             names = choose_name(asked.out, source, [part.suffix for part in parts])

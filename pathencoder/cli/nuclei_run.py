@@ -7,7 +7,6 @@ import traceback
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +14,7 @@ import pathencoder
 from pathencoder.cli.jobs import reason_of
 from pathencoder.cli.meter import Meter
 from pathencoder.cli.nuclei_names import Identity, choose_name
-from pathencoder.cli.nuclei_pictures import Box, Opened, Part, opened
+from pathencoder.cli.nuclei_pictures import Opened, Part, opened
 from pathencoder.cli.nuclei_sources import Source
 from pathencoder.errors import ImageError, StoreError
 from pathencoder.features.job import Outcome
@@ -23,7 +22,7 @@ from pathencoder.features.store import Failure
 
 if TYPE_CHECKING:
     from pathencoder.nuclei.network import NucleiNetwork
-    from pathencoder.nuclei.prepare import SlideStain
+    from pathencoder.nuclei.regions import Box
     from pathencoder.nuclei.segment import Nuclei
 
 
@@ -65,14 +64,14 @@ class Run:
         began = time.monotonic()
         found = self.found[source.path] = []
         failures: list[Failure] = []
-        with opened(source) as image:
+        with opened(source, self.asked.stain) as image:
             parts = image.parts(self.asked.regions)
             name = choose_name(self.asked.out, source, [part.suffix for part in parts.all])
-            known, whole = Identity(source.path), _Whole(self.asked.stain, image)
+            known = Identity(source.path)
             for number, part in enumerate(parts.all):
                 meter(number, len(parts.all))
                 try:
-                    found.append(self._part(known, image, part, whole, name.text + part.suffix))
+                    found.append(self._part(known, image, part, name.text + part.suffix))
                 except StoreError:
                     raise
                 except Exception as error:
@@ -85,20 +84,12 @@ class Run:
         notes = [*([name.note] if name.note else []), *parts.notes, *image.notes]
         return _outcome(source, found, failures, notes, time.monotonic() - began)
 
-    def _part(
-        self,
-        source: Identity,
-        image: Opened,
-        part: Part,
-        whole: _Whole,
-        name: str,
-    ) -> Found:
+    def _part(self, source: Identity, image: Opened, part: Part, name: str) -> Found:
         from pathencoder.files import make_folder
         from pathencoder.nuclei.outputs import labels_file, read_finished, write_all
-        from pathencoder.nuclei.segment import segment_nuclei
 
-        if part.problem:
-            raise ImageError(part.problem)
+        if part.region and part.region.problem:
+            raise ImageError(part.region.problem)
         out = self.asked.out
         kept = read_finished(out, name)
         labels = labels_file(out, name)
@@ -107,15 +98,7 @@ class Run:
         if same and kept and labels and source.is_of(kept.get("source")):
             return Found(name, labels, kept, before=True)
         made_from = source.facts
-        pixels = image.read(part)
-        nuclei = segment_nuclei(
-            pixels,
-            mpp=image.mpp,
-            stain=self.asked.stain,
-            network=self.network,
-            slide=whole.stain,
-        )
-        nuclei = _within_core(nuclei, part)
+        nuclei, pixels = image.segment(part, self.network)
         stain = [nuclei.stain.text] if nuclei.stain.decided else []  # else a note says it
         columns = _columns(nuclei, image.mpp_source, self.asked.stain)
         facts = {
@@ -124,47 +107,25 @@ class Run:
             **columns,
             "nuclei": len(nuclei),
             "positive": _count_positive(nuclei),
-            "notes": [*stain, *part.notes, *nuclei.notes],
+            "notes": [*stain, *nuclei.notes],
         }
         make_folder((out / name).parent)
-        offset = part.box[:2] if part.box else (0, 0)
+        offset = part.region.box[:2] if part.region else (0, 0)
         written = write_all(nuclei, pixels, out, name, offset=offset, columns=columns, facts=facts)
         return Found(name, written[0], facts, before=False)
 
     def _settings(self, image: Opened, part: Part) -> dict[str, Any]:
         """What results depend on beside the input's content, as JSON gives it back."""
+        region = part.region
         return {
             "mpp": image.mpp,
             "mpp_source": image.mpp_source,
             "stain": self.asked.stain,
-            "region": list(part.box) if part.box else None,
-            "core": list(part.core) if part.core else None,
+            "region": list(region.box) if region else None,
+            "core": list(region.core) if region and region.core else None,
             "network": self._digest,
             "version": pathencoder.__version__,
         }
-
-
-class _Whole:
-    """What all parts of an input share: of a slide the stain and thresholds, measured once."""
-
-    def __init__(self, stain: str | None, image: Opened) -> None:
-        self._stain, self._image = stain, image
-
-    @cached_property
-    def stain(self) -> SlideStain | None:
-        """None: each part is judged by itself. Raises ImageError for a slide of fluorescence."""
-        from pathencoder.nuclei.prepare import calibrate_slide
-
-        fields, mpp = self._image.sample(), self._image.mpp
-        found = calibrate_slide(fields, mpp=mpp, stain=self._stain) if fields and mpp else None
-        return found if found is not None and found.calibration is not None else None
-
-
-def _within_core(nuclei: Nuclei, part: Part) -> Nuclei:
-    if part.core is None or part.box is None:
-        return nuclei
-    left, top = part.core[0] - part.box[0], part.core[1] - part.box[1]
-    return nuclei.within((left, top, left + part.core[2], top + part.core[3]))
 
 
 def _columns(nuclei: Nuclei, mpp_source: str, asked: str | None) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from pathencoder.arrays import Pixels
 from pathencoder.errors import ConfigError, ImageError
 from pathencoder.nuclei import instances
 from pathencoder.nuclei.maps import WORKING_MPP, Calibration, calibrate
-from pathencoder.nuclei.scale import ASSUMED_MPP, guess_mpp
+from pathencoder.nuclei.scale import ASSUMED_MPP, COARSEST, FINEST, guess_mpp
 from pathencoder.nuclei.scores import mean_stain
 from pathencoder.stain import StainGuess
 
@@ -72,7 +72,7 @@ def calibrate_slide(
         ConfigError: There are no fields, or a setting cannot be used.
         ImageError: They are fluorescence.
     """
-    _check_settings(mpp, stain)
+    check_settings(mpp, stain)
     blocks = [b for f in fields for b in _blocks(to_working(f, mpp))]
     if not blocks:
         raise ConfigError("a slide is calibrated on at least one field")
@@ -111,7 +111,7 @@ def prepare(
         ConfigError: `mpp` or `stain` cannot be used.
         ImageError: It is fluorescence.
     """
-    _check_settings(mpp, stain)
+    check_settings(mpp, stain)
     guess = stains.guess_stain(image)
     if guess.stain == "fluorescence":
         raise ImageError(
@@ -144,15 +144,16 @@ def _calibration(working: Pixels, taken: StainGuess, slide: SlideStain | None) -
     return whole or calibrate(working, _vectors(taken))
 
 
-def _check_settings(mpp: object, stain: object) -> None:
+def check_settings(mpp: object, stain: object) -> None:
     """Raises ConfigError for a scale or a stain that cannot be used."""
     if mpp is not None:
         number = isinstance(mpp, (int, float, np.integer, np.floating)) and not isinstance(
             mpp, bool
         )
-        if not number or not 0.05 <= float(mpp) <= 2:  # type: ignore[arg-type]
+        if not number or not FINEST <= float(mpp) <= COARSEST:  # type: ignore[arg-type]
             raise ConfigError(
-                f"mpp {mpp!r}: give the micrometres per pixel as a number between 0.05 and 2"
+                f"mpp {mpp!r}: give the micrometres per pixel as a number between {FINEST:g} and"
+                f" {COARSEST:g}"
             )
     if stain is not None and stain not in _STAINS:
         raise ConfigError(

@@ -12,10 +12,12 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from pathencoder.errors import ImageError
 from pathencoder.nuclei import instances
 from pathencoder.nuclei.instances import Shape
 
 ASSUMED_MPP = 0.25
+FINEST, COARSEST = 0.05, 2.0  # um per pixel between which nuclei can be distinguished
 # px of 0.5 um: radius of the typical nucleus, weighted by area, of MoNuSeg's training images
 _RADIUS = 6.8
 # the measured radius grows slower than the true one, since thresholds and sizes of specks are fixed
@@ -28,6 +30,24 @@ _SETTLED = 0.5  # octaves that the size may still be off in the end
 
 # micrometres per pixel to the mean stain map at the working scale
 Score = Callable[[float], NDArray[np.float32]]
+
+
+def check_scale(mpp: float, source: str, name: str) -> None:
+    """Refuse a scale at which nuclei cannot be distinguished.
+
+    Args:
+        mpp: Micrometres per pixel.
+        source: Where it is from.
+        name: What the error calls the image.
+
+    Raises:
+        ImageError: It is outside 0.05 to 2.
+    """
+    if not FINEST <= mpp <= COARSEST:
+        raise ImageError(
+            f"{name}: {mpp:.4g} um/px ({source}); nuclei can be distinguished from {FINEST:g} to"
+            f" {COARSEST:g} um/px. Give the true scale (--mpp), or a finer image"
+        )
 
 
 def guess_mpp(score: Score) -> float | None:

@@ -110,7 +110,7 @@ def segment_nuclei(
     instances.tools()
     if isinstance(tile, bool) or not isinstance(tile, (int, np.integer)) or tile < 32:
         raise ConfigError(f"tile {tile!r}: a whole number of working pixels, at least 32")
-    chosen = _network(network)
+    chosen = network_of(network)
     prepared = prepare(open_image(image), mpp=mpp, stain=stain, slide=slide)
     labels = np.zeros(prepared.image.shape[:2], np.int32)
     if prepared.calibration is not None:
@@ -133,7 +133,8 @@ def _doubts(table: Measurements) -> list[str]:
     ]
 
 
-def _network(network: NucleiNetwork | str | os.PathLike[str] | None) -> NucleiNetwork:
+def network_of(network: NucleiNetwork | str | os.PathLike[str] | None) -> NucleiNetwork:
+    """A given network, that of a folder, or (None) the bundled one. Raises ConfigError."""
     if isinstance(network, NucleiNetwork):
         return network
     if network is None or isinstance(network, (str, os.PathLike)):

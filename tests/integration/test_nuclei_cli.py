@@ -114,14 +114,14 @@ def test_the_same_command_goes_on_where_it_stopped(tmp_path, monkeypatch, capsys
 def test_a_slide_is_done_by_regions_and_no_nucleus_counts_twice(tmp_path, monkeypatch, capsys):
     from small_slides import write_tiff
 
-    from pathencoder.cli import nuclei_pictures
+    from pathencoder.nuclei import regions
 
     image, labels, _ = tissue((500, 900), nuclei=150, radius=7)
     whole = np.full((500, 1400, 3), 255, np.uint8)
     whole[:, :900] = image
     write_tiff(tmp_path / "slide.tif", whole, mpp=0.5)
-    monkeypatch.setattr(nuclei_pictures, "REGION", 300)
-    monkeypatch.setattr(nuclei_pictures, "_OVERLAP", 60)
+    monkeypatch.setattr(regions, "REGION", 300)
+    monkeypatch.setattr(regions, "_OVERLAP", 60)
     out = tmp_path / "out"
     assert (
         run(

@@ -96,7 +96,7 @@ def test_every_region_has_results_of_its_own(tmp_path, capsys):
     assert names(nuclei(capsys, image, "--out", out)[1]) == ["a"]
 
 
-def test_a_region_outside_is_refused_and_one_over_the_edge_cut_off(tmp_path, capsys):
+def test_a_region_outside_is_refused_and_one_over_the_edge_clipped(tmp_path, capsys):
     image, out = picture(tmp_path / "a.png"), tmp_path / "out"
     status, report = nuclei(capsys, image, "--out", out, "--region", 1000, 1000, 50, 50)
     assert status == 1
@@ -107,7 +107,7 @@ def test_a_region_outside_is_refused_and_one_over_the_edge_cut_off(tmp_path, cap
     assert report["inputs"][0]["failures"][0]["part"] == "x150_y0_w9_h9"
     status, report = nuclei(capsys, image, "--out", out, "--region", 100, 60, 500, 500)
     assert (status, names(report)) == (0, ["a_x100_y60_w50_h60"])
-    assert any("cut off to 50 x 60 px" in note for note in report["inputs"][0]["notes"])
+    assert any("clipped to 50 x 60 px" in note for note in report["inputs"][0]["notes"])
 
 
 def test_a_region_outside_a_slide_names_the_size_of_the_slide(tmp_path, capsys):
@@ -162,13 +162,12 @@ def test_a_slide_of_fluorescence_is_refused_with_the_reason(tmp_path, capsys):
 def test_a_slide_has_one_stain_and_one_set_of_thresholds(tmp_path, monkeypatch, capsys):
     from small_slides import write_tiff
 
-    from pathencoder.cli import nuclei_pictures
-    from pathencoder.nuclei import segment
+    from pathencoder.nuclei import regions, segment
 
     image, _, _ = tissue((500, 900), nuclei=120, radius=7)
     brown, _, _ = tissue((500, 200), nuclei=20, radius=7, stain="ihc", positive=1)
     write_tiff(tmp_path / "s.tif", np.concatenate([image, brown], 1), mpp=0.5)
-    monkeypatch.setattr(nuclei_pictures, "REGION", 550)
+    monkeypatch.setattr(regions, "REGION", 550)
     real, seen = segment.segment_nuclei, []
     monkeypatch.setattr(
         segment,
