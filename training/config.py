@@ -67,9 +67,9 @@ class OptimSettings(_Section):
     """
 
     steps: int = Field(ge=1)
-    lr: float = Field(3e-4, gt=0)
+    lr: float = Field(3e-4, ge=0)  # 0: a control run, in which BatchNorm statistics alone settle
     lr_end: float = Field(1e-6, ge=0)
-    head_lr: float = Field(1e-3, gt=0)
+    head_lr: float = Field(1e-3, ge=0)
     warmup: int = Field(50, ge=0)
     weight_decay: tuple[float, float] = (1e-3, 1e-3)  # from, to
     clip: float = Field(10.0, gt=0)
