@@ -7,7 +7,6 @@ import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
 
 from pathencoder.errors import StoreError
 
@@ -84,34 +83,6 @@ def make_folder(path: Path) -> Path:
         finally:
             probe.unlink(missing_ok=True)
     return path
-
-
-def try_lock(file: BinaryIO) -> bool:
-    """Take the system's lock of an open file; it goes with the process, so none is left behind.
-
-    Args:
-        file: Open for writing.
-
-    Returns:
-        False where another process holds it. True also on file systems without locks (some Lustre
-        mounts), where there is nothing to hold on to.
-    """
-    try:
-        if os.name == "nt":
-            import msvcrt
-
-            file.seek(1 << 40)
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined, unused-ignore]
-            file.seek(0)
-        else:
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError):
-        return False
-    except OSError:
-        file.seek(0)
-    return True
 
 
 def _sync_folder(folder: Path) -> None:

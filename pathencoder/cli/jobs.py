@@ -15,9 +15,9 @@ from pathencoder.cli.common import echo_json
 from pathencoder.cli.meter import Meter
 from pathencoder.errors import PathEncoderError, StoreError
 from pathencoder.features.job import Outcome
-from pathencoder.features.journal import Busy
 from pathencoder.features.store import Failure
 from pathencoder.files import Mismatch
+from pathencoder.locks import Busy
 from pathencoder.walk import printable
 
 T = TypeVar("T")

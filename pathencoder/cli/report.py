@@ -6,7 +6,6 @@ import contextlib
 import csv
 import io
 import os
-import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,7 +15,8 @@ from typing import Any
 from pathencoder.cli.common import duration, plural
 from pathencoder.errors import StoreError
 from pathencoder.features.job import Outcome
-from pathencoder.files import storing, try_lock, whole_file
+from pathencoder.files import storing, whole_file
+from pathencoder.locks import Busy, Lock
 from pathencoder.walk import LeftOut, printable
 
 FAILURES = "failures.csv"
@@ -79,14 +79,14 @@ def write_failures(out: Path, outcomes: Sequence[Outcome]) -> Path | None:
 @contextlib.contextmanager
 def _only_writer(path: Path) -> Iterator[None]:
     """Two processes on one output folder add to the list one after the other."""
-    lock = path.with_name(f".{path.name}.lock")
-    with storing(path), lock.open("ab") as file:
-        deadline = time.monotonic() + _LOCK_SECONDS
-        while not try_lock(file) and time.monotonic() < deadline:
-            time.sleep(0.05)
+    lock = None
+    with contextlib.suppress(Busy):  # after so long the other one is stuck
+        lock = Lock(path.with_name(f".{path.name}.lock"), "", seconds=_LOCK_SECONDS)
+    try:
         yield
-    with contextlib.suppress(OSError):
-        lock.unlink(missing_ok=True)
+    finally:
+        if lock:
+            lock.release()
 
 
 def _rows(path: Path) -> list[list[str]]:

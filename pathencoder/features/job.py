@@ -95,9 +95,9 @@ class Work:
         self.file = file
         self._encoder, self._settings, self._progress = encoder, settings, progress
         make_folder(file.parent)
-        if settings.overwrite:
-            partial_path(file).unlink(missing_ok=True)
-        self.journal = Journal(partial_path(file), header, facts=facts, tag_bytes=tag_bytes)
+        self.journal = Journal(
+            partial_path(file), header, facts=facts, tag_bytes=tag_bytes, anew=settings.overwrite
+        )
         self._new = 0
 
     def __enter__(self) -> Work:

@@ -19,15 +19,11 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from pathencoder.errors import StoreError
-from pathencoder.files import Mismatch, storing, try_lock
+from pathencoder.files import Mismatch, storing
+from pathencoder.locks import Lock
 
 Rows = NDArray[np.float32]
 _SYNC_SECONDS = 5.0
-
-
-class Busy(StoreError):
-    """Another process is writing the same file."""
 
 
 class Journal:
@@ -39,7 +35,7 @@ class Journal:
     on; otherwise Mismatch names what differs. A second process at the same file: Busy.
 
     facts: kept in a new file's header; those of a file that is there stand in `self.facts`.
-    tag_bytes: what is kept beside each row.
+    tag_bytes: what is kept beside each row. anew: drop the rows of an earlier run.
     """
 
     def __init__(
@@ -49,6 +45,7 @@ class Journal:
         *,
         facts: Mapping[str, Any] | None = None,
         tag_bytes: int = 0,
+        anew: bool = False,
     ) -> None:
         self.path = path
         self.facts: dict[str, Any] = dict(facts or {})
@@ -60,13 +57,18 @@ class Journal:
         self._count = 0
         self._tags: Any = ()
         self._synced = time.monotonic()
-        with storing(path):
-            self._file: BinaryIO = path.open("r+b" if path.exists() else "w+b")
+        self._lock = _lock(path)
         try:
-            _lock(self._file, path)
-            self._load()
+            with storing(path):
+                old = path.exists() and not anew
+                self._file: BinaryIO = path.open("r+b" if old else "w+b")
+            try:
+                self._load()
+            except BaseException:
+                self._file.close()
+                raise
         except BaseException:
-            self._file.close()
+            self._lock.release()
             raise
 
     def __contains__(self, key: int) -> bool:
@@ -134,17 +136,21 @@ class Journal:
         # a full disk: the records before are whole, the next run drops the torn one
         with contextlib.suppress(OSError):
             self._file.flush()
-        with contextlib.suppress(OSError):
-            self._file.close()
-        if empty:
-            self.path.unlink(missing_ok=True)
+        self._close(delete=empty)
 
     def delete(self) -> None:
         """Close and remove the file: its rows are kept elsewhere now."""
         self._tags = ()  # Windows deletes no file that is mapped
+        self._close(delete=True)
+
+    def _close(self, *, delete: bool) -> None:
         with contextlib.suppress(OSError):
             self._file.close()
-        self.path.unlink(missing_ok=True)
+        try:
+            if delete:
+                self.path.unlink(missing_ok=True)
+        finally:
+            self._lock.release()
 
     def _begin(self, shape: tuple[int, ...]) -> None:
         header = json.dumps(
@@ -228,10 +234,9 @@ def _record_type(shape: tuple[int, ...], tag_bytes: int) -> np.dtype[Any]:
     )
 
 
-def _lock(file: BinaryIO, path: Path) -> None:
+def _lock(path: Path) -> Lock:
     """Refuse a second process."""
-    if not try_lock(file):
-        raise Busy(
-            f"another process is writing {path.name.removeprefix('.').removesuffix('.partial')}:"
-            " let it finish"
-        )
+    name = path.name.removeprefix(".").removesuffix(".partial")
+    return Lock(
+        path.with_name(f"{path.name}.lock"), f"another process is writing {name}: let it finish"
+    )

@@ -1,66 +1,64 @@
-"""One run at a time in a folder.
-
-A lock that the operating system lets go of when its process ends, however it ends.
-"""
+"""One run at a time in a folder."""
 
 from __future__ import annotations
 
-import errno
+import contextlib
 import logging
 import os
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
 
 from pathencoder.errors import ConfigError
+from pathencoder.files import make_folder
+from pathencoder.locks import Busy, Lock
+from training.files import write_text
 
 log = logging.getLogger(__name__)
 
 
-@contextmanager
+@contextlib.contextmanager
 def held(folder: Path) -> Iterator[None]:
-    """Inside: no other process can hold the same folder.
+    """Lock a folder for this process while the block runs; the folder is created if need be.
 
-    Raises ConfigError naming the process that does.
+    Raises:
+        ConfigError: Another process holds the lock. The message names it.
+        StoreError: The folder cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("a+") as file:
-        try:
-            _lock(file)
-        except OSError as error:
-            if error.errno not in (errno.EAGAIN, errno.EACCES, errno.EDEADLK):
-                log.warning(
-                    "%s cannot be locked (%s): see to it that one run alone writes there",
-                    folder,
-                    error,
-                )
-            else:
-                file.seek(0)
-                holder = file.read().strip() or "an unknown process"
-                raise ConfigError(
-                    f"{folder} is in use by another run ({holder}): wait for it, or give another"
-                    " out="
-                ) from None
+    make_folder(folder)
+    # The name of the process is in a file of its own: some versions of filelock empty the lock
+    # file when they try to lock it.
+    holder = folder / ".lock.holder"
+    try:
+        lock = Lock(folder / ".lock", "")
+    except Busy:
+        raise ConfigError(
+            f"{folder} is in use by another run ({_read(holder)}): wait for it, or choose another"
+            " out="
+        ) from None
+    try:
+        if lock.held:
+            write_text(holder, _this_process())
         else:
-            file.truncate(0)
-            file.write(
-                f"process {os.getpid()} on {socket.gethostname()} since"
-                f" {time.strftime('%Y-%m-%d %H:%M:%S')}\n"
+            log.warning(
+                "%s is on a file system without locks: make sure that no other run writes there",
+                folder,
             )
-            file.flush()
         yield
+    finally:
+        if lock.held:
+            holder.unlink(missing_ok=True)
+        lock.release()
 
 
-def _lock(file: IO[str]) -> None:
-    if os.name == "nt":
-        import msvcrt
+def _this_process() -> str:
+    since = time.strftime("%Y-%m-%d %H:%M:%S")
+    return f"process {os.getpid()} on {socket.gethostname()} since {since}"
 
-        file.seek(1 << 30)  # beyond the text, which others must be able to read
-        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
-    else:
-        import fcntl
 
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+def _read(holder: Path) -> str:
+    try:
+        return holder.read_text(encoding="utf-8").strip() or "an unknown process"
+    except OSError:
+        return "an unknown process"

@@ -9,9 +9,9 @@ from pathencoder.cli import report
 from pathencoder.cli.jobs import Loop, conclude
 from pathencoder.errors import ConfigError, ImageError, StoreError
 from pathencoder.features.job import Outcome
-from pathencoder.features.journal import Busy
 from pathencoder.features.store import Failure
 from pathencoder.files import Mismatch
+from pathencoder.locks import Busy
 
 
 def loop(errors, *, debug=False):

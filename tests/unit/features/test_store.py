@@ -20,7 +20,7 @@ import pathencoder
 from pathencoder.errors import StoreError
 from pathencoder.features import layouts, store
 from pathencoder.features.identity import SlideIdentity, Stamp, Stat
-from pathencoder.features.journal import Busy, Journal
+from pathencoder.features.journal import Journal
 from pathencoder.features.layouts import LAYOUTS, Place
 from pathencoder.features.provenance import Recipe
 from pathencoder.features.store import (
@@ -34,6 +34,7 @@ from pathencoder.features.store import (
     write_features,
 )
 from pathencoder.files import make_folder, storing, whole_file
+from pathencoder.locks import Busy
 
 RECIPE = Recipe(
     encoder="small",
@@ -350,6 +351,19 @@ def test_two_processes_never_share_a_journal(tmp_path):
     assert Busy.__name__ in other.stderr
     journal.close()
     subprocess.run([sys.executable, "-c", code, str(tmp_path / "j")], check=True)
+
+
+def test_starting_anew_drops_the_rows_of_no_running_process(tmp_path):
+    journal = Journal(tmp_path / "j", {})
+    journal.append(1, np.ones(2, np.float32))
+    with pytest.raises(Busy):
+        Journal(tmp_path / "j", {}, anew=True)
+    journal.close()
+    journal = Journal(tmp_path / "j", {})
+    assert journal.rows([1]).tolist() == [[1, 1]]
+    journal.close()
+    Journal(tmp_path / "j", {}, anew=True).close()
+    assert os.listdir(tmp_path) == []
 
 
 def test_an_unused_journal_leaves_no_file(tmp_path):
