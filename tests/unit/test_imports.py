@@ -23,6 +23,7 @@ LAYERS = {
             "compat",
             "walk",
             "files",
+            "locks",
             "tables",
             "pooling",
             "spec",
