@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -149,7 +150,9 @@ def balanced_accuracy(truth: ArrayLike, predicted: ArrayLike) -> float:
     """Mean recall over the classes that occur in `truth`; both are [N] labels of any kind."""
     t, p = np.asarray(truth), np.asarray(predicted)
     _same_length(t, p)
-    return float(np.mean([np.mean(p[t == c] == c) for c in np.unique(t)]))
+    _, class_of, sizes = np.unique(t, return_inverse=True, return_counts=True)
+    right: NDArray[np.int64] = np.bincount(class_of[t == p], minlength=len(sizes))
+    return float((right / sizes).mean())
 
 
 def auroc(truth: ArrayLike, scores: ArrayLike) -> float:
@@ -186,29 +189,109 @@ def _binary_auroc(positive: NDArray[np.bool_], scores: NDArray[np.float64]) -> f
     return float((ranks[positive].sum() - n * (n + 1) / 2) / (n * m))
 
 
+def nearest_neighbours(
+    queries: ArrayLike,
+    rows: ArrayLike,
+    count: int,
+    *,
+    groups: tuple[ArrayLike, ArrayLike] | None = None,
+) -> tuple[NDArray[np.int64], NDArray[np.floating]]:
+    """The rows with the largest cosine to each query.
+
+    Args:
+        queries: Embeddings [Q, D].
+        rows: Embeddings [N, D] among which neighbours are looked for.
+        count: How many neighbours; N where there are fewer rows.
+        groups: Groups (patients, slides) of the queries [Q] and of the rows [N]. A row of the
+            query's own group comes last, with a cosine of -inf.
+
+    Returns:
+        Indices into `rows` [Q, count], the nearest first, and their cosines [Q, count].
+    """
+    a, b = (_unit_rows(np.asarray(x)) for x in (queries, rows))
+    cosine = a @ b.T
+    if groups is not None:
+        cosine[np.asarray(groups[0])[:, None] == np.asarray(groups[1])[None]] = -np.inf
+    order = np.argsort(-cosine, axis=1)[:, :count]
+    return order, np.take_along_axis(cosine, order, 1)
+
+
+def knn_predict(
+    queries: ArrayLike,
+    rows: ArrayLike,
+    labels: ArrayLike,
+    *,
+    k: int = 20,
+    groups: tuple[ArrayLike, ArrayLike] | None = None,
+) -> NDArray[Any]:
+    """The most frequent label among the `k` nearest rows by cosine; of equals the smallest.
+
+    Args:
+        queries: Embeddings [Q, D].
+        rows: Embeddings [N, D] of the labelled images.
+        labels: Their labels [N].
+        k: Number of neighbours.
+        groups: Groups of the queries [Q] and of the rows [N]: rows of a query's own group do not
+            vote.
+
+    Returns:
+        A label for each query [Q].
+
+    Raises:
+        ConfigError: A query has no row of another group.
+    """
+    classes, class_of = np.unique(np.asarray(labels), return_inverse=True)
+    near, cosine = nearest_neighbours(queries, rows, k, groups=groups)
+    votes = cosine != -np.inf  # NaN of broken embeddings votes: only groups keep a row out
+    if not votes.any(1).all():
+        raise ConfigError("k-NN: every labelled row is of the query's own group: give more groups")
+    found = [
+        np.bincount(class_of[row[vote]]).argmax() for row, vote in zip(near, votes, strict=True)
+    ]
+    return classes[np.array(found, dtype=np.int64)]
+
+
+def _unit_rows(x: NDArray[Any]) -> NDArray[Any]:
+    unit: NDArray[Any] = x / np.linalg.norm(x, axis=1, keepdims=True).clip(1e-12)
+    return unit
+
+
 def grouped_bootstrap(
     statistic: Callable[[NDArray[np.int64]], float],
     groups: Sequence[object],
     *,
+    labels: ArrayLike | None = None,
     draws: int = 1000,
     level: float = 0.95,
     seed: int = 0,
 ) -> Interval:
-    """Percentile interval of `statistic` over resampled groups (patients, slides, images), never over their members alone.
+    """Percentile interval of a statistic over resampled groups, never over their members alone.
 
-    `statistic` takes row indices int64 [K] and returns a number; draws for which it raises ConfigError (one class only) are left out.
+    Args:
+        statistic: Takes row indices int64 [K] and returns a number. Draws for which it raises
+            ConfigError (one class only) are left out.
+        groups: The group (patient, slide, image) of each row [N].
+        labels: Classes of the rows [N]: draws in which one is missing are left out.
+        draws: Number of resamples.
+        level: Coverage of the interval.
+        seed: Seed of the draws. The same groups and seed give the same draws.
+
+    Returns:
+        The statistic of all rows, with its interval.
+
+    Raises:
+        ConfigError: There are no groups, or no draw gave a value.
     """
     rng = np.random.default_rng(seed)
+    is_complete = _holds_all(labels)
     _, inverse = np.unique(np.asarray([str(g) for g in groups]), return_inverse=True)
     members = [np.flatnonzero(inverse == g) for g in range(int(inverse.max(initial=-1)) + 1)]
     if not members:
         raise ConfigError("a bootstrap over no groups: give one group for each row")
     picks = (rng.integers(len(members), size=len(members)) for _ in range(draws))
-    values = [
-        v
-        for v in (_try(statistic, np.concatenate([members[g] for g in pick])) for pick in picks)
-        if v is not None
-    ]
+    samples = (np.concatenate([members[g] for g in pick]) for pick in picks)
+    tried = (_try(statistic, rows) for rows in samples if is_complete(rows))
+    values = [value for value in tried if value is not None]
     if not values:
         raise ConfigError(
             f"none of {draws} resamples of {len(members)} groups gave a value: more groups are"
@@ -230,6 +313,14 @@ def paired_difference(
         draws=2000,
         seed=seed,
     )
+
+
+def _holds_all(labels: ArrayLike | None) -> Callable[[NDArray[np.int64]], bool]:
+    """Whether rows hold every class of `labels`; always, where there are none."""
+    if labels is None:
+        return lambda rows: True
+    classes, class_of = np.unique(np.asarray(labels), return_inverse=True)
+    return lambda rows: bool(np.bincount(class_of[rows], minlength=len(classes)).all())
 
 
 def _try(statistic: Callable[[NDArray[np.int64]], float], rows: NDArray[np.int64]) -> float | None:

@@ -169,13 +169,14 @@ def _report_paired(results: Results, summary: dict[str, dict]) -> None:
         floor = max(floors, key=lambda e: floors[e])
         click.echo(f"\n{name}: AUROC minus {floor} ({floors[floor]:.3f}), paired over groups")
         for encoder in others:
-            difference, around = protocol.paired_auroc(by_encoder[encoder], by_encoder[floor])
+            found = protocol.paired_auroc(by_encoder[encoder], by_encoder[floor])
+            around = (found.low, found.high)
             summary["paired"].setdefault(name, {})[encoder] = {
                 "floor": floor,
-                "difference": difference,
+                "difference": found.value,
                 "interval": around,
             }
-            click.echo(f"  {encoder:28s}{difference:+8.3f}  {_bounds(around, signed=True)}")
+            click.echo(f"  {encoder:28s}{found.value:+8.3f}  {_bounds(around, signed=True)}")
 
 
 def _bounds(interval: tuple[float, float], *, signed: bool = False) -> str:

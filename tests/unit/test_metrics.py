@@ -169,6 +169,42 @@ def test_paired_difference():
     assert 0.09 < found.low < found.value < found.high < 0.11
 
 
+def test_bootstrap_leaves_out_draws_without_a_class():
+    y = np.array([0, 1, 1, 1])
+    seen = []
+    metrics.grouped_bootstrap(lambda r: float(seen.append(set(y[r])) or 0), y, labels=y, draws=50)
+    assert seen
+    assert all(classes == {0, 1} for classes in seen)
+
+
+def test_neighbours_of_the_own_group_come_last_and_do_not_vote():
+    rows = np.array([[1.0, 0.0], [1.0, 0.1], [0.0, 2.0], [-1.0, 0.0]])
+    groups = np.array(["p", "p", "q", "r"])
+    near, cosine = metrics.nearest_neighbours(rows[:1], rows, 4, groups=(groups[:1], groups))
+    assert near[0, :2].tolist() == [2, 3]
+    assert cosine[0].tolist() == [0, -1, -np.inf, -np.inf]
+    labels = np.array(["a", "a", "b", "b"])
+    assert metrics.knn_predict(rows[:1], rows, labels, k=2).tolist() == ["a"]
+    apart = metrics.knn_predict(rows[:1], rows, labels, groups=(groups[:1], groups))
+    assert apart.tolist() == ["b"]
+    with pytest.raises(ConfigError, match="own group"):
+        metrics.knn_predict(rows[:1], rows, labels, groups=(["p"], ["p"] * 4))
+
+
+@pytest.mark.full
+def test_knn_agrees_with_scikit_learn():
+    from sklearn.neighbors import KNeighborsClassifier
+
+    rng = np.random.default_rng(0)
+    rows, queries, labels = (
+        rng.normal(size=(90, 8)),
+        rng.normal(size=(40, 8)),
+        rng.integers(3, 6, 90),
+    )
+    theirs = KNeighborsClassifier(20, metric="cosine", algorithm="brute").fit(rows, labels)
+    assert np.array_equal(metrics.knn_predict(queries, rows, labels), theirs.predict(queries))
+
+
 @pytest.mark.full
 def test_instance_scores_agree_with_packages():
     """Panoptic quality by torchmetrics; foreground Dice by scikit-image's confusion of labels."""

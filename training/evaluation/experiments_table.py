@@ -62,8 +62,8 @@ def _print_differences(out: Path, results: Results, sets: Sequence[str]) -> None
                 ]
                 for a in (arm, base)
             )
-            value, (low, high) = paired_auroc(*sides)
-            cells.append(f"{value:+.3f} [{low:+.3f},{high:+.3f}]")
+            found = paired_auroc(*sides)
+            cells.append(f"{found.value:+.3f} [{found.low:+.3f},{found.high:+.3f}]")
         click.echo(f"{arm[:22]:22s} - {base}: " + "".join(f"{c:>26s}" for c in cells))
 
 

@@ -13,12 +13,13 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.preprocessing import StandardScaler
 
+from pathencoder import metrics
 from pathencoder.errors import ConfigError
+from pathencoder.metrics import Interval, balanced_accuracy
 from training.labels import read_label_rows
 
 Floats = NDArray[np.float64]
@@ -128,10 +129,10 @@ def summarise(runs: Runs, part: str) -> Summary:
         knn20=_over(every, lambda o: balanced(o, near=True)),
         shot5=_over(every, lambda o: o.shots[5]),
         shot16=_over(every, lambda o: o.shots[16]),
-        linear_interval=interval(
-            first, lambda i: _over(every, lambda o: mean_recall(o.y[i], o.predicted[i]))
+        linear_interval=_interval(
+            first, lambda i: _over(every, lambda o: balanced_accuracy(o.y[i], o.predicted[i]))
         ),
-        auroc_interval=interval(
+        auroc_interval=_interval(
             first, lambda i: _over(every, lambda o: auroc(o.y[i], o.probability[i]))
         ),
         n=len(first.y),
@@ -141,15 +142,24 @@ def summarise(runs: Runs, part: str) -> Summary:
     )
 
 
-def paired_auroc(ours: Runs, theirs: Runs) -> tuple[float, tuple[float, float]]:
-    """Difference of mean AUROC on the same images, and its 95 % interval over groups, all on the same draws."""
+def paired_auroc(ours: Runs, theirs: Runs) -> Interval:
+    """Difference of mean AUROC of two encoders on the same images.
+
+    Args:
+        ours: The outcomes of one encoder.
+        theirs: Those of the other.
+
+    Returns:
+        Ours minus theirs, with its 95 % interval over groups; both encoders on the same draws.
+    """
     a, b = ([o for run in runs for o in run] for runs in (ours, theirs))
 
     def difference(i: Ints) -> float:
         left, right = (_over(side, lambda o: auroc(o.y[i], o.probability[i])) for side in (a, b))
         return left - right
 
-    return difference(np.arange(len(a[0].y))), interval(a[0], difference)
+    low, high = _interval(a[0], difference)
+    return Interval(difference(np.arange(len(a[0].y))), low, high)
 
 
 def _over(outcomes: list[Outcome], figure: Callable[[Outcome], float]) -> float:
@@ -167,53 +177,34 @@ def _area(outcome: Outcome) -> float:
 
 
 def auroc(y: Ints, probability: Floats) -> float:
-    """Area under the ROC curve; one class against the rest, averaged, for more than two.
+    """AUROC of class probabilities, of each class against the rest for more than two.
 
-    NaN unless all classes are there.
+    Args:
+        y: Class numbers [N].
+        probability: [N, classes].
+
+    Returns:
+        `metrics.auroc`; NaN unless all classes occur in `y`.
     """
     if len(np.unique(y)) < probability.shape[1]:
         return float("nan")
-    classes = [1] if probability.shape[1] == 2 else range(probability.shape[1])
-    return float(np.mean([_rank_area(y == c, probability[:, c]) for c in classes]))
-
-
-def _rank_area(positive: NDArray[np.bool_], score: Floats) -> float:
-    """The share of pairs in which the positive one has the higher score, ties for half (Mann and Whitney 1947): scikit-learn's figure at
-    a tenth of its time, which is what a bootstrap needs."""
-    ones = int(positive.sum())
-    return float(
-        (rankdata(score)[positive].sum() - ones * (ones + 1) / 2) / (ones * (len(positive) - ones))
-    )
+    return metrics.auroc(y, probability[:, 1] if probability.shape[1] == 2 else probability)
 
 
 def balanced(outcome: Outcome, *, near: bool = False) -> float:
     """Balanced accuracy of the linear probe, or of the nearest neighbours."""
-    return mean_recall(outcome.y, outcome.neighbours if near else outcome.predicted)
+    return balanced_accuracy(outcome.y, outcome.neighbours if near else outcome.predicted)
 
 
-def mean_recall(y: Ints, predicted: Ints) -> float:
-    """Balanced accuracy: the mean over classes of the share of its images that are predicted rightly."""
-    sizes = np.bincount(y)
-    return float(
-        (np.bincount(y[y == predicted], minlength=len(sizes))[sizes > 0] / sizes[sizes > 0]).mean()
-    )
-
-
-def interval(
-    outcome: Outcome, figure: Callable[[Ints], float], *, draws: int = BOOTSTRAPS
-) -> tuple[float, float]:
-    """95 % percentile interval of figure(image indices) over resampled groups.
-
-    Draws that miss a class do not count.
-    """
-    members = [np.flatnonzero(outcome.groups == g) for g in np.unique(outcome.groups)]
-    rng, classes, values = np.random.default_rng(0), len(np.unique(outcome.y)), []
-    for _ in range(draws):
-        chosen = np.concatenate([members[j] for j in rng.integers(0, len(members), len(members))])
-        if len(np.unique(outcome.y[chosen])) == classes:
-            values.append(figure(chosen))
-    low, high = np.nanpercentile(values, [2.5, 97.5]) if values else (np.nan, np.nan)
-    return float(low), float(high)
+def _interval(outcome: Outcome, figure: Callable[[Ints], float]) -> tuple[float, float]:
+    """95 % interval of figure(image indices) over groups; NaN where no draw has all classes."""
+    try:
+        found = metrics.grouped_bootstrap(
+            figure, outcome.groups.tolist(), labels=outcome.y, draws=BOOTSTRAPS
+        )
+    except ConfigError:
+        return float("nan"), float("nan")
+    return found.low, found.high
 
 
 def part_of(labels: Labels) -> str | None:
@@ -242,7 +233,11 @@ def _one_seed(x: Floats, labels: Labels, parts: Iterator[tuple[Ints, Ints]], see
     shots: dict[int, list[float]] = {5: [], 16: []}
     for a, b in parts:
         model, xb = _fit(x[a], y[a], labels.groups[a], x[b], seed)
-        predicted[b], near[b], used[b] = model.predict(xb), nearest(x[a], y[a], x[b]), True
+        predicted[b], near[b], used[b] = (
+            model.predict(xb),
+            metrics.knn_predict(x[b], x[a], y[a], k=NEIGHBOURS),
+            True,
+        )
         probability[np.ix_(b, model.classes_)] = model.predict_proba(xb)
         for count, values in shots.items():
             values.append(_few_shot(x[a], y[a], x[b], y[b], count, rng))
@@ -272,19 +267,12 @@ def _choose_c(x: Floats, y: Ints, groups: NDArray[np.str_], seed: int) -> float:
         # from strong to weak regularisation, each fit starting at the last
         model = _logistic(float(CS[0]), warm=True)
         for i, c in enumerate(CS):
-            score[i] += mean_recall(y[b], model.set_params(C=c).fit(xa, y[a]).predict(xb))
+            score[i] += balanced_accuracy(y[b], model.set_params(C=c).fit(xa, y[a]).predict(xb))
     return float(CS[int(np.argmax(score))])
 
 
 def _logistic(c: float, *, warm: bool = False) -> LogisticRegression:
     return LogisticRegression(C=c, max_iter=400, tol=1e-3, warm_start=warm, class_weight="balanced")
-
-
-def nearest(xa: Floats, ya: Ints, xb: Floats) -> Ints:
-    """The commonest label among the NEIGHBOURS rows of xa with the largest cosine to each row of xb."""
-    a, b = (v / np.linalg.norm(v, axis=1, keepdims=True) for v in (xa, xb))
-    near = np.argsort(-b @ a.T, axis=1)[:, :NEIGHBOURS]
-    return np.array([np.bincount(row).argmax() for row in ya[near]])
 
 
 def _few_shot(
@@ -299,7 +287,7 @@ def _few_shot(
         means = np.stack(
             [a[rng.permutation(np.flatnonzero(ya == c))[:count]].mean(0) for c in classes]
         )
-        scores.append(mean_recall(yb, classes[np.argmax(b @ means.T, axis=1)]))
+        scores.append(balanced_accuracy(yb, classes[np.argmax(b @ means.T, axis=1)]))
     return float(np.mean(scores))
 
 

@@ -14,12 +14,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.metrics import balanced_accuracy_score
 
 from pathencoder.images import open_image
+from pathencoder.metrics import balanced_accuracy, knn_predict
 from training import augment
 from training.evaluation.encoders import Subject
-from training.evaluation.probe import Labels, nearest
+from training.evaluation.probe import NEIGHBOURS, Labels
 from training.evaluation.sets import ProbeSet
 from training.monitor.collapse import spread
 
@@ -103,12 +103,13 @@ def knn_under_shifts(subject: Subject, s: ProbeSet, *, draws: int = 5) -> dict[s
     )
 
     def read(images: list[Image]) -> float:
-        said = nearest(
+        predicted = knn_predict(
+            subject.embed_images(images).astype(np.float64),
             near.astype(np.float64),
             s.labels.y[train],
-            subject.embed_images(images).astype(np.float64),
+            k=NEIGHBOURS,
         )
-        return round(float(balanced_accuracy_score(s.labels.y[test], said)), 4)
+        return round(balanced_accuracy(s.labels.y[test], predicted), 4)
 
     return {
         "clean": [read(tiles)],

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pathencoder import outputs
+from pathencoder import metrics, outputs
+from pathencoder.errors import ConfigError
 from pathencoder.spec import EncoderSpec
 from pathencoder.transforms import Transform
 from training.labels import read_label_rows
@@ -39,11 +40,17 @@ def labelled_set(folder: Path, spec: EncoderSpec, *, px: int, most: int = 400) -
     rows = read_label_rows(folder / "labels.csv", choose=True)
     rows = rows[:: max(1, len(rows) // most)][:most]
     transform = Transform(dataclasses.replace(spec, input_size=px, resize_size=None))
+    groups = np.array([r.group for r in rows])
+    if len(set(groups.tolist())) < 2:
+        raise ConfigError(
+            f"{folder / 'labels.csv'}: k-NN looks for neighbours in other groups, and all rows are"
+            " of one. Give the rows their groups, or take the set out of run.knn_sets"
+        )
     return LabelledSet(
         folder.name,
         torch.stack([transform(open_image(folder / r.file)) for r in rows]),
         np.unique([r.label for r in rows], return_inverse=True)[1],
-        np.array([r.group for r in rows]),
+        groups,
     )
 
 
@@ -74,9 +81,5 @@ def knn_accuracy(x: np.ndarray, labels: np.ndarray, groups: np.ndarray, *, k: in
     Each row is classified by its k nearest rows of other groups; the mean over classes of the share
     that is right.
     """
-    unit = x / np.linalg.norm(x, axis=1, keepdims=True).clip(1e-12)
-    cosine = unit @ unit.T
-    cosine[groups[:, None] == groups] = -np.inf
-    near = np.argsort(-cosine, axis=1)[:, :k]
-    predicted = np.array([np.bincount(labels[row]).argmax() for row in near])
-    return float(np.mean([(predicted[labels == c] == c).mean() for c in np.unique(labels)]))
+    predicted = metrics.knn_predict(x, x, labels, k=k, groups=(groups, groups))
+    return metrics.balanced_accuracy(labels, predicted)

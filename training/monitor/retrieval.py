@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from pathencoder import load_encoder
+from pathencoder import load_encoder, metrics
 from pathencoder.errors import ConfigError, ImageError
 from training import config
 from training.data.corpus import STAIN_CLASSES, Corpus
@@ -56,13 +56,12 @@ def neighbours(
 
     slides: [N].
     """
-    unit = rows / np.linalg.norm(rows, axis=1, keepdims=True).clip(1e-12)
-    cosine = unit[asked] @ unit.T
-    cosine[slides[asked][:, None] == slides[None]] = -np.inf
-    order = np.argsort(-cosine, axis=1)[:, :count]
+    near, cosine = metrics.nearest_neighbours(
+        rows[asked], rows, count, groups=(slides[asked], slides)
+    )
     return [
-        [(int(j), float(cosine[i, j])) for j in row if np.isfinite(cosine[i, j])]
-        for i, row in enumerate(order)
+        [(int(j), float(c)) for j, c in zip(*pair, strict=True) if np.isfinite(c)]
+        for pair in zip(near, cosine, strict=True)
     ]
 
 

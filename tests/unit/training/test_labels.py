@@ -106,6 +106,14 @@ def test_a_run_is_watched_on_train_parts_alone(labels, tmp_path):
         labelled_set(tmp_path, load_encoder().spec, px=32)
 
 
+def test_a_watched_set_of_one_group_is_refused(labels, tmp_path):
+    from pathencoder import load_encoder
+
+    labels("label group split", "a g train", "b g train")
+    with pytest.raises(ConfigError, match="all rows are of one"):
+        labelled_set(tmp_path, load_encoder().spec, px=32)
+
+
 @pytest.mark.parametrize("again", ["link.png", "../{folder}/0.png", "{whole}/0.png"])
 def test_one_image_under_two_names_is_refused(labels, tmp_path, again):
     (tmp_path / "link.png").symlink_to("0.png")

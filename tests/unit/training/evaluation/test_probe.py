@@ -1,6 +1,7 @@
 """The probe: figures of a referee script where it is at hand, and what must hold anywhere."""
 
 import csv
+import dataclasses
 import json
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import pytest
 from paths import SHARED
 
 from pathencoder.errors import ConfigError
+from pathencoder.metrics import Interval
 from training.evaluation import probe
 
 pytestmark = pytest.mark.full
@@ -79,10 +81,10 @@ def test_paired_difference_of_an_encoder_with_itself_is_zero_and_noise_loses(tmp
         test="test",
         seeds=1,
     )
-    assert probe.paired_auroc([ours], [ours]) == (0.0, (0.0, 0.0))
-    difference, (low, high) = probe.paired_auroc([ours], [noise])
-    assert low < difference < high
-    assert difference > 0.1
+    assert probe.paired_auroc([ours], [ours]) == Interval(0.0, 0.0, 0.0)
+    found = probe.paired_auroc([ours], [noise])
+    assert found.low < found.value < found.high
+    assert found.value > 0.1
 
 
 def test_outcomes_survive_the_disk(tmp_path):
@@ -110,12 +112,11 @@ def test_training_runs_are_averaged_and_their_spread_is_told(tmp_path):
 
 
 @pytest.mark.parametrize("classes", [2, 3])
-def test_areas_and_recalls_are_scikit_learns(classes):
-    from sklearn.metrics import balanced_accuracy_score, roc_auc_score
+def test_auroc_is_scikit_learns_and_nan_without_a_class(classes):
+    from sklearn.metrics import roc_auc_score
 
     rng = np.random.default_rng(1)
-    y, told = rng.integers(0, classes, (2, 90))
-    told[y == 0] = 1  # a class that is never told rightly
+    y = rng.integers(0, classes, 90)
     scores = rng.integers(0, 6, (90, classes)) + 0.5  # many ties
     probability = scores / scores.sum(1, keepdims=True)
     theirs = (
@@ -124,5 +125,13 @@ def test_areas_and_recalls_are_scikit_learns(classes):
         else roc_auc_score(y, probability, multi_class="ovr", average="macro")
     )
     assert probe.auroc(y, probability) == pytest.approx(theirs, abs=1e-12)
-    assert probe.mean_recall(y, told) == pytest.approx(balanced_accuracy_score(y, told), abs=1e-12)
     assert np.isnan(probe.auroc(np.minimum(y, classes - 2), probability))
+
+
+def test_an_interval_without_a_draw_of_all_classes_is_nan(tmp_path):
+    x, labels = labelled(tmp_path)
+    (outcome,) = probe.probe(x, labels, test="test", seeds=1)
+    one_class = dataclasses.replace(outcome, groups=np.array([f"g{y}" for y in outcome.y]))
+    assert all(np.isfinite(probe.summarise([[one_class]], "t").linear_interval))
+    alone = dataclasses.replace(outcome, y=np.zeros_like(outcome.y))
+    assert np.isnan(probe.summarise([[alone]], "t").auroc_interval).all()
