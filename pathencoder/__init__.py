@@ -24,6 +24,7 @@ _PUBLIC = {
     "EncoderSpec": "pathencoder.spec",
     "Features": "pathencoder.outputs",
     "PathEncoderError": "pathencoder.errors",
+    "encode_slide": "pathencoder.features.encode",
     "list_encoders": "pathencoder.pretrained.catalogue",
     "list_images": "pathencoder.images",
     "load_encoder": "pathencoder.encoder",
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from pathencoder.encoder import Encoder as Encoder
     from pathencoder.encoder import load_encoder as load_encoder
     from pathencoder.errors import PathEncoderError as PathEncoderError
+    from pathencoder.features.encode import encode_slide as encode_slide
     from pathencoder.features.store import read_features as read_features
     from pathencoder.images import list_images as list_images
     from pathencoder.nuclei.segment import segment_nuclei as segment_nuclei

@@ -67,10 +67,10 @@ def check_size(width: int, height: int, where: str) -> None:
 
 def slide_error(where: str, name: str = "FILE") -> ImageError:
     """The error for a whole slide where an image is wanted; `name`: its file's."""
-    command = f"pathencoder encode {name} --out FOLDER"
     return ImageError(
-        f"{where}: a whole slide, not an image of one field: `{command}` encodes its tiles,"
-        " `pathencoder nuclei` finds its nuclei"
+        f"{where}: a whole slide, not an image of one field: pathencoder.encode_slide({name!r}) or"
+        f" `pathencoder encode {name} --out FOLDER` encodes its tiles, `pathencoder nuclei` finds"
+        " its nuclei"
     )
 
 

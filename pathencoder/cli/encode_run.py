@@ -15,7 +15,7 @@ from pathencoder.cli.mpp_table import Scales
 from pathencoder.cli.tile_scales import stated_scales
 from pathencoder.errors import ConfigError, ImageError
 from pathencoder.features.job import Outcome
-from pathencoder.features.provenance import Settings, slide_recipe, tiles_recipe
+from pathencoder.features.provenance import Settings, slide_provenance, tiles_provenance
 from pathencoder.mpp import scale_notes
 
 if TYPE_CHECKING:
@@ -78,19 +78,15 @@ class _Run:
     pictures: bool
 
     def check(self, jobs: Sequence[Job]) -> None:
-        """Settings that fit no input are wrong usage, found before the first. Raises ConfigError."""
-        from pathencoder.outputs import readout
-
-        readout(self.encoder.network, self.encoder.spec, self.settings.output)
-        self.encoder.precision_used(self.settings.precision)
+        """Raise the ConfigError of settings that fit none of the inputs, before the first is read."""
         wrong = [self._misfit(job) for job in jobs if job.kind != "nothing"]
         if wrong and all(wrong):
             raise next(error for error in wrong if error is not None)
 
     def encode(self, job: Job, meter: Meter) -> Outcome:
         """Do one job; raises what its input or the output folder raises."""
-        from pathencoder.features.slide import encode_slide
-        from pathencoder.features.tiles import encode_tiles
+        from pathencoder.features.slide import slide_to_file
+        from pathencoder.features.tiles import tiles_to_file
 
         if job.kind == "nothing":
             raise ImageError(f"{job.source}: {job.problem}")
@@ -98,10 +94,10 @@ class _Run:
         file = output_of(job, self.out, settings.layout)
         if job.kind == "slide":
             picture = self.out / PICTURES / f"{job.name}.jpg" if self.pictures else None
-            return encode_slide(
+            return slide_to_file(
                 self.encoder, job.source, file, settings, picture=picture, progress=meter
             )
-        outcome = encode_tiles(
+        outcome = tiles_to_file(
             self.encoder,
             job.source,
             job.images,
@@ -122,17 +118,11 @@ class _Run:
 
     def _misfit(self, job: Job) -> ConfigError | None:
         """What is wrong with the settings for a job, as far as its input need not be opened."""
-        size, overlap = self.encoder.spec.input_size, self.settings.overlap_px
         try:
             if job.kind == "tiles":
-                tiles_recipe(self.encoder, self._settings(job))
-            elif overlap >= size:
-                return ConfigError(
-                    f"--overlap {overlap} leaves no step: tiles of {self.encoder.spec.name} are"
-                    f" {size} px wide"
-                )
+                tiles_provenance(self.encoder, self._settings(job))
             else:
-                slide_recipe(self.encoder, self._settings(job))
+                slide_provenance(self.encoder, self._settings(job))
         except ConfigError as error:
             return error
         return None

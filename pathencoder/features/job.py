@@ -1,7 +1,4 @@
-"""One feature file in the making.
-
-A journal of finished rows beside it, the stream that fills it, and the final write.
-"""
+"""The work on one feature file: a journal of finished rows, what fills it, and the final write."""
 
 from __future__ import annotations
 
@@ -16,9 +13,9 @@ from numpy.typing import NDArray
 
 from pathencoder.arrays import Pixels
 from pathencoder.errors import ImageError, SlideError
-from pathencoder.features import store
+from pathencoder.features import finished, store
 from pathencoder.features.journal import Journal, describe_differences
-from pathencoder.features.provenance import Recipe, Settings
+from pathencoder.features.provenance import Provenance, Settings
 from pathencoder.features.store import Content, Failure
 from pathencoder.files import Mismatch, make_folder
 from pathencoder.images import Item
@@ -28,6 +25,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Progress = Callable[[int, int], None]  # parts done (those of earlier runs too), parts in all
+ANEW = "Choose another --out, or start again with --overwrite (overwrite=True in Python)"
 
 
 def silent(done: int, total: int) -> None:
@@ -36,19 +34,20 @@ def silent(done: int, total: int) -> None:
 
 @dataclass
 class Outcome:
-    """What became of one input.
+    """The result of one input.
 
     Attributes:
         source: The input, as the user typed it.
-        status: done, empty (no tissue), before (was done already), busy (another process is at
-            it), failed, stopped (begun, not finished), unreached.
+        status: done, empty (no tissue), before (done by an earlier run), busy (another process
+            is writing its file), failed, stopped (begun, not finished), unreached.
         file: The file with its results.
-        rows: How many rows the file has for this input; new: how many of them this run computed.
+        rows: How many rows the file has for this input.
+        new: How many of them this run computed.
         seconds: Time that it took.
-        failures: The parts that failed; one with an empty part is the whole input.
-        notes: What a user should know of it, short.
-        parts: The parts that were looked at, where they are not all of the input.
-        picture: Of a slide's tissue and tiles, where one was asked for.
+        failures: The parts that failed; an empty part means the whole input.
+        notes: Short notes for the user.
+        parts: The parts that were processed, where they are not all of the input.
+        picture: The picture of a slide's tissue and tiles, where one was asked for.
     """
 
     source: Path
@@ -63,22 +62,22 @@ class Outcome:
     picture: Path | None = None
 
 
-class Work:
-    """A journal beside the file in the making; closed, not deleted, when something stops the work.
+class Job:
+    """The work on one feature file; its journal stays on disk when the job is interrupted.
 
     Args:
-        encoder: What computes the rows.
-        file: The file in the making.
+        encoder: Computes the rows.
+        file: The feature file to write.
         settings: How to encode.
-        header: What the rows depend on; work goes on only under the same.
+        header: All that the rows depend on; a journal is resumed only under the same header.
         progress: Called with (done, total).
-        facts: Kept with the journal, for those who find it.
-        tag_bytes: Length of what is kept beside each row.
+        facts: Further facts, kept in the journal.
+        tag_bytes: Bytes that are kept beside each row.
 
     Raises:
         StoreError: The folder cannot be written.
         Mismatch: The journal is of other settings.
-        Busy: Another process is at it.
+        Busy: Another process is writing the file.
     """
 
     def __init__(
@@ -100,7 +99,7 @@ class Work:
         )
         self._new = 0
 
-    def __enter__(self) -> Work:
+    def __enter__(self) -> Job:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -111,9 +110,11 @@ class Work:
         rows: Sequence[tuple[int, int, bytes]],
         take: Callable[[Sequence[int]], NDArray[np.float32]],
     ) -> None:
-        """Rows of a finished file become rows of this work: (place, id, tag) of each.
+        """Copy rows of a finished file into the journal.
 
-        take(places) reads them.
+        Args:
+            rows: (place in the finished file, id, tag) of each.
+            take: Reads the rows at these places, float32 [len(places), ...].
         """
         for start in range(0, len(rows), 1024):
             part = rows[start : start + 1024]
@@ -130,9 +131,18 @@ class Work:
         total: int,
         mpp: float | None,
     ) -> list[tuple[T, Exception]]:
-        """Read what is to do, encode it, keep the rows; returns what could not be read.
+        """Read the parts that are left, encode them, and keep their rows in the journal.
 
-        `mpp`: of what `read` gives.
+        Args:
+            todo: The parts.
+            read: Reads one, uint8 [H, W, 3].
+            id_of: Its 64-bit id in the journal.
+            tag_of: The bytes to keep beside its row, after it was read.
+            total: Parts in all, with those that earlier runs have done.
+            mpp: Micrometres per pixel of what `read` returns.
+
+        Returns:
+            The parts that could not be read, each with its error.
         """
         done = total - len(todo)
         self._progress(done, total)
@@ -157,24 +167,22 @@ class Work:
                 self.journal.append(id_of(todo[place]), result.row, tag_of(todo[place]))
                 self._new += 1
             else:
-                failed.append(
-                    (
-                        todo[place],
-                        (
-                            result.error.__cause__
-                            if isinstance(result.error.__cause__, SlideError)
-                            else result.error
-                        ),
-                    )
-                )
+                cause = result.error.__cause__
+                error = cause if isinstance(cause, SlideError) else result.error
+                failed.append((todo[place], error))
             self._progress(done + place + 1, total)
         self.journal.flush()
         return failed
 
     def finish(self, content: Content, ids: Sequence[int]) -> int:
-        """Write the file from the journal's rows in this order.
+        """Write the file from the journal's rows and delete the journal.
 
-        The number of rows that this run computed.
+        Args:
+            content: What the file holds beside its rows.
+            ids: The rows, in the order of the file.
+
+        Returns:
+            How many rows this run computed.
         """
         shape = self.journal.row_shape or self._row_shape()
         store.write_features(
@@ -188,32 +196,29 @@ class Work:
         return self._new
 
     def _row_shape(self) -> tuple[int, ...]:
-        """Shape of a row where there is none to look at."""
+        """Shape of a row, for a file without rows."""
         size = self._encoder.spec.input_size
         blank = np.full((size, size, 3), 255, np.uint8)
         return self._encoder.encode(blank, output=self._settings.output, progress=False).shape[1:]
 
 
-def check_recipe(file: Path, recipe: Recipe) -> None:
-    """Raises Mismatch, a StoreError, unless a feature file was made with this recipe."""
-    found = store.read_settings(file)
+def check_provenance(file: Path, provenance: Provenance) -> None:
+    """Refuse a feature file that was made with other settings.
+
+    Raises:
+        Mismatch: It has another provenance, is damaged, or was not written by this package.
+    """
+    found = finished.read_settings(file)
     if found is None:
+        raise Mismatch(f"{file} was not written by pathencoder and is not changed. {ANEW}")
+    if ("tissue" in found) != (provenance.tissue is not None):
+        there, here = ("a slide", "tiles") if provenance.tissue is None else ("tiles", "a slide")
         raise Mismatch(
-            f"{file} was not written by pathencoder and is not touched. Choose another --out, or"
-            " --overwrite"
+            f"{file} holds {there}, and this input is {here}: nothing is overwritten. {ANEW}"
         )
-    if ("tissue" in found) != (recipe.tissue is not None):
-        there, here = ("a slide", "tiles") if recipe.tissue is None else ("tiles", "a slide")
-        raise Mismatch(
-            f"{file} holds {there}, and this input is {here}: nothing is overwritten. Choose"
-            " another --out, or --overwrite"
-        )
-    if found != recipe.settings():
-        differences = describe_differences(found, recipe.settings())
-        raise Mismatch(
-            f"{file} was made with other settings ({differences}). Choose another --out, or"
-            " --overwrite"
-        )
+    if found != provenance.settings():
+        differences = describe_differences(found, provenance.settings())
+        raise Mismatch(f"{file} was made with other settings ({differences}). {ANEW}")
 
 
 def partial_path(file: Path) -> Path:
@@ -222,7 +227,7 @@ def partial_path(file: Path) -> Path:
 
 
 def _readable(read: Callable[[T], Pixels], part: T) -> Pixels:
-    """A part of an input; a damaged region of a slide is a bad image to the encoder."""
+    """Read one part; a damaged region of a slide becomes the ImageError that encoders expect."""
     try:
         return read(part)
     except SlideError as error:

@@ -1,12 +1,12 @@
-"""The three ways in which slide features lie on disk, each as its tool writes and reads it.
+"""The three layouts of slide features on disk, each as its tool writes and reads it.
 
-trident  `features` (N, D) and `coords` int64, level-0 pixels, with TRIDENT's attributes on both
-clam     `features` float32 and `coords` int32 in h5_files/, and the same rows as one tensor in
-pt_files/ stamp    `feats` float16 and `coords` float32 in micrometres, with STAMP's attributes at
-the root
-
-`stamp_version` is left out on purpose: STAMP refuses files newer than itself and takes files
-without one.
+- trident: `features` float32 [N, D] and `coords` int64 in level-0 pixels, with TRIDENT's
+  attributes on both.
+- clam: `features` float32 and `coords` int32 in h5_files/, and the same rows as one tensor in
+  pt_files/.
+- stamp: `feats` float16 and `coords` float32 in micrometres, with STAMP's attributes at the root.
+  `stamp_version` is left out on purpose: STAMP refuses files newer than itself and accepts files
+  without one.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ from numpy.typing import NDArray
 LAYOUTS = ("trident", "clam", "stamp")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Place:
-    """Where a slide's tiles lie, as every layout needs it.
+    """The positions of a slide's tiles, for every layout.
 
     Attributes:
         slide: Name of the slide.
-        coords: int64 [N, 2], level-0 pixels: the exact corners, rounded.
+        coords: Top left corners, x and y in level-0 pixels, rounded: int64 [N, 2].
         mpp: Micrometres per level-0 pixel.
         target_mpp: Micrometres per pixel of the tiles.
-        side: Of a tile in level-0 pixels, exact.
-        tile_px: Side of a tile as the encoder sees it.
-        overlap_px: Of neighbouring tiles, in pixels of the tile.
-        size: Of the slide, width and height in level-0 pixels.
-        origin: Corner of the grid in level-0 pixels.
+        side: Side of a tile in level-0 pixels, exact.
+        tile_px: Side of a tile in its own pixels.
+        overlap_px: Overlap of neighbouring tiles in pixels of the tile.
+        size: Width and height of the slide in level-0 pixels.
+        origin: Top left corner of the grid in level-0 pixels.
     """
 
     slide: str
@@ -50,27 +50,36 @@ class Place:
 
     @property
     def stride(self) -> float:
-        """Level-0 pixels from tile to tile, exact."""
+        """Distance between neighbouring corners in level-0 pixels, exact."""
         return self.side * (self.tile_px - self.overlap_px) / self.tile_px
 
     def exact(self) -> NDArray[np.float64]:
-        """The corners before they were rounded, level-0 pixels [N, 2]."""
+        """The corners before they were rounded: float64 [N, 2] in level-0 pixels."""
         return exact_corners(self.coords, np.asarray(self.origin), self.stride)
 
 
 def exact_corners(near: NDArray[Any], origin: NDArray[Any], stride: float) -> NDArray[np.float64]:
-    """The corners of a grid that are nearest to some places, float64 [N, 2] level-0 pixels."""
+    """The corners of a grid that are nearest to given points.
+
+    Args:
+        near: Points, [N, 2] in level-0 pixels.
+        origin: Top left corner of the grid, [2].
+        stride: Distance between neighbouring corners in level-0 pixels.
+
+    Returns:
+        float64 [N, 2] in level-0 pixels.
+    """
     steps: NDArray[np.float64] = np.rint((near - origin) / stride)
     return origin + steps * stride
 
 
 def feature_name(layout: str) -> str:
-    """The dataset that holds the rows."""
+    """The name of the dataset that holds the rows."""
     return "feats" if layout == "stamp" else "features"
 
 
 def feature_dtype(layout: str) -> str:
-    """The rows' type on disk."""
+    """The dtype of the rows on disk."""
     return "<f2" if layout == "stamp" else "<f4"
 
 
@@ -80,16 +89,16 @@ def path_of(folder: Path, name: str, layout: str) -> Path:
 
 
 def tensor_path(h5: Path) -> Path:
-    """CLAM's .pt file that belongs to its .h5 file."""
+    """The .pt file that belongs to an .h5 file of the layout clam."""
     return h5.parent.parent / "pt_files" / f"{h5.stem}.pt"
 
 
 def coords_on_disk(layout: str, place: Place) -> NDArray[Any]:
-    """Coordinates in the layout's own unit and type.
+    """Coordinates in the unit and dtype of a layout, [N, 2].
 
-    STAMP takes the smallest step between two tiles for the step of the grid, so it gets the corners
-    as they were before they were rounded to pixels: rounded ones put most tiles of a large slide
-    into a wrong cell of its heatmaps.
+    STAMP takes the smallest distance between two tiles for the stride of the grid. It gets the
+    corners as they were before they were rounded to pixels: rounded corners put most tiles of a
+    large slide into a wrong cell of its heatmaps.
     """
     if layout == "stamp":
         return (place.exact() * place.mpp).astype(np.float32)
@@ -99,7 +108,17 @@ def coords_on_disk(layout: str, place: Place) -> NDArray[Any]:
 def attributes(
     layout: str, place: Place, encoder: str, folder: str
 ) -> dict[str, Mapping[str, Any]]:
-    """The attributes that the layout's tool writes, by dataset; "/" is the root."""
+    """The attributes that the tool of a layout writes.
+
+    Args:
+        layout: One of `LAYOUTS`.
+        place: The positions of the tiles.
+        encoder: Name of the encoder.
+        folder: Folder of the file.
+
+    Returns:
+        Attributes by dataset; "/" is the root.
+    """
     if layout == "trident":
         return {
             "features": {"name": place.slide, "savetodir": folder, "encoder": encoder},
@@ -119,7 +138,7 @@ def attributes(
             "grid_stride_level0": place.stride,
         }
         return {"/": {**root, "code_hash": "none", **grid}}
-    # what CLAM's reader of coordinates asks for
+    # what CLAM's reader of coordinates needs
     return {"coords": {"patch_level": 0, "patch_size": round(place.side)}}
 
 
@@ -138,9 +157,10 @@ def _trident_coords(place: Place, folder: str) -> dict[str, Any]:
 
 
 def _magnification(mpp: float) -> float | int:
-    """TRIDENT's unit: 10 / mpp.
+    """The magnification as TRIDENT defines it: 10 / mpp.
 
-    Not rounded to 20 or 40, since its patcher takes the ratio of two of them as the scale.
+    It is not rounded to 20 or 40, since TRIDENT's patcher takes the ratio of two magnifications
+    as the scale.
     """
     value = 10 / mpp
     return round(value) if abs(value - round(value)) < 1e-6 else value

@@ -1,12 +1,14 @@
-"""What decides the numbers in a feature file, gathered from an encoder and the user's settings."""
+"""Everything that decides the numbers in a feature file: the encoder and the user's settings."""
 
 from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, Literal
 
 from pathencoder.errors import ConfigError
+from pathencoder.features.layouts import LAYOUTS
 from pathencoder.mpp import check_mpp
 
 if TYPE_CHECKING:
@@ -23,11 +25,21 @@ TISSUE = (
 class Settings:
     """How inputs are encoded.
 
-    mpp: of the images or slides, overrides the file. target_mpp: scale at which they are read;
-    None: the encoder's.
-    overlap_px: of neighbouring tiles, in pixels of the tile. min_tissue: share of a tile that must
-    be tissue. precision: of the network,
-    as `Encoder.encode` takes it. workers: decoding threads. overwrite: start anew.
+    Attributes:
+        output: Which numbers of the encoder, as `Encoder.encode` takes it.
+        mpp: Micrometres per pixel of the images or slides; overrides the file. None: what a
+            slide says; images are resized whole.
+        target_mpp: Micrometres per pixel at which they are read. None: the encoder's.
+        overlap_px: Overlap of neighbouring tiles of a slide, in pixels of the tile.
+        min_tissue: Share of a slide's tile that must be tissue, 0 to 1.
+        layout: Of a slide's file: one of `layouts.LAYOUTS`.
+        precision: Of the network, as `Encoder.encode` takes it.
+        workers: Decoding threads. None: one a core, at most 16.
+        batch_size: Tiles in a forward pass, or "auto".
+        overwrite: Replace an existing file, and start again where a run was interrupted.
+
+    Raises:
+        ConfigError: A scale, the overlap, the tissue share or the layout is not valid.
     """
 
     output: str = "embedding"
@@ -42,17 +54,45 @@ class Settings:
     overwrite: bool = False
 
     def __post_init__(self) -> None:
-        """Raises ConfigError for scales that are none: text, NaN, or out of range."""
         for name, scale in (("mpp", self.mpp), ("target_mpp", self.target_mpp)):
             if scale is not None:
-                check_mpp(scale, name)
+                object.__setattr__(self, name, check_mpp(scale, name))
+        overlap, share = self.overlap_px, self.min_tissue
+        if isinstance(overlap, bool) or not isinstance(overlap, Integral) or overlap < 0:
+            raise ConfigError(f"overlap_px={overlap!r}: a whole number of pixels, 0 or more")
+        if isinstance(share, bool) or not isinstance(share, Real) or not 0 <= share <= 1:
+            raise ConfigError(f"min_tissue={share!r}: a number from 0 to 1")
+        object.__setattr__(self, "overlap_px", int(overlap))  # JSON knows no numbers of numpy
+        object.__setattr__(self, "min_tissue", float(share))
+        if self.layout not in LAYOUTS:
+            raise ConfigError(f"layout={self.layout!r}: one of {', '.join(LAYOUTS)}")
+        if self.output == "dense" and self.layout != "trident":
+            raise ConfigError(
+                f"output='dense' with layout={self.layout!r}: dense features are maps, which only"
+                " the layout trident holds"
+            )
 
 
 @dataclass(frozen=True)
-class Recipe:
+class Provenance:
     """Everything that decides the numbers in a feature file.
 
-    Work goes on, and a file counts as done, only under the same recipe.
+    A run is resumed, and a file counts as done, only under the same provenance. Files hold it
+    as JSON in the attribute `recipe`.
+
+    Attributes:
+        encoder: Name of the encoder.
+        revision: Its revision on the Hub.
+        sha256: Of its weights.
+        output: Which numbers of the encoder.
+        transform: The preprocessing, in one line.
+        mpp: As the user gave it. None: the slide's own; images are resized whole.
+        target_mpp: Micrometres per pixel at which the input was read.
+        precision: That was used: fp32, bf16 or fp16.
+        runtime: That was used.
+        overlap_px: Slides only, as what follows.
+        min_tissue: Share of a tile that must be tissue.
+        tissue: The rules that found the tissue, and their version.
     """
 
     encoder: str
@@ -60,41 +100,61 @@ class Recipe:
     sha256: str | None
     output: str
     transform: str
-    # given by the user; None: the file's own (slides), tiles resized whole (tiles)
     mpp: float | None
     target_mpp: float | None
-    precision: str = "fp32"  # that was used
+    precision: str = "fp32"
     runtime: str = "torch"
-    overlap_px: int | None = None  # this and what follows: slides only
+    overlap_px: int | None = None
     min_tissue: float | None = None
     tissue: str | None = None
 
     def settings(self) -> dict[str, Any]:
-        """As JSON holds it, without what is not set."""
+        """The values that are set, as JSON holds them."""
         return {k: v for k, v in dataclasses.asdict(self).items() if v is not None}
 
 
-def slide_recipe(encoder: Encoder, settings: Settings) -> Recipe:
-    """The recipe of slides. Raises ConfigError when nothing says at what scale to read them."""
-    spec = encoder.spec
-    target = settings.target_mpp or spec.mpp
-    if target is None:
-        low, high = spec.mpp_range or (0.25, 1.0)
-        raise ConfigError(
-            f"{spec.name} was not trained at one scale: say which with --target-mpp, from {low:g}"
-            f" to {high:g}"
-        )
+def slide_provenance(encoder: Encoder, settings: Settings) -> Provenance:
+    """The provenance of slides.
+
+    Raises:
+        ConfigError: Neither the encoder nor the settings say at what scale to read them.
+    """
     return dataclasses.replace(
         _of_encoder(encoder, settings),
-        target_mpp=target,
+        target_mpp=slide_target(encoder.spec, settings),
         overlap_px=settings.overlap_px,
         min_tissue=settings.min_tissue,
         tissue=TISSUE,
     )
 
 
-def tiles_recipe(encoder: Encoder, settings: Settings) -> Recipe:
-    """The recipe of tiles. Raises ConfigError for a target scale that cannot be reached."""
+def slide_target(spec: EncoderSpec, settings: Settings) -> float:
+    """Micrometres per pixel at which slides are read.
+
+    Raises:
+        ConfigError: Neither the encoder nor the settings say it, or the overlap leaves no step.
+    """
+    target = settings.target_mpp or spec.mpp
+    if target is None:
+        low, high = spec.mpp_range or (0.25, 1.0)
+        raise ConfigError(
+            f"{spec.name} was not trained at one scale: choose one with --target-mpp (target_mpp="
+            f" in Python), from {low:g} to {high:g}"
+        )
+    if settings.overlap_px >= spec.input_size:
+        raise ConfigError(
+            f"--overlap {settings.overlap_px} (overlap_px) leaves no step: tiles of {spec.name}"
+            f" are {spec.input_size} px wide"
+        )
+    return target
+
+
+def tiles_provenance(encoder: Encoder, settings: Settings) -> Provenance:
+    """The provenance of tiles.
+
+    Raises:
+        ConfigError: The target scale cannot be reached.
+    """
     spec = encoder.spec
     if settings.target_mpp is not None and (settings.mpp is None or spec.mpp is None):
         needs = (
@@ -110,7 +170,7 @@ def tiles_recipe(encoder: Encoder, settings: Settings) -> Recipe:
 
 
 def tile_scale(encoder: Encoder, settings: Settings) -> float | None:
-    """The mpp to tell the encoder of image tiles, so that it resamples them to the target instead of its own mpp."""
+    """The mpp to pass to `Encoder.encode`, so that it resamples images to the target scale."""
     own = encoder.spec.mpp
     if settings.mpp is None or settings.target_mpp is None or own is None:
         return settings.mpp
@@ -118,7 +178,7 @@ def tile_scale(encoder: Encoder, settings: Settings) -> float | None:
 
 
 def describe_transform(spec: EncoderSpec) -> str:
-    """An encoder's preprocessing in a line."""
+    """An encoder's preprocessing in one line."""
     how = (
         f"shortest side to {spec.resize_size}, centre {spec.input_size}"
         if spec.resize == "shortest"
@@ -130,7 +190,7 @@ def describe_transform(spec: EncoderSpec) -> str:
 def device_used(encoder: Encoder) -> str:
     """The kind of device that computes.
 
-    recorded, but part of no recipe, since it decides last digits only.
+    It is recorded but not part of the provenance, since it changes last digits only.
     """
     device = encoder.device
     if device.type != "cuda":
@@ -140,9 +200,12 @@ def device_used(encoder: Encoder) -> str:
     return f"cuda ({torch.cuda.get_device_name(device)})"
 
 
-def _of_encoder(encoder: Encoder, settings: Settings) -> Recipe:
+def _of_encoder(encoder: Encoder, settings: Settings) -> Provenance:
+    from pathencoder.outputs import readout
+
     spec = encoder.spec
-    return Recipe(
+    readout(encoder.network, spec, settings.output)  # refuses an output that the network lacks
+    return Provenance(
         encoder=spec.name,
         revision=spec.revision,
         sha256=spec.sha256,

@@ -1,6 +1,7 @@
-"""A slide to a feature file: tissue, grid, tiles, embeddings.
+"""One slide to one feature file: tissue, grid, tiles, embeddings.
 
-What is done stays done, and a bad tile never costs a good one.
+A run that stops is resumed by the next one. A tile that cannot be read is listed; the others are
+embedded.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,10 +17,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pathencoder.errors import SlideError
-from pathencoder.features import layouts, store
+from pathencoder.features import finished, layouts
 from pathencoder.features.identity import SlideIdentity, identify_slide, place_of, slide_stat
-from pathencoder.features.job import Outcome, Progress, Work, check_recipe, silent
-from pathencoder.features.provenance import Recipe, Settings, device_used, slide_recipe
+from pathencoder.features.job import ANEW, Job, Outcome, Progress, check_provenance, silent
+from pathencoder.features.provenance import Provenance, Settings, device_used, slide_provenance
 from pathencoder.features.store import Content, Failure
 from pathencoder.files import Mismatch, make_folder
 from pathencoder.slides.grid import Grid, plan_grid, read_tile
@@ -32,8 +33,10 @@ from pathencoder.walk import printable
 if TYPE_CHECKING:
     from pathencoder.encoder import Encoder
 
+OnNotes = Callable[[Sequence[str]], None]
 
-def encode_slide(
+
+def slide_to_file(
     encoder: Encoder,
     source: Path,
     file: Path,
@@ -41,38 +44,48 @@ def encode_slide(
     *,
     picture: Path | None = None,
     progress: Progress = silent,
+    on_notes: OnNotes = lambda _: None,
 ) -> Outcome:
-    """Embed the tissue tiles of one slide into a feature file; go on where an earlier run stopped.
+    """Embed the tissue tiles of one slide into a feature file; resume an earlier run.
+
+    `pathencoder.encode_slide` and `pathencoder encode` both call it.
 
     Args:
         encoder: The encoder.
         source: The slide.
         file: The feature file.
         settings: How to encode.
-        picture: A .jpg or .png of the tissue and the tiles, made where it is not there yet.
-        progress: Called with (done, total).
+        picture: A .jpg or .png of the tissue and the tiles, drawn where it does not exist.
+        progress: Called with (done, total) in tiles.
+        on_notes: Called once with the notes on the slide's scale and pixels, before any tile is
+            embedded; not for a slide that is done.
 
     Returns:
-        What became of it. Tiles that cannot be read are listed in it and in the file; a slide
-        without tissue gives a file of no rows.
+        The status, the file, the number of rows, the tiles that failed (also listed in the file)
+        and all notes. A slide without tissue gives a file without rows.
 
     Raises:
         SlideError: The slide, or every tile of it, cannot be read; or its background is dark, as in
-            fluorescence. MissingMpp: its scale is unknown.
-        Mismatch: The file is of another slide, of other settings, or damaged.
+            fluorescence.
+        MissingMpp: The slide does not say its scale.
+        Mismatch: The file is of another slide or of other settings, or it is damaged.
+        Busy: Another process is writing the file.
         StoreError: The file cannot be written.
         ConfigError: The settings do not fit the encoder.
     """
     started = time.monotonic()
-    recipe = slide_recipe(encoder, settings)
-    before = done_before(source, file, recipe, settings)
+    provenance = slide_provenance(encoder, settings)
+    before = done_before(source, file, provenance, settings)
     if before is not None and (picture is None or picture.exists()):
         before.picture = picture
         return before
     slide = open_slide(source)
     try:
-        plan = _plan(encoder, slide, recipe, settings)
-        outcome = before or _encode(encoder, slide, plan, file, recipe, settings, progress)
+        scale = _scale(encoder, slide, provenance, settings)
+        if before is None:
+            on_notes(scale.notes)
+        plan = _plan(encoder, slide, scale, settings)
+        outcome = before or _encode(encoder, slide, plan, file, provenance, settings, progress)
         if picture is not None:
             make_folder(picture.parent)
             outcome.picture = write_overlay(
@@ -84,27 +97,26 @@ def encode_slide(
     return outcome
 
 
-def done_before(source: Path, file: Path, recipe: Recipe, settings: Settings) -> Outcome | None:
+def done_before(
+    source: Path, file: Path, provenance: Provenance, settings: Settings
+) -> Outcome | None:
     """The outcome of an earlier run that made this file from this slide.
 
-    None where there is no file, or it is to be made anew.
+    Returns:
+        None where the file does not exist or is to be made anew.
 
-    Raises Mismatch, a StoreError, where the file is of another slide or of other settings.
+    Raises:
+        Mismatch: The file is of another slide, of other settings, or damaged.
     """
-    if (
-        settings.overwrite
-        or not file.exists()
-        or (settings.layout == "clam" and not layouts.tensor_path(file).exists())
-    ):
+    if settings.overwrite or not file.exists():
         return None
-    check_recipe(file, recipe)
-    found = store.read_facts(file)
+    check_provenance(file, provenance)
+    found = finished.read_facts(file)
     if found.layout != settings.layout:
-        raise Mismatch(
-            f"{file} has the layout {found.layout}, not {settings.layout}. Choose another --out, or"
-            " --overwrite"
-        )
+        raise Mismatch(f"{file} has the layout {found.layout}, not {settings.layout}. {ANEW}")
     notes = _check_slide(source, found.slide, file)
+    if settings.layout == "clam" and not layouts.tensor_path(file).exists():
+        return None  # the second of its two files is missing
     return Outcome(
         source, "before", file, found.count, 0, 0.0, found.failures, [*notes, *found.notes]
     )
@@ -120,25 +132,36 @@ def _check_slide(source: Path, made_from: SlideIdentity, file: Path) -> list[str
         return []
     same = stat.size == made_from.stat.size and identify_slide(source).content == made_from.content
     if not same and place == made_from.path:
-        raise Mismatch(
-            f"{file} was made from {place} as it was before it changed ({made_from.stat.size:,}"
-            f" bytes there, {stat.size:,} now). Choose another --out, or --overwrite"
-        )
+        raise Mismatch(f"{file} was made from {place} before that file changed. {ANEW}")
     if not same:
         raise Mismatch(
             f"{file} was made from {made_from.path}, not from {place}, whose content differs:"
-            " nothing is overwritten. Choose another --out, or --overwrite"
+            f" nothing is overwritten. {ANEW}"
         )
-    return (
-        []
-        if place == made_from.path
-        else [f"made from {made_from.path}, whose content is the same"]
-    )
+    if place == made_from.path:
+        return []
+    return [f"made from {made_from.path}, whose content is the same"]
+
+
+@dataclass(frozen=True)
+class _Scale:
+    """The scale of a slide, the one its tiles are read at, and notes on both and on the pixels."""
+
+    slide: Mpp
+    target: float
+    notes: list[str]
+
+
+def _scale(encoder: Encoder, slide: Slide, provenance: Provenance, settings: Settings) -> _Scale:
+    found = slide.mpp(settings.mpp)
+    target = provenance.target_mpp or found.value
+    notes = scale_notes(found.value, target, encoder.spec.mpp)
+    return _Scale(found, target, [*slide.notes, *found.notes, *notes])
 
 
 @dataclass(frozen=True)
 class _Plan:
-    """What of a slide is read, and what a user should know of the choice."""
+    """The tiles of a slide, and the notes for the user."""
 
     scale: Mpp
     tissue: TissueMask
@@ -146,23 +169,19 @@ class _Plan:
     notes: list[str]
 
 
-def _plan(encoder: Encoder, slide: Slide, recipe: Recipe, settings: Settings) -> _Plan:
-    scale = slide.mpp(settings.mpp)
-    tissue = find_tissue(slide, scale.value)
+def _plan(encoder: Encoder, slide: Slide, scale: _Scale, settings: Settings) -> _Plan:
+    tissue = find_tissue(slide, scale.slide.value)
     refuse_dark(tissue, slide.path)
     grid = plan_grid(
         tissue,
         slide.bounds,
-        mpp=scale.value,
-        target_mpp=recipe.target_mpp or scale.value,
+        mpp=scale.slide.value,
+        target_mpp=scale.target,
         tile_px=encoder.spec.input_size,
         overlap_px=settings.overlap_px,
         min_tissue=settings.min_tissue,
     )
-    of_scale = scale_notes(scale.value, grid.target_mpp, encoder.spec.mpp)
-    return _Plan(
-        scale, tissue, grid, [*slide.notes, *scale.notes, *of_scale, *tissue.notes, *grid.notes]
-    )
+    return _Plan(scale.slide, tissue, grid, [*scale.notes, *tissue.notes, *grid.notes])
 
 
 def _encode(
@@ -170,58 +189,61 @@ def _encode(
     slide: Slide,
     plan: _Plan,
     file: Path,
-    recipe: Recipe,
+    provenance: Provenance,
     settings: Settings,
     progress: Progress,
 ) -> Outcome:
     grid, notes = plan.grid, plan.notes
     facts = {**_facts(slide, plan.scale), "device": device_used(encoder), "notes": "\n".join(notes)}
     header = {
-        **recipe.settings(),
+        **provenance.settings(),
         "slide_bytes": facts["slide_bytes"],
         "slide_hash": facts["slide_hash"],
     }
-    with Work(
+    with Job(
         _at_scale(encoder, grid.target_mpp),
         file,
         settings,
         header,
         progress,
         facts={"source_path": facts["slide_path"]},
-    ) as work:
-        failures = _embed(encoder, slide, grid, work)
-        kept = np.array([_tile_id((x, y)) in work.journal for x, y in grid.coords.tolist()], bool)
-        place = layouts.Place(
-            printable(slide.path.name),
-            grid.coords[kept],
-            grid.mpp,
-            grid.target_mpp,
-            grid.side,
-            grid.tile_px,
-            settings.overlap_px,
-            slide.size,
-            slide.bounds[:2],
-        )
-        new = work.finish(
-            Content(recipe, failures, facts, place=place, layout=settings.layout),
-            [_tile_id((x, y)) for x, y in place.coords.tolist()],
-        )
+    ) as job:
+        failures = _embed(encoder, slide, grid, job)
+        kept = np.array([_tile_id((x, y)) in job.journal for x, y in grid.coords.tolist()], bool)
+        place = _place(slide, grid, kept, settings.overlap_px)
+        content = Content(provenance, failures, facts, place=place, layout=settings.layout)
+        new = job.finish(content, [_tile_id((x, y)) for x, y in place.coords.tolist()])
     return Outcome(
         slide.path,
         "done" if len(grid.coords) else "empty",
         file,
-        int(kept.sum()),
-        new,
-        0.0,
-        failures,
-        notes,
+        rows=int(kept.sum()),
+        new=new,
+        failures=failures,
+        notes=notes,
     )
 
 
-def _embed(encoder: Encoder, slide: Slide, grid: Grid, work: Work) -> list[Failure]:
+def _place(
+    slide: Slide, grid: Grid, kept: np.ndarray[Any, np.dtype[np.bool_]], overlap_px: int
+) -> layouts.Place:
+    return layouts.Place(
+        slide=printable(slide.path.name),
+        coords=grid.coords[kept],
+        mpp=grid.mpp,
+        target_mpp=grid.target_mpp,
+        side=grid.side,
+        tile_px=grid.tile_px,
+        overlap_px=overlap_px,
+        size=slide.size,
+        origin=slide.bounds[:2],
+    )
+
+
+def _embed(encoder: Encoder, slide: Slide, grid: Grid, job: Job) -> list[Failure]:
     tiles = [(x, y) for x, y in grid.coords.tolist()]
-    failed = work.fill(
-        [at for at in tiles if _tile_id(at) not in work.journal],
+    failed = job.fill(
+        [at for at in tiles if _tile_id(at) not in job.journal],
         lambda at: read_tile(slide, grid, *at, interpolation=encoder.spec.interpolation),
         _tile_id,
         total=len(tiles),
@@ -236,9 +258,10 @@ def _embed(encoder: Encoder, slide: Slide, grid: Grid, work: Work) -> list[Failu
 
 
 def _at_scale(encoder: Encoder, mpp: float) -> Encoder:
-    """The same encoder as one of this scale, which leaves a tile of its input size at this scale as it is.
+    """The same encoder with the scale of the tiles in its spec, so that they are not resized.
 
-    Without a scale, its transform would resize and crop the tiles that the grid has read to measure.
+    The transform of an encoder without a scale would resize and crop tiles that the grid has
+    read to measure.
     """
     same = copy.copy(encoder)  # shares the network, whose modes stay as they are
     same.spec = dataclasses.replace(encoder.spec, mpp=mpp)
@@ -246,10 +269,9 @@ def _at_scale(encoder: Encoder, mpp: float) -> Encoder:
 
 
 def _facts(slide: Slide, scale: Mpp) -> dict[str, Any]:
-    known_by = store.slide_facts(identify_slide(slide.path))
     return {
         "slide": printable(slide.path.name),
-        **known_by,
+        **finished.slide_facts(identify_slide(slide.path)),
         "slide_mpp_source": scale.source,
         "vendor": slide.vendor,
     }
@@ -263,5 +285,5 @@ def _refuse_if_all_failed(slide: Slide, tiles: int, failures: Sequence[Failure])
 
 
 def _tile_id(at: tuple[int, int]) -> int:
-    """64 bits of a tile's corner, so that work goes on with the right tiles even where the tissue rules have changed."""
+    """64 bits of a tile's corner: rows are found again where the tissue rules have changed."""
     return (at[0] & 0xFFFFFFFF) << 32 | (at[1] & 0xFFFFFFFF)

@@ -1,4 +1,4 @@
-"""Feature files: HDF5, one a slide or a folder of tiles, written whole, with everything needed to know what made them.
+"""Feature files: HDF5, one for each slide or folder of tiles, with their provenance.
 
 features = pathencoder.read_features("out/slide.h5")
 features.rows, features.coords  # float32 [N, D], int64 [N, 2] in level-0 pixels
@@ -6,9 +6,9 @@ features.rows, features.coords  # float32 [N, D], int64 [N, 2] in level-0 pixels
 
 from __future__ import annotations
 
-import contextlib
 import datetime
 import json
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,24 +21,27 @@ from numpy.typing import NDArray
 import pathencoder
 from pathencoder.errors import StoreError
 from pathencoder.features import checksums, layouts
-from pathencoder.features.identity import SlideIdentity, Stamp, Stat
-from pathencoder.features.provenance import Recipe
-from pathencoder.files import Mismatch, make_folder, whole_file
+from pathencoder.features.identity import Stamp
+from pathencoder.features.provenance import Provenance
+from pathencoder.files import make_folder, whole_file
 from pathencoder.walk import printable
 
 Rows = NDArray[np.float32]
 _BLOCK = 4096  # rows written at a time
-# Of 2008, which every reader knows. Its metadata have checksums: damage is an error at once, while
-# HDF5 may read a damaged file of the
-# default format without end.
+# The format of 2008, which every reader knows. Its metadata have checksums, so that damage is an
+# error at once; reading a damaged file of the default format may never end.
 _FORMAT = ("v108", "v108")
 
 
 @dataclass(frozen=True)
 class Failure:
-    """A part of an input that could not be embedded: a tile's key, or "x,y" in level-0 pixels.
+    """A part of an input that could not be embedded.
 
-    empty: the whole input.
+    Attributes:
+        part: The key of an image, or "x,y" of a slide's tile in level-0 pixels; "" for the whole
+            input.
+        reason: Why, as a sentence.
+        kind: Name of the error's class.
     """
 
     part: str
@@ -50,10 +53,17 @@ class Failure:
 class Content:
     """What a feature file holds beside its rows.
 
-    Coordinates (a slide) or keys and stamps (tiles), failures, facts.
+    Attributes:
+        provenance: What decided the numbers.
+        failures: The parts that could not be embedded.
+        facts: Further attributes of the root.
+        place: The positions of a slide's tiles; None for images.
+        keys: The key of each row, for images.
+        stamps: The size, times and hash of each image.
+        layout: Of a slide's file.
     """
 
-    recipe: Recipe
+    provenance: Provenance
     failures: Sequence[Failure]
     facts: Mapping[str, Any]
     place: layouts.Place | None = None
@@ -64,12 +74,18 @@ class Content:
 
 @dataclass(frozen=True)
 class FeatureFile:
-    """A feature file that was read.
+    """The content of a feature file.
 
-    rows: float32 [N, D] ([N, C, h, w] for dense). coords: top left of each tile, level-0 pixels,
-    int64 [N, 2]; float32 micrometres where
-    `unit` is "um" (a STAMP file that does not say the slide's mpp); None for tiles. keys: one a row
-    for tiles, None for a slide. attributes: all attributes of the root and of `coords`.
+    Attributes:
+        rows: float32 [N, D]; [N, C, h, w] for dense features.
+        coords: Top left corner of each tile, x and y in level-0 pixels, int64 [N, 2]. float32
+            micrometres where `unit` is "um" (a file of STAMP that does not say the slide's mpp).
+            None for images.
+        unit: Of the coordinates: "px" or "um"; "" for images.
+        keys: The key of each row, for images; None for a slide.
+        layout: "trident", "clam" or "stamp".
+        failures: The tiles or images that could not be embedded.
+        attributes: All attributes of the root and of `coords`.
     """
 
     rows: Rows
@@ -80,16 +96,31 @@ class FeatureFile:
     failures: list[Failure]
     attributes: dict[str, Any]
 
+    @property
+    def notes(self) -> list[str]:
+        """What was noted when a slide was encoded, as sentences: its scale, tissue and tiles."""
+        return str(self.attributes.get("notes", "")).splitlines()
 
-def read_features(path: str | Path) -> FeatureFile:
-    """Read a feature file: ours in any layout, and those of TRIDENT, CLAM and STAMP. Raises StoreError for anything else."""
+
+def read_features(path: str | os.PathLike[str]) -> FeatureFile:
+    """Read a feature file of this package in any layout, or of TRIDENT, CLAM or STAMP.
+
+    Args:
+        path: The .h5 file.
+
+    Returns:
+        Its rows, coordinates or keys, failures and attributes.
+
+    Raises:
+        StoreError: It does not exist, is damaged, or holds no features.
+    """
     if not Path(path).is_file():
-        what = (
-            "a folder: give one of its .h5 files"
-            if Path(path).is_dir()
-            else "not there: give a file that `pathencoder encode` wrote"
+        if Path(path).is_dir():
+            raise StoreError(f"{path} is a folder: give one of its .h5 files")
+        raise StoreError(
+            f"{path} does not exist: give a file that `pathencoder encode` or"
+            " pathencoder.encode_slide wrote"
         )
-        raise StoreError(f"{path} is {what}")
     try:
         checksums.check(Path(path), rows=True)
         with h5py.File(path, "r") as file:
@@ -98,19 +129,9 @@ def read_features(path: str | Path) -> FeatureFile:
         raise
     except Exception as error:  # h5py raises most of Python's errors on damaged files
         raise StoreError(
-            f"{path} cannot be read as a feature file: {error}. If it was written here, run the"
-            " command again"
+            f"{path} cannot be read as a feature file: {error}. If pathencoder wrote it, run the"
+            " same command again with --overwrite"
         ) from error
-
-
-def read_settings(path: Path) -> dict[str, Any] | None:
-    """The recipe of a feature file that this package wrote; None for another's.
-
-    Raises Mismatch for a damaged file.
-    """
-    with _reading(path) as file:
-        text = file.attrs.get("recipe")
-        return json.loads(text) if text else None
 
 
 def write_features(
@@ -120,7 +141,18 @@ def write_features(
     row_shape: tuple[int, ...],
     rows: Callable[[int, int], Rows],
 ) -> None:
-    """Write `count` rows, taken in blocks from rows(start, stop), under the final name once all is on disk. Raises StoreError."""
+    """Write a feature file; it gets its name when all of it is on disk.
+
+    Args:
+        path: The .h5 file.
+        content: What it holds beside its rows.
+        count: Number of rows.
+        row_shape: Shape of one row.
+        rows: Returns the rows from start to stop, float32 [stop - start, *row_shape].
+
+    Raises:
+        StoreError: It cannot be written.
+    """
     make_folder(path.parent)
     if content.layout == "clam":
         _write_tensor(layouts.tensor_path(path), count, row_shape, rows)
@@ -144,101 +176,12 @@ def write_features(
         checksums.write(temporary, begin, end)
 
 
-@dataclass(frozen=True)
-class Parts:
-    """The images of a tiles file.
-
-    Attributes:
-        folder: Where they were, absolute.
-        known: Key of each row, in the file's order, and the stamp of its image.
-        take: Reads the rows at ascending places.
-        failures: The images that failed.
-    """
-
-    folder: str
-    known: dict[str, Stamp]
-    take: Callable[[Sequence[int]], Rows]
-    failures: list[Failure]
-
-
-def read_parts(path: Path) -> Parts:
-    """The images of a tiles file that this package wrote. Raises Mismatch for a damaged file."""
-    with _reading(path) as file:
-        keys = [str(k) for k in file["keys"].asstr()[:]]
-        stats = zip(
-            file["sizes"][:].tolist(),
-            file["times"][:].tolist(),
-            file["hashes"][:].tolist(),
-            strict=True,
-        )
-        stamps = [
-            Stamp(Stat(size, *times), bytes.fromhex(text.decode())) for size, times, text in stats
-        ]
-        folder, failures = str(file.attrs["source_path"]), _failures(file)
-
-    def take(places: Sequence[int]) -> Rows:
-        with _reading(path) as file:
-            return np.asarray(file["features"][list(places)], dtype=np.float32)
-
-    return Parts(folder, dict(zip(keys, stamps, strict=True)), take, failures)
-
-
-@dataclass(frozen=True)
-class Facts:
-    """What a slide's file says of itself without its rows.
-
-    How many there are, what it was made of, what failed, what was noted.
-    """
-
-    count: int
-    slide: SlideIdentity
-    layout: str
-    failures: list[Failure]
-    notes: list[str]
-
-
-def read_facts(path: Path) -> Facts:
-    """The facts of a slide's file that this package wrote. Raises Mismatch for a damaged file."""
-    with _reading(path) as file:
-        said, layout = file.attrs, str(file.attrs["layout"])
-        stat = Stat(int(said["slide_bytes"]), *(int(t) for t in said["slide_times"]))
-        notes = str(said.get("notes", "")).splitlines()
-        slide = SlideIdentity(str(said["slide_path"]), stat, str(said["slide_hash"]))
-        return Facts(
-            int(file[layouts.feature_name(layout)].shape[0]), slide, layout, _failures(file), notes
-        )
-
-
-def slide_facts(slide: SlideIdentity) -> dict[str, Any]:
-    """The attributes from which `read_facts` makes a slide's identity again."""
-    times = np.array(slide.stat[1:], np.int64)
-    return {
-        "slide_path": slide.path,
-        "slide_bytes": slide.stat.size,
-        "slide_times": times,
-        "slide_hash": slide.content,
-    }
-
-
-@contextlib.contextmanager
-def _reading(path: Path) -> Iterator[h5py.File]:
-    """A feature file of ours; whatever is wrong with it is a Mismatch."""
-    try:
-        checksums.check(path, rows=False)
-        with h5py.File(path, "r") as file:
-            yield file
-    except StoreError:
-        raise
-    except Exception as error:  # h5py raises most of Python's errors on damaged files
-        raise Mismatch(f"{path} is damaged: {error}. Delete it, or use --overwrite") from error
-
-
 def _read(file: h5py.File, path: Path) -> FeatureFile:
     name = next((n for n in ("features", "feats", "patch_embeddings") if n in file), None)
     if name is None:
         raise StoreError(
             f"{path} holds no features (datasets: {', '.join(file) or 'none'}). Give a file that"
-            " `pathencoder encode` wrote"
+            " `pathencoder encode` or pathencoder.encode_slide wrote"
         )
     rows = np.asarray(file[name][:], dtype=np.float32)
     if rows.ndim == 3 and rows.shape[0] == 1:  # some writers keep a batch axis
@@ -256,7 +199,7 @@ def _read(file: h5py.File, path: Path) -> FeatureFile:
     layout = str(attributes.get("layout") or guess)
     coords, unit = _coords(file, layout, attributes)
     keys = [str(k) for k in file["keys"].asstr()[:]] if "keys" in file else None
-    return FeatureFile(rows, coords, unit, keys, layout, _failures(file), attributes)
+    return FeatureFile(rows, coords, unit, keys, layout, read_failures(file), attributes)
 
 
 def _coords(
@@ -277,7 +220,8 @@ def _coords(
     return np.rint(pixels).astype(np.int64), "px"
 
 
-def _failures(file: h5py.File) -> list[Failure]:
+def read_failures(file: h5py.File) -> list[Failure]:
+    """The failures that an open feature file lists."""
     if "failed" not in file:
         return []
     return [Failure(*(str(v) for v in row)) for row in file["failed"].asstr()[:]]
@@ -302,7 +246,7 @@ def _write_parts(file: h5py.File, content: Content) -> None:
 
 
 def _write_attributes(file: h5py.File, content: Content, path: Path) -> None:
-    settings = content.recipe.settings()
+    settings = content.provenance.settings()
     facts = {
         "layout": content.layout,
         "pathencoder_version": pathencoder.__version__,
@@ -316,7 +260,7 @@ def _write_attributes(file: h5py.File, content: Content, path: Path) -> None:
         place = content.place
         facts |= {"slide_mpp": place.mpp, "tile_px": place.tile_px, "tile_side_level0": place.side}
         for where, values in layouts.attributes(
-            content.layout, place, content.recipe.encoder, printable(path.parent)
+            content.layout, place, content.provenance.encoder, printable(path.parent)
         ).items():
             file[where].attrs.update(values)
     file.attrs.update({k: v for k, v in facts.items() if v is not None})

@@ -1,4 +1,4 @@
-"""Image files to one feature file with their keys; only what is new or has changed is embedded."""
+"""Image files to one feature file with their keys; only new and changed images are embedded."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from pathencoder.arrays import Pixels
 from pathencoder.errors import ImageError
-from pathencoder.features import store
+from pathencoder.features import finished
 from pathencoder.features.identity import (
     TAG_BYTES,
     Stamp,
@@ -21,8 +21,22 @@ from pathencoder.features.identity import (
     place_of,
     stat_of,
 )
-from pathencoder.features.job import Outcome, Progress, Work, check_recipe, partial_path, silent
-from pathencoder.features.provenance import Recipe, Settings, device_used, tile_scale, tiles_recipe
+from pathencoder.features.job import (
+    ANEW,
+    Job,
+    Outcome,
+    Progress,
+    check_provenance,
+    partial_path,
+    silent,
+)
+from pathencoder.features.provenance import (
+    Provenance,
+    Settings,
+    device_used,
+    tile_scale,
+    tiles_provenance,
+)
 from pathencoder.features.store import Content, Failure, Rows
 from pathencoder.files import Mismatch
 from pathencoder.formats.file_kinds import FOREIGN_SUFFIXES, SLIDE_SUFFIXES
@@ -36,7 +50,7 @@ Named = Sequence[tuple[str, Path]]  # key and file of each image
 _IN_MEMORY = 64 << 20  # bytes up to which a file is read once, for its hash and its pixels
 
 
-def encode_tiles(
+def tiles_to_file(
     encoder: Encoder,
     source: Path,
     images: Named,
@@ -46,10 +60,11 @@ def encode_tiles(
     keep_others: bool = False,
     progress: Progress = silent,
 ) -> Outcome:
-    """Embed image files into a feature file; go on where an earlier run stopped.
+    """Embed image files into a feature file; resume an earlier run.
 
-    An image is known by its key and by what `slides.identity` says of its file. Known ones are not
-    embedded again, changed ones are embedded anew, those that failed before are tried again.
+    An image is identified by its key and by the size, times and content of its file
+    (features/identity.py). An image that has its row already is not embedded again, a changed one
+    is, and one that failed before is tried again.
 
     Args:
         encoder: The encoder.
@@ -57,22 +72,24 @@ def encode_tiles(
         images: Key and path of each image; every key once.
         file: The feature file.
         settings: How to encode.
-        keep_others: Rows of other images of the same folder stay in the file, else they go.
+        keep_others: Keep the rows of other images of the same folder; else they are removed.
         progress: Called with (done, total).
 
     Returns:
-        What became of it. Single bad images are listed in it, and in the file.
+        The status, the file, the number of rows, and the images that failed (also listed in the
+        file).
 
     Raises:
         Mismatch: The file is of another folder with other contents, of other settings, or damaged.
+        Busy: Another process is writing the file.
         StoreError: The file cannot be written.
         ConfigError: The settings do not fit the encoder.
         ImageError: No image can be read.
     """
     started = time.monotonic()
-    recipe = tiles_recipe(encoder, settings)
+    provenance = tiles_provenance(encoder, settings)
     batch = _Batch(source, images)
-    earlier = None if settings.overwrite else _earlier(file, recipe)
+    earlier = None if settings.overwrite else _earlier(file, provenance)
     notes = _check_folder(earlier, batch, file) if earlier else []
     if earlier is not None and not partial_path(file).exists():
         failures = _nothing_new(earlier, batch, keep_others=keep_others)
@@ -94,14 +111,14 @@ def encode_tiles(
         "source_path": batch.folder,
         "device": device_used(encoder),
     }
-    with Work(
-        encoder, file, settings, recipe.settings(), progress, facts=facts, tag_bytes=TAG_BYTES
-    ) as work:
-        _check_begun(work, batch)
+    with Job(
+        encoder, file, settings, provenance.settings(), progress, facts=facts, tag_bytes=TAG_BYTES
+    ) as job:
+        _check_begun(job, batch)
         others = earlier.others(batch) if earlier and keep_others else {}
         if earlier is not None:
-            _take_over(earlier, batch, others, work)
-        failures = _embed(encoder, batch, work, settings)
+            _take_over(earlier, batch, others, job)
+        failures = _embed(encoder, batch, job, settings)
         bad = {f.part for f in failures}
         good = [key for key, _ in images if key not in bad]
         if images and not good:
@@ -111,15 +128,17 @@ def encode_tiles(
             )
         stamps = [
             *others.values(),
-            *(Stamp(batch.stats[key], _stamp(work, key).content) for key in good),
+            *(Stamp(batch.stats[key], _stamp(job, key).content) for key in good),
         ]
         left = (
             [f for f in earlier.failures if f.part not in batch.stats]
             if earlier and keep_others
             else []
         )
-        content = Content(recipe, [*left, *failures], facts, keys=[*others, *good], stamps=stamps)
-        new = work.finish(content, [_id(key) for key in content.keys])
+        content = Content(
+            provenance, [*left, *failures], facts, keys=[*others, *good], stamps=stamps
+        )
+        new = job.finish(content, [_id(key) for key in content.keys])
     return Outcome(
         source,
         "done",
@@ -134,7 +153,7 @@ def encode_tiles(
 
 
 class _Batch:
-    """The images of one run, and what they are known by. Hashes are computed when asked for, once."""
+    """The images of one run and their identities. A hash is computed once, when it is needed."""
 
     def __init__(self, source: Path, images: Named) -> None:
         self.source, self.images = source, images
@@ -144,14 +163,20 @@ class _Batch:
         self.hashes: dict[str, bytes] = {}
 
     def is_same(self, key: str, known: Stamp, *, folder: str) -> bool:
-        """Whether an image is the one that a row of a file made from `folder` is of."""
+        """Whether an image is still the one that a row was made from.
+
+        Args:
+            key: Of the image.
+            known: The size, times and hash that were kept with the row.
+            folder: The folder that the row's file was made from.
+        """
         stat = self.stats[key] if key in self.stats else stat_of(self._path(key))
         if folder == self.folder and stat == known.stat:
             return True
         return stat.size == known.stat.size and self._hash(key) == known.content
 
     def read(self, named: tuple[str, Path]) -> Pixels:
-        """The pixels of an image; its hash is that of the bytes that were decoded."""
+        """The pixels of an image, uint8 [H, W, 3]; the bytes that are decoded are also hashed."""
         key, path = named
         if (
             self.stats[key].size > _IN_MEMORY
@@ -168,7 +193,7 @@ class _Batch:
         return decode_image(data, str(path))
 
     def parts(self, *, keep_others: bool) -> frozenset[str] | None:
-        """The keys, where they are not all of their folder."""
+        """The keys, or None where they are all images of their folder."""
         return frozenset(self.paths) if keep_others else None
 
     def _hash(self, key: str) -> bytes:
@@ -182,10 +207,7 @@ class _Batch:
 
 @dataclass(frozen=True)
 class _Earlier:
-    """A finished file of the same recipe. known: stamps of its rows by key.
-
-    take(places) reads rows.
-    """
+    """A finished file of the same provenance; the fields are those of `finished.Parts`."""
 
     folder: str
     known: dict[str, Stamp]
@@ -200,11 +222,11 @@ class _Earlier:
         return {key: stamp for key, stamp in self.known.items() if key not in batch.stats}
 
 
-def _earlier(file: Path, recipe: Recipe) -> _Earlier | None:
+def _earlier(file: Path, provenance: Provenance) -> _Earlier | None:
     if not file.exists():
         return None
-    check_recipe(file, recipe)
-    parts = store.read_parts(file)
+    check_provenance(file, provenance)
+    parts = finished.read_parts(file)
     return _Earlier(parts.folder, parts.known, parts.take, parts.failures)
 
 
@@ -219,52 +241,51 @@ def _check_folder(earlier: _Earlier, batch: _Batch, file: Path) -> list[str]:
         if not batch.is_same(key, stamp, folder=earlier.folder):
             raise Mismatch(
                 f"{file} was made from {earlier.folder}, not from {batch.folder}, whose contents"
-                f" differ ({key}): nothing is overwritten. Choose another --out, or --overwrite"
+                f" differ ({key}): nothing is overwritten. {ANEW}"
             )
-    return [f"goes on with what was made from {earlier.folder}, whose contents are the same"]
+    return [f"rows that were made from {earlier.folder}, whose contents are the same, are kept"]
 
 
-def _check_begun(work: Work, batch: _Batch) -> None:
+def _check_begun(job: Job, batch: _Batch) -> None:
     """Raises Mismatch where the unfinished rows are of another folder whose contents differ."""
-    folder = work.journal.facts.get("source_path", batch.folder)
+    folder = job.journal.facts.get("source_path", batch.folder)
     if folder == batch.folder:
         return
-    same = sum(_begun(work, batch, key) for key in batch.paths)
-    if same < len(work.journal):
+    same = sum(_begun(job, batch, key) for key in batch.paths)
+    if same < len(job.journal):
         raise Mismatch(
-            f"{work.journal.path} holds unfinished work on {folder}, not on {batch.folder}, whose"
-            " contents differ. Choose another --out, finish that first, or start anew with"
-            " --overwrite"
+            f"{job.journal.path} holds the unfinished rows of {folder}, not of {batch.folder},"
+            f" whose contents differ. Finish that first. {ANEW}"
         )
 
 
-def _begun(work: Work, batch: _Batch, key: str) -> bool:
-    """Whether the journal has the row of an image as it is now."""
-    folder = work.journal.facts.get("source_path", batch.folder)
-    return _id(key) in work.journal and batch.is_same(key, _stamp(work, key), folder=folder)
+def _begun(job: Job, batch: _Batch, key: str) -> bool:
+    """Whether the journal has the row of an image, and the image has not changed since."""
+    folder = job.journal.facts.get("source_path", batch.folder)
+    return _id(key) in job.journal and batch.is_same(key, _stamp(job, key), folder=folder)
 
 
-def _take_over(earlier: _Earlier, batch: _Batch, others: Mapping[str, Stamp], work: Work) -> None:
-    """Rows of the finished file that still hold become rows of this work."""
+def _take_over(earlier: _Earlier, batch: _Batch, others: Mapping[str, Stamp], job: Job) -> None:
+    """Copy the rows of the finished file that are still valid into the journal."""
     wanted = []
     for place, (key, stamp) in enumerate(earlier.known.items()):
         mine = (
             key in batch.paths
-            and not _begun(work, batch, key)
+            and not _begun(job, batch, key)
             and batch.is_same(key, stamp, folder=earlier.folder)
         )
-        if mine or (key in others and _id(key) not in work.journal):
+        if mine or (key in others and _id(key) not in job.journal):
             now = Stamp(batch.stats.get(key, stamp.stat), stamp.content)
             wanted.append((place, _id(key), now.pack()))
-    work.take_over(wanted, earlier.take)
+    job.take_over(wanted, earlier.take)
 
 
-def _embed(encoder: Encoder, batch: _Batch, work: Work, settings: Settings) -> list[Failure]:
+def _embed(encoder: Encoder, batch: _Batch, job: Job, settings: Settings) -> list[Failure]:
     def tag(named: tuple[str, Path]) -> bytes:
         return Stamp(batch.stats[named[0]], batch.hashes[named[0]]).pack()
 
-    failed = work.fill(
-        [named for named in batch.images if not _begun(work, batch, named[0])],
+    failed = job.fill(
+        [named for named in batch.images if not _begun(job, batch, named[0])],
         batch.read,
         lambda named: _id(named[0]),
         tag,
@@ -275,10 +296,9 @@ def _embed(encoder: Encoder, batch: _Batch, work: Work, settings: Settings) -> l
 
 
 def _nothing_new(earlier: _Earlier, batch: _Batch, *, keep_others: bool) -> list[Failure] | None:
-    """The failures of an earlier file that still stands for these images.
+    """The failures of an earlier file, where it needs no change.
 
-    None where there is work: an image that is new, has changed, is gone, or failed before and can
-    be read now.
+    None where it does: an image is new, has changed, is gone, or failed before and can be read now.
     """
     known = earlier.known
     missing = [
@@ -305,8 +325,8 @@ def _failure(key: str, path: Path, error: Exception) -> Failure:
     return Failure(key, printable(str(error).removeprefix(f"{path}: ")), type(error).__name__)
 
 
-def _stamp(work: Work, key: str) -> Stamp:
-    return Stamp.unpack(work.journal.tag(_id(key)))
+def _stamp(job: Job, key: str) -> Stamp:
+    return Stamp.unpack(job.journal.tag(_id(key)))
 
 
 def _id(key: str) -> int:

@@ -271,14 +271,14 @@ def test_a_read_only_output_is_told(tiles, encode, tmp_path):
 def test_a_fault_of_ours_costs_one_input(tiles, encode, tmp_path, monkeypatch):
     from pathencoder.features import tiles as module
 
-    real = module.encode_tiles
+    real = module.tiles_to_file
 
     def faulty(encoder, source, *rest, **more):
         if source.name == "a":
             raise TypeError("boom")
         return real(encoder, source, *rest, **more)
 
-    monkeypatch.setattr(module, "encode_tiles", faulty)
+    monkeypatch.setattr(module, "tiles_to_file", faulty)
     status, text, _ = encode(tiles / "a", tiles / "b")
     assert status == 3
     assert "TypeError: boom" in text

@@ -15,9 +15,9 @@ from pathencoder.errors import ConfigError, MissingMpp, SlideError, StoreError
 from pathencoder.features.job import partial_path
 from pathencoder.features.layouts import LAYOUTS, path_of
 from pathencoder.features.provenance import Settings
-from pathencoder.features.slide import encode_slide
+from pathencoder.features.slide import slide_to_file
 from pathencoder.features.store import read_features
-from pathencoder.features.tiles import encode_tiles
+from pathencoder.features.tiles import tiles_to_file
 from pathencoder.slides.grid import Grid, plan_grid, read_tile
 from pathencoder.slides.reader import open_slide
 from pathencoder.slides.tissue import find_tissue
@@ -41,7 +41,7 @@ def slide(tmp_path, monkeypatch):
 def encode(made, tmp_path, encoder=None, progress=None, **settings):
     settings = Settings(**settings)
     file = path_of(tmp_path / "out", "s", settings.layout)
-    return encode_slide(
+    return slide_to_file(
         encoder or small_encoders.shared("cnn"),
         made.path,
         file,
@@ -112,7 +112,7 @@ def test_another_slide_or_other_settings_do_not_pass_for_done(slide, tmp_path):
     with pytest.raises(StoreError, match="encoder: small-cnn there, small-vit now"):
         encode(made, tmp_path, encoder=small_encoders.shared("vit"))
     made.path.write_bytes(b"y" * 10)
-    with pytest.raises(StoreError, match="before it changed"):
+    with pytest.raises(StoreError, match="before that file changed"):
         encode(made, tmp_path)
     assert encode(made, tmp_path, overwrite=True).status == "done"
 
@@ -138,7 +138,7 @@ def test_tiles_and_slides_never_share_a_file(slide, tmp_path):
     file = encode(made, tmp_path).file
     Image.fromarray(section()).save(tmp_path / "a.png")
     with pytest.raises(StoreError, match="holds a slide, and this input is tiles"):
-        encode_tiles(
+        tiles_to_file(
             small_encoders.shared("cnn"),
             tmp_path,
             [("a.png", tmp_path / "a.png")],
@@ -262,11 +262,13 @@ def test_a_picture_is_drawn_also_of_a_slide_that_is_done(slide, tmp_path):
     made, picture = slide(), tmp_path / "out" / "pictures" / "s.jpg"
     file = path_of(tmp_path / "out", "s", "trident")
     settings = Settings()
-    outcome = encode_slide(small_encoders.shared("cnn"), made.path, file, settings, picture=picture)
+    outcome = slide_to_file(
+        small_encoders.shared("cnn"), made.path, file, settings, picture=picture
+    )
     with Image.open(outcome.picture) as drawn:
         assert drawn.size[0] >= 1000
     picture.unlink()
-    again = encode_slide(small_encoders.shared("cnn"), made.path, file, settings, picture=picture)
+    again = slide_to_file(small_encoders.shared("cnn"), made.path, file, settings, picture=picture)
     assert (again.status, again.picture) == ("before", picture)
     assert picture.exists()
 

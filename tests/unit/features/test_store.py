@@ -1,42 +1,28 @@
-"""Feature files and the journal.
+"""Feature files.
 
-Whole or not there, readable by the tools they imitate, and work that goes on.
+Written whole or not at all, readable by the tools whose layout they have, refused where damaged.
 """
 
 import contextlib
 import errno
 import json
 import os
-import subprocess
-import sys
 
 import h5py
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 import pathencoder
 from pathencoder.errors import StoreError
 from pathencoder.features import layouts, store
+from pathencoder.features.finished import read_facts, read_parts, read_settings, slide_facts
 from pathencoder.features.identity import SlideIdentity, Stamp, Stat
-from pathencoder.features.journal import Journal
 from pathencoder.features.layouts import LAYOUTS, Place
-from pathencoder.features.provenance import Recipe
-from pathencoder.features.store import (
-    Content,
-    Failure,
-    read_facts,
-    read_features,
-    read_parts,
-    read_settings,
-    slide_facts,
-    write_features,
-)
+from pathencoder.features.provenance import Provenance
+from pathencoder.features.store import Content, Failure, read_features, write_features
 from pathencoder.files import make_folder, storing, whole_file
-from pathencoder.locks import Busy
 
-RECIPE = Recipe(
+PROVENANCE = Provenance(
     encoder="small",
     revision="abc",
     sha256="123",
@@ -53,13 +39,22 @@ SLIDE = SlideIdentity("/data/slide.svs", Stat(99, 2**62, 7), "ab" * 16)
 def place(count=5, mpp=0.25):
     side = 224 * 0.5 / mpp
     coords = np.arange(2 * count, dtype=np.int64).reshape(count, 2) * round(side * 216 / 224)
-    return Place("slide.svs", coords, mpp, 0.5, side, 224, 8, (9000, 7000))
+    return Place(
+        slide="slide.svs",
+        coords=coords,
+        mpp=mpp,
+        target_mpp=0.5,
+        side=side,
+        tile_px=224,
+        overlap_px=8,
+        size=(9000, 7000),
+    )
 
 
 def write(path, layout="trident", count=5, dim=7, failures=()):
     rows = np.random.default_rng(0).normal(size=(count, dim)).astype(np.float32)
     content = Content(
-        RECIPE,
+        PROVENANCE,
         failures,
         {"slide": "slide.svs", **slide_facts(SLIDE)},
         place=place(count),
@@ -82,7 +77,7 @@ def test_every_layout_reads_back(tmp_path, layout, count):
     assert found.failures == [Failure("10,20", "damaged", "SlideError")]
     assert found.attributes["slide_mpp"] == 0.25
     assert found.attributes["pathencoder_version"] == pathencoder.__version__
-    assert read_settings(path) == RECIPE.settings()
+    assert read_settings(path) == PROVENANCE.settings()
     facts = read_facts(path)
     assert (facts.count, facts.slide, facts.layout) == (count, SLIDE, layout)
 
@@ -139,11 +134,21 @@ def test_stamp_finds_every_tile_in_its_cell_and_pixels_come_back(tmp_path, mpp, 
     side = 224 * 0.5 / mpp
     steps = np.stack(np.meshgrid(np.arange(260), np.arange(170)), axis=-1).reshape(-1, 2)
     coords = np.rint(np.asarray(origin) + steps * side).astype(np.int64)
-    made = Place("slide.svs", coords, mpp, 0.5, side, 224, 0, (120_000, 80_000), origin)
+    made = Place(
+        slide="slide.svs",
+        coords=coords,
+        mpp=mpp,
+        target_mpp=0.5,
+        side=side,
+        tile_px=224,
+        overlap_px=0,
+        size=(120_000, 80_000),
+        origin=origin,
+    )
     rows = np.zeros((len(coords), 1), np.float32)
     write_features(
         tmp_path / "s.h5",
-        Content(RECIPE, (), {}, place=made, layout="stamp"),
+        Content(PROVENANCE, (), {}, place=made, layout="stamp"),
         len(rows),
         (1,),
         lambda a, b: rows[a:b],
@@ -186,7 +191,7 @@ def test_damage_anywhere_is_named_or_harmless(tmp_path, kind):
         write(path, count=3)
     else:
         content = Content(
-            RECIPE,
+            PROVENANCE,
             (),
             {"source_path": "/a"},
             keys=["1.png"],
@@ -218,7 +223,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
     def broken(start, stop):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    content = Content(RECIPE, (), {}, place=place(5))
+    content = Content(PROVENANCE, (), {}, place=place(5))
     with pytest.raises(StoreError, match="disk is full"):
         write_features(tmp_path / "slide.h5", content, 5, (7,), broken)
     assert np.array_equal(read_features(tmp_path / "slide.h5").rows, before)
@@ -258,7 +263,7 @@ def test_tiles_keep_keys_sizes_and_failures(tmp_path):
     keys = ["a/1.png", "a/2.png", "ümlaut/3.png"]
     stamps = [Stamp(Stat(10 * n, 2**62 + n, n), bytes([n]) * 16) for n in range(1, 4)]
     content = Content(
-        RECIPE,
+        PROVENANCE,
         [Failure("bad.png", "not an image")],
         {"source_path": "/data/tiles"},
         keys=keys,
@@ -273,114 +278,16 @@ def test_tiles_keep_keys_sizes_and_failures(tmp_path):
     assert np.array_equal(parts.take([0, 2]), rows[[0, 2]])
 
 
-@settings(max_examples=25, deadline=None)
-@given(
-    st.lists(st.integers(0, 2**64 - 1), unique=True, min_size=1, max_size=30),
-    st.integers(0, 400),
-    st.integers(1, 6),
-)
-def test_a_journal_survives_being_cut_anywhere(tmp_path_factory, keys, cut, dim):
-    """Killed at any byte: what was whole is there again, the rest can be appended, all rows are right."""
-    path = tmp_path_factory.mktemp("journal") / ".slide.h5.partial"
-    rows = np.random.default_rng(0).normal(size=(len(keys), dim)).astype(np.float32)
-    first = Journal(path, {"a": 1})
-    for key, row in zip(keys, rows, strict=True):
-        first.append(key, row)
-    first.close()
-    path.write_bytes(path.read_bytes()[: max(0, path.stat().st_size - cut)])
-    again = Journal(path, {"a": 1})
-    assert all(key in keys for key in keys if key in again)
-    assert len(again) >= len(keys) - 1 - cut // (12 + 4 * dim) or cut > path.stat().st_size
-    for key, row in zip(keys, rows, strict=True):
-        if key not in again:
-            again.append(key, row)
-    assert np.array_equal(again.rows(keys[::-1]), rows[::-1])
-    again.delete()
-    assert not path.exists()
-
-
-def test_a_damaged_record_is_computed_again(tmp_path):
-    path = tmp_path / "j"
-    journal = Journal(path, {})
-    for key in range(4):
-        journal.append(key, np.full(3, key, np.float32))
-    journal.close()
-    data = bytearray(path.read_bytes())
-    data[-1] ^= 0xFF  # the last record: its checksum is wrong now
-    path.write_bytes(data)
-    again = Journal(path, {})
-    assert [key in again for key in range(4)] == [True, True, True, False]
-    again.close()
-
-
-def test_a_journal_keeps_a_tag_with_each_row_and_the_last_row_of_an_id(tmp_path):
-    path = tmp_path / "j"
-    journal = Journal(path, {}, facts={"source_path": "/a"}, tag_bytes=2)
-    for key, value, tag in ((1, 1.0, b"aa"), (2, 2.0, b"bb"), (1, 3.0, b"cc")):
-        journal.append(key, np.full(3, value, np.float32), tag)
-    assert (journal.tag(1), journal.tag(2), len(journal)) == (b"cc", b"bb", 2)
-    journal.close()
-    again = Journal(path, {}, facts={"source_path": "/b"}, tag_bytes=2)
-    assert (again.tag(1), again.tag(2), again.facts) == (b"cc", b"bb", {"source_path": "/a"})
-    assert again.rows([1, 2])[:, 0].tolist() == [3.0, 2.0]
-    again.close()
-
-
-def test_work_under_other_settings_is_refused_and_named(tmp_path):
-    journal = Journal(tmp_path / "j", {"encoder": "a", "target_mpp": 0.5})
-    journal.append(1, np.zeros(2, np.float32))
-    journal.close()
-    with pytest.raises(StoreError, match="encoder: a there, b now"):
-        Journal(tmp_path / "j", {"encoder": "b", "target_mpp": 0.5})
-
-
-def test_two_processes_never_share_a_journal(tmp_path):
-    journal = Journal(tmp_path / "j", {})
-    journal.append(1, np.zeros(2, np.float32))
-    code = (
-        "import sys; from pathlib import Path; from pathencoder.features.journal import Journal;"
-        " Journal(Path(sys.argv[1]), {})"
-    )
-    other = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path / "j")],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert other.returncode == 1
-    assert Busy.__name__ in other.stderr
-    journal.close()
-    subprocess.run([sys.executable, "-c", code, str(tmp_path / "j")], check=True)
-
-
-def test_starting_anew_drops_the_rows_of_no_running_process(tmp_path):
-    journal = Journal(tmp_path / "j", {})
-    journal.append(1, np.ones(2, np.float32))
-    with pytest.raises(Busy):
-        Journal(tmp_path / "j", {}, anew=True)
-    journal.close()
-    journal = Journal(tmp_path / "j", {})
-    assert journal.rows([1]).tolist() == [[1, 1]]
-    journal.close()
-    Journal(tmp_path / "j", {}, anew=True).close()
-    assert os.listdir(tmp_path) == []
-
-
-def test_an_unused_journal_leaves_no_file(tmp_path):
-    Journal(tmp_path / "j", {}).close()
-    assert os.listdir(tmp_path) == []
-
-
 def test_the_recipe_is_json_that_compares_equal(tmp_path):
     write(tmp_path / "a.h5")
     with h5py.File(tmp_path / "a.h5") as file:
-        assert json.loads(file.attrs["recipe"]) == RECIPE.settings()
+        assert json.loads(file.attrs["recipe"]) == PROVENANCE.settings()
 
 
 def test_a_folder_and_a_file_that_is_missing_are_refused_in_words(tmp_path):
     with pytest.raises(StoreError, match="is a folder: give one of its"):
         read_features(tmp_path)
-    with pytest.raises(StoreError, match="is not there: give a file that"):
+    with pytest.raises(StoreError, match="does not exist: give a file that"):
         read_features(tmp_path / "none.h5")
 
 

@@ -1,0 +1,138 @@
+"""What a finished feature file says of its making: a later run skips or reuses its rows."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from pathencoder.errors import StoreError
+from pathencoder.features import checksums, layouts, store
+from pathencoder.features.identity import SlideIdentity, Stamp, Stat
+from pathencoder.files import Mismatch
+
+
+def read_settings(path: Path) -> dict[str, Any] | None:
+    """The provenance of a feature file that this package wrote, as its JSON says it.
+
+    Returns:
+        None for a file of another program.
+
+    Raises:
+        Mismatch: The file is damaged.
+    """
+    with _reading(path) as file:
+        text = file.attrs.get("recipe")
+        return json.loads(text) if text else None
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The images of a tiles file.
+
+    Attributes:
+        folder: Where they were, absolute.
+        known: The key of each row, in the file's order, and the stamp of its image.
+        take: Reads the rows at ascending places: float32 [len(places), ...].
+        failures: The images that failed.
+    """
+
+    folder: str
+    known: dict[str, Stamp]
+    take: Callable[[Sequence[int]], store.Rows]
+    failures: list[store.Failure]
+
+
+def read_parts(path: Path) -> Parts:
+    """The images of a tiles file that this package wrote.
+
+    Raises:
+        Mismatch: The file is damaged.
+    """
+    with _reading(path) as file:
+        keys = [str(k) for k in file["keys"].asstr()[:]]
+        stats = zip(
+            file["sizes"][:].tolist(),
+            file["times"][:].tolist(),
+            file["hashes"][:].tolist(),
+            strict=True,
+        )
+        stamps = [
+            Stamp(Stat(size, *times), bytes.fromhex(text.decode())) for size, times, text in stats
+        ]
+        folder, failures = str(file.attrs["source_path"]), store.read_failures(file)
+
+    def take(places: Sequence[int]) -> store.Rows:
+        with _reading(path) as file:
+            return np.asarray(file["features"][list(places)], dtype=np.float32)
+
+    return Parts(folder, dict(zip(keys, stamps, strict=True)), take, failures)
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a slide's file holds beside its rows.
+
+    Attributes:
+        count: Number of rows.
+        slide: The slide that it was made from.
+        layout: "trident", "clam" or "stamp".
+        failures: The tiles that failed.
+        notes: The notes of the run that made it.
+    """
+
+    count: int
+    slide: SlideIdentity
+    layout: str
+    failures: list[store.Failure]
+    notes: list[str]
+
+
+def read_facts(path: Path) -> Facts:
+    """The facts of a slide's file that this package wrote.
+
+    Raises:
+        Mismatch: The file is damaged.
+    """
+    with _reading(path) as file:
+        said, layout = file.attrs, str(file.attrs["layout"])
+        stat = Stat(int(said["slide_bytes"]), *(int(t) for t in said["slide_times"]))
+        notes = str(said.get("notes", "")).splitlines()
+        slide = SlideIdentity(str(said["slide_path"]), stat, str(said["slide_hash"]))
+        return Facts(
+            int(file[layouts.feature_name(layout)].shape[0]),
+            slide,
+            layout,
+            store.read_failures(file),
+            notes,
+        )
+
+
+def slide_facts(slide: SlideIdentity) -> dict[str, Any]:
+    """The attributes from which `read_facts` restores a slide's identity."""
+    times = np.array(slide.stat[1:], np.int64)
+    return {
+        "slide_path": slide.path,
+        "slide_bytes": slide.stat.size,
+        "slide_times": times,
+        "slide_hash": slide.content,
+    }
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[h5py.File]:
+    """Open a feature file of this package; every error becomes a Mismatch."""
+    try:
+        checksums.check(path, rows=False)
+        with h5py.File(path, "r") as file:
+            yield file
+    except StoreError:
+        raise
+    except Exception as error:  # h5py raises most of Python's errors on damaged files
+        raise Mismatch(f"{path} is damaged: {error}. Delete it, or use --overwrite") from error

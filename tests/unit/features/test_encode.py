@@ -1,0 +1,155 @@
+"""`pathencoder.encode_slide`: the rows of the command line, resumed files, and what is refused."""
+
+import logging
+import os
+import tempfile
+
+import numpy as np
+import pytest
+import small_encoders
+from small_slides import MemorySlide, section, write_tiff
+
+import pathencoder
+from pathencoder.cli.main import run
+from pathencoder.errors import ConfigError, ImageError, MissingMpp, StoreError, UnknownEncoder
+
+
+@pytest.fixture
+def slide(tmp_path, monkeypatch):
+    """A slide in memory that takes the place of files; returns a function that makes it."""
+
+    def make(**options):
+        made = MemorySlide(**{"pixels": section(), "path": tmp_path / "s.svs", **options})
+        made.path.write_bytes(b"x" * 10)
+        monkeypatch.setattr("pathencoder.features.slide.open_slide", lambda path: made)
+        return made
+
+    return make
+
+
+def encode(made, out=None, **options):
+    options = {"encoder": small_encoders.shared("cnn"), **options}
+    return pathencoder.encode_slide(made.path, out, **options)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("layout", ["trident", "clam", "stamp"])
+def test_rows_and_file_are_those_of_the_command_line(tmp_path, layout):
+    file = write_tiff(tmp_path / "s.tiff", section(), mpp=0.25)
+    small_encoders.encoder("cnn").save_pretrained(tmp_path / "small")
+    arguments = ["encode", file, "--as", "slides", "--encoder", tmp_path / "small"]
+    arguments += ["--out", tmp_path / "cli", "--layout", layout, "--device", "cpu"]
+    assert run([str(a) for a in arguments]) == 0
+    inside = "h5_files/s.h5" if layout == "clam" else "s.h5"
+    theirs = pathencoder.read_features(tmp_path / "cli" / inside)
+    encoder = pathencoder.load_encoder(tmp_path / "small", device="cpu")
+    out = tmp_path / "python" / inside
+    ours = pathencoder.encode_slide(str(file), str(out), encoder=encoder, layout=layout)
+    assert len(ours.rows) > 10
+    for one in (ours, pathencoder.read_features(out)):
+        assert np.array_equal(one.rows, theirs.rows)
+        assert np.array_equal(one.coords, theirs.coords)
+        assert one.attributes["recipe"] == theirs.attributes["recipe"]
+    assert (out.parent.parent / "pt_files" / "s.pt").exists() == (layout == "clam")
+
+
+def test_without_out_the_rows_are_the_same_and_no_file_stays(slide, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    kept = encode(slide(), tmp_path / "out" / "s.h5")
+    loose = encode(slide())
+    assert np.array_equal(loose.rows, kept.rows)
+    assert np.array_equal(loose.coords, kept.coords)
+    assert os.listdir(tmp_path / "temporary") == []
+    assert "savetodir" not in loose.attributes
+
+
+def test_a_finished_file_is_read_and_a_changed_setting_is_refused(slide, tmp_path):
+    made, out = slide(), tmp_path / "s.h5"
+    first = encode(made, out)
+    made.reads = 0
+    assert np.array_equal(encode(made, out).rows, first.rows)
+    assert made.reads == 0
+    with pytest.raises(StoreError, match=r"target_mpp: 0\.5 there, 1\.0 now.*overwrite=True"):
+        encode(made, out, target_mpp=1.0)
+    assert len(encode(made, out, target_mpp=1.0, overwrite=True).rows) < len(first.rows)
+
+
+def test_an_encoder_is_given_by_name_or_folder(slide, tmp_path):
+    small_encoders.encoder("cnn").save_pretrained(tmp_path / "small")
+    assert encode(slide(), encoder=tmp_path / "small").attributes["encoder"] == "small-cnn"
+    with pytest.raises(UnknownEncoder):
+        encode(slide(), encoder="no-such-encoder")
+    with pytest.raises(ConfigError, match="encoder=int"):
+        encode(slide(), encoder=3)
+
+
+def test_notes_and_failures_are_returned_and_logged(slide, caplog):
+    coarse = {"openslide.mpp-x": "1.0", "openslide.mpp-y": "1.0"}
+    made = slide(properties=coarse, broken=((256, 256, 300, 300),))
+    with caplog.at_level(logging.WARNING, "pathencoder"):
+        features = encode(made)
+    assert "enlarged 2 times" in " ".join(features.notes)
+    assert "enlarged 2 times" in caplog.text
+    assert f"{len(features.failures)} tiles could not be read" in caplog.text
+    assert "256,256" in {failure.part for failure in features.failures}
+
+
+def test_a_slide_without_tissue_has_no_rows(slide, caplog):
+    features = encode(slide(pixels=section(tissue=())))
+    assert (features.rows.shape, features.coords.shape) == ((0, 256), (0, 2))
+    assert "no tissue found" in caplog.text
+
+
+def test_a_picture_is_drawn(slide, tmp_path):
+    encode(slide(), picture=tmp_path / "p" / "s.png")
+    assert (tmp_path / "p" / "s.png").exists()
+
+
+def test_progress_is_shown_where_it_is_asked_for(slide, capsys):
+    encode(slide(), progress=False)
+    assert capsys.readouterr().err == ""
+    encode(slide(), progress=True)
+    assert "s.svs" in capsys.readouterr().err
+
+
+def test_an_unknown_scale_is_an_error_until_it_is_given(slide):
+    made = slide(properties={})
+    with pytest.raises(MissingMpp, match=r"mpp=0\.25 in Python"):
+        encode(made)
+    assert encode(made, mpp=np.float32(0.5)).attributes["slide_mpp"] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"out": "features"}, r"end it in \.h5"),
+        ({"out": "s.h5", "layout": "clam"}, "h5_files/NAME"),
+        ({"out": 3}, "out=int: a path"),
+        ({"layout": "stamp"}, "layout of a file"),
+        ({"layout": "zarr"}, "one of trident, clam, stamp"),
+        ({"output": "dense", "layout": "clam", "out": "s.h5"}, "only the layout trident"),
+        ({"mpp": "0.25"}, "mpp='0.25' is no scale"),
+        ({"min_tissue": 25}, "min_tissue=25: a number from 0 to 1"),
+        ({"overlap_px": 0.5}, "overlap_px=0.5: a whole number"),
+        ({"overlap_px": 64}, "leaves no step"),
+        ({"picture": "s.gif"}, r"end it in \.jpg"),
+        ({"progress": "bar"}, "progress='bar'"),
+        ({"precision": "int8"}, "int8"),
+        ({"output": "cls"}, "no class token"),
+    ],
+)
+def test_settings_that_are_not_valid_are_refused_before_the_work(
+    slide, tmp_path, monkeypatch, options, message
+):
+    monkeypatch.chdir(tmp_path)
+    made = slide()
+    with pytest.raises(ConfigError, match=message):
+        encode(made, **options)
+    assert made.reads == 0
+
+
+def test_a_slide_given_as_an_image_names_this_call(tmp_path):
+    (tmp_path / "s.svs").write_bytes(b"x")
+    with pytest.raises(ImageError, match=r"pathencoder\.encode_slide\('s\.svs'\)"):
+        small_encoders.shared("cnn").encode(tmp_path / "s.svs", progress=False)
