@@ -1,6 +1,6 @@
-"""Write the documentation's command line page from the commands' own help.
+"""Write the documentation's command line page from the help texts of the commands.
 
-Python scripts/docs_cli.py docs/cli.md
+python scripts/docs_cli.py docs/cli.md
 """
 
 from __future__ import annotations

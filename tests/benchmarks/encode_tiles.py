@@ -1,11 +1,12 @@
-"""How near `encode` comes to what its parts cost.
+"""The throughput of `encode`, relative to the cost of its parts.
 
-python -m tests.benchmarks.encode_tiles [--tiles 512] [--rounds 5] [--encoder NAME]
+    python -m tests.benchmarks.encode_tiles [--tiles 512] [--rounds 5] [--encoder NAME]
 
 Tiles of 256 px are written as JPEG (quality 90) and as WebP (quality 90). Measured in turn, in each
-round, on all cores, eager fp32: the bare network on tensors that are ready (at several batch
+round, on all cores, eager fp32: the network alone on tensors in memory (at several batch
 sizes), decoding and resizing alone (one thread, a plain loop), and `encode` on the folder. Medians
-over the rounds; the network at its fastest batch size. The bar is .9 of 1 / (1/network + 1/decode).
+over the rounds; the network at its fastest batch size. The limit is .9 of
+1 / (1/network + 1/decode).
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ SHARED = Path(__file__).resolve().parents[3] / "shared" / "data" / "tiles"
 
 
 def pictures(count: int, size: int = 256) -> list[Image.Image]:
-    """Real tiles where there are some beside the checkout, else smooth pictures in the colours of H&E."""
+    """Real tiles if the machine has some, else smooth pictures in the colours of H&E."""
     found = list_images(SHARED / "hpylori_ihc")[:count] if SHARED.is_dir() else []
     real = [Image.fromarray(open_image(p)).resize((size, size)) for p in found]
     rng = np.random.default_rng(0)
@@ -53,7 +54,7 @@ def seconds(work: Callable[[], object]) -> float:
 
 
 def network_rates(encoder: pathencoder.Encoder, count: int) -> dict[str, float]:
-    """Tiles a second of the bare network at each batch size."""
+    """Tiles per second of the network alone at each batch size."""
     read = readout(encoder.network, encoder.spec, "embedding")
     size = encoder.spec.input_size
     x = encoder.transform.normalise(
@@ -69,13 +70,13 @@ def network_rates(encoder: pathencoder.Encoder, count: int) -> dict[str, float]:
 
 
 def decode_rate(encoder: pathencoder.Encoder, paths: list[Path]) -> float:
-    """Tiles a second of decoding and resizing in one thread."""
+    """Tiles per second of decoding and resizing in one thread."""
     transform = encoder.transform
     return len(paths) / seconds(lambda: [transform.resize(open_image(p)) for p in paths])
 
 
 def round_of(encoder: pathencoder.Encoder, folder: Path) -> dict[str, float]:
-    """All rates, measured after one another."""
+    """All rates, measured one after another."""
     paths = list_images(folder)
     rates = {**network_rates(encoder, len(paths)), "decode": decode_rate(encoder, paths)}
     rates["encode"] = len(paths) / seconds(
@@ -98,7 +99,7 @@ def summarise(rounds: list[dict[str, float]]) -> dict[str, float]:
 
 
 def main() -> None:
-    """Print one line a format, and the medians as JSON."""
+    """Print one line per format, and the medians as JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tiles", type=int, default=512)
     parser.add_argument("--rounds", type=int, default=5)

@@ -1,7 +1,10 @@
-"""Is a run that is killed again and again the run that was left alone? python -m tests.benchmarks.kill_resume [--method dino]
+"""A run that is killed repeatedly, compared with an uninterrupted one.
 
-A very small network on tiles made here. One run goes through; another is killed with SIGKILL at a random moment every few hundred steps
-and started again with the same command. Printed: where it was killed, where it went on, and whether every tensor of the last checkpoint
+    python -m tests.benchmarks.kill_resume [--method dino]
+
+A very small network is trained on tiles made here. One run is uninterrupted. Another is killed with
+SIGKILL at a random moment every few hundred steps and started again with the same command. Printed:
+where it was killed, where it resumed, and whether every tensor of the last checkpoint
 (weights, averages, heads, centres, optimiser) and every logged loss is bitwise the same.
 """
 
@@ -88,9 +91,10 @@ def lines(out: Path) -> list[dict[str, Any]]:
 
 
 def disturbed(recipe: Path, out: Path, every: int, seed: int) -> list[int]:
-    """Run to the end, killed some random time after each `every` more steps.
+    """Run to the end, with a kill at a random time after each `every` steps.
 
-    The last step seen before each kill.
+    Returns:
+        The last step logged before each kill.
     """
     rng, kills, target = random.Random(seed), list[int](), every
     while True:
@@ -110,9 +114,9 @@ def disturbed(recipe: Path, out: Path, every: int, seed: int) -> list[int]:
                 break
             time.sleep(0.02)
         else:
-            _, told = process.communicate()
+            _, printed = process.communicate()
             if process.returncode:
-                raise SystemExit(told)
+                raise SystemExit(printed)
             return kills
 
 
@@ -139,9 +143,9 @@ def compare(method: str, asked: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         recipe = write_recipe(Path(folder), method, steps, asked.network, asked.precision)
         process = start(recipe, Path(folder) / "whole")
-        _, told = process.communicate()
+        _, printed = process.communicate()
         if process.returncode:
-            raise SystemExit(told)
+            raise SystemExit(printed)
         kills = disturbed(recipe, Path(folder) / "killed", asked.every, asked.seed)
         a, b = (tensors(Path(folder) / name) for name in ("whole", "killed"))
         different = [
@@ -167,14 +171,14 @@ def compare(method: str, asked: argparse.Namespace) -> dict[str, Any]:
     print(f"{method:8} {steps} steps, killed after steps {kills}")
     print(
         f"         {len(a)} tensors of {values:,} values: {len(different)} differ; logged losses"
-        f" alike: {first == second}",
+        f" equal: {first == second}",
         flush=True,
     )
     return {**found, "bitwise": not different and first == second}
 
 
 def main() -> None:
-    """Print a line a method and one line of JSON."""
+    """Print a line per method and one line of JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--method", choices=[*SMALL, "all"], default="all")
     parser.add_argument("--steps", type=int, default=2000)

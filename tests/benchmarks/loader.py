@@ -1,11 +1,11 @@
-"""What decoding tiles costs the thread that trains.
+"""The cost of decoding tiles for the training thread.
 
-Microseconds of one small operation, alone and beside decoding threads or processes.
+Microseconds of one small operation, alone and with decoding threads or processes.
 
     python -m tests.benchmarks.loader [--threads 1 4 12] [--processes 1 4] [--rounds 3]
 
-A training thread that feeds a GPU launches thousands of such operations a step. Each lets go of the
-interpreter and has to get it back, from among the threads that decode.
+A training thread that feeds a GPU launches thousands of such operations a step. Each releases the
+interpreter lock and has to acquire it again, in competition with the decoding threads.
 """
 
 from __future__ import annotations
@@ -78,10 +78,10 @@ def main() -> None:
             for kind, counts in (("threads", options.threads), ("processes", options.processes)):
                 for n in counts:
                     found.setdefault(f"{kind} {n}", []).append(beside(corpus, **{kind: n}))
-    told = {name: round(statistics.median(values), 1) for name, values in found.items()}
-    for name, value in told.items():
-        print(f"{name:12} {value:8.1f} us  {value / told['alone']:6.1f} x")
-    print(json.dumps({"benchmark": "loader", "torch": torch.__version__, "microseconds": told}))
+    medians = {name: round(statistics.median(values), 1) for name, values in found.items()}
+    for name, value in medians.items():
+        print(f"{name:12} {value:8.1f} us  {value / medians['alone']:6.1f} x")
+    print(json.dumps({"benchmark": "loader", "torch": torch.__version__, "microseconds": medians}))
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""Whether `stream` and `encode` stay flat.
+"""The memory use of `stream` and `encode` over many tiles.
 
-python -m tests.benchmarks.memory [--tiles 20000] [--files 500] [--encoder NAME]
+    python -m tests.benchmarks.memory [--tiles 20000] [--files 500] [--encoder NAME]
 
-JPEG tiles of 256 px are written once and read over and over. Printed: the process's resident memory
-after 1,000 tiles and at the end, for `stream` and, with its table of rows, for `encode`. The bar is
-300 MB between the two.
+JPEG tiles of 256 px are written once and read repeatedly. Printed: the process's resident memory
+after 1,000 tiles and at the end, for `stream` and, with its table of rows, for `encode`. The
+limit is 300 MB between the two.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ FIRST = 1000
 
 
 def resident_mb() -> float:
-    """Resident memory now; where the system does not tell (outside Linux), the highest so far."""
+    """Resident memory now; outside Linux, the highest so far."""
     status = Path("/proc/self/statm")
     if status.exists():
         return int(status.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
@@ -50,7 +50,7 @@ def write_tiles(folder: Path, count: int) -> list[Path]:
 
 
 def watched(paths: list[Path], count: int, marks: dict[str, float]) -> Iterator[Path]:
-    """The paths over and over; notes the memory after the first thousand."""
+    """The paths repeatedly; records the memory after the first thousand."""
     for i, path in enumerate(itertools.islice(itertools.cycle(paths), count)):
         if i == min(FIRST, count // 2):
             marks["start"] = resident_mb()

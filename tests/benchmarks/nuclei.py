@@ -1,10 +1,11 @@
-"""What nuclei cost: python -m tests.benchmarks.nuclei [--rounds 5] [--no-training]
+"""The cost of nuclei segmentation: training, inference, parameters.
 
-Training: the 30 training images of MoNuSeg where they lie beside the checkout, else 30 made ones of
-1000 x 1000 px; from the pixels in
-memory to a network (bar: 60 s on two cores). Inference: one 1000 x 1000 px image at 0.25 um to
-labels and measurements (median; bar: 1 s), and its parts. Parameters: everything that is trained
-(bar: 12,000).
+    python -m tests.benchmarks.nuclei [--rounds 5] [--no-training]
+
+Training: the 30 training images of MoNuSeg if the machine has them, else 30 synthetic ones of
+1000 x 1000 px; from the pixels in memory to a network (limit: 60 s on two cores). Inference: one
+1000 x 1000 px image at 0.25 um to labels and measurements (median; limit: 1 s), and its parts.
+Parameters: everything that is trained (limit: 12,000).
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ MPP = 0.25
 
 
 def pictures(count: int = 30, size: int = 1000) -> list[NDArray[np.uint8]]:
-    """Real images where there are some, else pink fields with round purple nuclei."""
+    """Real images if the machine has them, else pink fields with round purple nuclei."""
     if IMAGES.is_dir():
         return [open_image(p) for p in list_images(IMAGES) if p.suffix == ".webp"][:count]
     return [_made(size, np.random.default_rng(seed)) for seed in range(count)]
@@ -90,7 +91,7 @@ def training(images: list[NDArray[np.uint8]]) -> float:
 
 
 def main() -> None:
-    """Print a line a figure, and all as JSON."""
+    """Print a line per figure, and all as JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--no-training", action="store_true")

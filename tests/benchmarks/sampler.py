@@ -1,8 +1,11 @@
-"""The corpus of an archive: python -m tests.benchmarks.sampler [--slides 110000] [--tiles 1000000000] [--batch 1024]
+"""The corpus of an archive: opening it, sampling, resuming.
 
-A synthetic slides.csv of that size, with empty shards and indices that are holes on the disk, since no tile is read. Printed: seconds
-to open it and make a sampler balanced by slide, organ and stain; the memory that takes; seconds to go on at a step far into a run, in a
-fresh sampler, and whether the draws are those of a sampler that was never stopped; milliseconds a draw.
+    python -m tests.benchmarks.sampler [--slides 110000] [--tiles 1000000000] [--batch 1024]
+
+A synthetic slides.csv of that size, with empty shards and sparse index files (no tile is read).
+Printed: seconds to open it and make a sampler balanced by slide, organ and stain; the memory used;
+seconds to resume at a late step in a new sampler, and whether its draws equal those of an
+uninterrupted sampler; milliseconds per draw.
 """
 
 from __future__ import annotations
@@ -84,7 +87,7 @@ def write_manifest(folder: Path, slides: int, tiles: int) -> None:
 
 
 def write_shard(shard: Path, images: int) -> None:
-    """An empty tar whose index says that it has so many images."""
+    """An empty tar with an index of that many images."""
     shard.touch()
     with index_path(shard).open("wb") as file:
         file.truncate(file.write(index_start(shard, images)) + 16 * images)

@@ -1,12 +1,12 @@
-"""How long until the first embedding could start.
+"""The time until the first embedding can start.
 
-The import, the load, and a whole cold process beside one that only imports timm.
+The import, the load, and a whole new process, compared with one that only imports timm.
 
     python -m tests.benchmarks.startup [runs]
 
-Every figure is the median of several runs, each in a process of its own, the kinds taking turns so
-that a busy machine slows all alike. CPU seconds (user and system, of that process) stand beside
-wall seconds: on a shared machine they are the steadier of the two.
+Every figure is the median of several runs, each in a separate process, the kinds in turn so that
+a busy machine slows all of them equally. CPU seconds (user and system, of that process) are
+printed with wall seconds: on a shared machine they vary less.
 """
 
 from __future__ import annotations

@@ -1,16 +1,16 @@
-"""Tissue masks against pictures whose truth is known.
+"""Tissue masks on composed images with known ground truth.
 
-python -m tests.benchmarks.tissue [--part check] [--count 8]
+    python -m tests.benchmarks.tissue [--part check] [--count 8]
 
 Tissue of many stains (tiles of the pretraining corpus, brought to 8 um a pixel and sorted by slide
 into two halves: `choice`, on which limits were chosen, and `check`) is laid into random outlines on
 real glass (cut from overview pictures, other ones for each half), then pen, shadows and even
-surroundings are added. Pen is a filter on top: it multiplies what lies below with the transmission
-of real ink (one slide's for `choice`, another's for `check`). Beside our mask stand CLAM's rule
+surroundings are added. Pen multiplies the image with the transmission
+of real ink (one slide's for `choice`, another's for `check`). Our mask is compared with CLAM's rule
 (saturation above 8 after a median filter) and Otsu's threshold of saturation. Three shares are
 printed for each kind and stain, in percent: of tissue that is found, of glass, shadow and
-surroundings that is taken for tissue, of pen that is taken for tissue. Without the shared data
-there is nothing to do.
+surroundings that is taken for tissue, of pen that is taken for tissue. The benchmark needs
+the shared data.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ def half_of(slide: str) -> str:
 
 
 def read_tiles(part: str, most: int = 120) -> dict[str, list[RGB]]:
-    """Tiles at 8 um a pixel by stain."""
+    """Tiles at 8 um per pixel, by stain."""
     folder, wanted = DATA / "pretrain", defaultdict(dict)
     with (folder / "manifest.csv").open() as file:
         rows = [
@@ -180,7 +180,7 @@ def outline(rng: np.random.Generator) -> Mask:
     )
 
 
-def stroke(rng: np.random.Generator) -> NDArray[np.float64]:
+def pen_line(rng: np.random.Generator) -> NDArray[np.float64]:
     """The strength of a pen line across the canvas, with soft and uneven edges: [h, w]."""
     layer = Image.new("L", (WIDTH, HEIGHT))
     draw = ImageDraw.Draw(layer)
@@ -207,7 +207,7 @@ def stroke(rng: np.random.Generator) -> NDArray[np.float64]:
 def compose(
     kind: str, part: str, tiles: list[RGB], rng: np.random.Generator
 ) -> tuple[RGB, Mask, Mask, Mask]:
-    """A picture, and where it surely is tissue, surely none, and surely pen."""
+    """An image, with masks of certain tissue, certain background and certain pen."""
     density, shape = mosaic(tiles, rng), outline(rng)
     pen = np.zeros(shape.shape)
     if kind == "no glass":
@@ -216,7 +216,7 @@ def compose(
     tissue = eroded(shape, 2) & ((density.mean(axis=2) > 0.05) | (np.ptp(density, axis=2) > 0.03))
     empty = ~dilated(shape, 3)
     if kind in INK[part]:
-        pen = stroke(rng)
+        pen = pen_line(rng)
         image = image * 10 ** -(pen[..., None] * np.array(INK[part][kind]))
     if kind == "shadow":
         image = _shaded(image, rng)

@@ -1,22 +1,25 @@
-"""Tiles a second of whole training steps, loading and augmentation included, ours against lightly's, side by side.
+r"""Tiles per second of whole training steps, with loading and augmentation: ours and lightly's.
 
-    python -m tests.benchmarks.train_step [--methods dino simclr byol] [--networks mobilenetv2_100 resnet18 vit_tiny_patch16_224]
-    python -m tests.benchmarks.train_step --device cuda     # ViT-S/16, 2 x 224 + 8 x 96 px, bf16, from shards
+    python -m tests.benchmarks.train_step [--methods dino simclr byol] \
+        [--networks mobilenetv2_100 resnet18 vit_tiny_patch16_224]
+    python -m tests.benchmarks.train_step --device cuda  # ViT-S/16, 2 x 224 + 8 x 96 px, bf16
 
-Both sides train the same timm network on the same JPEG tiles, with crops, batch, head sizes and worker count alike, each in a process of
-its own that stays warm; in each round they do a few steps in turn while the others wait. Ratios are medians over rounds of the ratio
-inside a round. Sides:
+Both sides train the same timm network on the same JPEG tiles, with the same crops, batch, head
+sizes and worker count, each in a separate process that stays warm. In each round they take a few
+steps in turn while the others wait. Ratios are medians over rounds of the ratio inside a round.
+Sides:
 
-    bare      ours in float32 and torch's own layout, freed memory given back (as glibc does unasked)
-    lightly   lightly as its documentation shows: the same precision and layout, freed memory given back
-    plain     ours as bare, freed memory kept (training/trainer/allocator.py), which every run of ours does
+    bare      ours in float32 and torch's default layout; freed memory is returned (glibc's default)
+    lightly   lightly as its documentation shows: the same precision, layout and allocator
+    plain     ours as bare, freed memory kept (training/trainer/allocator.py), as in all our runs
     kept      lightly, freed memory kept
-    ours      our defaults: channels_last, freed memory kept, and bf16 where the machine gains from it
-    tuned     lightly given all of those, to show what of the difference they are
-    fp32      our defaults but for the precision
+    ours      our defaults: channels_last, freed memory kept, and bf16 where it is faster
+    tuned     lightly with all of these, to show their share of the difference
+    fp32      our defaults except for the precision
 
---clock wall: elapsed time. --clock cpu: CPU time of the training process alone, for a machine that others use too; it leaves out what
-lightly's loader does in its own processes, while ours counts its loader's threads, and so it favours lightly.
+--clock wall: elapsed time. --clock cpu: CPU time of the training process alone, for a shared
+machine; it leaves out the processes of lightly's loader and includes the threads of ours, so it
+favours lightly.
 """
 
 from __future__ import annotations
@@ -79,10 +82,7 @@ SHARED = Path(__file__).resolve().parents[3] / "shared" / "data" / "tiles"
 
 @dataclass(frozen=True)
 class Turn:
-    """Seconds that a side's steps took.
-
-    elapsed, CPU of its main process, and those spent waiting for data.
-    """
+    """Seconds of one side's steps: elapsed, CPU of its main process, waiting for data."""
 
     wall: float
     cpu: float
@@ -90,7 +90,7 @@ class Turn:
 
 
 def serve(link: Connection, case: Case, side: str, threads: int) -> None:
-    """In a process of its own: does as many steps as it is told to and answers with a Turn."""
+    """Run in a child process: take the number of steps received, and answer with a Turn."""
     logging.disable(logging.WARNING)
     torch.set_num_threads(threads)
     if SIDES[side].keeps:
@@ -108,7 +108,7 @@ def serve(link: Connection, case: Case, side: str, threads: int) -> None:
 
 @dataclass(frozen=True)
 class Measured:
-    """One side in all rounds: tiles a second, and the share of the time that went into waiting for data."""
+    """One side in all rounds: tiles per second, and the share of time spent waiting for data."""
 
     rates: list[float]
     waits: list[float]
@@ -223,7 +223,7 @@ def cases(options: argparse.Namespace, shards: Path, images: Path, out: Path) ->
 
 
 def summarise(found: dict[str, Measured]) -> dict[str, float]:
-    """Median rates; the ratios that the bars are for; ours' share of waiting."""
+    """Median rates; the ratios with their limits; our share of waiting."""
     row = {side: statistics.median(m.rates) for side, m in found.items()}
     for name, (a, b) in RATIOS.items():
         if a in found and b in found:

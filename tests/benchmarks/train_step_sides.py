@@ -1,8 +1,10 @@
-"""The two sides of train_step.py, each a generator that does one whole training step at a time and yields the seconds it waited for data.
+"""The two sides of train_step.py: generators that take one training step at a time.
 
-ours: the package's own run, as `python -m training.pretrain` does it. lightly's: the plain loop that its documentation shows for each
-method, made of its dataset, transforms, heads, losses and update_momentum. Tiles, crops, batch, head sizes and worker counts are alike;
-so is the list of augmentations by kind: crops, flips, quarter turns, colour, grey, blur, normalisation.
+Each yields the seconds for which it waited for data. Ours is the package's run, as
+`python -m training.pretrain` does it. Lightly's is the plain loop that its documentation shows for
+each method, made of its dataset, transforms, heads, losses and update_momentum. Tiles, crops,
+batch, head sizes and worker counts are the same, and so are the kinds of augmentation: crops,
+flips, quarter turns, colour, grey, blur, normalisation.
 """
 
 from __future__ import annotations
@@ -29,9 +31,12 @@ ENDLESS = 1_000_000  # steps
 
 @dataclass(frozen=True)
 class Case:
-    """What both sides train: a method and a timm network on the same tiles. px, local_px.
+    """What both sides train: a method and a timm network on the same tiles.
 
-    Crop sizes; locals_: small crops a tile.
+    Attributes:
+        px: Side of the large crops.
+        local_px: Side of the small crops.
+        locals_: Small crops per tile.
     """
 
     method: str
@@ -49,9 +54,13 @@ class Case:
 
 
 def ours(case: Case, *, defaults: bool, fp32: bool = False) -> Generator[float, None, None]:
-    """defaults: channels_last, and the precision that the machine gains from unless fp32.
+    """Our loop.
 
-    Else float32 and torch's own layout.
+    Args:
+        case: What is trained.
+        defaults: Whether to use channels_last and the fastest precision, instead of torch's
+            default layout and float32.
+        fp32: float32 in spite of `defaults`.
     """
     from training import config
     from training.pretrain import _backward
@@ -116,7 +125,7 @@ def _plain_layout(method: Any) -> None:
 
 
 def lightly(case: Case, *, defaults: bool, fp32: bool = False) -> Generator[float, None, None]:
-    """defaults: what ours has by default is given to it too (channels_last, the precision that gains); else as its documentation shows."""
+    """Lightly's loop; with `defaults`, in our layout (channels_last) and precision."""
     from training.trainer import parallel
 
     compat.import_timm()  # before torchvision, which lightly imports

@@ -1,7 +1,4 @@
-"""Damage to files that keeps to their structure: tags, segments, chunks, headers, cells.
-
-And damage that does not.
-"""
+"""Damage to files, by their structure (tags, segments, chunks, headers, cells) and regardless."""
 
 from __future__ import annotations
 
@@ -12,7 +9,7 @@ import struct
 import zlib
 from collections.abc import Callable
 
-# Numbers that readers get wrong: zeros, ends of ranges, sizes of pictures that nobody can hold.
+# Numbers at which readers fail: zeros, ends of ranges, sizes of images that no memory holds.
 NUMBERS = (
     0,
     1,
@@ -75,7 +72,7 @@ def mutate(data: bytes, kind: str, rng: random.Random) -> bytes:
 
 
 def flip(data: bytes, rng: random.Random) -> bytes:
-    """Other bits in a few bytes, near the header more often than elsewhere."""
+    """Change bits of a few bytes, mostly near the header."""
     out = bytearray(data)
     for _ in range(rng.choice((1, 2, 8, 64))):
         if out:
@@ -85,30 +82,30 @@ def flip(data: bytes, rng: random.Random) -> bytes:
 
 
 def cut(data: bytes, rng: random.Random) -> bytes:
-    """The end is lost."""
+    """Remove the end."""
     return data[: rng.randrange(len(data) + 1)]
 
 
 def hole(data: bytes, rng: random.Random) -> bytes:
-    """A stretch of zeros."""
+    """Overwrite a range with zeros."""
     start = rng.randrange(len(data) + 1)
     length = rng.choice((1, 16, 512, 4096))
     return data[:start] + bytes(len(data[start : start + length])) + data[start + length :]
 
 
 def splice(data: bytes, rng: random.Random) -> bytes:
-    """A stretch is repeated, or missing."""
+    """Repeat or remove a range."""
     a, b = sorted(rng.randrange(len(data) + 1) for _ in range(2))
     return data[:a] + data[b:] if rng.random() < 0.5 else data[:b] + data[a:b][:65536] + data[b:]
 
 
 def tail(data: bytes, rng: random.Random) -> bytes:
-    """Something stands behind the end."""
+    """Append bytes after the end."""
     return data + rng.randbytes(rng.choice((1, 100, 5000)))
 
 
 def tiff(data: bytes, rng: random.Random) -> bytes:
-    """Another tag, type, count or value in one entry of a classic TIFF's directories, or a loop of directories."""
+    """Another tag, type, count or value in one entry of a classic TIFF, or a directory loop."""
     end = "<" if data[:2] == b"II" else ">"
     out, entries, links = bytearray(data), [], []
     at = struct.unpack_from(end + "I", data, 4)[0]
@@ -164,7 +161,7 @@ def tiff(data: bytes, rng: random.Random) -> bytes:
 
 
 def jpeg(data: bytes, rng: random.Random) -> bytes:
-    """A segment's length, size or bytes changed, a segment lost or doubled, or the scan cut with its end mark kept."""
+    """A segment changed, removed or duplicated, or the scan truncated before its end marker."""
     marks = [m.start() for m in re.finditer(rb"\xff[\xc0-\xfe]", data)]
     place = rng.choice(marks)
     length = struct.unpack_from(">H", data, place + 2)[0]
@@ -189,7 +186,7 @@ def jpeg(data: bytes, rng: random.Random) -> bytes:
 
 
 def png(data: bytes, rng: random.Random) -> bytes:
-    """A chunk's bytes changed under a right checksum, a chunk lost, doubled, moved, or of another name."""
+    """A chunk changed under a valid checksum, removed, duplicated, moved or renamed."""
     chunks, at = [], 8
     while at + 8 <= len(data):
         size = struct.unpack_from(">I", data, at)[0]
@@ -221,7 +218,7 @@ def png(data: bytes, rng: random.Random) -> bytes:
 
 
 def tar(data: bytes, rng: random.Random) -> bytes:
-    """A member's name, size, type or link changed under a right checksum, or members swapped."""
+    """A member's name, size, type or link changed under a valid checksum, or members swapped."""
     headers, at = [], 0
     while at + 512 <= len(data) and data[at] != 0:
         headers.append(at)
@@ -261,7 +258,7 @@ def tar(data: bytes, rng: random.Random) -> bytes:
 
 
 def csv(data: bytes, rng: random.Random) -> bytes:
-    """A cell replaced, a line lost or doubled, other delimiters, a quote that never ends, another encoding."""
+    """A changed cell, a line removed or duplicated, other delimiters or encoding, an open quote."""
     text = data.decode("utf-8", "replace")
     lines = text.split("\n")
     i = rng.randrange(len(lines))
@@ -284,7 +281,7 @@ def csv(data: bytes, rng: random.Random) -> bytes:
 
 
 def jsons(data: bytes, rng: random.Random) -> bytes:
-    """One value of a JSON document replaced by another kind, lost, or renamed."""
+    """One value of a JSON document replaced by another type, removed, or renamed."""
     document = json.loads(data)
     holder = document
     while True:
@@ -305,7 +302,7 @@ def jsons(data: bytes, rng: random.Random) -> bytes:
 
 
 def safetensors(data: bytes, rng: random.Random) -> bytes:
-    """The JSON header changed under a right length, or the length itself."""
+    """The JSON header changed under a valid length, or the length itself changed."""
     length = struct.unpack_from("<Q", data)[0]
     if rng.random() < 0.2:
         return struct.pack("<Q", rng.choice((*NUMBERS, 2**63, 2**64 - 1))) + data[8:]

@@ -1,11 +1,11 @@
-"""Give damaged files to the package and look for wrong ends.
+"""Give damaged files to the package and report every violation of its promises.
 
-python -m tests.fuzz.run [--minutes 60] [--seed 0] [--case N] [--keep DIR]
+    python -m tests.fuzz.run [--minutes 60] [--seed 0] [--case N] [--keep DIR]
 
-A wrong end is a traceback, an exception that is none of the package's errors, a case over 10 s of
-the processor's time (or 60 s of waiting), memory above 2 GB, an exit status or an output that is
-not the documented one. Cases are numbered: the same seed and number give the same files. Prints
-each finding, and at the end one line of JSON with the counts.
+A violation is a traceback, an exception that is not one of the package's errors, more than 10 s of
+CPU time (or 60 s of waiting) per case, memory above 2 GB, or an exit status or output other than
+the documented one. Cases are numbered: the same seed and number give the same files. Prints each
+finding, and at the end one line of JSON with the counts.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ START_SECONDS = 600.0
 
 @dataclass
 class Findings:
-    """What a run came to. wrong: (case, target, what happened)."""
+    """The result of a run; `wrong` holds (case, target, violation)."""
 
     cases: int = 0
     processor_seconds: float = 0.0
@@ -42,13 +42,13 @@ class Findings:
 
 
 class Worker:
-    """A child that runs cases, killed and started again where one takes too long or too much memory."""
+    """A child that runs cases; it is restarted if one takes too much time or memory."""
 
     def __init__(self) -> None:
         self._start()
 
     def case(self, seed: int, case: int) -> dict[str, Any]:
-        """The child's answer, or what it was killed for."""
+        """The child's answer, or the limit for which it was killed."""
         self._send(f"{seed} {case}\n")
         answer = self._answer(WAIT_SECONDS, SECONDS)
         if "killed" in answer:
@@ -89,7 +89,7 @@ class Worker:
         answer = self._answer(START_SECONDS)
         if "ready" not in answer:
             raise SystemExit(
-                f"the worker did not start: {answer}. Run `python -m tests.fuzz.worker` alone to see why"
+                f"the worker did not start: {answer}. Run `python -m tests.fuzz.worker` to see why"
             )
         self.root = Path(answer["ready"])
 
@@ -99,7 +99,7 @@ class Worker:
         self._process.stdin.flush()
 
     def _answer(self, seconds: float, busy: float = math.inf) -> dict[str, Any]:
-        """The next line, within so many seconds and so many of the processor's."""
+        """The next line, within limits of elapsed and CPU seconds."""
         assert self._process.stdout is not None
         ends, used = time.monotonic() + seconds, _processor_seconds(self._process.pid)
         while time.monotonic() < ends:
@@ -142,7 +142,7 @@ def fuzz(
 
 
 def _resident(pid: int) -> int:
-    """Bytes of a process's memory; 0 where the system does not tell."""
+    """Resident bytes of a process; 0 outside Linux."""
     try:
         return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except (OSError, IndexError, ValueError):
@@ -150,7 +150,7 @@ def _resident(pid: int) -> int:
 
 
 def _processor_seconds(pid: int) -> float:
-    """What a process has used; 0 where the system does not tell."""
+    """CPU seconds of a process; 0 outside Linux."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

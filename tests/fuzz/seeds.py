@@ -23,7 +23,7 @@ def tile(index: int = 0, side: int = SIDE) -> np.ndarray:
 
 
 def images(folder: Path) -> dict[str, Path]:
-    """Image files by name: one of every container and depth that is taken, and some that are refused."""
+    """Image files by name: one per container and depth that is accepted, and some refused ones."""
     folder.mkdir(parents=True)
     a = tile()
     picture, grey = Image.fromarray(a), Image.fromarray(a).convert("L")

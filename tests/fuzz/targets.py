@@ -1,6 +1,7 @@
-"""What damaged files are given to.
+"""The functions that damaged files are given to.
 
-A target writes its inputs into an empty folder, runs, and raises Violation for a wrong end.
+A target writes its inputs into an empty folder, runs, and raises Violation where a promise is
+broken.
 """
 
 from __future__ import annotations
@@ -21,12 +22,12 @@ from tests.fuzz.mutate import mutate
 
 
 class Violation(Exception):
-    """An end that no input may bring about."""
+    """An outcome that no input may cause."""
 
 
 @dataclass(frozen=True)
 class Bench:
-    """Valid files, made once. images: by name; the others are folders and files."""
+    """Valid files, made once: images by name, and one path for each other kind."""
 
     images: dict[str, Path]
     slide: Path
@@ -201,16 +202,17 @@ def _kind(file: Path) -> str:
 def _command(*arguments: object, status: tuple[int, ...] = (0, 1, 2, 3)) -> None:
     """Run one command line.
 
-    Raises Violation for a traceback, a fault of our own, or another exit status.
+    Raises:
+        Violation: A traceback, an unexpected exception, or another exit status.
     """
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         ended = run([str(a) for a in arguments])
-    said = out.getvalue() + err.getvalue()
-    if "Traceback (most recent call last)" in said or "fault of pathencoder" in said:
-        raise Violation(f"a fault of our own: {said[-600:]}")
+    printed = out.getvalue() + err.getvalue()
+    if "Traceback (most recent call last)" in printed or "fault of pathencoder" in printed:
+        raise Violation(f"an unexpected exception: {printed[-600:]}")
     if ended not in status:
-        raise Violation(f"exit status {ended}, one of {status} is right: {said[-600:]}")
+        raise Violation(f"exit status {ended}, one of {status} is right: {printed[-600:]}")
 
 
 def _holds_good(out: Path) -> None:

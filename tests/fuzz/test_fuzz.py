@@ -1,6 +1,6 @@
 """A minute of damaged files.
 
-Always the same ones, so that a change that breaks one is seen at once. `run.py` goes on from there.
+Always the same cases, so that a change that breaks one is found at once. `run.py` runs more.
 """
 
 import sys

@@ -19,7 +19,7 @@ from tests.fuzz import targets
 
 
 def one(bench: targets.Bench, seed: int, case: int, work: Path) -> dict[str, str]:
-    """What a case comes to: its target, and what went wrong ("" where nothing did)."""
+    """The result of a case: its target, and the violation ("" if there is none)."""
     rng = random.Random(seed * 1_000_003 + case)
     names = list(targets.TARGETS)
     name = rng.choices(names, [targets.TARGETS[n][1] for n in names])[0]
@@ -36,7 +36,7 @@ def one(bench: targets.Bench, seed: int, case: int, work: Path) -> dict[str, str
 
 
 def main() -> None:
-    """Serve cases until the input ends. The last folder of work is kept for the parent to look at."""
+    """Serve cases until the input ends. The last working folder is kept for the parent."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what libraries print goes elsewhere
     root = Path(tempfile.mkdtemp(prefix="fuzz-"))

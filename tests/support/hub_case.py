@@ -15,9 +15,17 @@ from pathencoder.spec import EncoderSpec
 
 ARGS = dict(img_size=32, embed_dim=48, depth=2, num_heads=3)
 SPEC = EncoderSpec(
-    name="small", architecture="vit_tiny_patch16_224", model_args=ARGS, dim=48, width=48, input_size=32,
-    mean=(0.5,) * 3, std=(0.5,) * 3, prefix_tokens=1, licence="MIT",
-)  # fmt: skip
+    name="small",
+    architecture="vit_tiny_patch16_224",
+    model_args=ARGS,
+    dim=48,
+    width=48,
+    input_size=32,
+    mean=(0.5,) * 3,
+    std=(0.5,) * 3,
+    prefix_tokens=1,
+    licence="MIT",
+)
 TIMM_CONFIG = {
     "architecture": "vit_tiny_patch16_224",
     "model_args": ARGS,

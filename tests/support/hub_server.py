@@ -1,7 +1,8 @@
-"""A Hub on loopback: the part of huggingface.co's HTTP interface that downloads use, for the real huggingface_hub client.
+"""A Hub on loopback, for the real huggingface_hub client: the HTTP interface of downloads.
 
-Speaks resolve (HEAD and GET, branches, tags and commits), X-Repo-Commit, ETag, the redirect of large files to a CDN with X-Linked-Etag
-and X-Linked-Size, Range requests, gated and private repositories with their error codes, and the model information API.
+It answers resolve (HEAD and GET, branches, tags and commits), X-Repo-Commit, ETag, the redirect of
+large files to a CDN with X-Linked-Etag and X-Linked-Size, Range requests, gated and private
+repositories with their error codes, and the model information API.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from urllib.parse import unquote
 
 LARGE = (".safetensors", ".bin", ".pth", ".pt")
 # the second is valid, but has access to nothing that is gated
-GOOD_TOKEN, STRANGERS_TOKEN = "hf_good", "hf_stranger"
+GOOD_TOKEN, OTHER_TOKEN = "hf_good", "hf_other"
 
 
 @dataclass
@@ -40,7 +41,7 @@ class Repo:
 
 
 class Hub(ThreadingHTTPServer):
-    """The server: its repositories, what was asked of it, and the faults it is told to have."""
+    """The server: its repositories, the requests it got, and the faults it simulates."""
 
     daemon_threads = True
 
@@ -116,10 +117,10 @@ class Handler(BaseHTTPRequestHandler):
     def repo_for(self, name: str) -> Repo | None:
         """The repository if this token may read it; otherwise the refusal has been sent.
 
-        As the Hub: who may not see, is told nothing.
+        As on the Hub, a private repository looks missing to those without access.
         """
         repo, token = self.server.repos.get(name), self.token()
-        if token is not None and token not in (GOOD_TOKEN, STRANGERS_TOKEN):
+        if token is not None and token not in (GOOD_TOKEN, OTHER_TOKEN):
             self.refuse(401, "", "Invalid credentials in Authorization header")
         elif repo is None or (repo.private and token != GOOD_TOKEN):
             self.refuse(401 if token is None else 404, "RepoNotFound", "Repository not found")

@@ -35,7 +35,7 @@ def statuses(report):
 
 
 def head(out, name):
-    """What a GeoJSON says of its image."""
+    """The image properties in a GeoJSON file."""
     return json.loads((out / f"{name}.geojson").read_text(encoding="utf-8"))["pathencoder"]
 
 

@@ -1,4 +1,4 @@
-"""Where tests find things: the repository, the tests' own data, and the data that a machine may lack."""
+"""Folders: the repository, the tests' data, and shared data that a machine may lack."""
 
 from pathlib import Path
 

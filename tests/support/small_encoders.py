@@ -1,4 +1,4 @@
-"""Encoders of a few thousand parameters with random weights, and pictures, for tests that need some."""
+"""Encoders of a few thousand parameters with random weights, and pictures, for tests."""
 
 import functools
 

@@ -15,7 +15,7 @@ def tile(value):
 
 
 def write_tar(path, members, **options):
-    """members: (name, bytes), or a TarInfo of its own (a folder, a link)."""
+    """Write a tar of members: (name, bytes), or a TarInfo (a folder, a link)."""
     with tarfile.open(path, "w", **options) as tar:
         for member in members:
             if isinstance(member, tarfile.TarInfo):

@@ -1,4 +1,4 @@
-"""Slides for tests: an in-memory one that obeys the reader's protocol, and small pyramidal TIFFs."""
+"""Slides for tests: one in memory with the reader's protocol, and small pyramidal TIFFs."""
 
 import dataclasses
 from pathlib import Path
@@ -12,9 +12,10 @@ from pathencoder.slides.mpp import find_mpp
 
 @dataclasses.dataclass
 class MemorySlide:
-    """A slide made of an array. broken.
+    """A slide made of an array.
 
-    level-0 boxes (x0, y0, x1, y1) that cannot be read, at the levels of `broken_levels`.
+    Attributes:
+        broken: Level-0 boxes (x0, y0, x1, y1) that cannot be read, at `broken_levels`.
     """
 
     pixels: np.ndarray
@@ -80,7 +81,7 @@ def section(
     glass=243,
     seed=0,
 ):
-    """A brightfield picture: textured rectangles (x0, y0, x1, y1) of tissue on glass, uint8 [height, width, 3]."""
+    """Textured rectangles (x0, y0, x1, y1) of tissue on glass, uint8 [height, width, 3]."""
     random = np.random.default_rng(seed)
     image = np.full((height, width, 3), glass, np.float32) + random.normal(
         0, 0.7, (height, width, 1)

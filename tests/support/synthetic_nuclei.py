@@ -8,7 +8,7 @@ BACKGROUND = {"he": ("eosin", 0.35), "ihc": ("hematoxylin", 0.06)}
 
 
 def tissue(size=(160, 200), *, nuclei=18, radius=6, stain="he", positive=0.0, seed=0, apart=1.2):
-    """(uint8 [H, W, 3], int32 labels [H, W], bool [nuclei] positive) of round nuclei that do not touch."""
+    """Round nuclei that do not touch: (uint8 [H, W, 3], int32 labels [H, W], bool positive [n])."""
     rng = np.random.default_rng(seed)
     labels, spots = np.zeros(size, np.int32), []
     for _ in range(4000):

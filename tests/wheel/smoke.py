@@ -1,6 +1,6 @@
 """The wheel alone: no extras, no test tools, no network.
 
-Run with the environment's own Python, outside the checkout's folder.
+Run with the environment's Python, outside the checkout.
 """
 
 import importlib.util

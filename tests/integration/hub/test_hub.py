@@ -255,7 +255,7 @@ def test_fetch_brings_card_licence_and_reference(server, tmp_path):
     assert place.name == commit
 
 
-def test_fetch_of_a_bundled_one_asks_nobody(server):
+def test_fetch_of_a_bundled_encoder_sends_no_request(server):
     assert locate.fetch(catalogue.DEFAULT).folder == catalogue.BUNDLED / catalogue.DEFAULT
     assert not server.asked
 

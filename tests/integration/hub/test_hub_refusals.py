@@ -1,4 +1,4 @@
-"""A Hub that refuses, lies, or cannot be written to: each failure as an error that says what to do."""
+"""A Hub that refuses or answers wrongly, and caches that cannot be written: errors that help."""
 
 import contextlib
 import hashlib
@@ -47,10 +47,10 @@ def test_a_gated_repository_without_a_token(server, tmp_path):
         pathencoder.load_encoder("owner/small")
 
 
-def test_a_gated_repository_with_a_strangers_token(server, tmp_path):
+def test_a_gated_repository_with_a_token_without_access(server, tmp_path):
     server.add("owner/small", ours(tmp_path), gated=True)
     with pytest.raises(GatedEncoder, match="no access to owner/small yet"):
-        pathencoder.load_encoder("owner/small", token=hub_server.STRANGERS_TOKEN)
+        pathencoder.load_encoder("owner/small", token=hub_server.OTHER_TOKEN)
 
 
 def test_a_wrong_token(server, tmp_path):
@@ -192,7 +192,7 @@ def test_a_read_only_cache(server, tmp_path, monkeypatch, files):
 
 @contextlib.contextmanager
 def read_only(place, monkeypatch):
-    """No writing below `place`: by its permissions, or for root, whom they do not bind, by refusing every open and mkdir there."""
+    """Make `place` read-only: by permissions, and for root by refusing open and mkdir there."""
     import builtins
 
     def guard(call, writes):

@@ -1,4 +1,4 @@
-"""Without a network: one sentence, at once, which says what is missing and what helps."""
+"""Without a network: one sentence, without delay, that says what is missing and what to do."""
 
 import os
 import socket
@@ -15,7 +15,7 @@ from pathencoder.pretrained import locate
 
 @pytest.fixture
 def away(monkeypatch):
-    """The Hub at a closed port; the client, which would try for half a minute, is not to be called."""
+    """The Hub at a closed port; the client, which retries for half a minute, must not be called."""
     with socket.create_server(("127.0.0.1", 0)) as closed:
         url = f"http://127.0.0.1:{closed.getsockname()[1]}"
     monkeypatch.setattr(constants, "ENDPOINT", url)
@@ -83,6 +83,6 @@ def test_the_command_prints_one_sentence(tmp_path, away, switch, arguments):
         check=False,
     )
     assert done.returncode == 1
-    said = [line for line in done.stderr.splitlines() if not line.endswith("...")]
-    assert len(said) == 1, done.stderr
-    assert "is not on this machine" in said[0]
+    lines = [line for line in done.stderr.splitlines() if not line.endswith("...")]
+    assert len(lines) == 1, done.stderr
+    assert "is not on this machine" in lines[0]
