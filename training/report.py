@@ -8,7 +8,6 @@ both are there.
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import sys
@@ -18,6 +17,7 @@ from typing import Any
 
 from pathencoder.errors import ConfigError, PathEncoderError
 from training.files import save_figure
+from training.monitor.log import read_log
 
 log = logging.getLogger("training")
 
@@ -123,24 +123,6 @@ def _points(lines: list[dict[str, Any]], kind: str, key: str) -> list[tuple[int,
     """(step, value); a value that was not finite is a gap."""
     chosen = [line for line in lines if line["kind"] == kind and key in line]
     return [(line["step"], math.nan if line[key] is None else line[key]) for line in chosen]
-
-
-def read_log(run: Path) -> list[dict[str, Any]]:
-    """The lines of run/log.jsonl; where a resumed run wrote a step twice, the later line.
-
-    One that was cut by a kill is left out.
-    """
-    file = run / "log.jsonl"
-    if not file.is_file():
-        raise ConfigError(f"{run} holds no log.jsonl: give a run's folder")
-    by_key = {}
-    for text in file.read_text().splitlines():
-        try:
-            line = json.loads(text)
-        except json.JSONDecodeError:
-            continue
-        by_key[line["kind"], line["step"], line.get("alarm")] = line
-    return sorted(by_key.values(), key=lambda line: line["step"])
 
 
 def main(arguments: list[str]) -> int:

@@ -16,7 +16,7 @@ from training import config, report
 from training.monitor import retrieval, trackers
 from training.monitor.alarms import Alarms
 from training.monitor.collapse import FirstFeatures
-from training.monitor.log import Monitor
+from training.monitor.log import Monitor, read_log
 from training.pretrain import train
 from training.trainer import throughput
 from training.trainer.run import chance_of
@@ -158,6 +158,39 @@ def test_a_line_is_json_whatever_the_figures(tmp_path, caplog):
     assert [p.name for p in tmp_path.iterdir()] == ["log.jsonl"]
 
 
+def test_half_a_line_costs_no_other_line(tmp_path, caplog):
+    half = '{"kind": "train", "step": 2, "lo'
+    (tmp_path / "log.jsonl").write_text('{"kind": "train", "step": 1}\n' + half)
+    monitor = Monitor(tmp_path)
+    monitor.write("train", 2, {"loss": 2.0}, words="")
+    monitor.write("train", 3, {"loss": 3.0}, words="")
+    monitor.close()
+    assert (tmp_path / "log.jsonl").read_text().splitlines()[1] == half
+    assert [(line["step"], line.get("loss")) for line in read_log(tmp_path)] == [
+        (1, None),
+        (2, 2.0),
+        (3, 3.0),
+    ]
+    assert "log.jsonl: skipped line 2: not whole" in caplog.text
+
+
+def test_a_log_of_whole_lines_gets_no_empty_line(tmp_path, caplog):
+    for step in (1, 2):
+        monitor = Monitor(tmp_path)
+        monitor.write("train", step, {}, words="")
+        monitor.close()
+    assert (tmp_path / "log.jsonl").read_text().count("\n") == 2
+    assert [line["step"] for line in read_log(tmp_path)] == [1, 2]
+    assert caplog.text == ""
+
+
+@pytest.mark.parametrize("line", ["", "7", "{}", '{"kind": "train"}', '"\\ud8', "\x00\x00"])
+def test_a_line_that_is_no_line_of_a_log_is_skipped(tmp_path, caplog, line):
+    (tmp_path / "log.jsonl").write_text(line + '\n{"kind": "train", "step": 1}\n')
+    assert [line["step"] for line in read_log(tmp_path)] == [1]
+    assert "skipped line 1" in caplog.text
+
+
 def test_a_run_logs_every_figure_and_a_line_for_people(run, caplog):
     lines = [json.loads(t) for t in (run / "log.jsonl").read_text().splitlines()]
     expected = {
@@ -225,7 +258,7 @@ def test_a_gap_is_drawn_as_one_and_a_repeated_step_once(tmp_path):
         '{"kind": "train", "step": 1, "loss": 2.0}',
     ]
     (tmp_path / "log.jsonl").write_text("\n".join(lines))
-    points = report._points(report.read_log(tmp_path), "train", "loss")
+    points = report._points(read_log(tmp_path), "train", "loss")
     assert points[0] == (1, 2.0)
     assert math.isnan(points[1][1])
 
