@@ -1,4 +1,4 @@
-"""pathencoder: embeddings of histopathology tiles and slides, with weights that come along.
+"""pathencoder: embeddings of histopathology tiles and slides, with bundled weights.
 
     import pathencoder
 

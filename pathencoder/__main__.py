@@ -1,4 +1,4 @@
-"""`python -m pathencoder`: the command, where the console script is not on the path."""
+"""`python -m pathencoder`: the command line where the console script is not on the PATH."""
 
 from pathencoder.cli.main import main
 

@@ -1,9 +1,9 @@
-"""numpy arrays and torch tensors -> uint8 RGB arrays.
+"""Convert numpy arrays and torch tensors to uint8 RGB arrays.
 
-Every dtype, shape and range that is refused, and the way out of it.
+A dtype, shape or range that is not supported raises ImageError, which says how to convert it.
 
-numpy has its channels last: HxW, HxWx1, HxWx3, HxWx4, and stacks NxHxWx1, x3, x4. torch has them
-first: [3, H, W] and [N, 3, H, W].
+numpy arrays have their channels last: HxW, HxWx1, HxWx3, HxWx4, and stacks NxHxWx1, x3, x4. torch
+tensors have them first: [3, H, W] and [N, 3, H, W].
 """
 
 from __future__ import annotations
@@ -25,25 +25,34 @@ if TYPE_CHECKING:
 Pixels: TypeAlias = npt.NDArray[np.uint8]
 Array: TypeAlias = "npt.NDArray[Any] | Tensor"
 
-_NO_NUMBERS = "OSTU"  # kinds of arrays that hold objects or text: paths, images of different sizes
+_NOT_NUMERIC = "OSTU"  # kinds of arrays that hold objects or text: paths, images of different sizes
 MAX_PIXELS = 100_000_000
-_FAINT = 16  # of 255: an image that is nowhere more opaque than this shows nothing
-# floats that are nowhere brighter were divided by the wrong range
+_FAINT = 16  # of 255: an image whose alpha is at most this counts as transparent
+# a float image whose maximum is below this was divided by the wrong range
 _TWELVE_IN_SIXTEEN = 4096 / 65535
-# float images may leave 0..1 by what rounding to 8 bits would take away anyway
+# float images may exceed 0..1 by what rounding to 8 bits removes
 _HALF_A_LEVEL = 1 / 510
 
 
 def is_array(value: object) -> bool:
-    """A numpy array of numbers or a torch tensor (torch is not imported for the question)."""
+    """Whether a value is a numeric numpy array or a torch tensor. Does not import torch."""
     torch = sys.modules.get("torch")
     if isinstance(value, np.ndarray):
-        return value.dtype.kind not in _NO_NUMBERS
+        return value.dtype.kind not in _NOT_NUMERIC
     return torch is not None and isinstance(value, torch.Tensor)
 
 
 def split(array: Array, where: str) -> Iterator[tuple[str, Callable[[], Pixels]]]:
-    """One image, or a stack's images one by one: (what an error calls it, how to get its uint8 RGB [H, W, 3])."""
+    """Split an array into its images: one, or those of a stack.
+
+    Args:
+        array: One image or a stack, in a form that the module's docstring lists.
+        where: What an error calls it.
+
+    Yields:
+        The name of an image in errors, and a function that returns its uint8 RGB [H, W, 3] or
+        raises ImageError.
+    """
     bounds = functools.cache(lambda: _bounds(array))
     if array.ndim != 4:
         yield where, functools.partial(_convert, array, where, bounds)
@@ -54,9 +63,13 @@ def split(array: Array, where: str) -> Iterator[tuple[str, Callable[[], Pixels]]
 
 
 def check_size(width: int, height: int, where: str) -> None:
-    """Raises ImageError for an image without pixels, or with more than a tile has."""
+    """Check the size of an image.
+
+    Raises:
+        ImageError: The image has no pixels, or more than `MAX_PIXELS`.
+    """
     if not width or not height:
-        raise ImageError(f"{where}: an image of {width} x {height} px has nothing to look at")
+        raise ImageError(f"{where}: an image of {width} x {height} px has no pixels")
     if width * height > MAX_PIXELS:
         limit = f"{MAX_PIXELS // 10**6} megapixels"
         raise ImageError(
@@ -66,7 +79,7 @@ def check_size(width: int, height: int, where: str) -> None:
 
 
 def slide_error(where: str, name: str = "FILE") -> ImageError:
-    """The error for a whole slide where an image is wanted; `name`: its file's."""
+    """The error for a whole slide where an image is expected; `name` is the name of its file."""
     return ImageError(
         f"{where}: a whole slide, not an image of one field: pathencoder.encode_slide({name!r}) or"
         f" `pathencoder encode {name} --out FOLDER` encodes its tiles, `pathencoder nuclei` finds"
@@ -75,18 +88,22 @@ def slide_error(where: str, name: str = "FILE") -> ImageError:
 
 
 def to_rgb(array: npt.NDArray[np.uint8], where: str) -> Pixels:
-    """uint8 HxW or HxWxC (1, 3 or 4 channels) -> HxWx3: grey repeated, alpha laid over white.
+    """Convert uint8 HxW or HxWxC (1, 3 or 4 channels) to HxWx3.
 
-    Raises ImageError for an image without anything opaque.
+    Grey is repeated, alpha is composited over white.
+
+    Raises:
+        ImageError: The image has another number of channels, or is transparent everywhere.
     """
     if array.ndim == 2:
         array = array[..., None]
     if array.shape[2] == 4:
-        return _over_white(array, where)
+        _check_opacity(array, where)
+        return over_white(array)
     if array.shape[2] not in (1, 3):
         raise ImageError(
-            f"{where}: {array.shape[2]} channels; taken are one (grey), three (RGB) and four (RGB"
-            " and alpha)"
+            f"{where}: {array.shape[2]} channels; supported are one (grey), three (RGB) and four"
+            " (RGB and alpha)"
         )
     rgb: Pixels = array if array.shape[2] == 3 else np.repeat(array, 3, axis=2)
     return rgb
@@ -98,13 +115,16 @@ def from_whole(
     bounds: tuple[float, float],
     limits: bit_depth.Range = bit_depth.OF_16_BITS,
 ) -> Pixels:
-    """Whole numbers of more than 8 bits, HxW or HxWxC -> 0..255, alpha by the full range of 16 bits.
+    """Scale integers of more than 8 bits, HxW or HxWxC, to 0..255; alpha by its full range.
 
     Args:
-        array: Whole numbers; of four channels the last is alpha.
+        array: Integers; with four channels the last is alpha.
         where: What an error calls it.
         bounds: Smallest and largest value of the colours, or of those of the whole stack.
         limits: The range that the colours are scaled by.
+
+    Returns:
+        uint8 of the same shape.
 
     Raises:
         ImageError: The values do not fit the range, or use little of it.
@@ -119,14 +139,23 @@ def from_whole(
 
 
 def without_alpha(array: Any) -> Any:
-    """The first three of four channels; everything where there are not four."""
+    """The first three of four channels; the whole array if it does not have four."""
     return array[..., :3] if array.ndim > 2 and array.shape[-1] == 4 else array
 
 
 def from_float(array: npt.NDArray[Any], where: str, bounds: tuple[float, float]) -> Pixels:
-    """0..1 -> 0..255, rounded.
+    """Scale floats from 0..1 to 0..255, rounded.
 
-    `bounds`: smallest and largest value of the array, or of the stack that it belongs to.
+    Args:
+        array: Floats of any shape.
+        where: What an error calls it.
+        bounds: Smallest and largest value of the array, or of the stack that it belongs to.
+
+    Returns:
+        uint8 of the same shape.
+
+    Raises:
+        ImageError: Values are not finite, or outside 0..1.
     """
     if not np.isfinite(array).all():
         raise ImageError(f"{where}: {int((~np.isfinite(array)).sum())} values are NaN or infinite")
@@ -136,7 +165,7 @@ def from_float(array: npt.NDArray[Any], where: str, bounds: tuple[float, float])
 
 
 def finite_bounds(array: npt.NDArray[Any]) -> tuple[float, float]:
-    """Smallest and largest finite value; (0, 0) if there is none."""
+    """Smallest and largest finite value; (0, 0) without finite values."""
     finite = array[np.isfinite(array)]
     return (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
 
@@ -156,22 +185,23 @@ def _convert(array: Array, where: str, bounds: Callable[[], tuple[float, float]]
         return to_rgb(from_whole(pixels, where, bounds()), where)
     if np.issubdtype(pixels.dtype, np.floating):
         return to_rgb(from_float(pixels, where, bounds()), where)
-    taken = "give uint8 (0..255), uint16 (0..65535) or float (0..1)"
+    supported = "give uint8 (0..255), uint16 (0..65535) or float (0..1)"
     raise ImageError(
-        f"{where}: dtype {pixels.dtype}{_seen(pixels)} is not taken: {taken}{_remedy(pixels)}"
+        f"{where}: dtype {pixels.dtype}{_value_range(pixels)} is not supported:"
+        f" {supported}{_conversion(pixels)}"
     )
 
 
-def _seen(pixels: npt.NDArray[Any]) -> str:
+def _value_range(pixels: npt.NDArray[Any]) -> str:
     return (
         f" with values from {pixels.min()} to {pixels.max()}" if pixels.dtype.kind in "iu" else ""
     )
 
 
-def _remedy(pixels: npt.NDArray[Any]) -> str:
-    """The call that makes an array of an unusual type one that is taken."""
+def _conversion(pixels: npt.NDArray[Any]) -> str:
+    """The call that converts an array of an unusual type to a supported one."""
     if pixels.dtype.kind == "b":
-        return "; a picture of black and white is (array * 255).astype('uint8')"
+        return "; convert a black-and-white mask with (array * 255).astype('uint8')"
     if pixels.dtype.kind in "iu" and pixels.min() >= 0 and pixels.max() <= 255:
         return "; if its range is 0..255, array.astype('uint8')"
     return ""
@@ -188,7 +218,7 @@ def _channels_last(array: Array, where: str) -> npt.NDArray[Any]:
             else ""
         )
         raise ImageError(
-            f"{where}: numpy array of shape {shape}; taken are HxW, HxWx3, HxWx4 and stacks"
+            f"{where}: numpy array of shape {shape}; supported are HxW, HxWx3, HxWx4 and stacks"
             f" NxHxWx3{hint}"
         )
     if array.ndim == 3 and array.shape[0] == 3:
@@ -199,7 +229,8 @@ def _channels_last(array: Array, where: str) -> npt.NDArray[Any]:
         else ""
     )
     raise ImageError(
-        f"{where}: torch tensor of shape {shape}; taken are [3, H, W] and stacks [N, 3, H, W]{hint}"
+        f"{where}: torch tensor of shape {shape}; supported are [3, H, W] and stacks"
+        f" [N, 3, H, W]{hint}"
     )
 
 
@@ -212,7 +243,7 @@ def _to_numpy(tensor: Tensor) -> npt.NDArray[Any]:
 
 
 def _bounds(array: Array) -> tuple[float, float]:
-    """Of the colours: alpha says nothing about their range."""
+    """Smallest and largest value of the colours, without alpha."""
     values = without_alpha(array) if isinstance(array, np.ndarray) else _to_numpy(array)
     if values.dtype.kind == "u":
         return int(values.min(initial=0)), int(values.max(initial=0))
@@ -231,27 +262,36 @@ def _check_range(low: float, high: float, where: str) -> None:
         reason = (
             "nearly black, as if it was divided by 65535 where its range is smaller (4095, 255)"
         )
-        raise ImageError(f"{found}: {reason}; divide by the range that it was taken with")
+        raise ImageError(f"{found}: {reason}; divide by the range of the camera")
     if low >= -_HALF_A_LEVEL and high <= 1 + _HALF_A_LEVEL:
         return
     if low >= 0 and 10 < high <= 255:
         raise ImageError(
-            f"{found}: it looks like 0..255 kept as float; divide by 255 or turn it into uint8"
+            f"{found}: it looks like 0..255 stored as float; divide by 255 or convert it to uint8"
         )
     raise ImageError(f"{found}, outside 0..1: it looks normalised already; {both}")
 
 
-def _over_white(rgba: npt.NDArray[np.uint8], where: str) -> Pixels:
-    most = int(rgba[..., 3].max())
-    if most < _FAINT:
-        found = (
-            "fully transparent"
-            if not most
-            else f"nearly transparent (alpha is at most {most} of 255)"
-        )
-        raise ImageError(
-            f"{where}: {found}: nothing of it is seen. Leave its alpha out if that is not meant:"
-            " image.convert('RGB')"
-        )
-    colour, alpha = rgba[..., :3].astype(np.uint32), rgba[..., 3:].astype(np.uint32)
-    return ((colour * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
+def over_white(rgba: npt.NDArray[np.uint8]) -> Pixels:
+    """Composite uint8 [..., 4] over white: [..., 3], rounded to the nearest level."""
+    colour, alpha = rgba[..., :3], rgba[..., 3:]
+    if alpha.min(initial=255) == 255:
+        return np.ascontiguousarray(colour)
+    weight = alpha.astype(np.uint16)
+    total = colour * weight + 255 * (255 - weight) + 127  # at most 65152: fits 16 bits
+    return (total // 255).astype(np.uint8)
+
+
+def _check_opacity(rgba: npt.NDArray[np.uint8], where: str) -> None:
+    highest = int(rgba[..., 3].max())
+    if highest >= _FAINT:
+        return
+    found = (
+        f"nearly transparent (alpha is at most {highest} of 255)"
+        if highest
+        else "fully transparent"
+    )
+    raise ImageError(
+        f"{where}: {found}, so nothing of it is visible. If the alpha channel is wrong, drop it:"
+        " image.convert('RGB')"
+    )

@@ -1,8 +1,9 @@
-"""The workaround for a torchvision that cannot load beside this torch, used before timm is imported.
+"""Import timm where the installed torchvision does not fit the installed torch.
 
-PyPI's torchvision wheel links CUDA. Beside a CPU-only torch its compiled operators cannot load, and `import torchvision`
-then fails on the first operator schema that it misses ("operator torchvision::nms does not exist"). timm imports torchvision
-unconditionally. Declaring those schemas is enough for everything that timm uses.
+PyPI's torchvision wheel links CUDA. With a CPU-only torch its compiled operators cannot load, and
+`import torchvision` fails on the first missing operator schema ("operator torchvision::nms does
+not exist"). timm imports torchvision unconditionally. Declaring the missing schemas is enough for
+everything that timm uses.
 """
 
 from __future__ import annotations
@@ -14,16 +15,13 @@ from types import ModuleType
 from typing import Any
 
 _SCHEMAS = ("nms", "qnms")
-# a torch.library.Library takes its schemas with it when it is collected
+# a torch.library.Library removes its schemas when it is garbage-collected
 _kept_alive: list[Any] = []
 
 
 @functools.cache
 def import_timm() -> ModuleType:
-    """timm, imported after torchvision has been made importable.
-
-    The import happens once, at the first call.
-    """
+    """Import timm after making torchvision importable; later calls return the same module."""
     _ensure_torchvision()
     return importlib.import_module("timm")
 

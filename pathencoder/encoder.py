@@ -1,4 +1,4 @@
-"""Encoder: a network, its spec, and the way from any images to rows of numbers."""
+"""Encoder: a network with its spec, which turns images into embeddings."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from pathencoder import network as networks
 from pathencoder import outputs
 from pathencoder import runtime as runtimes
+from pathencoder import stream as streams
 from pathencoder.errors import ConfigError
 from pathencoder.images import Images, Key, survey
 from pathencoder.outputs import Features
@@ -23,30 +24,20 @@ from pathencoder.pretrained.load import load
 from pathencoder.pretrained.origin import Origin
 from pathencoder.runtime import BatchSize, Rows
 from pathencoder.spec import EncoderSpec, summary
-from pathencoder.stream import (
-    Found,
-    OnError,
-    Options,
-    Progress,
-    Result,
-    Scales,
-    Settings,
-    Table,
-    judged,
-    results,
-    watched,
-    with_scales,
-)
+from pathencoder.stream import Found, OnError, Options, Progress, Result, Scales, Settings
 from pathencoder.transforms import Transform
 
 
 class Encoder(nn.Module):
     """A pathology encoder.
 
-    `encode` takes images in any form, `forward` normalised tensors; in eval mode from the start.
+    `encode` takes images in any form, `forward` takes normalised tensors. A new encoder is in eval
+    mode.
 
-    network: as `network.create(spec)` builds it, with its weights. spec: what is known of it.
-    origin: what it was loaded from; None for one that was built here.
+    Attributes:
+        network: The timm network with its weights, as `network.create(spec)` builds it.
+        spec: The description of the encoder.
+        origin: What it was loaded from; None for one that was built from its parts.
     """
 
     def __init__(self, network: nn.Module, spec: EncoderSpec) -> None:
@@ -62,39 +53,40 @@ class Encoder(nn.Module):
         self.eval()
 
     def forward(self, x: Tensor) -> Features:
-        """Normalised float [N, 3, H, W] -> Features; differentiable.
+        """Run the network once; differentiable.
 
-        H and W may differ from the default input size.
+        Args:
+            x: Normalised float [N, 3, H, W]. H and W may differ from the default input size.
 
-        Raises ImageError for another shape or dtype, or sides that the network's patches do not
-        divide.
+        Returns:
+            The features of the N images.
+
+        Raises:
+            ImageError: Another shape or dtype, or sides that the patch size does not divide.
         """
         return outputs.read(self.network, self.spec, x)
 
     @property
     def folder(self) -> Path | None:
-        """The folder that it was loaded from, with its reference, card and licence.
-
-        None for one without.
-        """
+        """The folder with reference, card and licence that it was loaded from; None without one."""
         return self.origin.folder if self.origin is not None else None
 
     @property
     def transform(self) -> Transform:
-        """Any one image -> float32 [3, S, S], what the network was trained to see.
+        """The preprocessing: any one image to normalised float32 [3, S, S].
 
-        Picklable, for a DataLoader's workers.
+        Picklable, for the workers of a DataLoader.
         """
         return Transform(self.spec)
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """The device of the weights."""
         return next(self.parameters()).device
 
     @property
     def dtype(self) -> torch.dtype:
-        """The weights' dtype."""
+        """The dtype of the weights."""
         return next(self.parameters()).dtype
 
     @property
@@ -104,7 +96,7 @@ class Encoder(nn.Module):
 
     @property
     def num_features(self) -> int:
-        """Length of the embedding, under the name that timm gives it."""
+        """Length of the embedding, under timm's name."""
         return self.spec.dim
 
     def __repr__(self) -> str:
@@ -116,22 +108,29 @@ class Encoder(nn.Module):
         return "Encoder(\n" + "".join(f"  {line}\n" for line in lines) + ")"
 
     def precision_used(self, precision: str = "auto") -> str:
-        """What `encode(precision=...)` comes to for these weights: "fp32", "bf16" or "fp16".
+        """The precision that `encode(precision=...)` uses: "fp32", "bf16" or "fp16".
 
         Raises:
-            ConfigError: for a precision that is unknown or that these weights cannot run at.
+            ConfigError: The precision is unknown, or these weights cannot run at it.
         """
         return runtimes.precision_used(precision, self.dtype)
 
     def pyramid(
         self, x: Tensor, indices: Sequence[int] | None = None
     ) -> tuple[list[Tensor], list[int]]:
-        """Normalised float [N, 3, H, W] -> feature maps [N, C, h, w] and their strides in pixels.
+        """Feature maps of several stages; differentiable.
 
-        differentiable.
+        Args:
+            x: Normalised float [N, 3, H, W].
+            indices: The maps of a CNN (one per resolution) or the blocks of a transformer. None:
+                all maps of a CNN, the last four blocks of a transformer.
 
-        A CNN gives one map a resolution, a transformer those of the blocks in `indices` (default:
-        the last four).
+        Returns:
+            Feature maps [N, C, h, w], and their strides in pixels.
+
+        Raises:
+            ConfigError: The network has no stages, or not one of `indices`.
+            ImageError: `x` has another shape or dtype.
         """
         return outputs.pyramid(self.network, self.spec, x, indices)
 
@@ -159,38 +158,38 @@ class Encoder(nn.Module):
         on_error: OnError = "raise",
         return_keys: bool = False,
     ) -> Rows | tuple[Rows, list[Key]]:
-        """Images in any form to rows of numbers.
+        """Embed images in any form.
 
         Args:
             images: PIL image; numpy uint8 or float 0..1 (HxW, HxWx3, HxWx4, NxHxWx3); torch uint8
                 or float 0..1 ([3, H, W], [N, 3, H, W]); path; folder (recursive, the order of
                 `list_images`); a list, iterator or generator of any of these.
-            mpp: Micrometres per pixel of the images, one number or one an image: they are
+            mpp: Micrometres per pixel of the images, one number or one per image: they are
                 resampled to the encoder's, then cropped around the centre or padded with white,
                 never stretched. None: resized whole, as the encoder's authors do.
             output: "embedding" (what the authors recommend), "cls", "mean", "cls_mean", "multi"
                 (last four blocks) or "dense".
-            batch_size: Images decoded together, and the most of a forward pass. The rows do not
-                depend on it: on a CPU they were the same to the last bit for every network tried;
-                a GPU chooses kernels by shape, whose last digits may differ.
-            precision: "auto" is the dtype of the weights, fp32 unless they were loaded in another,
-                on every machine. "bf16" and "fp16" are faster where the hardware has them, and
-                change the rows: `precision_used` says what a request comes to.
+            batch_size: Images decoded together, and the maximum of one forward pass. The rows do
+                not depend on it: on a CPU they were bitwise equal for every network tested; a GPU
+                chooses kernels by shape, whose last digits may differ.
+            precision: "auto" is the dtype of the weights (fp32 unless they were loaded in another)
+                on every machine. "bf16" and "fp16" are faster where the hardware supports them,
+                and change the rows; `precision_used` returns the precision of a request.
             runtime: "auto" or "torch".
-            workers: Decoding threads. None: one a core, at most 16.
+            workers: Decoding threads. None: one per core, at most 16.
             progress: "auto" (a bar on a terminal), True or False.
             on_error: "raise" stops at the first bad image; "nan" makes its row NaN, logs why, and
                 warns how many at the end.
-            return_keys: Also give the keys: the path relative to the folder that was given, else
-                the index.
+            return_keys: Also return the keys: the path relative to the given folder, else the
+                index.
 
         Returns:
             numpy float32 [N, D], in order; for "dense" [N, C, h, w]. With return_keys a pair of
             these rows and the list of keys.
 
         Raises:
-            ImageError: For an image that cannot be read; it names the image.
-            ConfigError: For settings that do not fit.
+            ImageError: An image cannot be read; the message names it.
+            ConfigError: The settings do not fit.
         """
         found, total = self._run(
             images,
@@ -204,7 +203,7 @@ class Encoder(nn.Module):
             on_error=on_error,
         )
         keys: list[Key] = []
-        table = Table(total)
+        table = streams.Table(total)
         with contextlib.closing(found):
             for result in found:
                 keys.append(result.key)
@@ -213,19 +212,19 @@ class Encoder(nn.Module):
         return (rows, keys) if return_keys else rows
 
     def stream(self, images: Images, **options: Unpack[Options]) -> Iterator[tuple[Key, Rows]]:
-        """`encode`, lazily: memory stays flat however long the input is.
+        """Embed images lazily, in constant memory.
 
         Args:
             images: As for `encode`. An array that an iterator yields must not be overwritten
-                afterwards: it may wait to be resized.
-            **options: Those of `encode`, with its defaults, but for `return_keys`.
+                afterwards: it may not have been resized yet.
+            **options: The options of `encode` except `return_keys`, with the same defaults.
 
         Yields:
             (key, float32 row), in order.
 
         Raises:
-            ImageError: For an image that cannot be read; it names the image.
-            ConfigError: For settings that do not fit.
+            ImageError: An image cannot be read; the message names it.
+            ConfigError: The settings do not fit.
         """
         found, _ = self._run(images, **options)
         return ((r.key, r.row) for r in found)
@@ -233,9 +232,9 @@ class Encoder(nn.Module):
     def results(
         self, images: Images, *, mpp: Scales = None, settings: Settings | None = None
     ) -> Iterator[Result]:
-        """`stream` for programs that go on whatever happens.
+        """Embed images lazily: one Result per image, with its error if it cannot be read.
 
-        Each image's key, row, and error if it was a bad one.
+        `images` and `mpp` are those of `encode`; ConfigError is raised as there.
         """
         return self._results(images, mpp, settings or Settings())[0]
 
@@ -249,25 +248,24 @@ class Encoder(nn.Module):
         **settings: Any,
     ) -> tuple[Found, int | None]:
         found, total = self._results(images, mpp, Settings(**settings))
-        return watched(judged(found, on_error), total, progress), total
+        return streams.watched(streams.judged(found, on_error), total, progress), total
 
     def _results(self, images: Images, mpp: Scales, settings: Settings) -> tuple[Found, int | None]:
         if settings.runtime not in runtimes.RUNTIMES:
             raise ConfigError(
                 f"runtime={settings.runtime!r}: one of {', '.join(runtimes.RUNTIMES)}"
             )
-        workers, group = (
-            runtimes.pick_workers(settings.workers),
-            runtimes.pick_batch(settings.batch_size, self.device),
-        )
+        workers = runtimes.pick_workers(settings.workers)
+        group = runtimes.pick_batch(settings.batch_size, self.device)
         items, total = survey(images)
-        scaled = with_scales(items, mpp, total)
-        return (
-            results(
-                scaled, self.transform, self._runner(settings, group), group=group, workers=workers
-            ),
-            total,
+        found = streams.results(
+            streams.with_scales(items, mpp, total),
+            self.transform,
+            self._runner(settings, group),
+            group=group,
+            workers=workers,
         )
+        return found, total
 
     def _runner(self, settings: Settings, batch: int) -> runtimes.Runner:
         return runtimes.Runner(
@@ -281,20 +279,18 @@ class Encoder(nn.Module):
     def save_pretrained(self, save_directory: str | os.PathLike[str]) -> None:
         """Write the encoder's folder, which `load_encoder` and `from_pretrained` read.
 
-        The encoder stays as it is.
-
-        An unchanged encoder is written as it came: the same files with the same bytes. One whose
-        weights, dtype or spec were changed gets a card that says what it was modified from and what
-        was changed, a name of its own (NAME-modified, unless the spec has another), a new reference
-        embedding, and none of its parent's figures; `spec.verified` is false.
+        An unchanged encoder is copied: the same files with the same bytes. One whose weights, dtype
+        or spec were changed gets a card that says what it was modified from and how, another name
+        (NAME-modified, unless the spec has a new one) and a new reference embedding; the metrics of
+        its parent are left out and `spec.verified` is false. The encoder itself does not change.
 
         Args:
-            save_directory: made if it is not there; files in it that are not an encoder's stay.
+            save_directory: Created if it does not exist; other files in it are kept.
 
         Raises:
-            StoreError: where it cannot be written.
-            ConfigError, IncompatibleWeights: for a network with adapters, or another one than the
-                spec describes.
+            StoreError: The folder cannot be written.
+            ConfigError: The network holds adapters.
+            IncompatibleWeights: The network is not the one that the spec describes.
         """
         save.save(self, save_directory)
 
@@ -308,17 +304,21 @@ class Encoder(nn.Module):
         branch: str | None = None,
         create_pr: bool | None = None,
     ) -> str:
-        """Upload what `save_pretrained` writes to the Hub, in place of an encoder that was there before.
+        """Upload what `save_pretrained` writes to the Hub; replaces an encoder that is there.
 
         Args:
-            repo_id: "owner/name", made if it is not there.
-            commit_message, private, token, branch, create_pr: as in huggingface_hub.
+            repo_id: "owner/name", created if it does not exist.
+            commit_message: Message of the commit.
+            private: Whether a new repository is private. None: the default of the account.
+            token: As in huggingface_hub.
+            branch: The branch to commit to.
+            create_pr: Whether to open a pull request instead of committing to the branch.
 
         Returns:
-            The address of the commit.
+            The URL of the commit.
 
         Raises:
-            StoreError: with the Hub's answer.
+            StoreError: The upload failed; the message holds the Hub's answer.
         """
         return save.push(
             self,
@@ -334,11 +334,11 @@ class Encoder(nn.Module):
     def from_pretrained(
         cls, name: str | os.PathLike[str], **options: Unpack[LoadOptions]
     ) -> Encoder:
-        """`load_encoder` under the name that huggingface_hub's users look for.
+        """Load an encoder: `load_encoder` under the name that huggingface_hub uses.
 
         Args:
             name: A folder, a repository, or a catalogue name.
-            **options: Those of `load_encoder`, but for `pretrained`.
+            **options: The options of `load_encoder` except `pretrained`.
         """
         return load_encoder(name, **options)
 
@@ -354,35 +354,35 @@ def load_encoder(
     local_files_only: bool | None = None,
     pretrained: bool = True,
 ) -> Encoder:
-    """An encoder in eval mode: bundled, from a folder, from the catalogue, or from the Hub.
+    """Load an encoder: bundled, from a folder, from the catalogue, or from the Hub.
 
     Args:
         name: None (the bundled default, no network), a name of `list_encoders()`, a folder (one
             that exists or begins with . / ~), "owner/repo" or "hf-hub:owner/repo" in timm's format
-            or ours, with "@revision" if wanted.
+            or pathencoder's, optionally with "@revision".
         revision: A branch, tag or commit of the repository.
         device: "auto" takes cuda, then mps, then cpu.
         dtype: Of the parameters, also by name ("bf16", "fp16"). None: float32.
         token: As in huggingface_hub, as are the next two. Its environment variables (HF_TOKEN,
-            HF_HOME, HF_HUB_OFFLINE and others) hold too.
-        cache_dir: Where downloads are kept.
-        local_files_only: True: never ask the network.
-        pretrained: False gives the same network with random weights, to train from nothing.
+            HF_HOME, HF_HUB_OFFLINE and others) apply too.
+        cache_dir: The cache of downloads.
+        local_files_only: True: do not use the network.
+        pretrained: False gives the same network with random weights.
 
     Returns:
-        The encoder.
+        The encoder, in eval mode.
 
     Raises:
         UnknownEncoder: Nothing has that name.
         GatedEncoder: The publisher's terms have to be accepted first.
-        OfflineError: The files are not here and the Hub does not answer.
+        OfflineError: The files are not on this machine and the Hub does not answer.
         ChecksumError: A file is not the one that was published.
         UnsafeWeights: The weights could run code.
         IncompatibleWeights: Weights and network do not fit each other.
         ConfigError: An argument, or the encoder's description, cannot be used.
         StoreError: The cache cannot be written.
     """
-    wanted, there = runtimes.pick_dtype(dtype), runtimes.pick_device(device)
+    wanted, target = runtimes.pick_dtype(dtype), runtimes.pick_device(device)
     loaded = load(
         name,
         revision=revision,
@@ -393,7 +393,7 @@ def load_encoder(
     )
     encoder = Encoder(loaded.network, loaded.spec)
     encoder.origin = loaded.origin
-    encoder.to(device=there, dtype=wanted)
+    encoder.to(device=target, dtype=wanted)
     if not networks.has_tokens(encoder.network):
         # 1.2 to 1.8 times as fast for convolutions on a CPU
         encoder.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -1,24 +1,27 @@
-"""Every error a user can meet. Each message says what happened, to what, and what to do next.
+"""The errors that this package raises. Each message says what happened, to what, and what to do.
 
-PathEncoderError
-├── UnknownEncoder       (LookupError)        no encoder of that name
-├── GatedEncoder         (PermissionError)    the repository wants a licence accepted or a token
-├── OfflineError         (FileNotFoundError)  a file is not on this machine and the network is off
-or away ├── ChecksumError        (ValueError)         a file is not the one its publisher released
-├── UnsafeWeights        (ValueError)         weights that would run code when read ├──
-IncompatibleWeights  (ValueError)         weights whose keys or shapes do not fit the network ├──
-ImageError           (ValueError)         an input that is no image, or not one we can take ├──
-SlideError           (OSError)            a slide that cannot be opened or read │   └── MissingMpp
-(+ ValueError)       a slide that does not say its micrometres per pixel ├── StoreError
-(OSError)            an output that cannot be written, or was written by something else ├──
-HeadMismatch         (ValueError)         a head fitted on another encoder ├── ConfigError
-(ValueError)         a setting that is unknown or does not fit └── MissingExtra
-(ImportError)        an optional dependency is not installed
+| error | also a | raised for |
+|---|---|---|
+| `UnknownEncoder` | `LookupError` | a name that no encoder has |
+| `GatedEncoder` | `PermissionError` | a repository that requires an accepted licence or a token |
+| `OfflineError` | `FileNotFoundError` | a file that is not on this machine, without a network |
+| `ChecksumError` | `ValueError` | a file that is not the one its publisher released |
+| `UnsafeWeights` | `ValueError` | weights that would run code when read |
+| `IncompatibleWeights` | `ValueError` | weights whose keys or shapes do not fit the network |
+| `ImageError` | `ValueError` | an input that is not an image, or not a supported one |
+| `SlideError` | `OSError` | a slide that cannot be opened or read |
+| `MissingMpp` | `SlideError`, `ValueError` | a slide without micrometres per pixel |
+| `StoreError` | `OSError` | an output that cannot be written, or that another program wrote |
+| `HeadMismatch` | `ValueError` | a head that was fitted on another encoder |
+| `ConfigError` | `ValueError` | a setting that is unknown or does not fit |
+| `MissingExtra` | `ImportError` | an optional dependency that is not installed |
+
+All are subclasses of `PathEncoderError`.
 """
 
 
 class PathEncoderError(Exception):
-    """Base of every error that this package raises on purpose."""
+    """Base class of every error that this package raises."""
 
 
 class UnknownEncoder(PathEncoderError, LookupError):
@@ -26,15 +29,15 @@ class UnknownEncoder(PathEncoderError, LookupError):
 
 
 class GatedEncoder(PathEncoderError, PermissionError):
-    """The repository exists but asks for an accepted licence, or for a token."""
+    """The repository exists but requires an accepted licence, or a token."""
 
 
 class OfflineError(PathEncoderError, FileNotFoundError):
-    """A file is not on this machine, and the network is switched off or does not answer."""
+    """A file is not on this machine, and the network is disabled or does not answer."""
 
 
 class ChecksumError(PathEncoderError, ValueError):
-    """A file's sha256 is not the one on record."""
+    """A file's sha256 is not the recorded one."""
 
 
 class UnsafeWeights(PathEncoderError, ValueError):
@@ -42,11 +45,11 @@ class UnsafeWeights(PathEncoderError, ValueError):
 
 
 class IncompatibleWeights(PathEncoderError, ValueError):
-    """Weights whose keys or shapes do not fit the network they are meant for."""
+    """Weights whose keys or shapes do not fit the network."""
 
 
 class ImageError(PathEncoderError, ValueError):
-    """An input that is not an image, or not one of the forms that `encode` takes."""
+    """An input that is not an image, or not in one of the forms that `encode` accepts."""
 
 
 class SlideError(PathEncoderError, OSError):
@@ -54,15 +57,15 @@ class SlideError(PathEncoderError, OSError):
 
 
 class MissingMpp(SlideError, ValueError):
-    """A slide that does not say its micrometres per pixel, or says something absurd."""
+    """A slide that does not state its micrometres per pixel, or states an implausible value."""
 
 
 class StoreError(PathEncoderError, OSError):
-    """An output that cannot be written, or a feature file that something else wrote."""
+    """An output that cannot be written, or a feature file that another program wrote."""
 
 
 class HeadMismatch(PathEncoderError, ValueError):
-    """A head meets embeddings of an encoder that it was not fitted on."""
+    """A head is used with embeddings of an encoder that it was not fitted on."""
 
 
 class ConfigError(PathEncoderError, ValueError):
@@ -74,5 +77,10 @@ class MissingExtra(PathEncoderError, ImportError):
 
     @classmethod
     def of(cls, extra: str, purpose: str) -> "MissingExtra":
-        """The error for one of our extras: what needs it, and the command that installs it."""
+        """The error for a missing extra, with the command that installs it.
+
+        Args:
+            extra: Name of the extra.
+            purpose: What needs it; the subject of the sentence.
+        """
         return cls(f"{purpose} needs an optional dependency: pip install 'pathencoder[{extra}]'")

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and disk errors as StoreError with what to do about them."""
+"""Atomic writes, and disk errors as StoreError with advice."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from pathencoder.errors import StoreError
 
 
 class Mismatch(StoreError):
-    """An output file that this input cannot have: something else made it, or it is damaged.
+    """An existing output file that does not belong to this input, or is damaged.
 
-    It concerns one input, not the disk.
+    Unlike other StoreErrors it concerns one input, not the disk.
     """
 
 
@@ -32,12 +32,12 @@ _ADVICE = {
 
 @contextlib.contextmanager
 def storing(path: Path) -> Iterator[None]:
-    """Turns the disk errors of what is done inside into StoreError about `path`."""
+    """Turn disk errors inside the block into StoreError about `path`."""
     try:
         yield
     except StoreError:
         raise
-    # HDF5 reports a full disk as RuntimeError when it happens on closing
+    # HDF5 reports a full disk as RuntimeError when it closes the file
     except (OSError, RuntimeError) as error:
         number = error.errno if isinstance(error, OSError) else None
         number = number or (errno.ENOSPC if "No space left" in str(error) else None)
@@ -45,18 +45,19 @@ def storing(path: Path) -> Iterator[None]:
         if number == errno.ENAMETOOLONG:
             raise Mismatch(f"cannot write {path}: {reason}") from error
         raise StoreError(
-            f"cannot write {path}: {reason}. What was done before is kept; the same command goes on"
-            " from there"
+            f"cannot write {path}: {reason}. Finished work is kept; the same command resumes from"
+            " there"
         ) from error
 
 
 @contextlib.contextmanager
 def whole_file(final: Path) -> Iterator[Path]:
-    """A temporary path that becomes `final` when the block ends well, on disk for good.
+    """A temporary path that is renamed to `final` when the block succeeds, and removed when not.
 
-    It vanishes when the block fails.
+    The content is synced to disk before the rename.
 
-    Raises StoreError.
+    Raises:
+        StoreError: The file cannot be written.
     """
     temporary = final.with_name(f".{final.name}.{os.getpid()}.incomplete")
     with storing(final):
@@ -71,9 +72,13 @@ def whole_file(final: Path) -> Iterator[Path]:
 
 
 def make_folder(path: Path) -> Path:
-    """The folder, made with its parents if need be.
+    """Create a folder and its parents unless they exist, and check that it is writable.
 
-    Raises StoreError, also when nothing can be written into it.
+    Returns:
+        `path`.
+
+    Raises:
+        StoreError: The folder cannot be created or written into.
     """
     with storing(path):
         path.mkdir(parents=True, exist_ok=True)
@@ -86,7 +91,7 @@ def make_folder(path: Path) -> Path:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make a rename durable where the system can (Windows cannot open a folder)."""
+    """Make a rename durable where the system supports it (Windows cannot open a folder)."""
     with contextlib.suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)
         try:

@@ -1,10 +1,9 @@
-"""Any input form -> uint8 RGB arrays, lazily. What is refused, and why.
+"""Convert images in any form to uint8 RGB arrays, lazily.
 
-Taken: PIL images; arrays and tensors (see arrays.py); paths; folders; lists, iterators and
-generators of any of these. Alpha is laid over
-white, grey becomes RGB, CMYK and palettes are converted, 16 bits are scaled by the range that the
-file states, EXIF orientation is applied. A file is one image: several pages or frames, and whole
-slides, are refused (decode.py).
+Accepted: PIL images; arrays and tensors (see arrays.py); paths; folders; lists, iterators and
+generators of any of these. Alpha is composited over white, grey becomes RGB, CMYK and palettes are
+converted, 16 bits are scaled by the range that the file states, EXIF orientation is applied. A file
+holds one image: several pages or frames, and whole slides, are refused (formats/decode.py).
 """
 
 from __future__ import annotations
@@ -37,8 +36,7 @@ Images: TypeAlias = "ImageSource | Iterable[Images]"
 SUFFIXES = frozenset(
     {".bmp", ".gif", ".jp2", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 )
-# Suffixes of images that are not taken: named where a folder has some, never passed over in
-# silence.
+# Suffixes of images that are not supported: a warning names those that a folder has.
 _OTHERS = frozenset(
     {
         ".avif",
@@ -65,8 +63,10 @@ _Named: TypeAlias = tuple[str, Callable[[], Pixels]]
 class Item:
     """One image that is not decoded yet.
 
-    key: path relative to the folder that was given, else its index among all images.
-    where: what an error calls it. load: decodes it; raises ImageError; may run in any thread.
+    Attributes:
+        key: Path relative to the given folder, else the index among all images.
+        where: What an error calls it.
+        load: Decodes it to uint8 RGB [H, W, 3] or raises ImageError; may run in any thread.
     """
 
     key: Key
@@ -75,12 +75,19 @@ class Item:
 
 
 def list_images(folder: str | os.PathLike[str]) -> list[Path]:
-    """Every image file below a folder, in natural order (tile2 before tile10).
+    """List the image files below a folder, in natural order (tile2 before tile10).
 
-    Hidden ones are left out.
+    Links to folders are followed and hidden files are left out. A warning names what cannot be
+    listed (a loop of links, a folder without permission).
 
-    Linked folders are walked. What cannot be (a loop of links, a folder without permission) is
-    named in a warning. Raises ImageError if there is no such folder.
+    Args:
+        folder: The folder; "~" is expanded.
+
+    Returns:
+        Paths that begin with `folder`.
+
+    Raises:
+        ImageError: The folder does not exist.
     """
     root = Path(folder).expanduser()
     if not root.is_dir():
@@ -107,18 +114,24 @@ def _slides_among(files: list[Path]) -> list[str]:
 
 
 def iterate(images: Images) -> Iterator[Item]:
-    """The images one by one, in order, nothing decoded yet.
+    """Iterate over images in order, without decoding them.
 
-    An iterator is advanced only as far as this one is.
+    An iterator is advanced only as far as the result is.
 
-    Raises ImageError for a path that is not there, a folder without images, or something that holds
-    no images at all.
+    Args:
+        images: In any form that the module's docstring lists.
+
+    Returns:
+        An iterator of items.
+
+    Raises:
+        ImageError: A path does not exist, a folder holds no images, or the type is not supported.
     """
     return survey(images)[0]
 
 
 def survey(images: Images) -> tuple[Iterator[Item], int | None]:
-    """`iterate`, and how many images there are where that is known without advancing an iterator."""
+    """`iterate`, and the number of images; None where only an iterator knows it."""
     images = _unpacked(images)
     if isinstance(images, str | os.PathLike):
         path = Path(images).expanduser()
@@ -138,9 +151,9 @@ def survey(images: Images) -> tuple[Iterator[Item], int | None]:
 
 
 def _keyed(folder: Path, files: list[Path]) -> dict[str, Path]:
-    """Files by their names below a folder, made printable.
+    """Files by their printable names below a folder.
 
-    Raises ImageError where two become the same.
+    Raises ImageError where two names become the same.
     """
     found: dict[str, Path] = {}
     for path in files:
@@ -155,17 +168,28 @@ def _keyed(folder: Path, files: list[Path]) -> dict[str, Path]:
 
 
 def open_image(source: ImageSource, where: str = "image") -> Pixels:
-    """uint8 RGB [H, W, 3] of one image in any form. Raises ImageError, which calls it `where`."""
+    """Decode one image in any form.
+
+    Args:
+        source: The image.
+        where: What an error calls it.
+
+    Returns:
+        uint8 RGB [H, W, 3].
+
+    Raises:
+        ImageError: It cannot be read, or is not exactly one image.
+    """
     source = _unpacked(source)
     if arrays.is_array(source) or isinstance(source, str | os.PathLike | Image.Image):
         found = list(_flatten(source, where))
         if len(found) == 1:
             return found[0][1]()
-    raise ImageError(f"{where}: one image is wanted here, found {_describe(source)}")
+    raise ImageError(f"{where}: one image is expected, found {_describe(source)}")
 
 
 def _unpacked(source: Any) -> Any:
-    """An array of paths or of other objects as a list; anything else as it is."""
+    """An array of paths or of other objects as a list; anything else unchanged."""
     return (
         source.tolist()
         if isinstance(source, np.ndarray) and not arrays.is_array(source)
@@ -216,9 +240,9 @@ def _count(images: Any) -> int | None:
 
 
 def _is_folder(path: Path) -> bool:
-    """Inside a list.
+    """Whether an entry of a list is a folder.
 
-    Names of images are believed: on a network disk a question a file costs more than reading it.
+    A name with an image suffix counts as a file: on a network disk a stat call per file is slow.
     """
     return path.suffix.lower() not in SUFFIXES and path.is_dir()
 
@@ -234,7 +258,7 @@ def _folder(path: Path) -> list[Path]:
     if others := [printable(p.name) for p in files if p.suffix.lower() in _OTHERS]:
         listed = ", ".join(others[:3] + ["..."] * (len(others) > 3))
         log.warning(
-            "%s: %d images of other kinds are left out (%s): save them as PNG or JPEG",
+            "%s: %d images of unsupported formats are left out (%s): save them as PNG or JPEG",
             name,
             len(others),
             listed,
@@ -265,7 +289,7 @@ def decode_image(data: bytes, where: str = "image") -> Pixels:
         uint8 RGB [H, W, 3].
 
     Raises:
-        ImageError: It is not an image, damaged, or not one that `encode` takes.
+        ImageError: It is not an image, damaged, or not supported.
     """
     return decode.read_file(io.BytesIO(data), where)
 

@@ -1,6 +1,4 @@
-"""The figures that this package reports.
-
-segmentation, detection and classification scores, and intervals over groups.
+"""Segmentation, detection and classification metrics, and bootstrap intervals over groups.
 
 numpy alone, except that matching points one to one uses scipy (it comes with scikit-image, the
 `nuclei` extra).
@@ -20,9 +18,13 @@ from pathencoder.errors import ConfigError, MissingExtra
 
 @dataclass(frozen=True)
 class InstanceScores:
-    """Scores of one predicted instance map against the truth; all in 0..1.
+    """Scores of a predicted instance map against the truth, all in 0..1.
 
-    `f1` and `pq` match objects at IoU > 0.5.
+    Attributes:
+        dice: Dice coefficient of the foreground.
+        aji: Aggregated Jaccard index.
+        pq: Panoptic quality; objects match at IoU > 0.5.
+        f1: F1 of the objects; they match at IoU > 0.5.
     """
 
     dice: float
@@ -33,7 +35,10 @@ class InstanceScores:
 
 @dataclass(frozen=True)
 class DetectionScores:
-    """Precision, recall and F1 of matched points, with the counts they come from (so that images can be pooled)."""
+    """Precision, recall and F1 of matched points.
+
+    The counts are kept, so that the scores of several images can be pooled.
+    """
 
     precision: float
     recall: float
@@ -44,7 +49,7 @@ class DetectionScores:
 
     @classmethod
     def of(cls, matched: int, predicted: int, true: int) -> DetectionScores:
-        """Scores from counts. Nothing to find and nothing found is a full score."""
+        """Scores from counts; 1 where there is nothing to find and nothing was found."""
         if predicted == true == 0:
             return cls(1.0, 1.0, 1.0, 0, 0, 0)
         precision, recall = matched / max(1, predicted), matched / max(1, true)
@@ -61,20 +66,28 @@ class Interval:
 
 
 def dice(truth: NDArray[np.generic], predicted: NDArray[np.generic]) -> float:
-    """Dice coefficient of two foreground masks of one shape (non-zero is foreground).
-
-    1 when both are empty.
-    """
+    """Dice coefficient of two masks of one shape (non-zero is foreground); 1 if both are empty."""
     t, p = _same_shape(truth, predicted)
     total = np.count_nonzero(t) + np.count_nonzero(p)
     return 1.0 if total == 0 else float(2 * np.count_nonzero((t != 0) & (p != 0)) / total)
 
 
 def instance_scores(truth: NDArray[np.integer], predicted: NDArray[np.integer]) -> InstanceScores:
-    """Dice, AJI, PQ and F1 of two instance maps [H, W] (0 is background, every other number one object).
+    """Dice, AJI, PQ and F1 of two instance maps.
 
-    AJI: Kumar et al. 2017, algorithm 1, in the common form in which a prediction may serve several true objects.
-    PQ: Kirillov et al. 2019, equation 1. An empty map against an empty map scores 1, against a full one 0.
+    AJI: Kumar et al. 2017, algorithm 1, in the common form in which a prediction may match several
+    true objects. PQ: Kirillov et al. 2019, equation 1. Two empty maps score 1; an empty map scores
+    0 against one with objects.
+
+    Args:
+        truth: Integers [H, W]; 0 is background, every other number one object.
+        predicted: The same for the prediction.
+
+    Returns:
+        The scores.
+
+    Raises:
+        ConfigError: The maps differ in shape.
     """
     inter = overlaps(truth, predicted)[1:, :]
     areas_t, inter = inter.sum(1), inter[:, 1:]
@@ -94,11 +107,14 @@ def instance_scores(truth: NDArray[np.integer], predicted: NDArray[np.integer]) 
 
 
 def overlaps(truth: NDArray[np.integer], predicted: NDArray[np.integer]) -> NDArray[np.int64]:
-    """Shared pixels of every pair of objects, int64 [true + 1, predicted + 1].
+    """Count the shared pixels of every pair of objects of two instance maps [H, W].
 
-    Row and column 0 are the backgrounds.
+    Returns:
+        int64 [true + 1, predicted + 1]. Row and column 0 are the background; the others are the
+        objects in the order of their labels.
 
-    Objects are numbered anew, in the order of their labels.
+    Raises:
+        ConfigError: The maps differ in shape.
     """
     t, p = (_compact(m) for m in _same_shape(truth, predicted))
     rows, columns = int(t.max(initial=0)) + 1, int(p.max(initial=0)) + 1
@@ -123,15 +139,24 @@ def _aji(
 
 
 def detection_scores(truth: ArrayLike, predicted: ArrayLike, radius: float) -> DetectionScores:
-    """Precision, recall and F1 of predicted points [N, 2] against true points [M, 2], matched one to one within `radius` pixels."""
+    """Precision, recall and F1 of points matched by `match_points`."""
     pairs = match_points(truth, predicted, radius)
     return DetectionScores.of(len(pairs), len(_points(predicted)), len(_points(truth)))
 
 
 def match_points(truth: ArrayLike, predicted: ArrayLike, radius: float) -> NDArray[np.int64]:
-    """Pairs (index in truth, index in predicted), int64 [K, 2].
+    """Match points one to one: as many as possible within `radius`, of least total distance.
 
-    As many as possible within `radius`, of least total distance.
+    Args:
+        truth: True points [M, 2].
+        predicted: Predicted points [N, 2].
+        radius: Largest distance of a match in pixels.
+
+    Returns:
+        Pairs (index in truth, index in predicted), int64 [K, 2].
+
+    Raises:
+        MissingExtra: scipy is not installed.
     """
     t, p = _points(truth), _points(predicted)
     if not len(t) or not len(p):
@@ -156,12 +181,18 @@ def balanced_accuracy(truth: ArrayLike, predicted: ArrayLike) -> float:
 
 
 def auroc(truth: ArrayLike, scores: ArrayLike) -> float:
-    """Area under the ROC curve.
+    """Area under the ROC curve; with several classes the mean of each class against the rest.
 
-    `truth` [N]; `scores` [N] of the larger of two labels, or [N, C] in the order of sorted labels.
+    Args:
+        truth: [N] labels of any kind.
+        scores: [N] scores of the larger of two labels, or [N, C] in the order of sorted labels.
+            Ties count half.
 
-    With C columns: the mean over classes of each class against the rest. Ties count half. Raises
-    ConfigError with one class alone.
+    Returns:
+        The area, in 0..1.
+
+    Raises:
+        ConfigError: `truth` holds one class only, or `scores` has another number of columns.
     """
     t, s = np.asarray(truth), np.asarray(scores, dtype=float)
     _same_length(t, s)
@@ -304,7 +335,17 @@ def grouped_bootstrap(
 def paired_difference(
     first: ArrayLike, second: ArrayLike, groups: Sequence[object] | None = None, *, seed: int = 0
 ) -> Interval:
-    """Mean of `first` - `second` ([N] scores of the same images) with its interval over groups (default: each image its own)."""
+    """Mean difference of two methods' scores with its bootstrap interval.
+
+    Args:
+        first: [N] scores.
+        second: [N] scores of the same images.
+        groups: The group of each image. None: each image is a group.
+        seed: Of the random numbers.
+
+    Returns:
+        The mean of `first` - `second` with its 95 % interval.
+    """
     a, b = np.asarray(first, dtype=float), np.asarray(second, dtype=float)
     _same_length(a, b)
     return grouped_bootstrap(

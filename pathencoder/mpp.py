@@ -1,18 +1,18 @@
-"""Micrometres per pixel of a slide or image: found, checked, and never guessed.
+"""Micrometres per pixel of a slide or image: decided from what its file states, never guessed.
 
-Every claim is read (mpp_claims.py). What no microscope has (the resolution of a screen or printer)
-is left aside and noted. The rest must agree to 5 %, suit the objective, and lie in a range:
+Every claim is read (mpp_claims.py). A resolution that no microscope has (of a screen or printer) is
+ignored and noted. The rest must agree to 5 %, fit the objective, and lie in a range:
 
 | kind | um/px of full resolution | why |
 |---|---|---|
 | microscope | 0.1 to 2.2 | 60x .12-.17, 40x .22-.28, 20x .4-.55, 10x 1, 5x 2 |
 | tags | 0.1 to 1.2 | pixels per mm, cm and inch get mixed up: above lie .12-.55 x 10, .5 x 2.54 |
-| screen | 0.1 to 1.2 | a PNG or JPEG that says so was written by a microscope's software |
-| with a fitting objective | 0.04 to 9 | 100x oil to 1.25x: the objective is a second witness |
+| screen | 0.1 to 1.2 | such a PNG or JPEG was written by a microscope's software |
+| with a fitting objective | 0.04 to 9 | 100x oil to 1.25x: the objective confirms the scale |
 
-A scale outside its range is refused: a file that says 4.99 is far more often a 20x scan whose unit
-slipped than an overview, and whoever has an overview can say --mpp 4.99. An objective never gives
-the scale: 20x is .23 (MIRAX, with an adapter of 1.6x) to .55.
+A scale outside its range is refused: a file that states 4.99 is far more often a 20x scan with the
+wrong unit than an overview, and a user with an overview can give --mpp 4.99. The objective alone
+never gives the scale: 20x is .23 (MIRAX, with an adapter of 1.6x) to .55.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from numbers import Real
 from pathencoder.errors import ConfigError, MissingMpp
 from pathencoder.mpp_claims import Claim, Evidence, Kind
 
-GIVEN = (0.01, 100.0)  # what a user may say
+GIVEN = (0.01, 100.0)  # what a user may give
 PLAUSIBLE: dict[Kind, tuple[float, float]] = {
     "microscope": (0.1, 2.2),
     "tags": (0.1, 1.2),
@@ -35,8 +35,8 @@ WITH_OBJECTIVE = (0.04, 9.0)
 POWER_TIMES_MPP = (4.0, 16.0)  # 10 by the rule; 4.4 for 20x at .22, 14 for 20x at .7
 LONGEST_MM = 210.0  # of glass: 8 inches, for whole organs; the common slide has 76
 USUAL_POWER_TIMES_MPP = (6.0, 14.0)
-_ADAPTERS = frozenset({"mirax", "zeiss"})  # vendors whose cameras see 20x at .22 to .25
-_SAME = 1.05  # claims may differ by this factor and still be one number
+_ADAPTERS = frozenset({"mirax", "zeiss"})  # vendors whose 20x scans have .22 to .25
+_SAME = 1.05  # claims that differ by at most this factor agree
 _SLIPS = {
     10.0: "pixels per mm and per cm were mixed up",
     2.54: "pixels per inch and per cm were mixed up",
@@ -54,9 +54,9 @@ class Mpp:
 
     Attributes:
         value: Micrometres per pixel.
-        source: The property or tag that says it; "given" for the user's.
-        claims: All that the file says, as sentences ("aperio.MPP says 0.499 um/px").
-        notes: What was left aside or overruled, as sentences for the summary.
+        source: The property or tag that states it; "given" for the user's.
+        claims: All that the file states, as sentences ("aperio.MPP says 0.499 um/px").
+        notes: What was ignored or overruled, as sentences for the summary.
     """
 
     value: float
@@ -66,48 +66,51 @@ class Mpp:
 
 
 def decide(evidence: Evidence, *, name: str, given: float | None = None) -> Mpp:
-    """The scale that a file's claims come to.
+    """Decide the scale of a file from its claims.
 
     Args:
-        evidence: All that the file says.
+        evidence: All that the file states.
         name: What errors call the file.
         given: The user's scale in micrometres per pixel; overrules the file.
 
     Returns:
-        The scale, its source, and what was left aside.
+        The scale, its source, and what was ignored.
 
     Raises:
-        MissingMpp: Nothing is said, or what is said cannot be believed.
-        ConfigError: `given` is no number from 0.01 to 100.
+        MissingMpp: The file states no scale, or an implausible one.
+        ConfigError: `given` is not a number from 0.01 to 100.
     """
-    said = tuple(map(str, evidence.claims))
+    claims = tuple(map(str, evidence.claims))
     serious = [c for c in evidence.claims if c.serious]
     if given is not None:
         value = check_mpp(given)
-        return Mpp(value, "given", said, tuple(_overruled(value, serious)))
+        return Mpp(value, "given", claims, tuple(_overruled(value, serious)))
     if problem := _problem(serious, evidence):
         raise MissingMpp(f"{name}: {problem}")
     best, absurd = serious[0], [c for c in evidence.claims if not c.serious]
-    notes = [f"{claim}: no microscope's scale, left aside" for claim in absurd]
-    return Mpp((best.x + best.y) / 2, best.source, said, (*notes, *_unusual(best, evidence)))
+    notes = [f"{claim}: not the scale of a microscope, ignored" for claim in absurd]
+    return Mpp((best.x + best.y) / 2, best.source, claims, (*notes, *_unusual(best, evidence)))
 
 
 def check_mpp(mpp: object, name: str = "mpp") -> float:
-    """A scale that a user gave, as a float.
+    """Check a scale that a user gave.
 
     Args:
-        mpp: a number, or an array or tensor that holds one and has no axis.
+        mpp: A number, or an array or tensor without axes.
         name: Of the setting, for the error.
 
+    Returns:
+        Micrometres per pixel.
+
     Raises:
-        ConfigError: It is no number from 0.01 to 100; text and NaN are none.
+        ConfigError: It is not a number from 0.01 to 100.
     """
     number = mpp.item() if hasattr(mpp, "item") and getattr(mpp, "ndim", None) == 0 else mpp
     low, high = GIVEN
     if isinstance(number, bool) or not isinstance(number, Real) or not low <= float(number) <= high:
         raise ConfigError(
-            f"{name}={mpp!r} is no scale: give one number of micrometres per pixel, from {low:g}"
-            f" to {high:g} (a 40x scan has about 0.25, a 20x one 0.5)"
+            f"{name}={mpp!r} is not a scale: give one number of micrometres per pixel, from"
+            f" {low:g} to {high:g} (a 40x scan has about 0.25, a 20x one 0.5)"
         )
     return float(number)
 
@@ -121,7 +124,7 @@ def scale_notes(slide_mpp: float, target_mpp: float, encoder_mpp: float | None =
         encoder_mpp: Micrometres per pixel that the encoder was trained at; None: unknown.
 
     Returns:
-        Sentences; none where the slide is fine enough and read as the encoder was trained.
+        Sentences; an empty list where the slide is fine enough and read as the encoder was trained.
     """
     notes = []
     factor = slide_mpp / target_mpp
@@ -138,13 +141,13 @@ def scale_notes(slide_mpp: float, target_mpp: float, encoder_mpp: float | None =
 
 
 def _problem(serious: Sequence[Claim], evidence: Evidence) -> str:
-    """Why a file's scale is not known, with the way out; empty where it is."""
+    """Why a file's scale is not known, with what to do; empty where it is known."""
     if serious:
         problem = _disagreement(serious, evidence) or _implausible(serious, evidence)
         return f"{problem}. {_REMEDY}" if problem else ""
     problem, hint = "it does not say its micrometres per pixel", ""
     if evidence.claims:
-        problem = f"what it says is no microscope's scale ({_list(evidence.claims)})"
+        problem = f"what it says is not the scale of a microscope ({_list(evidence.claims)})"
     if evidence.power:
         usual = f"{10 / evidence.power:.3g}"
         hint = f". Its objective is {evidence.power:g}x, which usually means about {usual}"
@@ -158,7 +161,7 @@ def _unusual(claim: Claim, evidence: Evidence) -> list[str]:
     if not power or evidence.vendor in _ADAPTERS or low <= power * claim.x <= high:
         return []
     usual = f"its objective is {power:g}x, which usually means about {10 / power:.3g}"
-    return [f"{claim}; {usual}: give --mpp where that is right"]
+    return [f"{claim}; {usual}: give --mpp if that is right"]
 
 
 def _overruled(given: float, claims: Sequence[Claim]) -> list[str]:
@@ -185,10 +188,10 @@ def _disagreement(claims: Sequence[Claim], evidence: Evidence) -> str:
 
 
 def _reduced(claims: Sequence[Claim], evidence: Evidence) -> str:
-    """What to say of a copy whose description gives another size in both directions alike."""
+    """A note on a copy whose description states a size that differs by one factor in x and y."""
     if not (evidence.size and evidence.described):
         return ""
-    x, y = (said / real for said, real in zip(evidence.described, evidence.size, strict=True))
+    x, y = (there / here for there, here in zip(evidence.described, evidence.size, strict=True))
     if not math.isclose(x, y, rel_tol=0.01) or 1 / _SAME < x < _SAME:
         return ""
     there, here = (f"{w} x {h}" for w, h in (evidence.described, evidence.size))
@@ -200,7 +203,7 @@ def _reduced(claims: Sequence[Claim], evidence: Evidence) -> str:
 
 
 def _implausible(claims: Sequence[Claim], evidence: Evidence) -> str:
-    """Why claims that agree cannot be believed; empty where they can."""
+    """Why claims that agree are implausible; empty where they are plausible."""
     mpp, power = claims[0].x, evidence.power
     if evidence.size and mpp * max(evidence.size) > LONGEST_MM * 1000:
         length = mpp * max(evidence.size) / 1000
@@ -220,7 +223,7 @@ def _suits(power: float, mpp: float) -> bool:
 
 
 def _slip(mpp: float) -> str:
-    """The slip that turns a common scale into this one; empty where none does."""
+    """The confusion of units that turns a common scale into this one; empty without one."""
     for factor, how in _SLIPS.items():
         for true in (mpp * factor, mpp / factor):
             if any(low <= true <= high for low, high in _COMMON):
@@ -229,7 +232,7 @@ def _slip(mpp: float) -> str:
 
 
 def _list(claims: Sequence[Claim]) -> str:
-    """Each scale once, with all who say it."""
+    """Each scale once, with all its sources."""
     sources: dict[str, list[str]] = {}
     for claim in claims:
         sources.setdefault(claim.scale, []).append(claim.source)

@@ -1,4 +1,4 @@
-"""What a file says of its scale: each source's micrometres per pixel, its objective, its size.
+"""What a file states about its scale: micrometres per pixel by source, objective, size.
 
 Every source is read; `mpp.py` decides. Sources: OpenSlide's properties (which hold the fields of
 Aperio, MIRAX, Ventana, Philips and DICOM), the resolution tags of TIFF 6.0, the descriptions of
@@ -16,7 +16,7 @@ from typing import Literal
 
 Kind = Literal["microscope", "tags", "screen"]
 
-# Vendors whose TIFF tags say something else: Trestle writes micrometres into XResolution
+# Vendors whose TIFF tags mean something else: Trestle writes micrometres into XResolution
 # (openslide-vendor-trestle.c), the first page of Ventana's BIF is the label.
 _OTHER_TAGS = frozenset({"trestle", "ventana"})
 _TIFF_UNITS = {"centimeter": 1e4, "inch": 25_400.0}
@@ -46,7 +46,7 @@ class Claim:
     """One source's scale.
 
     Attributes:
-        source: The property or tag that says it.
+        source: The property or tag that states it.
         x: Micrometres per pixel along a row, above 0.
         y: The same along a column.
         kind: "microscope" (a field that only microscopy software writes), "tags" (the resolution of
@@ -66,7 +66,7 @@ class Claim:
 
     @property
     def scale(self) -> str:
-        """The number, or both, for people."""
+        """The number, or both, as text."""
         same = math.isclose(self.x, self.y, rel_tol=1e-3)
         return f"{self.x:.4g}" + ("" if same else f" x {self.y:.4g}") + " um/px"
 
@@ -76,14 +76,14 @@ class Claim:
 
 @dataclass(frozen=True)
 class Evidence:
-    """All that a file says of its scale.
+    """All that a file states about its scale.
 
     Attributes:
-        claims: In the order in which they are believed.
-        power: Of the objective; None where it is not said.
+        claims: In the order of trust, the most trusted first.
+        power: Magnification of the objective; None where unknown.
         size: Width and height in pixels; None where unknown.
-        described: Width and height that the description gives the image; None where it gives none.
-        vendor: Of the slide, in OpenSlide's words; "" where unknown.
+        described: Width and height that the description states; None where it states none.
+        vendor: Of the slide, under OpenSlide's name; "" where unknown.
     """
 
     claims: tuple[Claim, ...]
@@ -94,7 +94,7 @@ class Evidence:
 
 
 def of_properties(properties: Mapping[str, str]) -> Evidence:
-    """What OpenSlide's properties of a slide say."""
+    """The evidence in OpenSlide's properties of a slide."""
     vendor = properties.get("openslide.vendor", "")
     generic = vendor == "generic-tiff"  # its mpp is that of the tags
     claims: list[Claim] = []
@@ -123,7 +123,13 @@ def of_tags(x: str | float | None, y: str | float | None, unit: str) -> list[Cla
 
 
 def of_description(text: str, x: str | float | None, y: str | float | None) -> list[Claim]:
-    """What a TIFF's ImageDescription says. x, y: resolution tags, which count in ImageJ's unit."""
+    """The claims in a TIFF's ImageDescription.
+
+    Args:
+        text: The description.
+        x: XResolution; its unit is the one that ImageJ's description states.
+        y: YResolution, likewise.
+    """
     return _ome(text) + _imagej(text, number(x), number(y)) + _aperio(text)
 
 
@@ -135,7 +141,7 @@ def power_in(text: str) -> float | None:
 
 
 def described_size(text: str) -> tuple[int, int] | None:
-    """Width and height that an Aperio or OME-XML description gives the image that it belongs to."""
+    """Width and height that an Aperio or OME-XML description states."""
     pixels = _pixels(text)
     if pixels:
         return _whole(pixels, "SizeX", "SizeY")
@@ -175,7 +181,7 @@ def _philips(properties: Mapping[str, str]) -> list[Claim]:
 
 
 def _imaged_volume(properties: Mapping[str, str]) -> list[Claim]:
-    """DICOM's imaged width in mm over its columns, unless the pixels come out far from square.
+    """DICOM's imaged width in mm over its columns, unless the pixels would be far from square.
 
     Some converters write a default of 15 mm for both sides.
     """
@@ -189,7 +195,7 @@ def _imaged_volume(properties: Mapping[str, str]) -> list[Claim]:
 
 
 def _ome(text: str) -> list[Claim]:
-    """OME-XML's PhysicalSize of the first image; its unit is the micrometre where none is said."""
+    """OME-XML's PhysicalSize of the first image; the default unit is the micrometre."""
     pixels = _pixels(text)
     across = number(pixels.get("PhysicalSizeX"))
     if not across:
@@ -201,7 +207,7 @@ def _ome(text: str) -> list[Claim]:
 
 
 def _pixels(text: str) -> dict[str, str]:
-    """The attributes of the first Pixels element, read without a parser: XML can be a trap."""
+    """The attributes of the first Pixels element, without an XML parser (entity expansion)."""
     found = re.search(r"<(?:\w+:)?Pixels\b([^>]*)>", text)
     if not found:
         return {}

@@ -1,7 +1,4 @@
-"""A spec's timm network, and how its outputs are read.
-
-Class token, means, dense maps, the recommended embedding.
-"""
+"""Build the timm network of a spec, and run it module by module."""
 
 from __future__ import annotations
 
@@ -20,16 +17,26 @@ from pathencoder.wrapped import bare
 Network = Any  # a timm module: its attributes differ by family
 
 
-# Children that come after the feature maps. timm names them alike over its families.
+# Children after the feature maps; timm uses the same names in all of its families.
 _HEADS = ("global_pool", "classifier", "fc", "head", "head_drop", "fc_norm")
-
-
-# Containers whose members are stages of their own.
+# Containers whose members are stages.
 _STAGED = ("blocks", "stages", "layers")
 
 
 def create(spec: EncoderSpec, *, random: bool = False) -> Network:
-    """The network of a spec: with timm's random initial weights, or with none yet (on the meta device wherever timm allows it)."""
+    """Build the network of a spec, in eval mode.
+
+    Args:
+        spec: The encoder's description.
+        random: True: on the CPU with timm's random initial weights. False: without weights, on the
+            meta device where timm supports it.
+
+    Returns:
+        The timm network.
+
+    Raises:
+        ConfigError: timm cannot build the architecture.
+    """
     timm = compat.import_timm()
     build = functools.partial(
         timm.create_model, spec.architecture, pretrained=False, **_constructor_args(spec)
@@ -37,8 +44,7 @@ def create(spec: EncoderSpec, *, random: bool = False) -> Network:
     try:
         with torch.device("cpu" if random else "meta"):
             network = build()
-    # timm's constructors raise most of Python's errors for a name or arguments that they do not
-    # know
+    # timm's constructors raise many kinds of errors for an unknown name or unknown arguments
     except Exception as error:
         raise ConfigError(
             f"encoder {spec.name!r}: timm cannot build architecture {spec.architecture!r} with"
@@ -48,7 +54,7 @@ def create(spec: EncoderSpec, *, random: bool = False) -> Network:
     # Buffers outside the state dict (Swin's position indices) are computed in the constructor and
     # would be lost on meta.
     if not random and set(dict(network.named_buffers())) - set(network.state_dict()):
-        with torch.random.fork_rng(devices=[]):  # loading leaves the caller's random numbers alone
+        with torch.random.fork_rng(devices=[]):  # loading does not change the caller's random state
             network = build()
     if spec.layout == "ctranspath":
         with torch.random.fork_rng(devices=[], enabled=not random):
@@ -57,30 +63,28 @@ def create(spec: EncoderSpec, *, random: bool = False) -> Network:
 
 
 def has_tokens(network: Network) -> bool:
-    """Whether it is a transformer whose features are tokens [N, L, C] (ViT and its kin.
-
-    Swin's are maps).
-    """
+    """Whether the network's features are tokens [N, L, C] (ViTs; those of Swin are maps)."""
     return hasattr(bare(network), "num_prefix_tokens")
 
 
 def has_cls(network: Network) -> bool:
-    """Whether it is a transformer with a class token."""
+    """Whether the network is a transformer with a class token."""
     return has_tokens(network) and getattr(network, "cls_token", None) is not None
 
 
 def walk(network: Network, x: Tensor) -> Iterator[tuple[str, Tensor]]:
-    """Run a convolutional network module by module up to its pooling: (module path, [N, C, h, w]) after each."""
+    """Run a convolutional network module by module up to its pooling.
+
+    Yields:
+        The path of each module and its output [N, C, h, w].
+    """
     for path, module in trunk(network):
         x = module(x)
         yield path, x
 
 
 def trunk(network: Network) -> list[tuple[str, nn.Module]]:
-    """The modules before the pooling in their order.
-
-    The members of `blocks`, `stages` and `layers` count one by one.
-    """
+    """Paths and modules before the pooling, in order; containers of stages are expanded."""
     steps: list[tuple[str, nn.Module]] = []
     for name, child in network.named_children():
         if name in _HEADS:
@@ -91,9 +95,19 @@ def trunk(network: Network) -> list[tuple[str, nn.Module]]:
 
 
 def stages(network: Network, x: Tensor) -> list[Tensor]:
-    """Outputs [N, C, h, w] of a CNN's stages (members of `blocks`/`stages`, or `layer1`..`layer4`).
+    """Run a CNN and return the outputs of its stages.
 
-    Raises ConfigError if it has none.
+    Stages are the members of `blocks`, `stages` or `layers`, or `layer1`..`layer4`.
+
+    Args:
+        network: The CNN.
+        x: Normalised float [N, 3, H, W].
+
+    Returns:
+        One tensor [N, C, h, w] per stage.
+
+    Raises:
+        ConfigError: The network has no such stages.
     """
     found = [
         channels_first(network, m)
@@ -102,14 +116,14 @@ def stages(network: Network, x: Tensor) -> list[Tensor]:
     ]
     if not found:
         raise ConfigError(
-            f"{type(network).__name__} has no stages that are known here: use output='embedding',"
-            " 'mean' or 'dense'"
+            f"{type(network).__name__} has no known stages: use output='embedding', 'mean' or"
+            " 'dense'"
         )
     return found
 
 
 def channels_first(network: Network, maps: Tensor) -> Tensor:
-    """Maps [N, C, h, w] of what a stage gives: some networks' are NHWC inside."""
+    """The output of a stage as [N, C, h, w]; some networks use NHWC inside."""
     return (
         maps.permute(0, 3, 1, 2)
         if getattr(network, "output_fmt", "NCHW") == "NHWC" and maps.ndim == 4
@@ -120,8 +134,8 @@ def channels_first(network: Network, maps: Tensor) -> Tensor:
 def _constructor_args(spec: EncoderSpec) -> dict[str, Any]:
     """model_args with layer classes in place of their names.
 
-    A JSON file cannot hold a class, and timm's hub loader leaves them out silently (SwiGLU gates
-    would then run GELU on an identical state dict).
+    A JSON file cannot hold a class, and timm's hub loader ignores them silently (a SwiGLU network
+    would then run GELU on the same state dict).
     """
     compat.import_timm()
     from timm.layers import SwiGLUPacked
@@ -148,7 +162,10 @@ def _constructor_args(spec: EncoderSpec) -> dict[str, Any]:
 
 
 class _ConvStem(nn.Module):
-    """CTransPath's stem (Wang et al. 2022, Medical Image Analysis 81): 3 -> 12 -> 24 -> 96 channels at stride 4, NHWC out."""
+    """CTransPath's stem: 3 -> 12 -> 24 -> 96 channels at stride 4; returns NHWC.
+
+    Source: Wang et al. 2022, Medical Image Analysis 81.
+    """
 
     def __init__(self) -> None:
         super().__init__()

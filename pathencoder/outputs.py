@@ -1,4 +1,4 @@
-"""How a network's outputs are read: class token, means, dense maps, the recommended embedding."""
+"""Read the outputs of a network: class token, means, dense maps, the recommended embedding."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ OUTPUTS = ("embedding", "cls", "mean", "cls_mean", "multi", "dense")
 
 @dataclass(frozen=True)
 class Features:
-    """What one forward pass tells of N images.
+    """The outputs of one forward pass over N images.
 
-    embedding: [N, D], the readout that the encoder's authors recommend.
-    cls: [N, C], the class token; None for a network without one.
-    mean: [N, C], mean over the patch tokens (or over the last feature map).
-    dense: [N, C, h, w], the patch tokens as a grid, prefix tokens left out; computed on first use.
+    Attributes:
+        embedding: [N, D], the readout that the encoder's authors recommend.
+        cls: [N, C], the class token; None for a network without one.
+        mean: [N, C], mean over the patch tokens, or over the last feature map.
     """
 
     embedding: Tensor
@@ -37,14 +37,15 @@ class Features:
 
     @functools.cached_property
     def dense(self) -> Tensor:
-        """[N, C, h, w]."""
+        """[N, C, h, w]: patch tokens as a grid, or a feature map. Computed on first use."""
         return self._grid()
 
     @property
     def cls_mean(self) -> Tensor:
-        """[N, 2C]: class token and mean joined.
+        """[N, 2C]: class token and mean, concatenated.
 
-        Raises ConfigError for a network without a class token.
+        Raises:
+            ConfigError: The network has no class token.
         """
         if self.cls is None:
             raise ConfigError("this encoder has no class token: use output='embedding' or 'mean'")
@@ -52,9 +53,18 @@ class Features:
 
 
 def read(network: Network, spec: EncoderSpec, x: Tensor) -> Features:
-    """One forward pass of normalised float [N, 3, H, W], read as the spec says.
+    """Run the network once and read its outputs as the spec says.
 
-    Raises ImageError for an x that the network cannot take.
+    Args:
+        network: The network of the spec, wrapped or not.
+        spec: The encoder's description.
+        x: Normalised float [N, 3, H, W].
+
+    Returns:
+        The features of the N images.
+
+    Raises:
+        ImageError: `x` has a shape, size, dtype or device that the network cannot take.
     """
     check_batch(x)
     network = bare(network)
@@ -67,10 +77,7 @@ def read(network: Network, spec: EncoderSpec, x: Tensor) -> Features:
 
 
 def _explained(error: Exception, network: Network, spec: EncoderSpec, x: Tensor) -> Exception:
-    """The ImageError for an x of another dtype, device or size than the network takes.
-
-    The error itself where x is not the reason.
-    """
+    """The ImageError for a wrong dtype, device or size; the error itself for other reasons."""
     weights = next(network.parameters())
     size = (spec.input_size, spec.input_size)
     if isinstance(error, torch.cuda.OutOfMemoryError):
@@ -92,9 +99,18 @@ def _explained(error: Exception, network: Network, spec: EncoderSpec, x: Tensor)
 
 
 def readout(network: Network, spec: EncoderSpec, output: str) -> Callable[[Tensor], Tensor]:
-    """The function from normalised [N, 3, H, W] to one output.
+    """The function that maps normalised [N, 3, H, W] to one output.
 
-    Raises ConfigError for one that there is not, or not of this network.
+    Args:
+        network: The network of the spec, wrapped or not.
+        spec: The encoder's description.
+        output: One of `OUTPUTS`.
+
+    Returns:
+        A function of the batch.
+
+    Raises:
+        ConfigError: The output is unknown, or this network does not have it.
     """
     if output not in OUTPUTS:
         raise ConfigError(f"output={output!r}: one of {', '.join(OUTPUTS)}")
@@ -109,12 +125,20 @@ def readout(network: Network, spec: EncoderSpec, output: str) -> Callable[[Tenso
 
 
 def read_multi(network: Network, spec: EncoderSpec, x: Tensor) -> Tensor:
-    """The last four blocks joined, last block last: class token and mean of each, [N, 8C].
+    """Class token and mean of each of the last four blocks, concatenated in their order.
 
-    Without a class token the means, [N, 4C].
+    Args:
+        network: The network of the spec.
+        spec: The encoder's description.
+        x: Normalised float [N, 3, H, W].
 
-    A CNN gives the spatial means of its last four stages. Raises ConfigError for a network without
-    stages.
+    Returns:
+        [N, 8C]; without a class token the means [N, 4C]; for a CNN the spatial means of its last
+        four stages.
+
+    Raises:
+        ConfigError: The network is a CNN without stages.
+        ImageError: `x` has another shape or dtype.
     """
     check_batch(x)
     if not has_tokens(network):
@@ -128,9 +152,9 @@ def read_multi(network: Network, spec: EncoderSpec, x: Tensor) -> Tensor:
 
 
 def _blocks(network: Network, x: Tensor, indices: int | list[int]) -> list[tuple[Tensor, Tensor]]:
-    """(patch tokens [N, L, C], prefix tokens [N, P, C]) after blocks, each through the last norm."""
+    """Patch tokens [N, L, C] and prefix tokens [N, P, C] of blocks, after the final norm."""
     asked = {"indices": indices, "norm": True, "output_fmt": "NLC", "intermediates_only": True}
-    if not network.num_prefix_tokens:  # timm then gives no pairs
+    if not network.num_prefix_tokens:  # timm then returns no pairs
         return [(patches, patches[:, :0]) for patches in network.forward_intermediates(x, **asked)]
     pairs: list[tuple[Tensor, Tensor]] = network.forward_intermediates(
         x, return_prefix_tokens=True, **asked
@@ -143,18 +167,22 @@ def pyramid(
 ) -> tuple[list[Tensor], list[int]]:
     """Feature maps [N, C, h, w] and their strides in pixels, in the order of `indices`.
 
-    The network is read in eval mode whatever mode it is in: reading maps changes no running
-    statistics. Differentiable.
+    The network runs in eval mode whatever its mode, so that running statistics do not change.
+    Differentiable.
 
     Args:
-        network: of the spec, wrapped or not.
-        x: normalised float [N, 3, H, W].
-        indices: maps of a CNN (one a resolution) or blocks of a transformer; negative ones count
+        network: The network of the spec, wrapped or not.
+        spec: The encoder's description.
+        x: Normalised float [N, 3, H, W].
+        indices: Maps of a CNN (one per resolution) or blocks of a transformer; negative ones count
             from the end. None: all maps of a CNN, the last four blocks of a transformer.
 
+    Returns:
+        The maps, and the stride of each in pixels.
+
     Raises:
-        ConfigError: for a network without stages, or an index that there is not.
-        ImageError: for another shape or dtype.
+        ConfigError: The network has no stages, or an index is out of range.
+        ImageError: `x` has another shape or dtype.
     """
     check_batch(x)
     network = bare(network)
@@ -173,10 +201,7 @@ def pyramid(
 
 
 def _maps_after(network: Network, x: Tensor, blocks: list[int]) -> list[Tensor]:
-    """Maps [N, C, h, w] after blocks, in the order asked for.
-
-    Timm gives each once, in the order of the network.
-    """
+    """Maps [N, C, h, w] after blocks, in the given order; timm returns them in network order."""
     once = sorted(set(blocks))
     maps = network.forward_intermediates(
         x, indices=once, norm=True, output_fmt="NCHW", intermediates_only=True
@@ -185,21 +210,21 @@ def _maps_after(network: Network, x: Tensor, blocks: list[int]) -> list[Tensor]:
 
 
 def _chosen(indices: Sequence[int], count: int, spec: EncoderSpec) -> list[int]:
-    """Indices from 0 on. Raises ConfigError for one that there is not."""
+    """Non-negative indices. Raises ConfigError for one out of range."""
     try:
         wanted = [operator.index(i) for i in indices]
     except TypeError:
         wanted = []
     if not wanted or any(not -count <= i < count for i in wanted):
         raise ConfigError(
-            f"indices={indices!r}: {spec.name} has maps 0 to {count - 1}; give a list of such"
-            " numbers, or none for the default"
+            f"indices={indices!r}: {spec.name} has maps 0 to {count - 1}; give a list of these"
+            " numbers, or None for the default"
         )
     return [i % count for i in wanted]
 
 
 def check_batch(x: object) -> None:
-    """Raises ImageError unless x is a float tensor [N, 3, H, W]."""
+    """Raise ImageError unless `x` is a float tensor [N, 3, H, W]."""
     if not isinstance(x, Tensor):
         found = type(x).__name__
     elif x.ndim != 4 or x.shape[1] != 3 or not x.is_floating_point():
@@ -213,7 +238,7 @@ def check_batch(x: object) -> None:
 
 
 def check_sides(network: Network, spec: EncoderSpec, x: Tensor) -> None:
-    """Raises ImageError for an image that a transformer's patches do not tile."""
+    """Raise ImageError if a transformer's patch size does not divide the sides of the image."""
     patch = network.patch_embed.patch_size
     if x.shape[-2] % patch[0] or x.shape[-1] % patch[1]:
         raise ImageError(
@@ -266,8 +291,8 @@ def _read_maps(network: Network, spec: EncoderSpec, x: Tensor) -> Features:
     if missing := wanted - kept.keys():
         there = ", ".join(path for path, _ in trunk(network))
         raise ConfigError(
-            f"encoder {spec.name!r} reads stage {min(missing)!r}, which its network lacks; there"
-            f" are {there}"
+            f"encoder {spec.name!r} reads stage {min(missing)!r}, which its network lacks; it has"
+            f" {there}"
         )
     maps = channels_first(network, last)
     mean = pooling.mean(maps)
@@ -277,7 +302,7 @@ def _read_maps(network: Network, spec: EncoderSpec, x: Tensor) -> Features:
 
 
 def _pooled(network: Network, spec: EncoderSpec, last: Tensor, mean: Tensor) -> Tensor:
-    """What the network's own head makes of its last feature map before the classifier ("pool"), or the plain mean."""
+    """The last feature map through the network's head without classifier ("pool"), or its mean."""
     return network.forward_head(last, pre_logits=True) if spec.embedding == "pool" else mean
 
 

@@ -1,6 +1,6 @@
-"""Pictures of what an encoder sees in one image.
+"""Pictures of an encoder's dense features of one image.
 
-Dense features as colours, and likeness to a chosen point. Drawn with Pillow.
+Features as colours, and their similarity to a chosen point. Drawn with Pillow.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ RGB = NDArray[np.uint8]
 Map = NDArray[np.float32]
 
 _GAP, _HEAD, _FOOT = 24, 52, 64
-_SCALE_WIDTH = 300  # pixels of a colour scale with its words, at least
-# Dark blue to yellow by way of green, evenly light (after matplotlib's viridis): (place, red,
-# green, blue)
+_SCALE_WIDTH = 300  # smallest width of a colour scale with its labels, in pixels
+# Dark blue to green to yellow, perceptually uniform (after matplotlib's viridis): position, red,
+# green, blue
 _SCALE = (
     (0.0, 68, 1, 84),
     (0.25, 59, 82, 139),
@@ -39,9 +39,13 @@ _SCALE = (
 
 @dataclass(frozen=True)
 class Panel:
-    """One picture of a row of pictures.
+    """One picture of a row.
 
-    Its title, a line below, and whether the colour scale of likeness goes under it.
+    Attributes:
+        image: uint8 RGB [H, W, 3].
+        title: The line above it.
+        caption: The line below it.
+        scale: Values at the two ends of the colour scale; None: no scale is drawn.
     """
 
     image: RGB
@@ -51,15 +55,21 @@ class Panel:
 
 
 def dense_map(encoder: Encoder, image: RGB, *, zoom: float = 1.5) -> Map:
-    """Features of every place of an image uint8 [H, W, 3].
-
-    float32 [h, w, C], each channel centred on the image's mean.
+    """Dense features of an image.
 
     The image is enlarged `zoom` times, so that a cell spans less of it than the network's stride,
-    and seen in four orientations, whose features are averaged: tissue has no up and down. A
-    transformer gives its patch tokens. A CNN gives its maps of strides 8 and more joined on the
-    grid of the finest, each with the same weight: the coarse ones know the tissue, the fine ones
-    its borders.
+    and read in four orientations, whose features are averaged: tissue has no up and down. A
+    transformer gives its patch tokens. A CNN gives its maps of strides 8 and more, concatenated on
+    the grid of the finest with equal weights: coarse maps separate tissues, fine ones locate their
+    borders.
+
+    Args:
+        encoder: The encoder.
+        image: uint8 RGB [H, W, 3].
+        zoom: Factor by which the image is enlarged.
+
+    Returns:
+        float32 [h, w, C], each channel centred on the image's mean.
     """
     from pathencoder.wrapped import evaluating
 
@@ -75,7 +85,7 @@ def dense_map(encoder: Encoder, image: RGB, *, zoom: float = 1.5) -> Map:
 
 
 def _joined(encoder: Encoder, image: RGB) -> Map:
-    """The feature maps of one image, centred, of equal weight and on one grid: float32 [h, w, C]."""
+    """Feature maps of one image, centred, with equal weights and on one grid: float32 [h, w, C]."""
     import torch
     from torch.nn.functional import interpolate
 
@@ -92,10 +102,7 @@ def _joined(encoder: Encoder, image: RGB) -> Map:
 
 
 def _maps(encoder: Encoder, x: Tensor) -> list[Tensor]:
-    """Feature maps [1, C, h, w] from fine to coarse.
-
-    Tokens have one, a CNN those of the strides that hold tissue structure.
-    """
+    """Feature maps [1, C, h, w], fine to coarse: one of tokens, or a CNN's of strides from 8 on."""
     from pathencoder.network import has_tokens
 
     if has_tokens(encoder.network):
@@ -105,12 +112,16 @@ def _maps(encoder: Encoder, x: Tensor) -> list[Tensor]:
 
 
 def pca_colours(features: Map) -> RGB:
-    """The three main directions of [h, w, C] as red, green and blue: uint8 [h, w, 3].
+    """The first three principal components as red, green and blue.
 
-    Alike colours mean alike features.
+    Similar colours mean similar features. Each component is scaled from its 2nd to its 98th
+    percentile. Signs are fixed, so that the same features give the same colours.
 
-    Each is stretched from its 2nd to its 98th percentile. Signs are fixed so that the same features
-    give the same colours.
+    Args:
+        features: float32 [h, w, C].
+
+    Returns:
+        uint8 [h, w, 3].
     """
     flat = features.reshape(-1, features.shape[2])
     flat = flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-6)
@@ -125,9 +136,15 @@ def pca_colours(features: Map) -> RGB:
 
 
 def likeness(features: Map, row: int, column: int) -> Map:
-    """Cosine of every cell of centred features [h, w, C] with a cell and its eight neighbours.
+    """Cosine similarity of every cell to one cell and its eight neighbours.
 
-    float32 [h, w], in -1..1.
+    Args:
+        features: Centred float32 [h, w, C].
+        row: Of the cell.
+        column: Of the cell.
+
+    Returns:
+        float32 [h, w], in -1..1.
     """
     unit = features / np.maximum(np.linalg.norm(features, axis=2, keepdims=True), 1e-6)
     chosen = unit[max(row - 1, 0) : row + 2, max(column - 1, 0) : column + 2].mean(axis=(0, 1))
@@ -136,7 +153,7 @@ def likeness(features: Map, row: int, column: int) -> Map:
 
 
 def check_point(image: RGB, x: int, y: int) -> None:
-    """Raises ConfigError for a point outside the image."""
+    """Raise ConfigError for a point outside the image."""
     height, width = image.shape[:2]
     if not (0 <= x < width and 0 <= y < height):
         raise ConfigError(f"point {x},{y} lies outside the image, which is {width} x {height} px")
@@ -145,7 +162,8 @@ def check_point(image: RGB, x: int, y: int) -> None:
 def cell_of(features: Map, image: RGB, x: int, y: int) -> tuple[int, int]:
     """Row and column of the cell that holds pixel (x, y) of the image.
 
-    Raises ConfigError for a point outside it.
+    Raises:
+        ConfigError: The point is outside the image.
     """
     check_point(image, x, y)
     height, width = image.shape[:2]
@@ -153,7 +171,7 @@ def cell_of(features: Map, image: RGB, x: int, y: int) -> tuple[int, int]:
 
 
 def colour_scale(values: Map) -> RGB:
-    """0..1 as colours, dark blue to yellow: uint8 [..., 3]."""
+    """Values in 0..1 as colours, dark blue to yellow: uint8 [..., 3]."""
     stops = np.array(_SCALE)
     channels = [np.interp(values, stops[:, 0], stops[:, c]) for c in (1, 2, 3)]
     painted: RGB = np.rint(np.stack(channels, axis=-1)).astype(np.uint8)
@@ -161,14 +179,19 @@ def colour_scale(values: Map) -> RGB:
 
 
 def enlarge(small: RGB, image: RGB) -> RGB:
-    """A map brought smoothly to an image's size."""
+    """Resize a map [h, w, 3] to an image's size (bicubic)."""
     return np.asarray(
         Image.fromarray(small).resize((image.shape[1], image.shape[0]), Image.Resampling.BICUBIC)
     )
 
 
 def likeness_colours(cosine: Map, image: RGB) -> tuple[RGB, tuple[float, float]]:
-    """A likeness map [h, w] over its image in the colour scale, with the cosines at the scale's two ends (3rd and 99.5th percentile)."""
+    """Draw a similarity map [h, w] over its image.
+
+    Returns:
+        uint8 [H, W, 3], and the cosines at the two ends of the colour scale (3rd and 99.5th
+        percentile).
+    """
     low, high = (float(v) for v in np.percentile(cosine, [3, 99.5]))
     smooth = Image.fromarray(cosine).resize(
         (image.shape[1], image.shape[0]), Image.Resampling.BICUBIC
@@ -180,7 +203,7 @@ def likeness_colours(cosine: Map, image: RGB) -> tuple[RGB, tuple[float, float]]
 
 
 def mark(image: RGB, x: int, y: int) -> RGB:
-    """A ring and a cross at (x, y), white on black so that they show on any colour."""
+    """Draw a circle and a cross at (x, y), white on black: visible on any colour."""
     picture = Image.fromarray(image.copy())
     draw = ImageDraw.Draw(picture)
     radius = max(8, image.shape[1] // 48)
@@ -196,26 +219,23 @@ def mark(image: RGB, x: int, y: int) -> RGB:
 
 
 def with_scale_bar(image: RGB, mpp: float) -> RGB:
-    """A bar of a round length, about a fifth of the width, in the lower left corner."""
+    """Draw a scale bar of a round length, about a fifth of the width, in the lower left corner."""
     length = _round_length(image.shape[1] * mpp / 5)
     picture = Image.fromarray(image.copy())
     draw = ImageDraw.Draw(picture)
-    said, font = f"{length:g} um", _font(16)  # the font has no mu
+    label, font = f"{length:g} um", _font(16)  # the font has no mu
     bottom, right = image.shape[0] - 14, 14 + length / mpp
     draw.rectangle(
-        (10, bottom - 26, max(right, 14 + draw.textlength(said, font)) + 6, bottom + 10),
+        (10, bottom - 26, max(right, 14 + draw.textlength(label, font)) + 6, bottom + 10),
         fill="white",
     )
     draw.rectangle((14, bottom, right, bottom + 5), fill="black")
-    draw.text((14, bottom - 24), said, fill="black", font=font)
+    draw.text((14, bottom - 24), label, fill="black", font=font)
     return np.asarray(picture)
 
 
 def side_by_side(panels: Sequence[Panel], title: str) -> Image.Image:
-    """Panels in a row on white, with titles above and captions below.
-
-    As wide as pictures and words need.
-    """
+    """Draw panels in a row on white, with titles above and captions below."""
     widths = [_column(p) for p in panels]
     height = max(p.image.shape[0] for p in panels)
     width = max(sum(widths) + _GAP * (len(panels) + 1), 2 * _GAP + _length(title, 24))
@@ -238,7 +258,7 @@ def side_by_side(panels: Sequence[Panel], title: str) -> Image.Image:
 
 
 def _column(panel: Panel) -> int:
-    """Width of a panel: its picture and its words."""
+    """Width of a panel: that of its picture or of its text."""
     scale = _SCALE_WIDTH if panel.scale is not None else 0
     width: int = panel.image.shape[1]
     return max(width, _length(panel.title, 19), _length(panel.caption, 15), scale)
@@ -247,8 +267,8 @@ def _column(panel: Panel) -> int:
 def _draw_scale(
     page: Image.Image, left: int, top: int, width: int, ends: tuple[float, float]
 ) -> int:
-    """The colour scale with its two ends in numbers; returns where text may go on."""
-    first, last = f"unlike ({ends[0]:.2f})", f"alike ({ends[1]:.2f})"
+    """Draw the colour scale with the values at its ends; returns the y of the next text."""
+    first, last = f"different ({ends[0]:.2f})", f"similar ({ends[1]:.2f})"
     before, after = _length(first, 14) + 8, _length(last, 14) + 8
     bar = colour_scale(
         np.tile(np.linspace(0, 1, max(width - before - after, 1), dtype=np.float32), (14, 1))
@@ -261,17 +281,17 @@ def _draw_scale(
 
 
 def _length(text: str, size: int) -> int:
-    """Pixels that a line of text is wide."""
+    """Width of a line of text in pixels."""
     return int(_font(size).getlength(_printed(text))) + 1
 
 
 def _printed(text: str) -> str:
-    """The text with a question mark for what Pillow's own font does not have."""
+    """The text with question marks for characters that Pillow's built-in font lacks."""
     return text.encode("ascii", "replace").decode()
 
 
 def _stride(encoder: Encoder) -> int:
-    """Pixels that one cell of the encoder's dense features spans."""
+    """Width of one cell of the encoder's dense features in pixels."""
     import torch
 
     size = encoder.spec.input_size
@@ -283,7 +303,7 @@ def _stride(encoder: Encoder) -> int:
 
 
 def _round_length(length: float) -> float:
-    """The largest of 1, 2, 5 times a power of ten that is not longer."""
+    """The largest number of the form 1, 2 or 5 times a power of ten that is not longer."""
     power = 10.0 ** math.floor(math.log10(length))
     return max(n * power for n in (1, 2, 5) if n * power <= length)
 

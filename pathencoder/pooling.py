@@ -1,4 +1,4 @@
-"""How inner stages of a CNN become an embedding: the rule `stages:a,b/mean,centre,max`."""
+"""Pool inner stages of a CNN to an embedding: the rule `stages:a,b/mean,centre,max`."""
 
 from __future__ import annotations
 
@@ -8,36 +8,36 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:  # the spec reads rules, and a spec must not cost an import of torch
+if TYPE_CHECKING:  # the spec reads rules, and must not import torch
     from torch import Tensor
 
 _RULE = re.compile(r"stages:([\w.]+(?:,[\w.]+)*)(?:/(\w+(?:,\w+)*))?")
 
 
 def centre(maps: Tensor) -> Tensor:
-    """Mean over the middle: the inner half of rows and columns, the smaller part where they do not halve. [N, C, h, w] -> [N, C].
+    """Mean over the centre, [N, C, h, w] -> [N, C], for tiles cut around an object (a cell).
 
-    What lies in the middle of a tile is what tiles cut around an object (a cell, a mitotic figure) are about.
+    The centre is the inner half of rows and columns, rounded down.
     """
     top, left = (min(math.ceil(side / 4), (side - 1) // 2) for side in maps.shape[2:])
     return maps[:, :, top : maps.shape[2] - top, left : maps.shape[3] - left].mean(dim=(2, 3))
 
 
 def mean(maps: Tensor) -> Tensor:
-    """Mean over the whole map. [N, C, h, w] -> [N, C]."""
+    """Mean over the whole map, [N, C, h, w] -> [N, C]."""
     return maps.mean(dim=(2, 3))
 
 
 def largest(maps: Tensor) -> Tensor:
-    """The largest value of each channel: what is rare and small shows here. [N, C, h, w] -> [N, C]."""
+    """Maximum of each channel, [N, C, h, w] -> [N, C]: sensitive to rare and small structures."""
     return maps.amax(dim=(2, 3))
 
 
 def peak(maps: Tensor) -> Tensor:
-    """The largest mean of 2 x 2 neighbours of each channel.
+    """Maximum of the means of 2 x 2 neighbours of each channel, [N, C, h, w] -> [N, C].
 
-    Like `largest`, and steadier when a tile's colours change or it is shifted by a few pixels, for
-    no single value decides. [N, C, h, w] -> [N, C].
+    Like `largest`, but more stable when colours change or the tile is shifted by a few pixels,
+    since no single value decides.
     """
     from torch.nn.functional import avg_pool2d
 
@@ -62,15 +62,24 @@ _WORDS = {
 
 @dataclass(frozen=True)
 class StageRule:
-    """Module paths, and the pools by name that each one's output goes through."""
+    """A pooling rule.
+
+    Attributes:
+        stages: Paths of modules.
+        pools: Names of the pools that are applied to the output of each module.
+    """
 
     stages: tuple[str, ...]
     pools: tuple[str, ...] = ("mean",)
 
     def embedding(self, maps: Mapping[str, Tensor]) -> Tensor:
-        """[N, D] of maps [N, C, h, w] by module path.
+        """Apply the rule.
 
-        For each pool in turn, every stage's channels. maps: at least those of `stages`.
+        Args:
+            maps: [N, C, h, w] by module path; at least those of `stages`.
+
+        Returns:
+            [N, D]: for each pool in order, the channels of every stage.
         """
         import torch
 
@@ -86,7 +95,7 @@ class StageRule:
 
 
 def stage_rule(rule: str) -> StageRule | None:
-    """A rule read; None for one of another kind, or with a pool that there is not."""
+    """Parse a rule; None for another kind of rule, or one with an unknown pool."""
     match = _RULE.fullmatch(rule)
     if not match:
         return None

@@ -1,4 +1,4 @@
-"""How a network is run: on which device, at what precision, in what batches, and what happens when memory runs out."""
+"""Run a network: device, precision, batches, and running out of memory."""
 
 from __future__ import annotations
 
@@ -34,9 +34,10 @@ _CPU_GROUP, _GPU_BATCH = 32, 128
 
 
 def pick_device(name: str | torch.device | int = "auto") -> torch.device:
-    """The device of that name; "auto" is the first of cuda, mps, cpu that is there.
+    """The device of that name; "auto" is the first available one of cuda, mps, cpu.
 
-    Raises ConfigError for one that is not.
+    Raises:
+        ConfigError: The device is unknown or not available.
     """
     if str(name) != "auto":
         return _existing(name)
@@ -55,8 +56,8 @@ def _existing(name: str | torch.device | int) -> torch.device:
         ) from error
     if device.type == "meta":
         raise ConfigError(
-            "device 'meta' holds no numbers: nothing can be encoded there. device='auto' takes what"
-            " is there"
+            "device 'meta' holds no numbers: nothing can be encoded there. device='auto' picks an"
+            " available one"
         )
     count = {"cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}.get(
         device.type
@@ -70,10 +71,10 @@ def _existing(name: str | torch.device | int) -> torch.device:
 
 
 def pick_dtype(dtype: torch.dtype | str | None) -> torch.dtype:
-    """The dtype of the weights: float32 for None, else a floating-point one, as torch's or by its name.
+    """The dtype of the weights: a floating-point dtype, by torch's object or name; None is float32.
 
     Raises:
-        ConfigError: for another.
+        ConfigError: The dtype is unknown or not a floating-point one.
     """
     if dtype is None:
         return torch.float32
@@ -88,24 +89,26 @@ def pick_dtype(dtype: torch.dtype | str | None) -> torch.dtype:
 
 
 def pick_workers(workers: int | None) -> int:
-    """Decoding threads: as many as asked for, else one a core and at most 16.
+    """The number of decoding threads; None is one per core and at most 16.
 
-    Raises ConfigError for less than one.
+    Raises:
+        ConfigError: The number is less than one.
     """
     if workers is None:
         return min(os.cpu_count() or 1, 16)
     if not _is_count(workers):
         raise ConfigError(
-            f"workers={workers!r}: a whole number of decoding threads from 1 on, or None for one a"
-            " core"
+            f"workers={workers!r}: a whole number of decoding threads from 1 on, or None for one"
+            " per core"
         )
     return int(workers)
 
 
 def pick_batch(batch_size: BatchSize, device: torch.device) -> int:
-    """Images that are decoded together: as many as asked for, else what suits the device.
+    """The number of images that are decoded together; "auto" depends on the device.
 
-    Raises ConfigError for less than one.
+    Raises:
+        ConfigError: The number is less than one.
     """
     if isinstance(batch_size, str) and batch_size == "auto":
         return _CPU_GROUP if device.type == "cpu" else _GPU_BATCH
@@ -119,20 +122,18 @@ def _is_count(value: object) -> bool:
 
 
 def precision_used(precision: str, dtype: torch.dtype) -> str:
-    """What a request for a precision comes to, given the dtype of the weights.
-
-    The answer depends on nothing else: not on the machine, not on the images.
+    """The precision that is used for a request; it depends on neither machine nor images.
 
     Args:
         precision: "auto" (the dtype of the weights), "fp32", "bf16" or "fp16".
-        dtype: of the weights. Weights in float32 also run in bf16 or fp16 (autocast); weights
-            in another dtype run in that dtype alone.
+        dtype: Of the weights. Weights in float32 also run in bf16 or fp16 (autocast); weights in
+            another dtype run in that dtype only.
 
     Returns:
         "fp32", "bf16" or "fp16" ("fp64" for weights in float64).
 
     Raises:
-        ConfigError: for a precision that is unknown or that these weights cannot run at.
+        ConfigError: The precision is unknown, or these weights cannot run at it.
     """
     if precision not in PRECISIONS:
         raise ConfigError(f"precision={precision!r}: one of {', '.join(PRECISIONS)}")
@@ -148,7 +149,7 @@ def precision_used(precision: str, dtype: torch.dtype) -> str:
 
 
 def gains_from_bf16(device: torch.device) -> bool:
-    """Whether the hardware multiplies bfloat16 natively.
+    """Whether the device multiplies bfloat16 natively (NVIDIA: from compute capability 8.0 on).
 
     CPUs without such units run it at a quarter of fp32's speed.
     """
@@ -156,22 +157,23 @@ def gains_from_bf16(device: torch.device) -> bool:
         return torch.cuda.get_device_capability(device) >= (8, 0)
     if device.type != "cpu":
         return False
-    questions = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
-    return any(getattr(torch.cpu, q, lambda: False)() for q in questions)
+    checks = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
+    return any(getattr(torch.cpu, check, lambda: False)() for check in checks)
 
 
 class Runner:
     """Runs one readout of a network over uint8 tiles.
 
-    network: put in eval mode for the time of a call. readout: normalised [N, 3, S, S] -> Tensor [N,
-    ...].
-    normalise: uint8 [N, S, S, 3] -> normalised, on the tiles' device. batch: the most images of one
-    forward pass.
-    precision: as in `precision_used`; `self.precision` is what it came to.
-
     On a CPU a forward pass takes 2 to 8 images whatever `batch` says. That is the fastest
-    (activations stay in cache), and kernels are chosen by shape: within that range they gave the
-    same bits for every network tried, beyond it they differ by 1e-6.
+    (activations stay in cache). Kernels are chosen by shape: within that range the results were
+    bitwise equal for every network tested, beyond it they differ by 1e-6.
+
+    Args:
+        network: Put in eval mode for the time of a call.
+        readout: Normalised [N, 3, S, S] to [N, ...].
+        normalise: uint8 [N, S, S, 3] to normalised [N, 3, S, S], on the device of the tiles.
+        precision: As in `precision_used`; the attribute `precision` is the one that is used.
+        batch: Largest number of images in one forward pass.
     """
 
     def __init__(
@@ -190,9 +192,13 @@ class Runner:
         self.precision = precision_used(precision, self.dtype)
 
     def __call__(self, pixels: Pixels) -> Tensor:
-        """uint8 [N, S, S, 3] -> float32 [N, ...] on the device.
+        """Run uint8 [N, S, S, 3] in batches, which are halved when memory runs out.
 
-        Out of memory: the batch is halved and the work goes on.
+        Returns:
+            float32 [N, ...] on the device.
+
+        Raises:
+            ConfigError: The memory does not suffice for one image.
         """
         parts: list[Tensor] = []
         done = 0
@@ -208,7 +214,7 @@ class Runner:
 
     def _forward(self, pixels: Pixels) -> Tensor:
         count = len(pixels)
-        if count == 1:  # a lone image takes other kernels than two
+        if count == 1:  # a batch of one uses other kernels than a batch of two
             pixels = np.repeat(pixels, 2, axis=0)
         with torch.inference_mode(), evaluating(self.network), self._autocast():
             x = self.normalise(self._upload(pixels))
@@ -223,13 +229,10 @@ class Runner:
         )
 
     def _autocast(self) -> torch.autocast:
-        """Autocast where float32 weights run at a lower precision.
-
-        An autocast of the caller does not reach in here.
-        """
+        """Autocast where float32 weights run at a lower precision; overrides the caller's."""
         reduced = _REDUCED.get(self.precision) if self.dtype == torch.float32 else None
-        # Cached casts would be inference tensors, and stay in an autocast of the caller: its
-        # backward would fail.
+        # Cached casts would be inference tensors and remain in the cache of a caller's autocast,
+        # whose backward would then fail.
         return torch.autocast(
             self.device.type, reduced, enabled=reduced is not None, cache_enabled=False
         )
@@ -245,7 +248,7 @@ class Runner:
         self.batch //= 2
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
-        log.warning("out of memory on %s: going on with batches of %d", self.device, self.batch)
+        log.warning("out of memory on %s: continuing with batches of %d", self.device, self.batch)
 
 
 def _cpu_chunk() -> int:

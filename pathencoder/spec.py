@@ -1,7 +1,4 @@
-"""What is known of an encoder.
-
-One frozen data class, its validation, and its JSON in timm's hub format.
-"""
+"""The description of an encoder: a frozen data class, its validation, and its config.json."""
 
 from __future__ import annotations
 
@@ -16,21 +13,20 @@ from pathencoder.pooling import POOLS, stage_rule
 
 SPEC_VERSION = 1
 _LARGEST = 4096  # pixels of a side: a larger tile is a slide
-_ARCHITECTURE = re.compile(r"\w[\w.-]*")  # no prefix, with which timm would load from elsewhere
+_ARCHITECTURE = re.compile(r"\w[\w.-]*")  # no prefix: with one timm loads from other sources
 INTERPOLATIONS = ("bilinear", "bicubic")
 RESIZES = ("squash", "shortest")
 STAINS = ("he", "ihc", "special", "cytology")
 LAYOUTS = ("timm", "hf_vit", "hf_dinov2", "dinov2", "ctranspath")
-# cls: class token; mean: mean of patch tokens; cls_mean: both joined; pool: the network's own
-# pooled output;
-# stages:a,b/mean,centre: these modules' outputs, each pooled in these ways (the mean if none is
-# named), joined (CNNs; see pooling.py).
+# cls: class token; mean: mean of patch tokens; cls_mean: both concatenated; pool: the network's
+# pooled output; stages:a,b/mean,centre: the outputs of these modules, each pooled in these ways
+# (default: mean) and concatenated (CNNs; see pooling.py).
 EMBEDDINGS = ("cls", "mean", "cls_mean", "pool")
 
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderSpec:
-    """An encoder: its network, its weights, what it must be fed, and what may be done with it.
+    """An encoder: its network, its weights, its input, and its terms of use.
 
     Sizes are pixels, `mpp` is micrometres per pixel. `embedding` is the readout that the encoder's
     authors recommend.
@@ -53,28 +49,28 @@ class EncoderSpec:
     # squash: the whole tile to a square; shortest: shortest side to resize_size, then centre crop
     resize: str = "squash"
     resize_size: int | None = None  # pixels before the crop; None: input_size
-    # the scale that tiles are brought to; None: not known, or no single one
+    # the scale that tiles are resampled to; None: unknown, or not a single one
     mpp: float | None = None
     mpp_range: tuple[float, float] | None = None  # the scales that training covered
     stains: tuple[str, ...] = ("he",)
     licence: str = "unknown"
     commercial: bool = False
-    gate: str | None = None  # what has to be accepted before a download; None: nothing
+    gate: str | None = None  # the terms that must be accepted before a download; None: none
     repo: str | None = None  # owner/name on the Hub
     revision: str | None = None
     files: tuple[str, ...] = ()  # weight files of the repository, the preferred one first
     sha256: str | None = None  # of the first of `files`, as published
-    # of the repository: has the last word on mean, std, interpolation and crop, read at load
+    # file of the repository that overrides mean, std, interpolation and crop when it is loaded
     config_file: str | None = None
     layout: str = "timm"  # naming of the published keys
-    # the encoder that it was made from: name, repository, revision, sha256
+    # the encoder that it was derived from: name, repository, revision, sha256
     base_model: str | None = None
     parameters: int | None = None
-    verified: bool = False  # its embedding was recomputed here from its real weights
+    verified: bool = False  # the embedding was recomputed from the published weights
     summary: str = ""
     training: str = ""  # data and method in a sentence
     reference: str = ""  # paper or page
-    note: str = ""  # what is in doubt, and what a user should know before trusting a number
+    note: str = ""  # what is uncertain, and what a user should know before using it
 
     def __post_init__(self) -> None:
         # JSON and TOML have lists only
@@ -104,7 +100,7 @@ class EncoderSpec:
             ),
             (
                 not _ARCHITECTURE.fullmatch(self.architecture),
-                f"architecture {self.architecture!r} is no name of timm's",
+                f"architecture {self.architecture!r} is not a timm name",
             ),
             (len(self.mean) != 3 or len(self.std) != 3, "mean and std need three values each"),
             (any(s <= 0 for s in self.std), f"std {self.std} must be positive"),
@@ -128,7 +124,7 @@ class EncoderSpec:
             (not set(self.stains) <= set(STAINS), f"stains {self.stains}: each one of {STAINS}"),
             (
                 self.mpp is not None and not 0.01 <= self.mpp <= 100,
-                f"mpp {self.mpp} is not a microscope's",
+                f"mpp {self.mpp} is not the scale of a microscope (0.01 to 100)",
             ),
             (
                 self.mpp_range is not None and not _is_range(self.mpp_range),
@@ -138,25 +134,22 @@ class EncoderSpec:
 
     @property
     def normalisation_known(self) -> bool:
-        """Whether mean and std are numbers.
-
-        They are not in a catalogue row that leaves them to the repository's `config_file`.
-        """
+        """Whether mean and std are numbers; NaN where the repository's `config_file` holds them."""
         return all(math.isfinite(v) for v in (*self.mean, *self.std))
 
     @property
     def reading_mpp(self) -> float | None:
-        """The scale at which slides are read by default: `mpp`, or for a mixed-scale encoder 0.5 (20x) as far as its range allows."""
+        """The default scale for reading slides, in micrometres per pixel.
+
+        `mpp`, or for an encoder of a range of scales the one nearest to 0.5 (20x).
+        """
         if self.mpp is not None or self.mpp_range is None:
             return self.mpp
         low, high = self.mpp_range
         return min(max(0.5, low), high)
 
     def to_config(self) -> dict[str, Any]:
-        """The content of `config.json`.
-
-        timm's hub format, and everything else in a `pathencoder` section.
-        """
+        """The content of `config.json`: timm's hub format and a `pathencoder` section."""
         own = {
             k: v
             for k, v in dataclasses.asdict(self).items()
@@ -182,9 +175,13 @@ class EncoderSpec:
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> EncoderSpec:
-        """Read back what `to_config` wrote.
+        """Read what `to_config` wrote.
 
-        Raises ConfigError for a file without our section or of a newer version.
+        Args:
+            config: The content of a `config.json`.
+
+        Raises:
+            ConfigError: It has no `pathencoder` section, is of a newer version, or is incomplete.
         """
         section = config.get("pathencoder")
         own = dict(section) if isinstance(section, dict) else {}
@@ -214,7 +211,7 @@ class EncoderSpec:
 
 
 def _fits(value: object, kind: str) -> bool:
-    """Whether a value is of the type that a field is annotated with."""
+    """Whether a value has the type of a field's annotation."""
     if kind.endswith(" | None"):
         return value is None or _fits(value, kind.removesuffix(" | None"))
     if kind.startswith("tuple["):
@@ -236,7 +233,7 @@ def _is_range(values: tuple[float, ...]) -> bool:
 
 
 def summary(spec: EncoderSpec, parameters: int) -> list[str]:
-    """What a user wants to see of an encoder at a glance, in four lines."""
+    """A summary of an encoder in four lines."""
     scale = "scale not known"
     if spec.mpp:
         scale = f"{spec.mpp:g} um/px"

@@ -1,6 +1,7 @@
-"""Stains as optical density: Beer-Lambert, colour deconvolution of H&E and H-DAB, and a guess of what an image is stained with.
+"""Optical density, colour deconvolution of H&E and H-DAB, and a guess of an image's stain.
 
-Optical density (OD) is -log10(I / white): 0 for a clear pixel, 1 for one that lets a tenth of the light through; stains add up in it.
+Optical density (OD) is -log10(I / white): 0 for a clear pixel, 1 for one that transmits a tenth of
+the light. The OD of several stains is the sum of theirs (Beer-Lambert law).
 """
 
 from __future__ import annotations
@@ -28,27 +29,48 @@ _OF_BYTE = -np.log10(np.maximum(np.arange(256), 1) / 255).astype(np.float32)
 
 
 def optical_density(image: NDArray[np.uint8]) -> Array:
-    """OD of every channel: uint8 [..., 3] -> float32 of the same shape, in 0..2.41 (0 counts as 1: OD has an end)."""
+    """Optical density of every channel.
+
+    Args:
+        image: uint8 [..., 3]; 0 counts as 1, so that OD is finite.
+
+    Returns:
+        float32 of the same shape, in 0..2.41.
+
+    Raises:
+        ImageError: The image has another dtype or shape.
+    """
     if image.dtype != np.uint8 or image.shape[-1:] != (3,):
         raise ImageError(
-            f"optical density wants uint8 [..., 3], not {image.dtype} {image.shape}: convert the"
+            f"optical density needs uint8 [..., 3], not {image.dtype} {image.shape}: convert the"
             " image to 8-bit RGB first"
         )
     return _OF_BYTE[image]
 
 
 def separate(image: NDArray[np.uint8], stains: tuple[str, ...] = HE) -> Array:
-    """Colour deconvolution: uint8 [..., 3] -> float32 [..., len(stains)], the OD that each stain alone would have along its own vector.
+    """Colour deconvolution (Ruifrok and Johnston, 2001).
 
-    With two stains the third axis is orthogonal to both and is dropped (Ruifrok and Johnston, 2001). Values may be below zero.
+    With two stains the third axis is orthogonal to both, and is dropped.
+
+    Args:
+        image: uint8 [..., 3].
+        stains: Names in `VECTORS`.
+
+    Returns:
+        float32 [..., len(stains)]: the OD of each stain along its vector; may be negative.
+
+    Raises:
+        ConfigError: Stains are unknown or repeated.
     """
     return optical_density(image) @ unmixing(stains)
 
 
 def unmixing(stains: tuple[str, ...]) -> Array:
-    """The matrix float32 [3, len(stains)] that takes OD to stain amounts.
+    """The matrix float32 [3, len(stains)] that maps OD to amounts of stains.
 
-    Raises ConfigError for unknown or dependent stains.
+    Raises:
+        ConfigError: Stains are unknown or repeated.
     """
     unknown = [s for s in stains if s not in VECTORS]
     if unknown or not 1 <= len(set(stains)) == len(stains) <= 3:
@@ -57,16 +79,22 @@ def unmixing(stains: tuple[str, ...]) -> Array:
 
 
 def unmixing_of(vectors: Array) -> Array:
-    """The least-squares matrix float32 [3, S] for stain vectors [S, 3] of any length."""
+    """The least-squares matrix float32 [3, S] for stain vectors [S, 3] of any norm."""
     unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     matrix: Array = np.linalg.pinv(unit).astype(np.float32)
     return matrix
 
 
 def macenko(image: NDArray[np.uint8], *, angle: float = 1.0, most: int = 100_000) -> Array | None:
-    """The image's own hematoxylin and eosin vectors, float32 [2, 3] (Macenko et al., 2009), or None where it has no two stains.
+    """Estimate the hematoxylin and eosin vectors of an image (Macenko et al., 2009).
 
-    `angle` is the percentile of extreme angles; at most about `most` pixels, evenly spaced, are looked at.
+    Args:
+        image: uint8 [..., 3].
+        angle: Percentile of the extreme angles.
+        most: About the largest number of evenly spaced pixels that are used.
+
+    Returns:
+        float32 [2, 3], hematoxylin first; None where the image does not show two stains.
     """
     pixels = image.reshape(-1, 3)
     od = optical_density(pixels[:: max(1, len(pixels) // most)])
@@ -77,7 +105,7 @@ def macenko(image: NDArray[np.uint8], *, angle: float = 1.0, most: int = 100_000
     plane = axes[:, :0:-1] * np.sign(axes[:, :0:-1].sum(0) + 1e-12)
     phi = np.arctan2(*(od @ plane).T[::-1])
     ends = [plane @ (np.cos(a), np.sin(a)) for a in np.percentile(phi, [angle, 100 - angle])]
-    ends.sort(key=lambda v: -v[0] / np.linalg.norm(v))  # hematoxylin takes more of the red light
+    ends.sort(key=lambda v: -v[0] / np.linalg.norm(v))  # hematoxylin absorbs more red light
     found = np.stack(ends).astype(np.float32)
     apart = abs(float(found[0] @ found[1])) < 0.995 * float(
         np.linalg.norm(found[0]) * np.linalg.norm(found[1])
@@ -86,7 +114,7 @@ def macenko(image: NDArray[np.uint8], *, angle: float = 1.0, most: int = 100_000
 
 
 def otsu(values: NDArray[np.floating], *, bins: int = 256) -> float:
-    """Otsu's threshold (1979): the cut of the values' histogram with the largest variance between the two classes."""
+    """Otsu's threshold (1979): the largest variance between the two sides of the histogram."""
     counts, edges = np.histogram(values, bins=bins)
     centres = (edges[:-1] + edges[1:]) / 2
     low = np.cumsum(counts)[:-1].astype(float)
@@ -106,14 +134,14 @@ _STAIN_NAMES = {"he": "H&E", "ihc": "IHC"}
 
 @dataclass(frozen=True)
 class StainGuess:
-    """What an image seems to be stained with, and how sure that is.
+    """The probable stain of an image.
 
     Attributes:
         stain: "he", "ihc" (DAB and hematoxylin), "fluorescence" (bright on dark), "grey" (no
-            colour) or "blank" (nothing but one even tone).
-        confidence: probability (0..1) that `stain` is right.
-        decided: False where the colours do not tell; `stain` is then what is assumed ("he").
-        given: True where the user said it and nothing was guessed.
+            colour) or "blank" (one uniform tone).
+        confidence: Probability (0..1) that `stain` is right.
+        decided: False where the colours are ambiguous; `stain` is then the assumed one ("he").
+        given: True where the user gave the stain and nothing was guessed.
     """
 
     stain: str
@@ -123,7 +151,7 @@ class StainGuess:
 
     @property
     def text(self) -> str:
-        """In words: "IHC (98 % sure)", "H&E (as given)", "cannot tell, taken as H&E", "blank"."""
+        """As text: "IHC (98 % sure)", "H&E (as given)", "cannot tell, taken as H&E", "blank"."""
         name = _STAIN_NAMES.get(self.stain, self.stain)
         if self.given or self.stain == "blank":
             return f"{name} (as given)" if self.given else name
@@ -133,10 +161,9 @@ class StainGuess:
 
 
 # Multinomial logistic regression on `stain_evidence`, in the order he, ihc, neither (special
-# stains,
-# cytology, chromogens that are not brown), fitted by `python -m training.evaluation.stain_guess` on
-# the
-# tiles of 41 sources; that command prints how often it is right with whole sources held out.
+# stains, cytology, chromogens that are not brown), fitted by
+# `python -m training.evaluation.stain_guess` on the tiles of 41 sources; that command prints its
+# accuracy with whole sources held out.
 _WEIGHTS = np.array(
     [
         [-1.99, 3.41, 5.77, 1.24, -1.48, -0.36, 0.23],
@@ -146,23 +173,23 @@ _WEIGHTS = np.array(
     np.float32,
 )
 _BIAS = np.array([-1.37, 0.61, 0.75], np.float32)
-_LEAST_BROWN = 0.003  # share of the stained pixels; IHC is never said of less
+_LEAST_BROWN = 0.003  # share of the stained pixels; with less the guess is never IHC
 _IHC_SURE, _HE_SURE = 0.9, 0.7  # probabilities from which a stain counts as recognised
-_HE_MOST = 0.87  # PAS and some silver stains look like H&E: nothing makes it surer than this
-_FEWEST = 64  # stained pixels; fewer say nothing
+_HE_MOST = 0.87  # highest confidence of H&E: PAS and some silver stains look the same
+_FEWEST = 64  # stained pixels; fewer are ignored
 _LEAST_STAINED, _LEAST_FAINT = 0.002, 0.01  # shares of stained and of pale pixels; less is blank
 _FAINT_OD, _FAINT_STEP = 0.06, 0.05  # mean OD, and above the background, of pale tissue
 
 
 def guess_stain(image: NDArray[np.uint8]) -> StainGuess:
-    """Guess what an image is stained with, from its colours alone.
+    """Guess the stain of an image from its colours.
 
-    IHC is said only where there is the brown of DAB on hematoxylin, H&E only where there are
-    pink and violet. Of all else (a marker without positive cells, special stains, cytology, very
-    pale stains) the guess is "he" with `decided` False. PAS looks like H&E to it.
+    The guess is IHC only with the brown of DAB on hematoxylin, and H&E only with pink and violet.
+    For everything else (a marker without positive cells, special stains, cytology, very pale
+    stains) it is "he" with `decided` False. PAS is not distinguished from H&E.
 
     Args:
-        image: uint8 RGB [H, W, 3]; at most about 65,000 of its pixels are looked at.
+        image: uint8 RGB [H, W, 3]; at most about 65,000 of its pixels are used.
 
     Returns:
         The guess.
@@ -185,7 +212,7 @@ def guess_stain(image: NDArray[np.uint8]) -> StainGuess:
 
 
 def guess_of_shares(shares: Array, weights: Array = _WEIGHTS, bias: Array = _BIAS) -> StainGuess:
-    """The guess from `colour_shares` [6], by a regression's weights [3, 7] and bias [3]."""
+    """The guess from `colour_shares` [6], by weights [3, 7] and bias [3] of a regression."""
     scores = weights @ stain_evidence(shares) + bias
     he, ihc, _ = np.exp(scores - scores.max()) / np.exp(scores - scores.max()).sum()
     if ihc > _IHC_SURE and shares[0] > _LEAST_BROWN:
@@ -194,7 +221,7 @@ def guess_of_shares(shares: Array, weights: Array = _WEIGHTS, bias: Array = _BIA
 
 
 def colour_shares(image: NDArray[np.uint8]) -> Array | None:
-    """Which colours the stained pixels of an image have, by hue and chroma in OD.
+    """Shares of colours among the stained pixels of an image, by hue and chroma in OD.
 
     Hue is the angle of ((r - m) / m, (g - b) / (sqrt(3) m)) with m the mean of r, g, b: eosin is
     at 122 degrees, hematoxylin from 30 to 70, DAB at 204 with a chroma of 0.55.
@@ -203,8 +230,8 @@ def colour_shares(image: NDArray[np.uint8]) -> Array | None:
         image: uint8 RGB [H, W, 3].
 
     Returns:
-        float32 [6], shares of all stained pixels (0..1): brown as DAB, more colourful yellow and
-        red, pink, violet, blue, green. None where next to nothing is stained.
+        float32 [6], shares of all stained pixels (0..1): brown as DAB, more saturated yellow and
+        red, pink, violet, blue, green. None where almost nothing is stained.
     """
     return _shares(_sample(image)[1])
 
@@ -237,10 +264,10 @@ def _shares(od: Array) -> Array | None:
 
 
 def stain_evidence(shares: Array) -> Array:
-    """`colour_shares` [..., 6] as the regression takes them, [..., 7].
+    """The inputs [..., 7] of the regression from `colour_shares` [..., 6].
 
-    Small shares of brown count, and how they compare with the pink: the collagen and the red
-    cells of H&E reach into brown, but are mostly pink.
+    They include the logarithm of the share of brown and its ratio to pink: collagen and red blood
+    cells in H&E are partly brown, but mostly pink.
     """
     brown, strong, pink, *others = np.moveaxis(shares, -1, 0)
     roots = (np.sqrt(strong), np.sqrt(pink))

@@ -1,6 +1,6 @@
-"""Images in, rows out, in order and in bounded memory.
+"""Images to rows, in order and in bounded memory.
 
-Threads decode and resize, the network runs, errors stay with their image.
+Threads decode and resize; an image that cannot be read costs only its own row.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _GROUPS_AHEAD = 2  # decoded while an accelerator computes
 
 
 class Options(TypedDict, total=False):
-    """The options that `Encoder.encode` and `Encoder.stream` share; `encode` explains them."""
+    """The options that `Encoder.encode` and `Encoder.stream` share; see `Encoder.encode`."""
 
     mpp: Scales
     output: str
@@ -60,7 +60,13 @@ class Settings:
 
 @dataclass(frozen=True)
 class Result:
-    """What became of one image: its row, float32; or NaN everywhere and the error."""
+    """The result of one image.
+
+    Attributes:
+        key: Path relative to the given folder, else the index.
+        row: float32; NaN everywhere where the image cannot be read.
+        error: Why it cannot be read; None where it was.
+    """
 
     key: Key
     row: Rows
@@ -84,11 +90,21 @@ def results(
     group: int,
     workers: int,
 ) -> Found:
-    """One Result an image, in order. `group`: images that are decoded together.
+    """Decode images and run the network: one Result per image, in order.
 
-    On a CPU decoding and network take turns, each with all cores: threads of the two side by side
-    would wait for each other at every layer. Beside an accelerator the next groups are decoded, and
-    one batch is always under way, while a batch computes.
+    On a CPU decoding and network alternate, each with all cores: running both at once, their
+    threads would wait for each other at every layer. With an accelerator the next groups are
+    decoded while it computes.
+
+    Args:
+        items: Images with their micrometres per pixel.
+        transform: The encoder's preprocessing.
+        runner: Runs the network.
+        group: Number of images that are decoded together.
+        workers: Number of decoding threads.
+
+    Yields:
+        The results.
     """
     on_cpu = runner.device.type == "cpu"
     pool = ThreadPoolExecutor(workers, thread_name_prefix="pathencoder-decode")
@@ -108,13 +124,22 @@ def results(
 def with_scales(
     items: Iterable[Item], mpp: Scales, total: int | None
 ) -> Iterator[tuple[Item, float | None]]:
-    """Each image beside its micrometres per pixel: one number for all, or one (or None) an image.
+    """Pair each image with its micrometres per pixel.
 
-    Raises ConfigError.
+    Args:
+        items: The images.
+        mpp: One number for all images, or one number (or None) per image.
+        total: Number of images, where it is known.
+
+    Returns:
+        Pairs of an image and its scale.
+
+    Raises:
+        ConfigError: `mpp` is not a scale, or holds another number of scales than images.
     """
     if isinstance(mpp, str | bytes | Mapping | Set):
         raise ConfigError(
-            f"mpp={mpp!r}: one number, such as 0.25, or a list of numbers, one an image in their"
+            f"mpp={mpp!r}: one number, such as 0.25, or a list of numbers, one per image in their"
             " order"
         )
     if mpp is None or not isinstance(mpp, Iterable) or getattr(mpp, "ndim", 1) == 0:
@@ -122,13 +147,18 @@ def with_scales(
         return zip(items, itertools.repeat(scale), strict=False)
     if total is not None and isinstance(mpp, Sized) and len(mpp) != total:
         raise ConfigError(
-            f"mpp holds {len(mpp)} values for {total} images: give one number, or one an image"
+            f"mpp holds {len(mpp)} values for {total} images: give one number, or one per image"
         )
     return _paired(items, iter(mpp))
 
 
 def judged(found: Found, on_error: OnError) -> Found:
-    """The results, as far as `on_error` lets them through: "raise" stops at the first error, "nan" warns of their number at the end."""
+    """Apply `on_error`: "raise" stops at the first error, "nan" logs each and warns at the end.
+
+    Raises:
+        ConfigError: `on_error` is neither.
+        ImageError: The first error, for "raise".
+    """
     if on_error not in ("raise", "nan"):
         raise ConfigError(f"on_error={on_error!r}: 'raise' or 'nan'")
     return _raising(found) if on_error == "raise" else _counting(found)
@@ -160,7 +190,7 @@ def _counting(found: Found) -> Found:
 
 
 def watched(found: Found, total: int | None, progress: Progress) -> Found:
-    """The same behind a progress bar: "auto" shows one on a terminal only."""
+    """The same results with a progress bar; "auto" shows it only on a terminal."""
     if not isinstance(progress, bool) and not (isinstance(progress, str) and progress == "auto"):
         raise ConfigError(f"progress={progress!r}: 'auto', True or False")
     return _with_bar(found, total, hidden=None if progress == "auto" else not progress)
@@ -174,7 +204,7 @@ def _with_bar(found: Found, total: int | None, *, hidden: bool | None) -> Found:
 
 
 class Table:
-    """Rows that arrive one by one, in one array that grows when their number is not known beforehand."""
+    """Collects rows in one array, which grows if their number is not known beforehand."""
 
     def __init__(self, total: int | None) -> None:
         self._capacity = 256 if total is None else total
@@ -182,7 +212,7 @@ class Table:
         self._used = 0
 
     def append(self, row: Rows) -> None:
-        """Copies the row in. All rows have the shape of the first."""
+        """Append a copy of a row. All rows have the shape of the first."""
         if self._rows is None:
             self._rows = np.empty((max(self._capacity, 1), *row.shape), dtype=np.float32)
         if self._used == len(self._rows):
@@ -191,7 +221,7 @@ class Table:
         self._used += 1
 
     def finish(self, width: int) -> Rows:
-        """float32 [N, ...]; [0, width] if no row came."""
+        """All rows, float32 [N, ...]; [0, width] without rows."""
         if self._rows is None:
             return np.empty((0, width), dtype=np.float32)
         return self._rows if self._used == len(self._rows) else self._rows[: self._used].copy()
@@ -205,7 +235,7 @@ def _paired(
             scale = next(scales)
         except StopIteration:
             raise ConfigError(
-                f"mpp ended before the images did, at {item.where}: give one number, or one an"
+                f"mpp ended before the images did, at {item.where}: give one number, or one per"
                 " image"
             ) from None
         yield item, None if scale is None else check_mpp(scale)
@@ -218,7 +248,7 @@ def _groups(
     size: int,
     ahead: int,
 ) -> Iterator[_Group]:
-    """Groups whose images are being decoded; `ahead` more of them than the one that is handed out."""
+    """Groups whose images are being decoded; `ahead` groups are decoded in advance."""
     started: deque[_Group] = deque()
     remaining = iter(items)
     while True:
@@ -235,7 +265,7 @@ def _decode(item: Item, mpp: float | None, transform: Transform) -> Pixels:
         pixels = item.load()
     except (PathEncoderError, MemoryError):
         raise
-    # a reader that met what it was not made for costs its own image alone
+    # an unexpected error of a reader must not stop the other images
     except Exception as error:
         raise ImageError(
             f"{item.where}: cannot be decoded ({type(error).__name__}: {error})"
@@ -244,9 +274,9 @@ def _decode(item: Item, mpp: float | None, transform: Transform) -> Pixels:
 
 
 def _collect(group: _Group, size: int) -> tuple[Pixels, list[ImageError | None]]:
-    """uint8 [N, S, S, 3] of a group, white where an image failed, and what failed.
+    """uint8 [N, S, S, 3] of a group, white where an image failed, and the errors.
 
-    Other errors than ImageError are raised.
+    Errors other than ImageError are raised.
     """
     tiles = np.full((len(group.tiles), size, size, 3), 255, dtype=np.uint8)
     errors: list[ImageError | None] = [None] * len(tiles)
@@ -259,10 +289,7 @@ def _collect(group: _Group, size: int) -> tuple[Pixels, list[ImageError | None]]
 
 
 def _without_frames(error: ImageError) -> ImageError:
-    """The error and its causes without their tracebacks.
-
-    Whoever collects errors would keep all pixels of their time alive.
-    """
+    """The error and its causes without tracebacks, which would keep the pixels in memory."""
     chain: BaseException | None = error
     while chain is not None:
         chain.__traceback__ = None

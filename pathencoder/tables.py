@@ -1,4 +1,4 @@
-"""The one way to read a table that a person or a spreadsheet wrote: CSV with commas, semicolons or tabs."""
+"""Read tables that people or spreadsheets wrote: CSV with commas, semicolons or tabs."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Table:
     Attributes:
         file: Where it was read from.
         columns: Names of the columns, stripped and case-folded.
-        rows: One dictionary a row, column to value; values are stripped, "" where nothing stands.
+        rows: One dictionary per row, column to value; values are stripped, "" where empty.
         lines: The line of the file at which each row ends, for messages.
         delimiter: "," or ";" or a tab.
     """
@@ -44,11 +44,11 @@ class Table:
     delimiter: str
 
     def where(self, row: int) -> str:
-        """How a message calls a row: file and line."""
+        """File and line of a row, for messages."""
         return f"{self.file}, line {self.lines[row]}"
 
     def __iter__(self) -> Iterator[tuple[str, dict[str, str]]]:
-        """Pairs of where a row stands and the row."""
+        """Pairs of file and line, and the row."""
         return ((self.where(i), row) for i, row in enumerate(self.rows))
 
 
@@ -56,18 +56,18 @@ def read_table(file: str | Path, required: Sequence[str] = ()) -> Table:
     """Read a table with a header line.
 
     A byte order mark is skipped (UTF-8 and UTF-16, as spreadsheets write them). The delimiter is
-    the one of comma, semicolon and tab that the header line has most of. Empty lines are skipped.
+    the most frequent of comma, semicolon and tab in the header line. Empty lines are skipped.
 
     Args:
         file: The file.
-        required: Columns that must be there.
+        required: Columns that must be present.
 
     Returns:
         The table.
 
     Raises:
-        ConfigError: The file cannot be read or is no text, a required column is missing, a column
-            stands twice, or a row has more values than the header. The message names the line.
+        ConfigError: The file cannot be read or is not text, a required column is missing, a column
+            is repeated, or a row has more values than the header. The message names the line.
     """
     path = Path(file)
     data, encoding = _data(path)
@@ -85,9 +85,7 @@ def read_table(file: str | Path, required: Sequence[str] = ()) -> Table:
 
 
 def number(text: str, delimiter: str = ",") -> float:
-    """A number as a spreadsheet writes it.
-
-    With a decimal comma where the delimiter leaves one free.
+    """Parse a number as spreadsheets write it, with a decimal comma unless that is the delimiter.
 
     Args:
         text: The value.
@@ -97,7 +95,7 @@ def number(text: str, delimiter: str = ",") -> float:
         The number.
 
     Raises:
-        ValueError: The text is no number.
+        ValueError: The text is not a number.
     """
     if "_" in text:  # Python's own digit separator: 0_25 would be 25
         raise ValueError(f"could not convert {text!r} to a number")
@@ -126,7 +124,7 @@ def _data(path: Path) -> tuple[bytes, str]:
 
 
 def _delimiter(stream: TextIO) -> str:
-    """The delimiter that the first line with text has most of; a comma where there is none."""
+    """The most frequent delimiter of the first line with text; a comma by default."""
     header = next((line for line in stream if line.strip()), "")
     stream.seek(0)
     return max(_DELIMITERS, key=lambda mark: (header.count(mark), -_DELIMITERS.index(mark)))
@@ -138,8 +136,7 @@ def _header(path: Path, values: Sequence[str], required: Sequence[str]) -> tuple
         columns = columns[:-1]
     if twice := [name for name, count in Counter(columns).items() if count > 1]:
         raise ConfigError(
-            f"{path}: the header has the column {twice[0]!r} twice. Give every column a name of"
-            " its own"
+            f"{path}: the header has the column {twice[0]!r} twice. Give each column a unique name"
         )
     if missing := [name for name in required if name.casefold() not in columns]:
         found = ", ".join(columns) or "nothing"
@@ -153,7 +150,7 @@ def _header(path: Path, values: Sequence[str], required: Sequence[str]) -> tuple
 def _rows(
     path: Path, columns: tuple[str, ...], reader: Reader
 ) -> tuple[list[dict[str, str]], list[int]]:
-    """Rows with text in them, and the line at which each ends. A manifest may have millions."""
+    """Rows that are not empty, and the line at which each ends. A manifest may have millions."""
     rows, lines, width = [], [], len(columns)
     for values in reader:
         stripped = list(map(str.strip, values))
@@ -166,7 +163,7 @@ def _rows(
 
 
 def _fitted(where: str, values: list[str], width: int) -> list[str]:
-    """Values of a row as many as there are columns."""
+    """The values of a row, padded or cut to the number of columns."""
     if any(values[width:]):
         raise ConfigError(
             f"{where}: {len(values)} values, but the header has {width} columns. Put values that"

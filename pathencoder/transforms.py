@@ -1,10 +1,8 @@
-"""uint8 tiles -> what the network was trained to see: resized uint8, then normalised float.
+"""Preprocess uint8 tiles as in training: resize, then normalise.
 
-The same code serves training and use.
-
-Resizing is Pillow's (antialiased bilinear or bicubic), so that the values equal torchvision's
-`Resize`, `CenterCrop`, `ToTensor` and `Normalize` on PIL images, which is what the authors of
-public encoders ran.
+Training and inference use the same code. Resizing is Pillow's (antialiased bilinear or bicubic), so
+that the values equal torchvision's `Resize`, `CenterCrop`, `ToTensor` and `Normalize` on PIL
+images, which the authors of public encoders used.
 """
 
 from __future__ import annotations
@@ -26,16 +24,13 @@ Pixels = npt.NDArray[np.uint8]
 
 _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 _WHITE = 255
-# pixels of a resized image up to which it is computed whole, as torchvision does, and then cropped
+# pixels up to which the whole image is resized, as torchvision does, and then cropped
 _WHOLE = 25_000_000
 
 
 @dataclass(frozen=True, repr=False)
 class Transform:
-    """The preprocessing of one encoder: any one image -> float32 [3, S, S].
-
-    Picklable; holds no state but the spec.
-    """
+    """The preprocessing of one encoder: any one image to float32 [3, S, S]. Picklable."""
 
     spec: EncoderSpec
 
@@ -49,21 +44,33 @@ class Transform:
         )
 
     def __call__(self, image: ImageSource, mpp: float | None = None) -> Tensor:
-        """Normalised float32 [3, S, S] of one image in any form that `open_image` takes.
+        """Preprocess one image.
 
-        `mpp` as in `resize`.
+        Args:
+            image: In any form that `open_image` accepts.
+            mpp: As in `resize`.
+
+        Returns:
+            Normalised float32 [3, S, S].
         """
         return self.normalise(np.stack([self.resize(open_image(image), mpp)]))[0]
 
     def resize(self, image: Pixels, mpp: float | None = None) -> Pixels:
-        """uint8 [H, W, 3] -> uint8 [S, S, 3].
+        """Resize one image to the encoder's input size.
 
-        mpp: micrometres per pixel of `image`. Given: the image is resampled to the encoder's mpp (a
-        side becomes
-        round(side x mpp / encoder's mpp) pixels), then cropped around its centre or padded with
-        white, never stretched. Not given: resized as the encoder's authors do, whole to a square
-        ("squash") or by its shortest side and then cropped ("shortest"). Raises ConfigError for an
-        mpp that is no number between .01 and 100, or an encoder without one.
+        Args:
+            image: uint8 [H, W, 3].
+            mpp: Micrometres per pixel of `image`. Given: the image is resampled to the encoder's
+                mpp (a side becomes round(side x mpp / encoder's mpp) pixels), then cropped around
+                its centre or padded with white, never stretched. None: resized as the encoder's
+                authors do, whole to a square ("squash") or by its shortest side and then cropped
+                ("shortest").
+
+        Returns:
+            uint8 [S, S, 3].
+
+        Raises:
+            ConfigError: `mpp` is not a number from 0.01 to 100, or the encoder has no scale.
         """
         size = self.spec.input_size
         height, width = image.shape[:2]
@@ -76,14 +83,21 @@ class Transform:
         return self._fit(image, int(side * height / short), int(side * width / short))
 
     def normalise(self, batch: Pixels | Tensor) -> Tensor:
-        """uint8 [N, H, W, 3] -> float32 [N, 3, H, W]: (x / 255 - mean) / std, on the batch's device, channels last in memory."""
+        """Normalise a batch: (x / 255 - mean) / std.
+
+        Args:
+            batch: uint8 [N, H, W, 3].
+
+        Returns:
+            float32 [N, 3, H, W] on the device of the batch, channels last in memory.
+        """
         pixels = torch.from_numpy(batch) if isinstance(batch, np.ndarray) else batch
         x = pixels.permute(0, 3, 1, 2).to(torch.float32)
         mean, std = (x.new_tensor(v).view(1, 3, 1, 1) for v in (self.spec.mean, self.spec.std))
         return x.div_(255).sub_(mean).div_(std)
 
     def _target_mpp(self, mpp: float) -> float:
-        """The encoder's scale; for one trained over a range without a single scale, the nearest of the range."""
+        """The encoder's scale; for one trained over a range of scales, the nearest of the range."""
         if self.spec.mpp is not None:
             return self.spec.mpp
         if self.spec.mpp_range is None:
@@ -95,7 +109,7 @@ class Transform:
         return min(max(mpp, low), high)
 
     def _fit(self, image: Pixels, height: int, width: int) -> Pixels:
-        """The central S x S of `image` resized to height x width, with white where that is smaller."""
+        """The central S x S of `image` resized to height x width, padded with white if smaller."""
         size = self.spec.input_size
         span = _whole if height * width <= _WHOLE else _window
         y, x = span(image.shape[0], height, size), span(image.shape[1], width, size)
@@ -121,7 +135,7 @@ class Transform:
 
 @dataclass(frozen=True)
 class _Span:
-    """One axis of a resize: source pixels start..stop become `pixels` pixels, of which the first `skip` are cropped away."""
+    """One axis of a resize: source start..stop becomes `pixels` pixels, `skip` of them cropped."""
 
     start: float
     stop: float
@@ -136,7 +150,7 @@ def _whole(source: int, target: int, size: int) -> _Span:
 def _window(source: int, target: int, size: int) -> _Span:
     """Only the central `size` of `target` pixels.
 
-    Pillow's filter looks beyond the box, so they are those of the whole resize.
+    Pillow's filter reads beyond the box, so the values equal those of the whole resize.
     """
     first = max(_crop_offset(target, size), 0)
     last = min(first + size, target)
@@ -144,7 +158,7 @@ def _window(source: int, target: int, size: int) -> _Span:
 
 
 def _crop_offset(length: int, size: int) -> int:
-    """Where a centre crop begins: torchvision's rounding (to even), so that the same pixels stay."""
+    """Start of a centre crop, with torchvision's rounding (half to even)."""
     return round((length - size) / 2)
 
 

@@ -1,4 +1,4 @@
-"""Does an encoder give here the embedding that was published with it?"""
+"""Check that an encoder reproduces the embedding that was published with it."""
 
 from __future__ import annotations
 
@@ -11,16 +11,20 @@ from pathencoder.encoder import Encoder
 from pathencoder.errors import ConfigError
 from pathencoder.pretrained import folder
 
-# what `verify` asks for; half precision gives a little away
+# smallest cosine by dtype; half precision is less exact
 _COSINE = {torch.float32: 0.9999, torch.float64: 0.9999}
 _COSINE_HALF = 0.999
 
 
 @dataclass(frozen=True)
 class Verification:
-    """How an encoder's embedding of its reference tile compares with the one that was published with it.
+    """The comparison of an encoder's embedding of its reference tile with the published one.
 
-    cosine, and the largest absolute difference over the D values; ok: cosine is at least `limit`.
+    Attributes:
+        name: Of the encoder.
+        cosine: Cosine similarity of the two.
+        max_abs: Largest absolute difference of the D values.
+        limit: Smallest cosine that passes.
     """
 
     name: str
@@ -30,14 +34,21 @@ class Verification:
 
     @property
     def ok(self) -> bool:
-        """Whether this encoder gives here what it gave where it was published."""
+        """Whether the cosine is at least `limit`."""
         return self.cosine >= self.limit
 
 
 def verify(encoder: Encoder) -> Verification:
-    """Embed the reference tile that came with the encoder, by `encode` with its defaults as a user would, and compare.
+    """Embed the encoder's reference tile, by `encode` with its defaults, and compare.
 
-    Raises ConfigError for an encoder without one.
+    Args:
+        encoder: The encoder.
+
+    Returns:
+        The comparison.
+
+    Raises:
+        ConfigError: The encoder has no reference, or one of another size.
     """
     reference = folder.read_reference(encoder.folder) if encoder.folder is not None else None
     if reference is None:

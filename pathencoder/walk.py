@@ -1,9 +1,7 @@
-"""The one way to list the files of a folder.
+"""List the files of a folder.
 
-Linked folders followed, loops cut, hidden ones left out, what is left out named.
-
-A file is known by the path that the user typed, never by where its bytes lie: links are not
-resolved.
+Links to folders are followed, loops are detected, hidden files are left out, and everything that is
+left out is named. A file is identified by the path that the user typed: links are not resolved.
 """
 
 from __future__ import annotations
@@ -24,7 +22,7 @@ class LeftOut:
 
     Attributes:
         path: Where it is, below the folder as the user typed it.
-        reason: Why it was left out, as a sentence for people.
+        reason: Why it was left out, as text.
     """
 
     path: Path
@@ -33,14 +31,14 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class Walk:
-    """What lies below a folder.
+    """The files below a folder.
 
     Attributes:
         files: Every file, in natural order (tile2 before tile10), each path beginning with the
             folder as it was given.
         left_out: Loops of links, links to nothing, pipes and devices, folders that cannot be read.
             Hidden files and folders (names that begin with a dot) are only counted.
-        hidden: How many files and folders were left out as hidden.
+        hidden: Number of hidden files and folders that were left out.
     """
 
     files: list[Path] = field(default_factory=list)
@@ -74,7 +72,7 @@ def walk(folder: str | os.PathLike[str]) -> Walk:
 
 
 def natural(path: Path) -> tuple[list[list[str | int]], str]:
-    """A sort key: numbers inside names count as numbers, case does not matter unless all else is equal."""
+    """A sort key: numbers inside names compare as numbers, case only breaks ties."""
     parts: list[list[str | int]] = [
         [int(t) if t.isdecimal() else t for t in re.split(r"(\d+)", part.casefold())]
         for part in path.parts
@@ -85,8 +83,8 @@ def natural(path: Path) -> tuple[list[list[str | int]], str]:
 def printable(name: str | os.PathLike[str]) -> str:
     r"""A name as valid Unicode text, for keys, messages, tables and names of outputs.
 
-    File systems take any bytes as a name. Python keeps those that are no UTF-8 as lone surrogates,
-    which cannot be printed, stored or encoded; here they become ``\xNN``.
+    File systems allow any bytes in a name. Python represents bytes that are not UTF-8 as lone
+    surrogates, which cannot be printed, stored or encoded; here they become ``\xNN``.
 
     Args:
         name: A name or a path.
@@ -103,10 +101,7 @@ def printable(name: str | os.PathLike[str]) -> str:
 
 
 def is_special(path: str | os.PathLike[str]) -> bool:
-    """Whether a path is a pipe, a socket or a device.
-
-    Opening one can wait forever, reading one need not end.
-    """
+    """Whether a path is a pipe, a socket or a device; opening or reading one may never return."""
     try:
         mode = os.stat(path).st_mode
     except (OSError, ValueError):
@@ -117,7 +112,7 @@ def is_special(path: str | os.PathLike[str]) -> bool:
 def _entries(folder: Path, above: tuple[tuple[int, int], ...]) -> Iterator[Path | LeftOut | None]:
     """Files below a folder, what was left out, and None for every hidden entry.
 
-    above: identities (device, inode) of the folders that the walk is inside of.
+    `above` holds the identities (device, inode) of the parent folders.
     """
     try:
         identity = _identity(folder)

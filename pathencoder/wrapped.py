@@ -12,33 +12,36 @@ from torch import Tensor, nn
 
 from pathencoder.errors import ConfigError
 
-# Where wrappers keep the module inside: torch.compile; DataParallel, DistributedDataParallel, FSDP,
-# averaged models.
+# Attributes that hold the wrapped module: torch.compile; DataParallel, DistributedDataParallel,
+# FSDP, averaged models.
 _INSIDE = ("_orig_mod", "module")
-# Parts of parameter names that wrappers of a part of a network add.
+# Components that wrappers add to parameter names.
 _ADDED = frozenset({"_orig_mod", "module", "_checkpoint_wrapped_module", "_fsdp_wrapped_module"})
 
 
 def bare(network: Any) -> Any:
-    """The timm network itself, without the wrappers around it.
+    """The timm network without the wrappers around it.
 
-    The encoder reads inner stages of its network, so it runs what is inside the wrapper: a compiled
-    network runs as it was before compiling, a parallel one on one device. That is said once.
+    The encoder reads inner stages of its network, so it runs the module inside the wrapper: a
+    compiled network runs as before compiling, a parallel one on one device. A warning says so once.
+
+    Args:
+        network: A timm network, in any number of wrappers.
 
     Raises:
-        ConfigError: for a module that is no timm network and no wrapper that is known here.
+        ConfigError: The module is neither a timm network nor a known wrapper.
     """
     inner = network
     while isinstance(inner, nn.Module):
         following = _inside(inner)
         if following is None:
             break
-        _say_inside(type(inner).__name__)
+        _warn_unwrapped(type(inner).__name__)
         inner = following
     if not hasattr(inner, "forward_features"):
         raise ConfigError(
-            f"encoder.network is a {type(inner).__name__}, which is no timm network: put modules of"
-            " your own around the encoder, and leave encoder.network as it was loaded"
+            f"encoder.network is a {type(inner).__name__}, not a timm network: put other modules"
+            " around the encoder, and leave encoder.network as it was loaded"
         )
     return inner
 
@@ -47,18 +50,18 @@ def plain_state(network: Any, names: Collection[str]) -> dict[str, Tensor]:
     """The network's tensors under timm's key names.
 
     Args:
-        network: a timm network, in wrappers or with wrapped parts.
-        names: the key names that it has without wrappers.
+        network: A timm network, in wrappers or with wrapped parts.
+        names: The key names of the network without wrappers.
 
     Raises:
-        ConfigError: for a network that holds adapters, whose weights are not merged yet.
+        ConfigError: The network holds adapters whose weights are not merged.
     """
     state: dict[str, Tensor] = {_plain(k, names): v for k, v in bare(network).state_dict().items()}
     adapters = [k for k in state if "lora_" in k or ".base_layer." in k]
     if adapters:
         raise ConfigError(
             f"encoder.network holds {len(adapters)} tensors of adapters (PEFT), which timm's format"
-            " has no place for: merge them first, encoder.network ="
+            " cannot store: merge them first, encoder.network ="
             " encoder.network.merge_and_unload()"
         )
     return state
@@ -66,7 +69,7 @@ def plain_state(network: Any, names: Collection[str]) -> dict[str, Tensor]:
 
 @contextlib.contextmanager
 def evaluating(network: nn.Module) -> Iterator[None]:
-    """Eval mode for a while; afterwards each module is in the mode that it was in."""
+    """Eval mode inside the block; afterwards the mode of each module is restored."""
     training = [m for m in network.modules() if m.training]
     for module in training:
         module.training = False
@@ -86,7 +89,7 @@ def _inside(module: nn.Module) -> nn.Module | None:
 
 
 @functools.cache
-def _say_inside(wrapper: str) -> None:
+def _warn_unwrapped(wrapper: str) -> None:
     if wrapper == "OptimizedModule":
         text = (
             "compiled; the encoder reads its inner stages and runs it as it was: compile the"
@@ -100,7 +103,7 @@ def _say_inside(wrapper: str) -> None:
 
 
 def _plain(key: str, names: Collection[str]) -> str:
-    """The key without what wrappers added, where the network has one of that name."""
+    """The key without the components of wrappers, if the network has a key of that name."""
     if key in names:
         return key
     plain = ".".join(part for part in key.split(".") if part not in _ADDED)

@@ -1,1 +1,1 @@
-"""What image files hold: their kind, pages, colours, bit depth and scale, and what is refused."""
+"""Image files: their kind, pages, colours, bit depth and scale, and what is not supported."""

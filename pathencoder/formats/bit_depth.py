@@ -1,8 +1,8 @@
-"""Whole numbers of more than 8 bits -> 0..255, by the range that their file states, or refused.
+"""Scale integers of more than 8 bits to 0..255, by the range that their file states.
 
-A camera's 10, 12 or 14 bits are often stored in 16 without saying so. By the range of 16 bits such
-an image is nearly black; by its own brightest value it would be scaled differently from its
-neighbours. Neither is right, so it is refused unless the file states the range.
+Files often store a camera's 10, 12 or 14 bits in 16 without stating it. By the range of 16 bits
+such an image is nearly black; by its maximum it would be scaled differently from other images of
+the set. Neither is right, so it is refused unless the file states the range.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import numpy.typing as npt
 
 from pathencoder.errors import ImageError
 
-_USUAL = (8, 10, 12, 14, 16)  # bits that are kept in more bits
-MAXIMA = frozenset(2**bits - 1 for bits in range(7, 17))  # a maximum among these is a range's
+_USUAL = (8, 10, 12, 14, 16)  # bit depths of cameras
+MAXIMA = frozenset(2**bits - 1 for bits in range(7, 17))  # maxima that can be the end of a range
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,8 @@ class Range:
     """The values that an image may have.
 
     Attributes:
-        top: The largest; 0 is the smallest.
-        stated: The file itself says so; else it follows from the type alone.
+        top: The largest value; 0 is the smallest.
+        stated: Whether the file states the range; else it follows from the type.
     """
 
     top: int
@@ -38,10 +38,10 @@ OF_16_BITS = Range(65535)
 def to_8_bits(
     values: npt.NDArray[Any], where: str, bounds: tuple[float, float], limits: Range = OF_16_BITS
 ) -> npt.NDArray[np.uint8]:
-    """Scale whole numbers to 0..255, rounded.
+    """Scale integers to 0..255, rounded.
 
     Args:
-        values: Whole numbers of any type and shape.
+        values: Integers of any type and shape.
         where: What an error calls the image.
         bounds: Its smallest and largest value, or those of the stack that it belongs to.
         limits: The range that it is scaled by.
@@ -50,11 +50,11 @@ def to_8_bits(
         uint8 of the same shape.
 
     Raises:
-        ImageError: The values do not fit the range, or use so little of it that it is another.
+        ImageError: The values do not fit the range, or use so little of it that it must be wrong.
     """
     low, high = (int(bound) for bound in bounds)
     if low < 0 or high > limits.top:
-        source = "the file says" if limits.stated else "taken is"
+        source = "the file says" if limits.stated else "the supported range is"
         advice = _advice(high) if low >= 0 else "Give it as 8 bits"
         raise ImageError(
             f"{where}: whole numbers from {low} to {high}; {source} 0 to {limits.top}. {advice}"
@@ -68,11 +68,11 @@ def to_8_bits(
 def check_use(high: int, where: str, top: int = OF_16_BITS.top) -> None:
     """Raise ImageError if the largest value uses less than a quarter of the range.
 
-    Black all over is taken: it is black in every range.
+    An image of zeros is accepted: it is black in every range.
     """
     if 0 < high <= top >> 2:
         found = f"{where}: a range of 0 to {top}, but no value above {high}"
-        guess = f"it looks like {_bits(high)} bits kept in more, or is very dark"
+        guess = f"it looks like {_bits(high)} bits stored in more, or is very dark"
         raise ImageError(f"{found}: {guess}. {_advice(high)}")
 
 
@@ -90,4 +90,4 @@ def _advice(high: int) -> str:
     if bits == 8:
         return "If its range is 0..255, give it as 8 bits: image.astype('uint8')"
     how = f"(image / {2**bits - 1} * 255).round().astype('uint8') for {bits} bits"
-    return f"Give it as 8 bits, scaled by the range that it was taken with: {how}"
+    return f"Give it as 8 bits, scaled by the range of the camera: {how}"

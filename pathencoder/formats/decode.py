@@ -1,4 +1,4 @@
-"""One image file, its bytes, or a PIL image -> uint8 RGB; and what of those is refused."""
+"""Decode one image file, its bytes, or a PIL image to uint8 RGB."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ log = logging.getLogger(__name__)
 _OF_SLIDES = SLIDE_SUFFIXES | FOREIGN_SUFFIXES
 _ORIENTATION = 0x0112  # the EXIF tag
 _WITH_ALPHA = ("LA", "La", "PA", "RGBA", "RGBa")
-_WITHOUT_TILES = ("WEBP", "AVIF")  # Pillow does not say whether they are decoded yet
-_LAYERED = frozenset({"PSD", "XCF"})  # their other frames are layers of the one picture
+_WITHOUT_TILES = ("WEBP", "AVIF")  # Pillow does not show whether these are decoded yet
+_LAYERED = frozenset({"PSD", "XCF"})  # their other frames are layers of one picture
 
 
 def read_file(source: Path | BinaryIO, where: str) -> Pixels:
@@ -39,7 +39,7 @@ def read_file(source: Path | BinaryIO, where: str) -> Pixels:
         uint8 RGB [H, W, 3].
 
     Raises:
-        ImageError: Not an image, damaged, or not one that `encode` takes.
+        ImageError: Not an image, damaged, or not supported.
     """
     if isinstance(source, Path) and source.suffix.lower() in _OF_SLIDES and source.exists():
         raise arrays.slide_error(where, printable(source.name))
@@ -59,32 +59,36 @@ def read_file(source: Path | BinaryIO, where: str) -> Pixels:
         raise ImageError(f"{where}: no such file") from error
     except UnidentifiedImageError as error:
         return _read_unidentified(source, where, error)
-    except Exception as error:  # Pillow's readers raise most of Python's errors on damaged files
+    except Exception as error:  # Pillow's readers raise many kinds of errors on damaged files
         raise ImageError(f"{where}: cannot be read ({error})") from error
 
 
 def from_pil(image: Image.Image, where: str) -> Pixels:
-    """uint8 RGB [H, W, 3] of a PIL image, decoded yet or not. Raises ImageError."""
+    """Convert a PIL image, decoded or not, to uint8 RGB [H, W, 3].
+
+    Raises:
+        ImageError: It is damaged or not supported.
+    """
     arrays.check_size(image.width, image.height, where)
     opened = getattr(image, "tile", None) or image.format in _WITHOUT_TILES
     try:
         return _decode(image, where) if opened else _pixels(image, where)
     except ImageError:
         raise
-    except Exception as error:  # as above: damage shows while decoding
+    except Exception as error:  # as above: damage is found while decoding
         raise ImageError(f"{where}: cannot be decoded ({error})") from error
 
 
 def _decode(image: Image.Image, where: str) -> Pixels:
-    """The pixels of an opened image, whose file can still be looked at."""
+    """The pixels of an opened image whose file is still open."""
     if ImageFile.LOAD_TRUNCATED_IMAGES:
         _warn_of_truncation()
     if image.format == "TIFF":
         return _decode_tiff(image, where)
     if image.format == "JPEG" and image.mode == "CMYK" and "adobe" not in image.info:
         raise ImageError(
-            f"{where}: CMYK without Adobe's mark, which leaves open whether 0 is ink or paper. Save"
-            " it as RGB"
+            f"{where}: CMYK without Adobe's marker, so that it is unknown whether 0 is ink or"
+            " paper. Save it as RGB"
         )
     if image.format != "JPEG":
         _check_frames(image, where)
@@ -115,7 +119,7 @@ def _decode_tiff(image: Image.Image, where: str) -> Pixels:
 
 
 def _load(image: Image.Image, where: str) -> None:
-    """Decode; where Pillow drops the lower of 16 bits, the range is judged by the upper ones."""
+    """Decode; where Pillow drops the lower 8 of 16 bits, check the range by the upper ones."""
     stored = _stored_as(image)
     image.load()
     if ";16" in stored and image.mode in ("RGB", "RGBA", "LA"):
@@ -124,10 +128,7 @@ def _load(image: Image.Image, where: str) -> None:
 
 
 def _check_frames(image: Image.Image, where: str) -> None:
-    """Raises ImageError for several images in one file.
-
-    Smaller ones beside a first (previews) are fine.
-    """
+    """Raise ImageError for several images in one file; smaller previews do not count."""
     count, size = getattr(image, "n_frames", 1), image.size
     if count == 1 or image.tell() or image.format in _LAYERED:
         return
@@ -136,8 +137,8 @@ def _check_frames(image: Image.Image, where: str) -> None:
         image.seek(0)
     if count > 1:
         raise ImageError(
-            f"{where}: it holds {count} images: save the one you mean as a file of its own, or"
-            " split them"
+            f"{where}: it holds {count} images: save the one you need as a separate file, or split"
+            " them"
         )
 
 
@@ -147,7 +148,7 @@ def _size_of_frame(image: Image.Image, index: int) -> tuple[int, int]:
 
 
 def _stored_as(image: Image.Image) -> str:
-    """How the pixels are stored, in Pillow's words ("RGB;16B")."""
+    """How the pixels are stored, in Pillow's notation ("RGB;16B")."""
     if not image.tile:  # type: ignore[attr-defined]
         return ""
     decoder, _, _, args = image.tile[0]  # type: ignore[attr-defined]
@@ -157,7 +158,7 @@ def _stored_as(image: Image.Image) -> str:
 
 
 def _read_unidentified(source: Path | BinaryIO, where: str, error: Exception) -> Pixels:
-    """A file that Pillow does not know: a TIFF of another kind, or no image."""
+    """Read a file that Pillow does not recognise: an unusual TIFF, or not an image."""
     try:
         with contextlib.ExitStack() as stack:
             stream = stack.enter_context(source.open("rb")) if isinstance(source, Path) else source
@@ -168,23 +169,23 @@ def _read_unidentified(source: Path | BinaryIO, where: str, error: Exception) ->
                 return tiff.read(stream, where, "Pillow does not know it")
     except ImageError:
         raise
-    except Exception as damage:  # tifffile's errors are as many as Pillow's
+    except Exception as damage:  # tifffile raises as many kinds of errors as Pillow
         raise ImageError(f"{where}: cannot be read ({damage})") from damage
-    raise ImageError(f"{where}: not an image that can be read, whatever its name says") from error
+    raise ImageError(f"{where}: not an image that can be read, despite its name") from error
 
 
 @functools.cache
 def _warn_of_truncation() -> None:
     log.warning(
-        "PIL.ImageFile.LOAD_TRUNCATED_IMAGES is on: images that are cut short are taken, with what"
-        " is lost in grey or black"
+        "PIL.ImageFile.LOAD_TRUNCATED_IMAGES is on: truncated images are accepted, with the missing"
+        " pixels grey or black"
     )
 
 
 def _pixels(
     image: Image.Image, where: str, limits: bit_depth.Range = bit_depth.OF_16_BITS
 ) -> Pixels:
-    """Decoded pixels -> upright RGB; `limits`: the range of whole numbers of more than 8 bits."""
+    """Convert decoded pixels to upright RGB; `limits` is the range of integers above 8 bits."""
     if image.getexif().get(_ORIENTATION, 1) != 1:
         image = ImageOps.exif_transpose(image)
     if image.mode == "RGB" and "transparency" not in image.info:

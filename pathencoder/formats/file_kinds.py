@@ -1,4 +1,4 @@
-"""What a file is by its name and header: a slide, or an image. No slide reader is needed."""
+"""Tell slides from images by name and header, without a slide reader."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathencoder.formats.tiff_tags import is_pyramid, read_pages
 
 _OPENSLIDE = ".svs .ndpi .mrxs .scn .bif .dcm .vms .vmu .svslide"
 SLIDE_SUFFIXES = frozenset(_OPENSLIDE.split())
-# Slide formats that no reader here opens: named in the summary, never passed over in silence.
+# Slide formats without a reader here: named in the summary.
 _FOREIGN = ".vsi .isyntax .i2syntax .kfb .sdpc .mdsx .tmap .czi .lif"
 FOREIGN_SUFFIXES = frozenset(_FOREIGN.split())
 TIFF_SUFFIXES = frozenset({".tif", ".tiff"})
@@ -16,11 +16,11 @@ SLIDE_PIXELS = 4096  # a TIFF with a longer side is no tile
 
 
 def looks_like_slide(path: str | Path) -> bool:
-    """Whether a file is a slide by its name, or, a TIFF, by its build.
+    """Whether a file is a slide, by its name, or for a TIFF by its structure.
 
     Args:
-        path: Any path. A folder is no slide here. Of a TIFF the tags are read; one that is not
-            there or damaged is no slide.
+        path: Any path. Of a TIFF the tags are read. Folders, missing files and damaged TIFFs do
+            not count as slides.
     """
     path = Path(path)
     suffix = path.suffix.lower()

@@ -1,4 +1,4 @@
-"""The scale that a plain image file states itself: TIFF tags, OME-XML, ImageJ; PNG and JPEG."""
+"""The scale that an image file states: TIFF tags, OME-XML, ImageJ, PNG and JPEG."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from pathencoder.walk import is_special
 
 
 def image_scale(path: str | os.PathLike[str]) -> Mpp | None:
-    """Micrometres per pixel of an image, from its file's header. No pixel is decoded.
+    """Micrometres per pixel of an image, from the header of its file.
 
-    The resolution of a PNG or JPEG is mostly a screen's: it is believed where a microscope's is
-    plausible, else it counts as not said. That of a TIFF which is plainly a screen's or printer's
-    (72, 300 dpi) counts as not said, too.
+    The resolution of a PNG or JPEG is mostly that of a screen: it is used only where it is
+    plausible for a microscope. A resolution of a TIFF that is that of a screen or printer (72,
+    300 dpi) is ignored, too.
 
     Args:
         path: An image file of any kind.
 
     Returns:
-        The scale and its source; None where the file does not say it or cannot be read.
+        The scale and its source; None where the file states none or cannot be read.
 
     Raises:
-        MissingMpp: A TIFF whose claims contradict each other, or whose scale no scanner has (a unit
-            slipped). The message lists them; --mpp overrules.
+        MissingMpp: A TIFF whose claims contradict each other, or whose scale no scanner has (a
+            wrong unit). The message lists them; --mpp overrules them.
     """
     path = Path(path)
     if is_special(path):
@@ -65,7 +65,7 @@ def _of_screen(path: Path) -> Mpp | None:
             stream.seek(0)
             dpi: tuple[float, float] = kind(stream).info["dpi"]  # type: ignore[call-arg]
         claim = Claim("dpi", 25_400 / dpi[0], 25_400 / dpi[1], "screen")
-    except Exception:  # damaged, or neither of the two: it says nothing
+    except Exception:  # damaged, or neither of the two: no scale
         return None
     low, high = PLAUSIBLE["screen"]
     if not (low <= min(claim.x, claim.y) and max(claim.x, claim.y) <= high):

@@ -1,9 +1,9 @@
-"""Whether a JPEG holds all of its pixels.
+"""Decode JPEG files and detect missing pixels.
 
-libjpeg fills what is lost with grey and only warns; Pillow drops the warning. Here the end mark of
-a scan is taken away and the decoder gets the compressed data alone: when they end too early, or
-when many are left over, the image is damaged. Files of several scans (progressive ones) are
-decoded as they are, after a look at whether every scan is there.
+libjpeg fills missing pixels with grey and only warns; Pillow drops the warning. Here the end marker
+of a scan is removed and the decoder gets only the compressed data: if they end too early, or if
+many are left over, the image is damaged. Files of several scans (progressive ones) are decoded
+unchanged, after a check that every scan is present.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ _SEQUENTIAL, _PROGRESSIVE = (0xC0, 0xC1), 0xC2
 _START_OF_SCAN, _RESTART_INTERVAL = 0xDA, 0xDD
 _STARTS_OF_FRAME = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})
 _WITHOUT_LENGTH = frozenset({0x01, *range(0xD0, 0xDA)})
-# Ones are no code of any JPEG: they feed the decoder's look-ahead and stand for less than two
-# blocks of 8 x 8 px where the data are cut.
+# A code of ones does not occur in any JPEG: the padding feeds the decoder's look-ahead and decodes
+# to less than two blocks of 8 x 8 px where the data are cut.
 _PADDING = b"\xff\x00" * 8
-# Markers that end a scan: neither stuffing nor fill bytes, nor restart markers where they belong.
+# Markers that end a scan: not stuffing, fill bytes, or expected restart markers.
 _OTHER = re.compile(rb"\xff(?![\x00\xff])")
 _OTHER_THAN_RESTART = re.compile(rb"\xff(?![\x00\xff\xd0-\xd7])")
-_TAIL = 64  # bytes at the end of a scan that must be asked for; fewer may be left over
+_TAIL = 64  # bytes at the end of a scan; the decoder must read into them
 _COEFFICIENTS = 64
-_DAMAGED = "the file was cut or damaged, copy it again from where it came"
+_DAMAGED = "the file is truncated or damaged, copy it again from its source"
 
 
 class DamagedJpeg(OSError):
@@ -38,7 +38,7 @@ class _Scan(NamedTuple):
     """The header of one scan.
 
     Attributes:
-        frame: Marker of the frame that it belongs to: how the file is coded.
+        frame: Marker of its frame, which gives the coding process.
         components: Numbers of the frame's components.
         holds: Components in this scan.
         spectrum: First and last coefficient.
@@ -57,7 +57,7 @@ class _Scan(NamedTuple):
 
 
 class _Pieces:
-    """The file object that Pillow decodes from: the last bytes are a piece of their own."""
+    """A file object for Pillow that returns one piece per read."""
 
     def __init__(self, pieces: list[bytes], source: IO[bytes]) -> None:
         self._pieces = pieces
@@ -65,7 +65,7 @@ class _Pieces:
 
     @property
     def left(self) -> int:
-        """Pieces that nobody asked for."""
+        """Number of pieces that were not read."""
         return len(self._pieces)
 
     def read(self, _size: int = -1) -> bytes:
@@ -81,7 +81,7 @@ class _Pieces:
 
 
 def load(image: Image.Image) -> None:
-    """Decode an opened JPEG, whole or not at all.
+    """Decode an opened JPEG completely, or raise.
 
     Args:
         image: Opened by Pillow, not decoded yet.
@@ -96,7 +96,7 @@ def load(image: Image.Image) -> None:
         image, _Pieces(_padded(body, tail), source)
     ):
         return
-    # Several scans, something behind the end mark (a second picture, a camera's notes), or damage.
+    # Several scans, data after the end marker (a second picture, a camera's notes), or damage.
     data = body + tail
     scans = list(_scans(data))
     if not scans:
@@ -123,7 +123,7 @@ def _in_two(source: IO[bytes]) -> tuple[bytes, bytes]:
 
 
 def _has_one_scan(image: Image.Image, body: bytes, start: int) -> bool:
-    """Whether one scan holds all components, and where Pillow stopped reading its data begin."""
+    """Whether one scan holds all components, and its data start where Pillow stopped reading."""
     layers = getattr(image, "layers", 0)
     header = bytes((0xFF, _START_OF_SCAN, 0, 6 + 2 * layers, layers))
     at = start - 8 - 2 * layers
@@ -135,25 +135,25 @@ def _is_sequential(scan: _Scan) -> bool:
 
 
 def _padded(body: bytes, tail: bytes) -> list[bytes]:
-    """The pieces to decode: the second without its end mark, and long enough to look ahead in."""
+    """The pieces to decode: the second without its end marker, padded for the look-ahead."""
     return [body, tail[: _end_of_scan(tail, 0, restarts=True)] + _PADDING]
 
 
 def _load_pieces(image: Image.Image, pieces: _Pieces) -> bool:
-    """Decode; whether the last piece was needed."""
+    """Decode, and return whether the last piece was read."""
     image.fp = pieces  # type: ignore[attr-defined]
     image.load()
     return not pieces.left
 
 
 def _end_of_scan(data: bytes, start: int, *, restarts: bool) -> int:
-    """Where the compressed data end: the first marker that does not belong into them."""
+    """Offset of the end of the compressed data: the first marker that is not part of them."""
     found = (_OTHER_THAN_RESTART if restarts else _OTHER).search(data, start)
     return found.start() if found else len(data)
 
 
 def _check_scans(scans: list[_Scan]) -> None:
-    """Raises DamagedJpeg unless every coefficient of every component comes, to its last bit."""
+    """Raise DamagedJpeg unless the scans hold every bit of every coefficient."""
     if scans[0].frame in _SEQUENTIAL:
         found = {number for scan in scans for number in scan.holds}
         complete = found >= set(scans[0].components)
@@ -164,14 +164,14 @@ def _check_scans(scans: list[_Scan]) -> None:
                 first, last = scan.spectrum
                 bits[number][first : last + 1] = [scan.low] * (last + 1 - first)
         complete = not any(any(low) for low in bits.values())
-    else:  # lossless and arithmetic coding: rare, decoded as they are
+    else:  # lossless and arithmetic coding: rare, not checked
         complete = True
     if not complete:
         raise DamagedJpeg(f"it lacks scans: {_DAMAGED}")
 
 
 def _scans(data: bytes) -> Iterator[_Scan]:
-    """The scans in file order, up to the end mark of the first image or to damage."""
+    """The scans in file order, up to the end marker of the first image or to damage."""
     frame, restarts, at = 0, False, 2
     components: tuple[int, ...] = ()
     while at + 4 <= len(data):

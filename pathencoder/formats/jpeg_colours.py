@@ -1,4 +1,4 @@
-"""The colours that a JPEG holds, from its markers: three channels do not say what they are."""
+"""The colour space of a three-channel JPEG, from its markers."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ _SCAN, _APP0, _APP14 = 0xDA, 0xE0, 0xEE
 
 
 def jpeg_colours(data: bytes) -> Literal["RGB", "YCbCr"] | None:
-    """What the three channels of a JPEG are, by the rules of libjpeg (jdapimin.c).
+    """The colour space of a three-channel JPEG, by the rules of libjpeg (jdapimin.c).
 
     Args:
-        data: The front of a JPEG, up to its first scan.
+        data: The beginning of a JPEG, up to its first scan.
 
     Returns:
         "YCbCr" with a JFIF marker, or where colour has a lower resolution than brightness;
-        else what an Adobe marker says; else "RGB" where the channels are named so; else None.
+        else that of an Adobe marker; else "RGB" where the channels have these names; else None.
     """
     adobe, jfif, frame = None, False, b""
     for marker, body in _segments(data):
@@ -38,7 +38,7 @@ def jpeg_colours(data: bytes) -> Literal["RGB", "YCbCr"] | None:
 
 
 def _segments(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """Markers and their contents up to the first scan or the damage."""
+    """Markers and their contents up to the first scan or to damage."""
     at = 2
     while at + 4 <= len(data) and data[at] == 0xFF:
         marker = data[at + 1]

@@ -1,8 +1,6 @@
-"""What a TIFF holds: one image, several, a slide.
+"""Check what a TIFF holds, and read the kinds that Pillow does not read correctly.
 
-And the kinds that Pillow reads wrongly or not at all.
-
-Those are read with tifffile (the extra `tiff`), which gives the stored numbers of every kind.
+Those are read with tifffile (the extra `tiff`), which returns the stored numbers of every kind.
 """
 
 from __future__ import annotations
@@ -48,16 +46,16 @@ _TURNS = {
 
 
 def check_pages(stream: BinaryIO, where: str, name: str) -> None:
-    """Look at all pages of a file. Its position is left where it was.
+    """Check the pages of a file.
 
     Args:
-        stream: The open file.
+        stream: The open file; its position does not change.
         where: What an error calls it.
         name: Its name, for a command.
 
     Raises:
-        ImageError: It holds several images, only a preview, or a slide, or JPEG of other colours
-            than it says.
+        ImageError: It holds several images, begins with a preview, is a slide, or its JPEG data
+            have other colours than its header states.
     """
     at = stream.tell()
     pages = pages_in(stream)
@@ -70,13 +68,13 @@ def check_pages(stream: BinaryIO, where: str, name: str) -> None:
     images = [page for page in pages if not page.reduced]
     if pages[0].reduced and images:
         raise ImageError(
-            f"{where}: its first page is a preview of another. Save that one as a file of its own"
+            f"{where}: its first page is a preview of another. Save that one as a separate file"
         )
     count = len(images) if len(images) > 1 else _planes(pages[0])
     if count > 1:
         sizes = ", ".join(dict.fromkeys(f"{page.width} x {page.height} px" for page in images))
         advice = (
-            "save the one you mean as a file of its own (of channels: one RGB image), or split them"
+            "save the one you need as a separate file (channels: as one RGB image), or split them"
         )
         raise ImageError(f"{where}: it holds {count} pages or planes ({sizes}): {advice}")
     if wrong:
@@ -84,19 +82,19 @@ def check_pages(stream: BinaryIO, where: str, name: str) -> None:
 
 
 def check_colours(tags: Tags, where: str) -> None:
-    """Raise ImageError for colours that neither reader gives rightly."""
+    """Raise ImageError for colours that neither reader converts correctly."""
     reason = _unknown_colours(tags)
     if reason:
         raise ImageError(f"{where}: {reason}. Save it as an RGB image")
 
 
 def says_alpha(tags: Tags) -> bool:
-    """Whether a page says what its extra channels are."""
+    """Whether a page states the meaning of its extra channels."""
     return _EXTRA_SAMPLES in tags
 
 
 def misread(tags: Tags) -> str:
-    """Why Pillow's pixels of a page are wrong; "" where they are right."""
+    """Why Pillow reads a page incorrectly; "" where it does not."""
     bits, samples = max(_numbers(tags, _BITS, 1)), _number(tags, _SAMPLES, 1)
     if _number(tags, _PHOTOMETRIC, _GREY) == _WHITE_IS_ZERO and bits > _BYTE:
         return f"{bits}-bit min-is-white"
@@ -113,8 +111,8 @@ def misread(tags: Tags) -> str:
 def stated_range(tags: Tags) -> Range:
     """The range of a page's values: by its tags, else by its type.
 
-    A largest value counts as a range where it is one less than a power of two: else it is the
-    image's own largest value, which some programs write there.
+    The tag of the largest value counts only where it is one less than a power of two: some
+    programs write the maximum of the image there.
     """
     bits, signed = (
         min(max(_numbers(tags, _BITS, 1)), _MOST_BITS),
@@ -130,19 +128,19 @@ def stated_range(tags: Tags) -> Range:
 
 
 def read(stream: BinaryIO, where: str, reason: str, index: int = 0) -> Pixels:
-    """One page through tifffile.
+    """Read one page with tifffile.
 
     Args:
         stream: The open file.
         where: What an error calls it.
-        reason: Why Pillow does not do, for the error when tifffile is missing.
+        reason: Why Pillow cannot read it, for the error if tifffile is missing.
         index: Of the page.
 
     Returns:
         uint8 RGB [H, W, 3], upright.
 
     Raises:
-        ImageError: No tifffile, damage, or numbers and colours that are not taken.
+        ImageError: tifffile is missing, or the page is damaged or not supported.
     """
     missing = MissingExtra.of("tiff", f"A TIFF of this kind ({reason})")
     try:
@@ -163,14 +161,17 @@ def read(stream: BinaryIO, where: str, reason: str, index: int = 0) -> Pixels:
             ) from error
         values = _channels_last(stored, page.axes, where)
         if not values.size:
-            raise ImageError(f"{where}: its page holds no pixels: the file was cut or damaged")
+            raise ImageError(
+                f"{where}: its page holds no pixels: the file is truncated or damaged, copy it"
+                " again from its source"
+            )
     pixels = _to_pixels(values, tags, where)
     turn = _TURNS.get(_number(tags, _ORIENTATION, 1))
     return pixels if turn is None else np.asarray(Image.fromarray(pixels).transpose(turn))
 
 
 def _planes(page: Page) -> int:
-    """Images that one page holds by its description: ImageJ and tifffile store stacks like that."""
+    """Number of images in one page by its description, as ImageJ and tifffile store stacks."""
     text = page.description
     if text.startswith("ImageJ="):
         found = re.search(r"^images=(\d+)", text, re.MULTILINE)
@@ -192,9 +193,9 @@ def _unknown_colours(tags: Tags) -> str:
     if planes > 1:
         return f"one page holds {planes} planes"
     if samples > (5 if colour == _CMYK else 4):  # with alpha
-        return f"it holds {samples} channels, more than a picture has"
+        return f"it holds {samples} channels, more than an RGB image has"
     if colour == -1:
-        return "the file does not say what its numbers mean (no PhotometricInterpretation)"
+        return "the file does not state its colour space (no PhotometricInterpretation)"
     if (
         colour in (_WHITE_IS_ZERO, _GREY)
         and samples > 1
@@ -204,13 +205,13 @@ def _unknown_colours(tags: Tags) -> str:
     if colour in _LAB:
         return "its colours are L*a*b*"
     if colour == _CMYK and _number(tags, _INK_SET, 1) != 1:
-        return "its channels are inks of their own"
+        return "its channels are spot inks"
     if (
         colour == _YCBCR
         and _number(tags, _COMPRESSION, 1) == 1
         and _numbers(tags, _SUBSAMPLING, 2) != (1, 1)
     ):
-        return "YCbCr with shared colours, uncompressed"
+        return "uncompressed YCbCr with subsampled colours"
     palette = _numbers(tags, _COLOUR_MAP)
     if colour == _PALETTE and palette and max(palette) < 256:
         return "its palette holds 8-bit numbers where 16 bits belong"
@@ -226,7 +227,7 @@ def _channels_last(values: npt.NDArray[Any], axes: str, where: str) -> npt.NDArr
 
 
 def _to_pixels(values: npt.NDArray[Any], tags: Tags, where: str) -> Pixels:
-    """Stored numbers -> RGB, by photometric interpretation, range and alpha."""
+    """Convert stored numbers to RGB by photometric interpretation, range and alpha."""
     values, limits = _with_alpha_or_none(values, tags, where), stated_range(tags)
     colours = arrays.without_alpha(values)
     bounds = (colours.min(), colours.max())
@@ -242,7 +243,9 @@ def _to_pixels(values: npt.NDArray[Any], tags: Tags, where: str) -> Pixels:
     elif values.dtype.kind in "iu":
         levels = arrays.from_whole(values, where, bounds, limits)
     else:
-        raise ImageError(f"{where}: numbers of type {values.dtype} are not taken")
+        raise ImageError(
+            f"{where}: numbers of type {values.dtype} are not supported. Save it as 8-bit RGB"
+        )
     if _number(tags, _PHOTOMETRIC, _GREY) == _WHITE_IS_ZERO:
         levels = 255 - levels
     return np.ascontiguousarray(arrays.to_rgb(levels, where))
@@ -254,7 +257,7 @@ def _with_alpha_or_none(values: npt.NDArray[Any], tags: Tags, where: str) -> npt
     wanted = {_WHITE_IS_ZERO: 1, _GREY: 1, _RGB: 3}.get(colour)
     if wanted is None:
         raise ImageError(
-            f"{where}: its colours (PhotometricInterpretation {colour}) are not taken. Save it"
+            f"{where}: its colours (PhotometricInterpretation {colour}) are not supported. Save it"
             " as RGB"
         )
     if values.ndim == 2:
@@ -266,7 +269,7 @@ def _with_alpha_or_none(values: npt.NDArray[Any], tags: Tags, where: str) -> npt
 
 
 def _numbers(tags: Tags, tag: int, *default: int) -> tuple[Any, ...]:
-    """A tag's values; the default where there is no such tag."""
+    """A tag's values; the default without such a tag."""
     value = tags.get(tag)
     if value is None:
         return default

@@ -1,7 +1,7 @@
-"""JPEG in TIFF whose colours are not those that the TIFF names: libtiff shows it in false colours.
+"""JPEG in TIFF whose colour space is not the one in the TIFF header, which gives false colours.
 
-Bio-Formats writes YCbCr JPEG under an RGB header. libtiff, which OpenSlide and Pillow use, goes by
-the header: without a word where brightness and colour have the same resolution.
+Bio-Formats writes YCbCr JPEG under an RGB header. libtiff, which OpenSlide and Pillow use, trusts
+the header, without a warning where brightness and colour have the same resolution.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathencoder.formats.jpeg_colours import jpeg_colours
 from pathencoder.formats.tiff_tags import Page
 
 _JPEG, _RGB, _YCBCR = 7, 2, 6  # values of Compression and PhotometricInterpretation
-_FRONT = 1 << 16  # bytes in which a JPEG's markers lie
+_FRONT = 1 << 16  # bytes that hold a JPEG's markers
 
 
 def mismatch(stream: BinaryIO, page: Page) -> str:
@@ -24,7 +24,7 @@ def mismatch(stream: BinaryIO, page: Page) -> str:
 
     Returns:
         "its header says RGB, its JPEG data hold YCbCr", or the other way round; "" where they agree
-        or do not tell.
+        or the colours are unknown.
     """
     if page.compression != _JPEG or page.first_data is None or page.samples != 3:
         return ""
@@ -34,17 +34,17 @@ def mismatch(stream: BinaryIO, page: Page) -> str:
         stored = jpeg_colours(stream.read(min(length, _FRONT)))
     except (OSError, OverflowError, ValueError):
         return ""
-    said = {_RGB: "RGB", _YCBCR: "YCbCr"}.get(page.photometric)
-    if said is None or stored is None or said == stored:
+    stated = {_RGB: "RGB", _YCBCR: "YCbCr"}.get(page.photometric)
+    if stated is None or stored is None or stated == stored:
         return ""
-    return f"its header says {said}, its JPEG data hold {stored}"
+    return f"its header says {stated}, its JPEG data hold {stored}"
 
 
 def rewriting(name: str) -> str:
-    """How to write a plain TIFF, decoded by the colours of its JPEG data: tifffile goes by those.
+    """The command that rewrites a file with the colours of its JPEG data, which tifffile uses.
 
     Args:
-        name: The file's, for the command.
+        name: Name of the file, for the command.
     """
     name = name if set("\"'`$!\\").isdisjoint(name) else "IN.tif"
     read = f"import tifffile as t; t.imwrite('OUT.tif', t.imread('{name}', key=0)"

@@ -1,7 +1,7 @@
-"""The pages of a TIFF by their tags: size, build, resolution, description. No pixel is decoded.
+"""Read the tags of a TIFF's pages: size, structure, resolution, description; no pixels.
 
 Pillow and OpenSlide refuse some TIFFs as a whole (16 bits in planes, JPEG of unusual colours);
-their tags still say what they are. Only the standard library is used.
+their tags can still be read. Only the standard library is used.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from typing import BinaryIO
 
 from pathencoder.walk import is_special
 
-_MOST_PAGES = 256  # enough to see how a file is built; a stack may have thousands
+_MOST_PAGES = 256  # enough to see the structure of a file; a stack may have thousands
 _MOST_TAGS = 4096
 _MOST_TEXT = 16 << 20  # bytes of one text: OME-XML of many planes reaches megabytes
-_MOST_NUMBERS = 64  # of one tag: more than anything here needs
+_MOST_NUMBERS = 64  # of one tag: more than is needed here
 _UNITS = {1: "none", 2: "inch", 3: "centimeter"}
 _CODES = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 11: "f", 12: "d", 13: "I"}
 _CODES |= {16: "Q", 17: "q", 18: "Q"}
@@ -39,16 +39,16 @@ class Page:
         width: In pixels.
         height: In pixels.
         tiled: Stored in tiles, not in strips.
-        resolution: Pixels per unit in x and y; None where a tag is missing or no number above 0.
-        unit: "inch", "centimeter" or "none"; "inch" where the tag is missing, as TIFF 6.0 says.
-        description: ImageDescription; bytes that are no text are replaced.
+        resolution: Pixels per unit in x and y; None where a tag is missing or not above 0.
+        unit: "inch", "centimeter" or "none"; "inch" where the tag is missing, as in TIFF 6.0.
+        description: ImageDescription; bytes that are not text are replaced.
         bits: Of one sample.
         samples: Of one pixel.
         compression: The tag's number; 7 is JPEG.
         photometric: The tag's number; 0 min-is-white, 1 grey, 2 RGB, 6 YCbCr.
         planar: Whether each sample has its own plane.
         first_data: Offset and length of the first tile or strip in bytes; None where missing.
-        extra: What the samples beyond the colours are: 0 is not said, 1 and 2 are alpha.
+        extra: Meaning of the samples beyond the colours: 0 is unspecified, 1 and 2 are alpha.
         reduced: Marked as a smaller copy of another page (a preview, a level of a pyramid).
     """
 
@@ -75,7 +75,7 @@ def read_pages(path: Path) -> tuple[Page, ...]:
         path: Any file.
 
     Returns:
-        At most 256 pages; those before the damage of a damaged file; none of what is no TIFF.
+        At most 256 pages; of a damaged file those before the damage; empty for other files.
     """
     if is_special(path):
         return ()
@@ -83,7 +83,7 @@ def read_pages(path: Path) -> tuple[Page, ...]:
         with path.open("rb") as stream:
             return pages_in(stream)
     except OSError:
-        return ()  # the image's reader says what is wrong
+        return ()  # the reader of the image reports the error
 
 
 def pages_in(stream: BinaryIO) -> tuple[Page, ...]:
@@ -93,7 +93,7 @@ def pages_in(stream: BinaryIO) -> tuple[Page, ...]:
         stream.seek(0)
         pages.extend(_pages(stream))
     except (OSError, struct.error, ValueError, OverflowError):
-        pass  # what was read up to here counts; the image's reader says what is wrong
+        pass  # keep what was read; the reader of the image reports the error
     return tuple(pages)
 
 
@@ -103,7 +103,7 @@ def is_pyramid(pages: tuple[Page, ...]) -> bool:
 
 
 def _reduced(first: Page, page: Page) -> bool:
-    """Whether a page has the first one's shape (to 2 % or a pixel of rounding) and is smaller."""
+    """Whether a page is smaller than the first, with its aspect ratio (to 2 % or one pixel)."""
     if not (0 < page.width < first.width and 0 < page.height < first.height):
         return False
     expected = first.height * page.width / first.width
@@ -112,7 +112,7 @@ def _reduced(first: Page, page: Page) -> bool:
 
 @dataclass(frozen=True)
 class _Form:
-    """How a file writes numbers: byte order, and the widths of classic or of big TIFF."""
+    """Number format of a file: byte order, and the widths of classic TIFF or BigTIFF."""
 
     order: str
     big: bool
@@ -145,7 +145,10 @@ def _pages(stream: BinaryIO) -> Iterator[Page]:
 
 
 def _form(stream: BinaryIO) -> tuple[_Form, int]:
-    """The form of a file and the offset of its first page. Raises ValueError: it is no TIFF."""
+    """The number format of a file and the offset of its first page.
+
+    Raises ValueError for a file that is not a TIFF.
+    """
     order = {b"II": "<", b"MM": ">"}.get(stream.read(2))
     if order is not None:
         classic, big = _Form(order, big=False), _Form(order, big=True)
@@ -154,11 +157,11 @@ def _form(stream: BinaryIO) -> tuple[_Form, int]:
             return classic, classic.read(stream, "I")[0]
         if version == 43:
             return big, big.read(stream, "HHQ")[2]
-    raise ValueError("no TIFF")
+    raise ValueError("not a TIFF")
 
 
 def _directory(stream: BinaryIO, form: _Form, offset: int) -> tuple[_Tags, int]:
-    """The wanted tags of one page, and the offset of the next page (0: there is none)."""
+    """The wanted tags of one page, and the offset of the next page (0: the last one)."""
     stream.seek(offset)
     (count,) = form.read(stream, "Q" if form.big else "H")
     if count > _MOST_TAGS:
@@ -178,7 +181,7 @@ def _directory(stream: BinaryIO, form: _Form, offset: int) -> tuple[_Tags, int]:
 
 
 def _value(stream: BinaryIO, form: _Form, kind: int, length: int, field: bytes) -> _Value:
-    """A tag's text, or its first numbers; they lie in the entry's last field where they fit."""
+    """A tag's text, or its first numbers; short values are stored in the entry itself."""
     code = _CODES.get(kind) or 2 * _RATIONALS.get(kind, "") or "s"
     each = struct.calcsize(form.order + code)
     size = each * min(length, _MOST_TEXT if kind in _TEXTS else _MOST_NUMBERS)
@@ -195,7 +198,7 @@ def _value(stream: BinaryIO, form: _Form, kind: int, length: int, field: bytes) 
 
 
 def _page(tags: _Tags) -> Iterator[Page]:
-    """The page that tags describe; nothing where they say no size."""
+    """The page that tags describe; nothing without a size."""
     width, height = _number(tags, 256), _number(tags, 257)
     if width < 1 or height < 1:
         return

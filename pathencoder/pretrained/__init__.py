@@ -1,1 +1,1 @@
-"""A name to weights: catalogue, Hub, folders, key names, and back to a folder."""
+"""Find, load, convert and save weights: catalogue, Hub, folders, key names."""

@@ -1,7 +1,4 @@
-"""The encoders that have a name.
-
-Those that come with the package, and the public ones of catalogue.toml.
-"""
+"""The named encoders: the bundled ones, and the public ones of catalogue.toml."""
 
 from __future__ import annotations
 
@@ -22,15 +19,12 @@ BUNDLED = Path(__file__).parents[1] / "weights"
 
 
 def catalogue() -> Mapping[str, EncoderSpec]:
-    """Every named encoder: the bundled ones first, then the public ones in the order of catalogue.toml."""
+    """Every named encoder: the bundled ones, then the public ones in catalogue.toml's order."""
     return MappingProxyType({**_ours(), **_public()})
 
 
 def find(name: str) -> str | None:
-    """The encoder's name as the catalogue writes it, whatever the case it is asked for in.
-
-    None where there is none.
-    """
+    """The encoder's name as the catalogue writes it, for a name in any case; None if unknown."""
     rows = catalogue()
     return (
         name
@@ -42,11 +36,18 @@ def find(name: str) -> str | None:
 def list_encoders(
     pattern: str = "*", *, stain: str | None = None, commercial: bool | None = None
 ) -> list[str]:
-    """Names that match a shell pattern, in any case; `stain`: those trained on it.
+    """List the names of encoders.
 
-    `commercial`: those that may, or may not, be used so.
+    Args:
+        pattern: A shell pattern such as "*phikon*"; case does not matter.
+        stain: Only encoders that were trained on this stain, one of `spec.STAINS`.
+        commercial: Only encoders that may (True) or may not (False) be used commercially.
 
-    Raises ConfigError for a stain that is not one of spec.STAINS, or a pattern that is no text.
+    Returns:
+        Names that `load_encoder` accepts, the bundled ones first.
+
+    Raises:
+        ConfigError: The stain is unknown, or the pattern is not text.
     """
     if stain is not None and stain not in STAINS:
         raise ConfigError(f"stain {stain!r} is not one of {', '.join(STAINS)}")
@@ -62,14 +63,14 @@ def list_encoders(
 
 
 def nearest(name: str) -> str:
-    """ "; nearest: a, b", or nothing where no name is near."""
+    """The most similar names as the end of a sentence ("; nearest: a, b"); "" without any."""
     names = list(catalogue())
     near = difflib.get_close_matches(name.rsplit("/", 1)[-1].lower(), names, n=3, cutoff=0.5)
     return f"; nearest: {', '.join(near)}" if near else ""
 
 
 def bundled() -> list[str]:
-    """Names of the encoders whose weights came with the package, the default first."""
+    """Names of the bundled encoders, the default first."""
     names = sorted(
         path.parent.name
         for path in BUNDLED.glob(f"*/{folder.CONFIG}")

@@ -1,4 +1,4 @@
-"""What an encoder is called and says of itself when it is saved as something else than it was loaded as."""
+"""Name, spec, model card and licence of an encoder that is saved with changes."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ _HUB_LICENCES = (
 
 
 def describe(encoder: Encoder, changes: list[str]) -> tuple[EncoderSpec, str | None, str | None]:
-    """Spec, model card and licence text of an encoder that is not copied as it is.
+    """Spec, model card and licence text of an encoder that is not copied unchanged.
 
     Args:
-        encoder: to be saved.
-        changes: what was changed since it was loaded, in words; none for weights that only get
-            another file format.
+        encoder: The encoder to save.
+        changes: What was changed since it was loaded, as text; empty for weights that are only
+            written in another file format.
 
     Returns:
-        For changed weights a spec that claims nothing of the parent's; card and licence are None
-        for an encoder that was built here and has no parent.
+        Spec, card and licence. The spec of changed weights claims nothing of its parent; card and
+        licence are None for an encoder without a parent.
     """
     now = encoder.spec
     if encoder.origin is None and not changes:
@@ -48,7 +48,7 @@ def describe(encoder: Encoder, changes: list[str]) -> tuple[EncoderSpec, str | N
 
 
 def _claims(now: EncoderSpec, parent: EncoderSpec, changes: list[str]) -> dict[str, Any]:
-    """The fields in which a changed encoder differs from its parent. What the user set stays."""
+    """The fields in which a changed encoder differs from its parent; the user's values are kept."""
     modified = f"modified from {label(parent)}: {'; '.join(changes)}"
     fresh = {
         "name": f"{parent.name}{_suffix(changes)}",
@@ -61,7 +61,7 @@ def _claims(now: EncoderSpec, parent: EncoderSpec, changes: list[str]) -> dict[s
         for field in fresh
         if getattr(now, field) != getattr(parent, field)
     }
-    there = {
+    reset = {
         "repo": None,
         "revision": None,
         "gate": None,
@@ -69,7 +69,7 @@ def _claims(now: EncoderSpec, parent: EncoderSpec, changes: list[str]) -> dict[s
         "verified": False,
         "base_model": label(parent),
     }
-    return {**fresh, **kept, **there}
+    return {**fresh, **kept, **reset}
 
 
 def _suffix(changes: list[str]) -> str:
@@ -82,12 +82,12 @@ def _card(spec: EncoderSpec, parent: EncoderSpec, changes: list[str]) -> str:
     if changes:
         text = (
             f"Modified from {label(parent)}: {'; '.join(changes)}.\n\n"
-            f"Nothing was measured on these weights: no figure of {parent.name} holds for them."
+            f"These weights were not evaluated: the metrics of {parent.name} do not apply to them."
         )
     else:
         text = (
-            f"The weights of {label(parent)}, value for value, under timm's key names. Its authors'"
-            " page holds its figures and terms."
+            f"The unchanged weights of {label(parent)}, under timm's key names. Its authors' page"
+            " holds its metrics and terms."
         )
     parts = [
         _front(spec, parent),
@@ -131,22 +131,19 @@ def _use(spec: EncoderSpec) -> str:
 
 
 def _terms(spec: EncoderSpec, parent: EncoderSpec) -> str:
-    """The licence and whose it is."""
+    """The licence and its owner."""
     page = f" https://huggingface.co/{parent.repo}" if parent.repo else ""
-    own = "" if spec.licence == parent.licence else f"{spec.licence}, as whoever saved it says. "
+    own = "" if spec.licence == parent.licence else f"{spec.licence}, as set when it was saved. "
     gate = f" Access to them: {parent.gate}." if parent.gate else ""
     use = "" if parent.commercial else " No commercial use."
     return (
-        f"{own}The weights are made from those of {label(parent)}, which are licensed:"
+        f"{own}The weights are derived from those of {label(parent)}, which are licensed:"
         f" {parent.licence}.{use}{gate}{page}"
     )
 
 
 def _licence(encoder: Encoder, parent: EncoderSpec, changes: list[str]) -> str:
-    """The licence text that came along, else where the terms are.
-
-    With its source, for changed weights.
-    """
+    """The licence text of the parent, with its source for changed weights; else the terms."""
     folder = encoder.origin.folder if encoder.origin is not None else None
     path = folder / LICENCE if folder is not None else None
     if path is None or not path.is_file():

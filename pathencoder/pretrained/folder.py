@@ -1,9 +1,13 @@
-"""An encoder as a folder: the files that `load_encoder` reads, here or on the Hub, written whole or not at all.
+"""An encoder's folder: the files that `load_encoder` reads, here or on the Hub; atomic writes.
 
-config.json            timm's hub format and our section (pathencoder/spec.py)
-model.safetensors      weights under timm's own key names
-reference.safetensors  tile: uint8 [H, W, 3]; embedding: float32 [D], what `verify` recomputes
-README.md LICENSE metrics.json   model card, licence of the weights, the card's figures with their provenance
+| file | content |
+|---|---|
+| config.json | timm's hub format and a `pathencoder` section (pathencoder/spec.py) |
+| model.safetensors | weights under timm's key names |
+| reference.safetensors | `tile` uint8 [H, W, 3], `embedding` float32 [D] for `verify` |
+| README.md | model card |
+| LICENSE | licence of the weights |
+| metrics.json | the card's metrics with their provenance |
 """
 
 from __future__ import annotations
@@ -36,15 +40,17 @@ REFERENCE = "reference.safetensors"
 CARD = "README.md"
 LICENCE = "LICENSE"
 METRICS = "metrics.json"
-# config.json last: until then the old one does not vouch for new weights
+# config.json last: until then the old one, with the old sha256, does not match new weights
 FILES = (REFERENCE, METRICS, CARD, LICENCE, WEIGHTS, CONFIG)
 
 
 @dataclass(frozen=True)
 class Reference:
-    """One real tile and the embedding that the encoder gave for it when it was published.
+    """A real tile and its embedding when the encoder was published.
 
-    tile: uint8 [H, W, 3] RGB; embedding: float32 [D].
+    Attributes:
+        tile: uint8 RGB [H, W, 3].
+        embedding: float32 [D].
     """
 
     tile: npt.NDArray[np.uint8]
@@ -52,7 +58,11 @@ class Reference:
 
 
 def read_config(folder: str | os.PathLike[str]) -> dict[str, Any]:
-    """The parsed config.json of a folder. Raises ConfigError when it is missing or no JSON object."""
+    """The parsed config.json of a folder.
+
+    Raises:
+        ConfigError: The file is missing, or not a JSON object.
+    """
     path = Path(folder) / CONFIG
     if not path.is_file():
         raise ConfigError(
@@ -63,7 +73,11 @@ def read_config(folder: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def parse_config(path: Path) -> dict[str, Any]:
-    """The JSON object in a file. Raises ConfigError when it holds something else."""
+    """The JSON object in a file.
+
+    Raises:
+        ConfigError: The file cannot be read, or holds something else.
+    """
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:
@@ -79,12 +93,16 @@ def parse_config(path: Path) -> dict[str, Any]:
 
 
 def read_spec(folder: str | os.PathLike[str]) -> EncoderSpec:
-    """The spec of a folder in our format. Raises ConfigError when it is not one."""
+    """The spec of a folder that `write_folder` wrote.
+
+    Raises:
+        ConfigError: The folder has no such config.json.
+    """
     return EncoderSpec.from_config(read_config(folder))
 
 
 def read_reference(folder: str | os.PathLike[str]) -> Reference | None:
-    """The folder's reference tile and embedding, or None where it has none."""
+    """The folder's reference tile and embedding; None without one."""
     from safetensors.numpy import load_file
 
     path = Path(folder) / REFERENCE
@@ -105,13 +123,27 @@ def write_folder(
     licence: str | None = None,
     metrics: Mapping[str, Any] | None = None,
 ) -> EncoderSpec:
-    """Write an encoder folder and return its spec, whose sha256 is that of the weights file.
+    """Write an encoder folder.
 
-    state_dict: timm's key names, saved in the dtype they have. reference_tile: uint8 [H, W, 3] with
-    its reference_embedding
-    [D]. card, licence: Markdown and plain text. A folder that exists keeps its other files; ours
-    are replaced, and those that are not given now are removed. Raises ConfigError for half a
-    reference, StoreError where the folder cannot be written.
+    An existing folder keeps its other files; the files of an encoder are replaced, and those that
+    are not given are removed.
+
+    Args:
+        folder: Created if it does not exist.
+        spec: The encoder's description.
+        state_dict: Tensors under timm's key names, saved in their dtype.
+        reference_tile: uint8 RGB [H, W, 3].
+        reference_embedding: [D], the embedding of the tile.
+        card: The model card, Markdown.
+        licence: The licence, plain text.
+        metrics: The content of metrics.json.
+
+    Returns:
+        The spec as it was written, with the sha256 of the weights file.
+
+    Raises:
+        ConfigError: Only one of `reference_tile` and `reference_embedding` is given.
+        StoreError: The folder cannot be written.
     """
     from pathencoder.pretrained import weight_files
 
@@ -121,7 +153,7 @@ def write_folder(
     try:
         with _draft(target) as draft:
             weight_files.save(state_dict, draft / WEIGHTS)
-            # names the network's own stem too
+            # this layout also selects the network's stem
             layout = "ctranspath" if spec.layout == "ctranspath" else "timm"
             published = dataclasses.replace(
                 spec, sha256=sha256_of(draft / WEIGHTS), layout=layout, files=(WEIGHTS,)
@@ -144,13 +176,13 @@ def write_folder(
 
 
 def copy_folder(source: str | os.PathLike[str], folder: str | os.PathLike[str]) -> None:
-    """Copy an encoder's folder as it is, byte by byte.
+    """Copy an encoder's folder byte by byte.
 
-    Files in `folder` that are not an encoder's stay; ours are replaced, and those that the source
-    lacks are removed.
+    An existing folder keeps its other files; the files of an encoder are replaced, and those that
+    the source lacks are removed.
 
     Raises:
-        StoreError: where the folder cannot be written.
+        StoreError: The folder cannot be written.
     """
     origin, target = Path(source), Path(folder)
     if target.exists() and target.resolve() == origin.resolve():
@@ -176,7 +208,7 @@ def sha256_of(path: str | os.PathLike[str]) -> str:
 
 @contextlib.contextmanager
 def _draft(target: Path) -> Iterator[Path]:
-    """A hidden folder beside the target (so that a rename suffices), gone afterwards whatever happens."""
+    """A hidden folder beside the target, for an atomic rename; always removed afterwards."""
     target.absolute().parent.mkdir(parents=True, exist_ok=True)
     draft = target.absolute().with_name(f".{target.absolute().name}.{os.getpid()}.incomplete")
     shutil.rmtree(draft, ignore_errors=True)

@@ -1,7 +1,7 @@
 """One repository of the Hugging Face Hub: its files, in the local cache.
 
-All Hub traffic is huggingface_hub's: its cache, tokens and environment variables (HF_HOME,
-HF_HUB_CACHE, HF_TOKEN, HF_ENDPOINT, HF_HUB_OFFLINE) mean here what they mean everywhere.
+All traffic goes through huggingface_hub: its cache, tokens and environment variables (HF_HOME,
+HF_HUB_CACHE, HF_TOKEN, HF_ENDPOINT, HF_HUB_OFFLINE) have their usual meaning.
 """
 
 from __future__ import annotations
@@ -24,9 +24,12 @@ _EXTRAS = (folder.REFERENCE, folder.CARD, folder.LICENCE, folder.METRICS)
 
 @dataclass(frozen=True)
 class Access:
-    """How the Hub may be reached.
+    """Access to the Hub; None leaves a setting to huggingface_hub and its environment variables.
 
-    None leaves each to huggingface_hub and its environment variables.
+    Attributes:
+        token: The access token.
+        cache_dir: The cache of downloads.
+        local_files_only: True: do not use the network.
     """
 
     token: str | None = None
@@ -36,19 +39,30 @@ class Access:
 
 @dataclass(frozen=True)
 class Repository:
-    """One Hub repository at one revision, and what is asked of it."""
+    """One Hub repository at one revision.
+
+    Attributes:
+        repo: owner/name.
+        revision: A branch, tag or commit; None: the main branch.
+        access: How the Hub is accessed.
+        name: The name that the user gave.
+        gate: The terms that must be accepted first, where the catalogue has them.
+        fetching: Whether it is used by `pathencoder fetch`; changes the advice of errors.
+    """
 
     repo: str
     revision: str | None
     access: Access
-    name: str  # what the user asked for
-    gate: str | None = None  # what has to be accepted first, where the catalogue knows
-    fetching: bool = False  # for `pathencoder fetch`
+    name: str
+    gate: str | None = None
+    fetching: bool = False
 
     def file(self, filename: str) -> Path:
         """The path of a file in the cache, downloaded if needed.
 
-        Raises what hub_errors says, NoSuchFile where there is none.
+        Raises:
+            NoSuchFile: The repository has no such file.
+            PathEncoderError: The download failed; see `hub_errors.explain`.
         """
         from huggingface_hub import constants, hf_hub_download
 
@@ -75,13 +89,13 @@ class Repository:
                     )
                 )
         except Exception as error:
-            said = hub_errors.explain(error, self, filename)
-            raise said from (error if isinstance(said, StoreError) else None)
+            explained = hub_errors.explain(error, self, filename)
+            raise explained from (error if isinstance(explained, StoreError) else None)
 
     def _is_pinned_here(self, filename: str) -> bool:
         """Whether the cache has the file at this commit.
 
-        Raises NoSuchFile where it knows that the commit has none.
+        Raises NoSuchFile where the cache records that the commit has none.
         """
         from huggingface_hub import _CACHED_NO_EXIST, try_to_load_from_cache
 
@@ -96,21 +110,26 @@ class Repository:
         return cached is not None
 
     def required(self, filename: str) -> Path:
-        """As `file`, for one that an encoder cannot do without.
+        """As `file`, for a file that every encoder has.
 
-        Raises ConfigError where there is none.
+        Raises:
+            ConfigError: The repository has no such file.
+            PathEncoderError: The download failed; see `hub_errors.explain`.
         """
         try:
             return self.file(filename)
         except hub_errors.NoSuchFile:
             raise ConfigError(
-                f"{self.repo} has no {filename}: not a whole encoder in timm's hub format or ours"
+                f"{self.repo} has no {filename}: not a complete encoder in timm's hub format or"
+                " pathencoder's. `pathencoder list` names the encoders that load by name"
             ) from None
 
     def first(self, filenames: tuple[str, ...]) -> Path:
-        """The first of these files that the repository has.
+        """The first of these files that the repository has; offline, the first in the cache.
 
-        Without a network, the first that is in the cache.
+        Raises:
+            OfflineError: None of them is in the cache, and the Hub does not answer.
+            IncompatibleWeights: The repository has none of them.
         """
         unreachable: OfflineError | None = None
         for filename in filenames:

@@ -1,7 +1,4 @@
-"""What huggingface_hub raises -> an error that says what to do.
-
-The order matters: its errors inherit from one another.
-"""
+"""Translate the errors of huggingface_hub to errors that say what to do."""
 
 from __future__ import annotations
 
@@ -17,15 +14,16 @@ if TYPE_CHECKING:
     from pathencoder.pretrained.hub import Repository
 
 _TOKEN = "`hf auth login`, the variable HF_TOKEN, or token=..."
+_HTTP_LIBRARIES = ("httpx", "httpx2", "httpcore", "requests")
 
 
 class NoSuchFile(Exception):
-    """The repository has no such file (or the cache knows that it has none). Never leaves hub.py."""
+    """The repository has no such file. Internal: callers of `Repository` translate it."""
 
 
 @contextlib.contextmanager
 def without_attempts() -> Iterator[None]:
-    """Leaves out the client's lines about each attempt: what it comes to is said in one sentence."""
+    """Suppress the client's log line of each retry; the final error is reported once."""
     logger = logging.getLogger("huggingface_hub.utils._http")
 
     def quiet(record: logging.LogRecord) -> bool:
@@ -41,11 +39,17 @@ def without_attempts() -> Iterator[None]:
 def explain(error: Exception, asked: Repository, filename: str) -> Exception:
     """The error to raise for a failed download of one file.
 
-    Unknown errors are given back as they are.
+    Args:
+        error: What huggingface_hub raised.
+        asked: The repository.
+        filename: The file.
+
+    Returns:
+        A PathEncoderError or NoSuchFile; `error` itself where its kind is unknown.
     """
     from huggingface_hub import errors
 
-    refusals = (
+    refusals = (  # in this order: its errors inherit from one another
         (errors.GatedRepoError, _gated),
         (errors.RepositoryNotFoundError, _no_repository),
         (errors.RevisionNotFoundError, _no_revision),
@@ -55,17 +59,11 @@ def explain(error: Exception, asked: Repository, filename: str) -> Exception:
         (errors.HfHubHTTPError, _refused),
         (errors.HFValidationError, _no_name),
     )
-    for kind, say in refusals:
+    for kind, translate in refusals:
         if isinstance(error, kind):
-            return say(error, asked, filename)
-    if isinstance(error, ConnectionError | TimeoutError) or type(error).__module__.split(".")[
-        0
-    ] in (
-        "httpx",
-        "httpx2",
-        "httpcore",
-        "requests",
-    ):
+            return translate(error, asked, filename)
+    library = type(error).__module__.split(".")[0]
+    if isinstance(error, ConnectionError | TimeoutError) or library in _HTTP_LIBRARIES:
         return _offline(error, asked, filename)
     return _unwritable(error, asked) if isinstance(error, OSError) else error
 
@@ -103,7 +101,7 @@ def _no_file(error: Exception, asked: Repository, filename: str) -> Exception:
 
 def _no_name(error: Exception, asked: Repository, filename: str) -> Exception:
     return UnknownEncoder(
-        f"{asked.repo!r} is no repository name: owner/repo, letters, digits, '-', '_' and '.'"
+        f"{asked.repo!r} is not a repository name: owner/repo, letters, digits, '-', '_' and '.'"
     )
 
 
@@ -115,8 +113,8 @@ def _refused(error: Exception, asked: Repository, filename: str) -> Exception:
             f" {status}). Give a valid one: {_TOKEN}"
         )
     return OfflineError(
-        f"{asked.name}: {_endpoint()} answered {status} for {filename} of {asked.repo}. Nothing is"
-        " wrong here: try again later"
+        f"{asked.name}: {_endpoint()} answered {status} for {filename} of {asked.repo}. The problem"
+        " is on the server: try again later"
     )
 
 
@@ -125,7 +123,7 @@ def _offline(error: Exception, asked: Repository, filename: str) -> Exception:
 
     off = bool(asked.access.local_files_only) or constants.HF_HUB_OFFLINE
     why = (
-        "the network is switched off (HF_HUB_OFFLINE or local_files_only)"
+        "the network is disabled (HF_HUB_OFFLINE or local_files_only)"
         if off
         else f"{_endpoint()} does not answer"
     )
@@ -149,10 +147,7 @@ def _offline(error: Exception, asked: Repository, filename: str) -> Exception:
 
 
 def _gate(asked: Repository) -> str:
-    """That the encoder is gated, where the catalogue knows it.
-
-    Without a network nobody else says so.
-    """
+    """That the encoder is gated, from the catalogue: offline, the Hub cannot report it."""
     if not asked.gate:
         return ""
     return (

@@ -1,17 +1,15 @@
-"""Published key names -> timm's, and what to say when weights and network do not fit each other.
+"""Convert published key names to timm's, and check that weights fit a network.
 
-No transformers, no remote code: a checkpoint is a dict of tensors, and only names (and the packing
-of some tensors) differ.
+No transformers, no remote code: a checkpoint is a dict of tensors, and only the names (and the
+packing of some tensors) differ.
 
-| layout     | found in                                    | becomes
-|
-|------------|---------------------------------------------|----------------------------------------------------------------|
-| timm       | timm's own                                  | unchanged
-| | hf_vit     | transformers ViTModel, 4.x and 5.x names    | q, k, v packed into qkv
-| | hf_dinov2  | transformers Dinov2Model, with or without registers, MLP or SwiGLU | the same; gate
-and up packed into fc1   | | dinov2     | facebookresearch/dinov2 and its descendants | w12, w3 ->
-fc1, fc2; training heads and block chunks taken off | | ctranspath | timm 0.5.4 Swin with a
-convolutional stem   | downsampling moved from the end of a stage to the next's start |
+| layout | source | conversion |
+|---|---|---|
+| timm | timm | none |
+| hf_vit | transformers' ViTModel, names of 4.x and 5.x | q, k, v packed into qkv |
+| hf_dinov2 | transformers' Dinov2Model, registers or not | as hf_vit; gate and up packed into fc1 |
+| dinov2 | facebookresearch/dinov2 and its descendants | w12, w3 to fc1, fc2; heads removed |
+| ctranspath | Swin of timm 0.5.4, convolutional stem | downsampling moved to the next stage |
 """
 
 from __future__ import annotations
@@ -27,6 +25,7 @@ from torch import Tensor
 
 from pathencoder.errors import IncompatibleWeights
 from pathencoder.spec import EncoderSpec
+from pathencoder.state_dicts import Differences, shapes_of
 
 _log = logging.getLogger(__name__)
 
@@ -56,6 +55,56 @@ _HF_PACKED = (
     (".mlp.fc1.", (".mlp.gate_proj.", ".mlp.up_proj.")),
 )
 
+# Kind of keys, pattern, advice; the first that occurs is given.
+_HINTS = tuple(
+    (kind, re.compile(pattern), text)
+    for kind, pattern, text in (
+        (
+            "unused",
+            r"^(module|student|teacher|backbone|model)\.",
+            "The keys start like a training checkpoint's: load the export/ folder of its run"
+            " instead",
+        ),
+        (
+            "unused",
+            r"encoder\.layer\.|embeddings\.",
+            "These are transformers' key names: the spec needs layout 'hf_vit' or 'hf_dinov2'",
+        ),
+        (
+            "unused",
+            r"\.mlp\.w12\.|register_tokens|mask_token",
+            "These are DINOv2's own key names: the spec needs layout 'dinov2'",
+        ),
+        (
+            "misshapen",
+            r"\.mlp\.fc",
+            "Perhaps gated layers: model_args needs mlp_layer 'SwiGLUPacked', act_layer 'SiLU' and"
+            " a mlp_ratio",
+        ),
+        (
+            "unused",
+            r"\.ls[12]\.",
+            "The weights have LayerScale: model_args needs init_values",
+        ),
+        (
+            "missing",
+            r"\.ls[12]\.",
+            "The weights have no LayerScale: leave init_values out of model_args",
+        ),
+        (
+            "misshapen",
+            r"pos_embed",
+            "The position embedding differs: img_size, patch_size, reg_tokens or no_embed_class of"
+            " model_args",
+        ),
+        (
+            "either",
+            r"downsample",
+            "A Swin of an older timm: the spec needs layout 'ctranspath'",
+        ),
+    )
+)
+
 _DINOV2_NAMES = (
     # chunks of blocks; the inner number counts over all chunks
     (r"^blocks\.\d+\.(\d+)\.", r"blocks.\1."),
@@ -65,11 +114,17 @@ _DINOV2_NAMES = (
 
 
 def to_timm(state: Mapping[str, Tensor], spec: EncoderSpec) -> State:
-    """The checkpoint under timm's key names, by `spec.layout`.
+    """Convert a checkpoint to timm's key names.
 
-    The input is left as it is; tensors are shared where they can be.
+    Args:
+        state: Tensors by their published names; not changed.
+        spec: Its `layout` selects the conversion.
 
-    Raises IncompatibleWeights when two published keys claim the same name.
+    Returns:
+        Tensors by timm's names, shared with the input where possible.
+
+    Raises:
+        IncompatibleWeights: Two published keys become the same name.
     """
     if spec.layout in ("hf_vit", "hf_dinov2"):
         return _from_hf(state, spec.input_size)
@@ -94,7 +149,7 @@ def _from_hf(state: Mapping[str, Tensor], input_size: int) -> State:
 
 
 def _positions_for(positions: Tensor, side: int) -> Tensor:
-    """[1, 1 + n, C] for a grid of another size -> [1, 1 + side^2, C], interpolated as transformers does it (no antialiasing)."""
+    """Resize a position embedding to [1, 1 + side^2, C] as transformers does (no antialiasing)."""
     stored = math.isqrt(positions.shape[1] - 1)
     if stored in (0, side) or stored**2 != positions.shape[1] - 1:
         return positions
@@ -109,7 +164,7 @@ def _positions_for(positions: Tensor, side: int) -> Tensor:
 
 def _from_dinov2(state: Mapping[str, Tensor]) -> State:
     prefix = "backbone."
-    # a training checkpoint: the rest are its projection heads
+    # a training checkpoint: the other keys are projection heads
     if any(name.startswith(prefix) for name in state):
         state = {
             name.removeprefix(prefix): tensor
@@ -146,15 +201,15 @@ def _renamed(state: Mapping[str, Tensor], names: tuple[tuple[str, str], ...]) ->
             name = re.sub(pattern, replacement, name)
         if name in out:
             raise IncompatibleWeights(
-                f"two keys of this checkpoint stand for {name!r}, the second is {published!r}: not"
-                " a layout known here"
+                f"two keys of this checkpoint become {name!r}, the second is {published!r}: the"
+                " layout is not supported"
             )
         out[name] = tensor
     return out
 
 
 def _pack(state: State, packed: str, parts: tuple[str, ...]) -> None:
-    """Replace keys that differ only in `parts` by one that holds their tensors joined in that order."""
+    """Replace keys that differ only in `parts` by one with their tensors concatenated in order."""
     for name in [n for n in state if parts[0] in n]:
         sources = [name.replace(parts[0], part) for part in parts]
         if all(source in state for source in sources):
@@ -164,9 +219,9 @@ def _pack(state: State, packed: str, parts: tuple[str, ...]) -> None:
 
 
 def _with_registers(state: State) -> State:
-    """timm gives no position to class token and registers.
+    """Adapt to timm, where class token and registers have no position embedding.
 
-    The class token's own is added to it once and for all.
+    The position embedding of the class token is added to the token itself.
     """
     if "register_tokens" not in state:
         return state
@@ -177,9 +232,14 @@ def _with_registers(state: State) -> State:
 
 
 def without_classifier(state: State, network: Any) -> State:
-    """timm's checkpoints of classifiers carry a last layer that no encoder has.
+    """Drop the classification layer of a timm checkpoint, which an encoder does not have.
 
-    The network says what it would be called.
+    Args:
+        state: Tensors under timm's key names.
+        network: The timm network; its `pretrained_cfg` names the layer.
+
+    Returns:
+        The other tensors.
     """
     heads = (getattr(network, "pretrained_cfg", None) or {}).get("classifier") or ()
     names = (heads,) if isinstance(heads, str) else tuple(heads)
@@ -193,61 +253,34 @@ def without_classifier(state: State, network: Any) -> State:
 
 
 def check(state: Mapping[str, Tensor], network: Any, spec: EncoderSpec, source: object) -> None:
-    """Raises IncompatibleWeights unless the checkpoint has exactly the network's keys and shapes.
+    """Check that a checkpoint has exactly the keys and shapes of a network.
 
-    counts, examples and a guess.
+    Args:
+        state: Tensors under timm's key names.
+        network: The network of the spec.
+        spec: The encoder's description.
+        source: What an error calls the checkpoint.
+
+    Raises:
+        IncompatibleWeights: Keys or shapes differ; the message has counts, examples and a hint.
     """
-    wanted = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
-    found = {name: tuple(tensor.shape) for name, tensor in state.items()}
-    missing, unused = [k for k in wanted if k not in found], [k for k in found if k not in wanted]
-    misshapen = [k for k in wanted if k in found and wanted[k] != found[k]]
-    if not (missing or unused or misshapen):
-        return
-    parts = [
-        _count(missing, "missing", lambda k: f"{k} {list(wanted[k])}"),
-        _count(unused, "not used by the network", lambda k: f"{k} {list(found[k])}"),
-        _count(
-            misshapen,
-            "of another shape",
-            lambda k: f"{k} {list(found[k])} instead of {list(wanted[k])}",
-        ),
-    ]
-    what = "; ".join(p for p in parts if p)
-    raise IncompatibleWeights(
-        f"{source} does not fit {spec.architecture} as {spec.name} builds it: {what}."
-        f" {_guess(missing, unused, misshapen)}"
-    )
-
-
-def _count(names: list[str], what: str, show: Callable[[str], str]) -> str:
-    if not names:
-        return ""
-    examples = ", ".join(show(name) for name in names[:3])
-    more = ", ..." if len(names) > 3 else ""
-    return f"{len(names)} {'key' if len(names) == 1 else 'keys'} {what} ({examples}{more})"
-
-
-def _guess(missing: list[str], unused: list[str], misshapen: list[str]) -> str:
-    """The likeliest reason, said as one; the first that fits wins."""
-
-    def has(names: list[str], *parts: str) -> bool:
-        return any(part in name for name in names for part in parts)
-
-    guesses = (
-        (any(n.startswith(("module.", "student.", "teacher.", "backbone.", "model.")) for n in unused),
-         "The keys start like a training checkpoint's: load the export/ folder of its run instead"),
-        (has(unused, "encoder.layer.", "embeddings."), "These are transformers' key names: the spec needs layout 'hf_vit' or 'hf_dinov2'"),
-        (has(unused, ".mlp.w12.", "register_tokens", "mask_token"), "These are DINOv2's own key names: the spec needs layout 'dinov2'"),
-        (has(misshapen, ".mlp.fc"), "Perhaps gated layers: model_args needs mlp_layer 'SwiGLUPacked', act_layer 'SiLU' and a mlp_ratio"),
-        (has(unused, ".ls1.", ".ls2."), "The weights have LayerScale: model_args needs init_values"),
-        (has(missing, ".ls1.", ".ls2."), "The weights have no LayerScale: leave init_values out of model_args"),
-        (has(misshapen, "pos_embed"), "The position embedding differs: img_size, patch_size, reg_tokens or no_embed_class of model_args"),
-        (has([*missing, *unused], "downsample"), "A Swin of an older timm: the spec needs layout 'ctranspath'"),
-    )  # fmt: skip
-    return (
-        next(
-            (text for fits, text in guesses if fits),
-            "The weights seem to be of another architecture",
+    differences = Differences(shapes_of(state), shapes_of(network.state_dict()))
+    if differences:
+        raise IncompatibleWeights(
+            f"{source} does not fit {spec.architecture} as {spec.name} builds it: {differences}."
+            f" {_hint(differences)}."
         )
-        + "."
+
+
+def _hint(differences: Differences) -> str:
+    """The first hint whose pattern occurs among the keys of its kind."""
+    kinds = {
+        "missing": differences.missing,
+        "unused": differences.unused,
+        "misshapen": differences.misshapen,
+        "either": [*differences.missing, *differences.unused],
+    }
+    return next(
+        (text for kind, pattern, text in _HINTS if any(map(pattern.search, kinds[kind]))),
+        "The weights seem to be of another architecture",
     )

@@ -1,4 +1,4 @@
-"""A name to a network with its weights, on the CPU."""
+"""Load a network with its weights by name, on the CPU."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Loaded:
 
     Attributes:
         network: On the CPU, in the dtype that the weights were published in.
-        spec: What is known of it.
+        spec: The description of the encoder.
         origin: The files that it was read from; None for random weights.
     """
 
@@ -54,10 +54,7 @@ def load(
     local_files_only: bool | None = None,
     pretrained: bool = True,
 ) -> Loaded:
-    """A name to a network with its weights.
-
-    The arguments and errors are those of `pathencoder.load_encoder`.
-    """
+    """Load a network with its weights; arguments and errors as in `pathencoder.load_encoder`."""
     name = _checked(name, revision)
     where: dict[str, Any] = {
         "revision": revision,
@@ -71,7 +68,7 @@ def load(
 
 
 def _checked(name: object, revision: object) -> str | os.PathLike[str]:
-    """The name that is asked for: the default's for None, and only for that."""
+    """The name of the encoder to load; the default's only for None."""
     if name is None:
         return catalogue.DEFAULT
     if not isinstance(name, str | os.PathLike) or not os.fspath(name):
@@ -92,12 +89,12 @@ def _with_weights(located: locate.Located) -> Loaded:
     renamed = keys.without_classifier(keys.to_timm(state, located.spec), net)
     keys.check(renamed, net, located.spec, located.weights)
     net.load_state_dict(renamed, strict=True, assign=True)
-    _say_licence(located.spec)
+    _warn_of_licence(located.spec)
     return Loaded(net.eval(), located.spec, Origin(located.spec, located.weights, located.folder))
 
 
 def _with_random_weights(spec: EncoderSpec) -> Loaded:
-    """The spec keeps what the network and its input need, and nothing that its trained weights earned."""
+    """The network with random weights; the spec loses everything that describes its weights."""
     plain = dataclasses.replace(
         spec,
         name=f"{spec.name}-random",
@@ -111,7 +108,7 @@ def _with_random_weights(spec: EncoderSpec) -> Loaded:
         files=(),
         sha256=None,
         config_file=None,
-        # it names the network's stem too
+        # this layout also selects the network's stem
         layout="ctranspath" if spec.layout == "ctranspath" else "timm",
         verified=False,
         reference="",
@@ -120,8 +117,8 @@ def _with_random_weights(spec: EncoderSpec) -> Loaded:
     return Loaded(network.create(plain, random=True).eval(), plain, None)
 
 
-def _say_licence(spec: EncoderSpec) -> None:
-    if "-research" in f"{spec.name} {spec.base_model}":  # also one that was made from it
+def _warn_of_licence(spec: EncoderSpec) -> None:
+    if "-research" in f"{spec.name} {spec.base_model}":  # also encoders derived from it
         _warn_once(
             f"{spec.name}: its weights are licensed {spec.licence}, for research only."
             f" {catalogue.DEFAULT} may be used by anyone"

@@ -1,4 +1,4 @@
-"""Names to files on disk: bundled, then a folder, then the catalogue, then any Hub repository."""
+"""Find the files of a name: bundled, then a folder, then the catalogue, then a Hub repository."""
 
 from __future__ import annotations
 
@@ -30,12 +30,19 @@ _EXTRAS = (folder.REFERENCE, folder.CARD, folder.LICENCE, folder.METRICS)
 
 @dataclass(frozen=True)
 class Located:
-    """An encoder's files: its spec, its weights, where they are kept once converted, and the folder with its other files."""
+    """The files of an encoder.
+
+    Attributes:
+        spec: Its description.
+        weights: The file with its weights.
+        folder: The folder with its other files; None without one.
+        converted: Where a pickle's tensors are to be saved as safetensors; None: nowhere.
+    """
 
     spec: EncoderSpec
     weights: Path
     folder: Path | None
-    converted: Path | None = None  # where a pickle's tensors are kept as safetensors; None: nowhere
+    converted: Path | None = None
 
 
 def locate(
@@ -46,13 +53,27 @@ def locate(
     cache_dir: str | os.PathLike[str] | None = None,
     local_files_only: bool | None = None,
 ) -> Located:
-    """An encoder's spec and weights on this machine, downloaded if they are not there yet.
+    """Find an encoder's spec and weights on this machine; download what is missing.
 
-    name: bundled, a folder, a catalogue key, "owner/repo" or "hf-hub:owner/repo", with "@revision"
-    if wanted.
-    local_files_only: True: never ask the network; None: as HF_HUB_OFFLINE says.
-    Raises UnknownEncoder, GatedEncoder, OfflineError, ChecksumError, IncompatibleWeights,
-    ConfigError or StoreError.
+    Args:
+        name: A bundled encoder, a folder, a catalogue name, "owner/repo" or "hf-hub:owner/repo",
+            optionally with "@revision".
+        revision: A branch, tag or commit of the repository.
+        token: As in huggingface_hub.
+        cache_dir: The cache of downloads.
+        local_files_only: True: do not use the network; None: as HF_HUB_OFFLINE says.
+
+    Returns:
+        The files.
+
+    Raises:
+        UnknownEncoder: Nothing has that name.
+        GatedEncoder: The publisher's terms have to be accepted first.
+        OfflineError: The files are not on this machine and the Hub does not answer.
+        ChecksumError: A file is not the one that was published.
+        IncompatibleWeights: The encoder has no weights file.
+        ConfigError: An argument, or the encoder's description, cannot be used.
+        StoreError: The cache cannot be written.
     """
     return _locate(name, revision, hub.Access(token, cache_dir, local_files_only))
 
@@ -79,10 +100,7 @@ def fetch(
     token: str | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
 ) -> Located:
-    """As `locate`, and brings card, licence and reference too.
-
-    All that a machine without network needs.
-    """
+    """As `locate`, and also download card, licence and reference, for a machine without network."""
     access = hub.Access(token, cache_dir, local_files_only=False)
     located = _locate(name, revision, access, fetching=True)
     if _folder_of(name, revision) is None:
@@ -102,7 +120,10 @@ def describe(
     cache_dir: str | os.PathLike[str] | None = None,
     local_files_only: bool | None = None,
 ) -> EncoderSpec:
-    """The spec alone: no weights are downloaded; for a Hub repository its small config file is."""
+    """The spec of an encoder; downloads at most the config file of a Hub repository.
+
+    Arguments and errors as in `locate`.
+    """
     place = _folder_of(name, revision)
     if place is not None:
         return _spec_of(folder.read_config(place), str(name))
@@ -115,10 +136,7 @@ def describe(
 
 
 def _folder_of(name: str | os.PathLike[str], revision: str | None) -> Path | None:
-    """The folder that a name stands for.
-
-    A bundled encoder's, or a path's (it exists as an encoder, or looks like a path).
-    """
+    """The folder of a bundled encoder, or of a path (that exists or looks like one); else None."""
     own = catalogue.find(name) if isinstance(name, str) else None
     if own in catalogue.bundled() and (own == name or not _is_encoder(Path(name))):
         place = catalogue.BUNDLED / str(own)
@@ -131,15 +149,15 @@ def _folder_of(name: str | os.PathLike[str], revision: str | None) -> Path | Non
         place = Path(name).expanduser()
         if not place.is_dir():
             raise UnknownEncoder(
-                f"there is no folder {place}: give the folder that holds {folder.CONFIG} and"
+                f"no folder {place}: give the folder that holds {folder.CONFIG} and"
                 f" {folder.WEIGHTS}"
             )
     else:
         return None
     if revision is not None:
         raise ConfigError(
-            f"revision {revision!r} has no meaning for {name}: it is a folder on this machine, not"
-            " a Hub repository"
+            f"revision {revision!r} does not apply to {name}: it is a folder on this machine, not"
+            " a Hub repository. Leave the revision out"
         )
     return place
 
@@ -154,7 +172,8 @@ def _in_folder(place: Path, name: str) -> Located:
     weights = next((place / n for n in names if (place / n).is_file()), None)
     if weights is None:
         raise IncompatibleWeights(
-            f"{place} holds no weights: none of {', '.join(names)}. Copy or fetch the encoder again"
+            f"{place} holds no weights (looked for {', '.join(names)}). Copy or fetch the encoder"
+            " again"
         )
     check_sha256(weights, spec.sha256)
     return Located(spec, weights, place)
@@ -179,7 +198,7 @@ def _spec_of(config: dict[str, Any], name: str) -> EncoderSpec:
 def _repository_of(
     name: str, revision: str | None, access: hub.Access
 ) -> tuple[EncoderSpec | None, hub.Repository]:
-    """The catalogue's row, if it has one for that name or repository, and the repository at the revision that is asked for."""
+    """The catalogue's row for a name or repository, if any, and the repository at the revision."""
     rows = catalogue.catalogue()
     known: EncoderSpec | None
     found = _REPO.fullmatch(name)
@@ -190,7 +209,7 @@ def _repository_of(
         repo, known = found[1], _by_repository().get(found[1].lower())
         if revision and found[2] and revision != found[2]:
             raise ConfigError(
-                f"two revisions are asked for: {found[2]!r} in the name and revision={revision!r}"
+                f"two revisions: {found[2]!r} in the name and revision={revision!r}. Give one"
             )
         revision = revision or found[2]
     else:
@@ -199,7 +218,7 @@ def _repository_of(
             " folder or owner/repo works too"
         )
     if known is not None and revision not in (None, known.revision):
-        # the checksum on record is of the other revision
+        # the recorded checksum is that of the other revision
         known = dataclasses.replace(known, revision=revision, sha256=None)
     return known, hub.Repository(
         str(repo),
@@ -225,7 +244,7 @@ def _public(known: EncoderSpec, repository: hub.Repository) -> Located:
 
 
 def _completed(known: EncoderSpec, repository: hub.Repository) -> EncoderSpec:
-    """A row that leaves its preprocessing to a file of the repository, with that file read."""
+    """A row of the catalogue with the preprocessing of the repository's config file, if named."""
     if known.config_file is None:
         return known
     return upstream_config.with_preprocessing(
@@ -241,7 +260,7 @@ def _unknown_repository(repository: hub.Repository) -> Located:
         _spec_of(content, repository.repo), repo=repository.repo, revision=pinned.revision
     )
     weights = pinned.first(spec.files or _CANDIDATES)
-    # reference, card, licence and figures go with the weights, wherever these are saved
+    # reference, card, licence and metrics are saved together with the weights
     if "pathencoder" in content:
         for filename in _EXTRAS:
             with contextlib.suppress(hub_errors.NoSuchFile, OfflineError):
@@ -252,10 +271,7 @@ def _unknown_repository(repository: hub.Repository) -> Located:
 def _from_cache(
     spec: EncoderSpec, weights: Path, place: Path | None, sha256: str | None
 ) -> Located:
-    """Weights in huggingface_hub's cache.
-
-    A pickle that was converted before is replaced by its safetensors copy.
-    """
+    """Weights in huggingface_hub's cache, or the safetensors copy of a converted pickle."""
     beside = _beside(weights)
     if beside is None or weights.suffix == ".safetensors":
         check_sha256(weights, sha256, stamp=beside)
@@ -268,7 +284,7 @@ def _from_cache(
 
 
 def _beside(cached: Path) -> Path | None:
-    """Our own corner of a repository's cache folder, so that what we keep goes when the repository goes."""
+    """A path inside the repository's cache folder, deleted together with the repository."""
     commit = hub.commit_of(cached)
     if commit is None:
         return None
@@ -277,9 +293,15 @@ def _beside(cached: Path) -> Path | None:
 
 
 def check_sha256(path: Path, expected: str | None, *, stamp: Path | None = None) -> None:
-    """Raises ChecksumError unless the file is the one on record. stamp.
+    """Check the sha256 of a file.
 
-    Remembers that a large file was checked, by size and time.
+    Args:
+        path: The file.
+        expected: Its recorded sha256; None: nothing is checked.
+        stamp: Where the result is cached, by size and modification time.
+
+    Raises:
+        ChecksumError: The file is not the recorded one.
     """
     if expected is None:
         return
@@ -291,8 +313,9 @@ def check_sha256(path: Path, expected: str | None, *, stamp: Path | None = None)
     found = folder.sha256_of(path)
     if found != expected:
         raise ChecksumError(
-            f"{path} is not the file that was published: its sha256 is {found}, on record is"
-            f" {expected}. Delete it and fetch it again; if it stays so, the publisher changed it"
+            f"{path} is not the file that was published: its sha256 is {found}, the recorded one is"
+            f" {expected}. Delete it and fetch it again; if that does not help, the publisher"
+            " changed it"
         )
     if mark is not None:
         with contextlib.suppress(OSError):  # a read-only cache: checked again next time

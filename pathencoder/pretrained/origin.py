@@ -1,4 +1,4 @@
-"""Where an encoder's weights came from, and whether they are still the same."""
+"""The source of an encoder's weights, and whether they were changed since."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class Origin:
     """What an encoder was loaded from.
 
     Attributes:
-        spec: as it was loaded.
-        weights: the file that was read.
-        folder: the folder with its other files, if it came from one.
+        spec: The spec when it was loaded.
+        weights: The file that was read.
+        folder: The folder with its other files; None without one.
     """
 
     spec: EncoderSpec
@@ -37,7 +37,7 @@ class Origin:
 
     @property
     def is_ours(self) -> bool:
-        """Whether the folder is one that `save_pretrained` writes, which may be copied as it is."""
+        """Whether `save_pretrained` wrote the folder, so that it can be copied unchanged."""
         return (
             self.folder is not None
             and (self.folder / CONFIG).is_file()
@@ -46,10 +46,7 @@ class Origin:
 
 
 def label(spec: EncoderSpec) -> str:
-    """An encoder's name with what pins it down.
-
-    repository, revision and the sha256 of its weights, as far as they are known.
-    """
+    """An encoder's name with its repository, revision and sha256, where they are known."""
     facts = (
         spec.repo,
         f"revision {spec.revision}" if spec.revision else None,
@@ -60,16 +57,19 @@ def label(spec: EncoderSpec) -> str:
 
 
 def differences(encoder: Encoder, state: Mapping[str, Tensor]) -> list[str]:
-    """What was changed since the encoder was loaded, in words; nothing for an unchanged one.
+    """Describe what was changed since the encoder was loaded.
 
     Args:
-        encoder: with the spec that it has now.
-        state: its tensors under timm's key names. Compared by value with the file that they were
-            loaded from: float16 in the file and float32 here are equal where each value is.
+        encoder: The encoder with its present spec.
+        state: Its tensors under timm's key names. They are compared by value with the file that
+            they were loaded from, whatever the dtypes.
+
+    Returns:
+        The changes as text; empty for an unchanged encoder.
     """
     origin: Origin | None = encoder.origin
     if origin is None:
-        return ["its weights were put together by hand"] if encoder.spec.sha256 else []
+        return ["its weights were set by hand"] if encoder.spec.sha256 else []
     then, now = (dataclasses.asdict(spec) for spec in (origin.spec, encoder.spec))
     fields = [name for name in now if now[name] != then[name]]
     weights = _weights(origin, state, wrapped.bare(encoder.network))
@@ -80,12 +80,12 @@ def differences(encoder: Encoder, state: Mapping[str, Tensor]) -> list[str]:
 
 
 def _weights(origin: Origin, state: Mapping[str, Tensor], network: Any) -> str | None:
-    """What became of the weights, in words; None where each value is that of the file."""
+    """How the weights were changed, as text; None where every value is that of the file."""
     published = _published(origin, network)
     if published is None:
         return (
-            "its weights could not be compared with those that were loaded, whose file has gone or"
-            " was replaced"
+            "its weights could not be compared with those that were loaded, whose file was removed"
+            " or replaced"
         )
     if set(published) != set(state):
         return "its network was changed"
@@ -99,7 +99,7 @@ def _weights(origin: Origin, state: Mapping[str, Tensor], network: Any) -> str |
 
 
 def _published(origin: Origin, network: Any) -> keys.State | None:
-    """The tensors of the file under timm's names; None where the file is not there as it was."""
+    """The tensors of the file under timm's names; None where the file was removed or replaced."""
     try:
         if origin.is_ours and origin.spec.sha256 not in (None, sha256_of(origin.weights)):
             return None
@@ -114,5 +114,5 @@ def _same(here: Tensor, there: Tensor) -> bool:
 
 
 def _rounded(here: Tensor, there: Tensor) -> bool:
-    """Whether the values are those of the file as far as their dtype can hold them."""
+    """Whether the values are those of the file, rounded to their dtype."""
     return here.shape == there.shape and torch.equal(here.detach().cpu(), there.to(here.dtype))

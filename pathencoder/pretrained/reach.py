@@ -1,4 +1,4 @@
-"""Does anything answer at an address? Asked before a download, whose client would try for half a minute."""
+"""Check whether a host can be reached before a download, whose client retries for half a minute."""
 
 from __future__ import annotations
 
@@ -18,30 +18,36 @@ from typing import Any
 
 log = logging.getLogger(__name__)
 
-_SAID_AFTER = 2.0  # seconds without an answer after which that is said
-_LONGEST = 10.0  # seconds that a connection may take; a slow network needs some
-_KEPT = {True: 60.0, False: 10.0}  # seconds for which an answer, or none, is remembered
+_WARN_AFTER = 2.0  # seconds without an answer after which a warning is logged
+_TIMEOUT = 10.0  # seconds that a connection may take
+_CACHED = {True: 60.0, False: 10.0}  # seconds for which a success, or a failure, is cached
 _PORTS = {"https": 443, "http": 80}
 _known: dict[tuple[str, int], tuple[float, str | None]] = {}
 
 
 def unreachable(url: str) -> str | None:
-    """Why no connection to the host of an address can be made; None where one can.
+    """Why the host of an address, or its proxy, cannot be reached; None where it can.
 
-    A refusal or an unknown host is known at once; a host that is silent is waited for, up to 10 s,
-    and that is said after 2 s. Behind a proxy it is the proxy that is asked.
+    A refused connection or an unknown host is reported at once. The timeout for a host that does
+    not answer is 10 s, with a warning after 2 s.
+
+    Args:
+        url: The address.
+
+    Returns:
+        The reason as text, or None.
     """
     host, port = _host(url)
     when, reason = _known.get((host, port), (-1e9, None))
-    if time.monotonic() - when < _KEPT[reason is None]:
+    if time.monotonic() - when < _CACHED[reason is None]:
         return reason
-    reason = _asked_aside(host, port)
+    reason = _connect_in_thread(host, port)
     _known[host, port] = (time.monotonic(), reason)
     return reason
 
 
 def _host(url: str) -> tuple[str, int]:
-    """Host and port of the address, or of the proxy that leads to it."""
+    """Host and port of the address, or of its proxy."""
     parts = urllib.parse.urlsplit(url)
     host = parts.hostname or ""
     proxies = urllib.request.getproxies()
@@ -51,22 +57,22 @@ def _host(url: str) -> tuple[str, int]:
     return parts.hostname or "", parts.port or _PORTS.get(parts.scheme, 443)
 
 
-def _asked_aside(host: str, port: int) -> str | None:
-    """The answer of a thread, since nothing else bounds the time of a name's look-up."""
+def _connect_in_thread(host: str, port: int) -> str | None:
+    """Connect in a thread: a name lookup has no timeout."""
     answers: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-    threading.Thread(target=lambda: answers.put(_ask(host, port)), daemon=True).start()
-    for wait in (_SAID_AFTER, _LONGEST - _SAID_AFTER):
+    threading.Thread(target=lambda: answers.put(_look_up(host, port)), daemon=True).start()
+    for wait in (_WARN_AFTER, _TIMEOUT - _WARN_AFTER):
         try:
             return answers.get(timeout=wait)
         except queue.Empty:
-            if wait == _SAID_AFTER:
+            if wait == _WARN_AFTER:
                 log.warning(
-                    "%s has not answered for %g s: waiting up to %g s", host, wait, _LONGEST
+                    "%s has not answered for %g s: waiting up to %g s", host, wait, _TIMEOUT
                 )
-    return f"no answer in {_LONGEST:g} s"
+    return f"no answer in {_TIMEOUT:g} s"
 
 
-def _ask(host: str, port: int) -> str | None:
+def _look_up(host: str, port: int) -> str | None:
     for last in (False, True):
         try:
             addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
@@ -80,7 +86,7 @@ def _ask(host: str, port: int) -> str | None:
 
 
 def _connect(addresses: Sequence[tuple[int, int, int, str, tuple[Any, ...]]]) -> str | None:
-    """All addresses at once: one family may lead nowhere while the other works."""
+    """Try all addresses at once: IPv6 may fail silently while IPv4 works."""
     failed = errno.ETIMEDOUT
     with ExitStack() as opened, selectors.DefaultSelector() as waiting:
         for family, kind, protocol, _, address in addresses:
@@ -93,7 +99,7 @@ def _connect(addresses: Sequence[tuple[int, int, int, str, tuple[Any, ...]]]) ->
                 return None
             else:
                 failed = code
-        until = time.monotonic() + _LONGEST
+        until = time.monotonic() + _TIMEOUT
         while waiting.get_map() and (ready := waiting.select(until - time.monotonic())):
             for key, _ in ready:
                 tried = key.fileobj

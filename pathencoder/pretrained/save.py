@@ -1,4 +1,4 @@
-"""An encoder to a folder, or to the Hub: an unchanged one as it came, a changed one as what it is."""
+"""Save an encoder to a folder or to the Hub: a copy of an unchanged one, or a modified one."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def push(
                     commit_message=commit_message,
                     revision=branch,
                     create_pr=create_pr,
-                    # what an earlier encoder left there would be taken for this one's
+                    # files of an earlier encoder would count as files of this one
                     delete_patterns=[
                         name for name in folders.FILES if not (folder / name).exists()
                     ],
@@ -84,18 +84,18 @@ def push(
             )
         except PathEncoderError:
             raise
-        # the client raises its own errors, requests', httpx's and ValueError
+        # the client raises errors of its own, requests and httpx, and ValueError
         except Exception as error:
             raise StoreError(
-                f"{repo_id} could not be uploaded: {error}. Is the token one that may write (`hf"
-                " auth login`, HF_TOKEN, token=)?"
+                f"{repo_id} could not be uploaded: {error}. Check that the token has write access"
+                " (`hf auth login`, HF_TOKEN, token=)"
             ) from error
 
 
 def _state(encoder: Encoder, described: networks.Network) -> dict[str, Tensor]:
     """The weights under timm's key names.
 
-    Raises IncompatibleWeights for a network that the spec does not describe.
+    Raises IncompatibleWeights if the spec does not describe the network.
     """
     state = wrapped.plain_state(encoder.network, described.state_dict().keys())
     keys.check(state, described, encoder.spec, "encoder.network")
@@ -105,7 +105,7 @@ def _state(encoder: Encoder, described: networks.Network) -> dict[str, Tensor]:
 def _reference(
     encoder: Encoder, described: networks.Network, state: dict[str, Tensor], tile: Pixels
 ) -> Rows:
-    """The embedding float32 [D] that the saved weights give at float32, as which they are loaded again."""
+    """The embedding float32 [D] of the saved weights at float32, the dtype in which they load."""
     if encoder.dtype != torch.float32:
         described.load_state_dict(
             {k: v.float() if v.is_floating_point() else v for k, v in state.items()}, assign=True

@@ -1,7 +1,4 @@
-"""A spec from what a publisher wrote for others.
-
-timm's hub config.json, or transformers' preprocessor_config.json.
-"""
+"""Read specs from timm's hub config.json and transformers' preprocessor_config.json."""
 
 from __future__ import annotations
 
@@ -12,7 +9,7 @@ from typing import Any
 from pathencoder.errors import ConfigError
 from pathencoder.spec import EncoderSpec
 
-# timm's default where a config does not say
+# timm's default where a config has none
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 _CROP = 0.875  # likewise
 # PIL.Image.Resampling, as transformers writes it
@@ -20,34 +17,65 @@ _PIL = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
 
 
 def spec_from_timm(config: dict[str, Any], name: str) -> EncoderSpec:
-    """The spec of a network that timm's config.json describes, preprocessed as timm's `create_transform` would.
+    """The spec of a network in timm's hub format, with the preprocessing of `create_transform`.
 
-    The embedding is the class token for a network that has one, unless the config asks for another pooling; else the network's
-    own pooled output. Scale, stains and licence terms are not in such a file: mpp is None, commercial use is not assumed.
-    Raises ConfigError for a config of another kind, or of a network that this timm does not know.
+    The embedding is the class token for a network that has one, unless the config selects another
+    pooling; else the network's pooled output. Such a file does not state scale, stains and terms:
+    mpp is None and commercial use is not assumed.
+
+    Args:
+        config: The content of config.json.
+        name: The name of the encoder.
+
+    Returns:
+        The spec.
+
+    Raises:
+        ConfigError: The config has another format, or this timm does not know the network.
     """
     architecture = config.get("architecture")
     if not isinstance(architecture, str):
         kind = config.get("model_type")
-        seen = f"it is transformers' (model_type {kind!r})" if kind else "it names no architecture"
+        found = f"it is transformers' (model_type {kind!r})" if kind else "it names no architecture"
         raise ConfigError(
-            f"{name}: config.json is not in timm's hub format, {seen}. `pathencoder list` names the"
-            " encoders that load by name"
+            f"{name}: config.json is not in timm's hub format, {found}. `pathencoder list` names"
+            " the encoders that load by name"
         )
     cfg = _pretrained_cfg(config)
     size = _input_size(cfg, name)
     args = dict(config.get("model_args") or {})
     if cfg.get("fixed_input_size") and not args.get("dynamic_img_size"):  # as timm does
         args.setdefault("img_size", size)
+    mean, std = _IMAGENET
     draft = EncoderSpec(
-        name=name, architecture=architecture, model_args=args, dim=1, width=1, input_size=size, mean=_IMAGENET[0], std=_IMAGENET[1],
-        mpp=None, licence=str(cfg.get("license") or "unknown"), summary=f"{architecture} of {name}",
-    )  # fmt: skip
+        name=name,
+        architecture=architecture,
+        model_args=args,
+        dim=1,
+        width=1,
+        input_size=size,
+        mean=mean,
+        std=std,
+        mpp=None,
+        licence=str(cfg.get("license") or "unknown"),
+        summary=f"{architecture} of {name}",
+    )
     return with_preprocessing(_with_readout(draft), config)
 
 
 def with_preprocessing(spec: EncoderSpec, config: dict[str, Any]) -> EncoderSpec:
-    """The spec with mean, std, interpolation and crop of a timm or transformers config in place of its own."""
+    """Replace mean, std, interpolation and crop of a spec by those of a config.
+
+    Args:
+        spec: The spec.
+        config: A timm config.json or a transformers preprocessor_config.json.
+
+    Returns:
+        The new spec.
+
+    Raises:
+        ConfigError: Neither spec nor config has mean and std, or the crop is not supported.
+    """
     found = (
         _from_processor(config, spec)
         if "image_mean" in config
@@ -72,7 +100,7 @@ def _input_size(cfg: dict[str, Any], name: str) -> int:
 
 
 def _with_readout(draft: EncoderSpec) -> EncoderSpec:
-    """Tokens, width and embedding, read off the network itself, and tried once on tensors without data."""
+    """The spec with tokens, width and embedding of the network, run once on the meta device."""
     import torch
 
     from pathencoder import network, outputs
@@ -111,15 +139,12 @@ def _readout(net: Any) -> dict[str, Any]:
 
 
 def _pretrained_cfg(config: dict[str, Any]) -> dict[str, Any]:
-    """timm's older configs are flat."""
+    """The preprocessing section; older timm configs are flat."""
     return config.get("pretrained_cfg") or config
 
 
 def _from_pretrained_cfg(config: dict[str, Any], spec: EncoderSpec) -> dict[str, Any]:
-    """As timm reads it: the shortest side to input / crop_pct, then a centre crop ("squash".
-
-    Both sides).
-    """
+    """As timm: the shortest side ("squash": both sides) to input / crop_pct, centre crop."""
     cfg = _pretrained_cfg(config)
     default = _CROP if "architecture" in config else 1.0
     mode, share = cfg.get("crop_mode") or "center", float(cfg.get("crop_pct") or default)
@@ -139,7 +164,7 @@ def _from_pretrained_cfg(config: dict[str, Any], spec: EncoderSpec) -> dict[str,
 
 
 def _from_processor(config: dict[str, Any], spec: EncoderSpec) -> dict[str, Any]:
-    """As transformers' image processors read it: `size` by its shortest edge or as height and width, then perhaps a crop."""
+    """As transformers: `size` is the shortest edge or height and width; optionally a crop."""
     size = config.get("size")
     shortest = (
         size.get("shortest_edge")

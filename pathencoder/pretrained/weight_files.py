@@ -1,7 +1,4 @@
-"""Weight files -> tensors: safetensors, or a pickle read as tensors only.
-
-Nothing in a file is ever run.
-"""
+"""Read and write weight files: safetensors, and pickles as tensors only; no code is run."""
 
 from __future__ import annotations
 
@@ -25,17 +22,22 @@ from pathencoder.errors import IncompatibleWeights, UnsafeWeights
 
 _log = logging.getLogger(__name__)
 
-# Where checkpoints keep the weights that are meant for use, in the order in which they are looked
-# for.
+# Keys under which checkpoints hold the weights for inference, in order of preference.
 _WRAPPERS = ("teacher", "state_dict", "model_state_dict", "model")
 
 
 def read(path: Path) -> dict[str, Tensor]:
-    """The tensors of a .safetensors, .bin, .pt or .pth file by their published names, on the CPU.
+    """Read the tensors of a weights file on the CPU; safetensors and zipped pickles are mapped.
 
-    safetensors and zipped pickles are memory-mapped. Raises UnsafeWeights for a pickle that holds
-    more than tensors and plain containers, IncompatibleWeights for a file that is damaged or holds
-    no tensors.
+    Args:
+        path: A .safetensors, .bin, .pt or .pth file.
+
+    Returns:
+        Tensors by their published names.
+
+    Raises:
+        UnsafeWeights: A pickle holds more than tensors and plain containers.
+        IncompatibleWeights: The file is damaged or holds no tensors.
     """
     if path.suffix != ".safetensors":
         return _unwrap(_read_pickle(path), path)
@@ -43,13 +45,13 @@ def read(path: Path) -> dict[str, Tensor]:
         tensors: dict[str, Tensor] = load_file(path)
     except SafetensorError as error:
         raise IncompatibleWeights(
-            f"{path} is not a whole safetensors file ({error}): delete it and fetch it again"
+            f"{path} is not a complete safetensors file ({error}): delete it and fetch it again"
         ) from error
     return tensors
 
 
 def save(state: Mapping[str, Tensor], path: Path) -> None:
-    """Write tensors as safetensors, readable by whom any new file is readable (the library's own files are private)."""
+    """Write tensors as safetensors with the usual permissions (the library makes private files)."""
     save_file(
         {k: v.detach().cpu().contiguous().clone() for k, v in state.items()},
         path,
@@ -61,9 +63,11 @@ def save(state: Mapping[str, Tensor], path: Path) -> None:
 
 
 def keep(state: Mapping[str, Tensor], path: Path) -> None:
-    """Write a converted checkpoint for the next time, whole or not at all.
+    """Save a converted checkpoint in the cache, atomically; a cache that is read-only is no error.
 
-    A cache that cannot be written is no error.
+    Args:
+        state: Tensors by name.
+        path: The safetensors file to write.
     """
     temporary: Path | None = None
     try:
@@ -87,16 +91,16 @@ def keep(state: Mapping[str, Tensor], path: Path) -> None:
 def _read_pickle(path: Path) -> Any:
     try:
         with warnings.catch_warnings():
-            # what it cannot read it refuses all the same
+            # what it cannot read raises an error in any case
             warnings.filterwarnings("ignore", message="Detected pickle protocol")
             return torch.load(
                 path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
             )
     except pickle.UnpicklingError as error:
         raise UnsafeWeights(
-            f"{path} holds more than tensors, or is no checkpoint at all, and reading it further"
-            " could run code of its author's choice. It was not read. Ask the publisher for"
-            " safetensors, or convert it yourself where you trust it"
+            f"{path} holds more than tensors, or is not a checkpoint, and reading it could run"
+            " arbitrary code. It was not read. Ask the publisher for safetensors, or convert it"
+            " yourself if you trust it"
         ) from error
     except (RuntimeError, EOFError, ValueError) as error:
         raise IncompatibleWeights(
@@ -110,15 +114,12 @@ def _first_line(error: Exception) -> str:
 
 
 def _unwrap(content: Any, path: Path) -> dict[str, Tensor]:
-    """The innermost dict of tensors.
-
-    Checkpoints wrap it as {'teacher': ...}, {'state_dict': ...} or {'model': ...}.
-    """
+    """The innermost dict of tensors, inside {'teacher': ...}, {'state_dict': ...} and the like."""
     while isinstance(content, Mapping):
         if content and all(isinstance(v, Tensor) for v in content.values()):
             return dict(content)
         content = next((content[k] for k in _WRAPPERS if isinstance(content.get(k), Mapping)), None)
     raise IncompatibleWeights(
-        f"{path} holds no dict of tensors where checkpoints have it: {', '.join(_WRAPPERS)} or the"
-        " top level"
+        f"{path} holds no dict of tensors at its top level or under {', '.join(_WRAPPERS)}: give a"
+        " file of weights"
     )

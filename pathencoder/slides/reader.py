@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from pathencoder.arrays import over_white
 from pathencoder.errors import MissingExtra, SlideError
 from pathencoder.formats.file_kinds import (
     FOREIGN_SUFFIXES,
@@ -34,7 +35,6 @@ __all__ = [
     "is_slide_tiff",
     "looks_like_slide",
     "open_slide",
-    "over_white",
     "true_downsample",
 ]
 
@@ -158,7 +158,7 @@ class OpenSlideReader:
             raise SlideError(
                 f"{self.path}: region at ({x}, {y}), level {level}, cannot be read: {error}"
             ) from error
-        return over_white(np.asarray(region))
+        return over_white(np.asarray(region))  # where nothing was scanned, a slide is transparent
 
     def close(self) -> None:
         """Close the handles of all threads."""
@@ -190,19 +190,6 @@ class OpenSlideReader:
         with self._lock:
             self._handles.remove(handle)
         handle.close()
-
-
-def over_white(rgba: NDArray[np.uint8]) -> RGB:
-    """uint8 [H, W, 4] laid over white: [H, W, 3].
-
-    Where a scanner recorded nothing, a slide is transparent.
-    """
-    alpha = rgba[..., 3:]
-    if alpha.min(initial=255) == 255:
-        return np.ascontiguousarray(rgba[..., :3])
-    weight = alpha.astype(np.uint16)
-    mixed = (rgba[..., :3] * weight + 255 * (255 - weight) + 127) // 255
-    return mixed.astype(np.uint8)
 
 
 def best_level(downsamples: tuple[float, ...], wanted: float) -> int:

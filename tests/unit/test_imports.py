@@ -27,6 +27,7 @@ LAYERS = {
             "tables",
             "pooling",
             "spec",
+            "state_dicts",
             "mpp_claims",
             "mpp",
             "stain",

@@ -126,7 +126,7 @@ def test_outputs_that_there_are_not():
     for output in ("cls", "cls_mean"):
         with pytest.raises(ConfigError, match="no class token"):
             outputs.readout(enc.network, enc.spec, output)
-    with pytest.raises(ConfigError, match="no stages"):
+    with pytest.raises(ConfigError, match="no known stages"):
         network.stages(torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3)), batch())
 
 
@@ -151,6 +151,6 @@ def test_gradients_reach_the_weights(kind):
 
 def test_a_stage_that_the_network_lacks_is_refused():
     with pytest.raises(
-        ConfigError, match=r"reads stage 'blocks\.99', which its network lacks; there are"
+        ConfigError, match=r"reads stage 'blocks\.99', which its network lacks; it has"
     ):
         encoder("cnn", dense_stage="blocks.99").encode(picture())

@@ -35,7 +35,7 @@ def test_a_wrapped_network(tmp_path, kind, wrapper):
     plain, enc = encoder(kind), encoder(kind)
     wrap, words = WRAPPERS[wrapper]
     enc.network = wrap(enc.network).eval()
-    wrapped._say_inside.cache_clear()
+    wrapped._warn_unwrapped.cache_clear()
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         rows = enc.encode(picture(), progress=False)
@@ -69,7 +69,7 @@ def test_a_module_that_is_no_network_is_named():
         lambda: enc.save_pretrained("never"),
     ):
         with pytest.raises(
-            ConfigError, match=r"encoder\.network is a Sequential, which is no timm network"
+            ConfigError, match=r"encoder\.network is a Sequential, not a timm network"
         ):
             do()
 

@@ -221,9 +221,7 @@ def test_offline(server, monkeypatch, tmp_path, how):
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(
         OfflineError,
-        match=(
-            r"config\.json of owner/small is not on this machine.*switched off.*pathencoder fetch"
-        ),
+        match=(r"config\.json of owner/small is not on this machine.*disabled.*pathencoder fetch"),
     ):
         pathencoder.load_encoder("owner/small", **arguments)
     assert not server.asked

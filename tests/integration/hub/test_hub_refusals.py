@@ -105,7 +105,7 @@ def test_no_repository_name_at_all():
         ({"config.json": b"<html>"}, ConfigError, "JSON"),
         ({"config.json": b'{"model_type": "bert"}'}, ConfigError, "transformers"),
         (timms({"weights.h5": b""}), IncompatibleWeights, "holds none of"),
-        (timms({"model.safetensors": b"not tensors"}), IncompatibleWeights, "whole safetensors"),
+        (timms({"model.safetensors": b"not tensors"}), IncompatibleWeights, "complete safetensors"),
         (timms({"model.safetensors": save({"a": torch.zeros(1)})}), IncompatibleWeights, "missing"),
     ],
 )
@@ -136,7 +136,7 @@ def test_a_poisoned_pickle_is_refused(server, tmp_path):
 
 def test_a_checksum_of_the_publisher(server, tmp_path):
     server.add("owner/small", ours(tmp_path, sha256="0" * 64))
-    with pytest.raises(ChecksumError, match="on record is 0000"):
+    with pytest.raises(ChecksumError, match="the recorded one is 0000"):
         pathencoder.load_encoder("owner/small")
 
 

@@ -61,7 +61,7 @@ def test_fetch_does_not_advise_what_was_just_done(away, name):
 
 def test_fetch_where_the_network_is_switched_off(monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(OfflineError, match=r"switched off.*Unset HF_HUB_OFFLINE"):
+    with pytest.raises(OfflineError, match=r"disabled.*Unset HF_HUB_OFFLINE"):
         locate.fetch("phikon")
 
 

@@ -15,8 +15,8 @@ from pathencoder.images import decode_image, iterate, open_image
 GREY = picture(height=16, width=24).mean(2).astype(np.uint8)
 COLOUR = np.maximum(picture(height=16, width=24), 1)
 DEEP = GREY.astype(np.uint16)
-TWELVE_BITS = "looks like 12 bits kept in more"
-EIGHT_BITS = r"looks like 8 bits kept in more.*astype\('uint8'\)"
+TWELVE_BITS = "looks like 12 bits stored in more"
+EIGHT_BITS = r"looks like 8 bits stored in more.*astype\('uint8'\)"
 
 
 def png(values, colour, more=b""):
@@ -49,10 +49,10 @@ def png(values, colour, more=b""):
         ),
         (
             DEEP.astype(np.int32),
-            r"int32 with values from \d+ to \d+ is not taken.*astype\('uint8'\)",
+            r"int32 with values from \d+ to \d+ is not supported.*astype\('uint8'\)",
         ),
-        (DEEP.astype(np.int64), r"int64 with values from \d+ to \d+ is not taken"),
-        (GREY > 100, r"bool is not taken.*\* 255"),
+        (DEEP.astype(np.int64), r"int64 with values from \d+ to \d+ is not supported"),
+        (GREY > 100, r"bool is not supported.*\* 255"),
         (DEEP * 16 / 65535, "nearly black.*divided by 65535"),
     ],
 )

@@ -138,7 +138,7 @@ def test_a_slide_is_refused_and_fails_alone(tmp_path, name):
 def test_several_frames_are_refused(tmp_path, kind):
     frames = [Image.fromarray(picture(i)) for i in range(2)]
     frames[0].save(tmp_path / "a", kind, save_all=True, append_images=frames[1:])
-    with pytest.raises(ImageError, match="holds 2 images: save the one you mean"):
+    with pytest.raises(ImageError, match="holds 2 images: save the one you need"):
         open_image(tmp_path / "a")
     with Image.open(tmp_path / "a") as opened:
         with pytest.raises(ImageError, match="holds 2 images"):
@@ -193,4 +193,4 @@ def test_images_of_kinds_that_are_not_taken_are_named(tmp_path, caplog):
         (tmp_path / name).touch()
     with caplog.at_level(logging.WARNING):
         assert [item.key for item in iterate(tmp_path)] == ["a.png"]
-    assert "2 images of other kinds are left out (b.heic, c.jfif)" in caplog.text
+    assert "2 images of unsupported formats are left out (b.heic, c.jfif)" in caplog.text

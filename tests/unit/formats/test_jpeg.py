@@ -113,5 +113,5 @@ def test_cmyk_is_taken_with_adobes_mark_alone():
     assert np.abs(decode_image(data).astype(int) - np.asarray(smooth())).mean() < 20
     at = data.index(b"\xff\xee")
     length = int.from_bytes(data[at + 2 : at + 4], "big")
-    with pytest.raises(ImageError, match="CMYK without Adobe's mark"):
+    with pytest.raises(ImageError, match="CMYK without Adobe's marker"):
         decode_image(data[:at] + data[at + 2 + length :])

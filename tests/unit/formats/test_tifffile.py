@@ -84,15 +84,15 @@ REFUSED = {
         {"photometric": "minisblack", "truncate": True},
         "holds 4 pages or planes",
     ),
-    "12 bits in planes": (twelve(PLANES), PLANAR, "12 bits kept in more"),
-    "12 bits in 16, colours": (twelve(IMAGE), RGB, "12 bits kept in more"),
+    "12 bits in planes": (twelve(PLANES), PLANAR, "12 bits stored in more"),
+    "12 bits in 16, colours": (twelve(IMAGE), RGB, "12 bits stored in more"),
     "signed 8 bits": (GREY.astype(np.int8), {}, "whole numbers from -"),
     "signed 16 bits below 0": (
         (wide(GREY).astype(int) - 32768).astype(np.int16),
         {},
         "whole numbers from -",
     ),
-    "0 to 255 as float": (IMAGE.astype(np.float32), RGB, r"0\.\.255 kept as float"),
+    "0 to 255 as float": (IMAGE.astype(np.float32), RGB, r"0\.\.255 stored as float"),
     "not a number": (np.full((8, 8, 3), np.nan, np.float32), RGB, "NaN"),
     "complex": (GREY.astype(np.complex64), {}, "type complex64"),
 }

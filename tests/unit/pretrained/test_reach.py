@@ -65,16 +65,16 @@ def test_a_name_server_in_trouble_is_asked_twice(monkeypatch, listening):
 
 def test_a_slow_network_is_waited_for_and_that_is_said(monkeypatch, caplog, listening):
     real = socket.getaddrinfo
-    monkeypatch.setattr(reach, "_SAID_AFTER", 0.01)
+    monkeypatch.setattr(reach, "_WARN_AFTER", 0.01)
     monkeypatch.setattr(socket, "getaddrinfo", lambda *a, **k: (time.sleep(0.3), real(*a, **k))[1])
     assert reach.unreachable(f"http://127.0.0.1:{listening}") is None
     assert "has not answered" in caplog.text
 
 
 def test_silence_has_an_end(monkeypatch, closed):
-    monkeypatch.setattr(reach, "_SAID_AFTER", 0.01)
-    monkeypatch.setattr(reach, "_LONGEST", 0.05)
-    monkeypatch.setattr(reach, "_ask", lambda *_: time.sleep(1))
+    monkeypatch.setattr(reach, "_WARN_AFTER", 0.01)
+    monkeypatch.setattr(reach, "_TIMEOUT", 0.05)
+    monkeypatch.setattr(reach, "_look_up", lambda *_: time.sleep(1))
     assert reach.unreachable(f"http://127.0.0.1:{closed}") == "no answer in 0.05 s"
 
 
@@ -96,5 +96,5 @@ def test_behind_a_proxy_the_proxy_is_asked(monkeypatch, listening, closed):
 
 def test_an_answer_is_remembered(monkeypatch, closed):
     assert reach.unreachable(f"http://127.0.0.1:{closed}")
-    monkeypatch.setattr(reach, "_ask", lambda *_: pytest.fail("asked again"))
+    monkeypatch.setattr(reach, "_look_up", lambda *_: pytest.fail("asked again"))
     assert reach.unreachable(f"http://127.0.0.1:{closed}")

@@ -7,10 +7,11 @@ import pytest
 from PIL import Image
 from small_slides import section, write_tiff
 
+from pathencoder.arrays import over_white
 from pathencoder.errors import MissingExtra, MissingMpp, SlideError
 from pathencoder.slides import reader
 from pathencoder.slides.mpp import find_mpp
-from pathencoder.slides.reader import open_slide, over_white
+from pathencoder.slides.reader import open_slide
 
 
 @pytest.mark.parametrize(
