@@ -21,7 +21,7 @@ from pathencoder.arrays import Pixels
 from pathencoder.errors import ImageError, MissingExtra
 from pathencoder.formats.bit_depth import MAXIMA, Range
 from pathencoder.formats.tiff_colours import mismatch, rewriting
-from pathencoder.formats.tiff_tags import Page, is_pyramid, pages_in
+from pathencoder.formats.tiff_tags import Page, is_pyramid, oversized_tiles, pages_in
 
 Tags = Mapping[int, Any]  # by the numbers of TIFF 6.0
 
@@ -63,6 +63,8 @@ def check_pages(stream: BinaryIO, where: str, name: str) -> None:
     stream.seek(at)
     if not pages:
         return
+    if oversized := oversized_tiles(pages):
+        raise ImageError(f"{where}: {oversized}, which no program writes: its header is damaged")
     if is_pyramid(pages):
         raise arrays.slide_error(where, name)
     images = [page for page in pages if not page.reduced]

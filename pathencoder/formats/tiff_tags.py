@@ -7,7 +7,7 @@ their tags can still be read. Only the standard library is used.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -25,7 +25,9 @@ _RATIONALS = {5: "I", 10: "i"}
 _TEXTS = (2, 7)
 _SUBIFDS = 330
 _WANTED = frozenset({254, 255, 256, 257, 258, 259, 262, 270, 273, 277, 279, 282, 283, 284, 296})
-_WANTED |= {322, 324, 325, 330, 338}
+_WANTED |= {322, 323, 324, 325, 330, 338}
+
+LONGEST_TILE = 16_384  # px; scanners write 240 to 1,024, and whole strips of up to 8,192
 
 _Value = tuple[float, ...] | str
 _Tags = dict[int, _Value]
@@ -39,6 +41,7 @@ class Page:
         width: In pixels.
         height: In pixels.
         tiled: Stored in tiles, not in strips.
+        tile: Width and height of its tiles; (0, 0) for strips.
         resolution: Pixels per unit in x and y; None where a tag is missing or not above 0.
         unit: "inch", "centimeter" or "none"; "inch" where the tag is missing, as in TIFF 6.0.
         description: ImageDescription; bytes that are not text are replaced.
@@ -66,6 +69,7 @@ class Page:
     first_data: tuple[int, int] | None
     extra: tuple[int, ...] = ()
     reduced: bool = False
+    tile: tuple[int, int] = (0, 0)
 
 
 def read_pages(path: Path) -> tuple[Page, ...]:
@@ -220,6 +224,7 @@ def _page(tags: _Tags) -> Iterator[Page]:
         planar=_number(tags, 284, 1) == 2,
         first_data=data if all(data) else None,
         extra=tuple(int(value) for value in _numbers(tags, 338)),
+        tile=(_number(tags, 322), _number(tags, 323)),
         reduced=bool(_number(tags, 254) & 1) or _number(tags, 255) == 2,
     )
 
@@ -227,6 +232,17 @@ def _page(tags: _Tags) -> Iterator[Page]:
 def _numbers(tags: _Tags, tag: int) -> tuple[float, ...]:
     value = tags.get(tag)
     return value if isinstance(value, tuple) else ()
+
+
+def oversized_tiles(pages: Iterable[Page]) -> str:
+    """Which page has tiles larger than any writer's, in words; "" where none has.
+
+    A reader allocates such a tile when it opens the file, which can take gigabytes.
+    """
+    for number, page in enumerate(pages, 1):
+        if max(page.tile) > LONGEST_TILE:
+            return f"page {number} has tiles with a side of {max(page.tile)} px"
+    return ""
 
 
 def _number(tags: _Tags, tag: int, default: int = 0) -> int:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pathencoder.errors import MissingMpp, SlideError
+from pathencoder.formats import tiff_tags
 from pathencoder.formats.image_scale import image_scale
 from pathencoder.formats.tiff_colours import mismatch, rewriting
 from pathencoder.formats.tiff_tags import Page, read_pages
@@ -25,7 +26,6 @@ _DARK, _WHITE = 64, 255  # a quarter of the range, and its end
 _RGB = 2  # as PhotometricInterpretation
 _TIFF_MARKS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _IMAGES = {b"\xff\xd8\xff": "a JPEG image", b"\x89PNG": "a PNG image"}
-_LONGEST_TILE = 16_384  # px; scanners write 240 to 1,024, and whole strips of up to 8,192
 _COPY_AGAIN = "Compare its size with the original, copy it again"
 # What OpenSlide decodes: none, CCITT, LZW, JPEG, deflate, PackBits, JPEG 2000, Zstandard.
 _COMPRESSIONS = frozenset({1, 2, 3, 4, 5, 6, 7, 8, 32773, 32946, 33003, 33005, 50000})
@@ -87,8 +87,15 @@ def unreadable(slide: Slide, file: Path) -> str:
     return ""
 
 
+def damaged_tiles(file: Path) -> str:
+    """Why a TIFF must not be opened: its tags name tiles larger than any writer's; else ""."""
+    if file.suffix.lower() == ".ndpi":  # what it calls a tile lies between marks of its JPEG
+        return ""
+    return _no_scanners(tiff_tags.oversized_tiles(read_pages(file)))
+
+
 def oversized_tiles(properties: Mapping[str, str]) -> str:
-    """Why reading would take for ever: a header whose tiles are larger than any writer's; else "".
+    """Why reading would not end: a header whose tiles are larger than any writer's; else "".
 
     A damaged tile size makes a reader decode the whole of such a tile for every small region.
 
@@ -100,10 +107,15 @@ def oversized_tiles(properties: Mapping[str, str]) -> str:
         return ""
     for key, value in properties.items():
         level, _, side = key.removeprefix("openslide.").rpartition(".tile-")
-        if side in ("width", "height") and value.isdigit() and int(value) > _LONGEST_TILE:
-            found = f"{level} has tiles with a {side} of {value} px"
-            return f"{found}, which no scanner writes: its header is damaged. {_COPY_AGAIN}"
+        if side in ("width", "height") and value.isdigit() and int(value) > tiff_tags.LONGEST_TILE:
+            return _no_scanners(f"{level} has tiles with a {side} of {value} px")
     return ""
+
+
+def _no_scanners(found: str) -> str:
+    if not found:
+        return ""
+    return f"{found}, which no scanner writes: its header is damaged. {_COPY_AGAIN}"
 
 
 def blank(slide: Slide, file: Path) -> str:

@@ -95,6 +95,8 @@ def open_slide(path: str | Path) -> Slide:
     file = dicom.files_of_slide(path)[0] if path.is_dir() else path
     if file.stat().st_size == 0:
         raise SlideError(f"{path}: the file is empty. Copy it again from where it came")
+    if damaged := checks.damaged_tiles(file):
+        raise SlideError(f"{path}: {damaged}")
     slide = OpenSlideReader(path, file)
     try:
         wrong = (

@@ -1,12 +1,13 @@
 """What readers would show wrongly: false colours, too many bits; the files of a DICOM slide."""
 
 import io
+import struct
 
 import numpy as np
 import pytest
 from dicom_headers import EXPLICIT, IMPLICIT, dicom
 from PIL import Image
-from small_slides import MemorySlide, section
+from small_slides import MemorySlide, section, write_tiff
 from tiff_headers import page, tiff
 
 from pathencoder.errors import ImageError, SlideError
@@ -264,3 +265,24 @@ def test_tiles_larger_than_any_scanners_are_a_damaged_header():
     assert not checks.oversized_tiles(
         {"openslide.level[0].tile-width": "512", "openslide.mpp-x": "0.25", "aperio.tile-note": "x"}
     )
+
+
+@pytest.mark.full
+def test_a_tiff_whose_tags_name_enormous_tiles_is_refused_before_it_is_opened(
+    tmp_path, monkeypatch
+):
+    path = write_tiff(tmp_path / "a.tif", section(256, 256), levels=(1,))
+    data = path.read_bytes()
+    tag = struct.pack("<HHI", 322, 4, 1)  # TileWidth, one number
+    if tag not in data:
+        tag = struct.pack("<HHI", 322, 3, 1)
+    at = data.index(tag)
+    changed = struct.pack("<HHII", 322, 4, 1, 2_097_408)
+    path.write_bytes(data[:at] + changed + data[at + len(changed) :])
+    with pytest.raises(ImageError, match="tiles with a side of 2097408 px"):
+        open_image(path)
+    monkeypatch.setattr(
+        "pathencoder.slides.reader.OpenSlideReader", lambda *_: pytest.fail("opened")
+    )
+    with pytest.raises(SlideError, match="page 1 has tiles with a side of 2097408 px"):
+        open_slide(path)
