@@ -94,6 +94,7 @@ def command(
     from pathencoder.cli.nuclei_adapt import adapted_network
     from pathencoder.cli.nuclei_report import list_only, run_all
     from pathencoder.cli.nuclei_run import Asked, Run
+    from pathencoder.cli.nuclei_scales import with_common_scales
     from pathencoder.cli.nuclei_sources import find_sources, with_scales
     from pathencoder.files import make_folder
     from pathencoder.nuclei.instances import tools
@@ -109,5 +110,6 @@ def command(
         raise Failed(list_only(sources, asked, as_json=as_json))
     given = load_network(network) if not adapt else None
     make_folder(out)
+    sources = with_common_scales(sources, stain)
     chosen = given or adapted_network(sources.all, asked, seed)
     raise Failed(run_all(Run(asked, chosen, debug=state.debug), sources, as_json=as_json))

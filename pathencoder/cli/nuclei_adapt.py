@@ -105,5 +105,6 @@ def _maps(image: Opened, part: Part, stain: str | None) -> list[Array]:
 
     pixels = image.read(part)
     y, x = (max(0, (n - _PIXELS) // 2) for n in pixels.shape[:2])
-    prepared = prepare(pixels[y : y + _PIXELS, x : x + _PIXELS], mpp=image.mpp, stain=stain)
+    middle = pixels[y : y + _PIXELS, x : x + _PIXELS]
+    prepared = prepare(middle, mpp=image.mpp, stain=stain, slide=image.calibration)
     return [prepared.calibration.maps(prepared.working)] if prepared.calibration else []

@@ -13,7 +13,7 @@ from pathencoder.arrays import Pixels
 from pathencoder.errors import ConfigError, ImageError
 from pathencoder.nuclei import instances
 from pathencoder.nuclei.maps import WORKING_MPP, Calibration, calibrate
-from pathencoder.nuclei.scale import ASSUMED_MPP, COARSEST, FINEST, guess_mpp
+from pathencoder.nuclei.scale import ASSUMED_MPP, COARSEST, FINEST, Score, guess_mpp
 from pathencoder.nuclei.scores import mean_stain
 from pathencoder.stain import StainGuess
 
@@ -121,7 +121,7 @@ def prepare(
     taken = StainGuess(stain, 1.0, given=True) if stain and guess.stain != "blank" else guess
     if slide and guess.stain != "blank":
         guess = taken = slide.stain
-    scale = mpp or _scale_of(image, taken)
+    scale = mpp or _mpp_of([(image, taken)])
     notes = (
         []
         if mpp
@@ -169,9 +169,9 @@ def _stain_notes(image: Pixels, guess: StainGuess, taken: StainGuess) -> list[st
     if guess.stain == "grey":
         return ["the image has no colour: stains cannot be distinguished, darkness alone decides"]
     if not taken.decided:
-        return [_UNDECIDED]
+        return [_UNDECIDED_IHC if taken.stain == "ihc" else _UNDECIDED]
     if taken.given and guess.decided and guess.stain != taken.stain:
-        return [f"taken as {taken.text}, though its colours look like {guess.text}"]
+        return [f"its colours look like {guess.text}"]
     return []
 
 
@@ -180,21 +180,40 @@ def _vectors(guess: StainGuess) -> str:
     return "ihc" if guess.stain == "ihc" else "he"
 
 
-def _scale_of(image: Pixels, guess: StainGuess) -> float:
-    """Micrometres per pixel by the size of the nuclei in the middle of an image, 0.25 where that is no evidence.
+def common_mpp(images: Iterable[Pixels], stain: str | None = None) -> float:
+    """One scale for images of the same origin, from the nuclei in all of them together.
 
-    With DAB it never is: a chromogen may fill cells or their membranes, and then makes clumps of nuclei.
+    Args:
+        images: uint8 RGB [H, W, 3] each, whose scale is unknown but the same.
+        stain: "he" or "ihc". None: guessed for each image.
+
+    Returns:
+        Micrometres per pixel: 0.25, or another scale where the nuclei are far too large or small
+        for it.
     """
-    if guess.stain in ("blank", "ihc"):
-        return ASSUMED_MPP
+    seen = ((i, stains.guess_stain(i)) for i in images)
+    return _mpp_of([(i, StainGuess(stain, 1.0, given=True) if stain else g) for i, g in seen])
+
+
+def _mpp_of(images: Iterable[tuple[Pixels, StainGuess]]) -> float:
+    """Micrometres per pixel by the size of the nuclei in the middle of images.
+
+    0.25 where that is no evidence. With DAB it never is: a chromogen may fill cells or their
+    membranes, and then makes clumps of nuclei.
+    """
+    scores = [_score_of(i, g) for i, g in images if g.stain in ("he", "grey")]
+    return (guess_mpp(scores) if scores else None) or ASSUMED_MPP
+
+
+def _score_of(image: Pixels, guess: StainGuess) -> Score:
     y, x = (max(0, (n - _GUESSED_FROM) // 2) for n in image.shape[:2])
-    middle = image[y : y + _GUESSED_FROM, x : x + _GUESSED_FROM]
+    middle = image[y : y + _GUESSED_FROM, x : x + _GUESSED_FROM].copy()
 
     def score(mpp: float) -> instances.Scores:
         working = to_working(middle, mpp)
         return mean_stain(calibrate(working, _vectors(guess)).maps(working))
 
-    return guess_mpp(score) or ASSUMED_MPP
+    return score
 
 
 _IN_CELLS = (
@@ -218,6 +237,12 @@ _EVEN = "every pixel has the same colour, as where a region lies outside the sli
 _UNDECIDED = (
     "stain: cannot tell, taken as H&E (no brown of DAB, or not the pink and violet of H&E); where"
     " it is DAB and hematoxylin, say stain ihc"
+)
+
+
+_UNDECIDED_IHC = (
+    "stain: cannot tell, taken as DAB and hematoxylin (some brown, and little pink and violet of"
+    " H&E); where it is H&E, say stain he"
 )
 
 

@@ -7,7 +7,7 @@ unbiased to a third of an octave, standard deviation half an octave.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,20 +50,23 @@ def check_scale(mpp: float, source: str, name: str) -> None:
         )
 
 
-def guess_mpp(score: Score) -> float | None:
+def guess_mpp(scores: Sequence[Score]) -> float | None:
     """Micrometres per pixel for which the nuclei have the usual size.
 
-    None where 0.25 fits, and where they do not tell.
+    Args:
+        scores: Of one image, or of several that have the same scale.
 
-    They do not where there are too few, or where their size at the guessed scale is not the usual
-    one: what is measured then are clumps.
+    Returns:
+        The scale; None where 0.25 fits, and where the nuclei are no evidence: there are too few, or
+        their size at the guessed scale is not the usual one (what is measured then are clumps).
     """
-    mpp, radius = ASSUMED_MPP, typical_radius(score(ASSUMED_MPP))
+    mpp, radius = ASSUMED_MPP, typical_radius(score(ASSUMED_MPP) for score in scores)
     for _ in range(_ROUNDS):
         if radius is None or not _RANGE[0] <= mpp <= _RANGE[1]:
             return None
         mpp *= (_RADIUS / radius) ** _EXPONENT
-        radius = typical_radius(score(float(np.clip(mpp, *_RANGE))))
+        clipped = float(np.clip(mpp, *_RANGE))
+        radius = typical_radius(score(clipped) for score in scores)
     settled = (
         radius is not None
         and abs(np.log2(radius / _RADIUS)) < _SETTLED
@@ -72,7 +75,7 @@ def guess_mpp(score: Score) -> float | None:
     return round(mpp, 3) if settled and abs(np.log2(mpp / ASSUMED_MPP)) >= _OCTAVES else None
 
 
-def typical_radius(scores: NDArray[np.float32]) -> float | None:
+def typical_radius(maps: Iterable[NDArray[np.float32]]) -> float | None:
     """Radius in px of the object that splits the area of all compact objects above 0 in halves.
 
     None where there are fewer than five.
@@ -80,7 +83,12 @@ def typical_radius(scores: NDArray[np.float32]) -> float | None:
     from skimage.measure import regionprops
 
     areas = np.sort(
-        [r.area for r in regionprops(instances.split(scores, Shape())) if r.solidity > 0.88]
+        [
+            region.area
+            for scores in maps
+            for region in regionprops(instances.split(scores, Shape()))
+            if region.solidity > 0.88
+        ]
     )
     if len(areas) < _FEWEST:
         return None

@@ -70,7 +70,7 @@ def test_a_bad_file_does_not_stop_the_rest(tmp_path, capsys):
     rows = list(csv.reader((out / "failures.csv").read_text().splitlines()))
     assert "not an image" in rows[1][3]
     assert "fluorescence" in rows[2][3]
-    assert any("taken as 0.25" in n for n in found["inputs"][2]["notes"])
+    assert ["3 images unknown: taken as 0.25 as usual" in n for n in found["notes"]] == [True]
 
 
 def test_results_in_a_folder_are_not_taken_for_images(tmp_path):

@@ -1,6 +1,7 @@
 """`pathencoder nuclei`: which inputs it takes, what their results are called, and what it says of them."""
 
 import csv
+import json
 import os
 import shutil
 import sys
@@ -293,6 +294,27 @@ def test_scales_come_from_the_table_the_command_and_the_file(tmp_path, capsys):
             mpp,
             source,
         )
+
+
+def test_images_of_one_folder_have_one_scale(tmp_path, capsys):
+    for number, radius in enumerate((5, 22, 23)):  # alone: too few to say, and two guesses
+        image, _, _ = tissue((500, 500), nuclei=40, radius=radius, seed=number)
+        (tmp_path / "tiles").mkdir(exist_ok=True)
+        Image.fromarray(image).save(tmp_path / f"tiles/{number}.png")
+    status, report = nuclei(capsys, tmp_path / "tiles", "--out", tmp_path / "out", mpp=None)
+    found = [(r["mpp"], r["mpp_source"]) for i in report["inputs"] for r in i["results"]]
+    assert status == 0
+    assert len(found) == 3
+    assert len(set(found)) == 1
+    text = json.dumps(report)
+    assert text.count("unknown") == 1
+    assert found[0][1] == "size of nuclei"
+    assert f"taken as {found[0][0]:g} by the size of their nuclei" in report["notes"][0]
+    alone = [
+        nuclei(capsys, tmp_path / f"tiles/{n}.png", "--out", tmp_path / "alone", mpp=None)[1]
+        for n in range(3)
+    ]
+    assert len({a["inputs"][0]["results"][0]["mpp"] for a in alone}) > 1
 
 
 def test_the_stain_and_how_sure_it_is_are_kept(tmp_path, capsys):

@@ -142,6 +142,15 @@ def test_what_the_colours_do_not_tell_is_taken_as_he(image):
     assert found.text == "cannot tell, taken as H&E"
 
 
+def test_a_little_brown_on_blue_is_taken_as_ihc():
+    image, labels, _ = tissue((320, 400), nuclei=70, stain="ihc", positive=0.0)
+    y, x = np.argwhere(labels == 1).mean(0).astype(int)
+    image[y - 2 : y + 3, x - 2 : x + 3] = 255 * 10 ** -np.multiply(0.8, stain.VECTORS["dab"])
+    found = stain.guess_stain(image)
+    assert (found.stain, found.decided) == ("ihc", False)
+    assert found.text == "cannot tell, taken as IHC"
+
+
 def test_salmon_and_grey_are_not_called_ihc():
     # H&E with a tint
     assert stain.guess_stain(toned((0.13, 0.3, 0.3), (0.55, 0.55, 0.5))).stain == "he"
@@ -166,7 +175,8 @@ LYMPHOMA = SHARED / "data/tiles/lymphoma_iicbu"
 def test_he_of_tinted_pictures_is_not_called_ihc():
     files = sorted(LYMPHOMA.rglob("*.webp"))[::10]
     guesses = [stain.guess_stain(open_image(f)) for f in files]
-    assert sum(g.stain == "ihc" for g in guesses) <= 0.03 * len(files)
+    assert sum(g.stain == "ihc" and g.decided for g in guesses) <= 0.03 * len(files)
+    assert sum(g.stain == "ihc" for g in guesses) <= 0.05 * len(files)
 
 
 @pytest.mark.full

@@ -148,22 +148,6 @@ def test_a_field_in_glass_gives_the_nuclei_of_the_field(kind):
     np.testing.assert_allclose(*thresholds, atol=0.02)
 
 
-def test_regions_of_a_slide_share_stain_and_thresholds():
-    brown, _, _ = tissue((300, 300), nuclei=90, stain="ihc", positive=0.5)
-    blue, _, _ = tissue((300, 300), nuclei=90, stain="ihc", positive=0.0, seed=1)
-    # alone it cannot tell
-    assert pathencoder.segment_nuclei(blue, mpp=0.5).positive_fraction is None
-    slide = prepare.calibrate_slide([brown, blue], mpp=0.5)
-    found = pathencoder.segment_nuclei(blue, mpp=0.5, slide=slide)
-    assert (found.stain.stain, found.positive_fraction) == ("ihc", 0)
-    assert (
-        len(pathencoder.segment_nuclei(np.full((300, 300, 3), 250, np.uint8), mpp=0.5, slide=slide))
-        == 0
-    )
-    with pytest.raises(ConfigError, match="at least one field"):
-        prepare.calibrate_slide([], mpp=0.5)
-
-
 def test_what_is_no_nucleus_by_its_size_is_said():
     image, _, _ = tissue((300, 300), nuclei=30)
     assert not any("larger than" in n for n in pathencoder.segment_nuclei(image, mpp=0.5).notes)
@@ -360,19 +344,6 @@ def test_tiles_that_cannot_be_are_refused(tile):
 def test_what_is_no_image_is_refused(image):
     with pytest.raises(ImageError):
         pathencoder.segment_nuclei(image, mpp=0.5)
-
-
-def test_what_is_assumed_of_the_stain_is_said():
-    blue, _, _ = tissue(stain="ihc", positive=0.0)
-    found = pathencoder.segment_nuclei(blue, mpp=0.5)
-    assert (found.stain.stain, found.stain.decided) == ("he", False)
-    assert any("cannot tell" in n for n in found.notes)
-    brown, _, _ = tissue(stain="ihc", positive=0.4)
-    found = pathencoder.segment_nuclei(brown, mpp=0.5, stain="he")
-    assert any("look like IHC" in n for n in found.notes)
-    assert found.stain.text == "H&E (as given)"
-    outside = pathencoder.segment_nuclei(np.full((300, 300, 3), 255, np.uint8), mpp=0.25)
-    assert any("outside the slide" in n for n in outside.notes)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (20, 20), (7, 200)])
