@@ -1,4 +1,4 @@
-"""Files that a kill or a full disk leaves as they were: small texts, and pictures of matplotlib."""
+"""Atomic writes of small texts and of matplotlib figures."""
 
 from __future__ import annotations
 
@@ -8,27 +8,29 @@ from typing import TYPE_CHECKING
 from pathencoder.files import whole_file
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    # matplotlib is an extra: it may be missing where types are checked
+    from matplotlib.figure import Figure  # type: ignore[import-not-found]
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file, whole or not at all.
+    """Write a text file in UTF-8, whole or not at all.
 
     Args:
-        path: The file, in a folder that is there.
-        text: What it is to hold, in UTF-8.
+        path: The file, in an existing folder.
+        text: Its content.
 
     Raises:
-        StoreError: It cannot be written; what was there before still is.
+        StoreError: It cannot be written. An older file is unchanged.
     """
     with whole_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def append_text(path: Path, text: str) -> None:
-    """Add to a text file, all of it or nothing; it is written anew, so only for small ones.
+    """Add to a text file, all of the text or nothing. The file is rewritten: for small files.
 
-    Raises StoreError.
+    Raises:
+        StoreError: It cannot be written. The file is unchanged.
     """
     write_text(path, (path.read_text(encoding="utf-8") if path.exists() else "") + text)
 
@@ -36,7 +38,8 @@ def append_text(path: Path, text: str) -> None:
 def save_figure(figure: Figure, path: Path, *, dpi: int) -> None:
     """Save a figure in the format that the path's suffix names, whole or not at all.
 
-    Raises StoreError.
+    Raises:
+        StoreError: It cannot be written.
     """
     with whole_file(path) as temporary:
         figure.savefig(temporary, dpi=dpi, format=path.suffix.removeprefix(".") or "png")

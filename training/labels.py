@@ -1,4 +1,4 @@
-"""The one way to read a labels.csv: file, label, and optionally group and split."""
+"""Read a labels.csv: file, label, and optionally group and split."""
 
 from __future__ import annotations
 
@@ -13,9 +13,8 @@ from pathencoder.tables import Table, read_table
 from training.data.values import Split, column, name_of, split_of
 
 FOLDS = "folds"  # the part of rows that are read by cross-validation
-# Columns that are not read, though they say what keeps images of one patient or of a test part
-# apart.
-_LOOK_ALIKES = {
+# Columns that are not read, with a name close to one that separates patients or test images.
+_MISNAMED = {
     "splits": "split",
     "groups": "group",
     "patient": "group",
@@ -29,10 +28,10 @@ class LabelRow:
     """One labelled image.
 
     Attributes:
-        file: Its path below the folder of the table.
+        file: Its path relative to the folder of the table.
         label: Its class.
         group: Its patient, slide or case; the file where none is named.
-        part: "train", "folds", "val", "test", or the table's own word for another held-out part.
+        part: "train", "folds", "val", "test", or the table's name for another held-out split.
     """
 
     file: str
@@ -46,23 +45,23 @@ def read_label_rows(path: Path, *, choose: bool = False) -> list[LabelRow]:
 
     Args:
         path: The table, in the folder of its images.
-        choose: Only rows that choices may be made on: no held-out part is seen.
+        choose: Leave out held-out splits: the rows are used to make choices.
 
     Returns:
         Its rows, in order.
 
     Raises:
-        ConfigError: A column is missing or misnamed, a split is not known, a row has no file or
-            label, a file is not there or stands twice, two labels look alike, a group is in two
-            splits, or parts are mixed so that no figure could be reported. The message names the
-            lines.
+        ConfigError: A column is missing or misnamed, a split is unknown, a row has no file or
+            label, a file does not exist or has two rows, two labels differ in case or Unicode
+            composition only, a group is in two splits, or only some rows have a fold. The message
+            names the lines.
     """
     table = read_table(path, required=("file", "label"))
-    _refuse_look_alikes(table)
+    _refuse_misnamed_columns(table)
     splits = column(table, "split", split_of)
     rows = [_row(table, i, split) for i, split in enumerate(splits)]
     _refuse_repeated_files(table, rows)
-    _refuse_labels_alike(table, rows)
+    _refuse_similar_labels(table, rows)
     _refuse_shared_groups(table, rows)
     _refuse_mixed_parts(path, rows)
     kept = [i for i, split in enumerate(splits) if not (choose and split.held_out)]
@@ -83,8 +82,8 @@ def _row(table: Table, index: int, split: Split) -> LabelRow:
     return LabelRow(row["file"], label, name_of(row.get("group", "")) or row["file"], part)
 
 
-def _refuse_look_alikes(table: Table) -> None:
-    for name, meant in _LOOK_ALIKES.items():
+def _refuse_misnamed_columns(table: Table) -> None:
+    for name, meant in _MISNAMED.items():
         if name in table.columns and meant not in table.columns:
             raise ConfigError(
                 f"{table.file}: the column {name!r} is not read. Rename it to {meant!r}"
@@ -103,10 +102,7 @@ def _refuse_repeated_files(table: Table, rows: Sequence[LabelRow]) -> None:
 
 
 def _image(path: Path) -> object:
-    """What two rows of one image share, also where one names it by a link.
-
-    It would be in two parts.
-    """
+    """A value that two rows of one image share, also where one names it by a link."""
     try:
         status = path.stat()
     except (OSError, ValueError):
@@ -114,7 +110,7 @@ def _image(path: Path) -> object:
     return (status.st_dev, status.st_ino) if status.st_ino else posixpath.normpath(path)
 
 
-def _refuse_labels_alike(table: Table, rows: Sequence[LabelRow]) -> None:
+def _refuse_similar_labels(table: Table, rows: Sequence[LabelRow]) -> None:
     first: dict[str, str] = {}
     for i, row in enumerate(rows):
         alike = unicodedata.normalize("NFKC", row.label).casefold()
@@ -122,7 +118,7 @@ def _refuse_labels_alike(table: Table, rows: Sequence[LabelRow]) -> None:
         if before != row.label:
             raise ConfigError(
                 f"{table.where(i)}: the label {row.label!a} differs from {before!a} in case or"
-                " coding only. Write one"
+                " Unicode composition only. Use one spelling"
             )
 
 

@@ -1,12 +1,11 @@
-"""A corpus with a row a slide (slides.csv), for archives.
+"""A corpus from a table with one row per slide (slides.csv), for archives.
 
-Its index grows with the slides, whatever their tiles.
+Memory grows with the number of slides, not of tiles.
 
-Columns: slide, shard, first, tiles: the slide's tiles are images first .. first + tiles - 1 of the
-shard. Images alone are counted, from
-0, in tar order: folders, side files, hidden files and label maps (names that end in .labels or
-.types) do not count. A slide may have
-several rows. Optional: patient, stain_class, organ, licence, src, split, use, as in manifest.csv.
+Columns: slide, shard, first, tiles: the tiles of the slide are images first .. first + tiles - 1 of
+the shard. Only images are counted, from 0, in tar order: folders, other files, hidden files and
+label maps (names that end in .labels or .types) do not count. A slide may have several rows.
+Optional columns: patient, stain_class, organ, licence, src, split, use, as in manifest.csv.
 """
 
 from __future__ import annotations
@@ -28,9 +27,9 @@ from training.data.manifest import (
     Rows,
     Wanted,
     digest_of,
-    name_shards_alike,
+    normalise_shard_names,
     read_rows,
-    say_what_differs,
+    warn_of_differences,
 )
 from training.data.shards import Place, indexed, ranges_of
 from training.data.tar import members_of
@@ -43,9 +42,16 @@ _MANY = 50  # shards without an index: opening takes long
 
 @dataclass(frozen=True)
 class RangeTiles:
-    """Ranges of shards' images, sorted by slide. starts: int64 [ranges + 1].
+    """Ranges of images in shards, sorted by slide.
 
-    slides, shard, first: int [ranges].
+    Attributes:
+        starts: int64 [ranges + 1], the first tile of each range, and the number of tiles.
+        slide: int [ranges], index into slide_names.
+        shard: int [ranges], index into shards.
+        first: int64 [ranges], the first image of each range in its shard.
+        slide_names: Names of the slides.
+        shards: The tar files.
+        shard_names: The same, as the table names them.
     """
 
     starts: np.ndarray
@@ -54,18 +60,22 @@ class RangeTiles:
     first: np.ndarray
     slide_names: list[str]
     shards: list[Path]
-    shard_names: list[str]  # as in the table
+    shard_names: list[str]
 
     def __len__(self) -> int:
         return int(self.starts[-1])
 
     def key(self, index: int) -> str:
-        """Slide, shard and member: slide/shard.tar#17."""
+        """Slide, shard and image: slide/shard.tar#17."""
         r, member = self._member(index)
         return f"{self.slide_names[self.slide[r]]}/{self.shard_names[self.shard[r]]}#{member}"
 
     def place(self, index: int) -> Place:
-        """Its bytes. Raises ImageError when the shard is missing or has fewer members."""
+        """Where the bytes of a tile are.
+
+        Raises:
+            ImageError: The shard is missing, has fewer images, or its index is damaged.
+        """
         r, member = self._member(index)
         shard = self.shards[self.shard[r]]
         try:
@@ -73,11 +83,11 @@ class RangeTiles:
         except FileNotFoundError:
             raise ImageError(f"shard {shard} is missing") from None
         if member >= len(ranges):
-            raise ImageError(f"shard {shard} has {len(ranges)} tiles only")
+            raise ImageError(f"shard {shard} has only {len(ranges)} tiles")
         offset, size = ranges[member].tolist()
         if offset < 0 or size < 0:
             raise ImageError(
-                f"the index of shard {shard} is damaged at image {member}: write it anew"
+                f"the index of shard {shard} is damaged at image {member}: write it again"
             )
         return Place(shard, offset, size)
 
@@ -87,43 +97,48 @@ class RangeTiles:
 
 
 def read(root: Path, wanted: Wanted) -> Corpus | None:
-    """The wanted rows of slides.csv, as far as their shards hold them.
+    """Read the requested rows of slides.csv whose images exist.
 
     Args:
         root: A folder with slides.csv.
         wanted: Which rows.
 
     Returns:
-        The corpus; None when there are no rows.
+        The corpus; None when no row is left.
 
     Raises:
-        ConfigError: The table lacks a column or has a value that is not known (see read_rows), two
-            ranges overlap, a range ends beyond the images of a whole shard, or a slide has several
+        ConfigError: The table lacks a column or has an unknown value (see read_rows), two ranges
+            overlap, a range ends beyond the images of an undamaged shard, or a slide has several
             stain classes. The message names the rows.
     """
     table = read_table(root / "slides.csv", required=("slide", "shard", "first", "tiles"))
-    name_shards_alike(table)
+    normalise_shard_names(table)
     rows = read_rows(table, wanted)
     if not table.rows:
         return None
     ranges = _ranges(table)
     _refuse_overlaps(ranges)
-    there = _there(ranges, np.array(rows.takes, dtype=bool), root)
-    chosen = [i for i in np.flatnonzero(there).tolist() if rows.takes[i]]
+    present = _present(ranges, np.array(rows.used, dtype=bool), root)
+    chosen = [i for i in np.flatnonzero(present).tolist() if rows.used[i]]
     if not chosen:
         return None
     chosen.sort(
         key=lambda i: (table.rows[i]["slide"], table.rows[i]["shard"], int(ranges.first[i]))
     )
     _refuse_several_stains(table, rows, chosen)
-    return _corpus(table, rows, chosen, ranges.first[chosen], there[chosen], root)
+    return _corpus(table, rows, chosen, ranges.first[chosen], present[chosen], root)
 
 
 @dataclass(frozen=True)
 class _Ranges:
-    """What every row of the table says. first, count: int64 [rows].
+    """The ranges of all rows of the table.
 
-    shard: int [rows], index into shards.
+    Attributes:
+        table: The table.
+        first: int64 [rows].
+        count: int64 [rows].
+        shard: int [rows], index into shards.
+        shards: Names of the shards.
     """
 
     table: Table
@@ -138,8 +153,8 @@ class _Ranges:
         ends = np.searchsorted(self.shard[order], np.arange(len(self.shards)), side="right")
         return zip(self.shards, np.split(order, ends[:-1])[: len(self.shards)], strict=True)
 
-    def said(self, row: int) -> str:
-        """A row in words."""
+    def describe(self, row: int) -> str:
+        """A row in words, for messages."""
         r = self.table.rows[row]
         return f"slide {r['slide']} has {r['tiles']} tiles of {r['shard']} from {r['first']}"
 
@@ -149,11 +164,13 @@ def _ranges(table: Table) -> _Ranges:
         if not name_of(row["slide"]) or not row["shard"]:
             raise ConfigError(f"{where}: every row needs the names of a slide and of a shard")
     shards, shard = np.unique([row["shard"] for row in table.rows], return_inverse=True)
-    return _Ranges(table, _whole(table, "first"), _whole(table, "tiles"), shard, shards.tolist())
+    return _Ranges(
+        table, _integers(table, "first"), _integers(table, "tiles"), shard, shards.tolist()
+    )
 
 
-def _whole(table: Table, name: str) -> np.ndarray:
-    """int64 [rows]: a column of whole numbers from 0."""
+def _integers(table: Table, name: str) -> np.ndarray:
+    """int64 [rows]: a column of integers from 0."""
     numbers = []
     for i, row in enumerate(table.rows):
         text = row[name]
@@ -167,10 +184,7 @@ def _whole(table: Table, name: str) -> np.ndarray:
 
 
 def _refuse_overlaps(ranges: _Ranges) -> None:
-    """Raises ConfigError when an image is in two rows, used or not.
-
-    Whose is it, and may it be used?
-    """
+    """Raise ConfigError when an image is in two rows, used or not: which row holds is unclear."""
     some = np.flatnonzero(ranges.count)
     order = some[np.lexsort((ranges.first[some], ranges.shard[some]))]
     one, other = order[:-1], order[1:]
@@ -182,26 +196,29 @@ def _refuse_overlaps(ranges: _Ranges) -> None:
         a, b = sorted((int(one[i]), int(other[i])))
         raise ConfigError(
             f"{ranges.table.where(a)} and line {ranges.table.lines[b]} overlap: "
-            f"{ranges.said(a)}, {ranges.said(b)}. Give every image to one row"
+            f"{ranges.describe(a)}, {ranges.describe(b)}. Give every image to one row"
         )
 
 
-def _there(ranges: _Ranges, takes: np.ndarray, root: Path) -> np.ndarray:
-    """int64 [rows]: how many tiles of each row there are: 0 where the shard is missing, fewer where it is damaged."""
-    there = ranges.count.copy()
+def _present(ranges: _Ranges, used: np.ndarray, root: Path) -> np.ndarray:
+    """int64 [rows]: tiles of each row that exist.
+
+    0 where the shard is missing, fewer than the row states where it is damaged.
+    """
+    present = ranges.count.copy()
     missing, walked = Counter[str](), 0
     for name, of in ranges.by_shard():
         shard = root / name
-        if not os.path.isfile(shard):  # also for names that no file system takes
-            there[of] = 0
-            missing[name] = int(takes[of].sum())
+        if not os.path.isfile(shard):  # also for names that no file system allows
+            present[of] = 0
+            missing[name] = int(used[of].sum())
             continue
         images, damage, by_index = _images(shard)
         walked += not by_index
         if walked == _MANY:
             log.warning(
-                "%d shards without an index were walked so far: python -m training.data.shards %s"
-                " writes them",
+                "%d shards without an index were scanned so far: python -m training.data.shards %s"
+                " writes the indices",
                 walked,
                 root,
             )
@@ -209,12 +226,12 @@ def _there(ranges: _Ranges, takes: np.ndarray, root: Path) -> np.ndarray:
         if len(beyond) and not damage:
             row = int(beyond[0])
             raise ConfigError(
-                f"{ranges.table.where(row)}: {ranges.said(row)}, but the shard has {images} images."
-                " Images alone are counted, from 0, not side files or folders"
+                f"{ranges.table.where(row)}: {ranges.describe(row)}, but the shard has {images}"
+                " images. Only images are counted, from 0, not other files or folders"
             )
-        there[of] = np.clip(images - ranges.first[of], 0, ranges.count[of])
+        present[of] = np.clip(images - ranges.first[of], 0, ranges.count[of])
         if damage:
-            lost = int((ranges.count[of] - there[of])[takes[of]].sum())
+            lost = int((ranges.count[of] - present[of])[used[of]].sum())
             log.warning(
                 "shard %s %s: its first %d tiles are whole, %d others are skipped",
                 shard,
@@ -222,12 +239,12 @@ def _there(ranges: _Ranges, takes: np.ndarray, root: Path) -> np.ndarray:
                 images,
                 lost,
             )
-    _name_missing(missing, root)
-    return there
+    _log_missing(missing, root)
+    return present
 
 
 def _images(shard: Path) -> tuple[int, str, bool]:
-    """How many images a shard has, its damage or "", and whether an index says so."""
+    """How many images a shard has, its damage or "", and whether that is read from an index."""
     count = indexed(shard)
     if count is not None:
         return count, "", True
@@ -235,7 +252,7 @@ def _images(shard: Path) -> tuple[int, str, bool]:
     return len(found.names), found.damage, False
 
 
-def _name_missing(missing: Counter[str], root: Path) -> None:
+def _log_missing(missing: Counter[str], root: Path) -> None:
     for shard, count in sorted(missing.items())[:10]:
         log.warning("skipped: shard %s with %d rows of slides.csv is missing", root / shard, count)
     if len(missing) > 10:
@@ -243,7 +260,7 @@ def _name_missing(missing: Counter[str], root: Path) -> None:
 
 
 def _refuse_several_stains(table: Table, rows: Rows, chosen: list[int]) -> None:
-    """Raises ConfigError for a slide whose rows name several stain classes: a slide has one."""
+    """Raise ConfigError for a slide whose rows name several stain classes."""
     first: dict[str, int] = {}
     for i in chosen:
         before = first.setdefault(table.rows[i]["slide"], i)
@@ -251,14 +268,14 @@ def _refuse_several_stains(table: Table, rows: Rows, chosen: list[int]) -> None:
             one, other = (STAIN_CLASSES[rows.stains[j]] for j in (before, i))
             raise ConfigError(
                 f"{table.where(before)} and line {table.lines[i]}: slide {table.rows[i]['slide']!r}"
-                f" is {one} and {other}. Give slides of two stains two names"
+                f" is {one} and {other}. A slide has one stain class: use two names"
             )
 
 
 def _corpus(
     table: Table, rows: Rows, chosen: list[int], first: np.ndarray, count: np.ndarray, root: Path
 ) -> Corpus:
-    """chosen: rows sorted by slide. first, count: int64 [chosen]."""
+    """The corpus of the rows `chosen`, sorted by slide; first and count are int64 [chosen]."""
     starts = np.concatenate([[0], np.cumsum(count)])
     slide_names, shard_names = (
         [table.rows[i][name] for i in chosen] for name in ("slide", "shard")
@@ -266,7 +283,7 @@ def _corpus(
     slides, slide_first, slide_of = np.unique(slide_names, return_index=True, return_inverse=True)
     shards, shard_of = np.unique(shard_names, return_inverse=True)
     organ_names = [rows.organs[i] for i in chosen]
-    say_what_differs(slide_names, organ_names, "organs", table.file)
+    warn_of_differences(slide_names, organ_names, "organs", table.file)
     organs, organ_of = np.unique([organ_names[i] for i in slide_first], return_inverse=True)
     names = slides.tolist()
     lines = zip(slide_names, shard_names, first.tolist(), count.tolist(), strict=True)

@@ -1,6 +1,6 @@
-"""A corpus with a row a tile: tar shards with manifest.csv, or a plain folder of images.
+"""A corpus with an entry per tile: tar shards with manifest.csv, or a folder of images.
 
-Its index grows with the tiles.
+Memory grows with the number of tiles.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from training.data.manifest import (
     Rows,
     Wanted,
     digest_of,
-    name_shards_alike,
+    normalise_shard_names,
     read_rows,
-    say_what_differs,
+    warn_of_differences,
 )
 from training.data.shards import Place
 from training.data.tar import members_of, why_no_tile
@@ -39,7 +39,7 @@ _NAMED = 5  # examples in a message
 
 @dataclass(frozen=True)
 class RowTiles:
-    """Keys and places, one a tile."""
+    """The key and the place of every tile."""
 
     keys: list[str]
     places: list[Place]
@@ -48,11 +48,11 @@ class RowTiles:
         return len(self.keys)
 
     def key(self, index: int) -> str:
-        """Its name."""
+        """The name of a tile."""
         return self.keys[index]
 
     def place(self, index: int) -> Place:
-        """Its bytes."""
+        """Where the bytes of a tile are."""
         return self.places[index]
 
 
@@ -66,32 +66,31 @@ class _Row:
 
 
 def read_shards(root: Path, wanted: Wanted) -> Corpus | None:
-    """The wanted rows of a manifest whose shard holds them.
+    """Read the requested rows of a manifest whose images exist.
 
     Args:
         root: A folder with manifest.csv.
         wanted: Which rows.
 
     Returns:
-        The corpus; None when there are none.
+        The corpus; None when no row is left.
 
     Raises:
-        ConfigError: The manifest lacks a column or has a value that is not known (see read_rows), a
-            row without shard or key, two rows for one image, or a key that two images could be
-            meant by.
+        ConfigError: The manifest lacks a column or has an unknown value (see read_rows), a row has
+            no shard or key, two rows name one image, or a key could mean two images.
     """
     table = read_table(root / "manifest.csv", required=("shard", "key"))
-    name_shards_alike(table)
+    normalise_shard_names(table)
     rows = read_rows(table, wanted)
     places = _places(table, rows, root)
-    keys = _unique_keys(table, [i for i in places if rows.takes[i]])
+    keys = _unique_keys(table, [i for i in places if rows.used[i]])
     slides = {i: name_of(table.rows[i].get("slide", "")) for i in keys}
     if nameless := sum(not name for name in slides.values()):
         log.warning(
-            "%s: %d tiles have no slide: each counts as a slide of its own", table.file, nameless
+            "%s: %d tiles have no slide: each is treated as a separate slide", table.file, nameless
         )
     named = [i for i in keys if slides[i]]
-    _say_what_slides_differ_in(table, rows, named)
+    _warn_of_differences(table, rows, named)
     return _corpus(
         [
             _Row(key, places[i], slides[i] or key, rows.stains[i], rows.organs[i])
@@ -100,18 +99,18 @@ def read_shards(root: Path, wanted: Wanted) -> Corpus | None:
     )
 
 
-def _say_what_slides_differ_in(table: Table, rows: Rows, chosen: Sequence[int]) -> None:
+def _warn_of_differences(table: Table, rows: Rows, chosen: Sequence[int]) -> None:
     names = [table.rows[i]["slide"] for i in chosen]
     patients = [name_of(table.rows[i].get("patient", "")) for i in chosen]
-    say_what_differs(names, patients, "patients", table.file)
-    say_what_differs(names, [rows.organs[i] for i in chosen], "organs", table.file)
-    say_what_differs(
+    warn_of_differences(names, patients, "patients", table.file)
+    warn_of_differences(names, [rows.organs[i] for i in chosen], "organs", table.file)
+    warn_of_differences(
         names, [STAIN_CLASSES[rows.stains[i]] for i in chosen], "stain classes", table.file
     )
 
 
 def _places(table: Table, rows: Rows, root: Path) -> dict[int, Place]:
-    """Row -> its image, of all rows whose shard has one, in the order of the rows."""
+    """Row -> its image, for all rows whose image exists, in the order of the rows."""
     by_shard: dict[str, dict[str, int]] = {}
     twice: dict[str, tuple[int, int]] = {}
     for i, row in enumerate(table.rows):
@@ -121,11 +120,11 @@ def _places(table: Table, rows: Rows, root: Path) -> dict[int, Place]:
         if before != i:
             twice.setdefault(row["shard"], (before, i))
     left_out = Counter[str]()
-    found = {}
+    found: dict[int, Place] = {}
     for name, keys in sorted(by_shard.items()):
-        if not os.path.isfile(root / name):  # also for names that no file system takes
+        if not os.path.isfile(root / name):  # also for names that no file system allows
             log.warning("shard %s of the manifest is missing", root / name)
-            _name_lost(table, rows, root / name, keys.values())
+            _log_lost(table, rows, root / name, keys.values())
         else:
             found |= _in_shard(table, rows, root / name, keys, left_out)
         if name in twice:
@@ -150,13 +149,13 @@ def _in_shard(
     for key, member in index.items():
         row, (offset, size) = keys[key], members.ranges[member].tolist()
         before = owners.setdefault(offset, row)
-        # Two links to the same bytes are two tiles, unless one of them is to be kept out.
+        # Two links to the same bytes are two tiles, unless one of them must not be used.
         if before != row and (
-            rows.takes[before] != rows.takes[row] or index[table.rows[before]["key"]] == member
+            rows.used[before] != rows.used[row] or index[table.rows[before]["key"]] == member
         ):
             raise _two_rows(table, before, row)
         found[row] = Place(shard, offset, size)
-    _name_lost(table, rows, shard, [i for i in keys.values() if i not in found])
+    _log_lost(table, rows, shard, [i for i in keys.values() if i not in found])
     return found
 
 
@@ -165,13 +164,13 @@ def _two_rows(table: Table, one: int, other: int) -> ConfigError:
     a, b = (table.rows[i] for i in (one, other))
     return ConfigError(
         f"{table.where(one)} and line {table.lines[other]} name one image of {a['shard']} "
-        f"({a['key']!r} and {b['key']!r}). Take one of the rows out"
+        f"({a['key']!r} and {b['key']!r}). Remove one of the rows"
     )
 
 
-def _name_lost(table: Table, rows: Rows, shard: Path, lost: Iterable[int]) -> None:
-    """Log the wanted rows without an image."""
-    wanted = [i for i in lost if rows.takes[i]]
+def _log_lost(table: Table, rows: Rows, shard: Path, lost: Iterable[int]) -> None:
+    """Log the rows that would be used and have no image."""
+    wanted = [i for i in lost if rows.used[i]]
     if wanted:
         named = ", ".join(
             f"{table.rows[i]['key']} (line {table.lines[i]})" for i in wanted[:_NAMED]
@@ -185,10 +184,7 @@ def _name_lost(table: Table, rows: Rows, shard: Path, lost: Iterable[int]) -> No
 
 
 def _unique_keys(table: Table, chosen: Sequence[int]) -> dict[int, str]:
-    """Row -> a key that no other has.
-
-    The manifest's own, with the shard before it where shards have keys in common.
-    """
+    """Row -> a unique key: the manifest's, or SHARD/KEY where shards have keys in common."""
     keys = [table.rows[i]["key"] for i in chosen]
     if len(set(keys)) < len(keys):
         log.info("%s: shards have keys in common: tiles are named SHARD/KEY", table.file)
@@ -197,11 +193,11 @@ def _unique_keys(table: Table, chosen: Sequence[int]) -> dict[int, str]:
 
 
 def read_folder(root: Path, wanted: Wanted) -> Corpus | None:
-    """Every image below a folder that `encode` would take, its parent folder as the slide.
+    """Read every image in a folder that `encode` accepts; its parent folder is its slide.
 
     Args:
-        root: The folder. Links are followed, hidden files and folders left out.
-        wanted: Must ask for all: a folder without a table says nothing of its images.
+        root: The folder. Links are followed, hidden files and folders are left out.
+        wanted: Must ask for all: without a table, nothing is known of the images.
 
     Returns:
         The corpus; None when there is no image.

@@ -1,6 +1,6 @@
-"""A corpus of unlabelled tiles.
+"""A corpus of unlabelled tiles, read one at a time.
 
-Tar shards with a manifest of tiles or of slides, or any folder of images. Reads one tile at a time.
+It is made from tar shards with a table of tiles or of slides, or from any folder of images.
 """
 
 from __future__ import annotations
@@ -23,26 +23,36 @@ log = logging.getLogger(__name__)
 
 
 class Tiles(Protocol):
-    """Where tile i lies and what it is called."""
+    """The names and places of the tiles of a corpus."""
 
     def __len__(self) -> int: ...
 
     def key(self, index: int) -> str:
-        """Its name, unique in the corpus."""
+        """The name of a tile, unique in the corpus."""
 
     def place(self, index: int) -> Place:
-        """Its bytes. Raises ImageError when its shard ends before them."""
+        """Where the bytes of a tile are.
+
+        Raises:
+            ImageError: Its shard is missing or ends before them.
+        """
 
 
 @dataclass(frozen=True)
 class Corpus:
     """Tiles sorted by slide, so that a slide is a range of indices.
 
-    slide_starts: int64 [slides + 1], tiles of slide s are slide_starts[s] : slide_starts[s + 1].
-    slide_stains: int8 [slides], index into
-    STAIN_CLASSES. slide_organs: int32 [slides], index into organs. tile_stains: int8 [tiles], only
-    where a slide's tiles may differ. digest: sha256 of the sorted keys (of the slides' ranges in a
-    corpus by slides), its identity in logs and checkpoints.
+    Attributes:
+        tiles: Names and places of the tiles.
+        slide_names: Names of the slides.
+        slide_starts: int64 [slides + 1]; the tiles of slide s are
+            slide_starts[s] : slide_starts[s + 1].
+        slide_stains: int8 [slides], index into STAIN_CLASSES.
+        slide_organs: int32 [slides], index into organs.
+        organs: Names of the organs.
+        digest: sha256 of the sorted keys (of the slides' ranges in a corpus by slides): the
+            identity of the corpus in logs and checkpoints.
+        tile_stains: int8 [tiles], only where the tiles of a slide may differ.
     """
 
     tiles: Tiles
@@ -60,7 +70,8 @@ class Corpus:
     def read(self, index: int) -> np.ndarray:
         """The tile as uint8 [H, W, 3], decoded as `encode` does.
 
-        Raises ImageError naming the tile when it cannot be decoded.
+        Raises:
+            ImageError: It cannot be read or decoded. The message names the tile.
         """
         try:
             place = self.tiles.place(index)
@@ -79,7 +90,7 @@ class Corpus:
         return np.searchsorted(self.slide_starts, indices, side="right") - 1
 
     def stain_counts(self) -> dict[str, int]:
-        """Tiles of each stain class there is, most first."""
+        """Number of tiles of each stain class in the corpus, in descending order."""
         if self.tile_stains is not None:
             counts = np.bincount(self.tile_stains, minlength=len(STAIN_CLASSES))
         else:
@@ -91,10 +102,10 @@ class Corpus:
 
     @property
     def keys(self) -> list[str]:
-        """The names of all tiles: as long as the corpus."""
+        """The names of all tiles."""
         return [self.tiles.key(i) for i in range(len(self))]
 
     @property
     def stains(self) -> np.ndarray:
-        """int64 [tiles]: as long as the corpus."""
+        """int64 [tiles]: index into STAIN_CLASSES of all tiles."""
         return self.stains_of(np.arange(len(self)))

@@ -1,4 +1,4 @@
-"""Which image of a shard a key of a manifest means."""
+"""Find the image of a shard that a key of a manifest names."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ from pathencoder.errors import ConfigError
 
 
 class Ambiguous(ConfigError):
-    """A key that two images of a shard could be meant by."""
+    """A key that could mean two images of a shard."""
 
 
 class Keys:
     """The images of a shard by key.
 
-    A key is an image's path in the tar without the suffix. Where a manifest names the last part of
-    the paths alone, as older ones do, that is enough as long as no two images have it in common.
+    A key is an image's path in the tar without the suffix. Older manifests name only the last part
+    of the paths, which is accepted as long as no two images have it in common.
+
+    Args:
+        names: Paths in the tar, with suffixes.
+        where: Gives the position of a key in the manifest, for messages.
     """
 
     def __init__(self, names: Sequence[str], where: Callable[[str], str]) -> None:
-        """names: paths in the tar, with suffixes. where.
-
-        Where the manifest has a key, for messages.
-        """
         self._names, self._where = names, where
         self._paths, self._paths_twice = _index(name.rpartition(".")[0] for name in names)
 
     def find(self, keys: Iterable[str]) -> dict[str, int]:
-        """The images that keys mean.
+        """Find the images of several keys.
 
         Args:
             keys: All keys of the manifest that name this shard.
@@ -36,7 +36,7 @@ class Keys:
             Key -> index into names, without the keys that no image has.
 
         Raises:
-            Ambiguous: Two images that a key could mean. The message names both.
+            Ambiguous: A key could mean two images. The message names both.
         """
         found: dict[str, int] = {}
         keys = list(keys)
@@ -49,9 +49,9 @@ class Keys:
         return found
 
     def _add_stems(self, keys: Sequence[str], found: dict[str, int]) -> None:
-        """Keys of a manifest that names stems.
+        """Add the keys that are stems; none may be the stem of two images.
 
-        None of them may be the stem of two images, be it the path of one.
+        That holds also for a key that is the path of one of them.
         """
         stems, twice = _index(name.rpartition("/")[2].rpartition(".")[0] for name in self._names)
         if not any(key in stems for key in keys if key not in found):
@@ -67,13 +67,13 @@ class Keys:
             one, other = (self._names[i] for i in both)
             raise Ambiguous(
                 f"{self._where(key)}: the key {key!r} could mean {one} or {other}. Give the path in"
-                " the shard without its suffix as the key, and images of one folder names of"
-                " their own"
+                " the shard without its suffix as the key, and different names to the images of"
+                " one folder"
             )
 
 
 def _index(keys: Iterable[str]) -> tuple[dict[str, int], dict[str, tuple[int, int]]]:
-    """Key -> the first index that has it, and the keys that two have, with both."""
+    """Key -> its first index; and for every key that occurs again, its first and last index."""
     first: dict[str, int] = {}
     twice: dict[str, tuple[int, int]] = {}
     for i, key in enumerate(keys):

@@ -1,8 +1,8 @@
-"""Batches of tiles as one uint8 tensor, decoded ahead.
+"""Batches of tiles as one uint8 tensor, decoded ahead by threads or processes.
 
-By threads (Pillow lets go of the interpreter while it decodes), or by processes, for a GPU: every
-operation that the training thread launches would have to wait for its turn at the interpreter among
-a dozen threads.
+Threads suit a CPU run: Pillow releases the interpreter lock while it decodes. With a GPU, processes
+are better: the training thread needs the interpreter lock for every operation that it launches, and
+would wait for it among a dozen threads.
 """
 
 from __future__ import annotations
@@ -26,15 +26,18 @@ from training.data.sampler import Sampler
 
 log = logging.getLogger(__name__)
 
-_AHEAD = 2  # batches that are being decoded while one is learnt from
+_AHEAD = 2  # batches that are being decoded during a step
 _NAMED = 50  # bad tiles that are named one by one; then every hundredth
 
 
 @dataclass(frozen=True)
 class TileBatch:
-    """tiles: uint8 [N, 3, T, T] on one canvas size. stains.
+    """A batch of tiles.
 
-    int64 [N], index into STAIN_CLASSES. indices: int64 [N] in the corpus.
+    Attributes:
+        tiles: uint8 [N, 3, T, T].
+        stains: int64 [N], index into STAIN_CLASSES.
+        indices: int64 [N], index into the corpus.
     """
 
     tiles: Tensor
@@ -52,7 +55,7 @@ class TileBatch:
         return TileBatch(*(t.pin_memory() for t in (self.tiles, self.stains, self.indices)))
 
     def parts(self, count: int) -> list[TileBatch]:
-        """The batch cut into `count` of equal size, tile i in part i % count."""
+        """The batch in `count` parts, tile i in part i % count."""
         return [
             TileBatch(self.tiles[i::count], self.stains[i::count], self.indices[i::count])
             for i in range(count)
@@ -73,13 +76,29 @@ def batches(
     keep_mb: int = 0,
     pin: bool = False,
 ) -> Iterator[tuple[int, TileBatch]]:
-    """(step, this process's share of its tiles) for steps start..stop - 1.
+    """The batches of steps start to stop - 1.
 
-    A tile that cannot be decoded is named once and replaced by its neighbour in the same draw, so
-    that the batch keeps its size. processes: decode in so many instead of in threads; each names
-    bad tiles for itself. keep_mb: tiles stay decoded in memory up to here (in each of the
-    processes). pin: put batches into page-locked memory, from which a GPU fetches them while it
-    works.
+    A tile that cannot be decoded is logged once and replaced by another tile of the same draw, so
+    that the batch keeps its size.
+
+    Args:
+        corpus: The tiles.
+        sampler: Chooses the tiles of a step.
+        canvas: Side of the tiles in the batch, in pixels.
+        start: The first step.
+        stop: The step after the last one.
+        rank: Number of this training process.
+        world: Training processes; each gets every world-th tile of a step.
+        threads: Decoding threads.
+        processes: Decoding processes, instead of threads if not 0; each logs bad tiles itself.
+        keep_mb: Memory for decoded tiles that are kept, in MB (of each decoding process).
+        pin: Put batches into page-locked memory, from which a GPU copies them asynchronously.
+
+    Returns:
+        (step, batch of this training process) in order.
+
+    Raises:
+        ImageError: No tile of a batch can be decoded.
     """
     reader = _Reader(corpus, canvas, room=(keep_mb << 20) // (3 * canvas * canvas))
     share = _Share(corpus, sampler, reader, rank, world)
@@ -92,7 +111,7 @@ def batches(
 
 @dataclass
 class _Share(Dataset[TileBatch]):
-    """What one training process learns from, by step."""
+    """The batches of one training process, by step."""
 
     corpus: Corpus
     sampler: Sampler
@@ -126,8 +145,7 @@ def _by_threads(
             for step in steps:
                 indices = share.indices(step)
                 tiles = [pool.submit(share.reader.read, i) for i in indices]
-                # The pool is first in, first out: whatever this job waits for has been begun before
-                # it.
+                # The pool is first in, first out: what this job waits for was started before it.
                 waiting.append((step, pool.submit(join, indices, tiles)))
                 return
 
@@ -150,7 +168,7 @@ def _by_processes(
     processes: int,
     pin: bool,  # noqa: FBT001
 ) -> Iterator[tuple[int, TileBatch]]:
-    """Every process makes whole batches, step by step in turn."""
+    """Every process makes whole batches; the steps are assigned in turn."""
     steps = range(start, stop)
     loader = DataLoader(
         share,
@@ -159,14 +177,14 @@ def _by_processes(
         num_workers=processes,
         prefetch_factor=_AHEAD,
         pin_memory=pin,
-        worker_init_fn=_leave_signals_to_the_run,
-        generator=torch.Generator(),  # its seeds are not ours, and not drawn from ours
+        worker_init_fn=_ignore_signals,
+        generator=torch.Generator(),  # the default would draw from the global generator
     )
     yield from zip(steps, loader, strict=True)
 
 
-def _leave_signals_to_the_run(number: int) -> None:
-    """A run notes Ctrl-C and Slurm's warning and finishes its step, for which it needs its loader."""
+def _ignore_signals(number: int) -> None:
+    """After Ctrl-C or Slurm's warning the run finishes its step, for which it needs its loader."""
     for name in ("SIGINT", "SIGUSR1"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
@@ -177,7 +195,7 @@ def _leave_signals_to_the_run(number: int) -> None:
 class _Reader:
     """Reads tiles for several threads.
 
-    Remembers those that cannot be decoded, and the first `room` tiles that can.
+    Remembers tiles that cannot be decoded, and keeps the first `room` tiles in memory.
     """
 
     corpus: Corpus
@@ -199,7 +217,7 @@ class _Reader:
                 log.warning("skipped (%d so far): %s", len(self.bad), error)
             return None
         if len(self.kept) < self.room:
-            # no view, which would keep what lies around the square too
+            # a copy: a view of the square would keep the whole tile in memory
             self.kept[index] = np.ascontiguousarray(tile)
         return tile
 
@@ -219,10 +237,7 @@ def _stack(corpus: Corpus, indices: list[int], read: list[np.ndarray | None]) ->
 
 
 def fit_canvas(tile: np.ndarray, canvas: int) -> np.ndarray:
-    """uint8 [H, W, 3] -> [canvas, canvas, 3].
-
-    The central square, resized if it is not of that size already.
-    """
+    """The central square of uint8 [H, W, 3], resized to [canvas, canvas, 3] if need be."""
     side = min(tile.shape[:2])
     top, left = (tile.shape[0] - side) // 2, (tile.shape[1] - side) // 2
     square = tile[top : top + side, left : left + side]

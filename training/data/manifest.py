@@ -1,7 +1,4 @@
-"""What the rows of a manifest say, of tiles or of slides.
-
-Which may be trained on, their stain, their patient.
-"""
+"""The columns of a manifest of tiles or of slides: which rows are used, their stain and organ."""
 
 from __future__ import annotations
 
@@ -21,10 +18,10 @@ log = logging.getLogger(__name__)
 
 # The stain classes that augmentation knows; a folder without a manifest is "unknown".
 STAIN_CLASSES = ("he", "ihc", "special", "cytology", "mixed", "unknown")
-# What a `licence` column says: weights trained on the row may be given to anyone (P), or not (N).
+# Values of a `licence` column: weights trained on the row may be published (P), or not (N).
 LICENCES = ("P", "N")
-# Columns that are not read, though their names come close to one that keeps rows out.
-_LOOK_ALIKES = {
+# Columns that are not read, with a name close to one that excludes rows.
+_MISNAMED = {
     "license": "licence",
     "licenses": "licence",
     "licences": "licence",
@@ -35,14 +32,14 @@ _LOOK_ALIKES = {
 
 @dataclass(frozen=True)
 class Wanted:
-    """Which rows of a manifest; empty: all. Case does not count."""
+    """Filters on the rows of a manifest; empty: all rows. Case does not matter."""
 
     licences: tuple[str, ...] = ()
     stains: tuple[str, ...] = ()
     without: tuple[str, ...] = ()
 
     def asked(self) -> Iterator[tuple[str, str, tuple[str, ...]]]:
-        """(setting, column, values) of the filters that were asked for."""
+        """(setting, column, values) of every filter that is set."""
         settings = (("licences", "licence"), ("stains", "stain_class"), ("without", "src"))
         for setting, name in settings:
             if values := getattr(self, setting):
@@ -51,15 +48,15 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Rows:
-    """What a manifest says, one value a row.
+    """The values of a manifest, one per row.
 
     Attributes:
-        takes: Whether the row may be trained on and was asked for.
+        used: Whether the row may be trained on and passes the filters.
         stains: Index into STAIN_CLASSES.
-        organs: Case folded; "unknown" where none is named.
+        organs: In lower case; "unknown" where none is named.
     """
 
-    takes: list[bool]
+    used: list[bool]
     stains: list[int]
     organs: list[str]
 
@@ -70,16 +67,16 @@ def read_rows(table: Table, wanted: Wanted) -> Rows:
     Args:
         table: A table; optional columns: patient, slide, stain_class, organ, licence, src, split,
             use.
-        wanted: The rows that are asked for.
+        wanted: The filters.
 
     Returns:
-        One value a row.
+        One value per row.
 
     Raises:
-        ConfigError: A value of use, split, licence or stain_class is not known, a filter asks for a
+        ConfigError: A value of use, split, licence or stain_class is unknown, a filter asks for a
             column or value that the table lacks, or a patient or a slide is in two splits.
     """
-    _refuse_look_alikes(table)
+    _refuse_misnamed_columns(table)
     used = column(table, "use", is_used, missing="1")
     splits = column(table, "split", split_of)
     stains = [name or "unknown" for name in column(table, "stain_class", one_of(STAIN_CLASSES))]
@@ -92,16 +89,16 @@ def read_rows(table: Table, wanted: Wanted) -> Rows:
         _refuse_two_splits(table, splits, name)
     _check_filters(table, wanted, values)
     left_out = _left_out(used, splits, wanted, values)
-    _say_what_is_left_out(table, left_out)
+    _log_left_out(table, left_out)
     return Rows(
-        takes=[reason == "" for reason in left_out],
+        used=[reason == "" for reason in left_out],
         stains=[STAIN_CLASSES.index(name) for name in stains],
         organs=column(table, "organ", lambda text: name_of(text).casefold() or "unknown"),
     )
 
 
-def _refuse_look_alikes(table: Table) -> None:
-    for name, meant in _LOOK_ALIKES.items():
+def _refuse_misnamed_columns(table: Table) -> None:
+    for name, meant in _MISNAMED.items():
         if name in table.columns and meant not in table.columns:
             raise ConfigError(
                 f"{table.file}: the column {name!r} is not read. Rename it to {meant!r}"
@@ -109,18 +106,20 @@ def _refuse_look_alikes(table: Table) -> None:
 
 
 def _check_filters(table: Table, wanted: Wanted, values: Mapping[str, Sequence[str]]) -> None:
-    """Raises ConfigError for a filter on a column or a value that the table lacks."""
+    """Raise ConfigError for a filter on a column or a value that the table lacks."""
     for setting, name, asked in wanted.asked():
-        said = f"data.{setting}=[{', '.join(getattr(wanted, setting))}]"
+        filter_ = f"data.{setting}=[{', '.join(getattr(wanted, setting))}]"
         if name not in table.columns:
             raise ConfigError(
-                f"{said}: {table.file} has no column {name!r}. Add it, or ask for all rows:"
+                f"{filter_}: {table.file} has no column {name!r}. Add it, or ask for all rows:"
                 f" data.{setting}=[]"
             )
         found = set(values[name]) - {""}
         if missing := [value for value in asked if value not in found]:
             listed = nearest(missing[0], found) or f"; there are: {', '.join(sorted(found)[:20])}"
-            raise ConfigError(f"{said}: no row of {table.file} has {name} {missing[0]!r}{listed}")
+            raise ConfigError(
+                f"{filter_}: no row of {table.file} has {name} {missing[0]!r}{listed}"
+            )
 
 
 def _left_out(
@@ -129,7 +128,7 @@ def _left_out(
     wanted: Wanted,
     values: Mapping[str, Sequence[str]],
 ) -> list[str]:
-    """Why each row is left out; "" for one that is taken."""
+    """Why each row is left out; "" for one that is used."""
     out = [
         "use says no" if not use else f"split {split.name}" if split.held_out else ""
         for use, split in zip(used, splits, strict=True)
@@ -142,7 +141,7 @@ def _left_out(
     return out
 
 
-def _say_what_is_left_out(table: Table, left_out: Sequence[str]) -> None:
+def _log_left_out(table: Table, left_out: Sequence[str]) -> None:
     counts = Counter(reason for reason in left_out if reason)
     if counts:
         named = ", ".join(f"{count} ({reason})" for reason, count in counts.most_common())
@@ -150,9 +149,9 @@ def _say_what_is_left_out(table: Table, left_out: Sequence[str]) -> None:
 
 
 def _refuse_two_splits(table: Table, splits: Sequence[Split], name: str) -> None:
-    """Raises ConfigError naming patients or slides that stand in two splits.
+    """Raise ConfigError for patients or slides that are in two splits.
 
-    Rows without a name are nobody's.
+    Rows without a name are not compared.
     """
     if name not in table.columns or "split" not in table.columns:
         return
@@ -177,13 +176,13 @@ def _refuse_two_splits(table: Table, splits: Sequence[Split], name: str) -> None
 
 
 def _conflict(splits: set[Split]) -> bool:
-    """Two named parts, or a held-out one and rows without a part, which are trained on."""
+    """Two named splits, or a held-out one and rows without a split, which are trained on."""
     named = {split for split in splits if split.name}
     return len(named) > 1 or (len(splits) > 1 and any(split.held_out for split in named))
 
 
-def name_shards_alike(table: Table) -> None:
-    """Give "./a.tar" and "b/../a.tar" the name "a.tar".
+def normalise_shard_names(table: Table) -> None:
+    """Rename "./a.tar" and "b/../a.tar" to "a.tar", in place.
 
     Two names of one shard would hide that its images are used twice.
     """
@@ -192,13 +191,13 @@ def name_shards_alike(table: Table) -> None:
             row["shard"] = posixpath.normpath(row["shard"])
 
 
-def say_what_differs(names: Sequence[str], values: Sequence[str], what: str, file: Path) -> None:
-    """Log slides whose rows differ in what a slide has once.
+def warn_of_differences(names: Sequence[str], values: Sequence[str], what: str, file: Path) -> None:
+    """Log slides whose rows differ in a value of which a slide has one.
 
     Args:
         names: The slide of each row.
-        values: What the row says; "" says nothing.
-        what: The values, as a message calls them.
+        values: The value of each row; "" where it has none.
+        what: The values in the plural, for the message.
         file: The table.
     """
     first: dict[str, str] = {}
@@ -209,7 +208,7 @@ def say_what_differs(names: Sequence[str], values: Sequence[str], what: str, fil
     }
     if differing:
         log.warning(
-            "%s: the rows of %d slides name several %s (%s): the first one's counts",
+            "%s: the rows of %d slides name several %s (%s): the first row counts",
             file,
             len(differing),
             what,

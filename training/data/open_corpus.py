@@ -1,4 +1,4 @@
-"""A folder of tiles to a corpus: with slides.csv, with manifest.csv, or with images alone."""
+"""Open a folder of tiles as a corpus: with slides.csv, with manifest.csv, or images alone."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ def open_corpus(
 ) -> Corpus:
     """Index a folder.
 
-    With slides.csv (a row a slide or part of one) or manifest.csv (a row a tile) beside tar shards:
-    its rows that are used and of no held-out split. Else: every image below it that `encode` would
-    take, the parent folder as the slide. What is left out is logged.
+    With slides.csv (a row per slide or part of a slide) or manifest.csv (a row per tile) and tar
+    shards: the rows that are used and not of a held-out split. Otherwise: every image in the folder
+    that `encode` accepts; the parent folder is the slide. What is left out is logged.
 
     Args:
         root: The folder.
@@ -34,11 +34,11 @@ def open_corpus(
         without: No rows of these sources (`src`).
 
     Returns:
-        The tiles; none of them is decoded yet.
+        The tiles, not decoded.
 
     Raises:
-        ConfigError: Nothing is left, a table has a value that is not known, a patient or slide is
-            in two splits, a filter asks for what the table lacks, or table and shards do not fit.
+        ConfigError: No tile is left, a table has an unknown value, a patient or slide is in two
+            splits, a filter asks for what the table lacks, or table and shards do not match.
     """
     if not root.is_dir():
         raise ConfigError(f"data.root {str(root)!r} is not a folder")
@@ -46,7 +46,7 @@ def open_corpus(
     wanted = Wanted(tuple(licences), tuple(stains), tuple(without))
     tables = [name for name in ("slides.csv", "manifest.csv") if (root / name).exists()]
     if len(tables) > 1:
-        log.warning("%s has slides.csv and manifest.csv: slides.csv alone is read", root)
+        log.warning("%s has slides.csv and manifest.csv: only slides.csv is read", root)
     if not tables:
         corpus = by_tile.read_folder(root, wanted)
     elif tables[0] == "slides.csv":
@@ -59,19 +59,19 @@ def open_corpus(
             f" {wanted.without or 'none'}"
         )
         raise ConfigError(
-            f"no tiles in {str(root)!r} {asked}. Wanted: images in any folder below it, or tar"
+            f"no tiles in {str(root)!r} {asked}. It must hold images, in any subfolder, or tar"
             " shards with a manifest.csv or slides.csv. The log says what was left out"
         )
-    _say_what_is_odd(corpus)
+    _warn_of_one_slide(corpus)
     return corpus
 
 
-def _say_what_is_odd(corpus: Corpus) -> None:
+def _warn_of_one_slide(corpus: Corpus) -> None:
     if len(corpus.slide_names) == 1:
         log.warning(
             "all %d tiles belong to one slide (%r): batches cannot be balanced over slides, and"
-            " what is learnt will be this slide's. Put the tiles of each slide into a folder of"
-            " their own",
+            " the encoder will learn this slide only. Put the tiles of each slide into a separate"
+            " folder",
             len(corpus),
             corpus.slide_names[0],
         )

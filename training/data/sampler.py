@@ -1,7 +1,4 @@
-"""Which tiles make up step s.
-
-A pure function of (seed, step), so that a position is a number and resume costs nothing.
-"""
+"""The tiles of a step, as a pure function of seed and step, so that a run resumes at no cost."""
 
 from __future__ import annotations
 
@@ -14,18 +11,25 @@ from training.data.corpus import Corpus
 
 @dataclass(frozen=True)
 class Sampler:
-    """Draws slides with probability ~ their weights, no slide twice in a batch while there are enough, then one tile of each.
+    """Draws slides in proportion to their weights, then one tile of each.
 
-    Memory grows with slides, not with tiles: a tile is an offset into its slide's range.
+    No slide is drawn twice for a batch while there are enough slides. Memory grows with the number
+    of slides: a tile is an offset into its slide's range.
+
+    Attributes:
+        slide_starts: int64 [slides + 1], as in Corpus.
+        weights: float64 [slides], sum 1.
+        batch: Tiles of a step, over all processes.
+        seed: The run's seed.
     """
 
-    slide_starts: np.ndarray  # int64 [slides + 1]
-    weights: np.ndarray  # float64 [slides], sum 1
+    slide_starts: np.ndarray
+    weights: np.ndarray
     batch: int
     seed: int
 
     def draw(self, step: int) -> np.ndarray:
-        """Tile indices int64 [batch] of this step, over all processes together."""
+        """The tile indices of a step, int64 [batch], over all processes."""
         rng = np.random.default_rng((self.seed, step))
         slides = _weighted_without_replacement(self.weights, self.batch, rng)
         first, last = self.slide_starts[slides], self.slide_starts[slides + 1]
@@ -43,13 +47,18 @@ def make_sampler(
     stain_power: float = 1.0,
     stain_weights: np.ndarray | None = None,
 ) -> Sampler:
-    """A sampler over a corpus, in three levels: a stain, an organ of it, a slide of that.
+    """A sampler with weights on three levels: stain class, organ within it, slide within that.
 
-    A slide's share among those of its stain and organ is ~ (its tiles) ** slide_power: 1 is uniform
-    over tiles, 0 over slides. An organ's share within its stain is ~ (the sum of its slides) **
-    organ_power, a stain's ~ (the sum of its organs) ** stain_power: 1 leaves them as the slides
-    make them, 0 gives every one the same. stain_weights: float [len(STAIN_CLASSES)], how many times
-    more often a slide of a class is drawn.
+    Args:
+        corpus: The tiles.
+        batch: Tiles of a step, over all processes.
+        seed: The run's seed.
+        slide_power: A slide's share of its stain and organ is proportional to its number of tiles
+            to this power: 1 is uniform over tiles, 0 over slides.
+        organ_power: An organ's share of its stain is proportional to the sum of its slides' weights
+            to this power: 1 changes nothing, 0 gives every organ the same share.
+        stain_power: The same for the shares of the stain classes.
+        stain_weights: float [len(STAIN_CLASSES)], factors on the weights of the slides of a class.
     """
     weights = np.diff(corpus.slide_starts).astype(np.float64) ** slide_power
     weights = _levelled(
@@ -64,7 +73,7 @@ def make_sampler(
 
 
 def _levelled(weights: np.ndarray, classes: np.ndarray, power: float) -> np.ndarray:
-    """Weights whose sum in each class is the old sum to this power."""
+    """Rescale the weights of each class so that their sum is the old sum to this power."""
     if power == 1:
         return weights
     _, of = np.unique(classes, return_inverse=True)
@@ -75,7 +84,10 @@ def _levelled(weights: np.ndarray, classes: np.ndarray, power: float) -> np.ndar
 def _weighted_without_replacement(
     weights: np.ndarray, count: int, rng: np.random.Generator
 ) -> np.ndarray:
-    """Indices int64 [count], each at most once a round of len(weights) (Efraimidis and Spirakis 2006: the largest u ** (1 / w))."""
+    """Indices int64 [count]; none is drawn again before all have been drawn.
+
+    Efraimidis and Spirakis 2006: the indices of the largest u ** (1 / w).
+    """
     drawn: list[np.ndarray] = []
     left = count
     while left > 0:

@@ -1,7 +1,9 @@
-"""Tar shards: where each image lies, and reading one without unpacking. python -m training.data.shards FOLDER writes the indices.
+"""Tar shards: the position of each image, and reading one without unpacking.
 
-An index beside a shard (core-000.tar -> core-000.tar.index.npy) spares a walk over all headers, and is memory-mapped: it costs no
-memory until it is asked. It knows the size and the time of the tar that it was made of, and counts for that tar alone.
+Write the indices of a folder's shards: python -m training.data.shards FOLDER
+
+The index beside a shard (core-000.tar -> core-000.tar.index.npy) replaces a scan of all headers. It
+is memory-mapped, and valid only for a tar of the size and modification time that it records.
 """
 
 from __future__ import annotations
@@ -40,7 +42,7 @@ __all__ = [
 
 log = logging.getLogger(__name__)
 
-# of an index; before, the first row was a range, and members that are no images were counted
+# Version of the index. In version 1 the first row was a range, and other files were counted too.
 _FORMAT = 2
 _HEAD = 2  # rows before the ranges: (format, images), (size, mtime in ns) of the tar
 _ROW = 16  # bytes
@@ -48,7 +50,7 @@ _ROW = 16  # bytes
 
 @dataclass(frozen=True)
 class Place:
-    """Where a tile's bytes lie: a file, and the range in it (size -1: the whole file)."""
+    """Where the bytes of a tile are: a file and a range in it (size -1: the whole file)."""
 
     file: Path
     offset: int = 0
@@ -61,17 +63,17 @@ def index_path(shard: Path) -> Path:
 
 
 def ranges_of(shard: Path) -> np.ndarray:
-    """Where the images of a shard lie.
+    """The ranges of the images in a shard.
 
     Args:
         shard: A tar.
 
     Returns:
-        int64 [images, 2], offset and size, in tar order: from the index beside the shard,
-        memory-mapped, or from the tar's headers where there is no index or it is of another tar.
+        int64 [images, 2], offset and size, in tar order: memory-mapped from the index beside the
+        shard, or read from the headers where there is no valid index.
 
     Raises:
-        FileNotFoundError: There is no such shard.
+        FileNotFoundError: The shard does not exist.
     """
     status = shard.stat()
     return _ranges(shard, status.st_size, status.st_mtime_ns)
@@ -79,7 +81,7 @@ def ranges_of(shard: Path) -> np.ndarray:
 
 @functools.lru_cache(maxsize=256)
 def _ranges(shard: Path, size: int, changed: int) -> np.ndarray:
-    """size, changed: of the tar, so that one that was replaced is read anew."""
+    """Cached by size and modification time, so that a replaced tar is read again."""
     if indexed(shard) is None:
         return members_of(shard).ranges
     index: np.ndarray = np.load(index_path(shard), mmap_mode="r", allow_pickle=False)
@@ -87,9 +89,10 @@ def _ranges(shard: Path, size: int, changed: int) -> np.ndarray:
 
 
 def indexed(shard: Path) -> int | None:
-    """How many images a shard has by its index; None where it has none that counts.
+    """How many images a shard has by its index; None without a valid index.
 
-    Raises FileNotFoundError.
+    Raises:
+        FileNotFoundError: The shard does not exist.
     """
     file = index_path(shard)
     if not file.is_file():
@@ -101,8 +104,8 @@ def indexed(shard: Path) -> int | None:
         if size == len(start) + _ROW * images and stream.read(len(start)) == start:
             return images
     log.warning(
-        "%s is damaged, or of another tar than %s is now: not used. Write it anew: python -m"
-        " training.data.shards %s",
+        "%s is damaged, or of another tar than %s is now, and is not used. Write it again: python"
+        " -m training.data.shards %s",
         file.name,
         shard,
         shard.parent,
@@ -111,13 +114,13 @@ def indexed(shard: Path) -> int | None:
 
 
 def index_start(shard: Path, images: int) -> bytes:
-    """The bytes before the ranges in the index of a shard with so many images.
+    """The first bytes of the index of a shard with this number of images, before the ranges.
 
-    They are compared, not parsed: a map of an index costs three times as much, and NumPy reads
-    headers as Python.
+    They are compared, not parsed: mapping an index takes three times as long, and NumPy evaluates
+    headers as Python literals.
 
     Raises:
-        FileNotFoundError: There is no such shard.
+        FileNotFoundError: The shard does not exist.
     """
     status, out = shard.stat(), io.BytesIO()
     np.lib.format.write_array_header_1_0(
@@ -141,17 +144,21 @@ def write_index(shard: Path) -> Path:
     start = index_start(shard, len(found.names))
     if shard.stat().st_mtime_ns != before.st_mtime_ns:
         raise ConfigError(
-            f"shard {shard} changed while its index was made: try again when it is whole"
+            f"shard {shard} changed while its index was made: try again when it is complete"
         )
     if found.damage:
-        raise ConfigError(f"shard {shard} {found.damage}: no index is written of it")
+        raise ConfigError(f"shard {shard} {found.damage}: no index is written for it")
     with whole_file(index_path(shard)) as temporary:
         temporary.write_bytes(start + found.ranges.astype("<i8").tobytes())
     return index_path(shard)
 
 
 def read(place: Place) -> bytes:
-    """The bytes of a tile. Raises ImageError when the file ends before they do."""
+    """The bytes of a tile.
+
+    Raises:
+        ImageError: The file ends before they do.
+    """
     if place.size < 0:
         return place.file.read_bytes()
     data = _FILES.read(place)
@@ -163,7 +170,7 @@ def read(place: Place) -> bytes:
 
 
 class _OpenFiles:
-    """The shards read last, one handle each, shared by the decoding threads."""
+    """The most recently read shards, one handle each, shared by the decoding threads."""
 
     def __init__(self, most: int) -> None:
         self._most, self._lock = most, threading.Lock()
@@ -177,7 +184,8 @@ class _OpenFiles:
                 self._files.popitem(last=False)[1].close()
             end = os.fstat(file.fileno()).st_size
             file.seek(min(place.offset, end))
-            return file.read(min(place.size, end - file.tell()))  # memory for no more than there is
+            # a damaged index may state any size: allocate no more than the file holds
+            return file.read(min(place.size, end - file.tell()))
 
     def close(self) -> None:
         with self._lock:
@@ -185,7 +193,7 @@ class _OpenFiles:
                 self._files.popitem()[1].close()
 
     def forget(self) -> None:
-        """In a forked process: handles of its own from here on, for the position in an inherited one is the parent's too."""
+        """Drop the handles in a forked process: their positions are shared with the parent."""
         self._lock, self._files = threading.Lock(), OrderedDict()
 
 
@@ -196,14 +204,15 @@ if hasattr(os, "register_at_fork"):  # not on Windows
 
 
 def close_files() -> None:
-    """Close all shards: one that was replaced since would still be read as it was."""
+    """Close all shards, so that a replaced file is read, not the old one."""
     _FILES.close()
 
 
 def main(arguments: list[str]) -> int:
     """Write the indices of a folder's shards.
 
-    Exit status 0, 1 without any shard, 2 for wrong usage, 3 with damaged ones.
+    Returns:
+        Exit status: 0; 1 without any shard, 2 for wrong usage, 3 with damaged shards.
     """
     if len(arguments) != 1 or not Path(arguments[0]).is_dir():
         print(__doc__)

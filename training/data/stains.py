@@ -1,4 +1,4 @@
-"""Weights by stain class, as a recipe names them, to the array that the sampler takes."""
+"""Weights by the name of a stain class, as in a recipe, as an array for the sampler."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from training.data.corpus import STAIN_CLASSES
 
 
 def stain_weights(by_name: dict[str, float]) -> np.ndarray:
-    """float64 [len(STAIN_CLASSES)], 1 for classes that are not named.
+    """The weights as float64 [len(STAIN_CLASSES)], 1 for classes that are not named.
 
-    Raises ConfigError for a class there is none of.
+    Raises:
+        ConfigError: A name is not a stain class.
     """
     unknown = sorted(set(by_name) - set(STAIN_CLASSES))
     if unknown:

@@ -1,4 +1,4 @@
-"""The images of a tar: their names, and where their bytes lie."""
+"""The images of a tar: their names and the ranges of their bytes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy as np
 from pathencoder.images import SUFFIXES
 from pathencoder.walk import printable
 
-# how the names of label maps beside images end, before the suffix
+# how the names of label maps end, before the suffix
 LABEL_MAPS = (".labels", ".types")
 _PACKED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
 _CHUNK = 1 << 20
@@ -27,8 +27,8 @@ class Members:
     Attributes:
         names: Their paths in the tar.
         ranges: int64 [images, 2], offset and size of their bytes.
-        left_out: What else the tar holds: why it is no tile -> how many.
-        damage: Why the images after these cannot be read; "" for a whole tar.
+        left_out: Other members: why they are no tiles -> how many.
+        damage: Why the images after these cannot be read; "" for an undamaged tar.
     """
 
     names: list[str]
@@ -38,7 +38,7 @@ class Members:
 
 
 def why_no_tile(name: str) -> str:
-    """Why a file is no tile, by its path below the folder or in the tar; "" for a tile."""
+    """Why a file is no tile, by its path in the folder or tar; "" for a tile."""
     parts = PurePosixPath(name).parts
     if any(part.startswith(".") for part in parts):
         return "hidden"
@@ -49,10 +49,10 @@ def why_no_tile(name: str) -> str:
 
 
 def members_of(shard: Path) -> Members:
-    """Walk the headers of a tar.
+    """Scan the headers of a tar.
 
-    Links count as the images that they lead to. Of several tars put together, as `cat` does, all
-    are read. One that is damaged or cut short gives the images before the damage.
+    A link counts as the image that it points to. Of several tars in one file, as `cat` makes them,
+    all are read. A damaged or truncated tar gives the images before the damage.
 
     Args:
         shard: The tar, not compressed.
@@ -71,7 +71,7 @@ def members_of(shard: Path) -> Members:
 
 @dataclass
 class _Found:
-    """links: index of a name -> the path in the tar that it leads to."""
+    """The images found so far; links: index of a name -> the path in the tar it points to."""
 
     names: list[str] = field(default_factory=list)
     ranges: list[tuple[int, int]] = field(default_factory=list)
@@ -96,7 +96,7 @@ class _Found:
         self.ranges.append((member.offset_data, member.size))
 
     def members(self, damage: str) -> Members:
-        """All that was found, with links led to their bytes."""
+        """All images, links with the ranges of their targets."""
         lost = self._follow_links() if self.links else set()
         kept = [i for i in range(len(self.names)) if i not in lost]
         if lost:
@@ -109,12 +109,12 @@ class _Found:
         )
 
     def _follow_links(self) -> set[int]:
-        """Give links the ranges of their targets; the indices of those that lead nowhere."""
+        """Give links the ranges of their targets; returns the indices of the broken ones."""
         index = {name: i for i, name in enumerate(self.names)}
         lost = set()
         for link in self.links:
             at: int | None = link
-            for _ in range(len(self.links) + 1):  # a chain of links has an end, a ring has none
+            for _ in range(len(self.links) + 1):  # no longer, as links may form a cycle
                 if at is None or at not in self.links:
                     break
                 at = index.get(self.links[at])
@@ -126,12 +126,12 @@ class _Found:
 
 
 def _path(name: str) -> str:
-    """A path in a tar without the "./" or "/" that it may begin with."""
+    """A path in a tar without a leading "./" or "/"."""
     return "/".join(part for part in name.split("/") if part not in ("", "."))
 
 
 def _read_all(file: BinaryIO, end: int, found: _Found) -> str:
-    """Every tar of a file, one after another; the damage that ends the reading, or ""."""
+    """Read all tars of a file; returns the damage that ended the reading, or ""."""
     position: int | None = 0
     while position is not None:
         damage, position = _read_one(file, position, end, found)
@@ -142,13 +142,14 @@ def _read_all(file: BinaryIO, end: int, found: _Found) -> str:
 
 
 def _read_one(file: BinaryIO, start: int, end: int, found: _Found) -> tuple[str, int]:
-    """The members of the tar that begins at `start`; its damage or "", and where its headers end."""
+    """Read the tar at `start`; returns its damage or "", and where its headers end."""
     at = start
     try:
         file.seek(start)
         with tarfile.open(fileobj=file, mode="r:") as tar:
             while (member := tar.next()) is not None:
-                tar.members.clear()  # it would keep every header in memory
+                # tarfile would keep every header in memory; its type stubs omit the list
+                tar.members.clear()  # type: ignore[attr-defined]
                 if member.size < 0 or tar.offset <= at:
                     return f"is damaged at byte {at}", at
                 if member.offset_data + (member.size if member.isfile() else 0) > end:
@@ -156,7 +157,7 @@ def _read_one(file: BinaryIO, start: int, end: int, found: _Found) -> tuple[str,
                 at = tar.offset
                 found.add(member)
             at = tar.offset
-    # What tarfile raises on damaged headers is not limited to its own errors.
+    # On damaged headers, tarfile raises more than its own errors.
     except (
         tarfile.TarError,
         EOFError,
@@ -167,11 +168,11 @@ def _read_one(file: BinaryIO, start: int, end: int, found: _Found) -> tuple[str,
         RecursionError,
     ):
         return _damage(file, min(at, end)), min(at, end)
-    if at > end:  # of a member that is no file and says an impossible size
+    if at > end:  # a member that is no file states an impossible size
         return "is cut short", end
     file.seek(at)
     block = file.read(tarfile.BLOCKSIZE)
-    if len(block) == tarfile.BLOCKSIZE and not any(block):  # a whole tar ends in empty blocks
+    if len(block) == tarfile.BLOCKSIZE and not any(block):  # a tar ends in empty blocks
         return "", at
     return _damage(file, at), at
 
@@ -191,7 +192,7 @@ def _damage(file: BinaryIO, at: int) -> str:
 
 
 def _next_header(file: BinaryIO, position: int) -> int | None:
-    """Where the next block that is not empty begins; None: there is none."""
+    """The position of the next block that is not empty; None at the end of the file."""
     file.seek(position)
     while chunk := file.read(_CHUNK):
         empty = len(chunk) - len(chunk.lstrip(b"\0"))

@@ -1,7 +1,6 @@
-"""What the values of a table of tiles or labels mean: names, parts, whether a row is used.
+"""The values in a table of tiles or labels: names, splits, whether a row is used.
 
-A value that is not known is refused: a filter that guesses lets through what it was made to keep
-out.
+Unknown values are refused: a guess could let held-out rows into the training data.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from pathencoder.tables import Table
 
 T = TypeVar("T")
 
-# How tables write that there is no value, case folded: pandas, R, SQL, spreadsheets, people.
+# Ways to write that there is no value, in lower case: pandas, R, SQL, spreadsheets, people.
 NO_VALUE = frozenset(
     {"", "nan", "na", "n/a", "n.a.", "#n/a", "<na>", "none", "null", "nil", "-", "?", "unknown"}
 )
@@ -38,28 +37,28 @@ KNOWN_SPLITS = (
 
 
 class Split(NamedTuple):
-    """A part of the data: "train", "folds", "fold 3", "val", "test" ..., "" where none is named."""
+    """A split of the data: "train", "folds", "fold 3", "val", "test" ...; "" for no value."""
 
     name: str
     held_out: bool
 
 
 def name_of(text: str) -> str:
-    """A name as it is written, or "" for one of the ways to say that there is none."""
+    """A name as it is written; "" for a value that stands for none."""
     return "" if text.casefold() in NO_VALUE else text
 
 
 def split_of(text: str) -> Split:
-    """The part that a value of a `split` column names.
+    """The split that a value of a `split` column names.
 
     Args:
-        text: The value. Case, spaces, hyphens and underscores do not count.
+        text: The value. Case, spaces, hyphens and underscores do not matter.
 
     Returns:
-        Its name, alike for all spellings, and whether it must never be learnt from.
+        Its name, the same for all spellings, and whether it must never be trained on.
 
     Raises:
-        ValueError: The value is not known. A bare number is not: some tables number folds, in
+        ValueError: The value is unknown. That includes a bare number: some tables number folds, in
             others 0, 1 and 2 are train, val and test.
     """
     short = re.sub(r"[\s_-]+", "", text.casefold())
@@ -75,9 +74,10 @@ def split_of(text: str) -> Split:
 
 
 def is_used(text: str) -> bool:
-    """Whether a value of a `use` column says yes.
+    """Whether a value of a `use` column means yes.
 
-    Raises ValueError for one that says neither yes nor no.
+    Raises:
+        ValueError: It means neither yes nor no.
     """
     folded = text.casefold()
     if folded in _TRUE:
@@ -90,7 +90,9 @@ def is_used(text: str) -> bool:
 def one_of(known: Iterable[str]) -> Callable[[str], str]:
     """A reader of values that must be among `known` or missing.
 
-    The value case folded, "" where there is none.
+    Returns:
+        A function that returns the value in lower case, "" where there is none, and raises
+        ValueError for any other value.
     """
     names = {name.casefold(): name for name in known}
 
@@ -105,25 +107,25 @@ def one_of(known: Iterable[str]) -> Callable[[str], str]:
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
-    """ "; nearest: ..." for a message, or nothing."""
+    """The nearest of several names for a message, as "; nearest: NAME"; "" if none is near."""
     near = difflib.get_close_matches(name, list(names), n=1, cutoff=0.4)
     return f"; nearest: {near[0]}" if near else ""
 
 
 def column(table: Table, name: str, read: Callable[[str], T], missing: str = "") -> list[T]:
-    """A column of a table, each value read.
+    """Read a column of a table.
 
     Args:
         table: The table.
         name: The column.
-        read: From the text of a value; it raises ValueError for one that it does not know.
-        missing: What a table without the column is read as having in every row.
+        read: Reads the text of a value; raises ValueError for an unknown one.
+        missing: The text that a table without the column is read as having in every row.
 
     Returns:
-        One value a row.
+        One value per row.
 
     Raises:
-        ConfigError: A value is not known. The message has the file, line, value and known values.
+        ConfigError: A value is unknown. The message has the file, line, value and known values.
     """
     if name not in table.columns:
         return [read(missing)] * len(table.rows)

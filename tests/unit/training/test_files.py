@@ -1,4 +1,4 @@
-"""What training writes appears whole or stays as it was."""
+"""Files of training are written whole or not at all."""
 
 import pytest
 from matplotlib.figure import Figure
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.full
 
 @pytest.fixture
 def full_disk(monkeypatch):
-    """Calling it makes writing stop half way."""
+    """Calling it makes every later write stop half way."""
 
     def half(self, text, **options):
         with self.open("w") as file:
@@ -44,7 +44,7 @@ def test_a_figure_has_the_format_of_its_suffix(tmp_path):
             assert image.format == form
 
 
-def test_what_a_run_says_of_itself_stays_whole(tmp_path, full_disk):
+def test_the_description_of_a_run_stays_whole(tmp_path, full_disk):
     (tmp_path / "tiles").mkdir()
     (tmp_path / "run").mkdir()
     cfg = settings(write_tiles(tmp_path / "tiles", slides=2, each=1), tmp_path / "run")

@@ -124,7 +124,7 @@ def test_one_image_under_two_names_is_refused(labels, tmp_path, again):
 
 
 def test_labels_that_differ_in_unicode_composition_are_refused(labels):
-    with pytest.raises(ConfigError, match="coding only"):
+    with pytest.raises(ConfigError, match="Unicode composition only"):
         read_label_rows(labels("label", "caf\u00e9", "cafe\u0301"))
 
 

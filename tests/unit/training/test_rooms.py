@@ -1,9 +1,9 @@
-"""The rooms of training/: few modules at the top, every module in a room that exists."""
+"""The folders of training/: few modules at the top, the rest in the known packages."""
 
 from paths import ROOT
 
 TRAINING = ROOT / "training"
-ROOMS = {"backbones", "data", "evaluation", "methods", "monitor", "publishing", "trainer"}
+PACKAGES = {"backbones", "data", "evaluation", "methods", "monitor", "publishing", "trainer"}
 
 
 def test_the_top_of_training_is_short():
@@ -11,6 +11,6 @@ def test_the_top_of_training_is_short():
     assert len(top) <= 12, sorted(top)
 
 
-def test_rooms_are_packages():
+def test_the_packages_are_the_known_ones():
     packages = {p.parent.name for p in TRAINING.glob("*/__init__.py")}
-    assert packages == ROOMS
+    assert packages == PACKAGES

@@ -1,4 +1,4 @@
-"""Corpus, sampler and loader on small shards made here."""
+"""Corpus, sampler and loader on small generated shards."""
 
 import csv
 import io
@@ -97,7 +97,7 @@ def test_a_folder_of_images_needs_no_manifest(tmp_path):
 
 # nothing, in a header, after a tile, in a tile, after a tile
 @pytest.mark.parametrize("length", [0, 100, 2048, 2500, 3072])
-def test_a_shard_that_was_cut_short_is_named_and_gives_what_is_whole(shards, caplog, length):
+def test_a_truncated_shard_is_named_and_gives_its_whole_tiles(shards, caplog, length):
     shard = shards / "part-1.tar"
     shard.write_bytes(shard.read_bytes()[:length])
     corpus = open_corpus(shards)
@@ -113,7 +113,7 @@ def test_a_missing_shard_is_named(shards, caplog):
     assert f"shard {shards / 'part-1.tar'} of the manifest is missing" in caplog.text
 
 
-def test_a_whole_shard_is_not_called_cut(shards, caplog):
+def test_an_undamaged_shard_is_not_reported_as_cut(shards, caplog):
     open_corpus(shards)
     assert "cut short" not in caplog.text
 
@@ -146,7 +146,7 @@ def test_a_patient_in_two_splits_is_refused(shards):
         open_corpus(shards)
 
 
-def test_held_out_parts_are_never_learnt_from(shards):
+def test_held_out_splits_are_never_trained_on(shards):
     rewrite(
         shards,
         lambda r: {"split": {"s0": "train", "s1": "val", "s2": "Test", "s3": ""}[r["slide"]]},
@@ -154,7 +154,7 @@ def test_held_out_parts_are_never_learnt_from(shards):
     assert open_corpus(shards).slide_names == ["s0", "s3"]
 
 
-def test_an_empty_and_a_single_slide_corpus_are_told(tmp_path, caplog):
+def test_an_empty_corpus_is_refused_and_a_single_slide_is_logged(tmp_path, caplog):
     with pytest.raises(ConfigError, match="no tiles"):
         open_corpus(tmp_path)
     (tmp_path / "t.png").write_bytes(picture(1))
@@ -203,13 +203,13 @@ def test_a_corpus_by_slides_is_the_corpus_by_tiles(shards, indexed):
     assert all(np.array_equal(a.draw(s), b.draw(s)) for s in range(5))
 
 
-def test_a_corpus_by_slides_names_what_a_shard_lacks(shards, caplog):
+def test_a_corpus_by_slides_names_missing_shards_and_images(shards, caplog):
     corpus = by_slide(shards)
     (shards / "part-1.tar").write_bytes((shards / "part-1.tar").read_bytes()[:2048])
     assert corpus.read(6).shape == (24, 24, 3)
     with pytest.raises(
         ImageError,
-        match=r"s3/part-1\.tar#4 cannot be decoded: shard .*part-1\.tar has 2 tiles only",
+        match=r"s3/part-1\.tar#4 cannot be decoded: shard .*part-1\.tar has only 2 tiles",
     ):
         corpus.read(10)
     (shards / "part-1.tar").unlink()
@@ -220,7 +220,7 @@ def test_a_corpus_by_slides_names_what_a_shard_lacks(shards, caplog):
         open_corpus(shards)
 
 
-def test_organs_and_stains_can_be_drawn_alike(shards):
+def test_organs_and_stains_can_be_drawn_equally_often(shards):
     """he: s1, s2 of organ0 and s3 of organ1; ihc: s0 of organ0."""
     corpus = by_slide(shards)
     shares = make_sampler(
@@ -372,10 +372,10 @@ def test_an_undecodable_tile_is_named_and_replaced(tmp_path, caplog):
     assert [r.message for r in caplog.records if "s0/t.png" in r.message] == [
         r.message for r in caplog.records
     ]
-    assert len(caplog.records) == 1  # named once
+    assert len(caplog.records) == 1
 
 
-def test_fit_canvas_takes_the_middle_square():
+def test_fit_canvas_crops_the_central_square():
     wide = np.zeros((20, 40, 3), np.uint8)
     wide[:, 10:30] = 200
     assert (fit_canvas(wide, 20) == 200).all()

@@ -1,4 +1,4 @@
-"""A folder of images is to training what it is to `encode`."""
+"""Training reads a folder of images as `encode` does."""
 
 import io
 import logging

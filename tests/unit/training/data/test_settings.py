@@ -1,4 +1,4 @@
-"""Every field of a config's data settings reaches what is built from it: tiles, sampler, batches."""
+"""Every field of the data settings has an effect on the tiles, the sampler or the batches."""
 
 import csv
 import io
@@ -17,8 +17,8 @@ from training.from_config import sampler_of
 
 pytestmark = pytest.mark.full
 
-# Slides of unlike sizes, stains, organs, licences and sources: (tiles, stain class, organ, licence,
-# source).
+# Slides of different sizes, stains, organs, licences and sources: (tiles, stain class, organ,
+# licence, source).
 SLIDES = (
     (5, "he", "colon", "P", "a"),
     (1, "he", "colon", "P", "b"),
@@ -26,7 +26,7 @@ SLIDES = (
     (2, "ihc", "breast", "P", "c"),
     (1, "ihc", "stomach", "P", "b"),
 )
-# One value for every field, unlike its default.
+# One value for every field, different from its default.
 CHANGED = {
     "root": None,  # the second corpus of the test
     "licences": ["P"],
@@ -71,7 +71,7 @@ def shards(folder, shade):
 
 
 def built(data, out):
-    """What the data settings decide: tiles, chances of slides, the first batch."""
+    """What the data settings decide: tiles, probabilities of slides, the first batch."""
     cfg = config.check({**values("unused", out), "data": data})
     d = cfg.data
     corpus = open_corpus(d.root, licences=d.licences, stains=d.stains, without=d.without)
@@ -102,12 +102,12 @@ def test_powers_of_a_config_are_the_samplers(tmp_path):
         "stain_power": 0.0,
     }
     _, weights, _, _ = built(data, tmp_path)
-    # Half a stain each; in it half an organ each (breast and colon, breast and stomach); in it the
-    # same for every slide.
+    # Every stain has half; in it every organ has half (breast and colon, breast and stomach); in it
+    # every slide has the same.
     assert weights == pytest.approx([0.125, 0.125, 0.25, 0.25, 0.25])
 
 
-def test_a_weight_of_a_stain_without_tiles_is_said(tmp_path, caplog):
+def test_a_weight_of_a_stain_without_tiles_is_logged(tmp_path, caplog):
     data = {"root": str(shards(tmp_path / "tiles", 40)), "canvas": 48, "batch": 6}
     built({**data, "stain_weights": {"ihc": 2.0}}, tmp_path)
     assert "stain_weights" not in caplog.text

@@ -1,7 +1,4 @@
-"""Shards as people pack them.
-
-Side files, folders, links, several tars in one file, indices of another tar.
-"""
+"""Tar shards: other files, folders, links, several tars in one file, indices of another tar."""
 
 import gzip
 import os
@@ -25,7 +22,7 @@ SIDE_FILES = [
 IN_FOLDERS = [(f"slide{s}/{i}.png", tile(4 * n + i)) for n, s in enumerate("AB") for i in range(4)]
 
 
-def test_side_files_are_no_tiles(tmp_path):
+def test_other_files_are_no_tiles(tmp_path):
     write_tar(tmp_path / "a.tar", SIDE_FILES)
     write_table(
         tmp_path / "manifest.csv",
@@ -34,7 +31,7 @@ def test_side_files_are_no_tiles(tmp_path):
     assert tiles_of(open_corpus(tmp_path)) == {f"00000{i}": i for i in range(4)}
 
 
-def test_ranges_count_images_alone(tmp_path):
+def test_ranges_count_only_images(tmp_path):
     write_tar(
         tmp_path / "a.tar",
         [folder("x"), ("._000000.png", b"x"), ("000000.labels.png", tile(9)), *SIDE_FILES],
@@ -62,7 +59,7 @@ def test_keys_are_paths_without_the_suffix(tmp_path, before, options):
     assert tiles_of(open_corpus(tmp_path)) == keys
 
 
-def test_a_stem_is_a_key_while_no_two_images_have_it(tmp_path):
+def test_a_stem_is_a_key_if_no_two_images_have_it(tmp_path):
     write_tar(
         tmp_path / "a.tar", [("x/1.png", tile(1)), ("y/2.png", tile(2)), ("2/3.png", tile(3))]
     )
@@ -94,7 +91,7 @@ def test_a_stem_is_a_key_while_no_two_images_have_it(tmp_path):
         ),
     ],
 )
-def test_what_a_key_could_mean_twice_is_refused(tmp_path, names, rows, words):
+def test_a_key_that_could_mean_two_images_is_refused(tmp_path, names, rows, words):
     write_tar(tmp_path / "a.tar", [(name, tile(i)) for i, name in enumerate(names)])
     write_table(
         tmp_path / "manifest.csv", "shard key\n" + "".join(f"a.tar {key}\n" for key in rows)
@@ -110,7 +107,7 @@ def test_one_shard_under_two_names_is_one_shard(tmp_path):
         open_corpus(tmp_path)
 
 
-def test_shards_may_have_keys_in_common_and_lie_in_folders(tmp_path):
+def test_shards_may_have_keys_in_common_and_be_in_folders(tmp_path):
     (tmp_path / "more").mkdir()
     write_tar(tmp_path / "a.tar", [("0.png", tile(1))])
     write_tar(tmp_path / "more/a.tar", [("0.png", tile(2))])
@@ -120,7 +117,7 @@ def test_shards_may_have_keys_in_common_and_lie_in_folders(tmp_path):
     assert tiles_of(open_corpus(tmp_path)) == {"s/a.tar#0": 1, "s/more/a.tar#0": 2}
 
 
-def test_links_are_the_images_that_they_lead_to(tmp_path):
+def test_links_are_the_images_that_they_point_to(tmp_path):
     members = [
         ("a/0.png", tile(3)),
         link("b/1.png", "a/0.png", tarfile.LNKTYPE),
@@ -143,7 +140,7 @@ def test_a_link_to_a_tile_that_must_not_be_used_is_refused(tmp_path):
         open_corpus(tmp_path)
 
 
-def test_tars_put_together_are_read_to_the_end(tmp_path):
+def test_concatenated_tars_are_read_to_the_end(tmp_path):
     parts = [
         write_tar(tmp_path / f"{i}.part", [(f"{i}.png", tile(i))]).read_bytes() for i in range(3)
     ]
@@ -208,7 +205,7 @@ def archive(tmp_path):
         ("sA - 0 2", "line 2: every row needs the names of a slide and of a shard"),
     ],
 )
-def test_ranges_that_do_not_fit_are_refused(archive, rows, words, indexed):
+def test_invalid_ranges_are_refused(archive, rows, words, indexed):
     if indexed:
         write_index(archive / "a.tar")
     write_table(archive / "slides.csv", f"slide shard first tiles\n{rows}")
@@ -225,7 +222,7 @@ def test_tables_without_rows_hold_no_tiles(tmp_path, file, columns):
         open_corpus(tmp_path)
 
 
-def test_a_range_that_must_not_be_used_is_not_overlapped(archive):
+def test_a_range_that_overlaps_an_unused_one_is_refused(archive):
     write_table(
         archive / "slides.csv", "slide shard first tiles use\nsA a.tar 0 3 1\nsB a.tar 2 2 no"
     )
@@ -233,7 +230,7 @@ def test_a_range_that_must_not_be_used_is_not_overlapped(archive):
         open_corpus(archive)
 
 
-def test_a_shard_that_is_cut_short_gives_what_is_whole(archive, caplog):
+def test_a_truncated_shard_gives_its_whole_tiles(archive, caplog):
     (archive / "a.tar").write_bytes((archive / "a.tar").read_bytes()[: 3 * 1024])
     assert tiles_of(open_corpus(archive)) == {"sA/a.tar#0": 0, "sA/a.tar#1": 1, "sB/a.tar#2": 2}
     assert "is cut short: its first 3 tiles are whole, 1 others are skipped" in caplog.text
@@ -249,12 +246,12 @@ def test_a_slide_of_two_stains_is_refused(archive):
 
 
 def raw_index(shard):
-    """As the first format had it: ranges alone, of all members."""
+    """The index in the first format: only ranges, of all members."""
     np.save(index_path(shard), np.array([[512, 1], [1536, 1], [512, 1], [1536, 1]]))
 
 
 def swapped(shard):
-    """Another tar of the same size in the place of one that has an index."""
+    """Replace a tar that has an index by another of the same size."""
     write_index(shard)
     write_tar(shard, [("x.json", tile(9)), *((f"{i}.png", tile(i)) for i in range(4))])
 
@@ -275,39 +272,39 @@ def swapped(shard):
         lambda shard: (write_index(shard), os.utime(shard, ns=(1, 1))),
     ],
 )
-def test_an_index_of_another_tar_is_not_believed(archive, caplog, spoil):
+def test_an_index_of_another_tar_is_not_used(archive, caplog, spoil):
     spoil(archive / "a.tar")
     assert list(tiles_of(open_corpus(archive)).values()) == [0, 1, 2, 3]
     assert "a.tar.index.npy is damaged, or of another tar" in caplog.text
 
 
 @pytest.mark.parametrize("wrong", [(512, 1 << 60), (1 << 60, 5), (512, -1), (-512, 5)])
-def test_a_range_that_no_tar_has_is_an_error_of_its_tile(archive, wrong):
+def test_an_impossible_range_is_an_error_of_its_tile(archive, wrong):
     data = write_index(archive / "a.tar").read_bytes()
     index_path(archive / "a.tar").write_bytes(data[:-16] + np.array(wrong, dtype="<i8").tobytes())
     with pytest.raises(ImageError, match=r"tile sB/a\.tar#3 cannot be decoded"):
         open_corpus(archive).read(3)
 
 
-def test_an_index_is_believed_while_its_tar_is_the_same(archive, monkeypatch):
+def test_an_index_is_used_while_its_tar_is_the_same(archive, monkeypatch):
     write_index(archive / "a.tar")
     monkeypatch.setattr(shards_module, "members_of", None)
     assert ranges_of(archive / "a.tar").tolist() == members_of(archive / "a.tar").ranges.tolist()
 
 
-def test_a_tar_that_was_replaced_is_read_anew(archive):
+def test_a_replaced_tar_is_read_again(archive):
     assert tiles_of(open_corpus(archive))["sA/a.tar#0"] == 0
     new = write_tar(archive / "new", [(f"{i}.png", tile(9 - i)) for i in range(4)])
     new.replace(archive / "a.tar")
     assert tiles_of(open_corpus(archive))["sA/a.tar#0"] == 9
 
 
-def test_indices_are_written_for_whole_shards(archive, capsys):
+def test_indices_are_written_for_undamaged_shards(archive, capsys):
     (archive / "more").mkdir()
     whole = write_tar(archive / "more/b.tar", [("0.png", tile(0))])
     (archive / "a.tar").write_bytes(whole.read_bytes()[:600])
     assert main([str(archive)]) == 3
-    assert "a.tar is cut short: no index is written of it" in capsys.readouterr().out
+    assert "a.tar is cut short: no index is written for it" in capsys.readouterr().out
     assert [p.name for p in archive.rglob("*.npy")] == ["b.tar.index.npy"]
     assert main([str(archive / "nowhere")]) == 2
     whole.rename(archive / "more/b.TAR.old")
@@ -331,7 +328,7 @@ def test_an_index_is_written_whole_or_not_at_all(archive, monkeypatch):
 
 
 @pytest.mark.parametrize("text", ["slide,shard,first,tiles\n", "slide,shard,first,tiles\n\n"])
-def test_a_table_of_no_slides_is_refused(tmp_path, text):
+def test_an_empty_table_is_refused(tmp_path, text):
     (tmp_path / "slides.csv").write_text(text)
     with pytest.raises(ConfigError, match="no tiles"):
         open_corpus(tmp_path)

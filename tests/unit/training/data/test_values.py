@@ -1,7 +1,4 @@
-"""What the values of a table mean.
-
-What may be learnt from, and what is refused because nobody can tell.
-"""
+"""The values of a table: which rows are trained on, and which values are refused."""
 
 import logging
 
@@ -33,7 +30,7 @@ pytestmark = pytest.mark.full
         (("benchmark",), Split("benchmark", True)),
     ],
 )
-def test_splits_in_their_spellings(texts, split):
+def test_splits_have_many_spellings(texts, split):
     assert {text: split_of(text) for text in texts} == dict.fromkeys(texts, split)
 
 
@@ -41,12 +38,12 @@ def test_splits_in_their_spellings(texts, split):
     "text",
     ["0", "1", "2", "unknown", "?", "tset", "internal", "all", "traintest", "external test", "x"],
 )
-def test_a_split_that_nobody_can_tell_is_refused(text):
+def test_an_ambiguous_split_is_refused(text):
     with pytest.raises(ValueError, match="trained on"):
         split_of(text)
 
 
-def test_use_in_its_spellings():
+def test_use_has_many_spellings():
     assert all(is_used(text) for text in ("1", "1.0", "true", "TRUE", "Yes", "y"))
     assert not any(is_used(text) for text in ("0", "0.0", "false", "False", "NO", "n"))
     for text in ("", "2", "-1", "nan", "maybe", "01", "x"):
@@ -54,7 +51,7 @@ def test_use_in_its_spellings():
             is_used(text)
 
 
-def test_what_is_no_name():
+def test_values_that_stand_for_no_name():
     assert not any(
         name_of(text)
         for text in ("", "NaN", "nan", "NA", "N/A", "unknown", "Unknown", "None", "?", "<NA>")
@@ -97,11 +94,11 @@ def test_a_value_that_is_not_known_is_refused(table, columns, bad, words):
 
 
 @pytest.mark.parametrize("no", ["0", "0.0", "False", "no", "N", "FALSE"])
-def test_rows_not_to_be_used_never_come_through(table, no):
+def test_rows_that_must_not_be_used_are_left_out(table, no):
     assert table("Use", "1", "true", no, "Yes").keys == ["0", "1", "3"]
 
 
-def test_rows_of_held_out_parts_never_come_through(table):
+def test_rows_of_held_out_splits_are_left_out(table):
     assert table("SPLIT", "Train", "TESTING", "held-out", "fold3").keys == ["0", "3"]
 
 
@@ -133,7 +130,7 @@ def test_a_missing_column_is_refused(tmp_path, file, header, lacking):
 @pytest.mark.parametrize(
     ("typed", "meant"), [("license", "licence"), ("used", "use"), ("splits", "split")]
 )
-def test_a_column_that_looks_like_a_filter_is_refused(table, typed, meant):
+def test_a_misnamed_column_is_refused(table, typed, meant):
     with pytest.raises(
         ConfigError, match=f"the column '{typed}' is not read. Rename it to '{meant}'"
     ):
@@ -175,7 +172,7 @@ def test_a_filter_that_nothing_matches_is_refused(table, filters, words):
         table("src licence stain_class", "scannerA P he", "scannerB P ihc", **filters)
 
 
-def test_filters_do_not_mind_case(table):
+def test_filters_ignore_case(table):
     rows = ("scannerA P HE", "scannerB p ihc", "scannerA N he", "scannerA - -")
     assert table("src licence stain_class", *rows, licences=("p",), stains=("He",)).keys == ["0"]
     assert table("src licence stain_class", *rows, without=("SCANNERA",)).keys == ["1"]
@@ -188,7 +185,7 @@ def test_filters_do_not_mind_case(table):
     assert STAIN_CLASSES.index("unknown") == 5
 
 
-def test_what_is_left_out_is_said(table, caplog):
+def test_rows_left_out_are_logged(table, caplog):
     with caplog.at_level(logging.INFO):
         table("use split licence", "1 train P", "no train P", "1 Test P", "1 - N", licences=("P",))
     assert (
@@ -217,27 +214,27 @@ def test_patients_and_slides_in_two_splits_are_refused(table, columns, one, othe
 
 
 @pytest.mark.parametrize("name", ["-", "NaN", "NA", "unknown", "Unknown"])
-def test_two_without_a_name_are_not_one(table, name, caplog):
+def test_slides_without_a_name_are_not_merged(table, name, caplog):
     corpus = table(
         "patient slide split", f"{name} {name} train", f"{name} {name} test", f"{name} {name} train"
     )
     assert corpus.slide_names == ["0", "2"]
-    assert "2 tiles have no slide: each counts as a slide of its own" in caplog.text
+    assert "2 tiles have no slide: each is treated as a separate slide" in caplog.text
 
 
-def test_one_split_in_two_spellings_is_one(table):
+def test_two_spellings_of_a_split_are_one_split(table):
     assert len(table("patient split", "p train", "p TRAINING", "p Train")) == 3
 
 
-def test_slides_whose_rows_differ_are_named(table, caplog):
+def test_slides_whose_rows_differ_are_logged(table, caplog):
     table("slide patient organ", "s p1 colon", "s p2 Colon", "t p3 lung")
     assert "the rows of 1 slides name several patients (s)" in caplog.text
     assert "organs" not in caplog.text
 
 
-def test_both_tables_are_said(tmp_path, caplog):
+def test_a_second_table_is_logged(tmp_path, caplog):
     write_tar(tmp_path / "a.tar", [("0.png", tile(0))])
     write_table(tmp_path / "manifest.csv", "shard key\na.tar 0")
     write_table(tmp_path / "slides.csv", "slide shard first tiles\ns a.tar 0 1")
     open_corpus(tmp_path)
-    assert "slides.csv alone is read" in caplog.text
+    assert "only slides.csv is read" in caplog.text
