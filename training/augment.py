@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from training.data.corpus import STAIN_CLASSES
@@ -28,7 +28,15 @@ _HED = torch.tensor([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]]
 _HED_OF = _HED / _HED.norm(dim=1, keepdim=True)  # stain amounts -> optical density
 _OF_HED = torch.linalg.inv(_HED_OF)
 
+
+def _known(stain: str) -> str:
+    if stain not in STAIN_CLASSES:
+        raise ValueError(f"{stain!r} is not one of {', '.join(STAIN_CLASSES)}")
+    return stain
+
+
 Fraction = Annotated[float, Field(ge=0, le=1)]
+StainClass = Annotated[str, AfterValidator(_known)]
 
 
 class CropSettings(BaseModel):
@@ -38,8 +46,8 @@ class CropSettings(BaseModel):
     aspect: least and largest ratio of the sides."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    count: int = Field(2, ge=0)
-    px: int = Field(112, ge=16)
+    count: int = Field(default=2, ge=0)
+    px: int = Field(default=112, ge=16)
     field: tuple[float, float] = (1.0, 1.0)
     area: tuple[float, float] = (0.25, 1.0)
     aspect: tuple[float, float] = (0.8, 1.25)
@@ -51,13 +59,13 @@ class ColourSettings(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    he_scale: float = Field(0.15, ge=0)
-    he_shift: float = Field(0.05, ge=0)
-    od_scale: float = Field(0.08, ge=0)
-    od_shift: float = Field(0.02, ge=0)
-    brightness: float = Field(0.1, ge=0)
+    he_scale: float = Field(default=0.15, ge=0)
+    he_shift: float = Field(default=0.05, ge=0)
+    od_scale: float = Field(default=0.08, ge=0)
+    od_shift: float = Field(default=0.02, ge=0)
+    brightness: float = Field(default=0.1, ge=0)
     # stain classes whose tiles are jittered as H&E is
-    hed_classes: tuple[Literal[STAIN_CLASSES], ...] = ("he",)
+    hed_classes: tuple[StainClass, ...] = ("he",)
     # share of H&E views made grey; other stains keep their colour, which is their signal
     grey: Fraction = 0.1
     blur: Fraction = 0.2

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
+import yaml  # type: ignore[import-untyped]  # PyYAML has no annotations
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from pathencoder.errors import ConfigError
 from training import methods
+from training.methods import MethodSettings
 
 
 class _Section(BaseModel):
@@ -29,11 +30,11 @@ class DataSettings(_Section):
     licences: tuple[str, ...] = ()
     stains: tuple[str, ...] = ()
     without: tuple[str, ...] = ()
-    canvas: int = Field(224, ge=32)  # tiles are brought to this size before the crops, px
-    batch: int = Field(64, ge=2)  # over all processes
-    slide_power: float = Field(0.5, ge=0, le=1)
-    organ_power: float = Field(1.0, ge=0, le=1)
-    stain_power: float = Field(1.0, ge=0, le=1)
+    canvas: int = Field(default=224, ge=32)  # tiles are brought to this size before the crops, px
+    batch: int = Field(default=64, ge=2)  # over all processes
+    slide_power: float = Field(default=0.5, ge=0, le=1)
+    organ_power: float = Field(default=1.0, ge=0, le=1)
+    stain_power: float = Field(default=1.0, ge=0, le=1)
     stain_weights: dict[str, float] = {}
 
 
@@ -67,13 +68,15 @@ class OptimSettings(_Section):
     """
 
     steps: int = Field(ge=1)
-    lr: float = Field(3e-4, ge=0)  # 0: a control run, in which BatchNorm statistics alone settle
-    lr_end: float = Field(1e-6, ge=0)
-    head_lr: float = Field(1e-3, ge=0)
-    warmup: int = Field(50, ge=0)
+    lr: float = Field(
+        default=3e-4, ge=0
+    )  # 0: a control run, in which BatchNorm statistics alone settle
+    lr_end: float = Field(default=1e-6, ge=0)
+    head_lr: float = Field(default=1e-3, ge=0)
+    warmup: int = Field(default=50, ge=0)
     weight_decay: tuple[float, float] = (1e-3, 1e-3)  # from, to
-    clip: float = Field(10.0, gt=0)
-    accumulate: int = Field(1, ge=1)
+    clip: float = Field(default=10.0, gt=0)
+    accumulate: int = Field(default=1, ge=1)
     precision: Literal["auto", "fp32", "bf16"] = "auto"
 
 
@@ -88,24 +91,24 @@ class RunSettings(_Section):
 
     out: Path
     # stop cleanly with a checkpoint; the same command goes on
-    minutes: float | None = Field(None, gt=0)
-    threads: int = Field(1, ge=1)  # of torch, a process
-    loaders: int = Field(1, ge=1)  # threads that decode tiles, a process
+    minutes: float | None = Field(default=None, gt=0)
+    threads: int = Field(default=1, ge=1)  # of torch, a process
+    loaders: int = Field(default=1, ge=1)  # threads that decode tiles, a process
     # processes that decode tiles in the threads' place, a process: for GPUs
-    loader_processes: int = Field(0, ge=0)
+    loader_processes: int = Field(default=0, ge=0)
     # Decoded tiles stay in memory up to here, a process (also of loader_processes): spares decoding
     # where a corpus is gone through often.
-    keep_mb: int = Field(0, ge=0)
-    checkpoint_every: int = Field(100, ge=1)
-    log_every: int = Field(10, ge=1)
-    knn_every: int = Field(0, ge=0)  # 0: only at the start and the end
+    keep_mb: int = Field(default=0, ge=0)
+    checkpoint_every: int = Field(default=100, ge=1)
+    log_every: int = Field(default=10, ge=1)
+    knn_every: int = Field(default=0, ge=0)  # 0: only at the start and the end
     knn_sets: tuple[Path, ...] = ()
     device: str = "auto"
     parallel: Literal["ddp", "fsdp"] = "ddp"  # with several processes; fsdp for ViT-L and up
     compile: bool = False  # blocks by torch.compile
     checkpoint_activations: bool = False  # less memory, a third more time
     # so many batches with a loss or gradient that is not finite, in a row, stop the run
-    bad_batches: int = Field(5, ge=1)
+    bad_batches: int = Field(default=5, ge=1)
     tensorboard: bool = False
     wandb: str | None = None  # a Weights and Biases project
 
@@ -117,7 +120,7 @@ class ExportSettings(_Section):
     arXiv:2109.01903); 0: the trained weights as they are.
     """
 
-    start_share: float = Field(0.0, ge=0, lt=1)
+    start_share: float = Field(default=0.0, ge=0, lt=1)
     name: str = "encoder"
     licence: str = "unknown"
     commercial: bool = False
@@ -126,21 +129,23 @@ class ExportSettings(_Section):
     mpp: float | None = None
 
 
-class _Base(_Section):
+class Config(_Section):
+    """A whole config.
+
+    Attributes:
+        start_from: A run or checkpoint whose method, heads and optimiser this run starts with, at
+            its own step 0.
+        method: The `Settings` of the method's file.
+    """
+
     seed: int = 0
-    # a run or checkpoint whose method, heads and optimiser this run goes on from, at its own step 0
     start_from: Path | None = None
     data: DataSettings
     backbone: BackboneSettings = BackboneSettings()
     optim: OptimSettings
     run: RunSettings
     export: ExportSettings = ExportSettings()
-
-
-class Config(_Base):
-    """The whole. `method` is the settings class of the method's own file."""
-
-    method: Any = None
+    method: MethodSettings
 
 
 # Keys at the top level that stand for longer ones.
@@ -163,7 +168,7 @@ def load(recipe: Path, overrides: Sequence[str] = ()) -> Config:
 def check(values: dict[str, Any]) -> Config:
     """A Config from plain values. Raises ConfigError with the nearest name for every unknown key."""
     settings = methods.module_of((values.get("method") or {}).get("name", "")).Settings
-    whole = create_model("Config", __base__=_Base, method=(settings, ...))
+    whole = create_model("Config", __base__=Config, method=(settings, ...))
     try:
         checked = whole.model_validate(values)
     except ValidationError as error:
@@ -172,11 +177,10 @@ def check(values: dict[str, Any]) -> Config:
     return Config.model_construct(**{name: getattr(checked, name) for name in whole.model_fields})
 
 
-def _refuse_large_crops(method: Any, canvas: int) -> None:
+def _refuse_large_crops(method: MethodSettings, canvas: int) -> None:
     """A crop is cut from the canvas, so it may not be larger."""
-    for name, value in method:
-        px = getattr(value, "px", value if name == "crop" else 0)
-        if px > canvas and getattr(value, "count", 1):
+    for name, px in method.crop_sizes().items():
+        if px > canvas:
             raise ConfigError(
                 f"method.{name}: crops of {px} px do not fit data.canvas={canvas}. Lower the one or"
                 " raise the other"

@@ -38,7 +38,7 @@ def export(
 
 def _taught_by(cfg: Config) -> str:
     """The teachers' names: a folder is called what its encoder is called."""
-    names = [locate.describe(str(teacher)).name for teacher in getattr(cfg.method, "teachers", ())]
+    names = [locate.describe(str(teacher)).name for teacher in cfg.method.teacher_encoders()]
     return f" of {', '.join(names)}" if names else ""
 
 

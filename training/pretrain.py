@@ -39,7 +39,7 @@ def train(cfg: config.Config) -> Path:
                 run.optimizer.zero_grad(set_to_none=True)
                 run.method.after_step(step)
             run.report(step, loss, norm, logs)
-            if run.stopping or getattr(run.method, "converged", False):
+            if run.stopping or run.method.converged:
                 break
         return run.finish(step + 1)
 

@@ -32,7 +32,9 @@ def make_backbone(settings: BackboneSettings) -> nn.Module:
     )
     if settings.start:
         _load(network, _weights_of(settings.start), str(settings.start))
-    return network.to(memory_format=torch.channels_last)
+    # torch's annotations leave memory_format out
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return network
 
 
 def with_start(settings: BackboneSettings) -> BackboneSettings:

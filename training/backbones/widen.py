@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
+import yaml  # type: ignore[import-untyped]  # PyYAML has no annotations
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 

@@ -1,46 +1,59 @@
-"""BYOL: an online network predicts what a moving average of itself says of another view.
+"""BYOL: an online network predicts a moving average of itself on another view, without negatives.
 
-No negatives (Grill et al. 2020, arXiv:2006.07733). Sections and equations below are that paper's.
+Grill et al. 2020, arXiv:2006.07733. Sections and equations below are of that paper.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor, nn
 
 from training.augment import ColourSettings, CropSettings
 from training.data.loader import TileBatch
-from training.methods import Logs, Plan, Views
+from training.methods import Logs, Method, MethodSettings, Plan, Views
 from training.methods.parts.multicrop import Pair, follow, forward_by_size, make_views
-from training.methods.parts.sizing import announce, sizes_for
+from training.methods.parts.sizing import Sizing
 from training.schedules import cosine
 
+SIZING = Sizing(
+    "byol",
+    small=(1024, 128),
+    large=(4096, 256),
+    least_batch=16,
+    least_tiles=200,
+    remedy="a larger data.batch (its BatchNorm needs one), or method simclr",
+)
 
-class Settings(BaseModel):
-    """BYOL's part of a config. None: by batch and length of the run, see sizing.py."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+class Settings(MethodSettings):
+    """BYOL's part of a config. None: chosen by batch and length of the run (parts/sizing.py).
+
+    Attributes:
+        crop: Crops that both networks see.
+        local_crops: Smaller crops that the online network alone sees, as in DINO.
+        momentum: tau_base, of the target at the start; it ends at 1.
+    """
+
+    compares_tiles: ClassVar[bool] = True  # through BatchNorm
     name: Literal["byol"] = "byol"
     crop: Pair = CropSettings()
-    # seen by the online network alone, as DINO's
     local_crops: CropSettings = CropSettings(count=0, px=64, area=(0.08, 0.32))
     colour: ColourSettings = ColourSettings()
-    hidden: int | None = Field(None, ge=1)
-    out: int | None = Field(None, ge=1)
-    # tau_base: of the target at the start, 1 at the end
-    momentum: float | None = Field(None, gt=0, lt=1)
+    hidden: int | None = Field(default=None, ge=1)
+    out: int | None = Field(default=None, ge=1)
+    momentum: float | None = Field(default=None, gt=0, lt=1)
 
 
-def build(settings: Settings, plan: Plan) -> nn.Module:
+def build(settings: Settings, plan: Plan) -> Method:
     """BYOL around a backbone."""
     return Byol(settings, plan)
 
 
-class Byol(nn.Module):
+class Byol(Method):
     """Online f, g and q; target f' and g' (section 3.1).
 
     The exported encoder is the target's, the average of the online one.
@@ -49,8 +62,7 @@ class Byol(nn.Module):
     def __init__(self, settings: Settings, plan: Plan) -> None:
         super().__init__()
         self.settings, self.plan = settings, plan
-        run = {"batch": plan.batch, "tiles": plan.tiles, "steps": plan.steps}
-        sizes = sizes_for("byol", **run)
+        sizes = SIZING.sizes(plan)
         hidden, out = settings.hidden or sizes.hidden, settings.out or sizes.out
         self.momentum = settings.momentum or sizes.momentum
         self.online, self.target = (
@@ -59,16 +71,16 @@ class Byol(nn.Module):
         self.predictor = mlp(out, hidden, out)
         self.target.load_state_dict(self.online.state_dict())
         self.target.requires_grad_(requires_grad=False)
-        announce("byol", **run, values={"hidden": hidden, "out": out, "momentum": self.momentum})
+        SIZING.announce(plan, {"hidden": hidden, "out": out, "momentum": self.momentum})
 
     def views(self, batch: TileBatch) -> Views:
-        """The crops that both networks see, then those that the online network sees alone."""
+        """The crops that both networks see, then those that the online network alone sees."""
         return make_views(
             batch, (self.settings.crop, self.settings.local_crops), self.settings.colour, self.plan
         )
 
     def loss(self, views: Views, step: int) -> tuple[Tensor, Logs]:
-        """Each view's prediction against the target's projection of each other view.
+        """Each view's prediction against the target's projection of every other large view.
 
         The symmetric loss of section 3.1.
         """
@@ -86,7 +98,11 @@ class Byol(nn.Module):
         return loss, {"pair_cosine": 1 - loss.detach() / 2}
 
     def after_step(self, step: int) -> None:
-        """The target follows: xi = tau xi + (1 - tau) theta, tau = 1 - (1 - tau_base) (cos(pi k / K) + 1) / 2 (equation 1, section 3.2)."""
+        """Move the target towards the online network (equation 1).
+
+        xi = tau xi + (1 - tau) theta, with tau = 1 - (1 - tau_base) (cos(pi k / K) + 1) / 2
+        (section 3.2).
+        """
         follow(self.target, self.online, cosine(self.momentum, 1.0, step, self.plan.steps))
 
     @property
@@ -96,14 +112,13 @@ class Byol(nn.Module):
 
     def encoder(self) -> nn.Module:
         """The target's backbone."""
-        backbone: nn.Module = self.target[0]
-        return backbone
+        return self.target[0]
 
 
 def mlp(width: int, hidden: int, out: int) -> nn.Sequential:
     """Projector and predictor: linear, BatchNorm, ReLU, linear (section 3.3).
 
-    The BatchNorm is over the joint batch of all processes.
+    Several processes share the statistics of BatchNorm (`distributed.synchronise`).
     """
     return nn.Sequential(
         nn.Linear(width, hidden),
@@ -114,7 +129,14 @@ def mlp(width: int, hidden: int, out: int) -> nn.Sequential:
 
 
 def byol_loss(prediction: Tensor, projection: Tensor) -> Tensor:
-    """Mean over rows of |p - z|^2 with both of [N, D] brought to length 1, which is 2 - 2 cos(p, z) (equation 2). In 0..4: 0 when
-    they point the same way. No gradient flows to the projection."""
+    """Mean squared distance of unit vectors: |p - z|^2 = 2 - 2 cos(p, z) (equation 2).
+
+    Args:
+        prediction: Float [N, D], of any length; normalised here.
+        projection: Float [N, D], the same; no gradient flows to it.
+
+    Returns:
+        A scalar in 0..4; 0 where each pair has the same direction.
+    """
     p, z = F.normalize(prediction.float(), dim=1), F.normalize(projection.detach().float(), dim=1)
     return (2 - 2 * (p * z).sum(1)).mean()

@@ -1,5 +1,7 @@
-"""DINO: a student matches its own moving average over crops of different size (Caron et al. 2021, arXiv:2104.14294); with `patches`
-also iBOT's masked patches, with `spread` a regulariser of the embedding, with `balance: sinkhorn` DINOv2's targets.
+"""DINO: a student matches a moving average of itself over crops of different size.
+
+Caron et al. 2021, arXiv:2104.14294; equations below are of that paper. `patches` adds iBOT's masked
+patches, `spread` a regulariser of the embedding, and `balance: sinkhorn` DINOv2's targets.
 """
 
 from __future__ import annotations
@@ -9,65 +11,82 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor, nn
 
 from training.augment import ColourSettings, CropSettings
 from training.data.loader import TileBatch
-from training.methods import Logs, Plan, Views
+from training.methods import Logs, Method, MethodSettings, Plan, Views
 from training.methods.parts.ibot import MaskedPatches, PatchSettings, hidden, patch_loss, tokens_of
 from training.methods.parts.multicrop import Pair, follow, forward_by_size, make_views
 from training.methods.parts.regularisers import SpreadSettings, spread
-from training.methods.parts.sizing import announce, sizes_for
+from training.methods.parts.sizing import Sizing
 from training.methods.parts.targets import Centring, Sinkhorn
 from training.schedules import cosine, linear
 
+SIZING = Sizing(
+    "dino",
+    small=(1024, 128),
+    large=(2048, 256),
+    least_batch=32,
+    least_tiles=500,
+    remedy="a larger data.batch, more tiles, or method simclr",
+)
 
-class Settings(BaseModel):
-    """DINO's part of a config. None: by batch, corpus and length of the run, see sizing.py."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+class Settings(MethodSettings):
+    """DINO's part of a config. None: chosen by batch, corpus and length of the run (parts/sizing.py).
+
+    Attributes:
+        head_norm: BatchNorm inside the head: for CNNs, whose pooled features all have nearly the
+            same direction.
+        teacher_temperature: At the start, and after the warm-up.
+        teacher_warmup: Share of the run.
+        momentum: Of the teacher at the start; it ends at 1.
+        freeze_last: Share of the run, from its start, in which the last layer stays fixed.
+    """
+
     name: Literal["dino"] = "dino"
     global_crops: Pair = CropSettings(count=2, px=112, area=(0.32, 1.0))
     local_crops: CropSettings = CropSettings(count=4, px=64, area=(0.08, 0.32))
     colour: ColourSettings = ColourSettings()
-    hidden: int | None = Field(None, ge=1)
-    # BatchNorm inside the head: for CNNs, whose pooled features all point the same way
+    hidden: int | None = Field(default=None, ge=1)
     head_norm: bool = False
-    bottleneck: int | None = Field(None, ge=1)
-    prototypes: int | None = Field(None, ge=2)
-    student_temperature: float = Field(0.1, gt=0)
-    teacher_temperature: tuple[float, float] | None = None  # from, to over the warm-up
-    teacher_warmup: float = Field(0.1, ge=0, le=1)  # share of the run
-    momentum: float | None = Field(None, gt=0, lt=1)  # of the teacher at the start, 1 at the end
+    bottleneck: int | None = Field(default=None, ge=1)
+    prototypes: int | None = Field(default=None, ge=2)
+    student_temperature: float = Field(default=0.1, gt=0)
+    teacher_temperature: tuple[float, float] | None = None
+    teacher_warmup: float = Field(default=0.1, ge=0, le=1)
+    momentum: float | None = Field(default=None, gt=0, lt=1)
     balance: Literal["centring", "sinkhorn"] = "centring"
-    center_momentum: float = Field(0.9, ge=0, lt=1)
-    # share of the run in which the last layer does not move
-    freeze_last: float = Field(0.02, ge=0, le=1)
+    center_momentum: float = Field(default=0.9, ge=0, lt=1)
+    freeze_last: float = Field(default=0.02, ge=0, le=1)
     spread: SpreadSettings | None = None
     patches: PatchSettings | None = None
 
 
-def build(settings: Settings, plan: Plan) -> nn.Module:
+def build(settings: Settings, plan: Plan) -> Method:
     """DINO around a backbone."""
     return Dino(settings, plan)
 
 
-class Dino(nn.Module):
-    """Student and teacher (backbone and head each), what keeps the teacher's targets from collapse, and the task of masked patches."""
+class Dino(Method):
+    """Student and teacher, each a backbone and a head.
+
+    `balance` keeps the teacher's targets from collapse; `patches` is the task of masked patches.
+    """
 
     def __init__(self, settings: Settings, plan: Plan) -> None:
         super().__init__()
         self.settings, self.plan = settings, plan
-        run = {"batch": plan.batch, "tiles": plan.tiles, "steps": plan.steps}
-        sizes = sizes_for("dino", **run)
+        sizes = SIZING.sizes(plan)
         width, neck = settings.hidden or sizes.hidden, settings.bottleneck or sizes.out
         self.prototypes = settings.prototypes or sizes.prototypes
         self.momentum = settings.momentum or sizes.momentum
         self.temperatures = settings.teacher_temperature or sizes.teacher_temperature
 
         def head() -> DinoHead:
-            return DinoHead(plan.width, width, neck, self.prototypes, settings.head_norm)
+            return DinoHead(plan.width, width, neck, self.prototypes, norm=settings.head_norm)
 
         self.student, self.teacher = (nn.Sequential(plan.backbone(), head()) for _ in range(2))
         self.patches = (
@@ -82,12 +101,12 @@ class Dino(nn.Module):
             "prototypes": self.prototypes,
             "momentum": self.momentum,
         }
-        announce("dino", **run, values={**chosen, "teacher_temperature": self.temperatures})
+        SIZING.announce(plan, {**chosen, "teacher_temperature": self.temperatures})
 
     def views(self, batch: TileBatch) -> Views:
         """The global crops, then the local ones, coloured and normalised.
 
-        Then a mask for each global crop, where patches are masked.
+        With `patches` also a mask, bool [N, h, w], for each global crop.
         """
         s = self.settings
         made = make_views(batch, (s.global_crops, s.local_crops), s.colour, self.plan)
@@ -99,12 +118,12 @@ class Dino(nn.Module):
         return made + masks
 
     def loss(self, views: Views, step: int) -> tuple[Tensor, Logs]:
-        """Cross entropy of the student's crops to the teacher's global ones, each pair of different crops; and what else is asked for."""
+        """`dino_loss`, plus the weighted losses of `patches` and `spread` where they are set."""
         s, n = self.settings, self.settings.global_crops.count
         masks = views[n + s.local_crops.count :]
         views = views[: n + s.local_crops.count]
-        # Prototypes that chase a raw backbone collapse: they rest while the run is young.
-        self._rest_last_layers(resting=step < s.freeze_last * self.plan.steps)
+        # Prototypes that follow an untrained backbone collapse.
+        self._freeze_last_layers(frozen=step < s.freeze_last * self.plan.steps)
         temperature = linear(*self.temperatures, step, int(s.teacher_warmup * self.plan.steps))
         features, targets, patch_term = self._forward(views, masks, temperature)
         logits = self.student[1](features)
@@ -120,7 +139,10 @@ class Dino(nn.Module):
         return loss, logs
 
     def after_step(self, step: int) -> None:
-        """The teacher follows: teacher = m teacher + (1 - m) student, m from self.momentum to 1 along a cosine."""
+        """Move the teacher: teacher = m teacher + (1 - m) student.
+
+        m goes from self.momentum to 1 along a cosine.
+        """
         m = cosine(self.momentum, 1.0, step, self.plan.steps)
         follow(self.teacher, self.student, m)
         if self.patches and self.patches.teacher_head and self.patches.student_head:
@@ -133,13 +155,12 @@ class Dino(nn.Module):
 
     def encoder(self) -> nn.Module:
         """The teacher's backbone."""
-        backbone: nn.Module = self.teacher[0]
-        return backbone
+        return self.teacher[0]
 
     def _forward(
         self, views: Views, masks: Views, temperature: float
     ) -> tuple[Tensor, tuple[Tensor, ...], Tensor | None]:
-        """The student's features of all crops, the teacher's targets of the global ones, the loss of masked patches."""
+        """The student's features of all crops, the targets of the global ones, the patch loss."""
         n = self.settings.global_crops.count
         if self.patches is None:
             targets = self._targets(views[:n], temperature)
@@ -176,25 +197,23 @@ class Dino(nn.Module):
             Sinkhorn() if s.balance == "sinkhorn" else Centring(self.prototypes, s.center_momentum)
         )
 
-    def _rest_last_layers(self, *, resting: bool) -> None:
-        self.student[1].rests = resting
-        if self.patches and self.patches.student_head:
-            self.patches.student_head.rests = resting
+    def _freeze_last_layers(self, *, frozen: bool) -> None:
+        for head in (self.student[1], self.patches.student_head if self.patches else None):
+            if isinstance(head, DinoHead):
+                head.last_frozen = frozen
 
 
 class DinoHead(nn.Module):
     """[N, width] -> prototype logits [N, K].
 
-    three-layer MLP, L2 bottleneck, weight-normalised last layer of unit rows.
+    A three-layer MLP, an L2-normalised bottleneck, a weight-normalised last layer of unit rows.
+
+    Attributes:
+        last_frozen: The loss does not move the last layer.
     """
 
     def __init__(
-        self,
-        width: int,
-        hidden: int,
-        bottleneck: int,
-        prototypes: int,
-        norm: bool,  # noqa: FBT001
+        self, width: int, hidden: int, bottleneck: int, prototypes: int, *, norm: bool
     ) -> None:
         super().__init__()
         layers: list[nn.Module] = []
@@ -206,7 +225,7 @@ class DinoHead(nn.Module):
             ]
         self.mlp = nn.Sequential(*layers, nn.Linear(hidden, bottleneck))
         self.last = nn.Linear(bottleneck, prototypes, bias=False)
-        self.rests = False  # whether the loss leaves the last layer alone
+        self.last_frozen = False
         for layer in self.mlp:
             if isinstance(layer, nn.Linear):
                 nn.init.trunc_normal_(layer.weight, std=0.02)
@@ -214,32 +233,39 @@ class DinoHead(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Cosines of the bottleneck to each prototype."""
-        # Resting keeps a gradient of zeros, so that the optimiser's state is whole from the first
-        # step.
-        rows = self.last.weight.detach() + 0 * self.last.weight if self.rests else self.last.weight
+        rows = self.last.weight
+        if self.last_frozen:
+            # A gradient of zeros, so that the optimiser has a state for it from the first step.
+            rows = rows.detach() + 0 * rows
         return F.linear(F.normalize(self.mlp(x), dim=1), F.normalize(rows, dim=1))
 
 
 def dino_loss(
     student_logits: tuple[Tensor, ...], targets: tuple[Tensor, ...], *, temperature: float
 ) -> Tensor:
-    """Mean over pairs (teacher crop t, student crop s != t) of H(P_t, P_s), Caron et al. 2021, equation 3.
+    """Mean over pairs (teacher crop t, student crop s != t) of H(P_t, P_s) (equation 3).
 
-    student_logits: one [N, K] a crop, the global crops first. targets: [N, K] distributions of the global crops.
-    Returns a scalar; log K when both sides are uniform.
+    Args:
+        student_logits: One float [N, K] a crop, the global crops first.
+        targets: One distribution [N, K] a global crop.
+        temperature: Of the student.
+
+    Returns:
+        A scalar; log K when both sides are uniform.
     """
     log_p = [F.log_softmax(logits.float() / temperature, dim=1) for logits in student_logits]
     everything = torch.stack(log_p).sum(0)
-    # sum over s != t of H(P_t, P_s) is one product a target
+    # the sum over s != t of H(P_t, P_s) is one product for each t
     sums = [-(q * (everything - log_p[t])).sum(1).mean() for t, q in enumerate(targets)]
     return torch.stack(sums).sum() / (len(targets) * (len(log_p) - 1))
 
 
 @torch.no_grad()
 def _entropies(targets: tuple[Tensor, ...], prototypes: int) -> Logs:
-    """Entropies as shares of log K. One tile's target: 1 is uniform (nothing learnt), 0 certain.
+    """Entropies as shares of log K.
 
-    Mean target: 0 is a collapse onto one prototype.
+    teacher_entropy, of one tile's target: 1 is uniform (nothing is learnt), 0 certain.
+    mean_entropy, of the mean target: 0 is a collapse to one prototype.
     """
     q = torch.cat(targets)
     scale = math.log(prototypes)

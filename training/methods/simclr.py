@@ -1,52 +1,79 @@
-"""SimCLR: two views of a tile agree, views of other tiles do not (Chen et al. 2020, arXiv:2002.05709)."""
+"""SimCLR: two views of a tile have similar embeddings, views of different tiles do not.
+
+Chen et al. 2020, arXiv:2002.05709.
+"""
 
 from __future__ import annotations
 
-from typing import Literal
+import math
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from training import distributed
 from training.augment import ColourSettings, CropSettings
 from training.data.loader import TileBatch
-from training.methods import Logs, Plan, Views
+from training.methods import Logs, Method, MethodSettings, Plan, Views
 from training.methods.parts.multicrop import Pair, forward_by_size, make_views
-from training.methods.parts.sizing import announce, sizes_for
+from training.methods.parts.sizing import Sizing
+
+# The paper's hidden layer is as wide as ResNet-50's output.
+SIZING = Sizing(
+    "simclr",
+    small=(512, 128),
+    large=(2048, 128),
+    least_batch=32,
+    least_tiles=200,
+    remedy=(
+        "a larger data.batch (each tile is distinguished from the others of its batch), or method"
+        " byol"
+    ),
+)
 
 
-class Settings(BaseModel):
-    """SimCLR's part of a config. None: by the batch, see sizing.py."""
+class Settings(MethodSettings):
+    """SimCLR's part of a config. None: chosen by the batch (parts/sizing.py).
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    Attributes:
+        crop: Crops that are compared with each other.
+        local_crops: Smaller crops that are attracted to the crops of their tile and serve as no
+            negatives.
+        average: Decay of the exported average of the backbone's weights.
+    """
+
+    compares_tiles: ClassVar[bool] = True
     name: Literal["simclr"] = "simclr"
     crop: Pair = CropSettings()
-    # drawn to the crops of their tile, and no negatives
     local_crops: CropSettings = CropSettings(count=0, px=64, area=(0.08, 0.32))
     colour: ColourSettings = ColourSettings()
-    temperature: float = Field(0.2, gt=0)
-    hidden: int | None = Field(None, ge=1)
-    out: int | None = Field(None, ge=1)
-    # decay of the exported average of the backbone's weights
-    average: float = Field(0.99, ge=0, lt=1)
+    temperature: float = Field(default=0.2, gt=0)
+    hidden: int | None = Field(default=None, ge=1)
+    out: int | None = Field(default=None, ge=1)
+    average: float = Field(default=0.99, ge=0, lt=1)
+
+    def chance_loss(self, tiles: int) -> float:
+        """NT-Xent of equal embeddings: log(2N - 1)."""
+        return math.log(2 * tiles - 1)
 
 
-def build(settings: Settings, plan: Plan) -> nn.Module:
+def build(settings: Settings, plan: Plan) -> Method:
     """SimCLR around a backbone."""
     return SimCLR(settings, plan)
 
 
-class SimCLR(nn.Module):
+class SimCLR(Method):
     """Backbone and projector; the exported encoder is the backbone's moving average."""
+
+    backbone: nn.Module
 
     def __init__(self, settings: Settings, plan: Plan) -> None:
         super().__init__()
         self.settings, self.plan = settings, plan
-        run = {"batch": plan.batch, "tiles": plan.tiles, "steps": plan.steps}
-        sizes = sizes_for("simclr", **run)
+        sizes = SIZING.sizes(plan)
         hidden, out = settings.hidden or sizes.hidden, settings.out or sizes.out
         self.backbone = plan.backbone()
         self.projector = nn.Sequential(
@@ -59,11 +86,7 @@ class SimCLR(nn.Module):
             self.backbone, multi_avg_fn=get_ema_multi_avg_fn(settings.average), use_buffers=True
         )
         self.average.requires_grad_(requires_grad=False)
-        announce(
-            "simclr",
-            **run,
-            values={"hidden": hidden, "out": out, "temperature": settings.temperature},
-        )
+        SIZING.announce(plan, {"hidden": hidden, "out": out, "temperature": settings.temperature})
 
     def views(self, batch: TileBatch) -> Views:
         """The crops, then the local ones, coloured and normalised."""
@@ -87,11 +110,11 @@ class SimCLR(nn.Module):
             for local in z[n:]
         ]
         with torch.no_grad():
-            agree = F.cosine_similarity(z[0], z[1]).mean()
-        return torch.stack(pairs).mean(), {"pair_cosine": agree}
+            cosine = F.cosine_similarity(z[0], z[1]).mean()
+        return torch.stack(pairs).mean(), {"pair_cosine": cosine}
 
     def after_step(self, step: int) -> None:
-        """Move the average."""
+        """Update the average."""
         self.average.update_parameters(self.backbone)
 
     def encoder(self) -> nn.Module:
@@ -100,10 +123,17 @@ class SimCLR(nn.Module):
 
 
 def nt_xent(z1: Tensor, z2: Tensor, *, temperature: float) -> Tensor:
-    """Normalised temperature-scaled cross entropy, Chen et al. 2020, equation 1, averaged over all 2N views.
+    """Normalised temperature-scaled cross entropy (equation 1), mean over all 2N views.
 
-    z1, z2: [N, D] projections of two views, normalised here. Returns a scalar. Swapping the views or turning all embeddings
-    alike changes nothing; log(2N - 1) when all embeddings coincide: that value for long is a collapse.
+    It does not change when the views are swapped or all embeddings are rotated.
+
+    Args:
+        z1: Float [N, D], projections of one view of each tile; normalised here.
+        z2: Float [N, D], those of the other view.
+        temperature: tau of the paper.
+
+    Returns:
+        A scalar; log(2N - 1) when all embeddings coincide, which over many steps is a collapse.
     """
     z = F.normalize(torch.cat([z1, z2]).float(), dim=1)
     logits = z @ z.T / temperature
@@ -114,9 +144,17 @@ def nt_xent(z1: Tensor, z2: Tensor, *, temperature: float) -> Tensor:
 
 
 def nt_xent_to(z: Tensor, fixed: Tensor, *, temperature: float) -> Tensor:
-    """The same for small crops: each row of z [N, D] is to be found among the rows of `fixed` [N, D], views of the same tiles.
+    """The same for small crops: each is to be found among the large crops of all tiles.
 
-    Returns a scalar; log N when all embeddings coincide. No gradient flows to `fixed`: a part must not define the whole.
+    No gradient flows to the large crops: a part must not define the whole.
+
+    Args:
+        z: Float [N, D], projections of the small crops; normalised here.
+        fixed: Float [N, D], projections of large crops of the same tiles.
+        temperature: As of `nt_xent`.
+
+    Returns:
+        A scalar; log N when all embeddings coincide.
     """
     z, fixed = F.normalize(z.float(), dim=1), F.normalize(fixed.detach().float(), dim=1)
     return F.cross_entropy(z @ fixed.T / temperature, torch.arange(len(z), device=z.device))

@@ -19,7 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from pathencoder.errors import ConfigError
 from training import distributed
-from training.methods import Logs, Views
+from training.methods import Logs, Method, Views
 
 Strategy = Literal["ddp", "fsdp"]
 _GRAPHS = 64  # of one kind of block: crop sizes, with and without gradients, first and later blocks
@@ -35,18 +35,17 @@ class Step(nn.Module):
     `method` holds the weights.
     """
 
-    def __init__(self, method: nn.Module) -> None:
+    def __init__(self, method: Method) -> None:
         super().__init__()
         self.method = method
 
     def forward(self, views: Views, step: int) -> tuple[Tensor, Logs]:
         """(loss, logs) of one process's views."""
-        result: tuple[Tensor, Logs] = self.method.loss(views, step)  # type: ignore[operator]
-        return result
+        return self.method.loss(views, step)
 
 
 def wrap(
-    method: nn.Module,
+    method: Method,
     device: torch.device,
     *,
     strategy: Strategy = "ddp",
@@ -61,7 +60,7 @@ def wrap(
     """
     if distributed.world() == 1:
         return Step(method)
-    method = distributed.synchronise(method, device)
+    distributed.synchronise(method, device)
     if strategy == "ddp":
         return DistributedDataParallel(
             Step(method), gradient_as_bucket_view=True, **{_BUFFERS_STAY: False}

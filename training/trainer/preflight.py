@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,36 +12,23 @@ from pathencoder.errors import ConfigError, ImageError
 from training.backbones import make
 from training.config import Config
 from training.data.corpus import Corpus
+from training.methods import MethodSettings
 
 _LOOKED_AT = 16
 
 
-def crop_sizes(method: Any) -> dict[str, int]:
+def crop_sizes(method: MethodSettings) -> dict[str, int]:
     """Pixels of each kind of crop that a method's settings ask for: method.NAME -> px."""
-    found = {
-        name: (
-            (v.px if getattr(v, "count", 1) else 0)
-            if hasattr(v, "px")
-            else v
-            if name == "crop"
-            else 0
-        )
-        for name, v in method
-    }
-    return {f"method.{name}": px for name, px in found.items() if px}
+    return {f"method.{name}": px for name, px in method.crop_sizes().items()}
 
 
 def check(cfg: Config, corpus: Corpus) -> None:
     """Raises ConfigError for crops larger than the tiles are, and for crops that the network cannot take."""
     sizes = crop_sizes(cfg.method)
     _refuse_small_tiles(sizes, corpus)
-    if not _has_own_network(cfg.method):
+    if not cfg.method.own_network:
         for name, px in sizes.items():
             refuse_network(cfg, name, px)
-
-
-def _has_own_network(method: Any) -> bool:
-    return str(method.name) == "patch_contrast"
 
 
 def refuse_network(cfg: Config, name: str, px: int) -> None:
@@ -68,7 +54,7 @@ def unsafe_in_bf16(cfg: Config) -> str | None:
     oneDNN's bf16 gradient of a strided convolution larger than 1 x 1 reads beyond maps of one pixel (seen with torch 2.13; every other
     shape that was tried agrees with float64). Crops that leave the last stage more than one pixel to start from are safe.
     """
-    if _has_own_network(cfg.method):
+    if cfg.method.own_network:
         return None
     found: list[str] = []
     with torch.device("meta"):

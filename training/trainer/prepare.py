@@ -12,7 +12,6 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
 
 import torch
 import yaml
@@ -32,7 +31,7 @@ from training.monitor.trackers import TensorBoard, Tracker, WandB
 from training.trainer import checkpoint, lock, parallel, preflight
 from training.trainer.guard import Guard
 from training.trainer.optimizer import make_optimizer
-from training.trainer.run import Run, chance_of
+from training.trainer.run import Run
 from training.trainer.signals import StopRequest
 from training.trainer.throughput import Pace
 
@@ -98,7 +97,7 @@ def _prepare(cfg: config.Config, request: StopRequest) -> Run:
         optimizer,
         monitor,
         Guard(method, cfg.run.out, in_a_row=cfg.run.bad_batches),
-        Alarms(chance=chance_of(cfg.method.name, at_once)),
+        Alarms(chance=cfg.method.chance_loss(at_once)),
         FirstFeatures(method.backbone),
         Pace(d.batch),
         request,
@@ -125,7 +124,7 @@ def _tiles_at_once(cfg: config.Config) -> int:
             f"data.batch={cfg.data.batch} leaves a process less than 2 tiles at once ({world}"
             f" processes, {parts} parts)"
         )
-    if parts > 1 and cfg.method.name in ("simclr", "byol"):
+    if parts > 1 and cfg.method.compares_tiles:
         log.warning(
             "optim.accumulate=%d: %s compares the %d tiles of one part, not the whole batch",
             parts,
@@ -156,8 +155,8 @@ def _dtype(cfg: config.Config, device: torch.device, backbone: nn.Module) -> tor
 
 def _method(
     cfg: config.Config, plan: methods.Plan, device: torch.device
-) -> tuple[Any, nn.Module, torch.dtype | None]:
-    method: Any = methods.build(cfg.method, plan).to(device).train()
+) -> tuple[methods.Method, nn.Module, torch.dtype | None]:
+    method = methods.build(cfg.method, plan).to(device).train()
     dtype = _dtype(cfg, device, method.backbone)
     if cfg.run.checkpoint_activations:
         parallel.checkpoint_blocks(method.backbone)

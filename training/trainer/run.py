@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
 import threading
 import time
@@ -24,7 +23,7 @@ from training.data.corpus import Corpus
 from training.data.loader import TileBatch, batches
 from training.data.sampler import Sampler
 from training.export import export
-from training.methods import Logs, Plan, Views
+from training.methods import Logs, Method, Plan, Views
 from training.monitor.alarms import Alarms
 from training.monitor.log import (
     FirstFeatures,
@@ -53,7 +52,7 @@ class Run:
     folder: Path
     corpus: Corpus
     sampler: Sampler
-    method: Any  # a methods.Method that is an nn.Module
+    method: Method
     forward: nn.Module
     parameters: list[nn.Parameter]  # all that learn
     optimizer: torch.optim.Optimizer
@@ -99,7 +98,7 @@ class Run:
         if (
             self.device.type == "cpu"
             and _cores() > self.cfg.run.threads
-            and not getattr(self.method, "draws_in_loss", False)
+            and not self.method.draws_in_loss
         ):
             yield from self.pace.timed(self._views_ahead(read))
             return
@@ -288,15 +287,13 @@ class Run:
 
     def _export(self, step: int) -> Path:
         target = self.folder / "export"
-        # a method whose network is no encoder writes its own folder
-        own = getattr(self.method, "export", None)
+        own_network = self.cfg.method.own_network
         # all processes must take part
-        weights = {} if own else parallel.full_state(self.method.encoder())
+        weights = {} if own_network else parallel.full_state(self.method.encoder())
         if distributed.rank() != 0:
             return target
-        if own:
-            folder: Path = own(target)
-            return folder
+        if own_network:
+            return self.method.export(target)
         network = make.make_backbone(self.cfg.backbone.model_copy(update={"start": None}))
         network.load_state_dict(weights)
         share = self.cfg.export.start_share
@@ -308,8 +305,3 @@ class Run:
 def _cores() -> int:
     """CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def chance_of(method: str, tiles_at_once: int) -> float | None:
-    """The loss of a method that tells nothing apart, where there is one: NT-Xent's log(2N - 1)."""
-    return math.log(2 * tiles_at_once - 1) if method == "simclr" else None

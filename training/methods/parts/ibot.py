@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -29,7 +29,7 @@ class PatchSettings(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    weight: float = Field(1.0, gt=0)
+    weight: float = Field(default=1.0, gt=0)
     shape: Literal["block", "random"] = "block"
     probability: Fraction = 0.5
     share: tuple[Fraction, Fraction] = (0.1, 0.5)
@@ -51,7 +51,7 @@ class MaskedPatches(nn.Module):
                     " leave it out"
                 )
         self.settings = settings
-        self.mask_token = MaskToken(int(backbone.embed_dim))  # type: ignore[arg-type]
+        self.mask_token = MaskToken(_number(backbone, "embed_dim"))
         self.student_head = head() if settings.own_head else None
         self.teacher_head = head() if settings.own_head else None
         if self.student_head is not None and self.teacher_head is not None:
@@ -62,8 +62,9 @@ class MaskedPatches(nn.Module):
         self, views: list[Tensor], backbone: nn.Module, generator: torch.Generator
     ) -> list[Tensor]:
         """Masks for the patches of these views, all of one size: bool [N, h, w] each."""
-        patch = backbone.patch_embed.patch_size  # type: ignore[union-attr]
-        grid = views[0].shape[-2] // patch[0], views[0].shape[-1] // patch[1]  # type: ignore[index]
+        patches: Any = backbone.get_submodule("patch_embed")
+        height, width = patches.patch_size
+        grid = views[0].shape[-2] // height, views[0].shape[-1] // width
         return [draw_masks(len(v), grid, self.settings, generator) for v in views]
 
 
@@ -84,9 +85,8 @@ class MaskToken(nn.Module):
 @contextmanager
 def hidden(backbone: nn.Module, token: MaskToken, mask: Tensor) -> Iterator[None]:
     """Inside, the backbone sees `token` in place of the patches where mask is True, positions kept."""
-    handle = backbone.patch_embed.register_forward_hook(
-        lambda _module, _args, out: token(out, mask)
-    )  # type: ignore[union-attr,operator]
+    patches = backbone.get_submodule("patch_embed")
+    handle = patches.register_forward_hook(lambda _module, _inputs, out: token(out, mask))
     try:
         yield
     finally:
@@ -97,14 +97,17 @@ def hidden(backbone: nn.Module, token: MaskToken, mask: Tensor) -> Iterator[None
 def tokens_of(backbone: nn.Module) -> Iterator[list[Tensor]]:
     """Inside, each forward of the backbone appends its patch tokens [N, L, C], after the last norm, prefix tokens left out."""
     seen: list[Tensor] = []
-    prefix = int(backbone.num_prefix_tokens)  # type: ignore[arg-type]
-    handle = backbone.norm.register_forward_hook(
-        lambda _module, _args, out: seen.append(out[:, prefix:])
-    )  # type: ignore[union-attr,operator]
+    prefix = _number(backbone, "num_prefix_tokens")
+    last = backbone.get_submodule("norm")
+    handle = last.register_forward_hook(lambda _module, _inputs, out: seen.append(out[:, prefix:]))
     try:
         yield seen
     finally:
         handle.remove()
+
+
+def _number(backbone: Any, name: str) -> int:
+    return int(getattr(backbone, name))
 
 
 def patch_loss(

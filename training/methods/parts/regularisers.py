@@ -20,8 +20,8 @@ class SpreadSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     name: Literal["koleo", "kde"] = "kde"
-    weight: float = Field(0.05, gt=0)
-    concentration: float = Field(5.0, gt=0)
+    weight: float = Field(default=0.05, gt=0)
+    concentration: float = Field(default=5.0, gt=0)
 
 
 def spread(settings: SpreadSettings, crops: tuple[Tensor, ...]) -> Tensor:
@@ -42,7 +42,7 @@ def koleo(x: Tensor) -> Tensor:
     unit = F.normalize(x.float(), dim=1)
     with torch.no_grad():
         near = (unit @ unit.T).fill_diagonal_(-2.0).argmax(1)
-    distance = (unit - unit[near]).norm(dim=1)
+    distance: Tensor = (unit - unit[near]).norm(dim=1)
     return -(distance + 1e-8).log().mean()
 
 

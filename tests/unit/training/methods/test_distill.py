@@ -97,13 +97,13 @@ def test_variances_begin_with_the_first_batch_and_then_move_slowly(teacher):
         torch.randn(50, len(method.variances)),
         3 * torch.randn(50, len(method.variances)),
     )
-    method._follow(first)
+    method._update_variances(first)
     assert torch.allclose(method.variances, first.var(0, correction=0))
-    method._follow(second)
+    method._update_variances(second)
     assert torch.allclose(
         method.variances, 0.99 * first.var(0, correction=0) + 0.01 * second.var(0, correction=0)
     )
-    method.eval()._follow(first)
+    method.eval()._update_variances(first)
     assert float(method.variances.mean()) > 1.05  # not in eval mode
 
 
@@ -162,6 +162,6 @@ def test_the_embedding_is_taught_as_it_is_read(tmp_path):
     )
     with opened(cfg, StopRequest()) as run:
         _, _, (views,) = next(iter(run.batches()))
-        embedding, output = run.method._said(views[0])
+        embedding, output = run.method._outputs(views[0])
     assert embedding.shape[1] == run.method.heads[0].in_features > output.shape[1]
     assert output.shape[1] == run.method.heads[1].in_features

@@ -5,11 +5,15 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small_runs import values, write_tiles
 
 from pathencoder.errors import ConfigError
 from pathencoder.nuclei.network import ConfidenceNetwork, Featuriser, NucleiNetwork, parameters
+from training import config
 from training.methods.parts import patch_contrast as pc
+from training.pretrain import train
 
+pytestmark = pytest.mark.full
 NAMES = ("mse", "cross_entropy", "divergence", "mutual_information", "cosine")
 
 
@@ -136,3 +140,24 @@ def test_channel_is_chosen_by_the_stain(channel, turned):
     maps[:, channel] = (1 - stain if turned else stain) + 0.1 * maps[:, channel]
     maps[:, (channel + 1) % 4] = 1  # a dead channel
     assert pc.choose_channel(maps, stain) == (channel, turned)
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    return write_tiles(tmp_path_factory.mktemp("images"), slides=3, each=2, side=128)
+
+
+@pytest.mark.parametrize(
+    ("similarity", "precision"), [("mse", "fp32"), ("mse", "bf16"), ("cosine", "fp32")]
+)
+def test_a_stopped_run_resumes_where_it_stopped(images, tmp_path, similarity, precision):
+    asked = values(images, tmp_path / "whole")
+    asked["method"] = {"name": "patch_contrast", "crop": 100, "similarity": similarity}
+    asked["data"]["canvas"] = 128
+    asked["optim"] |= {"steps": 3, "precision": precision}
+    whole = train(config.check(asked))
+    asked["run"] |= {"out": str(tmp_path / "pieces"), "minutes": 1e-9}
+    for _ in range(3):
+        pieces = train(config.check(asked))
+    a, b = ((run / "export/model.safetensors").read_bytes() for run in (whole, pieces))
+    assert a == b

@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from training.methods.parts import regularisers, sizing, targets
+from training.methods import Plan, byol, dino, simclr
+from training.methods.parts import regularisers, targets
 from training.methods.parts.regularisers import SpreadSettings
 
 pytestmark = pytest.mark.full
@@ -123,10 +124,14 @@ def test_a_constant_preference_is_centred_away():
     assert torch.allclose(found, torch.full((4, 3), 1 / 3), atol=1e-3)
 
 
+def plan(batch, tiles, steps):
+    half = (0.5, 0.5, 0.5)
+    return Plan(torch.nn.Identity, 8, steps, batch, tiles, half, half, torch.Generator())
+
+
 def test_sizes_follow_batch_corpus_and_length(caplog):
     small, large = (
-        sizing.sizes_for("dino", batch=b, tiles=t, steps=s)
-        for b, t, s in ((64, 3000, 300), (1024, 10**7, 10**6))
+        dino.SIZING.sizes(plan(*run)) for run in ((64, 3000, 300), (1024, 10**7, 10**6))
     )
     assert (small.hidden, small.out, small.prototypes, small.momentum) == (
         1024,
@@ -137,9 +142,9 @@ def test_sizes_follow_batch_corpus_and_length(caplog):
     assert (large.hidden, large.out, large.prototypes, large.momentum) == (2048, 256, 8192, 0.996)
     assert (small.teacher_temperature, large.teacher_temperature) == ((0.04, 0.04), (0.04, 0.07))
     with caplog.at_level("INFO"):
-        sizing.announce("simclr", batch=8, tiles=5000, steps=10, values={"out": 128})
+        simclr.SIZING.announce(plan(8, 5000, 10), {"out": 128})
     assert "simclr for batch 8, 5000 tiles, 10 steps: out 128" in caplog.text
     assert "data.batch is 8: simclr learns little below 32. What helps" in caplog.text
     caplog.clear()
-    sizing.announce("byol", batch=64, tiles=5000, steps=10, values={})
+    byol.SIZING.announce(plan(64, 5000, 10), {})
     assert not [r for r in caplog.records if r.levelname == "WARNING"]

@@ -13,13 +13,13 @@ from small_runs import values, write_tiles
 
 from pathencoder.errors import ConfigError, MissingExtra
 from training import config, report
+from training.methods import dino, simclr
 from training.monitor import retrieval, trackers
 from training.monitor.alarms import Alarms
 from training.monitor.collapse import FirstFeatures
 from training.monitor.log import Monitor, read_log
 from training.pretrain import train
 from training.trainer import throughput
-from training.trainer.run import chance_of
 
 pytestmark = pytest.mark.full
 
@@ -62,7 +62,7 @@ HEALTHY = {
     ],
 )
 def test_each_alarm_rings_once_for_its_sign_alone(name, sign):
-    chance = chance_of("simclr", 64)
+    chance = simclr.Settings().chance_loss(64)
     assert rung(HEALTHY, chance=chance) == []
     assert rung({**HEALTHY, **sign}, chance=chance) == [name]
     assert rung({**HEALTHY, **sign}, steps=(200, 210), chance=chance) == []  # twice may be chance
@@ -93,8 +93,8 @@ def test_an_exploding_gradient_rings_against_its_own_past():
 
 
 def test_only_nt_xent_has_a_chance_level():
-    assert chance_of("simclr", 64) == pytest.approx(math.log(127))
-    assert chance_of("dino", 64) is None
+    assert simclr.Settings().chance_loss(64) == pytest.approx(math.log(127))
+    assert dino.Settings().chance_loss(64) is None
 
 
 def test_the_pace_tells_waiting_from_work(monkeypatch):
