@@ -1,4 +1,4 @@
-"""What the verbs share: the options that every one has, loading with a word to the user, and small formats."""
+"""What all verbs share: common options, loading an encoder, and text formats."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 @dataclass
 class State:
-    """What a command line asks for beside its verb."""
+    """The options that hold for every verb."""
 
     debug: bool = False
 
 
 class Failed(Exception):
-    """Ends a command whose report is printed already, with an exit status."""
+    """Ends a command with an exit status, after its report was printed."""
 
     def __init__(self, status: int) -> None:
         super().__init__(status)
@@ -58,7 +58,7 @@ def device_option(function: F) -> F:
 
 
 def load(name: str | None, *, device: str = "auto", revision: str | None = None) -> Encoder:
-    """Load an encoder, saying so on standard error: importing torch takes seconds."""
+    """Load an encoder and say so on standard error, since importing torch takes seconds."""
     click.echo(f"loading {name or 'the default encoder'} ...", err=True)
     from pathencoder.encoder import load_encoder
 
@@ -66,12 +66,12 @@ def load(name: str | None, *, device: str = "auto", revision: str | None = None)
 
 
 def echo_json(value: Any) -> None:
-    """One JSON document on standard output."""
+    """Print one JSON document on standard output."""
     click.echo(json.dumps(_printable(value), indent=2, default=_text))
 
 
 def _printable(value: Any) -> Any:
-    """The same with every text valid Unicode, so that any JSON reader takes it."""
+    """The same value with every text as valid Unicode, which any JSON reader accepts."""
     if isinstance(value, dict):
         return {_printable(k): _printable(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
@@ -84,7 +84,7 @@ def _text(value: Any) -> str:
 
 
 def table(rows: list[list[str]]) -> str:
-    """Rows of words in columns, the first row as the head."""
+    """A text table with aligned columns; the first row is the header."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
@@ -94,7 +94,7 @@ def table(rows: list[list[str]]) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as a person says them."""
+    """A duration as text: 2.5 s, 3 min 4 s, 1 h 20 min."""
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -102,5 +102,5 @@ def duration(seconds: float) -> str:
 
 
 def plural(count: int, word: str) -> str:
-    """1 tile, 1,200 tiles."""
+    """A count with its word: 1 tile, 1,200 tiles."""
     return f"{count:,} {word}{'' if count == 1 else 's'}"

@@ -1,4 +1,4 @@
-"""`pathencoder demo`: one real image, embedded, and a picture of what the encoder sees in it."""
+"""`pathencoder demo`: embed one real image and draw its features."""
 
 from __future__ import annotations
 
@@ -43,21 +43,21 @@ def _point(_: click.Context, __: click.Parameter, value: str | None) -> tuple[in
 def _picture(_: click.Context, __: click.Parameter, value: Path) -> Path:
     if value.suffix.lower() not in _FORMATS:
         raise click.BadParameter(
-            f"{value} ends in none of {', '.join(_FORMATS)}: the ending says the format"
+            f"{value} ends in none of {', '.join(_FORMATS)}: the suffix decides the format"
         )
     return value
 
 
 @dataclass(frozen=True)
 class Shown:
-    """The image as it is shown and read.
+    """The image at the size at which it is drawn and embedded.
 
     Attributes:
         pixels: uint8 [H, W, 3].
-        point: x, y of the place that others are compared with, in `pixels`.
-        mpp: micrometres per pixel of `pixels`, if known.
-        what: a line about it.
-        factor: how many times it was enlarged.
+        point: The point that others are compared with: x, y in `pixels`.
+        mpp: Micrometres per pixel of `pixels`, if known.
+        what: One line about the image.
+        factor: How many times it was enlarged.
     """
 
     pixels: NDArray[np.uint8]
@@ -72,10 +72,10 @@ class Shown:
     "--image",
     "path",
     type=click.Path(path_type=Path),
-    help="Another image than the one that comes along.",
+    help="Your own image. Default: an image that is part of the package.",
 )
 @click.option(
-    "--point", callback=_point, help="X,Y in pixels: the place that others are compared with."
+    "--point", callback=_point, help="X,Y in pixels: the point that others are compared with."
 )
 @click.option(
     "--mpp",
@@ -89,7 +89,7 @@ class Shown:
     callback=_picture,
     default=Path("demo.png"),
     show_default=True,
-    help="The picture; its ending says the format.",
+    help="The picture; its suffix decides the format.",
 )
 @device_option
 @json_option
@@ -104,7 +104,7 @@ def command(
     device: str,
     as_json: bool,
 ) -> None:
-    """Embed a real image (colon, DAB and haematoxylin) and draw what the encoder sees in it.
+    """Embed a real image (colon, DAB and haematoxylin) and draw its features.
 
     \b
     pathencoder demo
@@ -123,7 +123,7 @@ def command(
     facts["picture_seconds"] = round(time.perf_counter() - started, 2)
     make_folder(out.absolute().parent)
     with whole_file(out) as temporary:
-        page = side_by_side(panels, f"What {encoder.spec.name} sees in one image")
+        page = side_by_side(panels, f"One image in the features of {encoder.spec.name}")
         page.save(temporary, format=_FORMATS[out.suffix.lower()])
     if as_json:
         echo_json({**facts, "picture": str(out), "enlarged": round(shown.factor, 4)})
@@ -137,19 +137,20 @@ def command(
     if shown.factor < 1:
         height, width = shown.pixels.shape[:2]
         click.echo(
-            f"For the picture the image was reduced to {width} x {height} px: cut out a part to see"
-            " its cells"
+            f"For the picture the image was reduced to {width} x {height} px: crop it to see its"
+            " cells"
         )
     click.echo(
-        f"Picture: {out} (the image, its features as colours, and what is like the marked point)"
+        f"Picture: {out} (the image, its features as colours, and the similarity to the marked"
+        " point)"
     )
 
 
 def example_image() -> NDArray[np.uint8]:
     """Colon, FHL2 by DAB with a haematoxylin counterstain: uint8 [512, 512, 3].
 
-    From scikit-image (`data.immunohistochemistry`), which had it from the Center for Microscopy And
-    Molecular Imaging (CMMI) and knows of no copyright restrictions; here as JPEG.
+    It is scikit-image's `data.immunohistochemistry`, from the Center for Microscopy And Molecular
+    Imaging (CMMI), with no known copyright restrictions; here as JPEG.
     """
     from pathencoder.images import open_image
 
@@ -159,9 +160,10 @@ def example_image() -> NDArray[np.uint8]:
 def _shown(
     image: NDArray[np.uint8], point: tuple[int, int] | None, mpp: float | None, path: Path | None
 ) -> Shown:
-    """The image enlarged by a whole number if it is small, or reduced if it is large.
+    """Enlarge a small image by a whole number, or reduce a large one.
 
-    Raises ConfigError for a point outside it.
+    Raises:
+        ConfigError: The point lies outside the image.
     """
     import numpy as np
     from PIL import Image
@@ -201,7 +203,7 @@ def _embed(encoder: Encoder, image: NDArray[np.uint8]) -> dict[str, Any]:
         for y in (0, image.shape[0] - height)
         for x in (0, image.shape[1] - width)
     ]
-    encoder.encode(tiles, progress=False)  # the first call of a process pays for choosing kernels
+    encoder.encode(tiles, progress=False)  # the first call of a process also chooses kernels
     started = time.perf_counter()
     rows = encoder.encode(tiles, progress=False)
     return {
@@ -228,12 +230,12 @@ def _panels(encoder: Encoder, shown: Shown) -> list[Panel]:
         Panel(
             pictures.enlarge(pictures.pca_colours(features), image),
             "Its features as colours",
-            "Places of one colour look alike to the encoder",
+            "Places of one colour have similar features",
         ),
         Panel(
             pictures.mark(colours, x, y),
-            "Likeness to the marked point",
-            "Yellow: the encoder finds the same tissue there (cosine of features)",
+            "Similarity to the marked point",
+            "Yellow: similar features (cosine similarity)",
             scale=ends,
         ),
     ]

@@ -1,4 +1,4 @@
-"""`pathencoder doctor`: what this machine has, what the package makes of it, and how fast that is."""
+"""`pathencoder doctor`: versions, devices, caches, bundled weights and speed of this machine."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ _VARIABLES = (
 @json_option
 @debug_option
 def command(*, slide: Path | None, speed: bool, device: str, as_json: bool) -> None:
-    """Say what this machine has (versions, devices, OpenSlide, caches), check the bundled weights, and measure speed.
+    """Report versions, devices, OpenSlide and caches, check the bundled weights, measure speed.
 
     Exit status 1 if something is broken.
 
@@ -92,7 +92,7 @@ def command(*, slide: Path | None, speed: bool, device: str, as_json: bool) -> N
 
 
 def _safely(title: str, look: Callable[[], dict[str, Any]], problems: list[str]) -> dict[str, Any]:
-    """A section; one that fails is a problem to name, not the end of the examination."""
+    """The facts of one section; a section that fails is a problem, and the others follow."""
     try:
         return look()
     except Exception as error:
@@ -152,7 +152,7 @@ def _devices() -> dict[str, Any]:
             else "not in hardware: slower than fp32"
         ),
         "torchvision operators": (
-            "own" if _torchvision_whole() else "missing beside this torch; added by pathencoder"
+            "its own" if _torchvision_whole() else "do not match this torch; added by pathencoder"
         ),
     }
 
@@ -179,7 +179,8 @@ def _hub() -> dict[str, Any]:
     return {
         "cache": (
             f"{cache}"
-            f" ({'writable' if os.access(place, os.W_OK) else 'read-only'}{'' if cache.exists() else ', not there yet'})"
+            f" ({'writable' if os.access(place, os.W_OK) else 'read-only'}"
+            f"{'' if cache.exists() else ', does not exist yet'})"
         ),
         "token": "found" if get_token() else "none (only gated encoders need one)",
         "offline": "yes" if constants.HF_HUB_OFFLINE else "no",
@@ -231,7 +232,7 @@ def _reading(path: Path) -> dict[str, Any]:
 
     slide = open_slide(path)
     try:
-        scale, said = 0.5, "not said: give --mpp"
+        scale, said = 0.5, "not stated: give --mpp"
         try:
             mpp = slide.mpp()
             scale, said = mpp.value, f"{mpp.value:.4g} ({mpp.source})"
@@ -254,7 +255,7 @@ def _reading(path: Path) -> dict[str, Any]:
 
 
 def _read_speed(slide: Any) -> str:
-    """Regions of 224 px at level 0 in rows, as encoding reads them, for two seconds."""
+    """Read regions of 224 px at level 0 in rows, as encoding does, for two seconds."""
     from pathencoder.errors import SlideError
 
     x, y, width, height = slide.bounds

@@ -1,6 +1,6 @@
 """`encode --dry-run`: what would be done with every input.
 
-Opens slides for their scale, reads no pixel, writes nothing.
+Slides are opened for their scale. No pixel is read and nothing is written.
 """
 
 from __future__ import annotations
@@ -22,10 +22,7 @@ from pathencoder.features.provenance import Settings
 
 @dataclass(frozen=True)
 class _Plan:
-    """What would be done with one input. size: of a slide, width and height in pixels.
-
-    images: of a folder of tiles.
-    """
+    """What would be done with one input; `size` is of a slide, `images` of a folder of tiles."""
 
     input: str
     kind: str
@@ -48,7 +45,7 @@ def dry_run_of(
         found: The jobs, and what was left out.
         scales: The scale of each job, where a table gives it.
         settings: The same for all.
-        out: The output folder; may be missing.
+        out: The output folder; need not exist.
         as_json: Print JSON instead of text.
 
     Returns:

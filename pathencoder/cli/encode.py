@@ -38,14 +38,14 @@ def _batch_size(_: click.Context, __: click.Parameter, value: str) -> int | Lite
 @click.option(
     "--mpp",
     type=click.FloatRange(0.01, 100),
-    help="Micrometres per pixel of the inputs; overrides what a slide says.",
+    help="Micrometres per pixel of the inputs; overrides what a slide states.",
 )
 @click.option(
     "--mpp-csv",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
     help=(
-        "Table with columns slide and mpp, for inputs that do not say theirs, or say it wrongly;"
-        " goes before --mpp."
+        "Table with columns slide and mpp, for inputs that do not state their scale, or state a"
+        " wrong one; takes precedence over --mpp."
     ),
 )
 @click.option(
@@ -57,14 +57,14 @@ def _batch_size(_: click.Context, __: click.Parameter, value: str) -> int | Lite
     "--as",
     "taken_as",
     type=click.Choice(["tiles", "slides"]),
-    help="What the inputs are, where the suffix does not tell.",
+    help="What the inputs are, where the suffix does not show it.",
 )
 @click.option(
     "--layout",
     type=click.Choice(["trident", "clam", "stamp"]),
     default="trident",
     show_default=True,
-    help="Whose file layout slides get.",
+    help="Layout of the files of slides.",
 )
 @click.option(
     "--output",
@@ -97,7 +97,7 @@ def _batch_size(_: click.Context, __: click.Parameter, value: str) -> int | Lite
 @click.option(
     "--workers",
     type=click.IntRange(1),
-    help="Threads that read and decode. Default: one a core, at most 16.",
+    help="Threads that read and decode. Default: one for each core, at most 16.",
 )
 @click.option(
     "--batch-size", default="auto", show_default=True, callback=_batch_size, help="Tiles at a time."
@@ -107,10 +107,8 @@ def _batch_size(_: click.Context, __: click.Parameter, value: str) -> int | Lite
     is_flag=True,
     help="Also draw the tissue and tiles of every slide, as OUT/pictures/NAME.jpg.",
 )
-@click.option("--dry-run", is_flag=True, help="Say what would be done, and write nothing.")
-@click.option(
-    "--overwrite", is_flag=True, help="Start anew instead of going on where an earlier run stopped."
-)
+@click.option("--dry-run", is_flag=True, help="Print what would be done, and write nothing.")
+@click.option("--overwrite", is_flag=True, help="Start again instead of resuming an earlier run.")
 @device_option
 @json_option
 @debug_option
@@ -141,9 +139,10 @@ def command(
 ) -> None:
     """Embed INPUTS: folders of tiles, single images, slides, or folders of slides.
 
-    A folder of tiles gives one HDF5 file with `features` and `keys`, a slide one with `features`
-    and `coords`. The same command again goes on where it stopped. What fails is listed in
-    OUT/failures.csv and does not stop the rest (exit status 3).
+    A folder of tiles becomes one HDF5 file with `features` and `keys`, a slide one with
+    `features` and `coords`. The same command again resumes where it stopped. Inputs that fail are
+    listed in OUT/failures.csv and do not stop the others (exit status 3). In Python:
+    pathencoder.encode_slide, Encoder.encode, pathencoder.read_features.
 
     \b
     pathencoder encode tiles/ --out features
@@ -157,8 +156,6 @@ def command(
     from pathencoder.features.provenance import Settings
     from pathencoder.files import make_folder
 
-    if output == "dense" and layout != "trident":
-        raise click.UsageError("dense features are maps, and only --layout trident holds them")
     settings = Settings(
         output=output,
         mpp=mpp,

@@ -1,4 +1,4 @@
-"""What `pathencoder encode` does once its command line is understood: every job, and the summary."""
+"""`pathencoder encode` after its command line was parsed: all jobs, then the summary."""
 
 from __future__ import annotations
 
@@ -62,14 +62,14 @@ def encode_all(
     none_to_draw = pictures and not any(job.kind == "slide" for job in found.jobs)
     notes = [
         *scales.notes,
-        *(["--pictures draws slides, and there is none among the inputs"] if none_to_draw else []),
+        *(["--pictures draws slides, and no input is a slide"] if none_to_draw else []),
     ]
     return _conclude(ended, run, found, notes, as_json=as_json, debug=debug)
 
 
 @dataclass(frozen=True)
 class _Run:
-    """What is the same for all jobs of one command. mpps: of jobs by name, where a table gives it."""
+    """What is the same for all jobs of one command; `mpps` are scales from a table, by job name."""
 
     encoder: Encoder
     out: Path
@@ -78,13 +78,13 @@ class _Run:
     pictures: bool
 
     def check(self, jobs: Sequence[Job]) -> None:
-        """Raise the ConfigError of settings that fit none of the inputs, before the first is read."""
+        """Raise the ConfigError of settings that fit no input, before the first is read."""
         wrong = [self._misfit(job) for job in jobs if job.kind != "nothing"]
         if wrong and all(wrong):
             raise next(error for error in wrong if error is not None)
 
     def encode(self, job: Job, meter: Meter) -> Outcome:
-        """Do one job; raises what its input or the output folder raises."""
+        """Do one job; errors of its input and of the output folder pass through."""
         from pathencoder.features.slide import slide_to_file
         from pathencoder.features.tiles import tiles_to_file
 
@@ -117,7 +117,7 @@ class _Run:
         return replace(self.settings, mpp=self.mpps.get(job.name, self.settings.mpp))
 
     def _misfit(self, job: Job) -> ConfigError | None:
-        """What is wrong with the settings for a job, as far as its input need not be opened."""
+        """What is wrong with the settings for a job, without opening its input."""
         try:
             if job.kind == "tiles":
                 tiles_provenance(self.encoder, self._settings(job))

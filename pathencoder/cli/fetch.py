@@ -1,4 +1,4 @@
-"""`pathencoder fetch`: bring encoders onto this machine, for work without network."""
+"""`pathencoder fetch`: download encoders, to work without network."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ import click
 from pathencoder.cli.common import Failed, State, debug_option, echo_json, json_option
 
 
-@click.command(short_help="Download encoders for work without network.")
+@click.command(short_help="Download encoders, to work without network.")
 @click.argument("names", nargs=-1, required=True)
 @click.option("--revision", default=None, help="Revision on the Hub; for one NAME.")
 @json_option
 @debug_option
 @click.pass_obj
 def command(state: State, *, names: tuple[str, ...], revision: str | None, as_json: bool) -> None:
-    """Download NAMES into the Hugging Face cache, checksums checked.
+    """Download NAMES into the Hugging Face cache and compare their checksums.
 
-    Afterwards `HF_HUB_OFFLINE=1` works.
+    Afterwards they also load with `HF_HUB_OFFLINE=1`.
 
     \b
     pathencoder fetch phikon h-optimus-0

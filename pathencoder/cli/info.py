@@ -1,4 +1,4 @@
-"""`pathencoder info`: all that is known of one encoder, in words."""
+"""`pathencoder info`: all facts about one encoder."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ _STAINS = {
 _WIDTH = 15
 
 
-@click.command(short_help="Say all of one encoder.")
+@click.command(short_help="Show one encoder.")
 @click.argument("name", required=False)
 @click.option("--revision", default=None, help="Revision on the Hub.")
 @json_option
 @debug_option
 def command(*, name: str | None, revision: str | None, as_json: bool) -> None:
-    """Say all that is known of an encoder: NAME, a folder or owner/repo.
+    """Show all facts about an encoder: NAME, a folder or owner/repo.
 
-    The default encoder without one.
+    Without a name, the default encoder.
 
     \b
     pathencoder info
@@ -56,7 +56,7 @@ def command(*, name: str | None, revision: str | None, as_json: bool) -> None:
 
 
 def describe(spec: EncoderSpec, *, bundled: bool) -> str:
-    """A spec in words, one fact a line."""
+    """A spec as text, one fact on each line."""
     facts = [
         ("Network", f"{spec.architecture}{_parameters(spec)}"),
         ("Embedding", f"{spec.dim} numbers: {_readout(spec)}"),
@@ -89,7 +89,7 @@ def describe(spec: EncoderSpec, *, bundled: bool) -> str:
 
 
 def _line(what: str, fact: str) -> str:
-    """One fact, wrapped under its first word."""
+    """One fact; further lines are indented to its first word."""
     text = click.wrap_text(
         fact, width=100, initial_indent=" " * (_WIDTH + 2), subsequent_indent=" " * (_WIDTH + 2)
     )
@@ -137,20 +137,17 @@ def _scale(spec: EncoderSpec) -> str:
 
 def _weights(spec: EncoderSpec, *, bundled: bool) -> str:
     if bundled:
-        return "come with the package, no network needed"
+        return "part of the package, no network needed"
     return f"{spec.repo}, revision {spec.revision or 'main'}" if spec.repo else "in its folder"
 
 
 def _checked(spec: EncoderSpec) -> str:
     if spec.verified:
         return (
-            "its embedding was recomputed from its real weights (`pathencoder verify` does it"
-            " again)"
+            "its embedding was recomputed from its published weights (`pathencoder verify`"
+            " repeats this)"
         )
-    return (
-        "numbers not checked against its weights here: name, sizes and preprocessing are the"
-        " publisher's word"
-    )
+    return "not checked against its weights: name, sizes and preprocessing are as published"
 
 
 def _triple(values: tuple[float, float, float]) -> str:

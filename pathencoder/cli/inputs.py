@@ -1,7 +1,7 @@
-"""What the user named, as work to do: slides, and folders of tiles.
+"""The inputs that the user named, as jobs: slides, and folders of tiles.
 
-Inputs are known by the paths that the user typed; links are followed, never resolved. What lies in
-a folder and is not taken is named (`Found.left_out`).
+Inputs are identified by the paths that the user typed; links are followed, never resolved. What is
+found in a folder and not used is listed (`Found.left_out`).
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ _JPEGS_BESIDE = frozenset({".vms", ".vmu"})  # slides whose pixels lie in .jpg f
 
 @dataclass(frozen=True)
 class Job:
-    """One output file's work.
+    """The input of one output file.
 
     Attributes:
         source: The file or folder, as the user typed it.
-        kind: "slide", "tiles" or "nothing" (then `problem` says why).
-        name: Of its output, without suffix.
-        images: (key, file) of tiles.
-        whole: The images are all there are in a folder: the row of one that is gone goes, too.
+        kind: "slide", "tiles" or "nothing" (`problem` says why).
+        name: Name of its output, without suffix.
+        images: Key and file of each image of "tiles".
+        whole: The images are all of a folder: rows of images that no longer exist are removed.
         problem: What is wrong with a "nothing".
     """
 
@@ -54,7 +54,7 @@ class Job:
 
 @dataclass
 class Found:
-    """What the inputs come to."""
+    """The jobs in the inputs, and what was left out."""
 
     jobs: list[Job] = field(default_factory=list)
     left_out: list[LeftOut] = field(default_factory=list)
@@ -63,17 +63,17 @@ class Found:
 def find_inputs(
     inputs: Iterable[Path], *, taken_as: str | None = None, own: Path | None = None
 ) -> Found:
-    """The work in files and folders.
+    """The jobs in files and folders.
 
     Args:
-        inputs: As the user typed them. One that is named twice, or lies in a folder that is named,
-            counts once.
-        own: A folder that this command writes pictures to: no input, also where it lies in one.
+        inputs: As the user typed them. An input that is named twice, or lies in a folder that is
+            named, counts once.
+        own: A folder that this command writes pictures to: never an input, even inside one.
         taken_as: "tiles" or "slides" decides what they are; None: their names and headers do.
 
     Returns:
-        Jobs, each with a name of its own, in the order of the inputs; single images of one folder
-        are one job, and come last.
+        Jobs with different names, in the order of the inputs; single images of one folder are one
+        job, and come last.
     """
     found = Found()
     loose: dict[str, dict[str, Path]] = {}
@@ -106,7 +106,11 @@ def find_inputs(
 
 
 def refuse_nothing(found: Found) -> None:
-    """Raises click.UsageError, which names every input, where none holds anything to encode."""
+    """Refuse inputs of which none can be encoded.
+
+    Raises:
+        click.UsageError: None can; the message names every input.
+    """
     if all(job.kind == "nothing" for job in found.jobs):
         reasons = [f"  {printable(job.source)}: {job.problem}" for job in found.jobs]
         reasons += [f"  {printable(left.path)}: left out, {left.reason}" for left in found.left_out]
@@ -114,12 +118,12 @@ def refuse_nothing(found: Found) -> None:
 
 
 def is_slide(path: Path, taken_as: str | None = None) -> bool:
-    """Whether a file is a slide: by the user's word, else by its name or, a TIFF, by its build."""
+    """Whether a file is a slide: as the user says, else by its name or a TIFF's structure."""
     return looks_like_slide(path) if taken_as is None else taken_as == "slides"
 
 
 def _kind_of(path: Path) -> str:
-    """ "folder", "file", or what is wrong with a path."""
+    """The kind of a path: "folder", "file", or a sentence on what is wrong with it."""
     try:
         mode = path.stat().st_mode
     except FileNotFoundError:
@@ -132,7 +136,7 @@ def _kind_of(path: Path) -> str:
 
 
 def _once(jobs: Iterable[Job]) -> list[Job]:
-    """Without slides and folders that are named again."""
+    """The jobs without slides and folders that are named again."""
     return list({(job.kind, place_of(job.source)): job for job in reversed(list(jobs))}.values())[
         ::-1
     ]
@@ -185,11 +189,9 @@ def _slides_among(files: Sequence[Path], taken_as: str | None) -> list[Path]:
 
 
 def _dicom_slides(files: Sequence[Path]) -> list[Path]:
-    """The slides that DICOM files of one folder belong to.
+    """The slides that DICOM files of one folder belong to; files of one series are one slide.
 
-    Several files of one series are one slide.
-
-    A slide is called by its folder, or, where that holds several series, by its first file.
+    A slide is named by its folder or, where that holds several series, by its first file.
     """
     if len(files) == 1:
         return list(files)
@@ -224,7 +226,7 @@ class _PartsOfSlides:
 def _summed_up(
     folder: Path, others: Sequence[Path], taken_as: str | None, hidden: int
 ) -> list[LeftOut]:
-    """Files that are not taken, as one line a folder."""
+    """Files that are not used, as one line for the folder."""
     lines = []
     if others:
         kinds = Counter(printable(p.suffix.lower()) or "without suffix" for p in others)
@@ -253,10 +255,10 @@ def output_of(job: Job, out: Path, layout: str) -> Path:
 
 
 def name_of(job: Job) -> str:
-    """What progress lines call a job."""
+    """The name of a job in progress lines."""
     return job.name or os.path.basename(place_of(job.source))
 
 
 def source_of(job: Job) -> Path:
-    """The input that a job is about."""
+    """The input of a job, as the user typed it."""
     return job.source

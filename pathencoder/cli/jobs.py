@@ -1,4 +1,4 @@
-"""The one loop over inputs that every verb uses: each input is tried alone, and all are reported."""
+"""The loop over inputs that every verb uses: each input is processed alone and reported."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Ended:
 
     Attributes:
         outcomes: One for each job, in order; those after a stop are "unreached".
-        stopped_by: KeyboardInterrupt, or the StoreError that makes going on pointless; else None.
+        stopped_by: The KeyboardInterrupt or StoreError that ended the loop early; else None.
     """
 
     outcomes: list[Outcome]
@@ -47,14 +47,14 @@ class Ended:
 
 @dataclass(frozen=True)
 class Loop(Generic[T]):
-    """How a verb's jobs are done.
+    """How the jobs of a verb are processed.
 
     Attributes:
-        do: Does one job; its progress goes to the meter, called with (done, total).
-        source: The input that a job is about, as the user typed it.
-        name: What progress lines call a job.
+        do: Processes one job; its progress goes to the meter, called with (done, total).
+        source: The input of a job, as the user typed it.
+        name: The name of a job in progress lines.
         unit: What is counted, in the singular.
-        debug: Print the traceback of a fault.
+        debug: Print the traceback of an unexpected error.
     """
 
     do: Callable[[T, Meter], Outcome]
@@ -64,16 +64,13 @@ class Loop(Generic[T]):
     debug: bool = False
 
     def run(self, jobs: Sequence[T]) -> Ended:
-        """Do the jobs one after the other.
+        """Process the jobs one after the other.
 
-        An error of one input, also one that nobody thought of, fails that input alone. Ctrl-C and
-        an output folder that takes no more files (a full disk) end the loop.
-
-        Args:
-            jobs: In order.
+        Any error of one input, also an unexpected one, fails that input alone. Ctrl-C and an
+        output folder that accepts no more files (a full disk) end the loop.
 
         Returns:
-            What became of every job.
+            The outcome of every job.
         """
         outcomes: list[Outcome] = []
         for number, job in enumerate(jobs, 1):
@@ -105,12 +102,12 @@ class Loop(Generic[T]):
 
 
 def failed(source: Path, error: Exception) -> Outcome:
-    """The outcome of an input that an error has ended."""
+    """The outcome of an input that ended with an error."""
     return Outcome(source, "failed", failures=[Failure("", reason_of(error), type(error).__name__)])
 
 
 def reason_of(error: Exception) -> str:
-    """An error as a sentence: its own message, or whose fault it is that nobody foresaw it."""
+    """An error as a sentence; an unexpected one asks the user to report it."""
     if isinstance(error, PathEncoderError):
         return str(error)
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
@@ -120,7 +117,7 @@ def reason_of(error: Exception) -> str:
         )
     said = f"{type(error).__name__}: {error}".removesuffix(": ")
     return (
-        f"a fault of pathencoder: {said}. Run this input again with --debug and report what it"
+        f"a bug in pathencoder: {said}. Run this input again with --debug and report what it"
         " prints"
     )
 
@@ -133,13 +130,13 @@ def conclude(
     as_json: Callable[[Path | None], dict[str, Any]] | None = None,
     debug: bool = False,
 ) -> int:
-    """Write failures.csv, print the summary, and say what stopped the loop, if something did.
+    """Write failures.csv, print the summary, and print what stopped the loop early.
 
     Args:
-        ended: The loop.
+        ended: The result of the loop.
         out: The output folder.
-        as_text: The summary for people; gets the path of failures.csv, None where nothing failed.
-        as_json: The summary for programs, printed instead where it is given.
+        as_text: The summary as text; gets the path of failures.csv, None where nothing failed.
+        as_json: The summary as JSON values, printed instead where it is given.
         debug: Print the traceback of what stopped the loop.
 
     Returns:
@@ -156,7 +153,7 @@ def conclude(
         click.echo(printable(as_text(failures)))
     if isinstance(ended.stopped_by, KeyboardInterrupt):
         click.echo(
-            "Interrupted. What is done is kept: the same command goes on from there.", err=True
+            "Interrupted. Finished work is kept: the same command resumes from there.", err=True
         )
     elif ended.stopped_by is not None:
         if debug:

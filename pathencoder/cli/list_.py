@@ -1,4 +1,4 @@
-"""`pathencoder list`: every encoder that has a name, in a table."""
+"""`pathencoder list`: a table of all known encoders."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 @click.option(
     "--commercial/--non-commercial",
     default=None,
-    help="Only encoders that may, or may not, be used commercially.",
+    help="Only encoders that may (or may not) be used commercially.",
 )
 @json_option
 @debug_option
@@ -50,7 +50,7 @@ def command(*, pattern: str, stain: str | None, commercial: bool | None, as_json
     click.echo(table([head, *(_row(rows[name], bundled=name in own) for name in names)]))
     click.echo(
         f"\n{plural(len(names), 'encoder')}. Default: {catalogue.DEFAULT}. `pathencoder info NAME`"
-        " says all of one."
+        " shows one."
     )
 
 
@@ -68,7 +68,7 @@ def _row(spec: EncoderSpec, *, bundled: bool) -> list[str]:
 
 
 def scale(spec: EncoderSpec) -> str:
-    """The scale of an encoder in micrometres per pixel: one number, a range, or a question mark."""
+    """The scale of an encoder in um per pixel: one number, a range, or a question mark."""
     if spec.mpp is not None:
         return f"{spec.mpp:g}"
     return f"{spec.mpp_range[0]:g}-{spec.mpp_range[1]:g}" if spec.mpp_range else "?"

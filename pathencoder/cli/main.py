@@ -1,6 +1,4 @@
-"""The `pathencoder` command.
-
-Its verbs, its exit status, and errors as sentences instead of tracebacks.
+"""The `pathencoder` command: its verbs, its exit status, and errors as sentences.
 
 Exit status: 0 all done, 1 failed, 2 wrong usage, 3 done but some inputs failed, 130 interrupted.
 """
@@ -37,7 +35,7 @@ VERBS = {
 
 
 class _Verbs(click.Group):
-    """A group that imports a verb only when it is needed, so that `--help` and mistakes are answered at once."""
+    """A group that imports a verb only when it is used, so that `--help` is fast."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(VERBS)
@@ -64,7 +62,7 @@ class _Verbs(click.Group):
 @click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(pathencoder.__version__, package_name="pathencoder")
 def group() -> None:
-    """Embeddings of histopathology tiles and slides, with weights that come along.
+    """Embeddings of histopathology tiles and slides, with bundled weights.
 
     \b
     pathencoder demo                            see it work
@@ -100,7 +98,7 @@ def _run(arguments: Sequence[str]) -> int:
         return 130
     except Failed as failed:
         return failed.status
-    except BrokenPipeError:  # the reader of a pipe went away: `pathencoder list | head`
+    except BrokenPipeError:  # the reader of a pipe has ended: `pathencoder list | head`
         sys.stderr.close()
         return 0
     except Exception as error:
@@ -110,7 +108,7 @@ def _run(arguments: Sequence[str]) -> int:
 
 @contextlib.contextmanager
 def _any_text_prints() -> Iterator[None]:
-    """Characters that standard output or standard error cannot encode are escaped instead of being errors."""
+    """Escape characters that standard output or standard error cannot encode."""
     streams = [s for s in (sys.stdout, sys.stderr) if isinstance(s, io.TextIOWrapper)]
     before = [s.errors for s in streams]
     for stream in streams:
@@ -125,7 +123,7 @@ def _any_text_prints() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _plain_messages() -> Iterator[None]:
-    """Warnings and log records as lines on standard error, without file names and line numbers."""
+    """Print warnings and log records on standard error without file names and line numbers."""
 
     def show(message: Warning | str, category: type[Warning], *_: object) -> None:
         click.echo(f"note: {message}", err=True)
@@ -136,7 +134,8 @@ def _plain_messages() -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("default", UserWarning)
-            warnings.showwarning = show  # type: ignore[assignment]  # catch_warnings puts the old one back
+            # catch_warnings restores the old one
+            warnings.showwarning = show  # type: ignore[assignment]
             yield
     finally:
         logger.removeHandler(handler)
@@ -150,7 +149,7 @@ def _report(error: Exception, state: State) -> int:
     else:
         click.echo(f"error: {type(error).__name__}: {error}", err=True)
         click.echo(
-            "This is a fault of pathencoder: run it again with --debug and report what it prints.",
+            "This is a bug in pathencoder: run it again with --debug and report what it prints.",
             err=True,
         )
     return 2 if isinstance(error, ConfigError) else 1

@@ -1,4 +1,4 @@
-"""Progress: a bar on a terminal, a line now and then elsewhere."""
+"""Progress: a bar on a terminal, a line from time to time elsewhere."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import click
 from pathencoder.cli.common import duration
 
 _LINE_SECONDS = 30.0
-_ENOUGH = 64  # tiles after which the rate says something about the rest
+_ENOUGH = 64  # tiles after which the remaining time is estimated
 
 
 class Meter:
@@ -32,13 +32,13 @@ class Meter:
         self.done = self.total = 0
 
     def __call__(self, done: int, total: int) -> None:
-        """Show how far it is, if it is time to."""
+        """Show the progress, if it is time to."""
         self.done, self.total = done, total
         if self._first is None:
             self._first = done
             self._started = time.monotonic()
             if done:
-                click.echo(f"{self._name}: going on after {done:,} of {total:,}", err=True)
+                click.echo(f"{self._name}: resuming after {done:,} of {total:,}", err=True)
         if sys.stderr.isatty():
             self._draw()
         elif time.monotonic() - self._said > self._line_seconds:

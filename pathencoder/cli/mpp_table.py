@@ -1,8 +1,8 @@
-"""`--mpp-csv`: the micrometres per pixel of many inputs, one row each, and which row is whose.
+"""`--mpp-csv`: a table with the micrometres per pixel of many inputs, matched to the inputs.
 
-A row names its input by path, file name, file name without suffix, or name of the output. The row
-and the input that share the longest end of their paths belong together; Unicode composition does
-not matter, case does. Rows that no input wants are named.
+A row names its input by path, file name, file name without suffix, or name of the output. A row
+belongs to the input with which it shares the longest end of the path. Unicode composition does
+not matter, case does. Rows that match no input are noted.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _SHOWN = 10
 
 @dataclass(frozen=True)
 class Row:
-    """One row: where it stands ("mpp.csv, line 2"), the slide that it names, micrometres per pixel."""
+    """One row: its place ("mpp.csv, line 2"), the slide that it names, micrometres per pixel."""
 
     where: str
     slide: str
@@ -52,8 +52,8 @@ class Scales:
     """The scales of inputs.
 
     Attributes:
-        mpps: Micrometres per pixel, for each job; None where no row names it.
-        notes: Rows that were not used, as sentences for the summary.
+        mpps: Micrometres per pixel of each job; None where no row names it.
+        notes: Sentences for the summary on rows that were not used or are ambiguous.
     """
 
     mpps: list[float | None]
@@ -64,9 +64,9 @@ def read_mpp_csv(file: Path) -> list[Row]:
     """The rows of a table with columns `slide` and `mpp`.
 
     Raises:
-        ConfigError: The table cannot be read, a column is missing, a row has no name, its mpp is no
-            number from 0.01 to 100, or a column `unit` says another one. The message names the
-            line.
+        ConfigError: The table cannot be read, a column is missing, a row has no name, its mpp is
+            not a number from 0.01 to 100, or a column `unit` names another unit. The message
+            names the line.
     """
     table = read_table(file, COLUMNS)
     rows = []
@@ -85,14 +85,14 @@ def read_mpp_csv(file: Path) -> list[Row]:
 
 
 def assign(rows: Sequence[Row], jobs: Sequence[Job]) -> Scales:
-    """Which row gives which job its scale.
+    """Match rows to jobs.
 
     Args:
-        rows: Of the table.
-        jobs: With their names.
+        rows: The rows of the table.
+        jobs: The jobs, with their names.
 
     Returns:
-        A scale or None for each job, and what to say of rows that were not used.
+        A scale or None for each job, and notes on rows that were not used.
 
     Raises:
         ConfigError: Two rows give one input different scales.
@@ -126,7 +126,7 @@ def assign(rows: Sequence[Row], jobs: Sequence[Job]) -> Scales:
 
 
 class _Names:
-    """What a row may call a job."""
+    """The names by which a row may refer to a job."""
 
     def __init__(self, job: Job) -> None:
         self.whole = _parts(os.path.abspath(job.source))
@@ -137,7 +137,7 @@ class _Names:
         }
 
     def rank(self, slide: str) -> int:
-        """How well a row's name fits: 0 not at all, more for every folder that fits, most for the whole path."""
+        """How well a row's name fits: 0 not at all, more for each matching folder, 1000 in full."""
         row = _parts(slide)
         if row in (self.whole, self.given):
             return 1000
@@ -155,7 +155,7 @@ class _Names:
 def _shared(row: Row, jobs: Sequence[Job]) -> str:
     named = ", ".join(printable(job.source) for job in jobs[:3]) + ", ..." * (len(jobs) > 3)
     said = f"{row.where}: {row.slide!r} names {len(jobs)} inputs ({named})"
-    return f"{said}, which all get its {row.mpp:g} um/px: tell them apart by their paths"
+    return f"{said}, which all get its {row.mpp:g} um/px: name them by their paths"
 
 
 def _unused(rows: Sequence[Row], jobs: Sequence[Job]) -> list[str]:

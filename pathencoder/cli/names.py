@@ -1,13 +1,14 @@
-"""The names of outputs. The rule, in one place:
+"""The names of outputs.
 
-1. A name is made of the path that the user typed: a slide's file name without its suffix (.ome goes
-   with it), a folder's name. Links are not resolved. What is not valid text is escaped.
-2. Two inputs of one command never share a name, not even one that differs in case or Unicode
-   composition alone (some disks see no difference). They get, until they differ: the suffix
-   ("-tiles" for a folder of tiles), then the folders above them, then a digest of the path.
-3. A name of more than 180 bytes is cut short and ends with such a digest.
-4. Two inputs of two commands may come to one name. Every output says what it was made from, and
-   another input is refused (`slides.identity`): nothing is overwritten.
+1. A name is made from the path that the user typed: a slide's file name without its suffix (and
+   without .ome before it), or a folder's name. Links are not resolved. Bytes that are not valid
+   text are escaped.
+2. Two inputs of one command never share a name, not even with a difference in case or Unicode
+   composition only, which some file systems ignore. Until the names differ, these are added: the
+   suffix ("-tiles" for a folder of tiles), the folders above, a digest of the path.
+3. A name of more than 180 bytes is truncated and ends with such a digest.
+4. Inputs of two commands may have the same name. Every output states what it was made from, and
+   another input is refused (features/identity.py): nothing is overwritten.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ def file_stem(path: Path) -> str:
 
 
 def _options(job: Job) -> list[str]:
-    """The names that a job may have, from short to unmistakable."""
+    """The names that a job may have, from the shortest to the most specific."""
     place = Path(place_of(job.source))
     full = place.name or "root"
     if job.kind == "slide" and not job.source.is_dir():
@@ -70,7 +71,7 @@ def _options(job: Job) -> list[str]:
 
 
 def cut_short(name: str, digest: str) -> str:
-    """A name that file systems take, with room for what temporary files add to it."""
+    """A name that file systems accept, with room for what temporary files add to it."""
     if len(name.encode()) <= _LONGEST:
         return name
     return f"{name.encode()[: _LONGEST - 13].decode(errors='ignore')}-{digest}"

@@ -1,4 +1,4 @@
-"""The end of a run: what became of every input, failures.csv, and the exit status."""
+"""The end of a run: the summary of all inputs, failures.csv, and the exit status."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ _WORDS = {
     "stopped": "not finished",
     "unreached": "not reached",
 }
-_LOOKED_AT = frozenset({"done", "empty", "before", "failed"})
+_PROCESSED = frozenset({"done", "empty", "before", "failed"})
 
 
 def exit_status(outcomes: Sequence[Outcome]) -> int:
-    """0 all well, 3 some inputs or parts of inputs failed, 1 nothing could be done."""
+    """0 all done, 3 some inputs or parts of inputs failed, 1 all inputs failed."""
     failed = [o for o in outcomes if o.status == "failed"]
     if failed and len(failed) == len(outcomes):
         return 1
@@ -45,17 +45,17 @@ def exit_status(outcomes: Sequence[Outcome]) -> int:
 
 
 def write_failures(out: Path, outcomes: Sequence[Outcome]) -> Path | None:
-    """Bring OUT/failures.csv up to date: input, part, error, reason.
+    """Update OUT/failures.csv: input, part, error, reason.
 
-    Rows of inputs that this run has looked at are replaced, those of other inputs stay, so that a
-    later run of other inputs hides nothing. A list without rows is deleted.
+    Rows of inputs that this run has processed are replaced. Those of other inputs stay, so that a
+    run of other inputs hides no earlier failure. A list without rows is deleted.
 
     Args:
         out: The output folder.
-        outcomes: What became of each input.
+        outcomes: The result of each input.
 
     Returns:
-        The list; None where nothing is known to have failed.
+        The path of the list; None where nothing has failed.
 
     Raises:
         StoreError: The list cannot be written, or a file of that name is not such a list.
@@ -78,7 +78,7 @@ def write_failures(out: Path, outcomes: Sequence[Outcome]) -> Path | None:
 
 @contextlib.contextmanager
 def _only_writer(path: Path) -> Iterator[None]:
-    """Two processes on one output folder add to the list one after the other."""
+    """Let two processes with one output folder update the list one after the other."""
     lock = None
     with contextlib.suppress(Busy):  # after so long the other one is stuck
         lock = Lock(path.with_name(f".{path.name}.lock"), "", seconds=_LOCK_SECONDS)
@@ -99,18 +99,18 @@ def _rows(path: Path) -> list[list[str]]:
             header, rows = [], []
     if header != _HEADER or any(len(row) != len(header) for row in rows):
         raise StoreError(
-            f"{path} is not a list that pathencoder wrote, and is not touched: move it, or choose"
+            f"{path} is not a list that pathencoder wrote, and is not changed: move it, or choose"
             " another --out"
         )
     return rows
 
 
 def _replaced(row: Sequence[str], outcomes: Sequence[Outcome]) -> bool:
-    """Whether this run has looked at what an earlier row is about."""
+    """Whether this run has processed the input or part of an earlier row."""
     place = os.path.abspath(row[0])
     for outcome in outcomes:
-        if outcome.status in _LOOKED_AT and printable(os.path.abspath(outcome.source)) == place:
-            if outcome.status == "failed":  # its parts were not looked at
+        if outcome.status in _PROCESSED and printable(os.path.abspath(outcome.source)) == place:
+            if outcome.status == "failed":  # its parts were not processed
                 return not row[1]
             return outcome.parts is None or not row[1] or row[1] in outcome.parts
     return False
@@ -118,13 +118,13 @@ def _replaced(row: Sequence[str], outcomes: Sequence[Outcome]) -> bool:
 
 @dataclass(frozen=True)
 class About:
-    """What a summary says beside the outcomes.
+    """What a summary states beside the outcomes.
 
     Attributes:
-        encoder: Its name.
+        encoder: Name of the encoder.
         out: The output folder.
-        left_out: What lay in folders and was not taken.
-        notes: What concerns no single input.
+        left_out: What was found in folders and not used.
+        notes: Sentences that concern no single input.
     """
 
     encoder: str
@@ -136,7 +136,7 @@ class About:
 def as_json(
     outcomes: Sequence[Outcome], about: About, *, failures: Path | None, status: int
 ) -> dict[str, Any]:
-    """The summary for programs."""
+    """The summary as JSON values."""
     return {
         "encoder": about.encoder,
         "out": str(about.out),
@@ -149,7 +149,7 @@ def as_json(
 
 
 def summary(outcomes: Sequence[Outcome], about: About, *, failures: Path | None) -> str:
-    """The summary for people: every input and its status, what was left out, what was written, and how to read it."""
+    """The summary as text: every input and its status, what was left out, how to read the files."""
     lines = [line for outcome in outcomes for line in _lines(outcome)]
     lines += [*left_out_lines(about.left_out), *(f"Note: {note}" for note in about.notes)]
     counts = Counter(o.status for o in outcomes)
@@ -175,14 +175,14 @@ def summary(outcomes: Sequence[Outcome], about: About, *, failures: Path | None)
 
 
 def left_out_lines(left_out: Sequence[LeftOut]) -> list[str]:
-    """What was left out, and why."""
+    """One line for each thing that was left out, with the reason."""
     lines = [f"Left out: {left.path}: {left.reason}" for left in left_out[:_LEFT_OUT_SHOWN]]
     more = len(left_out) - _LEFT_OUT_SHOWN
     return [*lines, f"Left out: {more:,} more (--json lists them)"] if more > 0 else lines
 
 
 def failure_lines(outcomes: Sequence[Outcome], failures: Path | None) -> list[str]:
-    """Where the list of failures is, and whether any of it is of this run."""
+    """Where the list of failures is, and whether this run added to it."""
     if failures is None:
         return []
     of_this_run = any(o.failures for o in outcomes)

@@ -1,6 +1,6 @@
-"""What image files state of their scale where the user does not.
+"""The scales that image files state, for a note where the user gives none.
 
-said, since such images are resized whole.
+Without --mpp, images are resized whole whatever they state.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathencoder.errors import MissingMpp
 from pathencoder.formats.file_kinds import TIFF_SUFFIXES
 from pathencoder.formats.image_scale import image_scale
 
-_LOOKED_AT = 256  # headers that are read, evenly spaced
+_HEADERS = 256  # headers that are read at most, evenly spaced
 
 
 def stated_scales(images: Sequence[tuple[str, Path]]) -> list[str]:
@@ -23,15 +23,15 @@ def stated_scales(images: Sequence[tuple[str, Path]]) -> list[str]:
         images: Key and path of each image of one input.
 
     Returns:
-        One sentence; none where no TIFF among them states a scale.
+        One sentence, or nothing where no TIFF among them states a scale.
     """
     files = [path for _, path in images if path.suffix.lower() in TIFF_SUFFIXES]
-    looked_at = files[:: -(-len(files) // _LOOKED_AT)] if files else []
-    scales = Counter(scale for scale in map(_stated, looked_at) if scale)
+    read = files[:: -(-len(files) // _HEADERS)] if files else []
+    scales = Counter(scale for scale in map(_stated, read) if scale)
     if not scales:
         return []
     (mpp, count), *others = scales.most_common()
-    how_many = f"{count:,} of {len(looked_at):,} TIFF images" if count > 1 else "one TIFF image"
+    how_many = f"{count:,} of {len(read):,} TIFF images" if count > 1 else "one TIFF image"
     also = f" ({', '.join(other for other, _ in others[:3])} others)" if others else ""
     verb = "state" if count > 1 else "states"
     return [
@@ -43,6 +43,6 @@ def stated_scales(images: Sequence[tuple[str, Path]]) -> list[str]:
 def _stated(path: Path) -> str | None:
     try:
         scale = image_scale(path)
-    except (MissingMpp, OSError):  # what it says cannot be believed: not said
+    except (MissingMpp, OSError):  # not plausible, or not readable
         return None
     return f"{scale.value:.4g}" if scale else None

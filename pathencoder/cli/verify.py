@@ -1,4 +1,4 @@
-"""`pathencoder verify`: does an encoder give here what it gave where it was published?"""
+"""`pathencoder verify`: recompute an encoder's published embedding and compare."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from pathencoder.cli.common import (
 @json_option
 @debug_option
 def command(*, names: tuple[str, ...], device: str, as_json: bool) -> None:
-    """Embed the tile that came with an encoder and compare with the embedding that was published with it.
+    """Embed an encoder's reference tile and compare with the embedding that was published with it.
 
     NAMES: encoders or folders; all bundled ones by default. Exit status 1 if one differs.
 

@@ -1,9 +1,9 @@
-"""Checksums in the first 512 bytes of a feature file, so that a damaged one is refused before HDF5 reads it.
+"""Checksums of a feature file, in its first 512 bytes: damage is found before HDF5 reads it.
 
-HDF5 does not check everything that it follows: some damage makes the library loop for ever. A user
-block (HDF5 file format specification, section II) is room at the start that every reader skips.
-It holds one line of JSON: where the rows lie, and a BLAKE2b of the rest and of the rows. The rest
-is small and checked at every opening, the rows when all of them are read.
+HDF5 does not check every address that it follows: some damage makes the library loop for ever. A
+user block (HDF5 file format specification, section II) is space at the start that every reader
+skips. It holds one line of JSON: where the rows lie, and one BLAKE2b hash of the rows and one of
+the rest. The rest is small and checked at every opening, the rows when all of them are read.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ _CHUNK = 1 << 20
 
 @dataclass(frozen=True)
 class Checksums:
-    """What a feature file was when it was written.
+    """The size and hashes of a feature file when it was written.
 
     Attributes:
         size: Bytes of the file.
-        start: Where the rows begin.
-        stop: Where they end.
-        rest: BLAKE2b, hexadecimal, of what follows the block, without the rows.
-        rows: The same of the rows.
+        start: The byte where the rows begin.
+        stop: The byte after the rows.
+        rest: BLAKE2b of everything after the user block but the rows, hexadecimal.
+        rows: BLAKE2b of the rows, hexadecimal.
     """
 
     size: int
@@ -40,7 +40,7 @@ class Checksums:
 
 
 def write(path: Path, start: int, stop: int) -> None:
-    """Fill the user block of a finished file whose rows are the bytes from `start` to `stop`."""
+    """Write the checksums of a finished file whose rows are the bytes from `start` to `stop`."""
     size = path.stat().st_size
     with path.open("r+b") as file:
         found = Checksums(
@@ -56,27 +56,27 @@ def write(path: Path, start: int, stop: int) -> None:
 
 
 def check(path: Path, *, rows: bool) -> None:
-    """Compare a file with its checksums; one without them is taken as it is.
+    """Compare a file with its checksums; a file without checksums passes.
 
     Args:
-        path: A feature file, of this package or of another.
+        path: A feature file, of this package or of another program.
         rows: Also read and compare the rows.
 
     Raises:
-        ValueError: The file is not what was written.
+        ValueError: The file differs from what was written.
         OSError: It cannot be read.
     """
     with path.open("rb") as file:
         block = file.read(BLOCK)
         if not block.startswith(_MARK):
             return
-        said = Checksums(**json.loads(block[len(_MARK) :].rstrip(b"\0")))
+        written = Checksums(**json.loads(block[len(_MARK) :].rstrip(b"\0")))
         size = path.stat().st_size
-        if size != said.size:
-            raise ValueError(f"{size} bytes where {said.size} were written")
-        if _digest(file, _around(size, said.start, said.stop)) != said.rest:
+        if size != written.size:
+            raise ValueError(f"{size} bytes where {written.size} were written")
+        if _digest(file, _around(size, written.start, written.stop)) != written.rest:
             raise ValueError("its structure is not what was written")
-        if rows and _digest(file, [(said.start, said.stop)]) != said.rows:
+        if rows and _digest(file, [(written.start, written.stop)]) != written.rows:
             raise ValueError("its rows are not what was written")
 
 

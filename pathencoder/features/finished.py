@@ -101,10 +101,10 @@ def read_facts(path: Path) -> Facts:
         Mismatch: The file is damaged.
     """
     with _reading(path) as file:
-        said, layout = file.attrs, str(file.attrs["layout"])
-        stat = Stat(int(said["slide_bytes"]), *(int(t) for t in said["slide_times"]))
-        notes = str(said.get("notes", "")).splitlines()
-        slide = SlideIdentity(str(said["slide_path"]), stat, str(said["slide_hash"]))
+        attributes, layout = file.attrs, str(file.attrs["layout"])
+        stat = Stat(int(attributes["slide_bytes"]), *(int(t) for t in attributes["slide_times"]))
+        notes = str(attributes.get("notes", "")).splitlines()
+        slide = SlideIdentity(str(attributes["slide_path"]), stat, str(attributes["slide_hash"]))
         return Facts(
             int(file[layouts.feature_name(layout)].shape[0]),
             slide,

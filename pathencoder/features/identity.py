@@ -1,9 +1,9 @@
-"""What an input is known by when a later run asks whether it was done before.
+"""The identity of an input: how a later run decides whether it was done before.
 
-One rule for tiles and slides. The same path with the same size and times is the same file, and is
-not read again. Where one of them differs, the content decides: a moved, copied or touched file goes
-on, a changed one does not pass for done. Paths are those that the user typed, made absolute; links
-are not resolved.
+The rule is the same for images and slides. The same path with the same size and times is the same
+file, which is not read again. Where one of them differs, the content decides: a file that was moved
+or copied, or has a new date, counts as done; one whose content changed does not. Paths are those
+that the user typed, made absolute; links are not resolved.
 """
 
 from __future__ import annotations
@@ -26,9 +26,13 @@ _END, _SAMPLE, _SAMPLES = 1 << 20, 64 << 10, 62
 
 
 class Stat(NamedTuple):
-    """Size in bytes and times in nanoseconds: of the last change of the content, and of the inode.
+    """The size and times of a file.
 
-    The second changes also where a program that unpacks or copies sets the first one back.
+    Attributes:
+        size: Bytes.
+        modified: Last change of the content, in nanoseconds.
+        changed: Last change of the inode, in nanoseconds. It also changes when a program that
+            copies or unpacks sets `modified` back.
     """
 
     size: int
@@ -37,29 +41,29 @@ class Stat(NamedTuple):
 
 
 class Stamp(NamedTuple):
-    """What a row of a tiles file was made of: the file's size and times, and its content's hash."""
+    """The size, times and content hash of the image that a row was made from."""
 
     stat: Stat
     content: bytes
 
     def pack(self) -> bytes:
-        """As `TAG_BYTES` bytes."""
+        """The stamp as `TAG_BYTES` bytes."""
         return _PACKED.pack(*self.stat, self.content)
 
     @classmethod
     def unpack(cls, data: bytes) -> Stamp:
-        """The opposite of `pack`."""
+        """The stamp that `pack` made these bytes of."""
         size, modified, changed, content = _PACKED.unpack(data)
         return cls(Stat(size, modified, changed), content)
 
 
 @dataclass(frozen=True)
 class SlideIdentity:
-    """What a slide file is known by.
+    """The identity of a slide.
 
     Attributes:
         path: As the user typed it, absolute, as printable text.
-        stat: Of its files together: sum of the sizes, latest times.
+        stat: Of all its files: the sum of the sizes, the latest times.
         content: Hash of all bytes up to 64 MB, of samples beyond; hexadecimal.
     """
 
@@ -69,12 +73,12 @@ class SlideIdentity:
 
 
 def place_of(path: str | Path) -> str:
-    """A path as identities hold it: absolute, not resolved, printable."""
+    """A path as identities hold it: absolute, links not resolved, printable."""
     return printable(os.path.abspath(path))
 
 
 def stat_of(path: Path) -> Stat:
-    """Size and times of a file; (-1, 0, 0) where there is none."""
+    """Size and times of a file; (-1, 0, 0) where it cannot be found."""
     try:
         found = path.stat()
     except OSError:
@@ -97,7 +101,15 @@ def hash_file(path: Path) -> bytes:
 
 
 def identify_slide(path: Path) -> SlideIdentity:
-    """The identity of a slide: of a file, a file with a folder or files beside it, or a folder."""
+    """The identity of a slide.
+
+    Args:
+        path: A file, a file with a folder or files beside it (MIRAX, VMS, DICOM), or a folder.
+
+    Raises:
+        OSError: A file cannot be read.
+        SlideError: A folder of DICOM files holds several slides.
+    """
     files = _files_of(path)
     hashed = hashlib.blake2b(digest_size=16)
     for file in files:
@@ -109,7 +121,7 @@ def identify_slide(path: Path) -> SlideIdentity:
 
 
 def slide_stat(path: Path) -> Stat:
-    """Sum of the sizes and latest times of the files of a slide."""
+    """The sum of the sizes and the latest times of the files of a slide."""
     stats = [stat_of(file) for file in _files_of(path)] or [Stat(-1, 0, 0)]
     return Stat(
         sum(s.size for s in stats), max(s.modified for s in stats), max(s.changed for s in stats)
@@ -133,7 +145,7 @@ def _files_of(path: Path) -> Sequence[Path]:
 
 
 def _samples(file: Path, *, share: int) -> Iterator[bytes]:
-    """A file's size and all of its bytes, or samples of them. `share`: files of the slide."""
+    """A file's size and all of its bytes, or samples; `share` is the slide's number of files."""
     size = file.stat().st_size
     yield size.to_bytes(8, "little")
     with file.open("rb") as stream:

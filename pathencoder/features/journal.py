@@ -1,8 +1,8 @@
-"""Rows that are done, on disk as they come: what lets killed work go on where it stopped.
+"""The journal of an unfinished feature file: finished rows, from which a later run resumes.
 
-The file: eight bytes with the length of a JSON header, the header, then records of one size (id,
-checksum, tag, row). Only appended to,
-so a kill or a power cut damages its tail at most; a damaged record is dropped and computed again.
+The file holds eight bytes with the length of a JSON header, the header, then records of one size
+(id, checksum, tag, row). It is only appended to, so a killed process or a power failure damages
+its end at most; a damaged record is dropped and computed again.
 """
 
 from __future__ import annotations
@@ -29,13 +29,20 @@ _SYNC_SECONDS = 5.0
 class Journal:
     """Rows by a 64-bit id, appended to a file and read back in any order.
 
-    Memory: one dictionary entry a row.
+    A row that is appended again replaces the one before. Memory: one dictionary entry a row.
 
-    A row that is appended again replaces the one before. `settings` must be the same when work goes
-    on; otherwise Mismatch names what differs. A second process at the same file: Busy.
+    Args:
+        path: The file; it is resumed where it exists.
+        settings: All that the rows depend on.
+        facts: Further facts, kept in the header of a new file. Of an existing file, `self.facts`
+            are its own.
+        tag_bytes: Bytes that are kept beside each row.
+        anew: Drop the rows of an earlier run.
 
-    facts: kept in a new file's header; those of a file that is there stand in `self.facts`.
-    tag_bytes: what is kept beside each row. anew: drop the rows of an earlier run.
+    Raises:
+        Mismatch: The file was begun with other settings; the message names what differs.
+        Busy: Another process is writing the file.
+        StoreError: The file cannot be opened.
     """
 
     def __init__(
@@ -83,9 +90,16 @@ class Journal:
         return None if self._record is None else tuple(self._record["row"].shape)
 
     def append(self, key: int, row: Rows, tag: bytes = b"") -> None:
-        """Keep one row, and `tag_bytes` bytes beside it.
+        """Append one row.
 
-        Raises StoreError where the disk does not take it.
+        Args:
+            key: Its id.
+            row: float32, of the shape of all rows.
+            tag: `tag_bytes` bytes to keep beside it.
+
+        Raises:
+            StoreError: It cannot be written.
+            Mismatch: It has another shape than the rows before.
         """
         with storing(self.path):
             if self._record is None:
@@ -93,8 +107,8 @@ class Journal:
             assert self._record is not None
             if row.shape != self._record["row"].shape:
                 raise Mismatch(
-                    f"{self.path}: row of shape {row.shape} among rows of"
-                    f" {self._record['row'].shape}: delete it, start again"
+                    f"{self.path}: a row of shape {row.shape} among rows of shape"
+                    f" {self._record['row'].shape}. Delete the file and start again"
                 )
             row = np.ascontiguousarray(row, dtype="<f4")
             assert len(tag) == self._tag_bytes
@@ -107,14 +121,14 @@ class Journal:
                 self.flush()
 
     def rows(self, keys: Sequence[int]) -> Rows:
-        """The rows of these ids, [len(keys), ...]."""
+        """The rows of these ids, float32 [len(keys), ...]."""
         assert self._record is not None
         self._file.flush()
         records = self._map(self._count)
         return np.asarray(records["row"][[self._places[key] for key in keys]], dtype=np.float32)
 
     def tag(self, key: int) -> bytes:
-        """What is kept beside the row of an id."""
+        """The tag of the row of an id."""
         place = self._places[key]
         if place >= len(self._tags):
             self._file.flush()
@@ -122,24 +136,24 @@ class Journal:
         return bytes(self._tags[place].tobytes())
 
     def flush(self) -> None:
-        """Everything appended so far reaches the disk."""
+        """Write everything appended so far to the disk."""
         with storing(self.path):
             self._file.flush()
             os.fsync(self._file.fileno())
             self._synced = time.monotonic()
 
     def close(self) -> None:
-        """Close; the file stays for the next run, unless it holds nothing."""
+        """Close the file and keep it for the next run; one without rows is removed."""
         if self._file.closed:
             return
         empty = not self._places
-        # a full disk: the records before are whole, the next run drops the torn one
+        # a full disk: the records before are whole, the next run drops the incomplete one
         with contextlib.suppress(OSError):
             self._file.flush()
         self._close(delete=empty)
 
     def delete(self) -> None:
-        """Close and remove the file: its rows are kept elsewhere now."""
+        """Close and remove the file, after its rows were written elsewhere."""
         self._tags = ()  # Windows deletes no file that is mapped
         self._close(delete=True)
 
@@ -173,9 +187,10 @@ class Journal:
         ]
         if differing:
             raise Mismatch(
-                f"{self.path} holds work begun with other settings"
+                f"{self.path} holds the rows of a run with other settings"
                 f" ({describe_differences(header['settings'], self._settings)}). Choose another"
-                " --out, go back to those settings, or start anew with --overwrite"
+                " --out, return to those settings, or start again with --overwrite"
+                " (overwrite=True in Python)"
             )
         self.facts = header["facts"]
         self._record = _record_type(tuple(header["shape"]), self._tag_bytes)
@@ -198,7 +213,7 @@ class Journal:
         self._file.seek(0, os.SEEK_END)
 
     def _read_header(self) -> dict[str, Any] | None:
-        """The header, or None where the file is new or was cut off inside its header."""
+        """The header; None where the file is new or ends inside its header."""
         length = int.from_bytes(self._file.read(8), "little")
         text = self._file.read(length) if 0 < length < 1 << 20 else b""
         self._start = 8 + length

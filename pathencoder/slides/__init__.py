@@ -1,1 +1,1 @@
-"""Reading slides: levels, scale, tissue and grid."""
+"""Reading slides: formats, levels, scale, tissue, grid."""

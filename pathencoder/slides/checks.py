@@ -1,4 +1,4 @@
-"""What a slide reader would show wrongly, or not at all: found in the header, and named."""
+"""Slides that OpenSlide would show wrongly or not at all, recognised from their headers."""
 
 from __future__ import annotations
 
@@ -32,10 +32,13 @@ _COMPRESSIONS = frozenset({1, 2, 3, 4, 5, 6, 7, 8, 32773, 32946, 33003, 33005, 5
 
 
 def false_colours(file: Path) -> str:
-    """Why a slide's colours would be false, with the way out; "" where nothing says so.
+    """Why OpenSlide would show false colours, and what to do.
 
     Args:
-        file: A TIFF or DICOM file that the slide reader has opened.
+        file: A TIFF or DICOM file that OpenSlide has opened.
+
+    Returns:
+        A sentence; "" where nothing in the file says so.
     """
     if dicom.read_header(file):
         volumes = dicom.files_of_slide(file)[1]
@@ -50,7 +53,7 @@ def false_colours(file: Path) -> str:
 
 
 def notes_on(file: Path) -> tuple[str, ...]:
-    """What the reader does to a TIFF that is not 8 bits of colour, as sentences for the summary."""
+    """How OpenSlide reads a TIFF that is not 8-bit colour, as sentences for the summary."""
     pages = read_pages(file)
     if not pages or not pages[0].tiled:
         return ()
@@ -63,10 +66,13 @@ def notes_on(file: Path) -> tuple[str, ...]:
 
 
 def unreadable(slide: Slide, file: Path) -> str:
-    """Why a TIFF's pages or samples would be read wrongly or left out; "" where nothing is.
+    """Why some of a TIFF's pages or samples would be read wrongly or not at all.
 
-    OpenSlide shows one page of a generic TIFF, of at most four samples, and takes a fourth that
-    nothing is said of for alpha.
+    OpenSlide shows one page of a generic TIFF, of at most four samples, and takes a fourth sample
+    without a stated meaning for alpha.
+
+    Returns:
+        A sentence; "" where all is read.
     """
     pages = read_pages(file)
     if not pages:
@@ -95,14 +101,17 @@ def damaged_tiles(file: Path) -> str:
 
 
 def oversized_tiles(properties: Mapping[str, str]) -> str:
-    """Why reading would not end: a header whose tiles are larger than any writer's; else "".
+    """Why reading would never end: a header that states larger tiles than any scanner writes.
 
-    A damaged tile size makes a reader decode the whole of such a tile for every small region.
+    A damaged tile size makes OpenSlide decode the whole of such a tile for every small region.
 
     Args:
-        properties: OpenSlide's.
+        properties: The properties that OpenSlide reads.
+
+    Returns:
+        A sentence; "" where the tiles have a usual size.
     """
-    # a "tile" there is what lies between marks
+    # a "tile" of this format is what lies between two restart markers
     if properties.get("openslide.vendor") == "hamamatsu":
         return ""
     for key, value in properties.items():
@@ -121,7 +130,7 @@ def _no_scanners(found: str) -> str:
 def blank(slide: Slide, file: Path) -> str:
     """Why a TIFF of more than 8 bits would be black, or one with alpha white; else "".
 
-    OpenSlide keeps the upper 8 of 16 bits: of the 12 bits that many cameras give, 4.
+    OpenSlide keeps the upper 8 of 16 bits: of a camera's 12 bits it keeps 4.
     """
     pages = read_pages(file)
     if not pages or (pages[0].bits <= 8 and not pages[0].extra):
@@ -140,7 +149,7 @@ def blank(slide: Slide, file: Path) -> str:
 
 
 def _samples(slide: Slide) -> Iterator[NDArray[np.uint8]]:
-    """Regions of the coarsest level, spread over the slide, but those that cannot be read."""
+    """Readable regions of the coarsest level, spread over the slide."""
     level = len(slide.downsamples) - 1
     (width, height), factor = slide.size, slide.downsamples[level]
     for x in range(0, width, -(-width // _SAMPLES)):
@@ -151,7 +160,7 @@ def _samples(slide: Slide) -> Iterator[NDArray[np.uint8]]:
 
 
 def why_unsupported(file: Path) -> str:
-    """What a file is that OpenSlide does not take, and what to do: by its first bytes and tags."""
+    """What kind of file OpenSlide has refused, by its first bytes and tags, and what to do."""
     with file.open("rb") as stream:
         head = stream.read(16)
     if head[:4] in _TIFF_MARKS:
@@ -164,7 +173,7 @@ def why_unsupported(file: Path) -> str:
 
 
 def why_unopenable(file: Path, error: Exception) -> str:
-    """What is wrong with a slide whose kind OpenSlide knows but which it cannot open."""
+    """What is wrong with a slide whose format OpenSlide knows but which it cannot open."""
     reason = str(error).replace(f"Reading {file}: ", "").replace(f"file {file}", "the file")
     pages = read_pages(file)
     if pages and pages[0].compression not in _COMPRESSIONS:
@@ -217,7 +226,7 @@ def _rewrite(file: Path) -> str:
 
 
 def _and_mpp(file: Path) -> str:
-    """The option that gives a rewritten file its scale, which it has lost."""
+    """The --mpp option for a rewritten file, which has lost its scale."""
     try:
         scale = image_scale(file)
     except MissingMpp:

@@ -1,7 +1,7 @@
-"""What a DICOM file is, from its header: its series, its kind of image, its colours.
+"""The header of a DICOM file: its series, its kind of image, its colours.
 
-A small reader of DICOM parts 5 and 10 (tags in ascending order, explicit or implicit types). No
-pixel is decoded.
+A small reader of DICOM parts 5 and 10 (tags in ascending order, explicit or implicit value
+representations). No pixel is decoded.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ _DEEPEST = 16
 
 @dataclass(frozen=True)
 class Header:
-    """A DICOM file's own words.
+    r"""What the header of a DICOM file says.
 
     Attributes:
-        series: SeriesInstanceUID; "" where it is missing, as all that follow.
-        kind: ImageType, for example "ORIGINAL\\PRIMARY\\VOLUME\\NONE".
+        series: SeriesInstanceUID; like all fields "" where the header does not say it.
+        kind: ImageType, for example "ORIGINAL\PRIMARY\VOLUME\NONE".
         colours: PhotometricInterpretation.
         syntax: TransferSyntaxUID.
         stored: What its JPEG frames hold: "RGB" or "YCbCr".
@@ -54,31 +54,31 @@ class Header:
 
     @property
     def is_volume(self) -> bool:
-        """Whether it holds tissue, rather than a label, an overview or a thumbnail."""
+        """Whether it holds tissue, not a label, an overview or a thumbnail."""
         return "VOLUME" in self.kind.split("\\")
 
     @property
     def false_colours(self) -> bool:
-        """Whether the frames' colours are not those that the header names."""
+        """Whether the frames hold other colours than the header says."""
         said = "RGB" if self.colours == "RGB" else "YCbCr" if self.colours[:3] == "YBR" else ""
         return bool(said and self.stored) and said != self.stored
 
 
 def series_of(path: str | Path) -> str | None:
-    """The series that a DICOM file belongs to: the files of one slide share it.
+    """The series that a DICOM file belongs to; the files of one slide share it.
 
     Args:
         path: Any file.
 
     Returns:
-        SeriesInstanceUID; None where the file is not DICOM, says none, or cannot be read.
+        The SeriesInstanceUID; None where the file is not DICOM, has none, or cannot be read.
     """
     header = read_header(Path(path))
     return header.series or None if header else None
 
 
 def read_header(path: Path) -> Header | None:
-    """The header of a DICOM file, as far as it can be read; None where it is no DICOM file."""
+    """The header of a DICOM file, up to the first damage; None for another kind of file."""
     try:
         state = path.stat()
         return _header(path, state.st_size, state.st_mtime_ns)
@@ -90,11 +90,11 @@ def files_of_slide(path: Path) -> tuple[Path, list[Path]]:
     """The files of a DICOM slide that hold tissue.
 
     Args:
-        path: One of its files, or a folder that holds it.
+        path: One of its files, or the folder that holds them.
 
     Returns:
-        The file to open, and all that hold tissue of its series in its folder. The file is `path`
-        itself, or the biggest of a folder, which is no label.
+        The file to open (`path` itself, or the largest file of a folder), and all files of its
+        series in its folder that hold tissue.
 
     Raises:
         SlideError: A folder without .dcm files, or with several slides.
@@ -121,7 +121,7 @@ def files_of_slide(path: Path) -> tuple[Path, list[Path]]:
 
 @functools.lru_cache(maxsize=1 << 16)
 def _header(path: Path, size: int, changed: int) -> Header | None:
-    """`size` and `changed` are those of the file: one that has changed is read again."""
+    """The header; `size` and `changed` are of the file, so that a changed file is read again."""
     found: dict[str, str] = {}
     with path.open("rb") as stream:
         if stream.read(132)[128:] != b"DICM":
@@ -161,7 +161,7 @@ class _Reader:
                 self._skip(length, is_sequence=is_sequence, depth=0)
 
     def _element(self) -> tuple[tuple[int, int], int, bool]:
-        """Tag, length in bytes, and whether it is a sequence, whose length may be undefined."""
+        """Tag, length in bytes, and whether it is a sequence, which may have no stated length."""
         self.left -= 1
         if not self.left:
             raise ValueError("too many elements")
@@ -196,7 +196,7 @@ class _Reader:
                 self._skip(length, is_sequence=inner, depth=depth + 1)
 
     def _first_frame(self) -> bytes:
-        """The front of the first frame: the item after the table of offsets."""
+        """The first bytes of the first frame: the item after the table of offsets."""
         _, length, _ = self._element()
         self.stream.seek(length, 1)
         _, length, _ = self._element()

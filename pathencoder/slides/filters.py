@@ -1,4 +1,4 @@
-"""Small filters on pictures and masks, in numpy and Pillow alone."""
+"""Filters on images and masks, in numpy alone."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ T = TypeVar("T", bound=np.generic)
 
 
 def highest(values: NDArray[T]) -> NDArray[T]:
-    """The highest of three channels: [h, w, 3] -> [h, w]. (NumPy is slow along a short axis.)"""
+    """The maximum of three channels, [h, w, 3] -> [h, w]; numpy is slow along a short axis."""
     most: NDArray[T] = np.maximum(np.maximum(values[..., 0], values[..., 1]), values[..., 2])
     return most
 
 
 def lowest(values: NDArray[T]) -> NDArray[T]:
-    """The lowest of three channels: [h, w, 3] -> [h, w]."""
+    """The minimum of three channels, [h, w, 3] -> [h, w]."""
     least: NDArray[T] = np.minimum(np.minimum(values[..., 0], values[..., 1]), values[..., 2])
     return least
 
 
 def average(values: NDArray[Any]) -> Map:
-    """The mean of three channels: [h, w, 3] -> float32 [h, w]."""
+    """The mean of three channels, [h, w, 3] -> float32 [h, w]."""
     red, green, blue = (values[..., c].astype(np.float32) for c in range(3))
     mean: Map = (red + green + blue) / np.float32(3)
     return mean
@@ -45,9 +45,16 @@ def smooth(values: Map) -> Map:
 
 
 def window_mean(values: NDArray[Any], size: int, *, linear: bool = False) -> NDArray[np.float64]:
-    """Mean in a window of an odd number of pixels: [h, w] -> [h, w].
+    """The mean in a square window.
 
-    Edges are repeated, or, with `linear`, go on as they rise or fall: a slope then stays a slope.
+    Args:
+        values: [h, w].
+        size: Side of the window, an odd number of pixels.
+        linear: Extrapolate beyond the edges, so that a gradient stays a gradient; otherwise the
+            edge pixels are repeated.
+
+    Returns:
+        float64 [h, w].
     """
     half = size // 2
     if linear and min(values.shape) > half:
@@ -66,7 +73,7 @@ def window_mean(values: NDArray[Any], size: int, *, linear: bool = False) -> NDA
 
 
 def deviation(values: Map, size: int = 5) -> Map:
-    """Standard deviation in a window: [h, w] -> [h, w]."""
+    """The standard deviation in a square window, [h, w] -> [h, w]."""
     mean = window_mean(values, size)
     squares = window_mean(values.astype(np.float64) ** 2, size)
     spread: Map = np.sqrt(np.maximum(squares - mean**2, 0)).astype(np.float32)
@@ -74,31 +81,31 @@ def deviation(values: Map, size: int = 5) -> Map:
 
 
 def roughness(values: Map, size: int = 5) -> Map:
-    """Standard deviation in a window about the local slope, so that a gradient has none."""
+    """The standard deviation in a window about the local slope: a gradient has none."""
     rest = values - window_mean(values, size, linear=True)
     rough: Map = np.sqrt(np.maximum(window_mean(rest**2, size), 0)).astype(np.float32)
     return rough
 
 
 def dilated(mask: Mask, radius: int) -> Mask:
-    """Every pixel within a square of `radius` pixels around a True one."""
+    """The mask dilated with a square that reaches `radius` pixels to each side."""
     for axis in (0, 1):
         mask = _widened(mask, radius, axis)
     return mask
 
 
 def eroded(mask: Mask, radius: int) -> Mask:
-    """Every pixel whose square of `radius` pixels is True; beyond the edge is like the edge."""
+    """The mask eroded with a square of `radius` pixels to each side; edge pixels are repeated."""
     return ~dilated(~mask, radius)
 
 
 def opened(mask: Mask, radius: int) -> Mask:
-    """The mask without what is narrower than a square of `radius` pixels."""
+    """The mask without what is narrower than that square: eroded, then dilated."""
     return dilated(eroded(mask, radius), radius) if radius else mask
 
 
 def closed(mask: Mask, radius: int) -> Mask:
-    """The mask with holes and gaps narrower than a square of `radius` pixels filled."""
+    """The mask with narrower holes and gaps filled: dilated, then eroded."""
     if not radius:
         return mask
     wide = eroded(dilated(np.pad(mask, radius), radius), radius)
@@ -106,7 +113,7 @@ def closed(mask: Mask, radius: int) -> Mask:
 
 
 def grown(seeds: Mask, within: Mask) -> Mask:
-    """The parts of `within`, joined along rows and columns, that hold a seed."""
+    """The components of `within`, connected along rows and columns, that hold a seed."""
     whole = seeds.copy()
     if not seeds.any():
         return whole
@@ -124,14 +131,14 @@ def grown(seeds: Mask, within: Mask) -> Mask:
 
 
 def border(mask: Mask, width: int = 1) -> Mask:
-    """The part of a mask that lies within `width` pixels of the picture's edge."""
+    """The part of a mask within `width` pixels of the image's edge."""
     edge = np.ones_like(mask)
     edge[width:-width, width:-width] = False
     return mask & edge
 
 
 def _widened(mask: Mask, radius: int, axis: int) -> Mask:
-    """Every pixel within `radius` of a True one along an axis, in steps that double."""
+    """The mask dilated along one axis, in steps that double."""
     wide, done = mask, 0
     while done < radius:
         step = min(max(done, 1), radius - done)
@@ -147,7 +154,7 @@ def _widened(mask: Mask, radius: int, axis: int) -> Mask:
 
 
 def _runs(within: Mask) -> NDArray[np.int32]:
-    """The number of the run of True pixels along its row that a pixel belongs to: [h, w]."""
+    """The number of each pixel's run of True pixels along its row: int32 [h, w]."""
     first = within.copy()
     first[:, 1:] &= ~within[:, :-1]
     return np.cumsum(first, dtype=np.int32).reshape(within.shape)

@@ -1,4 +1,4 @@
-"""What a slide is seen against: its glass, surroundings that nobody scanned, or the dark."""
+"""The background of a slide: empty glass, areas that were not scanned, a dark field."""
 
 from __future__ import annotations
 
@@ -23,15 +23,21 @@ from pathencoder.slides.filters import (
 )
 from pathencoder.slides.reader import RGB
 
-_WHITE = 200  # mean level from which an even area may be glass, whatever else is in view
-_DARK = 40  # brightest channel of a black that is nothing but black
+_WHITE = 200  # mean level from which an even area may be glass, whatever else is visible
+_DARK = 40  # brightest channel below which a pixel counts as black
 
 
 def even_areas(image: RGB) -> Mask:
-    """Large areas of one even colour, as converters put around what was scanned: bool [h, w].
+    """Large areas of one uniform colour, as converters put around the scanned area.
 
     Optics and tissue leave some variation between neighbouring pixels; a fill has none. A fill
-    is at least one percent of the picture. White ones are found too.
+    covers at least one percent of the image, and may be white.
+
+    Args:
+        image: uint8 [h, w, 3].
+
+    Returns:
+        bool [h, w].
     """
     flat = opened(_flat(image), 1)
     codes = _codes(image)
@@ -53,15 +59,16 @@ def even_areas(image: RGB) -> Mask:
 
 
 def unscanned(image: RGB, even: Mask) -> Mask:
-    """Where nothing was scanned: even areas that reach the picture's edge and are darker than
-    the brightest that was scanned, which is glass or light tissue.
+    """The areas that were not scanned: uniform, at the image's edge, and darker than the glass.
+
+    The level of the glass is the brightest that was scanned: glass or light tissue.
 
     Args:
         image: uint8 [h, w, 3].
-        even: bool [h, w], its even areas.
+        even: Its uniform areas, bool [h, w].
 
     Returns:
-        bool [h, w], with the pixels that mix surroundings and picture.
+        bool [h, w], with the pixels on the border between the two.
     """
     level = average(image)
     rest = level[~even]
@@ -71,14 +78,14 @@ def unscanned(image: RGB, even: Mask) -> Mask:
 
 
 def is_dark_field(image: RGB, surroundings: Mask | None = None) -> bool:
-    """Whether signal shines on a dark background, as in fluorescence.
+    """Whether the image shows bright signal on a dark background, as in fluorescence.
 
-    Most of the picture is dark, and what is not dark is dim or of one channel. A brightfield
-    section cut out on black is bright: light passes through it.
+    Most of such an image is dark, and the rest is dim or of one channel. A brightfield section
+    cut out on black is bright: light passes through it.
 
     Args:
         image: uint8 [h, w, 3].
-        surroundings: bool [h, w], what was not scanned.
+        surroundings: The areas that were not scanned, bool [h, w].
     """
     level, brightest = average(image), highest(image)
     if np.median(brightest) >= 64:
@@ -91,19 +98,22 @@ def is_dark_field(image: RGB, surroundings: Mask | None = None) -> bool:
 
 
 def is_grey(image: RGB) -> bool:
-    """Whether a picture has no colour at all."""
+    """Whether an image has no colour at all."""
     return bool(((highest(image) - lowest(image)) > 3).mean() < 0.001)
 
 
 def glass_colour(image: RGB, where: Mask | None = None) -> Map | None:
-    """The colour of empty glass, float32 [3]; None where no glass is in view.
+    """The colour of empty glass.
 
     Glass is the brightest tone among the smooth and nearly grey pixels. Tissue that fills the
-    picture has such a tone too, but a pink one, or one that clefts outshine.
+    image has such a tone too, but it is pink, or gaps in the tissue are brighter.
 
     Args:
         image: uint8 [h, w, 3].
-        where: bool [h, w], the pixels that count; all of them when None.
+        where: The pixels that count, bool [h, w]; None: all.
+
+    Returns:
+        float32 [3]; None where no glass is visible.
     """
     level = average(image)
     grey = (highest(image) - lowest(image)) < 0.08 * level
@@ -121,7 +131,7 @@ def glass_colour(image: RGB, where: Mask | None = None) -> Map | None:
 
 
 def _is_tissue(image: RGB, level: Map, colour: Map, even: Mask) -> bool:
-    """Whether a tone that was taken for glass is pale tissue: eosin's pink, or not the brightest."""
+    """Whether a tone that was taken for glass is pale tissue: pink, or not the brightest."""
     red, green, blue = (float(v) for v in colour)
     tone = float(colour.mean())
     pink = (min(red, blue) - green) / tone
@@ -130,7 +140,7 @@ def _is_tissue(image: RGB, level: Map, colour: Map, even: Mask) -> bool:
 
 
 def _flat(image: RGB) -> Mask:
-    """Pixels whose window of five varies by at most two levels in every channel."""
+    """Pixels whose window of five pixels varies by at most two levels in every channel."""
     most, least = image, image
     for axis in (0, 1):
         most = _over_window(most, axis, np.maximum)
@@ -140,7 +150,7 @@ def _flat(image: RGB) -> Mask:
 
 
 def _over_window(values: RGB, axis: int, join: Callable[[RGB, RGB], RGB]) -> RGB:
-    """The extreme of five neighbours along an axis; edges are repeated."""
+    """The extreme of five neighbours along an axis; edge pixels are repeated."""
     pad = [(2, 2) if a == axis else (0, 0) for a in range(3)]
     padded, length = np.pad(values, pad, mode="edge"), values.shape[axis]
     rows = [padded[i : i + length] if axis == 0 else padded[:, i : i + length] for i in range(5)]
@@ -148,7 +158,7 @@ def _over_window(values: RGB, axis: int, join: Callable[[RGB, RGB], RGB]) -> RGB
 
 
 def _codes(image: RGB) -> NDArray[np.int64]:
-    """One number a colour."""
+    """One number for each colour: int64 [h, w]."""
     red, green, blue = (image[..., c].astype(np.int64) for c in range(3))
     return red << 16 | green << 8 | blue
 

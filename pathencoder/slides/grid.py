@@ -1,7 +1,4 @@
-"""A plain grid of tiles over tissue.
-
-Where each tile lies at level 0, and how it is read at the wanted scale.
-"""
+"""A regular grid of tiles over tissue: positions at level 0, and reading at a given scale."""
 
 from __future__ import annotations
 
@@ -16,8 +13,7 @@ from pathencoder.errors import ConfigError, SlideError
 from pathencoder.slides.reader import RGB, Slide, best_level
 from pathencoder.slides.tissue import PEN, TissueMask
 
-# and their support in pixels
-_FILTERS = {
+_FILTERS = {  # each with its support in pixels
     "bilinear": (Image.Resampling.BILINEAR, 1.0),
     "bicubic": (Image.Resampling.BICUBIC, 2.0),
 }
@@ -27,11 +23,14 @@ _FILTERS = {
 class Grid:
     """Tiles of one size on one slide.
 
-    coords: int64 [N, 2], top left x, y in level-0 pixels, row by row. side, stride: level-0 pixels,
-    exact (not whole numbers in general).
-    tile_px: side of a tile as the encoder sees it. mpp: scale of the slide, target_mpp: of the
-    tiles.
-    notes: what a person should know of the choice.
+    Attributes:
+        coords: Top left corners, x and y in level-0 pixels, row by row: int64 [N, 2].
+        side: Side of a tile in level-0 pixels, exact (not a whole number in general).
+        stride: Distance between neighbouring corners in level-0 pixels, exact.
+        tile_px: Side of a tile in its own pixels.
+        mpp: Micrometres per level-0 pixel.
+        target_mpp: Micrometres per pixel of the tiles.
+        notes: Tiles that were left out, as sentences.
     """
 
     coords: NDArray[np.int64]
@@ -56,24 +55,24 @@ def plan_grid(
 ) -> Grid:
     """The tiles with enough tissue and little pen, on a grid that starts at the bounds' corner.
 
-    The last column and row may reach over the edge (read as white there). Positions come from exact
-    products and are rounded once, so no error adds up along the slide.
+    The last column and row may reach beyond the edge, which is read as white. Positions are exact
+    products, rounded once, so that no error adds up along the slide.
 
     Args:
-        tissue: where the tissue is.
+        tissue: The tissue of the slide.
         bounds: x, y, width, height of the scanned area in level-0 pixels.
-        mpp: micrometres per level-0 pixel.
-        target_mpp: micrometres per pixel of the tiles.
-        tile_px: side of a tile in its own pixels.
-        overlap_px: overlap of neighbours in pixels of the tile.
-        min_tissue: share of a tile that must be tissue; a tile without any is never kept.
-        max_pen: share of a tile that may be pen: ink changes the embedding of the whole tile.
+        mpp: Micrometres per level-0 pixel.
+        target_mpp: Micrometres per pixel of the tiles.
+        tile_px: Side of a tile in its own pixels.
+        overlap_px: Overlap of neighbouring tiles in pixels of the tile.
+        min_tissue: Share of a tile that must be tissue; a tile without any is never kept.
+        max_pen: Share of a tile that may be pen: ink changes the embedding of the whole tile.
 
     Returns:
-        The grid; its notes count the tiles that pen took.
+        The grid; its notes count the tiles that were left out for pen.
 
     Raises:
-        ConfigError: the overlap leaves no step.
+        ConfigError: The overlap leaves no step.
     """
     if not 0 <= overlap_px < tile_px:
         raise ConfigError(
@@ -95,11 +94,23 @@ def plan_grid(
 
 
 def read_tile(slide: Slide, grid: Grid, x: int, y: int, *, interpolation: str = "bicubic") -> RGB:
-    """The tile at level-0 (x, y): uint8 [tile_px, tile_px, 3] at the grid's scale.
+    """Read one tile at the grid's scale.
 
-    Reads the coarsest level that is fine enough and resamples from it (antialiased), with the
-    filter's margin around the tile, so that a tile equals the same cut of a resampled slide. Raises
-    SlideError.
+    The coarsest level that is fine enough is read, with the filter's margin around the tile, and
+    resampled (antialiased), so that a tile equals the same cut of a resampled slide.
+
+    Args:
+        slide: An open slide.
+        grid: The grid of the tile.
+        x: Left edge of the tile in level-0 pixels.
+        y: Top edge of the tile in level-0 pixels.
+        interpolation: "bilinear" or "bicubic".
+
+    Returns:
+        uint8 [tile_px, tile_px, 3].
+
+    Raises:
+        SlideError: The region cannot be read.
     """
     resampling, support = _FILTERS[interpolation]
     level = best_level(slide.downsamples, grid.side / grid.tile_px)
@@ -119,7 +130,7 @@ def read_tile(slide: Slide, grid: Grid, x: int, y: int, *, interpolation: str = 
 def _read_around(
     slide: Slide, level: int, x: int, y: int, side: float, margin: int
 ) -> tuple[RGB, tuple[float, float, float, float]]:
-    """A square of `side` level pixels at level-0 (x, y) with a margin, and the box in it that is the square."""
+    """A square of `side` level pixels at (x, y) with a margin, and its box in the region."""
     down = slide.downsamples[level]
     left, top = x / down, y / down
     column, row = math.floor(left) - margin, math.floor(top) - margin

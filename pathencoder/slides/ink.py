@@ -1,8 +1,8 @@
-"""What lies on the glass beside tissue: pen and its colour, and the shadows of the slide's edges.
+"""Pen marks and the shadows of a slide's edges.
 
-Everything is asked in optical density against the slide's own glass. Ink is a second filter on
-top of tissue: it adds its own density, and shows by a hue that stains do not have. The limits
-were chosen on pixels of 8 um of half of the slides of 50 stains, and on one slide with pen.
+Both are found in the optical density against the slide's own glass. Ink adds its own density to
+that of the tissue under it, and has a hue that stains do not have. The limits were chosen on
+pixels of 8 um of half of the slides of 50 stains, and on one slide with pen.
 """
 
 from __future__ import annotations
@@ -25,37 +25,40 @@ from pathencoder.slides.filters import (
 
 INKS = ("green", "blue", "red", "black")
 _MOST = 0.3  # share of all that is coloured above which a hue is the stain's own
-_STROKE = 1  # pixels about a pixel that a stroke fills
+_STROKE = 1  # pixels to each side that a pen mark fills
 
 
 def find_ink(density: Map, stained: Mask) -> tuple[Mask, list[str]]:
-    """Pen marks, with the hues that look like ink but stain most of the slide.
+    """Find pen marks.
 
     Args:
-        density: optical density against the glass, float32 [h, w, 3].
-        stained: bool [h, w], whatever differs from the glass and is no shadow.
+        density: Optical density against the glass, float32 [h, w, 3].
+        stained: Everything that differs from the glass and is no shadow, bool [h, w].
 
     Returns:
-        ink: bool [h, w]. kept: the names of hues that are too common to be ink: a green or blue
-        counterstain, silver.
+        The ink, bool [h, w], and the names of hues that look like ink but are too common to be
+        ink: a green or blue counterstain, silver.
     """
     ink, kept = np.zeros(stained.shape, np.bool_), []
-    density = smooth(density)  # tissue shows through strokes, grainy
+    density = smooth(density)  # tissue under a pen mark makes it grainy
     for name, (seeds, weak) in _candidates(density, stained).items():
-        strokes = opened(seeds, _STROKE) & seeds
-        if not strokes.any():
+        marks = opened(seeds, _STROKE) & seeds
+        if not marks.any():
             continue
-        found = grown(strokes, weak)
-        if _is_stroke(found, seeds, average(density), stained):
+        found = grown(marks, weak)
+        if _is_mark(found, seeds, average(density), stained):
             ink |= dilated(found, 2)
         else:
             kept.append(name)
     return ink, kept
 
 
-def _is_stroke(found: Mask, seeds: Mask, darkness: Map, stained: Mask) -> bool:
-    """Whether a hue is a mark, not a stain: a small part of what is coloured; or, where there is
-    more of it, much darker than the tissue around it, or dense lines on glass beside tissue."""
+def _is_mark(found: Mask, seeds: Mask, darkness: Map, stained: Mask) -> bool:
+    """Whether a hue is a pen mark, not a stain.
+
+    A mark is a small part of what is coloured, or much darker than the tissue around it, or dense
+    lines on glass beside tissue.
+    """
     part = float(found.sum()) / max(float(stained.sum()), 1.0)
     if part <= _MOST:
         return True
@@ -68,12 +71,15 @@ def _is_stroke(found: Mask, seeds: Mask, darkness: Map, stained: Mask) -> bool:
 
 
 def _candidates(density: Map, stained: Mask) -> dict[str, tuple[Mask, Mask]]:
-    """Hue by hue, pixels that are surely ink and those that are ink where they touch it.
+    """For each hue, the pixels that are certainly ink, and those that are ink where they touch it.
 
-    Hematoxylin, eosin, DAB and their mixtures leave these alone at 8 um a pixel: more red than
-    green taken and much blue too (green pen); red taken most and next to no blue, or as dense as
-    that (blue pen); green and blue taken alike and no red (red pen: eosin and blood leave more
-    blue, so only dense strokes are seen); all three taken nearly whole (black pen).
+    Hematoxylin, eosin, DAB and their mixtures do not absorb like this at 8 um a pixel:
+
+    - green pen: more red than green, and much blue too;
+    - blue pen: mostly red, with almost no blue or very densely;
+    - red pen: green and blue equally and no red; eosin and blood absorb less blue, so only dense
+      marks are found;
+    - black pen: nearly all of all three.
     """
     red, green, blue = (density[..., c] for c in range(3))
     total = np.maximum(red + green + blue, 1e-3)
@@ -98,15 +104,18 @@ def _candidates(density: Map, stained: Mask) -> dict[str, tuple[Mask, Mask]]:
 
 
 def find_shadows(colour: Map, darkness: Map, cut: float) -> Mask:
-    """The shadows of a slide's edges: grey and smooth bands along the picture's edge: bool [h, w].
+    """Find the shadows of a slide's edges: grey and smooth bands along the image's edge.
 
-    Tissue, however grey its stain, is rough at this scale; a gradient is not. Pale tissue seen
-    from far is grey and smooth too, so a band is at most a seventh of the picture deep.
+    Tissue of any stain is rough at this scale; a gradient is not. Pale tissue at low
+    magnification is grey and smooth too, so a band is at most a seventh of the image deep.
 
     Args:
-        colour: range of the three channels' density, float32 [h, w].
-        darkness: mean density, float32 [h, w].
-        cut: density from which a pixel is not glass.
+        colour: Range of the three channels' densities, float32 [h, w].
+        darkness: Mean of the three, float32 [h, w].
+        cut: Density from which a pixel is not glass.
+
+    Returns:
+        bool [h, w].
     """
     rough = window_mean(roughness(darkness), 5)
     even = rough < 0.008 + 0.04 * np.maximum(darkness, 0)

@@ -1,4 +1,4 @@
-"""Micrometres per pixel of a slide, from what OpenSlide reads of it."""
+"""Micrometres per pixel of a slide, from the properties that OpenSlide reads."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ def find_mpp(properties: Mapping[str, str], *, name: str, given: float | None = 
     """The scale of a slide from its OpenSlide properties.
 
     Args:
-        properties: OpenSlide's.
-        name: What errors call the slide.
-        given: The user's scale in micrometres per pixel; overrules the file.
+        properties: The properties that OpenSlide reads.
+        name: The slide's name in error messages.
+        given: The user's scale in micrometres per pixel; overrides the file.
 
     Returns:
-        The scale, its source, and what was left aside.
+        The scale, its source, and notes on claims that were not used.
 
     Raises:
-        MissingMpp: Nothing is said, or what is said cannot be believed.
+        MissingMpp: The slide states no scale, or one that is not plausible.
         ConfigError: `given` is no number from 0.01 to 100.
     """
     return decide(of_properties(properties), name=name, given=given)

@@ -1,7 +1,4 @@
-"""A picture of what was encoded of a slide: tissue, tiles, and what was left out.
-
-Drawn with Pillow.
-"""
+"""A picture of a slide with its tissue, its tiles and what was left out."""
 
 from __future__ import annotations
 
@@ -27,16 +24,16 @@ def write_overlay(tissue: TissueMask, grid: Grid, file: Path, *, title: str) -> 
     """Write the picture of a slide's tissue and tiles.
 
     Args:
-        tissue: as `find_tissue` gives it, with its picture of the slide.
-        grid: the kept tiles.
-        file: .jpg or .png; a file of that name is replaced once the new one is whole.
-        title: the first line under the picture: the slide's name.
+        tissue: The result of `find_tissue`, with its picture of the slide.
+        grid: The tiles that were kept.
+        file: .jpg or .png; an existing file is replaced when the new one is complete.
+        title: The first line under the picture: the slide's name.
 
     Returns:
         The file.
 
     Raises:
-        StoreError: it cannot be written.
+        StoreError: It cannot be written.
     """
     page = draw_overlay(tissue, grid, title=title)
     kind = "PNG" if file.suffix.lower() == ".png" else "JPEG"
@@ -46,8 +43,15 @@ def write_overlay(tissue: TissueMask, grid: Grid, file: Path, *, title: str) -> 
 
 
 def draw_overlay(tissue: TissueMask, grid: Grid, *, title: str) -> Image.Image:
-    """The picture: the slide with its tissue outlined, kept tiles as squares, what was dropped
-    tinted, and a legend with a scale bar below; 1,000 to 1,600 px on the slide's longer side."""
+    """The slide with its tissue outlined, kept tiles as squares and dropped areas tinted.
+
+    A legend with a scale bar lies below. The slide's longer side has 1,000 to 1,600 px.
+
+    Args:
+        tissue: The result of `find_tissue`.
+        grid: The tiles that were kept.
+        title: The first line of the legend.
+    """
     height, width = tissue.mask.shape
     across, down = width * tissue.scale[0], height * tissue.scale[1]  # level-0 pixels
     size = _size(tissue, across, down)
@@ -76,13 +80,13 @@ def _base(tissue: TissueMask, size: tuple[int, int]) -> Image.Image:
 
 
 def _enlarged(mask: Mask, size: tuple[int, int]) -> Mask:
-    """A mask in the picture's pixels: bool [h, w]."""
+    """A mask at the size of the picture: bool [h, w]."""
     picture = Image.fromarray(mask.astype(np.uint8) * 255)
     return np.asarray(picture.resize(size, Image.Resampling.BILINEAR)) > 127
 
 
 def _tinted(image: RGB, mask: Mask, colour: tuple[int, int, int]) -> RGB:
-    """The image with a mask's pixels half in a colour."""
+    """The image with the pixels of a mask mixed half with a colour."""
     tinted = image.copy()
     tinted[mask] = (image[mask].astype(np.uint16) + np.array(colour, np.uint16)) // 2
     return tinted
@@ -91,7 +95,7 @@ def _tinted(image: RGB, mask: Mask, colour: tuple[int, int, int]) -> RGB:
 def _with_tiles(
     image: Image.Image, origin: tuple[int, int], grid: Grid, unit: float
 ) -> Image.Image:
-    """Kept tiles as thin squares, as a tint where they are too small for squares."""
+    """Draw the tiles as thin squares, or as a tint where they are too small for squares."""
     layer = Image.new("RGBA", image.size, (0, 0, 0, 0))
     draw = ImageDraw.Draw(layer)
     side = grid.side / unit
@@ -108,7 +112,7 @@ def _with_tiles(
 def _with_legend(
     picture: Image.Image, tissue: TissueMask, grid: Grid, unit: float, title: str
 ) -> Image.Image:
-    """The picture on white with its title, what the colours mean, notes and a scale bar."""
+    """The picture with its title, the meaning of the colours, notes and a scale bar below."""
     entries = _entries(tissue, grid)
     notes = [
         line for note in (*tissue.notes, *grid.notes) for line in _wrapped(note, picture.width)
@@ -142,7 +146,7 @@ def _columns(width: int) -> int:
 
 
 def _entries(tissue: TissueMask, grid: Grid) -> list[tuple[tuple[int, int, int], str]]:
-    """Colours and what they mean."""
+    """The colours and their meaning."""
     side = grid.tile_px * grid.target_mpp
     entries = [
         (_TISSUE, f"tissue: {100 * tissue.mask.mean():.1f} % of the slide"),

@@ -1,4 +1,4 @@
-"""A small picture of a whole slide, read in blocks; what is damaged is named, not guessed."""
+"""A small picture of a whole slide, read in blocks; damaged areas are marked as unread."""
 
 from __future__ import annotations
 
@@ -23,10 +23,12 @@ _PIECE = 128  # pixels read at a time where a block is damaged
 
 @dataclass(frozen=True)
 class Overview:
-    """The picture of a slide's bounds.
+    """A small picture of a slide's scanned area.
 
-    image: uint8 [h, w, 3]. unread: bool [h, w], where it could not be read. scale: level-0 pixels
-    that a pixel spans in x and y.
+    Attributes:
+        image: uint8 [h, w, 3].
+        unread: The pixels that could not be read, bool [h, w].
+        scale: Level-0 pixels per pixel of the picture, in x and y.
     """
 
     image: RGB
@@ -34,7 +36,7 @@ class Overview:
     scale: tuple[float, float]
 
     def reduced(self, wanted: float) -> Overview:
-        """The same at `wanted` level-0 pixels a pixel, averaged over areas; never enlarged."""
+        """The picture at `wanted` level-0 pixels per pixel, averaged; never enlarged."""
         factor = max(1.0, wanted / max(self.scale))
         height, width = self.unread.shape
         size = max(1, round(width / factor)), max(1, round(height / factor))
@@ -55,24 +57,23 @@ def thumbnail(
     least: int = 1,
     most: int = MOST,
 ) -> Overview:
-    """The slide's bounds at about `target_mpp` micrometres per pixel.
+    """A slide's scanned area at about `target_mpp` micrometres per pixel.
 
-    Read in blocks: a slide without small levels needs no more memory. A damaged block is read
-    again in pieces and from other levels.
+    It is read in blocks: a slide without small levels needs no more memory. A damaged block is
+    read again in pieces and from other levels.
 
     Args:
-        slide: an open slide.
-        mpp: micrometres per level-0 pixel.
-        target_mpp: micrometres per pixel of the picture.
-        least: pixels of the longer side below which a finer picture is read, as far as the
-            slide has the pixels.
-        most: pixels of the longer side, never exceeded.
+        slide: An open slide.
+        mpp: Micrometres per level-0 pixel.
+        target_mpp: Micrometres per pixel of the picture.
+        least: The least number of pixels of the longer side, where the slide has that many.
+        most: The greatest number of pixels of the longer side.
 
     Returns:
-        The picture, where it could not be read, and its scale.
+        The picture, the pixels that could not be read, and the scale.
 
     Raises:
-        SlideError: nothing could be read.
+        SlideError: Nothing could be read.
     """
     x0, y0, width, height = slide.bounds
     longer = max(width, height)
@@ -97,7 +98,7 @@ def thumbnail(
 
 @dataclass(frozen=True)
 class _Canvas:
-    """A thumbnail in the making."""
+    """A thumbnail that is being filled."""
 
     slide: Slide
     image: Image.Image
@@ -123,8 +124,11 @@ class _Canvas:
         return True
 
     def read_in_pieces(self, piece: Box, level: int, size: float) -> None:
-        """Fill a box from the next finer level that is whole there, else in smaller pieces from
-        level 0 or, enlarged, from coarser levels; what then fails is `unread`."""
+        """Fill a box where its level is damaged; what cannot be read at all is `unread`.
+
+        The next finer level that is undamaged there is read; else smaller pieces of level 0 or,
+        enlarged, of coarser levels.
+        """
         if any(self.read(piece, finer) for finer in range(level, -1, -1)):
             return
         others = (0, *range(level + 1, len(self.slide.downsamples)))
@@ -134,7 +138,7 @@ class _Canvas:
 
 
 def _boxes(whole: Box, step: float) -> list[Box]:
-    """A box cut into boxes of at most `step`, at least one pixel, a side."""
+    """A box cut into boxes with sides of at most `step` and at least one pixel."""
     left, top, right, bottom = whole
     size = max(1, int(step))
     return [

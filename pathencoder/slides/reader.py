@@ -1,4 +1,4 @@
-"""Open a slide: levels, micrometres per pixel and their source, bounds, and regions as RGB over white."""
+"""Open a slide: its levels, scale and bounds, and regions as RGB over white."""
 
 from __future__ import annotations
 
@@ -46,12 +46,17 @@ _CONVERT = (
 
 
 class Slide(Protocol):
-    """What the pipeline needs of a slide. A new format is one class with these members.
+    """An open slide. A new format is one class with these members.
 
-    size: (width, height) in level-0 pixels. downsamples: one factor a level, 1.0 first. bounds: (x,
-    y, width, height) of the scanned
-    area in level-0 pixels. notes: what the reader does to the pixels, as sentences. Reading is safe
-    from several threads.
+    Several threads may read at the same time.
+
+    Attributes:
+        path: The file or folder.
+        size: Width and height in level-0 pixels.
+        downsamples: One factor for each level, 1.0 first.
+        bounds: x, y, width and height of the scanned area in level-0 pixels.
+        vendor: The format, as OpenSlide names it.
+        notes: How the reader changes the pixels, as sentences.
     """
 
     path: Path
@@ -62,16 +67,34 @@ class Slide(Protocol):
     notes: tuple[str, ...]
 
     def mpp(self, given: float | None = None) -> Mpp:
-        """Micrometres per level-0 pixel; `given` overrides the file. Raises MissingMpp."""
+        """Micrometres per level-0 pixel.
+
+        Args:
+            given: The user's scale; overrides the file.
+
+        Raises:
+            MissingMpp: The slide states no scale, or one that is not plausible.
+        """
 
     def read(self, x: int, y: int, level: int, width: int, height: int) -> RGB:
-        """uint8 [height, width, 3] at a level, top left at level-0 (x, y); white outside the slide.
+        """Read a region; outside the slide it is white.
 
-        Raises SlideError.
+        Args:
+            x: Left edge in level-0 pixels.
+            y: Top edge in level-0 pixels.
+            level: The level to read.
+            width: In pixels of the level.
+            height: In pixels of the level.
+
+        Returns:
+            uint8 [height, width, 3].
+
+        Raises:
+            SlideError: The region is damaged.
         """
 
     def close(self) -> None:
-        """Give the file handles back."""
+        """Close the file handles."""
 
 
 def open_slide(path: str | Path) -> Slide:
@@ -80,9 +103,12 @@ def open_slide(path: str | Path) -> Slide:
     Args:
         path: A slide file, any file of a DICOM slide, or the folder of one.
 
+    Returns:
+        The open slide; close it after use.
+
     Raises:
-        SlideError: Missing, damaged, of a format that OpenSlide does not read, or of colours that
-            it would show wrongly.
+        SlideError: The file does not exist, is damaged, is of a format that OpenSlide does not
+            read, or would be shown with false colours.
         MissingExtra: OpenSlide is not installed.
     """
     path = Path(path)
@@ -115,10 +141,18 @@ def open_slide(path: str | Path) -> Slide:
 
 
 class OpenSlideReader:
-    """A slide through OpenSlide, one handle a thread.
+    """A slide through OpenSlide, with one handle for each thread.
 
-    A handle that has met an error stays in its error state (OpenSlide's documented behaviour), so
-    it is dropped after an error and the next read opens a new one: one bad tile costs one tile.
+    After an error a handle stays in its error state (OpenSlide's documented behaviour). It is
+    closed, and the next read opens a new one: one damaged tile costs one tile.
+
+    Args:
+        path: What the user named: the slide in messages.
+        file: The file to open.
+
+    Raises:
+        SlideError: OpenSlide cannot open the file.
+        MissingExtra: OpenSlide is not installed.
     """
 
     def __init__(self, path: Path, file: Path) -> None:
@@ -141,14 +175,11 @@ class OpenSlideReader:
         self.notes = checks.notes_on(file)
 
     def mpp(self, given: float | None = None) -> Mpp:
-        """Micrometres per level-0 pixel, from `given` or the slide's properties. Raises MissingMpp."""
+        """Micrometres per level-0 pixel; see `Slide.mpp`."""
         return find_mpp(self.properties, name=str(self.path), given=given)
 
     def read(self, x: int, y: int, level: int, width: int, height: int) -> RGB:
-        """uint8 [height, width, 3] at a level, top left at level-0 (x, y).
-
-        Raises SlideError for a damaged region.
-        """
+        """Read a region, uint8 [height, width, 3]; see `Slide.read`."""
         # OpenSlide divides by its own downsample again
         factor = self._addressing[level] / self.downsamples[level]
         try:
@@ -195,9 +226,14 @@ class OpenSlideReader:
 
 
 def best_level(downsamples: tuple[float, ...], wanted: float) -> int:
-    """The coarsest level that is not coarser than `wanted` (a downsample.
+    """The coarsest level that is fine enough.
 
-    One percent of slack for rounded level sizes).
+    Args:
+        downsamples: One factor for each level.
+        wanted: The greatest factor; 1 % more is accepted, for level sizes that were rounded.
+
+    Returns:
+        The level's number; 0 where none is fine enough.
     """
     fitting = [level for level, factor in enumerate(downsamples) if factor <= wanted * 1.01]
     return max(fitting, key=lambda level: downsamples[level], default=0)
@@ -206,10 +242,17 @@ def best_level(downsamples: tuple[float, ...], wanted: float) -> int:
 def true_downsample(size: tuple[int, int], level: tuple[int, int], said: float) -> float:
     """The factor between level 0 and a level.
 
-    A whole number where the sizes fit one, else what the reader says.
+    Levels are made by whole factors, and their sizes are truncated to whole pixels. OpenSlide
+    divides the sizes, which gives 4.002 for 4 and misplaces a tile by more the farther it lies
+    from the corner.
 
-    Levels are made by whole factors and cut off to whole pixels. OpenSlide divides the sizes, which
-    puts 4.002 for 4 and misplaces a tile by more the farther it lies from the corner.
+    Args:
+        size: Width and height of level 0.
+        level: Width and height of the level.
+        said: The factor that OpenSlide gives.
+
+    Returns:
+        A whole number where the sizes fit one, else `said`.
     """
     whole = round(said)
     fits = all(abs(full - part * whole) < whole for full, part in zip(size, level, strict=True))
@@ -226,10 +269,7 @@ def _import_openslide() -> Any:
 
 
 def _properties(slide: Any) -> dict[str, str]:
-    """OpenSlide's properties, but those whose names are no text.
-
-    The binding lists them and cannot find them again.
-    """
+    """OpenSlide's properties, without those whose names are not text and cannot be looked up."""
     found = {}
     for name in slide.properties:
         with contextlib.suppress(KeyError):
@@ -238,7 +278,7 @@ def _properties(slide: Any) -> dict[str, str]:
 
 
 def _bounds(properties: Mapping[str, str], size: tuple[int, int]) -> tuple[int, int, int, int]:
-    """The scanned area, clipped to the slide; the whole slide where none is given or none is left."""
+    """The scanned area, clipped to the slide; the whole slide where none is stated or left."""
     keys = [f"openslide.bounds-{k}" for k in ("x", "y", "width", "height")]
     if not all(k in properties for k in keys):
         return (0, 0, *size)

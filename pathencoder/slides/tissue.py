@@ -1,8 +1,8 @@
-"""Where the tissue is: a mask on a thumbnail, for H&E, immunohistochemistry and special stains alike.
+"""The tissue of a slide: a mask on a thumbnail, for H&E, immunohistochemistry and special stains.
 
-The mask asks how a pixel differs from the slide's own glass, in optical density: by colour (any
-stain has one, shadows and glass edges have none), or by darkness and texture. Pen, shadows and
-surroundings that nobody scanned are found first and said. It needs numpy and Pillow only.
+A pixel is tissue where its optical density differs from that of the slide's own glass: in colour
+(any stain has one, shadows and glass edges have none), or in darkness and texture. Pen, shadows
+and areas that were not scanned are found first, and noted. Only numpy and Pillow are needed.
 """
 
 from __future__ import annotations
@@ -47,12 +47,15 @@ _WHITE = np.full(3, 250, np.float32)
 
 @dataclass(frozen=True)
 class TissueMask:
-    """Tissue on a grid of small squares.
+    """The tissue of a slide as a mask.
 
-    mask: bool [h, w], True for tissue. Mask pixel (0, 0) begins at `origin` (x, y); a pixel is
-    `scale` level-0 pixels wide and high. notes: what a person should know. dropped: bool [h, w] by
-    name, what is neither tissue nor glass (PEN, SHADOW, UNSCANNED). picture: uint8
-    [h', w', 3] of the same area, to draw on.
+    Attributes:
+        mask: True for tissue, bool [h, w].
+        origin: Where mask pixel (0, 0) begins: x, y in level-0 pixels.
+        scale: Level-0 pixels per pixel of the mask, in x and y.
+        notes: What was found or assumed, as sentences.
+        dropped: By name (PEN, SHADOW, UNSCANNED), what is neither tissue nor glass: bool [h, w].
+        picture: The same area as an image, uint8 [h', w', 3].
     """
 
     mask: Mask
@@ -70,16 +73,16 @@ class TissueMask:
     def share(
         self, xs: NDArray[np.float64], ys: NDArray[np.float64], side: float, of: str | None = None
     ) -> NDArray[np.float64]:
-        """Share of tissue in squares of `side` with top left corners at every (x, y).
+        """The share of tissue in squares with their top left corners at every (x, y).
 
-        Exact for fractional positions: sums of the mask are interpolated. What lies outside the
-        mask is no tissue.
+        It is exact for fractional positions: sums of the mask are interpolated. What lies outside
+        the mask is not tissue.
 
         Args:
-            xs: left edges in level-0 pixels.
-            ys: top edges in level-0 pixels.
-            side: side of the squares in level-0 pixels.
-            of: name of a dropped mask, to have its share instead of tissue's.
+            xs: Left edges in level-0 pixels.
+            ys: Top edges in level-0 pixels.
+            side: Side of the squares in level-0 pixels.
+            of: Name of a dropped mask, for its share instead of that of tissue.
 
         Returns:
             float64 [len(ys), len(xs)], in 0..1.
@@ -99,7 +102,11 @@ class TissueMask:
         return share
 
     def outline(self, mpp: float) -> Mask:
-        """The mask with holes and gaps of up to 64 um filled, to draw around: bool [h, w]."""
+        """The mask with holes and gaps of up to 64 um filled, for its outline: bool [h, w].
+
+        Args:
+            mpp: Micrometres per level-0 pixel.
+        """
         radius = min(max(1, round(32 / (self.scale[0] * mpp))), 24)
         return closed(self.mask, radius)
 
@@ -108,31 +115,31 @@ def refuse_dark(tissue: TissueMask, path: Path) -> None:
     """Refuse a slide with a dark background, whose tissue cannot be found.
 
     Args:
-        tissue: as `find_tissue` gives it.
-        path: the slide, for the message.
+        tissue: The result of `find_tissue`.
+        path: The slide, for the message.
 
     Raises:
-        SlideError: its background is dark.
+        SlideError: Its background is dark.
     """
     if DARK in tissue.notes:
         raise SlideError(f"{path}: {DARK}. Leave it out")
 
 
 def find_tissue(slide: Slide, mpp: float) -> TissueMask:
-    """The tissue of a slide.
+    """Find the tissue of a slide.
 
-    What a damaged thumbnail does not show counts as tissue: its tiles are tried, and those that
-    fail are named. A slide with a dark background has no tissue here, and a note.
+    An area that cannot be read at low magnification counts as tissue: its tiles are tried, and
+    those that fail are listed. A slide with a dark background gets no tissue, and the note DARK.
 
     Args:
-        slide: an open slide.
-        mpp: micrometres per level-0 pixel.
+        slide: An open slide.
+        mpp: Micrometres per level-0 pixel.
 
     Returns:
         The mask at about 8 um a pixel, what was dropped, and notes.
 
     Raises:
-        SlideError: no part of the slide can be read.
+        SlideError: No part of the slide can be read.
     """
     fine = thumbnail(slide, mpp, least=LEAST)
     small = fine.reduced(min(TARGET_MPP / mpp, max(slide.bounds[2:]) / _SMALLEST))
@@ -143,28 +150,36 @@ def find_tissue(slide: Slide, mpp: float) -> TissueMask:
 
 
 def tissue_mask(image: RGB, mpp: float) -> Mask:
-    """Tissue on a brightfield thumbnail uint8 [h, w, 3] of `mpp` micrometres a pixel: bool [h, w]."""
+    """The tissue on a brightfield image.
+
+    Args:
+        image: uint8 [h, w, 3].
+        mpp: Micrometres per pixel.
+
+    Returns:
+        bool [h, w].
+    """
     whole = Overview(image, np.zeros(image.shape[:2], np.bool_), (1.0, 1.0))
     return _look(whole, whole, mpp).tissue
 
 
 @dataclass(frozen=True)
-class _Seen:
-    """What a thumbnail shows, bool [h, w] each."""
+class _Look:
+    """The parts of a thumbnail, masks bool [h, w], and the notes on them."""
 
     tissue: Mask
     dropped: dict[str, Mask]
     notes: tuple[str, ...]
 
 
-def _look(fine: Overview, small: Overview, mpp: float) -> _Seen:
-    """Take a slide's picture apart. Its glass is looked for where the pixels are finest."""
+def _look(fine: Overview, small: Overview, mpp: float) -> _Look:
+    """Separate tissue, glass and the rest; the colour of the glass comes from the finer picture."""
     image = small.image
     empty = even_areas(image)
     beyond = unscanned(image, empty)
     nothing = np.zeros(beyond.shape, np.bool_)
     if is_dark_field(image, beyond):
-        return _Seen(nothing, {}, (DARK,))
+        return _Look(nothing, {}, (DARK,))
     glass = _glass(fine, image, ~(empty | beyond | small.unread))
     seen = _contrast(image, _WHITE if glass is None else glass, beyond)
     grey = is_grey(image)
@@ -180,7 +195,7 @@ def _look(fine: Overview, small: Overview, mpp: float) -> _Seen:
         tissue = _tidy(unlike & ~(ink | shadow | beyond), seen.stained, mpp) & ~(ink | beyond)
     dropped = {PEN: ink, SHADOW: shadow & ~ink, UNSCANNED: beyond}
     dropped = {name: mask for name, mask in dropped.items() if mask.any()}
-    return _Seen(
+    return _Look(
         tissue,
         dropped,
         _notes(dropped, kept, glass=glass is not None, grey=grey and bool(seen.stained.any())),
@@ -188,7 +203,7 @@ def _look(fine: Overview, small: Overview, mpp: float) -> _Seen:
 
 
 def _glass(fine: Overview, image: RGB, scanned: Mask) -> Map | None:
-    """The colour of the glass at the finest scale; of even white areas where there is no other."""
+    """The colour of the glass at the finest scale, or that of uniform white areas."""
     same = fine.image is image
     inside = scanned if same else ~(even_areas(fine.image) | fine.unread)
     for picture, where in ((fine.image, inside), (image, scanned), (fine.image, ~fine.unread)):
@@ -200,10 +215,13 @@ def _glass(fine: Overview, image: RGB, scanned: Mask) -> Map | None:
 
 @dataclass(frozen=True)
 class _Contrast:
-    """How a thumbnail differs from glass, in optical density.
+    """The optical density of a thumbnail against the glass.
 
-    density: float32 [h, w, 3]. colour: the range of its channels, darkness: their mean, both
-    float32 [h, w]. cut: the density from which a pixel is not glass.
+    Attributes:
+        density: float32 [h, w, 3].
+        colour: Range of the three channels, float32 [h, w].
+        darkness: Mean of the three channels, float32 [h, w].
+        cut: Density from which a pixel is not glass.
     """
 
     density: Map
@@ -213,24 +231,24 @@ class _Contrast:
 
     @property
     def stained(self) -> Mask:
-        """Whatever is not glass."""
+        """Everything that is not glass."""
         return (self.darkness > self.cut) | (self.colour > self.cut)
 
     @property
     def unlike_glass(self) -> Mask:
-        """What differs in colour, or in darkness with some colour and texture."""
+        """Pixels that differ in colour, or in darkness with some colour and texture."""
         coloured = (self.colour > self.cut) & (self.darkness > 0.3 * self.cut)
         dark = (self.darkness > self.cut) & (self.colour > 0.5 * self.cut)
         return coloured | (dark & (deviation(self.darkness) > 0.5 * self.cut))
 
     @property
     def dark(self) -> Mask:
-        """What differs in darkness alone."""
+        """Pixels that differ in darkness, whatever their colour."""
         return self.darkness > max(2 * self.cut, 0.04)
 
 
 def _contrast(image: RGB, glass: Map, beyond: Mask) -> _Contrast:
-    """The difference from glass; none where nothing was scanned."""
+    """The density against the glass; 0 where nothing was scanned."""
     density: Map = -np.log10((image.astype(np.float32) + 1) / (glass + 1))
     density[beyond] = 0
     density = smooth(density)
@@ -239,18 +257,19 @@ def _contrast(image: RGB, glass: Map, beyond: Mask) -> _Contrast:
 
 
 def _cut(colour: Map, darkness: Map) -> float:
-    """Four times the colour of smooth glass, within limits."""
+    """The cut: four times the colour of smooth glass, within limits."""
     glass = colour[(np.abs(darkness) < 0.015) & (deviation(darkness) < 0.006)]
     noise = float(np.median(glass)) if len(glass) > 100 else 0.0
     return min(max(0.014, 4 * noise), 0.04)
 
 
 def _tidy(mask: Mask, stained: Mask, mpp: float) -> Mask:
-    """Specks off, pinholes filled.
+    """Remove specks and fill small holes.
 
-    A pixel stays where an eighth of its surroundings (120 um) is tissue, so that nets such as
-    lung stay and dust goes. Holes of up to 96 um are filled where they are darker than glass:
-    pale, grey tissue. Larger ones, and glass, stay holes: a tile of glass is no tile of tissue.
+    A pixel is kept where an eighth of its surroundings (120 um) is tissue: this keeps thin
+    structures such as lung and removes dust. Holes of up to 96 um are filled where they are darker
+    than glass: pale, grey tissue. Larger holes, and glass, stay holes: a tile of glass is not a
+    tile of tissue.
     """
     around = 2 * min(max(1, round(60 / mpp)), 10) + 1
     kept = mask & (window_mean(mask, around) > 0.125)
@@ -280,7 +299,7 @@ def _notes(
 def _at(
     sums: NDArray[np.float64], ys: NDArray[np.float64], xs: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """A summed-area table at fractional places, clipped to its border: [len(ys), len(xs)]."""
+    """A summed-area table at fractional positions, clipped to its border: [len(ys), len(xs)]."""
     y, x = np.clip(ys, 0, sums.shape[0] - 1), np.clip(xs, 0, sums.shape[1] - 1)
     top, left = np.floor(y).astype(int), np.floor(x).astype(int)
     bottom = np.minimum(top + 1, sums.shape[0] - 1)

@@ -209,7 +209,7 @@ def _command(*arguments: object, status: tuple[int, ...] = (0, 1, 2, 3)) -> None
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         ended = run([str(a) for a in arguments])
     printed = out.getvalue() + err.getvalue()
-    if "Traceback (most recent call last)" in printed or "fault of pathencoder" in printed:
+    if "Traceback (most recent call last)" in printed or "bug in pathencoder" in printed:
         raise Violation(f"an unexpected exception: {printed[-600:]}")
     if ended not in status:
         raise Violation(f"exit status {ended}, one of {status} is right: {printed[-600:]}")

@@ -246,7 +246,7 @@ def test_a_full_disk_keeps_what_was_done_and_the_next_run_goes_on(
     forwards.clear()
     status, _, errors = encode(tiles)
     assert (status, len(forwards)) == (0, 2)
-    assert "going on after 4 of 6" in errors
+    assert "resuming after 4 of 6" in errors
     assert len(read_features(tmp_path / "out" / "tiles.h5").rows) == 6
 
 

@@ -78,7 +78,7 @@ def wait_for_rows(path, process):
 def finish(path, arguments, capsys):
     """The same command again: the rest is done, and all rows are right."""
     assert run(arguments) == 0
-    assert "going on after" in capsys.readouterr().err
+    assert "resuming after" in capsys.readouterr().err
     rows, keys = load_encoder(path / "small", device="cpu").encode(
         path / "tiles", return_keys=True, progress=False
     )
@@ -101,7 +101,7 @@ def test_ctrl_c_leaves_whole_files_and_says_how_to_go_on(work, monkeypatch, caps
     assert run(arguments) == 130
     out, errors = capsys.readouterr()
     assert "Traceback" not in errors
-    assert "same command goes on" in errors
+    assert "same command resumes" in errors
     assert "tiles: not finished, 6 of 40 done" in out
     assert os.listdir(path / "out") == [".tiles.h5.partial"]
     monkeypatch.setattr(Journal, "append", real)

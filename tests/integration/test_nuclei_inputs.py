@@ -365,7 +365,7 @@ def test_strange_images_end_with_a_sentence(tmp_path, capsys, make, sentence):
     )
     said = capsys.readouterr()
     assert "Traceback" not in said.err + said.out
-    assert "fault of pathencoder" not in said.err + said.out
+    assert "bug in pathencoder" not in said.err + said.out
     assert (status == 0) == (sentence is None)
     assert sentence is None or sentence in said.out + said.err
 

@@ -106,7 +106,7 @@ def test_list_filters(capsys):
 def test_info_says_when_numbers_were_not_checked(capsys):
     assert run(["info", "uni"]) == 0
     text = capsys.readouterr().out
-    assert "not checked against its weights here" in text
+    assert "not checked against its weights" in text
     assert "no commercial use" in text
     assert "1024 numbers: the class token" in text
     assert run(["info"]) == 0
@@ -289,7 +289,7 @@ def test_progress_is_a_line_now_and_then_away_from_a_terminal(capsys):
         for done in range(101, 200):
             meter(done, 1000)
     text = capsys.readouterr().err
-    assert "going on after 100 of 1,000" in text
+    assert "resuming after 100 of 1,000" in text
     assert "199 of 1,000 tiles" in text
     assert " left" in text
     with Meter("slide") as meter:

@@ -32,8 +32,8 @@ def loop(errors, *, debug=False):
         (ImageError("b: not an image"), "failed", "b: not an image"),
         (ConfigError("b: does not fit"), "failed", "does not fit"),
         (Mismatch("b.h5 is of another input"), "failed", "another input"),
-        (TypeError("boom"), "failed", "a fault of pathencoder: TypeError: boom"),
-        (KeyError(), "failed", "a fault of pathencoder: KeyError."),
+        (TypeError("boom"), "failed", "a bug in pathencoder: TypeError: boom"),
+        (KeyError(), "failed", "a bug in pathencoder: KeyError."),
         (MemoryError(), "failed", "not enough memory"),
         (Busy("b.h5"), "busy", ""),
     ],
@@ -63,7 +63,7 @@ def test_what_stops_the_loop_leaves_a_summary(error, status, tmp_path, capsys):
     out, errors = capsys.readouterr()
     for word in ("b: not finished, 3 of 8 done", "c: not reached"):
         assert word in out
-    assert ("same command goes on" if status == 130 else "the disk is full") in errors
+    assert ("same command resumes" if status == 130 else "the disk is full") in errors
 
 
 def test_debug_shows_a_fault_and_goes_on(capsys):
@@ -122,7 +122,7 @@ def test_an_input_that_fails_as_a_whole_keeps_what_is_known_of_its_parts(tmp_pat
 
 def test_a_file_that_is_no_list_of_failures_is_not_touched(tmp_path):
     (tmp_path / "failures.csv").write_text("mine,own\n1,2\n")
-    with pytest.raises(StoreError, match="not touched"):
+    with pytest.raises(StoreError, match="not changed"):
         report.write_failures(
             tmp_path, [Outcome(Path("x"), "failed", failures=[Failure("", "why")])]
         )
