@@ -117,8 +117,7 @@ def reason_of(error: Exception) -> str:
         )
     said = f"{type(error).__name__}: {error}".removesuffix(": ")
     return (
-        f"a bug in pathencoder: {said}. Run this input again with --debug and report what it"
-        " prints"
+        f"a bug in pathencoder: {said}. Run this input again with --debug and report what it prints"
     )
 
 
