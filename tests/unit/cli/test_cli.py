@@ -110,7 +110,7 @@ def test_info_says_when_numbers_were_not_checked(capsys):
     assert "no commercial use" in text
     assert "1024 numbers: the class token" in text
     assert run(["info"]) == 0
-    assert "come with the package" in capsys.readouterr().out
+    assert "part of the package" in capsys.readouterr().out
 
 
 def image(path, size=(20, 20)):
