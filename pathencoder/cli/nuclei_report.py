@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from pathencoder.cli.common import duration, echo_json, plural
+from pathencoder.cli.common import echo_json, plural
 from pathencoder.cli.jobs import Ended, Loop, conclude, reason_of
 from pathencoder.cli.nuclei_names import choose_name
 from pathencoder.cli.nuclei_pictures import opened
@@ -18,6 +18,7 @@ from pathencoder.cli.report import failure_lines, left_out_lines
 from pathencoder.errors import ImageError
 from pathencoder.features.job import Outcome
 from pathencoder.features.store import Failure
+from pathencoder.text import duration
 from pathencoder.walk import printable
 
 _SHOWN = 5  # failed regions of one slide

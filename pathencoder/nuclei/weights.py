@@ -13,6 +13,7 @@ from typing import Any
 from pathencoder.errors import ConfigError, IncompatibleWeights
 from pathencoder.nuclei.maps import CHANNELS, WORKING_MPP
 from pathencoder.nuclei.network import NucleiNetwork, parameters
+from pathencoder.state_dicts import Differences, shapes_of
 
 BUNDLED = "nuclei-fcn"
 FORMAT = "pathencoder-nuclei"
@@ -88,13 +89,18 @@ def _read(folder: Path) -> NucleiNetwork:
     network = NucleiNetwork(
         width=layers["width"], inner=layers["inner"], dilations=tuple(layers["dilations"])
     )
+    path = folder / "model.safetensors"
     try:
-        network.load_state_dict(load_file(folder / "model.safetensors"))
-    except (RuntimeError, OSError, SafetensorError) as error:
+        weights = load_file(path)
+    except (OSError, SafetensorError) as error:
         raise IncompatibleWeights(
-            f"{folder / 'model.safetensors'} does not fit its config.json: {error}. Train or copy"
-            " it again"
+            f"{path} cannot be read: {error}. Train or copy the network again"
         ) from error
+    if differences := Differences(shapes_of(weights), shapes_of(network.state_dict())):
+        raise IncompatibleWeights(
+            f"{path} does not fit its config.json: {differences}. Train or copy the network again"
+        )
+    network.load_state_dict(weights)
     return network.eval()
 
 

@@ -28,6 +28,7 @@ LAYERS = {
             "pooling",
             "spec",
             "state_dicts",
+            "text",
             "mpp_claims",
             "mpp",
             "stain",

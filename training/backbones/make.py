@@ -18,7 +18,11 @@ from pathencoder.encoder import load_encoder
 from pathencoder.errors import ConfigError, IncompatibleWeights
 from pathencoder.pretrained import locate
 from pathencoder.spec import EncoderSpec
+from pathencoder.state_dicts import Differences, shapes_of
 from training.config import BackboneSettings, ExportSettings
+
+_CLASSIFIERS = ("classifier.", "fc.", "head.")
+_OPTIONAL = "num_batches_tracked"  # a counter, which some files leave out
 
 
 def make_backbone(settings: BackboneSettings) -> nn.Module:
@@ -74,15 +78,15 @@ def _weights_of(start: Path | str) -> dict[str, Tensor]:
 def _load(network: nn.Module, weights: dict[str, Tensor], source: str) -> None:
     state = {k: v.float() if v.is_floating_point() else v for k, v in weights.items()}
     own = network.state_dict()
-    missing = [k for k in own if k not in state and not k.endswith("num_batches_tracked")]
-    unused = [
-        k for k in state if k not in own and not k.startswith(("classifier.", "fc.", "head."))
-    ]
-    shapes = [k for k in own if k in state and state[k].shape != own[k].shape]
-    if missing or unused or shapes:
-        wrong = (("missing", missing), ("unused", unused), ("of another shape", shapes))
-        listed = ", ".join(f"{what} {keys[:3]} ({len(keys)})" for what, keys in wrong if keys)
-        raise IncompatibleWeights(f"{source} does not fit backbone.architecture: {listed}")
+    differences = Differences(
+        {k: v for k, v in shapes_of(state).items() if k in own or not k.startswith(_CLASSIFIERS)},
+        {k: v for k, v in shapes_of(own).items() if k in state or not k.endswith(_OPTIONAL)},
+    )
+    if differences:
+        raise IncompatibleWeights(
+            f"{source} does not fit backbone.architecture: {differences}. Give weights of this"
+            " architecture, or change backbone.architecture and backbone.args"
+        )
     network.load_state_dict({k: v for k, v in state.items() if k in own}, strict=False)
 
 

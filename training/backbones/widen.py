@@ -19,8 +19,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from pathencoder import compat
-from pathencoder.errors import ConfigError, IncompatibleWeights
+from pathencoder.errors import IncompatibleWeights
 from pathencoder.files import whole_file
+from pathencoder.state_dicts import Differences, shapes_of
 from training.backbones.save import half_precision
 
 
@@ -40,9 +41,9 @@ class _Widening:
     def __init__(
         self, old: dict[str, Tensor], new: dict[str, Tensor], generator: torch.Generator
     ) -> None:
-        if old.keys() != new.keys():
+        if keys := Differences(dict.fromkeys(old, ()), dict.fromkeys(new, ())):
             raise IncompatibleWeights(
-                f"not of one family and depth: {sorted(old.keys() ^ new.keys())[:6]}"
+                f"the two networks are not of one family and depth: {keys}. Give two that are"
             )
         self.old, self.new, self.rng = old, new, generator
         self.out: dict[str, Tensor] = {}
@@ -114,13 +115,16 @@ def main(arguments: list[str]) -> int:
     )
     own = narrow.state_dict()
     state = {k: v.float() for k, v in load_file(start).items() if k in own}
-    missing = [
-        k
-        for k in narrow.load_state_dict(state, strict=False).missing_keys
-        if not k.endswith("num_batches_tracked")
-    ]
-    if missing:
-        raise ConfigError(f"{start} does not fit {narrow_name}: {missing[:3]} are missing")
+    expected = {
+        k: v
+        for k, v in shapes_of(own).items()
+        if k in state or not k.endswith("num_batches_tracked")
+    }
+    if differences := Differences(shapes_of(state), expected):
+        raise IncompatibleWeights(
+            f"{start} does not fit {narrow_name}: {differences}. Give weights of that architecture"
+        )
+    narrow.load_state_dict(state, strict=False)
     Path(out).parent.mkdir(parents=True, exist_ok=True)
     state = half_precision(widened(narrow, wide, torch.Generator().manual_seed(0)))
     with whole_file(Path(out)) as temporary:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from pathencoder.text import duration
 from training import config, distributed
 from training.backbones import make
 from training.data.corpus import Corpus
@@ -36,7 +37,7 @@ from training.monitor.log import (
 from training.trainer import checkpoint, parallel
 from training.trainer.guard import Guard, agree, first_not_finite
 from training.trainer.signals import StopRequest
-from training.trainer.throughput import Pace, in_words
+from training.trainer.throughput import Pace
 
 log = logging.getLogger("training")
 
@@ -229,7 +230,7 @@ class Run:
         figures = "  ".join(f"{k} {v:.3g}" for k, v in own.items())
         steps = self.cfg.optim.steps
         speed = (
-            f"{values['tiles_per_s']:.0f} tiles/s  wait {values['data_wait']:.0%}  {in_words(left)}"
+            f"{values['tiles_per_s']:.0f} tiles/s  wait {values['data_wait']:.0%}  {duration(left)}"
             " left"
         )
         return f"step {step}/{steps} ({step / steps:.0%})  {figures}  {speed}"

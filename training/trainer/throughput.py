@@ -50,11 +50,3 @@ class Pace:
         """After something that is no training, inside a step's end: it counts for nothing."""
         if self._since is not None:
             self._since, self._steps, self._waited = time.monotonic(), -1, 0.0
-
-
-def in_words(seconds: float) -> str:
-    """A duration for people: 45 s, 12 min, 3.4 h, 2.1 d."""
-    for limit, unit, name in ((90, 1, "s"), (5400, 60, "min"), (172800, 3600, "h")):
-        if seconds < limit:
-            return f"{seconds / unit:.0f} {name}" if unit < 3600 else f"{seconds / unit:.1f} {name}"
-    return f"{seconds / 86400:.1f} d"

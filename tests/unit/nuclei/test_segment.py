@@ -362,7 +362,7 @@ def test_weights_come_back(tmp_path):
         for a, b in zip(network.state_dict().values(), again.state_dict().values(), strict=True)
     )
     (tmp_path / "net" / "model.safetensors").write_bytes(b"broken")
-    with pytest.raises(IncompatibleWeights, match="copy it again"):
+    with pytest.raises(IncompatibleWeights, match="copy the network again"):
         load_network(tmp_path / "net")
     with pytest.raises(ConfigError, match="holds no nuclei network"):
         load_network(tmp_path)

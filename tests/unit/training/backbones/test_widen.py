@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from pathencoder import compat
 from pathencoder.errors import IncompatibleWeights
@@ -57,3 +58,11 @@ def test_networks_that_do_not_fit_are_refused(tmp_path):
     with pytest.raises(IncompatibleWeights, match="family"):
         widened(a, network("test_resnet"), torch.Generator())
     assert main(["mobilenetv2_050"]) == 2
+
+
+def test_weights_of_another_shape_are_named(tmp_path):
+    state = {k: v.contiguous() for k, v in network("mobilenetv2_100").state_dict().items()}
+    save_file(state, tmp_path / "start.safetensors")
+    arguments = ["mobilenetv2_050", str(tmp_path / "start.safetensors"), "mobilenetv2_100"]
+    with pytest.raises(IncompatibleWeights, match=r"of another shape \(conv_stem\.weight"):
+        main([*arguments, str(tmp_path / "out.safetensors")])

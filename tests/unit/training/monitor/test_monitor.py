@@ -124,15 +124,6 @@ def test_the_pace_tells_waiting_from_work(monkeypatch):
     ]
 
 
-def test_durations_for_people():
-    assert [throughput.in_words(s) for s in (12, 800, 3.4 * 3600, 3 * 86400)] == [
-        "12 s",
-        "13 min",
-        "3.4 h",
-        "3.0 d",
-    ]
-
-
 def test_features_of_the_first_views_are_caught_only_when_wanted():
     net = torch.nn.Linear(4, 8)
     caught = FirstFeatures(net)
