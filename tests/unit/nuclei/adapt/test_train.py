@@ -251,8 +251,9 @@ def test_the_level_is_that_of_the_stain_map():
     torch.manual_seed(0)
     network = NucleiNetwork().eval()
     train.set_level(network, images)
-    share = np.mean([predict(network, m)[0] > 0 for m in images])
-    assert share == pytest.approx(np.mean([mean_stain(m) > 0 for m in images]), abs=0.01)
+    share = np.mean([predict(network, m)[0, ::2, ::2] > 0 for m in images])
+    expected = np.mean([mean_stain(m)[::2, ::2] > 0 for m in images])
+    assert share == pytest.approx(expected, abs=0.002)
 
 
 def test_only_the_last_steps_are_averaged(monkeypatch):
