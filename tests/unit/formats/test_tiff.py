@@ -45,6 +45,8 @@ def grey(scale=257, dtype=np.uint16):
 def test_ordinary_ones_are_read_as_pillow_reads_them(mode, compression):
     image = Image.fromarray(IMAGE).convert(mode)
     data = saved(image, compression=compression)
+    if mode == "YCbCr" and compression is None and Image.open(io.BytesIO(data)).mode == "RGB":
+        pytest.skip("this Pillow cannot read the uncompressed YCbCr that it writes")
     expected = np.asarray(image.convert("RGB")).astype(int)
     assert np.abs(decode_image(data) - expected).max() <= (2 if mode == "YCbCr" else 0)
 
@@ -91,13 +93,13 @@ def test_other_descriptions_are_one_image(description):
 
 def test_a_preview_beside_the_image_is_fine():
     image = Image.fromarray(IMAGE)
-    preview = image.resize((16, 12))
+    kinds = {254: 0}  # NewSubfileType of both pages: not a reduced copy
+    two = saved(image, save_all=True, append_images=[image.resize((16, 12))], tiffinfo=kinds)
     with pytest.raises(ImageError, match="holds 2 pages"):
-        decode_image(saved(image, save_all=True, append_images=[preview]))
-    preview.encoderinfo = {"tiffinfo": {254: 1}}  # NewSubfileType: a reduced copy
-    np.testing.assert_array_equal(
-        decode_image(saved(image, save_all=True, append_images=[preview])), IMAGE
-    )
+        decode_image(two)
+    entry = b"\xfe\0\x04\0\x01\0\0\0"
+    last = two.rindex(entry) + len(entry)
+    np.testing.assert_array_equal(decode_image(two[:last] + b"\x01" + two[last + 1 :]), IMAGE)
 
 
 @pytest.mark.parametrize(
@@ -144,14 +146,12 @@ def test_colours_of_the_eye_are_refused(colour):
 
 
 def test_ycbcr_with_shared_colours_is_refused_where_pillow_would_garble_it():
-    data = saved(Image.fromarray(IMAGE).convert("YCbCr"))
-    decode_image(data)
     with pytest.raises(ImageError, match="uncompressed YCbCr with subsampled colours"):
         decode_image(with_tag(Image.fromarray(IMAGE).convert("YCbCr"), 530, (2, 2)))
 
 
 def test_channels_without_colours_are_refused():
-    two = saved(Image.fromarray(np.dstack([IMAGE[..., 0], IMAGE[..., 1]]), "LA"))
+    two = saved(Image.fromarray(np.dstack([IMAGE[..., 0], IMAGE[..., 1]])))
     with pytest.raises(ImageError, match="2 channels without colours"):
         decode_image(patched(two, 338, 2, 0))
 
