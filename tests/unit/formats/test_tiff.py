@@ -1,7 +1,4 @@
-"""A TIFF is one image, read for what it holds, or refused.
-
-pages, planes, pyramids, unusual numbers.
-"""
+"""A TIFF is read correctly or refused: pages, planes, pyramids, unusual numbers."""
 
 import importlib.util
 import io
@@ -27,7 +24,7 @@ def saved(image=None, **how):
 
 
 def with_tag(image, tag, value, kind=3):
-    """The bytes of a TIFF with one more tag (kind 3: whole number, 2: text)."""
+    """The bytes of a TIFF with one more tag (kind 3: integer, 2: text)."""
     from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
     tags = ImageFileDirectory_v2()
@@ -42,7 +39,7 @@ def grey(scale=257, dtype=np.uint16):
 
 @pytest.mark.parametrize("compression", [None, "tiff_lzw", "tiff_adobe_deflate", "packbits"])
 @pytest.mark.parametrize("mode", ["RGB", "L", "1", "P", "CMYK", "YCbCr", "RGBA", "LA"])
-def test_ordinary_ones_are_read_as_pillow_reads_them(mode, compression):
+def test_ordinary_files_are_read_as_pillow_reads_them(mode, compression):
     image = Image.fromarray(IMAGE).convert(mode)
     data = saved(image, compression=compression)
     if mode == "YCbCr" and compression is None and Image.open(io.BytesIO(data)).mode == "RGB":
@@ -140,12 +137,12 @@ def patched(data, tag, old, new):
 
 
 @pytest.mark.parametrize("colour", [8, 9])
-def test_colours_of_the_eye_are_refused(colour):
+def test_lab_colours_are_refused(colour):
     with pytest.raises(ImageError, match=r"L\*a\*b\*"):
         decode_image(patched(saved(), 262, 2, colour))
 
 
-def test_ycbcr_with_shared_colours_is_refused_where_pillow_would_garble_it():
+def test_uncompressed_subsampled_ycbcr_is_refused():
     with pytest.raises(ImageError, match="uncompressed YCbCr with subsampled colours"):
         decode_image(with_tag(Image.fromarray(IMAGE).convert("YCbCr"), 530, (2, 2)))
 
@@ -156,12 +153,12 @@ def test_channels_without_colours_are_refused():
         decode_image(patched(two, 338, 2, 0))
 
 
-def test_a_fourth_channel_of_no_stated_meaning_is_refused_where_it_matters():
+def test_a_fourth_channel_of_unknown_meaning_is_refused_where_it_matters():
     entry = (338).to_bytes(2, "little")
     for alpha, taken in ((255, True), (200, False)):
         data = saved(Image.fromarray(np.dstack([IMAGE, np.full((48, 64), alpha, np.uint8)])))
         at = data.index(entry + b"\x03\0")
-        data = data[:at] + b"\xff\xfe" + data[at + 2 :]  # a tag of no meaning
+        data = data[:at] + b"\xff\xfe" + data[at + 2 :]  # an unknown tag
         if taken:
             np.testing.assert_array_equal(decode_image(data), IMAGE)
         else:
@@ -201,13 +198,13 @@ def test_without_its_codecs_the_extra_is_named():
         decode_image(patched(saved(grey(), compression="tiff_lzw"), 262, 1, 0))
 
 
-def test_damaged_numbers_of_bits_and_channels_cost_no_time_and_no_memory():
+def test_damaged_numbers_of_bits_and_channels_are_refused_at_once():
     assert tiff.stated_range({258: 1 << 20}).top == 2**64 - 1
     with pytest.raises(ImageError, match="it holds 60000 channels"):
         tiff.check_colours({262: 2, 277: 60_000}, "x")
 
 
-def test_more_channels_than_a_picture_has_are_refused():
+def test_too_many_channels_are_refused():
     with pytest.raises(ImageError, match="it holds 6 channels"):
         tiff.check_colours({262: 2, 277: 6, 338: (0, 0, 0)}, "x")
     with pytest.raises(ImageError, match="it holds 5 channels"):
