@@ -1,7 +1,4 @@
-"""The network that a run starts from.
-
-timm's architecture, given weights, BatchNorm with real statistics.
-"""
+"""The network that a run starts from: timm's architecture with starting weights."""
 
 from __future__ import annotations
 
@@ -13,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from pathencoder import compat
+from pathencoder import compat, outputs
 from pathencoder.encoder import load_encoder
 from pathencoder.errors import ConfigError, IncompatibleWeights
 from pathencoder.pretrained import locate
@@ -26,9 +23,12 @@ _OPTIONAL = "num_batches_tracked"  # a counter, which some files leave out
 
 
 def make_backbone(settings: BackboneSettings) -> nn.Module:
-    """The network with its starting weights, pooled output [N, width], channels_last.
+    """The network with its starting weights, in channels_last; its output is pooled, [N, width].
 
-    Raises IncompatibleWeights when the start's keys are not the network's, classifier left out.
+    Raises:
+        ConfigError: There is no such file.
+        IncompatibleWeights: The keys or shapes of the weights are not the network's, apart from a
+            classifier.
     """
     timm = compat.import_timm()
     network: nn.Module = timm.create_model(
@@ -42,9 +42,9 @@ def make_backbone(settings: BackboneSettings) -> nn.Module:
 
 
 def with_start(settings: BackboneSettings) -> BackboneSettings:
-    """Where the start is an encoder's name or folder.
+    """Complete settings that start from an encoder's name or folder.
 
-    Its architecture, normalisation and readout for what the settings leave open.
+    Its architecture, normalisation and readout are used where the settings have none.
     """
     if not settings.start or _is_file_name(settings.start):
         return settings
@@ -92,19 +92,24 @@ def _load(network: nn.Module, weights: dict[str, Tensor], source: str) -> None:
 
 @torch.no_grad()
 def give_real_statistics(network: nn.Module, x: Tensor) -> None:
-    """Set each BatchNorm's running statistics to those of one batch and mend weight and bias, so that eval output stays as it is.
+    """Set each BatchNorm's running statistics to those of one batch, in place.
 
-    Weights published with BatchNorm folded into constants (mean 0, variance 1) would jump at the first step of training.
-    x: normalised float [N, 3, H, W].
+    Weight and bias are changed accordingly, so that the output in eval mode stays the same. Weights
+    that were published with BatchNorm folded into constants (mean 0, variance 1) would otherwise
+    give other outputs from the first training step on.
+
+    Args:
+        network: The network.
+        x: Normalised float [N, 3, H, W].
     """
     seen: dict[nn.Module, tuple[Tensor, Tensor]] = {}
 
-    def look(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    def measure(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         var, mean = torch.var_mean(inputs[0], dim=(0, 2, 3), correction=0)
         seen[module] = (mean, var)
 
     layers = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
-    handles = [m.register_forward_pre_hook(look) for m in layers]
+    handles = [m.register_forward_pre_hook(measure) for m in layers]
     was_training = network.training
     network.eval()(x)
     network.train(was_training)
@@ -123,9 +128,9 @@ def give_real_statistics(network: nn.Module, x: Tensor) -> None:
 
 @torch.no_grad()
 def averaged(trained: nn.Module, start: nn.Module, share: float) -> nn.Module:
-    """A network of weights and running statistics (1 - share) trained + share start.
+    """A network with weights and running statistics (1 - share) trained + share start.
 
-    Both must be of one architecture.
+    Both must have the same architecture.
     """
     out, begun = copy.deepcopy(trained), start.state_dict()
     for key, value in out.state_dict().items():
@@ -135,9 +140,7 @@ def averaged(trained: nn.Module, start: nn.Module, share: float) -> nn.Module:
 
 
 def spec_of(settings: BackboneSettings, export: ExportSettings) -> EncoderSpec:
-    """The spec of what a run exports. dim and prefix tokens are measured on the network itself."""
-    from pathencoder import outputs
-
+    """The spec of what a run exports; dim and prefix tokens are measured on the network itself."""
     timm = compat.import_timm()
     with torch.device("meta"):
         net = timm.create_model(

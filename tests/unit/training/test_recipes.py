@@ -1,4 +1,4 @@
-"""Every recipe: parsed, built on the meta device as it is written, and one real step with a small network in the place of its own."""
+"""Every recipe: read, built on the meta device, and one real step with a small network."""
 
 import functools
 import logging

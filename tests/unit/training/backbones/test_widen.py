@@ -1,4 +1,4 @@
-"""A wider network that computes what the narrow one does."""
+"""A wider network that computes the same as the narrow one."""
 
 import pytest
 import torch
@@ -37,8 +37,7 @@ def test_every_old_channel_computes_the_same(narrow, wide):
         assert torch.allclose(new[:, : old.shape[1]], old, atol=1e-3 * float(old.abs().max()))
 
 
-def test_copies_learn_apart():
-    """What is taken of the copies of a channel differs, so that their gradients do."""
+def test_copies_get_different_gradients():
     torch.manual_seed(0)
     a, b = network("mobilenetv2_050"), network("mobilenetv2_100")
     b.load_state_dict(widened(a, b, torch.Generator().manual_seed(3)))
