@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
@@ -39,6 +40,12 @@ def make_backbone(settings: BackboneSettings) -> nn.Module:
     # torch's annotations leave memory_format out
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return network
+
+
+def output_width(network: nn.Module) -> int:
+    """Channels of a timm network's pooled output, which may be behind a hidden layer of its head."""
+    timm_network: Any = network
+    return int(getattr(network, "head_hidden_size", None) or timm_network.num_features)
 
 
 def with_start(settings: BackboneSettings) -> BackboneSettings:
