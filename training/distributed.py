@@ -1,9 +1,11 @@
-"""Collectives with gradients, and batch normalisation over the joint batch of all processes.
+"""What several processes need to act as one.
 
-Everything here is the identity in a single process. Scale of gradients: each process
-backpropagates its loss, and DDP and FSDP average the gradients of weights. A loss that is a mean
-over samples therefore needs nothing more. A loss of gathered rows needs the sum of all processes'
-gradients at the rows, which `gather` and `total` give.
+The collectives, each with its gradient, and batch normalisation over the joint batch.
+
+Everything here is the identity in a single process. Scale: each process backpropagates its own loss
+and the gradients of weights are averaged (what DDP and FSDP do), so a loss that is a mean over
+samples needs nothing, and one that is computed from gathered rows needs the sum of all processes'
+gradients at the rows: which is what `gather` and `total` give.
 """
 
 from __future__ import annotations
@@ -23,10 +25,7 @@ from pathencoder import compat
 
 @contextmanager
 def processes() -> Iterator[None]:
-    """Inside: the process group that torchrun's environment describes; none without torchrun.
-
-    NCCL where there is CUDA, else gloo.
-    """
+    """Inside: the process group that torchrun's environment describes, NCCL where there is CUDA, else gloo; none without torchrun."""
     if "WORLD_SIZE" not in os.environ or dist.is_initialized():
         yield
         return
@@ -50,7 +49,7 @@ def rank() -> int:
 
 
 def device_of(name: str) -> torch.device:
-    """The device of this name; "auto" is this process's GPU where there is one, else the CPU."""
+    """ "auto" is this process's GPU where there is one, else the CPU; any other name is torch's."""
     if name != "auto":
         return torch.device(name)
     if not torch.cuda.is_available():
@@ -61,14 +60,17 @@ def device_of(name: str) -> torch.device:
 
 
 def share(joint: Tensor, dim: int = 0) -> Tensor:
-    """This process's part of a joint tensor: entries rank, rank + world, ... of `dim`."""
+    """This process's part of something that every process holds for the joint batch.
+
+    Entries rank, rank + world, ... of `dim`.
+    """
     return joint if world() == 1 else joint[(slice(None),) * dim + (slice(rank(), None, world()),)]
 
 
 def gather(x: Tensor) -> Tensor:
-    """Concatenate the rows of all processes in the order of ranks: [n, ...] to [world n, ...].
+    """[n, ...] of every process stacked in rank order to [world n, ...].
 
-    The gradients of all processes flow back to each process's rows.
+    Gradients of all processes flow back to each owner.
     """
     if world() == 1:
         return x
@@ -128,13 +130,10 @@ class _Total(torch.autograd.Function):
 
 
 def synchronise(module: nn.Module, device: torch.device) -> nn.Module:
-    """Replace every BatchNorm inside a module by one over all processes' samples.
+    """The module with every BatchNorm in it over all processes' samples.
 
-    It is torch's SyncBatchNorm on CUDA, `SyncedBatchNorm` elsewhere. Parameters, buffers and their
-    names stay. Nothing changes in a single process.
-
-    Returns:
-        The module itself; if it is a BatchNorm, its replacement.
+    torch's SyncBatchNorm on CUDA, SyncedBatchNorm elsewhere. Parameters, buffers and their names
+    stay; nothing changes in a single process.
     """
     if world() == 1:
         return module
@@ -152,11 +151,8 @@ def synchronise(module: nn.Module, device: torch.device) -> nn.Module:
 
 
 class SyncedBatchNorm(nn.Module):
-    """Batch normalisation by the statistics of all processes' samples together.
-
-    It replaces one BatchNorm of torch or timm, and keeps its parameters and buffers. The result is
-    that of one process with the joint batch.
-    """
+    """Batch normalisation by the mean and variance of all processes' samples together, as in one process with the joint batch.
+    Takes the place of one torch or timm BatchNorm and keeps its parameters and buffers."""
 
     weight: Tensor | None
     bias: Tensor | None
@@ -164,21 +160,21 @@ class SyncedBatchNorm(nn.Module):
     running_var: Tensor | None
     num_batches_tracked: Tensor | None
 
-    def __init__(self, replaced: _BatchNorm) -> None:
+    def __init__(self, own: _BatchNorm) -> None:
         super().__init__()
-        self.eps, self.momentum = replaced.eps, replaced.momentum
+        self.eps, self.momentum = own.eps, own.momentum
         for name in ("weight", "bias"):
-            self.register_parameter(name, getattr(replaced, name))
+            self.register_parameter(name, getattr(own, name))
         for name in ("running_mean", "running_var", "num_batches_tracked"):
-            self.register_buffer(name, getattr(replaced, name))
+            self.register_buffer(name, getattr(own, name))
         # timm's BatchNormAct2d
         self.drop, self.act = (
-            getattr(replaced, name, None) or nn.Identity() for name in ("drop", "act")
+            getattr(own, name, None) or nn.Identity() for name in ("drop", "act")
         )
-        self.train(replaced.training)
+        self.train(own.training)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise [N, C, ...]; shape and dtype stay."""
+        """[N, C, ...] -> the same shape and dtype."""
         if self.training or self.running_mean is None:
             out = self._by_joint_batch(x)
         else:
@@ -204,7 +200,7 @@ class SyncedBatchNorm(nn.Module):
 
     @torch.no_grad()
     def _follow(self, mean: Tensor, var: Tensor) -> None:
-        """Update the running statistics as torch's BatchNorm does."""
+        """Running statistics, as torch's BatchNorm keeps them."""
         if (
             self.running_mean is None
             or self.running_var is None

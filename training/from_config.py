@@ -1,4 +1,7 @@
-"""The sampler and the starting network of a run, as functions of its config alone."""
+"""The network that a run starts from, as a function of its config alone.
+
+What training moves, and what averages go back to.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +41,7 @@ def sampler_of(cfg: Config, corpus: Corpus) -> Sampler:
 
 
 def starting_network(cfg: Config, corpus: Corpus, sampler: Sampler) -> nn.Module:
-    """The backbone with its starting weights, and real BatchNorm statistics where those are set."""
+    """Backbone with its starting weights, and real BatchNorm statistics where the config asks for them."""
     network = make.make_backbone(cfg.backbone)
     if cfg.backbone.real_statistics:
         make.give_real_statistics(network, _first_views(cfg, corpus, sampler))
@@ -46,7 +49,7 @@ def starting_network(cfg: Config, corpus: Corpus, sampler: Sampler) -> nn.Module
 
 
 def _first_views(cfg: Config, corpus: Corpus, sampler: Sampler) -> Tensor:
-    """Views of the tiles of step 0 without colour changes, to measure BatchNorm statistics on."""
+    """Step 0's tiles as views without colour changes: what BatchNorm statistics are measured on."""
     _, batch = next(batches(corpus, sampler, canvas=cfg.data.canvas, start=0, stop=1))
     crop = augment.CropSettings(count=1, px=112, area=(0.25, 1.0))
     plain = augment.crops(batch.tiles, crop, torch.Generator().manual_seed(cfg.seed))

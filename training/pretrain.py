@@ -1,7 +1,7 @@
-"""Pretraining: python -m training.pretrain RECIPE.yaml [key=value ...], also under torchrun
+"""Pretraining: python -m training.pretrain RECIPE.yaml [key=value ...], also under torchrun.
 
-The loop in `train` is the whole algorithm; everything random in step s follows from (seed, s), so a
-resumed run is the same run.
+`train` is the training loop. Everything random in a step follows from the seed and the step, so
+that a resumed run gives the same weights.
 """
 
 from __future__ import annotations
@@ -26,10 +26,22 @@ log = logging.getLogger("training")
 
 
 def train(cfg: config.Config) -> Path:
-    """Run a config to its last step, its time limit or a signal; returns the run's folder."""
+    """Train until the last step, the time limit or a signal, from the newest checkpoint if any.
+
+    Args:
+        cfg: The settings.
+
+    Returns:
+        The run's folder.
+
+    Raises:
+        ConfigError: The settings do not match the data, the network or the checkpoint.
+        StoreError: The folder cannot be written, or the disk is full.
+        PathEncoderError: Several batches in a row gave no finite loss.
+    """
     with distributed.processes(), signals.listening() as request, opened(cfg, request) as run:
-        step = run.step - 1
-        run.report_knn(run.step)
+        step = run.first_step - 1
+        run.report_knn(run.first_step)
         for step, batch, views in run.batches():
             set_rates(run.optimizer, cfg, step)
             loss, logs = _backward(run, views, step)
@@ -45,9 +57,10 @@ def train(cfg: config.Config) -> Path:
 
 
 def _backward(run: Run, views: list[Views], step: int) -> tuple[Tensor, Logs]:
-    """Gradients of the mean loss over the parts of a batch.
+    """Add the gradients of the mean loss over the parts of a batch.
 
-    The loss, and the means of what the method logs.
+    Returns:
+        The mean loss, detached, and the means of what the method logs.
     """
     losses, logged = [], []
     for i, part in enumerate(views):
@@ -63,9 +76,11 @@ def _backward(run: Run, views: list[Views], step: int) -> tuple[Tensor, Logs]:
 
 
 def main(arguments: list[str]) -> int:
-    """Exit status: 0 done, or stopped by its time limit or a signal with a checkpoint; 1 failed.
+    """Train the recipe that the command line names.
 
-    2 wrong usage.
+    Returns:
+        Exit status: 0 done, or stopped by the time limit or a signal with a checkpoint; 1 failed;
+        2 wrong usage.
     """
     level = logging.INFO if os.environ.get("RANK", "0") == "0" else logging.WARNING
     logging.basicConfig(level=level, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
@@ -82,7 +97,7 @@ def main(arguments: list[str]) -> int:
         if error.errno not in checkpoint.FULL:
             raise
         log.error(
-            "error: no space left (%s). Checkpoints are whole: free some space and give the same"
+            "error: no space left (%s). Checkpoints are whole: free some space and run the same"
             " command",
             error,
         )

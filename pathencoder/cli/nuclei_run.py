@@ -1,4 +1,4 @@
-"""`pathencoder nuclei` on one input: its parts one by one, and the notes on them."""
+"""What `pathencoder nuclei` does with an input: its parts one by one, and what is said of them."""
 
 from __future__ import annotations
 
@@ -28,13 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Asked:
-    """The settings of one command.
-
-    Attributes:
-        out: The output folder.
-        stain: As given.
-        regions: As given.
-    """
+    """What is the same for all inputs of one command."""
 
     out: Path
     stain: str | None
@@ -43,14 +37,7 @@ class Asked:
 
 @dataclass(frozen=True)
 class Found:
-    """The results of one part.
-
-    Attributes:
-        name: Of its files.
-        labels: The label map.
-        facts: As its files hold them.
-        before: Whether they are of an earlier run.
-    """
+    """The nuclei of one part. facts: as its files hold them. before: an earlier run found them."""
 
     name: str
     labels: Path
@@ -60,14 +47,7 @@ class Found:
 
 @dataclass
 class Run:
-    """One command.
-
-    Attributes:
-        asked: The settings.
-        network: The network.
-        debug: Print tracebacks.
-        found: The results of each input, by its path.
-    """
+    """One command. found: the results of each input, by its path."""
 
     asked: Asked
     network: NucleiNetwork
@@ -80,7 +60,7 @@ class Run:
         self._digest = digest(self.network)
 
     def do(self, source: Source, meter: Meter) -> Outcome:
-        """Segment one input. Raises the errors of its file and of the output folder."""
+        """Find the nuclei of one input; raises what its file or the output folder raises."""
         began = time.monotonic()
         found = self.found[source.path] = []
         failures: list[Failure] = []
@@ -135,7 +115,7 @@ class Run:
         return Found(name, written[0], facts, before=False)
 
     def _settings(self, image: Opened, part: Part) -> dict[str, Any]:
-        """What results depend on besides the content of the input, as JSON values."""
+        """What results depend on beside the input's content, as JSON gives it back."""
         region = part.region
         return {
             "mpp": image.mpp,
@@ -149,7 +129,7 @@ class Run:
 
 
 def _columns(nuclei: Nuclei, mpp_source: str, asked: str | None) -> dict[str, Any]:
-    """The values that describe the image, repeated in every row of the table."""
+    """What the table says of the image in every row."""
     from pathencoder.nuclei.scale import ASSUMED_MPP
 
     stain = nuclei.stain
@@ -199,7 +179,7 @@ def _positive(found: Iterable[Found]) -> list[str]:
 
 
 def _notes_of_parts(found: Sequence[Found]) -> list[str]:
-    """The notes of all parts, each once, with the number of parts if it is not all."""
+    """The notes of all parts, each once, with how many parts it is about where that is not all."""
     counts = Counter(note for part in found for note in part.facts["notes"])
     whole = len(found)
     return [

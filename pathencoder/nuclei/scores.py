@@ -1,4 +1,4 @@
-"""The score map that is split into nuclei: the mean stain map, corrected by the network."""
+"""The score map that nuclei are cut from: the mean stain map, corrected by the network."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from pathencoder.nuclei.instances import Scores
 from pathencoder.nuclei.network import NucleiNetwork
 from pathencoder.stain import Array
 
-# Weight of the network's logit added to the stain map, chosen on MoNuSeg's labelled train images.
+# weight of the network's logit beside the stain map; chosen on labelled images of MoNuSeg's train
+# part
 SHARE = 0.15
 
 
 def mean_stain(maps: Array) -> Scores:
-    """The mean of the three stain maps [3, h, w], slightly smoothed: float32 [h, w]."""
+    """The teacher that has learnt nothing: the mean of the three maps, slightly smoothed."""
     from scipy import ndimage
 
     smooth: Scores = ndimage.gaussian_filter(maps.mean(0), 0.6)
@@ -23,7 +24,7 @@ def mean_stain(maps: Array) -> Scores:
 
 @torch.inference_mode()
 def predict(network: NucleiNetwork, maps: Array) -> Array:
-    """Logits of nucleus and depth float32 [2, h, w] of one image's maps float32 [3, h, w]."""
+    """Nucleus logit and depth logit float32 [2, h, w] of one image's maps [3, h, w]."""
     batch = torch.from_numpy(np.ascontiguousarray(maps, np.float32))[None].contiguous(
         memory_format=torch.channels_last
     )
@@ -32,17 +33,12 @@ def predict(network: NucleiNetwork, maps: Array) -> Array:
 
 
 def nucleus_scores(network: NucleiNetwork, maps: Array) -> Array:
-    """The mean stain map plus a share of the network's nucleus logit.
+    """The score map float32 [h, w] that nuclei are cut from (above 0.
 
-    The network knows outlines but no level, the stain map knows the level alone; their sum has
-    fewer errors than either.
+    nucleus): the mean stain map, corrected by the network.
 
-    Args:
-        network: The network, in eval mode.
-        maps: float32 [3, h, w], stain maps.
-
-    Returns:
-        float32 [h, w], above 0 in nuclei.
+    The network sees outlines and no level, the stain map sees the level alone; their sum errs less
+    than either.
     """
     scores: Array = mean_stain(maps) + np.float32(SHARE) * predict(network, maps)[0]
     return scores

@@ -1,4 +1,4 @@
-"""Any bytes, names and claims give a valid result or one of the package's errors."""
+"""Whatever bytes, names and claims come in: a right answer, or one of the package's errors."""
 
 import csv
 import io

@@ -1,4 +1,7 @@
-"""A network as a folder that `load_encoder` reads, with fp16 weights and a reference tile."""
+"""A network as a folder that `load_encoder` reads.
+
+Weights in fp16, a reference tile and its embedding.
+"""
 
 from __future__ import annotations
 
@@ -18,17 +21,7 @@ from pathencoder.transforms import Transform
 def write_encoder(
     network: nn.Module, spec: EncoderSpec, folder: Path, *, licence: str | None = None
 ) -> Path:
-    """Write the folder of a network.
-
-    Args:
-        network: With the keys of its architecture in timm.
-        spec: What it is.
-        folder: Where to write.
-        licence: The text of the weights' licence, for the file LICENSE; None: no such file.
-
-    Returns:
-        The folder.
-    """
+    """The folder of a network and its spec."""
     state = half_precision(network.state_dict())
     tile = reference_tile()
     with torch.no_grad():
@@ -49,16 +42,16 @@ def write_encoder(
 
 
 def half_precision(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Weights in fp16 on the CPU.
+    """Weights in fp16 on the CPU. BatchNorm's running statistics stay fp32.
 
-    BatchNorm's running statistics stay fp32, since a variance below 6e-8 would become zero.
+    A variance below 6e-8 would become zero.
     """
     keep = ("running_mean", "running_var", "num_batches_tracked")
     return {k: (v if k.endswith(keep) else v.half()).cpu().contiguous() for k, v in state.items()}
 
 
 def reference_tile() -> np.ndarray:
-    """Uint8 [224, 224, 3]: the middle of scikit-image's IHC picture, a real and public tile."""
+    """uint8 [224, 224, 3]: the middle of scikit-image's IHC picture, a real tile that anyone can have."""
     from skimage import data
 
     picture = data.immunohistochemistry()

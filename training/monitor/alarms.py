@@ -1,4 +1,4 @@
-"""Signs that a run has gone wrong, said once each in words with the usual causes."""
+"""Alarms: signs in the log that a run is going wrong, each with its usual causes."""
 
 from __future__ import annotations
 
@@ -13,9 +13,14 @@ Values = dict[str, float]
 
 @dataclass(frozen=True)
 class Rule:
-    """name: of the alarm. holds.
+    """A sign to look for.
 
-    Whether a log line shows the sign. lines: so many in a row ring. after: not before this step.
+    Attributes:
+        name: Name of the alarm.
+        holds: Whether the figures of a log line show the sign.
+        text: The message; a format string of the figures.
+        lines: Consecutive log lines that must show the sign.
+        after: The first step at which the sign counts.
     """
 
     name: str
@@ -25,68 +30,70 @@ class Rule:
     after: int = 0
 
 
-_FASTER = (
-    "a learning rate too high for the batch, too weak or too alike views, a teacher that follows"
-    " too fast"
+_CAUSES = (
+    "a learning rate too high for the batch, augmentation too weak, a teacher that is updated too"
+    " fast"
 )
 _RULES = (
     Rule(
         "rank collapsed",
         lambda v: v.get("rankme", math.inf) < 2.5,
-        f"embeddings vary along {{rankme:.1f}} directions only (RankMe). Usual causes: {_FASTER}; "
+        f"embeddings vary along only {{rankme:.1f}} directions (RankMe). Usual causes: {_CAUSES}; "
         "for DINO with a CNN, method.head_norm=false",
     ),
     Rule(
         "features collapsed",
         lambda v: v.get("feature_std", 1.0) < 0.02,
-        "the embeddings of different tiles are all but equal (feature_std {feature_std:.3f}; 1"
-        f" is spread out). Usual causes: {_FASTER}; for BYOL, a predictor or a target average that"
-        " does not learn",
+        "the embeddings of different tiles are nearly equal (feature_std {feature_std:.3f}; 1 is"
+        f" uniform on the sphere). Usual causes: {_CAUSES}; for BYOL, a predictor or a target"
+        " average that does not learn",
     ),
     Rule(
         "few prototypes",
         lambda v: v.get("mean_entropy", 1.0) < 0.3,
-        "all tiles go to one or a few prototypes (mean_entropy {mean_entropy:.3f}). Usual causes:"
-        " method.center_momentum too high for so short a run, a teacher temperature too low, a head"
-        " whose last layer learns too early (method.freeze_last)",
+        "all tiles are assigned to one or a few prototypes (mean_entropy {mean_entropy:.3f}). Usual"
+        " causes: method.center_momentum too high for a run of this length, a teacher temperature"
+        " too low, a last layer that is trained too early (method.freeze_last)",
         after=30,
     ),
     Rule(
         "teacher certain",
         lambda v: v.get("teacher_entropy", 0.5) < 0.05,
-        "the teacher's entropy is near 0 ({teacher_entropy:.3f}): each tile has one prototype for"
-        " certain. Usual cause: method.teacher_temperature too low",
+        "the teacher's entropy is near 0 ({teacher_entropy:.3f}): every tile is assigned to a"
+        " single prototype. Usual cause: method.teacher_temperature too low",
     ),
     Rule(
         "teacher uniform",
         lambda v: v.get("teacher_entropy", 0.5) > 0.995,
-        "the teacher's entropy stays at log K: its targets are uniform and say nothing. Usual"
-        " causes: too many prototypes for the batch (method.prototypes), a teacher temperature too"
-        " high, features that all point the same way (method.head_norm=true for CNNs)",
+        "the teacher's entropy stays at log K: its targets are uniform and carry no information."
+        " Usual causes: too many prototypes for the batch (method.prototypes), a teacher"
+        " temperature too high, features that all have the same direction (method.head_norm=true"
+        " for CNNs)",
         after=50,
     ),
     Rule(
         "NT-Xent at chance",
         lambda v: v.get("loss", 0.0) > 0.98 * v.get("chance", math.inf),
-        "the loss stays at log(2N - 1) = {chance:.2f}: a tile's other view is not found among"
-        " others. Usual causes: a learning rate too high, views that share nothing"
-        " (method.crop.area too small), a temperature too high",
+        "the loss stays at log(2N - 1) = {chance:.2f}: the two views of a tile are not matched."
+        " Usual causes: a learning rate too high, views without overlap (method.crop.area too"
+        " small), a temperature too high",
         after=50,
     ),
     Rule(
         "data too slow",
         lambda v: v.get("data_wait", 0.0) > 0.2,
-        "{data_wait:.0%} of the time goes into waiting for tiles. Usual causes: too few decoding"
-        " threads (run.loaders), slow storage, tiles much larger than data.canvas, a shard index"
-        " that is missing (python -m training.data.shards)",
+        "{data_wait:.0%} of the time is spent waiting for tiles. Usual causes: too few decoding"
+        " threads (run.loaders), slow storage, tiles much larger than data.canvas, a missing shard"
+        " index (python -m training.data.shards)",
     ),
 )
 
 
 class Alarms:
-    """Looks at each log line. chance.
+    """Checks every log line.
 
-    log(2N - 1) of a run with NT-Xent, N the tiles that are compared at once; None: no such loss.
+    Args:
+        chance: The loss of an encoder that gives all tiles the same embedding; None: no such value.
     """
 
     def __init__(self, *, chance: float | None = None) -> None:
@@ -94,10 +101,10 @@ class Alarms:
         self._seen: dict[str, int] = {}
         self._norms: deque[float] = deque(maxlen=50)
 
-    def look(self, step: int, values: Values) -> Iterable[tuple[str, str]]:
-        """(name, words) of each alarm that begins at this line.
+    def check(self, step: int, values: Values) -> Iterable[tuple[str, str]]:
+        """(name, message) of each alarm that starts at this line.
 
-        It rings again only after it has been away.
+        An alarm is repeated only after a line without its sign.
         """
         values = {**values, **({"chance": self._chance} if self._chance else {})}
         for rule in _RULES:
@@ -115,7 +122,7 @@ class Alarms:
             yield (
                 "gradient explodes",
                 (
-                    f"the gradient's norm is {norm:.3g}, usually {usual:.3g}. Usual causes: a"
-                    " learning rate too high, warm-up too short, a bad tile"
+                    f"the gradient's norm is {norm:.3g}; the median is {usual:.3g}. Usual causes:"
+                    " a learning rate too high, warm-up too short, a bad tile"
                 ),
             )

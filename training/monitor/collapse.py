@@ -1,4 +1,4 @@
-"""Collapse figures: how far the embeddings of different tiles lie apart."""
+"""Signs of collapse: how different the embeddings of different tiles are."""
 
 from __future__ import annotations
 
@@ -11,10 +11,15 @@ from torch import Tensor, nn
 
 @torch.no_grad()
 def spread(embeddings: Tensor) -> dict[str, float]:
-    """Collapse figures of [N, D] embeddings. feature_std.
+    """How different the rows of a matrix of embeddings are.
 
-    Mean standard deviation of the coordinates of unit vectors times sqrt(D), 1 when they fill the
-    sphere, 0 when all are one. rankme: effective rank (Garrido et al. 2023, equation 1).
+    Args:
+        embeddings: Float [N, D].
+
+    Returns:
+        feature_std: Mean standard deviation of the coordinates of the unit vectors times sqrt(D): 1
+        if they are uniform on the sphere, 0 if they are all equal.
+        rankme: Effective rank (RankMe, Garrido et al. 2023, equation 1).
     """
     unit = F.normalize(embeddings.float(), dim=1)
     std = unit.std(0).mean() * unit.shape[1] ** 0.5
@@ -23,30 +28,35 @@ def spread(embeddings: Tensor) -> dict[str, float]:
     return {"feature_std": float(std), "rankme": float(torch.exp(-(p * p.log()).sum()))}
 
 
-_FEWEST = 8  # tiles below which ranks and spreads say little
+_FEWEST = 8  # fewer tiles give no useful rank
 
 
 class FirstFeatures:
-    """What a network gave for the first views of a step, caught on the way.
+    """The output of a network for the first views of a step.
 
-    No forward pass of its own.
+    A forward hook keeps it, so that no extra forward pass is needed.
     """
 
     def __init__(self, network: nn.Module) -> None:
         self._wanted = False
-        self._caught: Tensor | None = None
-        network.register_forward_hook(self._catch)
+        self._kept: Tensor | None = None
+        network.register_forward_hook(self._keep)
 
     def want(self, *, wanted: bool) -> None:
-        """Before a step: whether its features will be asked for."""
-        self._wanted, self._caught = wanted, None
+        """Call before a step: whether to keep its features."""
+        self._wanted, self._kept = wanted, None
 
     def spread(self, tiles: int) -> dict[str, float]:
-        """Collapse figures of the first view of each tile.
+        """`spread` of the features of the first view of each tile.
 
-        None where the network gives no vectors, or too few.
+        Args:
+            tiles: Tiles of the forward pass; its first rows are their first views.
+
+        Returns:
+            The figures; empty where the network gives no vectors, too few, or values that are not
+            finite.
         """
-        found = self._caught
+        found = self._kept
         if (
             found is None
             or found.ndim != 2
@@ -56,6 +66,6 @@ class FirstFeatures:
             return {}
         return spread(found[:tiles])
 
-    def _catch(self, module: nn.Module, inputs: Any, output: Any) -> None:
+    def _keep(self, module: nn.Module, inputs: Any, output: Any) -> None:
         if self._wanted and isinstance(output, Tensor):
-            self._wanted, self._caught = False, output.detach()
+            self._wanted, self._kept = False, output.detach()

@@ -1,7 +1,4 @@
-"""k-NN on labelled train parts while a run goes.
-
-Does the encoder get better at telling tissue apart?
-"""
+"""k-NN accuracy on labelled train parts during a run."""
 
 from __future__ import annotations
 
@@ -22,18 +19,36 @@ from training.monitor.collapse import spread
 
 @dataclasses.dataclass(frozen=True)
 class LabelledSet:
-    """A labelled folder's train part, read for watching a run: never its test part."""
+    """Tiles of the train part of a labelled folder, never of its test part.
+
+    Attributes:
+        name: The folder's name.
+        tiles: Normalised float [N, 3, px, px].
+        labels: int [N].
+        groups: str [N], patient or slide.
+    """
 
     name: str
-    tiles: Tensor  # normalised float [N, 3, px, px]
+    tiles: Tensor
     labels: np.ndarray
     groups: np.ndarray
 
 
 def labelled_set(folder: Path, spec: EncoderSpec, *, px: int, most: int = 400) -> LabelledSet:
-    """Read at most `most` rows of split train or folds, evenly spaced, at `px` pixels (small.
+    """Read tiles of a labelled folder that k-NN compares during training.
 
-    This runs inside training).
+    Args:
+        folder: A folder with labels.csv; only rows of its train part or folds are read.
+        spec: Normalisation and mpp of the encoder.
+        px: Side of the tiles in pixels; small, as the tiles stay in memory.
+        most: Rows to read at most, evenly spaced.
+
+    Returns:
+        The tiles.
+
+    Raises:
+        ConfigError: labels.csv is refused (see read_label_rows), or all rows are of one group.
+        ImageError: A tile cannot be decoded.
     """
     from pathencoder.images import open_image
 
@@ -44,7 +59,7 @@ def labelled_set(folder: Path, spec: EncoderSpec, *, px: int, most: int = 400) -
     if len(set(groups.tolist())) < 2:
         raise ConfigError(
             f"{folder / 'labels.csv'}: k-NN looks for neighbours in other groups, and all rows are"
-            " of one. Give the rows their groups, or take the set out of run.knn_sets"
+            " of one. Give the rows their groups, or remove the set from run.knn_sets"
         )
     return LabelledSet(
         folder.name,
@@ -56,9 +71,15 @@ def labelled_set(folder: Path, spec: EncoderSpec, *, px: int, most: int = 400) -
 
 @torch.no_grad()
 def knn_report(network: nn.Module, spec: EncoderSpec, sets: list[LabelledSet]) -> dict[str, float]:
-    """Balanced accuracy of 20 nearest neighbours (cosine) outside the tile's own group, one a set.
+    """k-NN accuracy on labelled sets, and signs of collapse on the first of them.
 
-    Spread of the first set.
+    Args:
+        network: The encoder's network, on any device; its mode is restored.
+        spec: How its output is read.
+        sets: The labelled sets.
+
+    Returns:
+        knn_NAME: `knn_accuracy` on each set; feature_std and rankme as `spread` has them.
     """
     out: dict[str, float] = {}
     was_training = network.training
@@ -76,10 +97,13 @@ def knn_report(network: nn.Module, spec: EncoderSpec, sets: list[LabelledSet]) -
 
 
 def knn_accuracy(x: np.ndarray, labels: np.ndarray, groups: np.ndarray, *, k: int = 20) -> float:
-    """x: [N, D].
+    """Balanced accuracy of classification by the k nearest rows (cosine) of other groups.
 
-    Each row is classified by its k nearest rows of other groups; the mean over classes of the share
-    that is right.
+    Args:
+        x: Embeddings, float [N, D].
+        labels: int [N].
+        groups: [N]; rows of the same group are not compared.
+        k: Number of neighbours.
     """
     predicted = metrics.knn_predict(x, x, labels, k=k, groups=(groups, groups))
     return metrics.balanced_accuracy(labels, predicted)

@@ -17,21 +17,7 @@ from typing import IO, Any
 import torch
 
 from pathencoder.errors import ConfigError
-from training.monitor.collapse import FirstFeatures, spread
-from training.monitor.knn import LabelledSet, knn_accuracy, knn_report, labelled_set
 from training.monitor.trackers import Tracker
-
-__all__ = [
-    "FirstFeatures",
-    "LabelledSet",
-    "Monitor",
-    "knn_accuracy",
-    "knn_report",
-    "labelled_set",
-    "peak_memory_mb",
-    "read_log",
-    "spread",
-]
 
 log = logging.getLogger(__name__)
 

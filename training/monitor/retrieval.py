@@ -1,10 +1,8 @@
-"""What an encoder thinks is alike.
-
-The nearest tiles, from other slides, of a few tiles of its own corpus.
-"""
+"""A picture of tile retrieval: a few tiles and their nearest tiles of other slides."""
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -19,19 +17,32 @@ from training.data.open_corpus import open_corpus
 from training.data.sampler import make_sampler
 from training.files import save_figure
 
+log = logging.getLogger(__name__)
+
 _SHOWN_PX = 96
 
 
 def retrieval(
     run: Path, out: Path, *, tiles: int = 400, queries: int = 6, nearest: int = 7
 ) -> Path:
-    """Draw `queries` tiles and the `nearest` of each among `tiles` drawn ones (cosine), a row each.
+    """Draw query tiles and the nearest tiles of each, a row per query.
 
-    Raises ConfigError when the run has exported no encoder that load_encoder reads, or its tiles
-    are all of one slide.
+    Args:
+        run: The folder of a run with an exported encoder.
+        out: The picture to write.
+        tiles: Tiles of the corpus to search.
+        queries: Number of query tiles among them.
+        nearest: Number of nearest tiles (by cosine) of other slides.
+
+    Returns:
+        `out`.
+
+    Raises:
+        ConfigError: The run has no exported encoder, its tiles are all of one slide, or none of
+            them can be decoded.
     """
     if not (run / "export" / "model.safetensors").is_file():
-        raise ConfigError(f"{run} has no export yet: let the run end, or stop it by minutes=")
+        raise ConfigError(f"{run} has no export yet: let the run end, or limit it with minutes=")
     cfg = config.load(run / "config.yaml")
     d = cfg.data
     corpus = open_corpus(d.root, licences=d.licences, stains=d.stains, without=d.without)
@@ -39,25 +50,32 @@ def retrieval(
     slides = corpus.slides_of(indices)
     if len(set(slides.tolist())) < 2:
         raise ConfigError(
-            f"the tiles of {d.root} are of one slide: there are no other slides to look in"
+            f"all tiles of {d.root} are of one slide: retrieval needs tiles of other slides"
         )
     rows = load_encoder(run / "export").encode(pictures, progress=False)
     stains = corpus.stains_of(indices)
-    asked = _spread_over(stains, queries)
-    found = neighbours(rows, slides, asked, nearest)
-    _draw(out, pictures, asked, found, [STAIN_CLASSES[s] for s in stains], run.name)
+    queried = _evenly(stains, queries)
+    found = neighbours(rows, slides, queried, nearest)
+    _draw(out, pictures, queried, found, [STAIN_CLASSES[s] for s in stains], run.name)
     return out
 
 
 def neighbours(
-    rows: np.ndarray, slides: np.ndarray, asked: np.ndarray, count: int
+    rows: np.ndarray, slides: np.ndarray, queried: np.ndarray, count: int
 ) -> list[list[tuple[int, float]]]:
-    """(index, cosine) of the nearest rows of other slides, one list a row asked for. rows: [N, D].
+    """The nearest rows of other slides.
 
-    slides: [N].
+    Args:
+        rows: Embeddings, float [N, D].
+        slides: int [N], the slide of each row.
+        queried: Indices of the query rows.
+        count: Neighbours of each at most.
+
+    Returns:
+        (index, cosine) of the nearest rows, nearest first, a list per query row.
     """
     near, cosine = metrics.nearest_neighbours(
-        rows[asked], rows, count, groups=(slides[asked], slides)
+        rows[queried], rows, count, groups=(slides[queried], slides)
     )
     return [
         [(int(j), float(c)) for j, c in zip(*pair, strict=True) if np.isfinite(c)]
@@ -66,23 +84,24 @@ def neighbours(
 
 
 def _some(corpus: Corpus, count: int) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Tiles of as many slides as there are, those that cannot be decoded left out."""
+    """Indices and pixels of tiles of as many slides as possible, without undecodable ones."""
     drawn = np.unique(make_sampler(corpus, batch=count, seed=0).draw(0))
     kept, pictures = [], []
     for index in drawn.tolist():
         try:
             picture = corpus.read(index)
-        except ImageError:
+        except ImageError as error:
+            log.warning("skipped: %s", error)
             continue
         kept.append(index)
         pictures.append(fit_canvas(picture, min(picture.shape[:2])))
     if not kept:
-        raise ConfigError("none of the corpus's tiles can be decoded")
+        raise ConfigError("no tile of the corpus can be decoded: see the log for the reasons")
     return np.array(kept), pictures
 
 
-def _spread_over(stains: np.ndarray, count: int) -> np.ndarray:
-    """Indices of `count` tiles, the stain classes in turn and within a class spread evenly."""
+def _evenly(stains: np.ndarray, count: int) -> np.ndarray:
+    """Indices of `count` tiles: the stain classes in turn, evenly spaced within each class."""
     per_class = [np.flatnonzero(stains == s) for s in np.unique(stains)]
     turns = -(-count // len(per_class))
     picked = [
@@ -95,25 +114,25 @@ def _spread_over(stains: np.ndarray, count: int) -> np.ndarray:
 def _draw(
     out: Path,
     pictures: list[np.ndarray],
-    asked: np.ndarray,
+    queried: np.ndarray,
     found: list[list[tuple[int, float]]],
     stains: list[str],
     title: str,
 ) -> None:
-    import matplotlib
+    import matplotlib  # type: ignore[import-not-found]  # an extra, may be missing here
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
     columns = 1 + max(map(len, found))
     figure, axes = pyplot.subplots(
-        len(asked),
+        len(queried),
         columns,
-        figsize=(1.15 * columns, 1.35 * len(asked)),
+        figsize=(1.15 * columns, 1.35 * len(queried)),
         squeeze=False,
         constrained_layout=True,
     )
-    for row, query, near in zip(axes, asked.tolist(), found, strict=True):
+    for row, query, near in zip(axes, queried.tolist(), found, strict=True):
         for axis in row:
             axis.set_axis_off()
         _show(row[0], pictures[query], f"query: {stains[query]}", framed=True)

@@ -1,4 +1,4 @@
-"""A run's figures to TensorBoard or Weights and Biases, beside the JSON lines that are always written."""
+"""Trackers: a run's figures in TensorBoard or Weights and Biases as well."""
 
 from __future__ import annotations
 
@@ -10,17 +10,21 @@ from pathencoder.errors import MissingExtra
 
 
 class Tracker(Protocol):
-    """Somewhere to send numbers."""
+    """A service that figures are sent to."""
 
     def write(self, kind: str, step: int, values: dict[str, Any]) -> None:
-        """The finite numbers of one line, named kind/name."""
+        """Send the finite numbers of one log line, named kind/name."""
 
     def close(self) -> None:
-        """Nothing more comes."""
+        """Finish; called once, at the end of the run."""
 
 
 class TensorBoard:
-    """Event files in run/tensorboard. Raises MissingExtra without the tensorboard package."""
+    """Event files in run/tensorboard.
+
+    Raises:
+        MissingExtra: The tensorboard package is not installed.
+    """
 
     def __init__(self, run: Path) -> None:
         try:
@@ -30,7 +34,7 @@ class TensorBoard:
         self._writer = SummaryWriter(str(run / "tensorboard"))
 
     def write(self, kind: str, step: int, values: dict[str, Any]) -> None:
-        """Scalars."""
+        """Write the finite numbers as scalars."""
         for name, value in _numbers(kind, values).items():
             self._writer.add_scalar(name, value, step)
 
@@ -40,14 +44,23 @@ class TensorBoard:
 
 
 class WandB:
-    """A run of a Weights and Biases project, gone on with after a stop.
+    """A run of a Weights and Biases project, resumed when the training run is resumed.
 
-    WANDB_MODE and its kin hold. Raises MissingExtra without it.
+    The WANDB_ environment variables apply.
+
+    Args:
+        run: The run's folder; its name is the name of the W&B run.
+        project: The W&B project.
+        settings: The run's config.
+
+    Raises:
+        MissingExtra: The wandb package is not installed.
     """
 
     def __init__(self, run: Path, project: str, settings: dict[str, Any]) -> None:
         try:
-            import wandb
+            # an extra of its own, not installed where types are checked
+            import wandb  # type: ignore[import-not-found]
         except ImportError as error:
             raise MissingExtra.of("trackers", f"run.wandb={project}") from error
         self._run = wandb.init(
@@ -60,7 +73,10 @@ class WandB:
         )
 
     def write(self, kind: str, step: int, values: dict[str, Any]) -> None:
-        """Scalars; the step is one of them, since W&B drops a step that was written before a stop and comes again."""
+        """Send the finite numbers, the step among them.
+
+        W&B drops values of a step that it has seen, as a resumed run repeats some.
+        """
         self._run.log({**_numbers(kind, values), "step": step})
 
     def close(self) -> None:

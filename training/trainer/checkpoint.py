@@ -1,4 +1,7 @@
-"""Checkpoints: torch.distributed.checkpoint folders that appear whole or not at all, the newest two kept."""
+"""Checkpoints: folders of torch.distributed.checkpoint, written whole or not at all.
+
+The newest two are kept.
+"""
 
 from __future__ import annotations
 
@@ -14,15 +17,16 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.distributed.checkpoint as dcp
 from torch import Tensor, nn
+from torch.distributed.checkpoint import state_dict_loader, state_dict_saver
+from torch.distributed.checkpoint.filesystem import FileSystemReader
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
 
 from pathencoder.errors import ConfigError, IncompatibleWeights, StoreError
-from pathencoder.state_dicts import Differences, shapes_of
 from training import config, distributed
+from training.files import write_text
 
-KEEP = 2
+_KEEP = 2
 FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
 
 
@@ -33,12 +37,20 @@ def save(
     optimizer: torch.optim.Optimizer,
     settings: dict[str, Any],
 ) -> Path:
-    """Write run/checkpoints/step-XXXXXXXX.
+    """Write run/checkpoints/step-XXXXXXXX; all processes must call it together.
 
-    method, optimiser, the step to go on with, and the settings that results depend on.
+    Args:
+        run: The run's folder.
+        step: The step that a resumed run starts with.
+        method: The method.
+        optimizer: Its optimiser.
+        settings: The settings that the result depends on.
 
-    All processes call it together. Raises StoreError when there is no space left: older checkpoints
-    are as they were then.
+    Returns:
+        The checkpoint.
+
+    Raises:
+        StoreError: No space is left. Older checkpoints are unchanged.
     """
     final = path_of(run, step)
     partial = final.with_name(f".{final.name}.incomplete")
@@ -50,14 +62,13 @@ def save(
             partial.mkdir(parents=True)
             _refuse_small_disk(partial, _bytes(state))
         _wait()
-        _quietly(dcp.save, state, partial)
+        _quietly(state_dict_saver.save, state, partial)
         if distributed.rank() == 0:
-            (partial / "run.json").write_text(
-                json.dumps({"step": step, "settings": settings}, indent=1)
-            )
+            text = json.dumps({"step": step, "settings": settings}, indent=1)
+            write_text(partial / "run.json", text)
             shutil.rmtree(final, ignore_errors=True)
             os.replace(partial, final)
-            for old in sorted((run / "checkpoints").glob("step-*"))[:-KEEP]:
+            for old in sorted((run / "checkpoints").glob("step-*"))[:-_KEEP]:
                 shutil.rmtree(old)
         _wait()
     return final
@@ -69,16 +80,27 @@ def path_of(run: Path, step: int) -> Path:
 
 
 def latest(run: Path) -> Path | None:
-    """The newest whole checkpoint of a run."""
+    """The newest checkpoint of a run; None without one."""
     return max((p.parent for p in (run / "checkpoints").glob("step-*/run.json")), default=None)
 
 
 def load(
     path: Path, method: nn.Module, optimizer: torch.optim.Optimizer, settings: dict[str, Any]
 ) -> int:
-    """Fill method and optimiser; returns the step to go on with.
+    """Load a checkpoint of the same run into method and optimiser.
 
-    Raises ConfigError listing the settings that differ.
+    Args:
+        path: The checkpoint.
+        method: The method.
+        optimizer: Its optimiser.
+        settings: The settings of the run; they must be those of the checkpoint.
+
+    Returns:
+        The step to start with.
+
+    Raises:
+        ConfigError: Settings differ. The message lists them.
+        IncompatibleWeights: Names or shapes of weights differ.
     """
     meta = json.loads((path / "run.json").read_text())
     different = sorted(_differences(config.with_defaults(meta["settings"]), settings))
@@ -94,14 +116,23 @@ def load(
 def start_from(
     place: Path, method: nn.Module, optimizer: torch.optim.Optimizer, settings: dict[str, Any]
 ) -> None:
-    """Fill method, heads and optimiser from another run's newest checkpoint, or from one checkpoint; rates stay this run's.
+    """Load the state of another run into method and optimiser; learning rates are not loaded.
 
-    Raises ConfigError when there is none, or it is of another method or architecture; IncompatibleWeights naming what has another shape.
+    Args:
+        place: The other run's folder, of which the newest checkpoint is used, or a checkpoint.
+        method: The method.
+        optimizer: Its optimiser.
+        settings: The settings of this run.
+
+    Raises:
+        ConfigError: There is no checkpoint, or it is of another method or architecture.
+        IncompatibleWeights: Names or shapes of weights differ.
     """
     path = place if (place / "run.json").is_file() else latest(place)
     if path is None:
         raise ConfigError(
-            f"start_from {str(place)!r} is neither a run with a checkpoint nor a checkpoint"
+            f"start_from {str(place)!r} is neither a run with a checkpoint nor a checkpoint: give"
+            " the folder of one"
         )
     theirs = json.loads((path / "run.json").read_text())["settings"]
     for section, name in (("method", "name"), ("backbone", "architecture")):
@@ -121,31 +152,42 @@ def _fill(path: Path, method: nn.Module, optimizer: torch.optim.Optimizer) -> No
     model_state, optimizer_state = get_state_dict(method, optimizer)
     state = {"method": model_state, "optimizer": optimizer_state}
     _refuse_other_shapes(path, model_state)
-    _quietly(dcp.load, state, path)  # in place
+    _quietly(state_dict_loader.load, state, path)  # in place
     set_state_dict(
         method, optimizer, model_state_dict=model_state, optim_state_dict=optimizer_state
     )
 
 
 def _refuse_other_shapes(path: Path, own: dict[str, Any]) -> None:
-    stored = dcp.FileSystemReader(path).read_metadata().state_dict_metadata
+    stored = FileSystemReader(path).read_metadata().state_dict_metadata
     theirs = {
         k.removeprefix("method."): tuple(getattr(m, "size", ()))
         for k, m in stored.items()
         if k.startswith("method.")
     }
-    if differences := Differences(theirs, shapes_of(own)):
+    ours = {k: tuple(v.shape) if isinstance(v, Tensor) else () for k, v in own.items()}
+    wrong = [
+        f"{k}: {theirs.get(k, 'not there')}, here {ours.get(k, 'not there')}"
+        for k in ours.keys() | theirs.keys()
+    ]
+    wrong = sorted(
+        w
+        for w, k in zip(wrong, ours.keys() | theirs.keys(), strict=True)
+        if theirs.get(k) != ours.get(k)
+    )
+    if wrong:
         raise IncompatibleWeights(
-            f"{path} does not fit this method: {differences}. Give the method the same heads"
+            f"{path} does not match this method: {'; '.join(wrong[:4])} ({len(wrong)} differ). Use"
+            " the same architecture and heads"
         )
 
 
 @contextmanager
 def _whole_or_not(partial: Path, run: Path, *, needed: int) -> Iterator[None]:
-    """Inside: whatever goes wrong, no half-written folder stays; a full disk is said."""
+    """Remove the partial folder if the block fails; a full disk becomes a StoreError."""
     try:
         yield
-    # what torch raises when a file cannot be written is no Exception
+    # torch's CheckpointException, for a file that cannot be written, is not an Exception
     except BaseException as error:
         free = shutil.disk_usage(run).free
         shutil.rmtree(partial, ignore_errors=True)
@@ -162,10 +204,10 @@ def _refuse_small_disk(partial: Path, needed: int) -> None:
 
 def _disk_is_full(run: Path, needed: int, free: int) -> str:
     kept = latest(run)
-    good = f"the last good checkpoint, {kept}, is kept" if kept else "there is no older checkpoint"
+    good = f"the last good checkpoint, {kept}, is kept" if kept else "no older checkpoint exists"
     return (
         f"no space left in {run} for a checkpoint of {needed / 1e6:.1f} MB ({free / 1e6:.1f} MB are"
-        f" free); {good}. Free some space and give the same command: the run goes on from there"
+        f" free); {good}. Free some space and run the same command: the run resumes from there"
     )
 
 
@@ -191,7 +233,7 @@ def _wait() -> None:
 
 
 def _quietly(act: Any, state: dict[str, Any], path: Path) -> None:
-    # it warns that no process group is there, which is so with one process
+    # with one process it warns that there is no process group
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         act(state, checkpoint_id=str(path))

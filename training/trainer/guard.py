@@ -1,7 +1,4 @@
-"""A batch whose loss or gradient is not finite.
-
-Nothing learns from it, it is kept to be looked at, several in a row stop the run.
-"""
+"""Batches whose loss or gradient is not finite: skipped and kept; several stop the run."""
 
 from __future__ import annotations
 
@@ -23,11 +20,20 @@ from training.data.loader import TileBatch
 
 log = logging.getLogger(__name__)
 
-_KEPT = 20  # files at most; a run that goes wrong for long must not fill the disk
+_MOST_FILES = 20  # a run with many bad batches must not fill the disk
 
 
 class Guard:
-    """Remembers a method's buffers (running statistics, centres), which a forward pass moves, so that a bad one can be undone."""
+    """Undoes what the forward pass of a bad batch changed.
+
+    It keeps a copy of the method's buffers (running statistics, centres), which a forward pass
+    updates.
+
+    Args:
+        method: The method.
+        folder: The run's folder; bad batches are written to its bad_batches/.
+        in_a_row: Consecutive bad batches that stop the run.
+    """
 
     def __init__(self, method: nn.Module, folder: Path, *, in_a_row: int) -> None:
         self._method, self._folder, self._limit = method, folder / "bad_batches", in_a_row
@@ -37,21 +43,29 @@ class Guard:
 
     @torch.no_grad()
     def remember(self) -> None:
-        """Before a step."""
+        """Copy the buffers; called before a step."""
         if self._buffers:
             torch._foreach_copy_(self._before, self._buffers)
 
     def passed(self) -> None:
-        """The step was good."""
+        """Note that the step was good."""
         self._count = 0
 
     @torch.no_grad()
     def refuse(
         self, step: int, batch: TileBatch, corpus: Corpus, culprit: str, values: str
     ) -> None:
-        """Undo the forward pass's traces and keep the batch.
+        """Restore the buffers, drop the gradients and keep the batch.
 
-        Raises PathEncoderError for the last of so many in a row.
+        Args:
+            step: The step.
+            batch: Its batch.
+            corpus: The tiles, for their keys.
+            culprit: What was not finite first.
+            values: Loss and gradient norm in words.
+
+        Raises:
+            PathEncoderError: Too many bad batches in a row.
         """
         if self._buffers:
             torch._foreach_copy_(self._buffers, self._before)
@@ -60,8 +74,8 @@ class Guard:
         self._count += 1
         kept = self._keep(step, batch, corpus, culprit)
         log.warning(
-            "step %d skipped: %s; first not finite: %s. Weights stay as they were; the batch is"
-            " in %s",
+            "step %d skipped: %s; first not finite: %s. The weights are unchanged; the batch is"
+            " kept in %s",
             step,
             values,
             culprit,
@@ -77,7 +91,7 @@ class Guard:
     def _keep(self, step: int, batch: TileBatch, corpus: Corpus, culprit: str) -> Path:
         self._folder.mkdir(exist_ok=True)
         file = self._folder / f"step-{step:08d}-process-{distributed.rank()}.npz"
-        if len(list(self._folder.iterdir())) < _KEPT:
+        if len(list(self._folder.iterdir())) < _MOST_FILES:
             keys = np.array([corpus.tiles.key(int(i)) for i in batch.indices])
             tiles, stains, indices = (
                 t.cpu().numpy() for t in (batch.tiles, batch.stains, batch.indices)
@@ -96,8 +110,16 @@ class Guard:
 
 @torch.no_grad()
 def first_not_finite(method: Any, forward: Callable[[], Any]) -> str:
-    """Run a forward pass again and name the first module that made something that is not finite from finite inputs: a weight of its own,
-    or its output. Then the last module, in the order of the method, whose gradient is not finite: backward began to go wrong there.
+    """Find where values stopped being finite, by repeating a forward pass.
+
+    Args:
+        method: The method, with the gradients of the bad step.
+        forward: Repeats the forward pass.
+
+    Returns:
+        In words, the first of: a weight that is not finite; a module whose output is not finite
+        from finite inputs; the last module, in the order of the method, whose gradient is not
+        finite, as the backward pass starts there; the loss.
     """
     for name, p in method.named_parameters():
         if not _finite(p):
@@ -147,9 +169,11 @@ def _finite(x: Tensor) -> bool:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What all processes agree on after a backward pass. finite.
+    """The result of a backward pass over all processes.
 
-    Loss and gradient, in every process. stop: any was asked to.
+    Attributes:
+        finite: Loss and gradient are finite in every process.
+        stop: At least one process was asked to stop.
     """
 
     finite: bool
@@ -157,7 +181,16 @@ class Verdict:
 
 
 def agree(loss: Tensor, norm: Tensor, *, stop: bool) -> Verdict:
-    """One small collective a step."""
+    """Exchange the results of a backward pass between all processes, in one small collective.
+
+    Args:
+        loss: This process's loss, a scalar.
+        norm: Its gradient norm, a scalar.
+        stop: Whether this process was asked to stop.
+
+    Returns:
+        The same value in every process.
+    """
     bad = not (bool(loss.isfinite()) and bool(norm.isfinite()))
     flags = distributed.mean(torch.tensor([bad, stop], dtype=torch.float32, device=loss.device))
     return Verdict(finite=not bool(flags[0]), stop=bool(flags[1]))

@@ -1,4 +1,4 @@
-"""AdamW for a method: parameter groups, the rates of a step, gradients clipped by their norm."""
+"""AdamW for a method: parameter groups, learning rates of a step, gradient clipping."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from training.schedules import cosine, warmup_cosine
 
 
 def make_optimizer(method: Any, cfg: Config) -> torch.optim.Optimizer:
-    """Fused AdamW over everything in the method that learns."""
+    """Fused AdamW over all trainable parameters of a method."""
     return torch.optim.AdamW(_groups(method, cfg), lr=cfg.optim.lr, fused=True)
 
 
 def _groups(method: Any, cfg: Config) -> list[dict[str, Any]]:
-    """Parameter groups: backbone and head rates; no decay on vectors (biases, norms)."""
+    """Groups by learning rate (backbone, heads) and by decay (none on vectors: biases, norms)."""
     inside = {id(p) for p in method.backbone.parameters()}
     groups = []
     for is_backbone, rate in ((True, cfg.optim.lr), (False, cfg.optim.head_lr)):
@@ -33,7 +33,7 @@ def _groups(method: Any, cfg: Config) -> list[dict[str, Any]]:
 
 
 def set_rates(optimizer: torch.optim.Optimizer, cfg: Config, step: int) -> None:
-    """Learning rate and weight decay of this step."""
+    """Set the learning rate and weight decay of a step."""
     o = cfg.optim
     for group in optimizer.param_groups:
         group["lr"] = warmup_cosine(group["peak"], o.lr_end, step, o.steps, o.warmup)
@@ -41,9 +41,12 @@ def set_rates(optimizer: torch.optim.Optimizer, cfg: Config, step: int) -> None:
 
 
 def clip(parameters: list[nn.Parameter], most: float) -> Tensor:
-    """Scale gradients down to a joint norm of `most`; returns the norm before.
+    """Scale gradients down to a joint norm of `most`, in place.
 
-    Gradients whose norm is not finite stay as they are.
+    Gradients whose norm is not finite are left unchanged.
+
+    Returns:
+        The joint norm before, a scalar.
     """
     norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
     whole = norm.full_tensor() if isinstance(norm, DTensor) else norm

@@ -1,14 +1,14 @@
-"""A method over several processes and in less memory: DDP, FSDP2, compiled and checkpointed blocks.
+"""A method on several processes or with less memory: DDP, FSDP2, compiled and checkpointed blocks.
 
-Call these once, in this order, before the optimiser is made: `checkpoint_blocks`, `compile_blocks`,
-`wrap`.
+Call `checkpoint_blocks`, `compile_blocks` and `wrap` once, in this order, before the optimiser is
+made.
 """
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator
-from typing import Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -17,31 +17,28 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
-from pathencoder import runtime
 from pathencoder.errors import ConfigError
 from training import distributed
 from training.methods import Logs, Method, Views
 
 Strategy = Literal["ddp", "fsdp"]
-_GRAPHS = 64  # of one kind of block: crop sizes, with and without gradients, first and later blocks
-# Buffers (running statistics, centres) come out alike in all processes, so nothing need be sent;
-# torch has renamed the switch.
+# Graphs of one kind of block: crop sizes, with and without gradients, first and later blocks.
+_GRAPHS = 64
+# Buffers (running statistics, centres) are equal in all processes, so that none need be sent. torch
+# has renamed the option.
 _RENAMED = "forward_sync_buffers" in inspect.signature(DistributedDataParallel.__init__).parameters
-_BUFFERS_STAY = "forward_sync_buffers" if _RENAMED else "broadcast_buffers"
+_SYNC_BUFFERS = "forward_sync_buffers" if _RENAMED else "broadcast_buffers"
 
 
 class Step(nn.Module):
-    """A method's loss as a module's forward, which is where DDP hooks in.
-
-    `method` holds the weights.
-    """
+    """A method's loss as the forward pass of a module, as DDP requires."""
 
     def __init__(self, method: Method) -> None:
         super().__init__()
         self.method = method
 
     def forward(self, views: Views, step: int) -> tuple[Tensor, Logs]:
-        """(loss, logs) of one process's views."""
+        """Loss and logs for the views of this process."""
         return self.method.loss(views, step)
 
 
@@ -52,30 +49,38 @@ def wrap(
     strategy: Strategy = "ddp",
     dtype: torch.dtype | None = None,
 ) -> nn.Module:
-    """A callable `(views, step) -> (loss, logs)` whose backward leaves in every process the gradient of the joint batch.
+    """A method's loss over all processes.
 
-    method: on `device` already; it is changed in place (BatchNorm over all processes; with "fsdp" its weights become sharded
-    DTensors) and stays what after_step, encoder, state_dict and the optimiser are asked of. strategy: "ddp" holds everything in
-    each process; "fsdp" shards weights, gradients and optimiser block by block (FSDP2), for ViT-L and up. dtype: what FSDP
-    gathers and computes weights in (torch.bfloat16 on GPUs); None: as they are. In a single process: the plain loss.
+    Args:
+        method: The method, on `device`. It is changed in place: BatchNorm uses the joint batch, and
+            with "fsdp" its weights become sharded DTensors. after_step, encoder, state_dict and the
+            optimiser still use this object.
+        device: The device of this process.
+        strategy: "ddp" keeps everything in each process; "fsdp" shards weights, gradients and the
+            optimiser's state block by block (FSDP2), for ViT-L and larger.
+        dtype: The dtype in which FSDP gathers and computes weights (torch.bfloat16 on GPUs); None:
+            the dtype of the weights.
+
+    Returns:
+        A module (views, step) -> (loss, logs). Its backward pass gives every process the gradient
+        of the joint batch. In a single process: the plain loss.
     """
     if distributed.world() == 1:
         return Step(method)
     distributed.synchronise(method, device)
     if strategy == "ddp":
-        return DistributedDataParallel(
-            Step(method), gradient_as_bucket_view=True, **{_BUFFERS_STAY: False}
-        )
+        options: dict[str, Any] = {"gradient_as_bucket_view": True, _SYNC_BUFFERS: False}
+        return DistributedDataParallel(Step(method), **options)
     policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32 if dtype else None)
     _shard(method, init_device_mesh(device.type, (distributed.world(),)), policy)
     return Step(method)
 
 
 def full_state(module: nn.Module) -> dict[str, Tensor]:
-    """The state dict whole and on the CPU, however the weights are sharded.
+    """The complete state dict on the CPU, also of sharded weights.
 
-    All processes must call it together; where they are sharded, process 0 alone gets it and the
-    others an empty one.
+    All processes must call it together. If the weights are sharded, only process 0 gets it; the
+    others get an empty one.
     """
     state = get_model_state_dict(
         module, options=StateDictOptions(full_state_dict=True, cpu_offload=True)
@@ -86,7 +91,8 @@ def full_state(module: nn.Module) -> dict[str, Tensor]:
 def blocks_of(backbone: nn.Module) -> list[nn.Module]:
     """The repeated blocks of a timm network, in order.
 
-    Raises ConfigError for a network that has none of timm's usual names.
+    Raises:
+        ConfigError: The network has none of timm's usual names of stages.
     """
     stages = [
         getattr(backbone, n)
@@ -96,8 +102,8 @@ def blocks_of(backbone: nn.Module) -> list[nn.Module]:
     found = [block for stage in stages if isinstance(stage, nn.Module) for block in _leaves(stage)]
     if not found:
         raise ConfigError(
-            f"{type(backbone).__name__} has no blocks that are known here: train it without compile"
-            " and without fsdp"
+            f"no blocks are known of {type(backbone).__name__}: train it without compile and"
+            " without fsdp"
         )
     return found
 
@@ -105,10 +111,20 @@ def blocks_of(backbone: nn.Module) -> list[nn.Module]:
 def compile_blocks(
     backbone: nn.Module, *, backend: str = "inductor", dynamic: bool | None = False
 ) -> int:
-    """Compile each block in place with torch.compile (names of weights stay); returns how many.
+    """Compile each block in place with torch.compile; names of weights stay.
 
-    Blocks of one shape share a graph, also where their rates of stochastic depth differ. dynamic:
-    False makes one graph a crop size, the fastest to run.
+    Blocks of one shape share a graph, also where their rates of stochastic depth differ.
+
+    Args:
+        backbone: A timm network.
+        backend: torch.compile's backend.
+        dynamic: False makes one graph per crop size, the fastest; None lets torch decide.
+
+    Returns:
+        The number of blocks.
+
+    Raises:
+        ConfigError: No blocks are known of this network.
     """
     _share_graphs(backbone)
     dynamo = torch._dynamo.config
@@ -121,10 +137,10 @@ def compile_blocks(
 
 
 class DropPath(nn.Module):
-    """Stochastic depth as timm's, its rate a tensor.
+    """timm's stochastic depth with its rate as a tensor.
 
-    torch.compile makes a graph for every rate that is a number, and gives up, leaving the rest of
-    the network as it was, after a few of them.
+    torch.compile makes a graph for every rate that is a Python number, and after a few of them no
+    longer compiles the rest of the network.
     """
 
     rate: Tensor
@@ -134,7 +150,7 @@ class DropPath(nn.Module):
         self.register_buffer("rate", torch.tensor(rate), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x [N, ...] with some of its entries 0 and the others larger, in training; else x."""
+        """In training: some of the N samples of x [N, ...] set to 0, the others scaled up."""
         if not self.training:
             return x
         keep = 1 - self.rate
@@ -146,19 +162,27 @@ def _share_graphs(network: nn.Module) -> None:
     for module in network.modules():
         for name, child in list(module.named_children()):
             if type(child).__name__ == "DropPath" and hasattr(child, "drop_prob"):
-                device = next(network.parameters()).device
-                setattr(module, name, DropPath(child.drop_prob).to(device).train(child.training))
+                device, rate = (
+                    next(network.parameters()).device,
+                    float(cast(float, child.drop_prob)),
+                )
+                setattr(module, name, DropPath(rate).to(device).train(child.training))
 
 
 def checkpoint_blocks(backbone: nn.Module) -> None:
-    """Activation checkpointing by timm's own switch.
+    """Switch on activation checkpointing: activations are recomputed in the backward pass.
 
-    A block's inside is computed again in backward instead of kept.
+    Args:
+        backbone: A timm network.
+
+    Raises:
+        ConfigError: The network does not support it.
     """
     switch = getattr(backbone, "set_grad_checkpointing", None)
     if switch is None:
         raise ConfigError(
-            f"{type(backbone).__name__} cannot checkpoint its activations: train it without"
+            f"{type(backbone).__name__} does not support activation checkpointing: train it with"
+            " run.checkpoint_activations=false"
         )
     switch(enable=True)
 
@@ -166,15 +190,22 @@ def checkpoint_blocks(backbone: nn.Module) -> None:
 def gains_from_bf16(network: nn.Module, device: torch.device) -> bool:
     """Whether bf16 autocast is known to make training faster.
 
-    On devices that multiply bf16 natively; on CPUs only without grouped convolutions (measured on
-    one core: ResNet-18 and ViT-Tiny 1.5 to 1.9 times as fast, MobileNetV2 0.7 times).
+    It is on GPUs that support it, and on CPUs with bf16 instructions if no convolution is grouped
+    (measured on one core: ResNet-18 and ViT-Tiny 1.5 to 1.9 times as fast, MobileNetV2 0.7 times).
     """
-    grouped = any(isinstance(m, nn.Conv2d) and m.groups > 1 for m in network.modules())
-    return runtime.gains_from_bf16(device) and not (device.type == "cpu" and grouped)
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported())
+    checks = [
+        getattr(torch.cpu, name, None)
+        for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    ]
+    if device.type != "cpu" or not any(supported() for supported in checks if supported):
+        return False
+    return not any(isinstance(m, nn.Conv2d) and m.groups > 1 for m in network.modules())
 
 
 def _leaves(stage: nn.Module) -> Iterator[nn.Module]:
-    """Through Sequentials and stages that hold their own `blocks`, down to the blocks."""
+    """The blocks inside Sequentials and inside stages that have a list `blocks`."""
     inner = getattr(stage, "blocks", None)
     if isinstance(stage, nn.Sequential | nn.ModuleList):
         for child in stage:
@@ -186,18 +217,18 @@ def _leaves(stage: nn.Module) -> Iterator[nn.Module]:
 
 
 def _shard(method: nn.Module, mesh: DeviceMesh, policy: MixedPrecisionPolicy) -> None:
-    """Each backbone block by block and then its rest; every other part of the method as one."""
+    """Shard each backbone block by block, then its rest; every other part as one unit."""
     for unit in list(_units(method)):
         for module in [*(blocks_of(unit) if _is_backbone(unit) else []), unit]:
-            # Resharded after forward also at the top: a teacher has no backward that would do it
-            # before it is updated.
+            # Resharded after forward also at the top: a teacher has no backward pass that would do
+            # it before the teacher is updated.
             fully_shard(module, mesh=mesh, mp_policy=policy, reshard_after_forward=True)
 
 
 def _units(module: nn.Module) -> Iterator[nn.Module]:
-    """The parts whose own forward runs all that they hold, which is when FSDP gathers weights.
+    """The modules to shard: those whose forward pass uses all that they hold, and backbones.
 
-    Backbones are always parts.
+    FSDP gathers the weights of a unit in its forward pass.
     """
     has_forward = type(module).forward is not nn.Module.forward
     if _is_backbone(module) or (has_forward and not any(_is_backbone(m) for m in module.modules())):
@@ -206,8 +237,8 @@ def _units(module: nn.Module) -> Iterator[nn.Module]:
         return
     if any(True for _ in module.parameters(recurse=False)):
         raise ConfigError(
-            f"{type(module).__name__} holds parameters beside its parts: put them in a module with"
-            " a forward of its own"
+            f"{type(module).__name__} holds parameters outside its submodules: put them in a module"
+            " with a forward method"
         )
     for child in module.children():
         yield from _units(child)

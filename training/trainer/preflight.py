@@ -1,4 +1,7 @@
-"""Do crops, tiles and network fit one another? Asked before a run starts, on the meta device and on a few tiles."""
+"""Checks before a run starts: whether crops, tiles and network match.
+
+The network is built on the meta device, and a few tiles are read.
+"""
 
 from __future__ import annotations
 
@@ -14,16 +17,20 @@ from training.config import Config
 from training.data.corpus import Corpus
 from training.methods import MethodSettings
 
-_LOOKED_AT = 16
+_TILES = 16  # tiles whose size is read
 
 
 def crop_sizes(method: MethodSettings) -> dict[str, int]:
-    """Pixels of each kind of crop that a method's settings ask for: method.NAME -> px."""
+    """The side in pixels of each kind of crop of a method: method.NAME -> px."""
     return {f"method.{name}": px for name, px in method.crop_sizes().items()}
 
 
 def check(cfg: Config, corpus: Corpus) -> None:
-    """Raises ConfigError for crops larger than the tiles are, and for crops that the network cannot take."""
+    """Check the crops of a config against its tiles and its network.
+
+    Raises:
+        ConfigError: Crops are larger than the tiles, or the network does not accept their size.
+    """
     sizes = crop_sizes(cfg.method)
     _refuse_small_tiles(sizes, corpus)
     if not cfg.method.own_network:
@@ -32,27 +39,40 @@ def check(cfg: Config, corpus: Corpus) -> None:
 
 
 def refuse_network(cfg: Config, name: str, px: int) -> None:
-    """Raises ConfigError when the backbone cannot take images of px."""
+    """Check that the backbone accepts images of a size.
+
+    Args:
+        cfg: The settings.
+        name: The setting that has the size, for the message.
+        px: The side of the images in pixels.
+
+    Raises:
+        ConfigError: It does not.
+    """
     with torch.device("meta"):
         network = make.make_backbone(cfg.backbone.model_copy(update={"start": None})).eval()
         try:
             network(torch.empty(2, 3, px, px))
         except (AssertionError, RuntimeError, ValueError) as error:
-            hint = (
-                "give a multiple of its patch size, and backbone.args={dynamic_img_size: true} for"
-                " a ViT"
-            )
             raise ConfigError(
-                f"{name}: {cfg.backbone.architecture} cannot take crops of {px} px ({error}):"
-                f" {hint}"
+                f"{name}: {cfg.backbone.architecture} does not accept crops of {px} px ({error}):"
+                " choose a multiple of its patch size, and backbone.args={dynamic_img_size: true}"
+                " for a ViT"
             ) from None
 
 
 def unsafe_in_bf16(cfg: Config) -> str | None:
-    """The first convolution whose gradient would be made of stray memory in bf16 on a CPU, and for which crop; None: all is well.
+    """Find a convolution whose gradient would be wrong in bf16 on a CPU.
 
-    oneDNN's bf16 gradient of a strided convolution larger than 1 x 1 reads beyond maps of one pixel (seen with torch 2.13; every other
-    shape that was tried agrees with float64). Crops that leave the last stage more than one pixel to start from are safe.
+    oneDNN's bf16 gradient of a strided convolution larger than 1 x 1 reads outside the input if the
+    input has a height or width of one pixel (seen with torch 2.13; all other shapes that were tried
+    agree with float64). Crops that give the last stage more than one pixel are safe.
+
+    Args:
+        cfg: The settings.
+
+    Returns:
+        The first such convolution and its crop in words; None if there is none.
     """
     if cfg.method.own_network:
         return None
@@ -61,7 +81,7 @@ def unsafe_in_bf16(cfg: Config) -> str | None:
         network = make.make_backbone(cfg.backbone.model_copy(update={"start": None})).eval()
         for name, px in sorted(crop_sizes(cfg.method).items(), key=lambda item: item[1]):
             handles = [
-                m.register_forward_pre_hook(_look_for_one_pixel(found, n))
+                m.register_forward_pre_hook(_find_one_pixel(found, n))
                 for n, m in network.named_modules()
                 if _strides(m)
             ]
@@ -77,7 +97,7 @@ def _strides(module: nn.Module) -> bool:
     return isinstance(module, nn.Conv2d) and max(module.stride) > 1 and max(module.kernel_size) > 1
 
 
-def _look_for_one_pixel(found: list[str], name: str) -> Callable[..., None]:
+def _find_one_pixel(found: list[str], name: str) -> Callable[..., None]:
     def hook(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
         if min(inputs[0].shape[-2:]) == 1:
             found.append(name)
@@ -87,15 +107,15 @@ def _look_for_one_pixel(found: list[str], name: str) -> Callable[..., None]:
 
 def _refuse_small_tiles(sizes: dict[str, int], corpus: Corpus) -> None:
     sides = []
-    for index in np.linspace(0, len(corpus) - 1, min(_LOOKED_AT, len(corpus)), dtype=np.int64):
+    for index in np.linspace(0, len(corpus) - 1, min(_TILES, len(corpus)), dtype=np.int64):
         try:
             sides.append(min(corpus.read(int(index)).shape[:2]))
         except ImageError:
-            continue  # the loader names it when its turn comes
+            continue  # the loader logs it when it draws it
     usual = int(np.median(sides)) if sides else 0
     for name, px in sizes.items():
         if sides and px > usual:
             raise ConfigError(
-                f"{name}: crops of {px} px do not fit the tiles, which are of {usual} px: lower its"
-                " px, or give larger tiles"
+                f"{name}: crops of {px} px are larger than the tiles ({usual} px): choose smaller"
+                " crops or larger tiles"
             )

@@ -1,7 +1,4 @@
-"""Everything that must be right before the first step.
-
-settings, tiles, network, method, optimiser, the run's folder.
-"""
+"""Prepare a run: its folder, tiles, network, method, optimiser and state."""
 
 from __future__ import annotations
 
@@ -12,9 +9,10 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import torch
-import yaml
+import yaml  # type: ignore[import-untyped]  # its types are a package of its own
 from torch import nn
 
 from pathencoder.errors import ConfigError
@@ -25,38 +23,50 @@ from training.data.open_corpus import open_corpus
 from training.data.sampler import Sampler
 from training.files import write_text
 from training.from_config import sampler_of, starting_network
-from training.monitor.alarms import Alarms
-from training.monitor.log import FirstFeatures, Monitor
+from training.monitor.log import Monitor
 from training.monitor.trackers import TensorBoard, Tracker, WandB
 from training.trainer import checkpoint, lock, parallel, preflight
-from training.trainer.guard import Guard
 from training.trainer.optimizer import make_optimizer
+from training.trainer.parts import Parts
 from training.trainer.run import Run
 from training.trainer.signals import StopRequest
-from training.trainer.throughput import Pace
 
 log = logging.getLogger("training")
 
 
 @contextmanager
 def opened(cfg: config.Config, request: StopRequest) -> Iterator[Run]:
-    """The run of a config, at its newest checkpoint.
+    """Open a run at its newest checkpoint, or at its start.
 
-    Its folder is this process's alone while it is open.
+    The run's folder is locked while the block runs.
+
+    Args:
+        cfg: The settings.
+        request: Whether the run was asked to stop.
+
+    Yields:
+        The run.
+
+    Raises:
+        ConfigError: The settings do not match the tiles, the network, the number of processes or
+            the checkpoint, or another process uses the folder.
+        IncompatibleWeights: The weights to start from do not match the network.
+        MissingExtra: A tracker's package is not installed.
     """
     first = distributed.rank() == 0
     cfg = cfg.model_copy(update={"backbone": make.with_start(cfg.backbone)})
     with lock.held(cfg.run.out) if first else nullcontext():
-        run = _prepare(cfg, request)
+        parts, first_step = _prepare(cfg, request)
         try:
-            yield run
+            yield Run(parts, first_step=first_step)
         finally:
-            run.monitor.close()
+            parts.monitor.close()
 
 
-def _prepare(cfg: config.Config, request: StopRequest) -> Run:
+def _prepare(cfg: config.Config, request: StopRequest) -> tuple[Parts, int]:
+    """The parts of a run and the first step to do."""
     torch.set_num_threads(cfg.run.threads)
-    at_once = _tiles_at_once(cfg)
+    _check_batch(cfg)
     device = distributed.device_of(cfg.run.device)
     d = cfg.data
     corpus = open_corpus(d.root, licences=d.licences, stains=d.stains, without=d.without)
@@ -66,63 +76,58 @@ def _prepare(cfg: config.Config, request: StopRequest) -> Run:
     plan = _plan(cfg, corpus, sampler, torch.Generator(device))
     method, forward, dtype = _method(cfg, plan, device)
     optimizer = make_optimizer(method, cfg)
-    step = _restore(cfg, method, optimizer)
-    first = distributed.rank() == 0
-    if first:
-        _write_identity(cfg, corpus, cfg.run.out)
-    monitor = Monitor(cfg.run.out if first else None, _trackers(cfg) if first else [])
-    where = (
-        f"{distributed.world()} processes on {device.type}"
-        if distributed.world() > 1
-        else str(device)
+    first_step = _restore(cfg, method, optimizer)
+    parts = Parts(
+        cfg=cfg,
+        corpus=corpus,
+        sampler=sampler,
+        plan=plan,
+        method=method,
+        forward=forward,
+        optimizer=optimizer,
+        device=device,
+        dtype=dtype,
+        monitor=_monitor(cfg, corpus),
+        request=request,
     )
-    facts = (
-        len(corpus),
-        len(corpus.slide_names),
-        cfg.method.name,
-        step,
-        cfg.optim.steps,
-        where,
-        str(dtype or torch.float32)[6:],
-    )
-    log.info("%d tiles of %d slides; %s, steps %d to %d; %s, %s", *facts)
-    return Run(
-        cfg,
-        cfg.run.out,
-        corpus,
-        sampler,
-        method,
-        forward,
-        [p for p in method.parameters() if p.requires_grad],
-        optimizer,
-        monitor,
-        Guard(method, cfg.run.out, in_a_row=cfg.run.bad_batches),
-        Alarms(chance=cfg.method.chance_loss(at_once)),
-        FirstFeatures(method.backbone),
-        Pace(d.batch),
-        request,
-        device,
-        dtype,
-        plan,
-        step,
+    _log_start(parts, first_step)
+    return parts, first_step
+
+
+def _monitor(cfg: config.Config, corpus: Corpus) -> Monitor:
+    """The log of this process; the first process also describes the run in its folder."""
+    if distributed.rank() != 0:
+        return Monitor(None)
+    _write_identity(cfg, corpus, cfg.run.out)
+    return Monitor(cfg.run.out, _trackers(cfg))
+
+
+def _log_start(parts: Parts, first_step: int) -> None:
+    world, device = distributed.world(), parts.device
+    log.info(
+        "%d tiles of %d slides; %s, steps %d to %d; %s, %s",
+        len(parts.corpus),
+        len(parts.corpus.slide_names),
+        parts.cfg.method.name,
+        first_step,
+        parts.cfg.optim.steps,
+        f"{world} processes on {device.type}" if world > 1 else device,
+        str(parts.dtype or torch.float32).removeprefix("torch."),
     )
 
 
-def _tiles_at_once(cfg: config.Config) -> int:
-    """Tiles that go through together, over all processes.
-
-    Raises ConfigError for a batch that cannot be shared out evenly.
-    """
+def _check_batch(cfg: config.Config) -> None:
+    """Raise ConfigError for a batch that cannot be divided evenly."""
     world, parts = distributed.world(), cfg.optim.accumulate
     if cfg.data.batch % (world * parts):
         raise ConfigError(
-            f"data.batch={cfg.data.batch} cannot be cut evenly for {world} processes and"
-            f" optim.accumulate={parts}"
+            f"data.batch={cfg.data.batch} cannot be divided evenly for {world} processes and"
+            f" optim.accumulate={parts}: choose a multiple of {world * parts}"
         )
     if cfg.data.batch // (world * parts) < 2:
         raise ConfigError(
-            f"data.batch={cfg.data.batch} leaves a process less than 2 tiles at once ({world}"
-            f" processes, {parts} parts)"
+            f"data.batch={cfg.data.batch} leaves less than 2 tiles for a forward pass ({world}"
+            f" processes, {parts} parts): choose at least {2 * world * parts}"
         )
     if parts > 1 and cfg.method.compares_tiles:
         log.warning(
@@ -131,21 +136,19 @@ def _tiles_at_once(cfg: config.Config) -> int:
             cfg.method.name,
             cfg.data.batch // parts,
         )
-    return cfg.data.batch // parts
 
 
 def _dtype(cfg: config.Config, device: torch.device, backbone: nn.Module) -> torch.dtype | None:
-    """bf16 where it is asked for, or gains and is safe.
+    """The dtype of autocast: bf16 if it is requested, or is faster and safe; else None.
 
-    Raises ConfigError where it is asked for and not safe.
+    Raises ConfigError if it is requested and not safe.
     """
-    asked = cfg.optim.precision == "bf16"
-    if not (
-        asked or (cfg.optim.precision == "auto" and parallel.gains_from_bf16(backbone, device))
-    ):
+    requested = cfg.optim.precision == "bf16"
+    auto = cfg.optim.precision == "auto"
+    if not (requested or (auto and parallel.gains_from_bf16(backbone, device))):
         return None
     unsafe = preflight.unsafe_in_bf16(cfg) if device.type == "cpu" else None
-    if unsafe and asked:
+    if unsafe and requested:
         raise ConfigError(
             f"optim.precision=bf16: on CPUs the gradient of {unsafe} would be wrong. Make those"
             " crops larger, or use fp32"
@@ -177,24 +180,23 @@ def _plan(
         network.load_state_dict(state)
         return network
 
-    b, width = cfg.backbone, int(start.num_features)  # type: ignore[arg-type]
-    width = int(getattr(start, "head_hidden_size", width))
-    spec = functools.partial(make.spec_of, b, cfg.export)
+    # timm: the width after the layers that the head has before its classifier, where it has any
+    features: Any = getattr(start, "head_hidden_size", start.num_features)
     return methods.Plan(
-        backbone,
-        width,
-        cfg.optim.steps,
-        cfg.data.batch,
-        len(corpus),
-        b.mean,
-        b.std,
-        generator,
-        spec,
+        backbone=backbone,
+        width=int(features),
+        steps=cfg.optim.steps,
+        batch=cfg.data.batch,
+        tiles=len(corpus),
+        mean=cfg.backbone.mean,
+        std=cfg.backbone.std,
+        generator=generator,
+        spec=functools.partial(make.spec_of, cfg.backbone, cfg.export),
     )
 
 
 def _restore(cfg: config.Config, method: nn.Module, optimizer: torch.optim.Optimizer) -> int:
-    """The step to go on with: of the run's own newest checkpoint, or 0 from another run's state or from nothing."""
+    """Load the newest checkpoint or the state to start from; returns the first step to do."""
     settings = config.result_changing(config.dump(cfg))
     newest = checkpoint.latest(cfg.run.out)
     if newest:
@@ -214,7 +216,7 @@ def _trackers(cfg: config.Config) -> list[Tracker]:
 
 
 def _write_identity(cfg: config.Config, corpus: Corpus, folder: Path) -> None:
-    """config.yaml and data.json: what the run is, for whoever finds the folder."""
+    """Write config.yaml and data.json, which describe the run."""
     write_text(folder / "config.yaml", yaml.safe_dump(config.dump(cfg), sort_keys=False))
     commit = subprocess.run(
         ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False

@@ -1,4 +1,7 @@
-"""A request to stop from outside: Ctrl-C, SIGTERM, and SIGUSR1, which Slurm sends ahead of a time limit (--signal=USR1@120)."""
+"""Requests to stop: Ctrl-C, SIGTERM, and SIGUSR1, which Slurm sends before a time limit.
+
+Slurm sends it with the option --signal=USR1@120.
+"""
 
 from __future__ import annotations
 
@@ -14,16 +17,20 @@ _NAMES = ("SIGTERM", "SIGINT", "SIGUSR1")  # the last is not on Windows
 
 @dataclass
 class StopRequest:
-    """signal: the name of the one that came; None: none did."""
+    """Whether the run was asked to stop.
+
+    Attributes:
+        signal: Name of the signal that arrived; None before one does.
+    """
 
     signal: str | None = None
 
 
 @contextmanager
 def listening() -> Iterator[StopRequest]:
-    """Inside: the signals are noted and nothing else happens, so that a step can be finished.
+    """Note the signals while the block runs, so that the step can be finished.
 
-    A second Ctrl-C interrupts at once. In another than the main thread, where Python allows no
+    A second Ctrl-C interrupts immediately. Outside the main thread, where Python allows no
     handlers, nothing is noted.
     """
     request = StopRequest()

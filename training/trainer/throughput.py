@@ -1,4 +1,4 @@
-"""How fast a run goes: tiles a second, the share of time spent waiting for data, the time that is left."""
+"""Throughput of a run: tiles per second, and the share of time spent waiting for data."""
 
 from __future__ import annotations
 
@@ -9,10 +9,13 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-class Pace:
-    """Clocks over the steps since the last look.
+class Throughput:
+    """Measures the steps since the last measurement.
 
-    The wait for the first batch, before the loader is warm, counts for nothing.
+    The wait for the first batch, while the loader starts, is not counted.
+
+    Args:
+        batch: Tiles of a step, over all processes.
     """
 
     def __init__(self, batch: int) -> None:
@@ -21,7 +24,7 @@ class Pace:
         self._since: float | None = None
 
     def timed(self, batches: Iterator[T]) -> Iterator[T]:
-        """The same items; the time until each comes is waiting."""
+        """The same items; the time until each arrives counts as waiting."""
         while True:
             asked = time.monotonic()
             item = next(batches, None)
@@ -35,10 +38,11 @@ class Pace:
             yield item
             self._steps += 1
 
-    def look(self) -> tuple[float, float]:
-        """(tiles a second, share of the time that went into waiting for data) since the last look.
+    def measure(self) -> tuple[float, float]:
+        """Measure the time since the last measurement; call it at the end of a step.
 
-        Call it inside a step's end.
+        Returns:
+            Tiles per second, and the share of the time spent waiting for data.
         """
         now = time.monotonic()
         elapsed = max(now - (self._since or now), 1e-9)
@@ -47,6 +51,6 @@ class Pace:
         return rate, wait
 
     def restart(self) -> None:
-        """After something that is no training, inside a step's end: it counts for nothing."""
+        """Leave out the time up to now; call it at the end of a step, after other work."""
         if self._since is not None:
             self._since, self._steps, self._waited = time.monotonic(), -1, 0.0

@@ -1,4 +1,4 @@
-"""The state of an interrupted training: one file, written atomically, read without pickle."""
+"""A stopped training goes on: its state in one file, written whole, read without pickle."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ Weights = dict[str, torch.Tensor]
 
 @dataclass(frozen=True)
 class Stopped:
-    """The state of an interrupted training.
+    """Where a training stopped.
 
     Attributes:
         number: Index of the round.
-        step: Completed steps of the round.
+        step: Steps of the round that are done.
         teacher: Weights of the network of the round before; None in the first.
         state: Of the round's network, optimiser, schedule, average and random numbers.
     """
@@ -37,20 +37,15 @@ class Stopped:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The checkpoint file of one training.
-
-    Attributes:
-        file: Its path.
-        key: A hash of the images, recipe and seed. A file with another key is ignored.
-    """
+    """The file of one training. `key` names its images, recipe and seed: another's is not read."""
 
     file: Path
     key: str
 
     def read(self) -> Stopped | None:
-        """The saved state; None without a file, or if it is damaged or of another training.
+        """Where this training stopped; None where it did not, or where the file is damaged.
 
-        A truncated file raises many kinds of errors: after any of them training starts over.
+        A file that was cut short fails in many ways: whatever it raises, training begins anew.
         """
         try:
             kept = torch.load(self.file, weights_only=True)
@@ -61,10 +56,10 @@ class Checkpoint:
             return None
 
     def write(self, stopped: Stopped) -> None:
-        """Save the state.
+        """Keep where the training is.
 
         Args:
-            stopped: The state, of plain values and tensors.
+            stopped: Plain values and tensors only.
 
         Raises:
             StoreError: The file cannot be written.
@@ -76,12 +71,12 @@ class Checkpoint:
             torch.save({"key": self.key, **vars(stopped)}, path)
 
     def remove(self) -> None:
-        """Delete the file."""
+        """The training is done: the file is of no more use."""
         self.file.unlink(missing_ok=True)
 
 
 def key_of(images: Sequence[Array], recipe: str, seed: int) -> str:
-    """A hash of everything that a training depends on."""
+    """A name for a training by what it depends on."""
     found = hashlib.sha256(f"{recipe} {seed} {torch.__version__}".encode())
     for image in images:
         found.update(f"{image.shape}".encode())

@@ -1,9 +1,11 @@
-"""Patch contrast: entropy-guided sampling, similarities of patches, the loss, a stopping rule.
+"""The paper's patch contrast.
+
+entropy-guided sampling of patches, their similarities, the loss, and a stopping rule.
 
 Boserup and Selvan, NLDL 2023, doi 10.7557/18.6798. Where the paper's text and its published code
-differ, the code is followed. Only the text has the stopping rule ("convergence is assumed when the
+differ the code was followed, but for the stopping rule ("convergence is assumed when the
 information separation between the positive patches is small, and the positive-negative pairs is
-large"): see `Separation` and `Convergence`.
+large"), which only the text has: see `Separation` and `Convergence`.
 """
 
 from __future__ import annotations
@@ -20,35 +22,23 @@ from torch.nn import functional
 from pathencoder.errors import ConfigError
 from pathencoder.nuclei.network import Featuriser
 
-# patches [A, ...] and [B, ...] -> [A, B], larger is more similar
+# patches [A, ...] and [B, ...] -> [A, B], larger is more alike
 Similarity = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How patches are drawn. The defaults are the paper's.
-
-    Attributes:
-        patch: Side of a patch, px.
-        stride: Of the grid of patches, px.
-        per_image: Patches drawn for each image and channel.
-        anchors: Positives drawn as anchors for each channel.
-    """
+    """Where patches come from. Sizes are pixels. The defaults are the paper's."""
 
     patch: int = 50
     stride: int = 20
-    per_image: int = 10
-    anchors: int = 10
+    per_image: int = 10  # patches drawn for each image and channel
+    anchors: int = 10  # positives drawn as anchors for each channel
 
 
 @dataclass(frozen=True)
 class Patches:
-    """The sampled patches of one channel, of all images of the batch.
-
-    Attributes:
-        positive: Float [K, 3, P, P], multiplied by their confidence.
-        negative: The same.
-    """
+    """The sampled patches of one channel, pooled over the batch: [K, 3, P, P] each, times their confidence."""
 
     positive: Tensor
     negative: Tensor
@@ -56,42 +46,27 @@ class Patches:
 
 @dataclass(frozen=True)
 class Separation:
-    """Mean dissimilarity of pairs of patches, over channels.
-
-    Attributes:
-        within: Of pairs of positives.
-        between: Of pairs of a positive and a negative.
-    """
+    """Mean dissimilarity of positive-positive pairs (`within`) and of positive-negative pairs (`between`), over channels."""
 
     within: float
     between: float
 
     @property
     def ratio(self) -> float:
-        """Small when positives are similar to each other and not to negatives."""
+        """Small when positives are alike and negatives are not."""
         return self.within / max(self.between, 1e-9)
 
 
 def sample(
     images: Tensor, confidence: Tensor, sampling: Sampling, generator: torch.Generator
 ) -> list[Patches]:
-    """Sample patches of every channel.
+    """Patches of every channel.
+
+    `images` float [N, 3, H, W] in 0..1, `confidence` [N, C, H, W] from the network.
 
     Windows of a regular grid are drawn with replacement with weight 1 - mean entropy (at least
     .001), and each is a positive with the probability of its mean confidence. Gradients flow
     through the confidence that weighs the patches, not through the choice.
-
-    Args:
-        images: Float [N, 3, H, W] in 0..1.
-        confidence: Float [N, C, H, W] from the network.
-        sampling: Sizes and numbers.
-        generator: The source of the choice.
-
-    Returns:
-        The patches of each of the C channels.
-
-    Raises:
-        ConfigError: The images are smaller than a patch.
     """
     size, stride = sampling.patch, sampling.stride
     if min(images.shape[-2:]) < size:
@@ -113,7 +88,7 @@ def sample(
 
 
 def entropy(confidence: Tensor) -> Tensor:
-    """Binary entropy of every pixel in bits, 0..1; confidence is fp32 of any shape."""
+    """Binary entropy in bits of every pixel, 0..1."""
     p = confidence.clamp(1e-6, 1 - 1e-6)
     return -(p * p.log2() + (1 - p) * (1 - p).log2())
 
@@ -145,20 +120,12 @@ def contrast_loss(
 ) -> Tensor | None:
     """The loss, summed over channels.
 
-    For each anchor p, drawn with replacement from the channel's positives P, and with its negatives
-    as N: sum over q in P of -s(p, q) + log sum over n in N of exp s(p, n), divided by 100 times the
-    number of images. A second term is the same with the positives of all other channels as N.
-    There is no temperature.
+    None where a channel lacks positives or negatives (the paper skips such a batch).
 
-    Args:
-        patches: Of each channel.
-        similarity: s.
-        images: Number of images in the batch.
-        sampling: Its number of anchors is used.
-        generator: The source of the anchors.
-
-    Returns:
-        A scalar; None where a channel lacks positives or negatives (the paper skips such a batch).
+    For each anchor p (drawn with replacement from the positives P), with the channel's negatives as
+    the others N: sum over q in P of -s(p, q) + log sum over n in N of exp s(p, n), divided by 100
+    times the number of images. The second term is the same with the positives of all other channels
+    as N. There is no temperature.
     """
     if any(not len(p.positive) or not len(p.negative) for p in patches):
         return None
@@ -166,34 +133,28 @@ def contrast_loss(
     for c, own in enumerate(patches):
         pick = torch.randint(len(own.positive), (sampling.anchors,), generator=generator)
         anchors = own.positive[pick]
-        similar = similarity(anchors, own.positive)
-        total = total + _contrast(similar, similarity(anchors, own.negative))
+        alike = similarity(anchors, own.positive)
+        total = total + _pull(alike, similarity(anchors, own.negative))
         others = [p.positive for i, p in enumerate(patches) if i != c]
         if others:
-            total = total + _contrast(similar, similarity(anchors, torch.cat(others)))
+            total = total + _pull(alike, similarity(anchors, torch.cat(others)))
     return total / (100 * images)
 
 
-def _contrast(positive: Tensor, negative: Tensor) -> Tensor:
-    return (negative.logsumexp(1, keepdim=True) - positive).sum()
+def _pull(alike: Tensor, unlike: Tensor) -> Tensor:
+    return (unlike.logsumexp(1, keepdim=True) - alike).sum()
 
 
 @torch.no_grad()
 def separation(
     patches: list[Patches], similarity: Similarity, *, most: int = 32
 ) -> Separation | None:
-    """Dissimilarity of the sampled patches, over channels that have positives and negatives.
+    """How far apart the sampled patches are, over channels that have both kinds.
 
-    Args:
-        patches: Of each channel.
-        similarity: Their similarity.
-        most: Patches of each kind that are compared.
-
-    Returns:
-        The means; None where no channel has both kinds.
+    None where no channel has.
     """
     full = [
-        _dissimilarity(p.positive[:most], p.negative[:most], similarity)
+        _apart(p.positive[:most], p.negative[:most], similarity)
         for p in patches
         if len(p.positive) > 1 and len(p.negative)
     ]
@@ -202,24 +163,25 @@ def separation(
     return Separation(*(sum(part) / len(full) for part in zip(*full, strict=True)))
 
 
-def _dissimilarity(
-    positive: Tensor, negative: Tensor, similarity: Similarity
-) -> tuple[float, float]:
-    """Means for positive pairs and for mixed pairs: s(p, p) - s(p, q)."""
-    similar = similarity(positive, positive)
-    itself = similar.diagonal()[:, None]
+def _apart(positive: Tensor, negative: Tensor, similarity: Similarity) -> tuple[float, float]:
+    """Mean dissimilarity of positive pairs and of mixed pairs.
+
+    What a patch's similarity to itself exceeds that to the other by.
+    """
+    alike = similarity(positive, positive)
+    itself = alike.diagonal()[:, None]
     pairs = len(positive) * (len(positive) - 1)
-    within = (itself - similar).sum() / pairs
-    between = (itself - similarity(positive, negative)).mean()
-    return within.item(), between.item()
+    return ((itself - alike).sum() / pairs).item(), (
+        itself - similarity(positive, negative)
+    ).mean().item()
 
 
 @dataclass
 class Convergence:
-    """The stopping rule: positives are similar, negatives are not, and neither improves any more.
+    """Stops when positives have come together and negatives apart.
 
-    That is, the smoothed ratio within / between is below `ratio` and has not fallen by the relative
-    `gain` over the last `patience` steps.
+    The smoothed ratio within / between is below `ratio`, and has not fallen by `gain` (relative)
+    within the last `patience` steps.
     """
 
     ratio: float = 0.5
@@ -229,7 +191,7 @@ class Convergence:
     history: list[float] = field(default_factory=list)
 
     def update(self, found: Separation | None) -> bool:
-        """Add one step's separation; True when training may stop."""
+        """Take one step's separation; True when training may stop."""
         if found is not None:
             last = self.history[-1] if self.history else found.ratio
             self.history.append(self.smoothing * last + (1 - self.smoothing) * found.ratio)
@@ -242,27 +204,24 @@ class Convergence:
 
 
 def choose_channel(confidence: NDArray[np.float32], stain: NDArray[np.float32]) -> tuple[int, bool]:
-    """Choose the nuclear channel without labels, by its correlation with a nuclear stain.
+    """The nuclear channel without labels.
 
-    Args:
-        confidence: Maps [N, C, H, W].
-        stain: The stain's optical density [N, H, W].
+    Maps [N, C, H, W] against a nuclear stain's density [N, H, W].
 
-    Returns:
-        The channel with the largest absolute correlation, and whether that is negative, so that
-        the map must be inverted.
+    Returns the channel whose correlation with the stain is largest in size, and whether it has to
+    be turned over.
     """
     centred = [v - v.mean() for v in (*confidence.swapaxes(0, 1), stain)]
-    # a constant channel correlates with nothing
+    # a dead channel correlates with nothing
     lengths = [max(float(np.linalg.norm(v)), 1e-6) for v in centred]
-    correlation = np.array(
+    together = np.array(
         [
             float((v * centred[-1]).sum()) / n / lengths[-1]
             for v, n in zip(centred, lengths, strict=True)
         ][:-1]
     )
-    best = int(np.abs(correlation).argmax())
-    return best, bool(correlation[best] < 0)
+    best = int(np.abs(together).argmax())
+    return best, bool(together[best] < 0)
 
 
 def squared_error(a: Tensor, b: Tensor) -> Tensor:
@@ -280,10 +239,7 @@ def cross_entropy(a: Tensor, b: Tensor) -> Tensor:
 
 
 def divergence(a: Tensor, b: Tensor) -> Tensor:
-    """Negative Kullback-Leibler divergence of every pair.
-
-    Each patch in grey is taken as a distribution over its pixels.
-    """
+    """Negative Kullback-Leibler divergence of every pair, each grey patch taken as a distribution over its pixels."""
     x, y = (_distribution(p) for p in (a, b))
     return x @ y.log().T - (x * x.log()).sum(1, keepdim=True)
 
@@ -294,14 +250,11 @@ def _distribution(patches: Tensor) -> Tensor:
 
 
 def mutual_information(a: Tensor, b: Tensor, *, bins: int = 25) -> Tensor:
-    """Mutual information in nats of every pair of patches in grey.
-
-    The bins are Gaussian, so that it has a gradient.
-    """
+    """Mutual information in nats of every pair of grey patches, with Gaussian bins so that it has a gradient."""
     x, y = (_binned(p, bins) for p in (a, b))
     joint = torch.einsum("apk,bpl->abkl", x, y) / x.shape[1]
-    product = x.mean(1)[:, None, :, None] * y.mean(1)[None, :, None, :]
-    return (joint * (joint.clamp_min(1e-12) / product.clamp_min(1e-12)).log()).sum((2, 3))
+    apart = x.mean(1)[:, None, :, None] * y.mean(1)[None, :, None, :]
+    return (joint * (joint.clamp_min(1e-12) / apart.clamp_min(1e-12)).log()).sum((2, 3))
 
 
 def _binned(patches: Tensor, bins: int) -> Tensor:
@@ -312,7 +265,7 @@ def _binned(patches: Tensor, bins: int) -> Tensor:
 
 
 def cosine_of(featuriser: Featuriser) -> Similarity:
-    """The similarity that is the cosine of the featuriser's outputs for the patches in grey."""
+    """Cosine of the featuriser's outputs for the patches in grey."""
 
     def cosine(a: Tensor, b: Tensor) -> Tensor:
         both = functional.normalize(featuriser(torch.cat([a, b]).mean(1, keepdim=True)), dim=1)
@@ -330,11 +283,7 @@ SIMILARITIES: dict[str, Similarity] = {
 
 
 def similarity_named(name: str, featuriser: Featuriser) -> Similarity:
-    """A similarity by its name; "cosine" runs the featuriser.
-
-    Raises:
-        ConfigError: There is no such similarity.
-    """
+    """A similarity by its name: mse, cross_entropy, divergence, mutual_information, or cosine (which runs the featuriser)."""
     if name == "cosine":
         return cosine_of(featuriser)
     if name not in SIMILARITIES:

@@ -1,4 +1,4 @@
-"""What a run says of itself: log lines, alarms, the pace, trackers, and the report's pictures."""
+"""Log lines, alarms, throughput, trackers, and the pictures of the report."""
 
 import json
 import math
@@ -29,13 +29,13 @@ def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
     (folder / "tiles").mkdir()
     asked = values(write_tiles(folder / "tiles"), folder / "run", "dino")
-    asked["data"]["batch"] = 12  # fewer tell nothing of ranks
+    asked["data"]["batch"] = 12  # fewer give no rank
     return train(config.check(asked))
 
 
-def rung(values, *, steps=(200, 210, 220, 230), chance=None):
+def raised(values, *, steps=(200, 210, 220, 230), chance=None):
     alarms = Alarms(chance=chance)
-    return [name for step in steps for name, _ in alarms.look(step, values)]
+    return [name for step in steps for name, _ in alarms.check(step, values)]
 
 
 HEALTHY = {
@@ -61,35 +61,35 @@ HEALTHY = {
         ("data too slow", {"data_wait": 0.5}),
     ],
 )
-def test_each_alarm_rings_once_for_its_sign_alone(name, sign):
+def test_each_alarm_is_raised_once_for_its_own_sign(name, sign):
     chance = simclr.Settings().chance_loss(64)
-    assert rung(HEALTHY, chance=chance) == []
-    assert rung({**HEALTHY, **sign}, chance=chance) == [name]
-    assert rung({**HEALTHY, **sign}, steps=(200, 210), chance=chance) == []  # twice may be chance
+    assert raised(HEALTHY, chance=chance) == []
+    assert raised({**HEALTHY, **sign}, chance=chance) == [name]
+    assert raised({**HEALTHY, **sign}, steps=(200, 210), chance=chance) == []
 
 
-def test_an_alarm_says_the_figure_and_a_setting_and_rings_again_after_a_rest():
+def test_an_alarm_has_the_figure_and_a_setting_and_is_repeated_after_a_pause():
     alarms = Alarms()
-    sick = {**HEALTHY, "rankme": 1.2}
-    words = [w for step in range(3) for _, w in alarms.look(step, sick)]
+    bad = {**HEALTHY, "rankme": 1.2}
+    words = [w for step in range(3) for _, w in alarms.check(step, bad)]
     assert len(words) == 1
     assert "1.2 directions" in words[0]
     assert "method.head_norm" in words[0]
-    assert [n for n, _ in alarms.look(3, sick)] == []
-    list(alarms.look(4, HEALTHY))
-    assert [n for step in range(5, 8) for n, _ in alarms.look(step, sick)] == ["rank collapsed"]
+    assert [n for n, _ in alarms.check(3, bad)] == []
+    list(alarms.check(4, HEALTHY))
+    assert [n for step in range(5, 8) for n, _ in alarms.check(step, bad)] == ["rank collapsed"]
 
 
-def test_a_uniform_teacher_is_no_sign_in_a_young_run():
-    assert rung({**HEALTHY, "teacher_entropy": 1.0}, steps=(10, 20, 30, 40)) == []
+def test_a_uniform_teacher_is_no_sign_in_the_first_steps():
+    assert raised({**HEALTHY, "teacher_entropy": 1.0}, steps=(10, 20, 30, 40)) == []
 
 
-def test_an_exploding_gradient_rings_against_its_own_past():
+def test_an_exploding_gradient_is_compared_with_earlier_ones():
     alarms = Alarms()
     for step in range(10):
-        assert list(alarms.look(step, HEALTHY)) == []
-    assert [n for n, _ in alarms.look(10, {**HEALTHY, "grad_norm": 30.0})] == ["gradient explodes"]
-    assert list(alarms.look(11, {**HEALTHY, "grad_norm": math.nan})) == []
+        assert list(alarms.check(step, HEALTHY)) == []
+    assert [n for n, _ in alarms.check(10, {**HEALTHY, "grad_norm": 30.0})] == ["gradient explodes"]
+    assert list(alarms.check(11, {**HEALTHY, "grad_norm": math.nan})) == []
 
 
 def test_only_nt_xent_has_a_chance_level():
@@ -97,7 +97,7 @@ def test_only_nt_xent_has_a_chance_level():
     assert dino.Settings().chance_loss(64) is None
 
 
-def test_the_pace_tells_waiting_from_work(monkeypatch):
+def test_throughput_separates_waiting_from_work(monkeypatch):
     now = [100.0]
     monkeypatch.setattr(throughput.time, "monotonic", lambda: now[0])
 
@@ -109,11 +109,11 @@ def test_the_pace_tells_waiting_from_work(monkeypatch):
             pass_by(1)
             yield i
 
-    clock, looks = throughput.Pace(batch=10), []
+    clock, looks = throughput.Throughput(batch=10), []
     for i in clock.timed(loader()):
         pass_by(3)
         if i in (1, 3):
-            looks.append(clock.look())
+            looks.append(clock.measure())
             pass_by(50)
             clock.restart()  # k-NN, say
     # The wait for the first batch does not count: two steps and one wait, then two steps and two
@@ -124,18 +124,18 @@ def test_the_pace_tells_waiting_from_work(monkeypatch):
     ]
 
 
-def test_features_of_the_first_views_are_caught_only_when_wanted():
+def test_features_of_the_first_views_are_kept_only_on_request():
     net = torch.nn.Linear(4, 8)
-    caught = FirstFeatures(net)
+    features = FirstFeatures(net)
     net(torch.randn(9, 4))
-    assert caught.spread(9) == {}
-    caught.want(wanted=True)
+    assert features.spread(9) == {}
+    features.want(wanted=True)
     net(torch.ones(18, 4))  # the first pass of the step is the one
     net(torch.randn(18, 4))
-    assert caught.spread(9)["feature_std"] == pytest.approx(0, abs=1e-5)
-    assert caught.spread(5) == {}  # too few
-    caught.want(wanted=False)
-    assert caught.spread(9) == {}
+    assert features.spread(9)["feature_std"] == pytest.approx(0, abs=1e-5)
+    assert features.spread(5) == {}  # too few
+    features.want(wanted=False)
+    assert features.spread(9) == {}
 
 
 def test_a_line_is_json_whatever_the_figures(tmp_path, caplog):
@@ -145,7 +145,7 @@ def test_a_line_is_json_whatever_the_figures(tmp_path, caplog):
     line = json.loads((tmp_path / "log.jsonl").read_text())
     assert (line["kind"], line["step"], line["loss"], line["lr"]) == ("train", 3, None, 1e-4)
     assert {"wall_s", "cpu_s"} <= line.keys()
-    Monitor(None).write("train", 3, {"loss": 1.0})  # the other processes say nothing
+    Monitor(None).write("train", 3, {"loss": 1.0})  # as in the other processes
     assert [p.name for p in tmp_path.iterdir()] == ["log.jsonl"]
 
 
@@ -200,7 +200,7 @@ def test_a_run_logs_every_figure_and_a_line_for_people(run, caplog):
     assert all(0 <= line["data_wait"] <= 1 for line in lines if line["kind"] == "train")
 
 
-def test_trackers_are_asked_for_by_name_and_told_how_to_install(tmp_path, monkeypatch):
+def test_a_tracker_that_is_not_installed_is_an_error_with_the_command(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorboard", None)
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     monkeypatch.setitem(sys.modules, "wandb", None)

@@ -1,4 +1,4 @@
-"""Blocks under torch.compile: one graph for all of a kind, the same sums."""
+"""Blocks under torch.compile: one graph for all of a kind, the same results."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Run control: signals, batches that are not finite, a full disk, a folder in use, another run's state as the start."""
+"""Run control: signals, bad batches, a full disk, a folder in use, the state of another run."""
 
 import errno
 import json
@@ -66,7 +66,7 @@ def poisoned(monkeypatch, method, at):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_batch_that_is_not_finite_leaves_no_trace_but_its_file(
+def test_a_bad_batch_changes_nothing_and_is_kept_in_a_file(
     tiles, tmp_path, monkeypatch, method, caplog
 ):
     before = state_of(train(settings(tiles, tmp_path / "before", method, minutes=1e-9)))  # one step
@@ -79,7 +79,7 @@ def test_a_batch_that_is_not_finite_leaves_no_trace_but_its_file(
     with np.load(tmp_path / "run/bad_batches/step-00000001-process-0.npz") as kept:
         assert kept["tiles"].shape == (6, 3, 48, 48)
         assert len(set(kept["keys"])) == len(kept["indices"]) == 6
-    assert "Weights stay as they were" in caplog.text
+    assert "The weights are unchanged" in caplog.text
     skipped = [
         line
         for line in map(json.loads, (tmp_path / "run/log.jsonl").read_text().splitlines())
@@ -88,7 +88,7 @@ def test_a_batch_that_is_not_finite_leaves_no_trace_but_its_file(
     assert [(line["step"], line["loss"]) for line in skipped] == [(2, None)]
 
 
-def test_several_in_a_row_stop_the_run_and_name_the_first_module(tiles, tmp_path, monkeypatch):
+def test_several_bad_batches_in_a_row_stop_the_run(tiles, tmp_path, monkeypatch):
     poisoned(monkeypatch, "simclr", [1, 3, 4, 5])
     with pytest.raises(
         PathEncoderError, match=r"2 batches in a row.*the input of backbone\.conv1\.0"
@@ -101,7 +101,7 @@ def test_several_in_a_row_stop_the_run_and_name_the_first_module(tiles, tmp_path
     }
 
 
-def test_what_went_wrong_first_is_named():
+def test_the_first_value_that_is_not_finite_is_named():
     net = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.ReLU(), torch.nn.Linear(2, 1))
     x = torch.ones(3, 2)
     assert guard.first_not_finite(net, lambda: net(x)).startswith("the loss itself")
@@ -115,12 +115,16 @@ def test_what_went_wrong_first_is_named():
     assert guard.first_not_finite(net, lambda: net(x)) == "weights 2.weight"
 
 
-def test_a_full_disk_is_told_and_the_last_good_checkpoint_kept(tiles, tmp_path, monkeypatch):
+def test_a_full_disk_is_an_error_and_the_last_checkpoint_is_kept(tiles, tmp_path, monkeypatch):
     run = train(settings(tiles, tmp_path / "run", minutes=1e-9))
     good = checkpoint.latest(run)
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint, "_refuse_small_disk", lambda partial, needed: None)
-        patch.setattr(checkpoint.dcp, "save", lambda state, checkpoint_id: fill_up(checkpoint_id))
+        patch.setattr(
+            checkpoint.state_dict_saver,
+            "save",
+            lambda state, checkpoint_id: fill_up(checkpoint_id),
+        )
         with pytest.raises(StoreError, match=rf"no space left.*{good.name}, is kept.*same command"):
             train(settings(tiles, run))
     assert [p.name for p in (run / "checkpoints").iterdir()] == [good.name]
@@ -139,7 +143,7 @@ def fill_up(folder):
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def test_a_killed_process_lets_go_of_its_folder(tmp_path):
+def test_the_lock_of_a_killed_process_is_released(tmp_path):
     script = (
         "import sys, time; from pathlib import Path; from training.trainer import lock\n"
         "with lock.held(Path(sys.argv[1])): print('held', flush=True); time.sleep(99)"
@@ -176,14 +180,14 @@ def test_a_signal_finishes_the_step_saves_and_exits_0(tiles, tmp_path):
     with pytest.raises(ConfigError, match=f"in use by another run.*process {process.pid}"):
         train(config.check(long))
     process.send_signal(signal.SIGTERM)
-    _, told = process.communicate(timeout=60)
-    assert process.returncode == 0, told
-    step = int(re.search(r"stopped by SIGTERM after step (\d+) of 100000", told)[1])
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, errors
+    step = int(re.search(r"stopped by SIGTERM after step (\d+) of 100000", errors)[1])
     assert checkpoint.latest(tmp_path / "run").name == f"step-{step:08d}"
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGUSR1"])
-def test_signals_are_noted_and_handlers_put_back(name):
+def test_signals_are_noted_and_handlers_restored(name):
     number = getattr(signal, name)
     before = signal.getsignal(number)
     with signals.listening() as request:
@@ -197,11 +201,11 @@ def test_signals_are_noted_and_handlers_put_back(name):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_run_goes_on_from_another_runs_state(tiles, tmp_path, method):
+def test_a_run_starts_from_the_state_of_another_run(tiles, tmp_path, method):
     first = train(settings(tiles, tmp_path / "first", method))
     onward = values(tiles, tmp_path / "onward", method, minutes=1e-9)
-    # A rate of almost nothing: after one step what the optimiser moves is still the other run's;
-    # averages move without a rate.
+    # A learning rate of nearly 0: after one step the weights are still those of the other run, but
+    # averages change.
     onward["optim"] = {
         "steps": 3,
         "lr": 1e-30,
@@ -231,7 +235,7 @@ def test_a_run_goes_on_from_another_runs_state(tiles, tmp_path, method):
 def test_a_start_of_another_method_architecture_or_head_is_refused(tiles, tmp_path):
     first = train(settings(tiles, tmp_path / "first", "dino", minutes=1e-9))
     base = {**values(tiles, tmp_path / "onward", "dino"), "start_from": str(first)}
-    for change, kind, told in (
+    for change, kind, words in (
         (
             {"method": METHODS["simclr"]},
             ConfigError,
@@ -253,11 +257,11 @@ def test_a_start_of_another_method_architecture_or_head_is_refused(tiles, tmp_pa
             "neither a run with a checkpoint nor a checkpoint",
         ),
     ):
-        with pytest.raises(kind, match=told):
+        with pytest.raises(kind, match=words):
             train(config.check({**base, **change}))
 
 
-def test_settings_that_came_later_count_as_their_defaults(tiles, tmp_path):
+def test_settings_added_later_have_their_defaults_in_old_checkpoints(tiles, tmp_path):
     run = train(settings(tiles, tmp_path / "run", minutes=1e-9))
     meta = checkpoint.latest(run) / "run.json"
     old = json.loads(meta.read_text())
@@ -267,12 +271,12 @@ def test_settings_that_came_later_count_as_their_defaults(tiles, tmp_path):
     assert checkpoint.latest(run).name == "step-00000002"
 
 
-def test_parts_of_a_batch_add_up(tiles, tmp_path, caplog):
+def test_gradients_of_the_parts_of_a_batch_are_accumulated(tiles, tmp_path, caplog):
     cut = values(tiles, tmp_path / "run", "dino", minutes=1e-9)
     cut["optim"]["accumulate"] = 3
     run = train(config.check(cut))
     assert json.loads((run / "log.jsonl").read_text().splitlines()[0])["loss"] > 0
-    with pytest.raises(ConfigError, match="cannot be cut evenly"):
+    with pytest.raises(ConfigError, match="cannot be divided evenly"):
         train(config.check({**cut, "optim": {"steps": 1, "accumulate": 4}}))
     with pytest.raises(ConfigError, match="less than 2 tiles"):
         train(config.check({**cut, "optim": {"steps": 1, "accumulate": 6}}))
@@ -283,11 +287,8 @@ def test_parts_of_a_batch_add_up(tiles, tmp_path, caplog):
     assert "compares the 3 tiles of one part" in caplog.text
 
 
-def test_a_run_of_two_processes_is_gone_on_with_by_one(tiles, tmp_path):
-    """The same tiles, views and joint batch.
-
-    What one process would have learnt, but for the order of sums.
-    """
+def test_a_run_of_two_processes_is_resumed_by_one(tiles, tmp_path):
+    """Tiles, views and joint batch are those of one process; only the order of sums differs."""
     (tmp_path / "recipe.yaml").write_text(
         yaml.safe_dump(values(tiles, tmp_path / "two", "dino", minutes=1e-9))
     )

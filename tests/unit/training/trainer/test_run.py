@@ -1,4 +1,4 @@
-"""A whole small run: trains, stops, goes on bitwise, exports what load_encoder reads."""
+"""Complete small runs: train, stop, resume bitwise, export what load_encoder reads."""
 
 import json
 
@@ -12,7 +12,8 @@ from pathencoder.errors import ConfigError, IncompatibleWeights
 from pathencoder.verify import verify
 from training import config
 from training.backbones import make
-from training.monitor import log
+from training.monitor.collapse import spread
+from training.monitor.knn import knn_accuracy
 from training.pretrain import main, train
 from training.trainer import checkpoint, preflight
 
@@ -29,7 +30,7 @@ def weights(folder):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_stopped_run_goes_on_bitwise(tiles, tmp_path, method):
+def test_a_stopped_run_resumes_bitwise(tiles, tmp_path, method):
     whole = train(settings(tiles, tmp_path / "whole", method))
     for _ in range(6):  # each call stops after one step, with a checkpoint
         train(settings(tiles, tmp_path / "pieces", method, minutes=1e-9))
@@ -49,7 +50,7 @@ def test_a_stopped_run_goes_on_bitwise(tiles, tmp_path, method):
 def test_views_made_ahead_are_the_same_views(tiles, tmp_path, monkeypatch, method):
     made = {}
     for cores in (1, 4):
-        monkeypatch.setattr("training.trainer.run._cores", lambda cores=cores: cores)
+        monkeypatch.setattr("training.trainer.feed._cores", lambda cores=cores: cores)
         made[cores] = weights(train(settings(tiles, tmp_path / str(cores), method)))
     assert all(torch.equal(made[1][k], made[4][k]) for k in made[1])
 
@@ -60,7 +61,7 @@ def test_tiles_decoded_by_processes_are_the_same_tiles(tiles, tmp_path):
     assert all(torch.equal(by[0][k], by[1][k]) for k in by[0])
 
 
-def test_the_run_folder_explains_itself_and_its_export_verifies(tiles, tmp_path):
+def test_the_run_folder_is_complete_and_its_export_verifies(tiles, tmp_path):
     run = train(settings(tiles, tmp_path / "run"))
     about = json.loads((run / "data.json").read_text())
     assert (about["tiles"], about["slides"]) == (24, 6)
@@ -119,7 +120,7 @@ def test_a_finished_run_may_be_exported_with_another_readout(tiles, tmp_path):
     assert all(torch.equal(before[k], after[k]) for k in before)
 
 
-def test_two_checkpoints_are_kept_and_none_half_written(tiles, tmp_path):
+def test_two_checkpoints_are_kept(tiles, tmp_path):
     run = train(settings(tiles, tmp_path / "run", checkpoint_every=1))
     assert sorted(p.name for p in (run / "checkpoints").iterdir()) == [
         "step-00000005",
@@ -127,7 +128,7 @@ def test_two_checkpoints_are_kept_and_none_half_written(tiles, tmp_path):
     ]
 
 
-def test_the_command_says_what_is_wrong_without_a_traceback(tmp_path, caplog):
+def test_the_command_reports_errors_without_a_traceback(tmp_path, caplog):
     (tmp_path / "bad.yaml").write_text(
         "method: {name: simclr}\ndata: {rooot: x}\noptim: {steps: 1}\nrun: {out: y}\n"
     )
@@ -166,9 +167,7 @@ def test_a_start_of_another_network_is_refused(tmp_path):
     state = make.make_backbone(config.BackboneSettings(architecture="test_resnet")).state_dict()
     state["conv1.0.weight"] = torch.zeros(1, 1, 1, 1)
     save_file({k: v.contiguous() for k, v in state.items()}, tmp_path / "start.safetensors")
-    with pytest.raises(
-        IncompatibleWeights, match=r"of another shape \(conv1\.0\.weight \[1, 1, 1, 1\] instead of"
-    ):
+    with pytest.raises(IncompatibleWeights, match=r"of another shape \['conv1\.0\.weight'\]"):
         make.make_backbone(
             config.BackboneSettings(
                 architecture="test_resnet", start=tmp_path / "start.safetensors"
@@ -180,7 +179,7 @@ def test_a_start_of_another_network_is_refused(tmp_path):
         )
 
 
-def test_a_run_starts_from_any_encoder_and_takes_its_architecture(tiles, tmp_path):
+def test_a_run_that_starts_from_an_encoder_has_its_architecture(tiles, tmp_path):
     first = train(settings(tiles, tmp_path / "first", minutes=1e-9))
     onward = values(tiles, tmp_path / "onward", minutes=1e-9)
     onward["backbone"] = {"start": str(first / "export")}
@@ -228,21 +227,21 @@ def test_bf16_on_a_cpu_is_refused_where_a_gradient_would_be_wrong(
     assert "cpu, float32" in caplog.text
 
 
-def test_spread_tells_a_collapse():
+def test_spread_shows_a_collapse():
     g = torch.Generator().manual_seed(0)
-    healthy = log.spread(torch.randn(200, 16, generator=g))
-    collapsed = log.spread(torch.ones(200, 16) + 1e-4 * torch.randn(200, 16, generator=g))
-    one_line = log.spread(torch.randn(200, 1, generator=g) * torch.ones(1, 16))
+    healthy = spread(torch.randn(200, 16, generator=g))
+    collapsed = spread(torch.ones(200, 16) + 1e-4 * torch.randn(200, 16, generator=g))
+    one_line = spread(torch.randn(200, 1, generator=g) * torch.ones(1, 16))
     assert healthy["feature_std"] == pytest.approx(1, abs=0.1)
     assert collapsed["feature_std"] < 0.01
     assert healthy["rankme"] > 14
     assert one_line["rankme"] < 1.1
 
 
-def test_knn_looks_outside_the_own_group():
+def test_knn_compares_only_tiles_of_other_groups():
     x = np.eye(3).repeat(40, 0) + 0.01 * np.random.default_rng(0).normal(size=(120, 3))
     labels = np.arange(3).repeat(40)
     groups = np.array([str(i % 4) for i in range(120)])
-    assert log.knn_accuracy(x, labels, groups) == 1.0
+    assert knn_accuracy(x, labels, groups) == 1.0
     each_class_a_group = np.array([str(c) for c in labels])
-    assert log.knn_accuracy(x, labels, each_class_a_group) == 0.0
+    assert knn_accuracy(x, labels, each_class_a_group) == 0.0

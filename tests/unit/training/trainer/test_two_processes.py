@@ -1,7 +1,4 @@
-"""Two processes against one with the joint batch.
-
-The same views, losses, gradients, centres and statistics; sharded weights too.
-"""
+"""Two processes give the results of one process with the joint batch, also with sharded weights."""
 
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
@@ -115,10 +112,7 @@ def tiles():
 
 
 def one_step(name, architecture, strategy="ddp", steps=1):
-    """A few steps of this process's share of the joint batch.
-
-    Numpy arrays, for they cross processes.
-    """
+    """Results of a few steps on this process's share of the joint batch, as NumPy arrays."""
     torch.set_num_threads(1)
     method = build(name, architecture)
     step = parallel.wrap(method, CPU, strategy=strategy)
@@ -150,7 +144,7 @@ def whole(x):
 
 
 def collectives(rows):
-    """What each collective gives for this process's share, and the gradients of a loss that every process computes from the whole."""
+    """The results of the collectives for this process's share of the rows, and their gradients."""
     mine = distributed.share(torch.from_numpy(rows)).requires_grad_()
     together = distributed.gather(mine)
     (together.square().sum() * (1 + distributed.rank())).backward()
@@ -219,7 +213,7 @@ CASES = [
 
 
 @pytest.mark.parametrize(("name", "architecture"), CASES)
-def test_two_processes_are_one_with_the_joint_batch(both, name, architecture):
+def test_two_processes_give_the_result_of_the_joint_batch(both, name, architecture):
     joint = one_step(name, architecture)
     for rank, part in enumerate(both(one_step, name, architecture)):
         for view, whole_view in zip(part["views"], joint["views"], strict=True):
@@ -235,7 +229,7 @@ def test_two_processes_are_one_with_the_joint_batch(both, name, architecture):
 
 
 @pytest.mark.parametrize("name", ["simclr", "byol", "distill", "dino_patches", "dino_sinkhorn"])
-def test_sharded_weights_learn_as_whole_ones(both, name):
+def test_sharded_weights_are_trained_as_unsharded_ones(both, name):
     steps = 1 if name == "distill" else 3  # so large a rate is too much for its targets
     joint = one_step(name, "vit", steps=steps)
     first, second = both(one_step, name, "vit", "fsdp", steps)
@@ -246,7 +240,7 @@ def test_sharded_weights_learn_as_whole_ones(both, name):
     assert second["state"] == {}
 
 
-def test_collectives_targets_and_regularisers_see_the_joint_batch(both):
+def test_collectives_targets_and_regularisers_use_the_joint_batch(both):
     rows = np.random.default_rng(0).normal(size=(10, 4)).astype(np.float32)
     joint = collectives(rows)
     order = np.concatenate([np.arange(0, 10, 2), np.arange(1, 10, 2)])
@@ -262,7 +256,7 @@ def test_collectives_targets_and_regularisers_see_the_joint_batch(both):
             assert part[same] == pytest.approx(joint[same], rel=1e-5)
 
 
-def test_a_run_without_a_group_is_left_alone():
+def test_without_a_process_group_collectives_are_identities():
     rows = torch.randn(3, 2)
     assert distributed.world() == 1
     assert distributed.gather(rows) is rows

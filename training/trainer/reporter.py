@@ -1,0 +1,118 @@
+"""Log lines, alarms and k-NN of a run."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+import torch
+from torch import Tensor
+
+from pathencoder.cli.common import duration
+from training import distributed
+from training.backbones import make
+from training.methods import Logs
+from training.monitor.alarms import Alarms
+from training.monitor.collapse import FirstFeatures
+from training.monitor.knn import LabelledSet, knn_report, labelled_set
+from training.monitor.log import peak_memory_mb
+from training.trainer.parts import Parts
+from training.trainer.throughput import Throughput
+
+log = logging.getLogger("training")
+
+_NOT_SHOWN = ("tiles_per_s", "data_wait", "memory_mb", "lr")  # in the figures of a line for people
+_KNN_PX = 112  # side of the tiles for k-NN, for networks that accept any size
+
+
+class Reporter:
+    """Writes the log of a run.
+
+    Args:
+        parts: The parts of the run.
+        throughput: Measures the steps.
+    """
+
+    def __init__(self, parts: Parts, throughput: Throughput) -> None:
+        cfg = parts.cfg
+        self._parts, self._cfg, self._throughput = parts, cfg, throughput
+        self._began = time.monotonic()
+        self._features = FirstFeatures(parts.method.backbone)
+        tiles_at_once = cfg.data.batch // cfg.optim.accumulate
+        self._alarms = Alarms(chance=cfg.method.chance_loss(tiles_at_once))
+        self._labelled: list[LabelledSet] | None = None
+
+    @property
+    def seconds(self) -> float:
+        """Time since the run began."""
+        return time.monotonic() - self._began
+
+    def before(self, step: int) -> None:
+        """Call before the forward pass of a step."""
+        self._features.want(wanted=self._logs(step))
+
+    def after(self, step: int, loss: Tensor, norm: Tensor, logs: Logs) -> None:
+        """Write a log line and k-NN accuracy after a step, if they are due."""
+        if self._logs(step):
+            self._log(step, loss, norm, logs)
+        every = self._cfg.run.knn_every
+        if every and (step + 1) % every == 0:
+            self.knn(step + 1)
+
+    def knn(self, step: int) -> None:
+        """Log signs of collapse and k-NN accuracy on labelled train parts."""
+        if not self._cfg.run.knn_sets:
+            return
+        spec = make.spec_of(self._cfg.backbone, self._cfg.export)
+        if self._labelled is None:
+            px = spec.input_size if spec.prefix_tokens else min(_KNN_PX, spec.input_size)
+            self._labelled = [labelled_set(f, spec, px=px) for f in self._cfg.run.knn_sets]
+        figures = knn_report(self._parts.method.encoder(), spec, self._labelled)
+        self._parts.monitor.write("knn", step, figures)
+        self._throughput.restart()
+
+    def _logs(self, step: int) -> bool:
+        return (step + 1) % self._cfg.run.log_every == 0
+
+    def _log(self, step: int, loss: Tensor, norm: Tensor, logs: Logs) -> None:
+        own = {"loss": float(loss), **{name: float(value) for name, value in logs.items()}}
+        values = {
+            **self._over_processes(own),
+            "grad_norm": float(norm),
+            "lr": self._parts.optimizer.param_groups[0]["lr"],
+            **self._features.spread(self._tiles_here()),
+        }
+        rate, wait = self._throughput.measure()
+        memory = peak_memory_mb(self._parts.device)
+        values |= {"tiles_per_s": rate, "data_wait": wait, "memory_mb": memory}
+        write = self._parts.monitor.write
+        write("train", step + 1, values, words=self._in_words(step + 1, values))
+        if distributed.rank() == 0:
+            for name, words in self._alarms.check(step + 1, values):
+                write("alarm", step + 1, {"alarm": name, "words": words}, words="")
+                log.warning("ALARM at step %d, %s: %s", step + 1, name, words)
+
+    def _tiles_here(self) -> int:
+        """Tiles of one forward pass of this process."""
+        return self._cfg.data.batch // (distributed.world() * self._cfg.optim.accumulate)
+
+    def _over_processes(self, values: dict[str, float]) -> dict[str, float]:
+        if distributed.world() == 1:
+            return values
+        here = torch.tensor(list(values.values()), device=self._parts.device)
+        return dict(zip(values, distributed.mean(here).tolist(), strict=True))
+
+    def _in_words(self, step: int, values: dict[str, float]) -> str:
+        steps = self._cfg.optim.steps
+        figures = "  ".join(f"{k} {v:.3g}" for k, v in values.items() if k not in _NOT_SHOWN)
+        rate, wait = values["tiles_per_s"], values["data_wait"]
+        left = duration(self._seconds_left(steps - step, rate))
+        return (
+            f"step {step}/{steps} ({step / steps:.0%})  {figures}"
+            f"  {rate:.0f} tiles/s  wait {wait:.0%}  {left} left"
+        )
+
+    def _seconds_left(self, steps: int, rate: float) -> float:
+        left = steps * self._cfg.data.batch / rate
+        minutes = self._cfg.run.minutes
+        return min(left, max(60 * minutes - self.seconds, 0.0)) if minutes else left
