@@ -1,7 +1,9 @@
-"""Evaluation: python -m training.evaluate probe default research imagenet random [--cv] [--sets ...] [--json OUT]
+"""The figures of the model cards.
 
-Every figure on a model card comes from here. `nuclei` compares label-free nuclei, `robustness` says what stain and scanner change,
-`dense` reads frozen feature maps by a linear decoder (training/evaluation/nuclei.py, evaluate_robustness.py, evaluation/dense_table.py).
+python -m training.evaluate probe default research imagenet random [--cv] [--sets ...] [--json OUT]
+
+`probe` evaluates embeddings, `dense` feature maps by a linear decoder, `robustness` the influence
+of stain and scanner, and `nuclei` compares label-free nuclei.
 """
 
 from __future__ import annotations
@@ -11,26 +13,30 @@ import json
 import logging
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
 
 from pathencoder.errors import PathEncoderError
+from pathencoder.files import make_folder
 from training.evaluation import probe as protocol
 from training.evaluation.dense_table import dense
 from training.evaluation.encoders import Subject, open_subject
-from training.evaluation.nuclei import nuclei
+from training.evaluation.nuclei_table import nuclei
+from training.evaluation.outcomes import Outcome, Runs, load_outcomes, save_outcomes
 from training.evaluation.robustness_table import robustness
 from training.evaluation.sets import CELL_SETS, SETS, ProbeSet, open_sets
 from training.files import write_text
 
 log = logging.getLogger("training")
 
-# Sets with a bar, and the H&E ones among them; the two small ones are reported and have none.
+# Sets with a required figure, and the H&E ones among them. The two small sets have none.
 BAR_SETS = ("amibr", "hpylori_ihc", "crc_polyp5", *CELL_SETS)
 HE_SETS = tuple(s for s in BAR_SETS if s not in ("hpylori_ihc", "bcdata_sample"))
 
-Results = dict[str, dict[str, protocol.Runs]]  # set -> encoder -> its training runs
+Results = dict[str, dict[str, Runs]]  # set -> encoder -> its training runs
+Figures = dict[str, dict[str, Any]]  # as in the JSON
 
 
 @click.group(help=__doc__)
@@ -82,8 +88,11 @@ def probe(
     seeds: int,
     out: Path | None,
 ) -> None:
-    """Probe frozen encoders: default, research, imagenet (three readouts), random, a catalogue name, an encoder's folder, or several
-    training runs of one as NAME=FOLDER,FOLDER."""
+    """Probe frozen encoders.
+
+    Names: default, research, imagenet (three readouts), random, a catalogue name, an encoder's
+    folder, or several training runs of one encoder as NAME=FOLDER,FOLDER.
+    """
     try:
         sets = open_sets(chosen.split(","), data=data, tools=tools, cache=cache, choose=cv)
         subjects = [s for name in names for s in open_subject(name)]
@@ -96,31 +105,50 @@ def probe(
     click.echo(json.dumps(summary["means"]))
 
 
-def _runs(
-    subjects: list[Subject], s: ProbeSet, cache: Path, seeds: int
-) -> dict[str, protocol.Runs]:
-    """Subjects of one name are training runs of one encoder."""
-    runs: dict[str, protocol.Runs] = {}
+def _runs(subjects: list[Subject], s: ProbeSet, cache: Path, seeds: int) -> dict[str, Runs]:
+    """Outcomes by name; subjects of one name are training runs of one encoder."""
+    runs: dict[str, Runs] = {}
     for subject in subjects:
         runs.setdefault(subject.name, []).append(outcomes(subject, s, cache=cache, seeds=seeds))
     return runs
 
 
-def outcomes(subject: Subject, s: ProbeSet, *, cache: Path, seeds: int) -> list[protocol.Outcome]:
-    """One encoder on one set, from the cache where it was done before."""
-    folder = cache / subject.fingerprint[:16]
-    folder.mkdir(parents=True, exist_ok=True)
+def outcomes(subject: Subject, s: ProbeSet, *, cache: Path, seeds: int) -> list[Outcome]:
+    """Probe one encoder on one set, or read what was computed before.
+
+    Args:
+        subject: The encoder.
+        s: The set.
+        cache: Folder of outcomes.
+        seeds: Number of seeds.
+
+    Returns:
+        One outcome a seed.
+
+    Raises:
+        PathEncoderError: The set cannot be read, or the cache cannot be written.
+    """
+    folder = make_folder(cache / subject.fingerprint[:16])
     done = folder / f"{s.name}-{s.part or 'folds'}-{'cv-' if s.choose else ''}{seeds}.npz"
     if not done.exists():
         log.info("%s on %s: %d images", subject.name, s.name, len(s.labels.files))
         rows = subject.embed([s.folder / f for f in s.labels.files])
-        protocol.save_outcomes(done, protocol.probe(rows, s.labels, test=s.part, seeds=seeds))
-    return protocol.load_outcomes(done)
+        save_outcomes(done, protocol.probe(rows, s.labels, test=s.part, seeds=seeds))
+    return load_outcomes(done)
 
 
-def report(results: Results, sets: list[ProbeSet]) -> dict[str, dict]:
-    """Print the tables; return every figure."""
-    summary: dict[str, dict] = {"sets": {}, "means": {}, "paired": {}}
+def report(results: Results, sets: list[ProbeSet]) -> Figures:
+    """Print the tables.
+
+    Args:
+        results: Outcomes by set and encoder.
+        sets: The sets, in the order of the tables.
+
+    Returns:
+        Every figure: `sets` by set and encoder (see `probe.Summary`), `means` of AUROC over groups
+        of sets by encoder, and `paired` differences to ImageNet by set and encoder.
+    """
+    summary: Figures = {"sets": {}, "means": {}, "paired": {}}
     for s in sets:
         click.echo(
             f"\n{s.name} "
@@ -144,7 +172,7 @@ def report(results: Results, sets: list[ProbeSet]) -> dict[str, dict]:
     return summary
 
 
-def _report_means(summary: dict[str, dict]) -> None:
+def _report_means(summary: Figures) -> None:
     there = summary["sets"]
     for title, wanted in (("bar sets", BAR_SETS), ("H&E sets", HE_SETS)):
         names = [s for s in wanted if s in there]
@@ -157,8 +185,8 @@ def _report_means(summary: dict[str, dict]) -> None:
             click.echo(f"  {encoder:28s}{value:8.3f}")
 
 
-def _report_paired(results: Results, summary: dict[str, dict]) -> None:
-    """Each encoder against ImageNet's better readout on that set, same bootstrap draws."""
+def _report_paired(results: Results, summary: Figures) -> None:
+    """Each encoder against ImageNet's best readout on that set, on the same bootstrap draws."""
     for name, by_encoder in results.items():
         floors = {
             e: summary["sets"][name][e]["auroc"] for e in by_encoder if e.startswith("imagenet")
@@ -180,11 +208,8 @@ def _report_paired(results: Results, summary: dict[str, dict]) -> None:
 
 
 def _bounds(interval: tuple[float, float], *, signed: bool = False) -> str:
-    return (
-        f"[{interval[0]:+.3f}, {interval[1]:+.3f}]"
-        if signed
-        else f"[{interval[0]:.3f}, {interval[1]:.3f}]"
-    )
+    low, high = (f"{bound:+.3f}" if signed else f"{bound:.3f}" for bound in interval)
+    return f"[{low}, {high}]"
 
 
 main.add_command(nuclei)

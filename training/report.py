@@ -1,8 +1,8 @@
-"""A run as two pictures, its curves and the nearest tiles of a few.
+"""Draw a run: its training curves, and the nearest neighbours of a few tiles.
 
-Python -m training.report RUN [FOLDER]
+python -m training.report RUN [FOLDER]
 
-curves.png from log.jsonl; retrieval.png from the exported encoder and the run's own tiles, when
+curves.png is drawn from log.jsonl; retrieval.png from the exported encoder and the run's tiles, if
 both are there.
 """
 
@@ -24,9 +24,14 @@ log = logging.getLogger("training")
 
 @dataclass(frozen=True)
 class _Panel:
-    """kind of line, beginning of the name, title; scale of the y axis.
+    """One panel of the curves.
 
-    Where a healthy run does not stay.
+    Attributes:
+        kind: Kind of log lines.
+        name: Beginning of the names of the figures.
+        title: Of the panel.
+        scale: Of the y axis.
+        sick: A value at which no healthy run stays, drawn as a line.
     """
 
     kind: str
@@ -52,9 +57,18 @@ _COLUMNS = 3
 
 
 def curves(run: Path, out: Path) -> Path:
-    """Draw what run/log.jsonl holds; alarms are dotted lines.
+    """Draw the figures of run/log.jsonl; alarms are dotted lines.
 
-    Raises ConfigError for a folder without a log.
+    Args:
+        run: The run's folder.
+        out: The picture to write.
+
+    Returns:
+        `out`.
+
+    Raises:
+        ConfigError: The folder has no log, or the log has no figures yet.
+        StoreError: The picture cannot be written.
     """
     import matplotlib
 
@@ -65,7 +79,7 @@ def curves(run: Path, out: Path) -> Path:
     panels = [p for p in _PANELS if any(_points(lines, p.kind, key) for key in _keys(lines, p))]
     if not panels:
         raise ConfigError(
-            f"{run / 'log.jsonl'} holds no figures yet: let the run go on to its first log line"
+            f"{run / 'log.jsonl'} holds no figures yet: wait for the run's first log line"
         )
     rows = -(-len(panels) // _COLUMNS)
     figure, axes = pyplot.subplots(
@@ -120,13 +134,13 @@ def _keys(lines: list[dict[str, Any]], panel: _Panel) -> list[str]:
 
 
 def _points(lines: list[dict[str, Any]], kind: str, key: str) -> list[tuple[int, float]]:
-    """(step, value); a value that was not finite is a gap."""
+    """Steps and values; a value that was not finite is a gap."""
     chosen = [line for line in lines if line["kind"] == kind and key in line]
     return [(line["step"], math.nan if line[key] is None else line[key]) for line in chosen]
 
 
 def main(arguments: list[str]) -> int:
-    """Exit status: 0 drawn, 1 failed, 2 wrong usage."""
+    """Draw a run. Exit status: 0 drawn, 1 failed, 2 wrong usage."""
     from training.monitor.retrieval import retrieval
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")

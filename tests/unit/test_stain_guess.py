@@ -1,4 +1,4 @@
-"""The command that fits the guess of an image's stain, on a corpus made here."""
+"""The command that fits the guess of an image's stain, on a synthetic corpus."""
 
 import io
 import tarfile
@@ -46,6 +46,12 @@ def test_the_command_fits_and_reports_by_source(tmp_path):
     )
     assert "| ihc | 12 |" in result.output  # with their sources held out
     assert "weights [[" in result.output
+
+
+def test_a_folder_without_a_manifest_is_refused(tmp_path):
+    result = CliRunner().invoke(stain_guess.main, ["--data", str(tmp_path)])
+    assert result.exit_code == 1
+    assert "manifest.csv cannot be read" in result.output
 
 
 def test_what_counts_as_right():

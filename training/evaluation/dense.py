@@ -1,10 +1,10 @@
 """The dense protocol: a linear decoder on frozen feature maps, for nuclei, glands and cell centres.
 
-An image is brought to the set's reading scale and cut into windows of the encoder's input size. The
-maps of `encoder.pyramid` are enlarged to a grid of 4 px, joined, standardised, and read by one
-logistic regression a position: a 1 x 1 convolution. Its C and its threshold are chosen on a fifth
-of the training groups. Nothing is fine-tuned, nothing is augmented, so that what is compared is the
-features.
+An image is resampled to the set's scale and cut into windows of the encoder's input size. The maps
+of `encoder.pyramid` are enlarged to a grid of 4 px, concatenated and standardised, and each
+position is classified by logistic regression: a 1 x 1 convolution. Its C and its threshold are
+chosen on a fifth of the training groups. Nothing is fine-tuned or augmented: the features are
+compared.
 """
 
 from __future__ import annotations
@@ -29,27 +29,34 @@ from pathencoder.errors import ConfigError
 from pathencoder.images import open_image
 from pathencoder.metrics import match_points
 from pathencoder.tables import read_table
+from training.data.values import name_of
+from training.evaluation.annotations import open_labels, read_points, scale_of
 
 Floats = NDArray[np.float32]
 # features [N, C] and labels [N] of positions of one image
 _Drawn = tuple[Floats, NDArray[np.bool_]]
-GRID = 4  # px of the reading scale between two positions
+GRID = 4  # px between two positions, at the scale of the set
 POSITIONS = 800  # drawn of a training image
 FOLDS = 5
 CHOSEN_ON = 6  # held-out training images on which C and the threshold are chosen
 CS = (1e-4, 1e-2, 1.0)
 THRESHOLDS = np.arange(0.2, 0.75, 0.05)
-# a position this near to a cell's centre is positive; also the least distance of two found cells
+# positions within this distance of a cell's centre are positive; also the least distance of two
+# predicted cells
 CENTRE_UM = 1.65
 MATCH_UM = 3.3  # 6 px at 20x, the field's radius
-_FINE = 2  # px of the reading scale between two values of the map in which cells are looked for
+_FINE = 2  # px between two values of the map in which cells are looked for
 
 
 @dataclass(frozen=True)
 class DenseSet:
-    """A labelled set. points: cell centres instead of masks. mpp.
+    """A labelled set.
 
-    The scale at which it is read, um/px.
+    Attributes:
+        name: Its folder below nuclei/.
+        mpp: The scale at which images are read, um/px.
+        points: Its labels are cell centres instead of masks.
+        test: The part that is reported.
     """
 
     name: str
@@ -67,9 +74,13 @@ SETS = (
 
 @dataclass(frozen=True)
 class Picture:
-    """One image. group: patient or slide, where that is unknown the file. mpp.
+    """One image.
 
-    Its own scale, um/px.
+    Attributes:
+        file: Where it is.
+        group: Its patient or slide, or the file where that is unknown.
+        split: Its part of the set.
+        mpp: Its own scale, um/px.
     """
 
     file: Path
@@ -80,7 +91,15 @@ class Picture:
 
 @dataclass(frozen=True)
 class Score:
-    """What one image came to: pixels or cells found right (`hit`), predicted and true."""
+    """Counts of one image: pixels, or cells of point sets.
+
+    Attributes:
+        file: Its name.
+        group: Its patient or slide.
+        hit: Predicted correctly.
+        predicted: Predicted.
+        true: In the labels.
+    """
 
     file: str
     group: str
@@ -90,18 +109,24 @@ class Score:
 
     @property
     def dice(self) -> float:
-        """2 hit / (predicted + true): Dice of masks, F1 of cells.
-
-        1 where there is nothing and nothing was found.
-        """
+        """2 hit / (predicted + true): Dice of masks, F1 of cells; 1 where both are empty."""
         total = self.predicted + self.true
         return 2 * self.hit / total if total else 1.0
 
 
 def pictures_of(s: DenseSet, data: Path, *, choose: bool) -> list[Picture]:
-    """The images of a set from its meta.csv. choose: of the train part alone.
+    """The images of a set, from its meta.csv.
 
-    Raises ConfigError where the set is not there.
+    Args:
+        s: The set.
+        data: Folder with nuclei/.
+        choose: Images of the train part alone.
+
+    Returns:
+        The images, in the order of the table.
+
+    Raises:
+        ConfigError: The table is missing, lacks a column, or has no rows of these parts.
     """
     root = data / "nuclei" / s.name
     table = read_table(root / "meta.csv", required=("file", "split", "mpp", "slide_id"))
@@ -109,10 +134,9 @@ def pictures_of(s: DenseSet, data: Path, *, choose: bool) -> list[Picture]:
     found = []
     for _, row in table:
         if row["split"] in kept:
-            group = row["slide_id"] if row["slide_id"] not in ("", "unknown") else row["file"]
-            found.append(
-                Picture(root / row["file"], group, row["split"], float(row["mpp"] or s.mpp))
-            )
+            group = name_of(row["slide_id"]) or row["file"]
+            mpp = scale_of(row["mpp"]) or s.mpp
+            found.append(Picture(root / row["file"], group, row["split"], mpp))
     if not found:
         raise ConfigError(f"{root / 'meta.csv'} has no rows of {kept}")
     return found
@@ -121,9 +145,18 @@ def pictures_of(s: DenseSet, data: Path, *, choose: bool) -> list[Picture]:
 def evaluate(
     encoder: Encoder, s: DenseSet, pictures: Sequence[Picture], *, choose: bool, seed: int = 0
 ) -> list[Score]:
-    """Scores of every evaluated image.
+    """Fit the decoder and evaluate it.
 
-    By folds over groups of the train part, or of the test part after all of train.
+    Args:
+        encoder: The frozen encoder.
+        s: The set.
+        pictures: Its images.
+        choose: By folds over groups of the train part, instead of on the test part after a fit on
+            the whole train part.
+        seed: Of the positions that the decoder is fitted on.
+
+    Returns:
+        Counts of every evaluated image, in the order of `pictures`.
     """
     drawn = [
         _draw(encoder, s, p, np.random.default_rng((seed, i))) if p.split == "train" else None
@@ -139,7 +172,7 @@ def evaluate(
 
 
 def mean_score(s: DenseSet, scores: Sequence[Score]) -> float:
-    """Mean Dice over images; for points F1 of the counts pooled over the set."""
+    """Mean Dice over images; of point sets F1 of the counts pooled over the images."""
     if not s.points:
         return float(np.mean([x.dice for x in scores]))
     total = sum(x.predicted + x.true for x in scores)
@@ -148,7 +181,13 @@ def mean_score(s: DenseSet, scores: Sequence[Score]) -> float:
 
 @dataclass(frozen=True)
 class _Decoder:
-    """A 1 x 1 convolution and a threshold. weights: float32 [C], standardisation folded in."""
+    """A 1 x 1 convolution and a threshold.
+
+    Attributes:
+        weights: float32 [C]; they include the standardisation.
+        bias: Of the convolution.
+        threshold: Of the probability.
+    """
 
     weights: Floats
     bias: float
@@ -177,7 +216,7 @@ def _fit(
     drawn: Sequence[_Drawn | None],
     train: list[int],
 ) -> _Decoder:
-    """C and threshold by the first of five folds inside the training images, then a fit on all of them."""
+    """C and threshold by the first of five folds of the training images; a fit on all of them."""
     groups = [pictures[i].group for i in train]
     inner = next(GroupKFold(min(FOLDS, len(set(groups)))).split(groups, groups=groups))
     fit_on, held_out = ([train[j] for j in part] for part in inner)
@@ -209,7 +248,7 @@ def _maps_of(encoder: Encoder, s: DenseSet, picture: Picture) -> Floats:
 
 
 def _draw(encoder: Encoder, s: DenseSet, picture: Picture, rng: np.random.Generator) -> _Drawn:
-    """Features [POSITIONS, C] and labels of positions drawn evenly from one image."""
+    """Features [POSITIONS, C] and labels of positions drawn uniformly from one image."""
     maps = _maps_of(encoder, s, picture)
     truth = grid_truth(s, picture, maps.shape[1:])
     at = rng.choice(truth.size, min(POSITIONS, truth.size), replace=False)
@@ -217,13 +256,22 @@ def _draw(encoder: Encoder, s: DenseSet, picture: Picture, rng: np.random.Genera
 
 
 def read_image(picture: Picture, mpp: float) -> NDArray[np.uint8]:
-    """The image resampled to `mpp`: uint8 [H, W, 3]."""
+    """The image resampled to `mpp` um/px: uint8 [H, W, 3]."""
     image = Image.fromarray(open_image(picture.file))
     return np.asarray(image.resize(_size(image.size, picture.mpp / mpp), Image.Resampling.BICUBIC))
 
 
 def grid_truth(s: DenseSet, picture: Picture, shape: tuple[int, ...]) -> NDArray[np.bool_]:
-    """Bool [h, w]: which grid positions are nucleus or gland, or near to the centre of a cell."""
+    """The labels on the grid.
+
+    Args:
+        s: The set.
+        picture: The image.
+        shape: Of the grid, (h, w).
+
+    Returns:
+        bool [h, w]: the position is in a nucleus or gland, or near the centre of a cell.
+    """
     if s.points:
         away = np.ones(shape, bool)
         for y, x in np.round(centres_of(s, picture) / GRID - 0.5).astype(int):
@@ -238,18 +286,20 @@ def grid_truth(s: DenseSet, picture: Picture, shape: tuple[int, ...]) -> NDArray
 
 
 def centres_of(s: DenseSet, picture: Picture) -> NDArray[np.float64]:
-    """Centres [N, 2] of y, x in px of the reading scale."""
-    table = read_table(
-        picture.file.with_name(f"{picture.file.stem}.points.csv"), required=("x", "y")
-    )
-    points = np.array([[float(r["y"]), float(r["x"])] for r in table.rows], float).reshape(-1, 2)
-    return points * picture.mpp / s.mpp
+    """Cell centres [N, 2], y and x in px at the scale of the set."""
+    points, _ = read_points(picture.file)
+    return points[:, ::-1] * picture.mpp / s.mpp
 
 
 def feature_maps(encoder: Encoder, image: NDArray[np.uint8]) -> Floats:
-    """All maps of the pyramid on one grid of 4 px: float32 [C, ceil(H / 4), ceil(W / 4)].
+    """All maps of the encoder's pyramid on one grid of 4 px.
 
-    Windows of the encoder's input size.
+    Args:
+        encoder: It sees windows of its input size.
+        image: uint8 [H, W, 3].
+
+    Returns:
+        float32 [C, ceil(H / 4), ceil(W / 4)].
     """
     side = encoder.spec.input_size
     height, width = image.shape[:2]
@@ -298,9 +348,15 @@ def _score(s: DenseSet, picture: Picture, found: Floats, threshold: float) -> Sc
 
 
 def peaks(found: Floats, threshold: float, mpp: float) -> NDArray[np.float64]:
-    """Cells: local maxima above the threshold, no two nearer than CENTRE_UM.
+    """Cells: local maxima of a probability map.
 
-    [N, 2] of y, x in reading px.
+    Args:
+        found: Probabilities on the grid [h, w].
+        threshold: Lower maxima are no cells.
+        mpp: Scale of the set, um/px.
+
+    Returns:
+        y and x in px at the scale of the set [N, 2]; no two are nearer than CENTRE_UM.
     """
     smooth = ndimage.gaussian_filter(_finer(found), 1.0)
     size = 2 * round(CENTRE_UM / mpp / _FINE) + 1
@@ -311,7 +367,7 @@ def peaks(found: Floats, threshold: float, mpp: float) -> NDArray[np.float64]:
 
 
 def _finer(found: Floats) -> Floats:
-    """A map on the grid enlarged to one value for _FINE px of the reading scale."""
+    """A map on the grid, enlarged to one value for _FINE px."""
     height, width = (n * GRID // _FINE for n in found.shape)
     enlarged = Image.fromarray(found).resize((width, height), Image.Resampling.BILINEAR)
     return np.asarray(enlarged, dtype=np.float32)
@@ -319,7 +375,7 @@ def _finer(found: Floats) -> Floats:
 
 @functools.lru_cache(maxsize=256)
 def _labels(picture: Picture) -> NDArray[np.integer]:
-    return np.asarray(Image.open(picture.file.with_name(f"{picture.file.stem}.labels.png")))
+    return open_labels(picture.file)
 
 
 def _size(size: tuple[int, int], factor: float) -> tuple[int, int]:

@@ -1,10 +1,7 @@
-"""python -m training.evaluate dense NAME... [--cv] [--sets ...] [--json OUT].
+"""The `dense` command of training.evaluate: a linear decoder on frozen feature maps.
 
-The dense protocol's table.
-
-Dice of nuclei (MoNuSeg) and glands (GlaS), mean over images, and F1 of cell centres (CRCHisto) by a
-linear decoder on frozen features; intervals over patients or slides, and the paired difference to
-ImageNet's weights.
+Dice of nuclei (MoNuSeg) and glands (GlaS), mean over images, and F1 of cell centres (CRCHisto),
+with intervals over patients or slides and the paired difference to ImageNet's weights.
 """
 
 from __future__ import annotations
@@ -20,6 +17,7 @@ import click
 import numpy as np
 
 from pathencoder.errors import ConfigError, PathEncoderError
+from pathencoder.files import make_folder
 from pathencoder.metrics import Interval, grouped_bootstrap
 from training.evaluation import dense as protocol
 from training.evaluation.dense import SETS, DenseSet, Score
@@ -44,7 +42,7 @@ Runs = list[list[Score]]  # one list of images a seed
     type=click.Path(path_type=Path),
     default=Path("runs/probe"),
     show_default=True,
-    help="Scores that were computed.",
+    help="Folder of computed scores.",
 )
 @click.option(
     "--sets",
@@ -76,10 +74,10 @@ def dense(
     seeds: int,
     out: Path | None,
 ) -> None:
-    """Read frozen feature maps by a linear decoder."""
+    """Evaluate frozen feature maps by a linear decoder."""
     try:
         sets = _chosen(chosen.split(","))
-        subjects = _alike([s for name in names for s in open_subject(name)])
+        subjects = _networks([s for name in names for s in open_subject(name)])
         results = {
             s.name: {
                 x.name: scores_of(x, s, data=data, cache=cache, choose=cv, seeds=seeds)
@@ -97,9 +95,23 @@ def dense(
 def scores_of(
     subject: Subject, s: DenseSet, *, data: Path, cache: Path, choose: bool, seeds: int
 ) -> Runs:
-    """An encoder's scores on a set, a list a seed; from the cache where they were computed before."""
-    folder = cache / subject.fingerprint[:16]
-    folder.mkdir(parents=True, exist_ok=True)
+    """An encoder's scores on a set, from the cache where they were computed before.
+
+    Args:
+        subject: The encoder.
+        s: The set.
+        data: Folder with nuclei/.
+        cache: Folder of computed scores.
+        choose: By folds over groups of the train part.
+        seeds: Number of seeds.
+
+    Returns:
+        One list of scores a seed.
+
+    Raises:
+        PathEncoderError: The set cannot be read, or the cache cannot be written.
+    """
+    folder = make_folder(cache / subject.fingerprint[:16])
     pictures = protocol.pictures_of(s, data, choose=choose)
     runs = []
     for seed in range(seeds):
@@ -107,13 +119,22 @@ def scores_of(
         if not file.exists():
             log.info("%s on %s, seed %d: %d images", subject.name, s.name, seed, len(pictures))
             found = protocol.evaluate(subject.encoder, s, pictures, choose=choose, seed=seed)
-            file.write_text(json.dumps([dataclasses.asdict(x) for x in found]))
-        runs.append([Score(**x) for x in json.loads(file.read_text())])
+            write_text(file, json.dumps([dataclasses.asdict(x) for x in found]))
+        runs.append([Score(**x) for x in json.loads(file.read_text(encoding="utf-8"))])
     return runs
 
 
 def interval(s: DenseSet, runs: Runs, against: Runs | None = None) -> Interval:
-    """The mean over seeds with its 95 % interval over groups; against: of the paired difference."""
+    """The mean score over seeds with its 95 % interval over groups.
+
+    Args:
+        s: The set.
+        runs: An encoder's scores.
+        against: Another encoder's scores of the same images: the paired difference to them.
+
+    Returns:
+        The mean, or the mean difference.
+    """
 
     def figure(rows: np.ndarray) -> float:
         own = np.mean([protocol.mean_score(s, [run[i] for i in rows]) for run in runs])
@@ -130,12 +151,12 @@ def interval(s: DenseSet, runs: Runs, against: Runs | None = None) -> Interval:
 def _chosen(names: Sequence[str]) -> list[DenseSet]:
     by_name = {s.name: s for s in SETS}
     if unknown := [n for n in names if n not in by_name]:
-        raise ConfigError(f"no dense set {unknown}; there are {sorted(by_name)}")
+        raise ConfigError(f"--sets: no dense set {unknown}; there are {', '.join(by_name)}")
     return [by_name[n] for n in names]
 
 
-def _alike(subjects: Sequence[Subject]) -> list[Subject]:
-    """One row a network: feature maps do not depend on how an encoder pools, so ImageNet's three readouts are one."""
+def _networks(subjects: Sequence[Subject]) -> list[Subject]:
+    """One row a network: feature maps do not depend on the readout, so ImageNet has one."""
     kept: dict[str, Subject] = {}
     for subject in subjects:
         kept.setdefault(subject.name.partition(",")[0], subject)

@@ -1,7 +1,4 @@
-"""What the probe can be pointed at.
-
-Our encoders, any that `load_encoder` loads, and the rows that each must be seen beside.
-"""
+"""The encoders that are evaluated: ours, any that `load_encoder` loads, and the baselines."""
 
 from __future__ import annotations
 
@@ -22,7 +19,7 @@ IMAGENET = BackboneSettings(
     args={"pad_type": "same"},
     start=Path("../shared/weights/mobilenetv2_100_imagenet.safetensors"),
 )
-# The network's own output; the better of the readouts before ours; ours, so that training and
+# The network's own output; the best readout before ours; ours, so that the effects of training and
 # readout can be separated.
 _IMAGENET_READOUTS = (
     ("final", "pool"),
@@ -34,9 +31,12 @@ _BUNDLED = {"default": None, "research": "pathencoder-tiny-research"}
 
 @dataclasses.dataclass(frozen=True)
 class Subject:
-    """A name for the table, and an encoder. fingerprint.
+    """An encoder that is evaluated.
 
-    sha256 of its weights and of how it is read and fed.
+    Attributes:
+        name: Its name in tables.
+        encoder: The encoder.
+        fingerprint: sha256 of its weights, embedding rule and preprocessing.
     """
 
     name: str
@@ -44,20 +44,28 @@ class Subject:
     fingerprint: str
 
     def embed(self, files: list[Path]) -> NDArray[np.float32]:
-        """[N, D] recommended embeddings, tiles resized whole."""
+        """Recommended embeddings [N, D] of image files, resized whole."""
         rows: NDArray[np.float32] = self.encoder.encode([str(f) for f in files], precision="fp32")
         return rows
 
     def embed_images(self, images: list[NDArray[np.uint8]]) -> NDArray[np.float32]:
-        """[N, D] recommended embeddings of images [H, W, 3], resized whole."""
+        """Recommended embeddings [N, D] of images [H, W, 3], resized whole."""
         rows: NDArray[np.float32] = self.encoder.encode(images, precision="fp32")
         return rows
 
 
 def open_subject(name: str) -> list[Subject]:
-    """The encoders that a name stands for.
+    """The encoders of a name on the command line.
 
-    one, three readouts for `imagenet`, or training runs of one encoder for `name=folder,folder`.
+    Args:
+        name: `default`, `research`, `random`, `imagenet` (three readouts), `NAME=FOLDER,FOLDER`
+            (training runs of one encoder), or anything that `load_encoder` takes.
+
+    Returns:
+        One encoder, or several where the name means several.
+
+    Raises:
+        PathEncoderError: An encoder cannot be loaded.
     """
     title, several, folders = name.partition("=")
     if several:
@@ -73,7 +81,7 @@ def open_subject(name: str) -> list[Subject]:
 
 
 def _plain(settings: BackboneSettings, rule: str) -> Encoder:
-    """A start as an encoder, read by `rule`; without weights: seed 0."""
+    """A network with its starting weights as an encoder; without weights: random, of seed 0."""
     torch.manual_seed(0)
     spec = make.spec_of(
         settings.model_copy(update={"embedding": rule}), ExportSettings(name=settings.architecture)

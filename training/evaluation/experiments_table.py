@@ -1,6 +1,6 @@
 """The table of a plan's results.
 
-Mean and spread over seeds, and each arm against the first one, paired over groups.
+Means and standard deviations over seeds, and each arm against the first one, paired over groups.
 """
 
 from __future__ import annotations
@@ -14,19 +14,22 @@ from typing import Any
 import click
 import numpy as np
 
-from training.evaluation.probe import load_outcomes, paired_auroc
+from training.evaluation.outcomes import load_outcomes
+from training.evaluation.probe import paired_auroc
 
 Results = dict[str, dict[str, list[dict[str, Any]]]]  # arm -> set -> one line a seed
 
 
 def print_table(out: Path, sets: Sequence[str]) -> None:
-    """AUROC of every arm, on train parts.
+    """Print the AUROC of every arm on train parts, and differences to the first trained arm.
 
-    Below it, differences to the first trained arm with intervals over groups.
+    Args:
+        out: The plan's folder.
+        sets: The sets that are shown.
     """
     results = read_results(out)
     if not results:
-        click.echo("nothing has been read yet")
+        click.echo("no cell has been evaluated yet")
         return
     head = "".join(f"{n[:16]:>24s}" for n in [*sets, "mean"])
     click.echo(
@@ -42,7 +45,7 @@ def print_table(out: Path, sets: Sequence[str]) -> None:
 
 
 def read_results(out: Path) -> Results:
-    """What results.jsonl holds, arms in the order in which they were first read."""
+    """The lines of results.jsonl, arms in the order in which they were first evaluated."""
     results: Results = defaultdict(lambda: defaultdict(list))
     file = out / "results.jsonl"
     for line in map(json.loads, file.read_text().splitlines() if file.exists() else []):
@@ -52,7 +55,9 @@ def read_results(out: Path) -> Results:
 
 def _print_differences(out: Path, results: Results, sets: Sequence[str]) -> None:
     base = next((a for a, by_set in results.items() if by_set[sets[0]][0]["seed"] >= 0), None)
-    for arm in (a for a in results if base and a != base):
+    if base is None:
+        return
+    for arm in (a for a in results if a != base):
         cells = []
         for s in sets:
             sides = (

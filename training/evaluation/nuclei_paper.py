@@ -1,6 +1,6 @@
 """The paper's nuclei network trained on a list of images, for comparisons.
 
-The same steps as training/recipes/nuclei_fcn_paper.yaml.
+The steps are those of training/recipes/nuclei_fcn_paper.yaml.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from pathencoder.files import make_folder, whole_file
 from pathencoder.nuclei.network import ConfidenceNetwork
 from pathencoder.nuclei.prepare import Prepared
 from training.data.loader import TileBatch
@@ -27,9 +28,20 @@ EPOCHS, BATCH, RATE, DECAY = 25, 10, 2e-4, 1e-4
 def train_paper(
     images: Sequence[NDArray[np.uint8]], cache: Path, *, seed: int, settings: Settings | None = None
 ) -> ConfidenceNetwork:
-    """Train on uint8 images [H, W, 3] of at least the crop's size, 25 epochs of one crop each.
+    """Train the paper's network, 25 epochs of one crop an image.
 
-    Kept in and read from `cache`.
+    Args:
+        images: uint8 [H, W, 3] each, of at least the crop's size.
+        cache: The file in which the trained weights are kept, and from which they are read if it
+            is there already.
+        seed: Of the weights, the order and the crops.
+        settings: Of the method; the paper's, without early stopping, if None.
+
+    Returns:
+        The network in eval mode.
+
+    Raises:
+        StoreError: The cache cannot be written.
     """
     settings = settings or Settings(stop=False)
     network = ConfidenceNetwork(settings.channels)
@@ -46,9 +58,11 @@ def train_paper(
             step += 1
         if method.converged:
             break
-    cache.parent.mkdir(parents=True, exist_ok=True)
-    torch.save(method.backbone.state_dict(), cache)
-    return method.backbone.eval()
+    network.load_state_dict(method.backbone.state_dict())
+    make_folder(cache.parent)
+    with whole_file(cache) as temporary:
+        torch.save(network.state_dict(), temporary)
+    return network.eval()
 
 
 def _batches(images: Sequence[NDArray[np.uint8]], rng: np.random.Generator) -> list[TileBatch]:
@@ -71,17 +85,21 @@ def _step(
         loss.backward()
         optimizer.step()
     method.after_step(step)
-    log.info(
-        "paper, step %d: loss %.3f, %s",
-        step,
-        loss.item(),
-        {k: round(v, 4) for k, v in logs.items()},
-    )
+    figures = {k: round(float(v), 4) for k, v in logs.items()}
+    log.info("paper, step %d: loss %.3f, %s", step, loss.item(), figures)
 
 
 @torch.inference_mode()
 def confidence(network: ConfidenceNetwork, prepared: Prepared) -> NDArray[np.float32]:
-    """Confidence maps float32 [C, h, w], computed at the image's own resolution as in the paper and brought to the working scale."""
+    """Confidence maps of an image, computed at its own resolution as in the paper.
+
+    Args:
+        network: The paper's network.
+        prepared: The image.
+
+    Returns:
+        float32 [C, h, w], averaged to the working scale.
+    """
     image: Tensor = (
         torch.tensor(prepared.image)
         .permute(2, 0, 1)[None]

@@ -1,7 +1,9 @@
-"""The probe protocol: frozen embeddings, standardised, L2 logistic regression with C chosen by grouped cross-validation inside train.
+"""The probe protocol: logistic regression, k-NN and few-shot classification of frozen embeddings.
 
-Figures equal those of a referee script to the third decimal (tests/unit/test_probe.py); beyond it, AUROC has an interval over
-groups, and two encoders are compared on the same bootstrap draws.
+The embeddings are standardised. The regression has an L2 penalty, whose C is chosen by grouped
+cross-validation inside the train part. Figures equal those of a referee script to the third decimal
+(tests/unit/training/evaluation/test_probe.py). In addition, AUROC has an interval over groups, and
+two encoders are compared on the same bootstrap draws.
 """
 
 from __future__ import annotations
@@ -20,10 +22,9 @@ from sklearn.preprocessing import StandardScaler
 from pathencoder import metrics
 from pathencoder.errors import ConfigError
 from pathencoder.metrics import Interval, balanced_accuracy
-from training.labels import read_label_rows
+from training.evaluation.outcomes import Floats, Ints, Outcome, Runs
+from training.labels import FOLDS, read_label_rows
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 CS = 10.0 ** np.arange(-5, 2)
 NEIGHBOURS = 20
 DRAWS = 50  # few-shot draws
@@ -32,7 +33,15 @@ BOOTSTRAPS = 500
 
 @dataclass(frozen=True)
 class Labels:
-    """A labels.csv as arrays, one entry an image. names: the classes in order of their numbers."""
+    """A labels.csv as arrays, one entry an image.
+
+    Attributes:
+        files: Paths below the table's folder.
+        y: Class numbers.
+        groups: Patient, slide or case.
+        split: "train", "folds", "test" or another held-out part.
+        names: The classes in the order of their numbers.
+    """
 
     files: list[str]
     y: Ints
@@ -42,28 +51,23 @@ class Labels:
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What one seed's probe predicts for the evaluated images, in their own order."""
-
-    y: Ints
-    groups: NDArray[np.str_]
-    predicted: Ints
-    probability: Floats  # [n, classes]
-    neighbours: Ints
-    shots: dict[int, float]
-
-
-# training runs of one encoder (one, unless it was trained with several seeds), each with its probe
-# seeds
-Runs = list[list[Outcome]]
-
-
-@dataclass(frozen=True)
 class Summary:
-    """Means over training runs and probe seeds. *_sd.
+    """Figures of one encoder on one set: means over training runs and probe seeds.
 
-    Over training runs where there are several, else over probe seeds. *_interval: 95 %, of the
-    mean, from a bootstrap over groups.
+    Attributes:
+        linear: Balanced accuracy of the logistic regression.
+        linear_sd: Its standard deviation over training runs, or over probe seeds for one run.
+        auroc: AUROC of the logistic regression.
+        auroc_sd: As linear_sd.
+        knn20: Balanced accuracy of 20 nearest neighbours.
+        shot5: Balanced accuracy with 5 images a class.
+        shot16: Balanced accuracy with 16 images a class.
+        linear_interval: 95 % interval of `linear` from a bootstrap over groups.
+        auroc_interval: The same of `auroc`.
+        n: Number of evaluated images.
+        groups: Number of their groups.
+        runs: Number of training runs.
+        part: The evaluated part.
     """
 
     linear: float
@@ -82,11 +86,17 @@ class Summary:
 
 
 def read_labels(path: Path, *, choose: bool = False) -> Labels:
-    """Read a labels.csv (file, label, group, split). choose.
+    """Read a labels.csv with columns file, label and, optionally, group and split.
 
-    Rows of train and folds parts alone, so that no test part is seen.
+    Args:
+        path: The table, in the folder of its images.
+        choose: Rows of train and folds parts alone: no held-out part is read.
 
-    Raises ConfigError (see read_label_rows).
+    Returns:
+        Its rows.
+
+    Raises:
+        ConfigError: See `read_label_rows`.
     """
     rows = read_label_rows(path, choose=choose)
     names = sorted({row.label for row in rows})
@@ -102,30 +112,49 @@ def read_labels(path: Path, *, choose: bool = False) -> Labels:
 def probe(
     x: NDArray[np.float32], labels: Labels, *, test: str | None, seeds: int = 3
 ) -> list[Outcome]:
-    """One outcome a seed. x: [N, D], rows as in labels. test.
+    """Fit and evaluate the probe.
 
-    The split to report on, fitted on `train`; None: five folds by group.
+    Args:
+        x: Embeddings [N, D], rows as in `labels`.
+        labels: Their labels.
+        test: The part that is evaluated, after a fit on `train`; None: five folds by group.
+        seeds: Seeds of the folds and of the few-shot draws.
 
-    Raises ConfigError when a group stands in both parts, or the embeddings hold NaN.
+    Returns:
+        One outcome a seed.
+
+    Raises:
+        ConfigError: A group is in train and in the evaluated part, or embeddings are not finite.
     """
     rows = x.astype(np.float64)
     if not np.isfinite(rows).all():
-        raise ConfigError("embeddings hold NaN or infinity")
+        raise ConfigError(
+            f"{int((~np.isfinite(rows)).any(1).sum())} of {len(rows)} embeddings hold NaN or"
+            " infinity: the encoder is broken, or overflows in this precision"
+        )
     with warnings.catch_warnings():
-        # convergence at weak regularisation, and folds without a class
+        # no convergence at weak regularisation, folds without a class
         warnings.simplefilter("ignore")
         return [_one_seed(rows, labels, _parts(labels, test, seed), seed) for seed in range(seeds)]
 
 
 def summarise(runs: Runs, part: str) -> Summary:
-    """The intervals are over groups (patients, slides), never over tiles."""
+    """The figures of one encoder on one set.
+
+    Args:
+        runs: Its outcomes.
+        part: The name of the evaluated part.
+
+    Returns:
+        The figures. Intervals are over groups (patients, slides), never over tiles.
+    """
     every = [o for run in runs for o in run]
     first = every[0]
     return Summary(
         linear=_over(every, balanced),
-        linear_sd=_spread(runs, balanced),
+        linear_sd=_deviation(runs, balanced),
         auroc=_over(every, _area),
-        auroc_sd=_spread(runs, _area),
+        auroc_sd=_deviation(runs, _area),
         knn20=_over(every, lambda o: balanced(o, near=True)),
         shot5=_over(every, lambda o: o.shots[5]),
         shot16=_over(every, lambda o: o.shots[16]),
@@ -166,7 +195,7 @@ def _over(outcomes: list[Outcome], figure: Callable[[Outcome], float]) -> float:
     return float(np.mean([figure(o) for o in outcomes]))
 
 
-def _spread(runs: Runs, figure: Callable[[Outcome], float]) -> float:
+def _deviation(runs: Runs, figure: Callable[[Outcome], float]) -> float:
     if len(runs) > 1:
         return float(np.std([_over(run, figure) for run in runs], ddof=1))
     return float(np.std([figure(o) for o in runs[0]]))
@@ -208,8 +237,18 @@ def _interval(outcome: Outcome, figure: Callable[[Ints], float]) -> tuple[float,
 
 
 def part_of(labels: Labels) -> str | None:
-    """The test split of a set, or None for one that is read by folds."""
-    return "test" if "test" in labels.split else None
+    """The held-out part of a set that is evaluated after a fit on its train part.
+
+    Args:
+        labels: The set.
+
+    Returns:
+        "test" where there is one, else "val", else the first of its other held-out parts. None for
+        a set that is read by folds: one without a train part or without a held-out one.
+    """
+    parts = set(labels.split.tolist())
+    held_out = sorted(parts - {"train", FOLDS}, key=lambda p: (p != "test", p != "val", p))
+    return held_out[0] if held_out and "train" in parts else None
 
 
 def _parts(labels: Labels, test: str | None, seed: int) -> Iterator[tuple[Ints, Ints]]:
@@ -222,7 +261,9 @@ def _parts(labels: Labels, test: str | None, seed: int) -> Iterator[tuple[Ints, 
     train, evaluated = np.flatnonzero(labels.split == "train"), np.flatnonzero(labels.split == test)
     both = set(labels.groups[train]) & set(labels.groups[evaluated])
     if both:
-        raise ConfigError(f"groups {sorted(both)[:3]} stand in train and in {test}")
+        raise ConfigError(
+            f"groups {sorted(both)[:3]} are in train and in {test}: give each group one split"
+        )
     yield train, evaluated
 
 
@@ -250,7 +291,7 @@ def _one_seed(x: Floats, labels: Labels, parts: Iterator[tuple[Ints, Ints]], see
 def _fit(
     xa: Floats, ya: Ints, groups: NDArray[np.str_], xb: Floats, seed: int
 ) -> tuple[LogisticRegression, Floats]:
-    """The logistic regression with the chosen C, and the standardised rows it is to tell."""
+    """The logistic regression with the chosen C, and the standardised rows of `xb`."""
     c = _choose_c(xa, ya, groups, seed)
     scaler = StandardScaler().fit(xa)
     return _logistic(c).fit(scaler.transform(xa), ya), scaler.transform(xb)
@@ -264,7 +305,7 @@ def _choose_c(x: Floats, y: Ints, groups: NDArray[np.str_], seed: int) -> float:
             continue
         scaler = StandardScaler().fit(x[a])
         xa, xb = scaler.transform(x[a]), scaler.transform(x[b])
-        # from strong to weak regularisation, each fit starting at the last
+        # from strong to weak regularisation, each fit starting from the one before
         model = _logistic(float(CS[0]), warm=True)
         for i, c in enumerate(CS):
             score[i] += balanced_accuracy(y[b], model.set_params(C=c).fit(xa, y[a]).predict(xb))
@@ -289,35 +330,3 @@ def _few_shot(
         )
         scores.append(balanced_accuracy(yb, classes[np.argmax(b @ means.T, axis=1)]))
     return float(np.mean(scores))
-
-
-def save_outcomes(path: Path, outcomes: list[Outcome]) -> None:
-    """Keep outcomes as plain arrays."""
-    arrays: dict[str, NDArray] = {}
-    for seed, o in enumerate(outcomes):
-        values = {
-            "y": o.y,
-            "groups": o.groups,
-            "predicted": o.predicted,
-            "probability": o.probability,
-            "neighbours": o.neighbours,
-        }
-        arrays |= {f"{seed}.{k}": v for k, v in values.items()}
-        arrays[f"{seed}.shots"] = np.array([[k, v] for k, v in o.shots.items()])
-    partial = path.with_suffix(".partial.npz")
-    np.savez_compressed(partial, **arrays)
-    partial.replace(path)
-
-
-def load_outcomes(path: Path) -> list[Outcome]:
-    """Read back what `save_outcomes` kept."""
-    fields = ("y", "groups", "predicted", "probability", "neighbours")
-    with np.load(path, allow_pickle=False) as kept:
-        seeds = sorted({int(k.partition(".")[0]) for k in kept})
-        return [
-            Outcome(
-                *(kept[f"{s}.{f}"] for f in fields),
-                shots={int(k): float(v) for k, v in kept[f"{s}.shots"]},
-            )
-            for s in seeds
-        ]

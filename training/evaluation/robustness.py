@@ -1,9 +1,8 @@
-"""What an encoder makes of the same tile in another stain.
+"""How an encoder's embeddings change when the stain of a tile changes.
 
-Centred cosines, effective rank, and k-NN under shifts that no training saw.
-
-Raw cosines are near 1 for any network, so embeddings are centred first; and a collapsed encoder
-would look stable, so the effective rank of the embeddings stands beside every cosine.
+Measured by cosines of centred embeddings, by their effective rank, and by k-NN under colour shifts
+that no training uses. Raw cosines are near 1 for any network, so embeddings are centred first. A
+collapsed encoder would look stable, so the effective rank is reported with every cosine.
 """
 
 from __future__ import annotations
@@ -30,32 +29,28 @@ _LUMA = np.array([0.299, 0.587, 0.114])
 
 
 def hed(image: Image, rng: np.random.Generator) -> Image:
-    """Amounts of hematoxylin, eosin and DAB s become s (1 + .05 N) + .05 N.
+    """Amounts s of hematoxylin, eosin and DAB become s (1 + .05 N) + .05 N.
 
-    The kind of shift that training used, three times less.
+    The kind of shift that training uses, at a third of its strength.
     """
     settings = augment.ColourSettings(he_scale=0.05, he_shift=0.05)
     generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
     view = torch.from_numpy(image.astype(np.float32) / 255).permute(2, 0, 1)[None].contiguous()
-    moved = (
-        augment.jitter_stain(view, torch.tensor([True]), settings, generator)[0]
-        .permute(1, 2, 0)
-        .numpy()
-    )
-    return _bytes(255 * moved)
+    moved = augment.jitter_stain(view, torch.tensor([True]), settings, generator)[0]
+    return _bytes(255 * moved.permute(1, 2, 0).numpy())
 
 
 def mix(image: Image, rng: np.random.Generator) -> Image:
-    """Each channel a mixture of the three.
+    """Each channel becomes a mixture of the three, by the matrix identity + .08 N.
 
-    Identity + .08 N, rows brought back to the sum of 1 so that white stays white.
+    Its rows are scaled to a sum of 1, so that white stays white.
     """
     matrix = np.eye(3) + 0.08 * rng.standard_normal((3, 3))
     return _bytes(image @ (matrix / matrix.sum(1, keepdims=True)).T)
 
 
 def hue(image: Image, rng: np.random.Generator) -> Image:
-    """Colours turned around the grey axis by 15 N degrees."""
+    """Colours rotated around the grey axis by 15 N degrees."""
     angle = np.deg2rad(15 * rng.standard_normal())
     axis = np.full(3, 3**-0.5)
     cross = np.array([[0, -axis[2], axis[1]], [axis[2], 0, -axis[0]], [-axis[1], axis[0], 0]])
@@ -68,7 +63,7 @@ def hue(image: Image, rng: np.random.Generator) -> Image:
 
 
 def tone(image: Image, rng: np.random.Generator) -> Image:
-    """Gamma exp(.2 N), then saturation times exp(.2 N)."""
+    """Gamma exp(.2 N), then saturation multiplied by exp(.2 N)."""
     gamma, saturation = np.exp(0.2 * rng.standard_normal(2))
     x = 255 * (image / 255) ** gamma
     grey = (x @ _LUMA)[..., None]
@@ -79,9 +74,16 @@ UNSEEN: dict[str, Shift] = {"mix": mix, "hue": hue, "tone": tone}
 
 
 def under_shift(subject: Subject, s: ProbeSet, *, most: int = 200) -> dict[str, float]:
-    """Centred cosine of tiles and their HED-shifted selves, and the effective rank of the tiles' embeddings (RankMe).
+    """How far embeddings move under the HED shift.
 
-    At most `most` tiles of the set's reported part, evenly spaced.
+    Args:
+        subject: The encoder.
+        s: The set; of its reported part tiles are taken, evenly spaced.
+        most: How many tiles at most.
+
+    Returns:
+        `centred_cosine` of tiles and the same tiles shifted, and `rank`, the effective rank
+        (RankMe) of the embeddings of the unshifted tiles.
     """
     chosen = _reported(s)
     chosen = chosen[:: max(1, len(chosen) // most)][:most]
@@ -94,52 +96,46 @@ def under_shift(subject: Subject, s: ProbeSet, *, most: int = 200) -> dict[str, 
 
 
 def knn_under_shifts(subject: Subject, s: ProbeSet, *, draws: int = 5) -> dict[str, list[float]]:
-    """Balanced accuracy of 20 nearest neighbours among the unshifted train part, for the test part as it is ("clean", one value) and
-    under every unseen shift (one value a draw)."""
+    """k-NN of shifted test tiles among unshifted train tiles.
+
+    Args:
+        subject: The encoder.
+        s: The set.
+        draws: Draws of every shift.
+
+    Returns:
+        Balanced accuracy of the 20 nearest neighbours: one value for the test part as it is
+        ("clean"), and one a draw for every shift of `UNSEEN`.
+    """
     train, test = np.flatnonzero(s.labels.split == "train"), _reported(s)
-    near, tiles = (
-        subject.embed_images(_open(s.folder, s.labels, train)),
-        _open(s.folder, s.labels, test),
-    )
+    rows = subject.embed_images(_open(s.folder, s.labels, train)).astype(np.float64)
+    tiles = _open(s.folder, s.labels, test)
 
     def read(images: list[Image]) -> float:
-        predicted = knn_predict(
-            subject.embed_images(images).astype(np.float64),
-            near.astype(np.float64),
-            s.labels.y[train],
-            k=NEIGHBOURS,
-        )
+        queries = subject.embed_images(images).astype(np.float64)
+        predicted = knn_predict(queries, rows, s.labels.y[train], k=NEIGHBOURS)
         return round(balanced_accuracy(s.labels.y[test], predicted), 4)
 
-    return {
-        "clean": [read(tiles)],
-        **{
-            name: [read(_shifted(tiles, f, seed=d)) for d in range(draws)]
-            for name, f in UNSEEN.items()
-        },
+    shifted = {
+        name: [read(_shifted(tiles, shift, seed=draw)) for draw in range(draws)]
+        for name, shift in UNSEEN.items()
     }
+    return {"clean": [read(tiles)], **shifted}
 
 
 def background(subject: Subject, s: ProbeSet, *, most: int = 200) -> Floats:
-    """[D]: the mean embedding of the set's train tiles, at most `most`.
-
-    What scanners are compared around.
-    """
+    """The mean embedding [D] of at most `most` train tiles: the centre for comparing scanners."""
     chosen = np.flatnonzero(s.labels.split == "train")
-    mean: Floats = subject.embed_images(
-        _open(s.folder, s.labels, chosen[:: max(1, len(chosen) // most)][:most])
-    ).mean(0)
+    chosen = chosen[:: max(1, len(chosen) // most)][:most]
+    mean: Floats = subject.embed_images(_open(s.folder, s.labels, chosen)).mean(0)
     return mean
 
 
 def centred_cosine(plain: Floats, moved: Floats) -> float:
-    """Mean cosine of rows of `plain` and `moved` [N, D] after the mean of `plain` is taken from both."""
+    """Mean cosine of the rows of `plain` and `moved` [N, D], less the mean of `plain`."""
     a, b = plain - plain.mean(0), moved - plain.mean(0)
-    return float(
-        (
-            (a * b).sum(1) / (np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)).clip(1e-12)
-        ).mean()
-    )
+    lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    return float(((a * b).sum(1) / lengths.clip(1e-12)).mean())
 
 
 def _reported(s: ProbeSet) -> NDArray[np.int64]:
@@ -155,5 +151,6 @@ def _shifted(tiles: list[Image], shift: Shift, *, seed: int) -> list[Image]:
     return [shift(tile, rng) for tile in tiles]
 
 
-def _bytes(image: NDArray) -> Image:
-    return np.clip(np.rint(image), 0, 255).astype(np.uint8)
+def _bytes(image: NDArray[np.floating]) -> Image:
+    found: Image = np.clip(np.rint(image), 0, 255).astype(np.uint8)
+    return found

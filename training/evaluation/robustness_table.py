@@ -1,32 +1,36 @@
-"""The `robustness` command of training.evaluate.
+"""The `robustness` command of training.evaluate: the influence of stain and scanner.
 
-What stain and scanner do to an encoder, on crc_polyp5 test and two pairs of scans.
+Measured on crc_polyp5 test, and on fields that several scanners scanned.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
-from numpy.typing import NDArray
 
 from pathencoder.errors import PathEncoderError
+from pathencoder.images import open_image
 from pathencoder.slides.reader import open_slide
 from training.evaluation import robustness as measure
 from training.evaluation.encoders import Subject, open_subject
+from training.evaluation.robustness import Floats
 from training.evaluation.sets import ProbeSet, open_sets
 from training.files import write_text
 
-# One field by five scanners, and one region by two (whole, to be cut in the same way), below the
-# slides' folder.
+# Below the folder of slides: one field by five scanners, and one region by two, which is cut into
+# fields.
 _FIVE = "thumbnails/five_scanners_SCC"
 _PAIR = (
     "generic/OS-2_Ki67_hamamatsu_mpp0.227_pyramid.tiff",
     "generic/OS-2_Ki67_olympus_mpp0.346_pyramid.tiff",
 )
 _CUTS = 4  # the region is cut into 4 x 4 fields
+Figures = dict[str, Any]  # of one encoder, as in the JSON
 
 
 @click.command()
@@ -39,7 +43,7 @@ _CUTS = 4  # the region is cut into 4 x 4 fields
     help="Folder with tiles/, slides/.",
 )
 @click.option(
-    "--draws", default=5, show_default=True, help="Draws of every shift that training has not seen."
+    "--draws", default=5, show_default=True, help="Draws of every shift that training does not use."
 )
 @click.option(
     "--json", "out", type=click.Path(path_type=Path), help="Write every figure here as well."
@@ -47,7 +51,7 @@ _CUTS = 4  # the region is cut into 4 x 4 fields
 def robustness(names: tuple[str, ...], data: Path, draws: int, out: Path | None) -> None:
     """Stain shifts and scanners: names as for `probe`.
 
-    Cosines are of centred embeddings; rank is the effective rank.
+    Cosines are of centred embeddings; rank is the effective rank (RankMe).
     """
     try:
         (tiles,) = open_sets(
@@ -57,12 +61,11 @@ def robustness(names: tuple[str, ...], data: Path, draws: int, out: Path | None)
             cache=Path("runs/probe"),
             choose=False,
         )
-        rows: dict[str, list[dict]] = {}
+        rows: dict[str, list[Figures]] = {}
         for subject in (s for name in names for s in open_subject(name)):
-            shifts = measure.knn_under_shifts(subject, tiles, draws=draws)
-            row = {
+            row: Figures = {
                 **measure.under_shift(subject, tiles, most=1000),
-                "knn": shifts,
+                "knn": measure.knn_under_shifts(subject, tiles, draws=draws),
                 **_scanners(subject, data / "slides", tiles),
             }
             rows.setdefault(subject.name, []).append(row)
@@ -73,7 +76,7 @@ def robustness(names: tuple[str, ...], data: Path, draws: int, out: Path | None)
         write_text(out, json.dumps(rows, indent=1) + "\n")
 
 
-def _show(name: str, row: dict) -> None:
+def _show(name: str, row: Figures) -> None:
     near = "  ".join(f"{k} {np.mean(v):.3f} ({min(v):.3f})" for k, v in row["knn"].items())
     click.echo(
         f"{name:24s} cosine under HED shift {row['centred_cosine']:.4f}  rank {row['rank']:.0f} "
@@ -88,8 +91,11 @@ def _show(name: str, row: dict) -> None:
 
 
 def _scanners(subject: Subject, slides: Path, tiles: ProbeSet) -> dict[str, dict[str, float]]:
-    """Cosines of the same field by different scanners, and of different fields, all centred on the mean of other tiles: centred on
-    themselves, a handful of fields would point away from each other whatever they show."""
+    """Cosines of the same field by different scanners, and of different fields.
+
+    Embeddings are centred on the mean of other tiles: centred on their own mean, a few fields
+    would have negative cosines whatever they show.
+    """
     found: dict[str, dict[str, float]] = {}
     five = sorted((slides / _FIVE).glob("*.png"))
     cut = [_fields(slides / p) for p in _PAIR if (slides / p).exists()]
@@ -100,34 +106,32 @@ def _scanners(subject: Subject, slides: Path, tiles: ProbeSet) -> dict[str, dict
     if len(regions) == 2:
         found["two_scanners"] = _same_and_other(regions[0] @ regions[1].T)
     if five:
-        scans = _unit(subject.embed_images([measure.open_image(f) for f in five]) - centre)
+        scans = _unit(subject.embed_images([open_image(f) for f in five]) - centre)
         pairs = (scans @ scans.T)[np.triu_indices(len(scans), 1)]
         found["five_scanners"] = {"same": _rounded(pairs), "other": _rounded(scans @ regions[0].T)}
     return found
 
 
-def _same_and_other(cosine: NDArray) -> dict[str, float]:
-    """Of field i by one scanner against field i by the other, and against the other fields."""
+def _same_and_other(cosine: Floats) -> dict[str, float]:
+    """Mean cosine of field i with field i by the other scanner, and with the other fields."""
     return {
         "same": _rounded(np.diag(cosine)),
         "other": _rounded(cosine[~np.eye(len(cosine), dtype=bool)]),
     }
 
 
-def _rounded(cosines: NDArray) -> float:
+def _rounded(cosines: Floats) -> float:
     return round(float(cosines.mean()), 4)
 
 
 def _fields(file: Path) -> list[measure.Image]:
     """A region in _CUTS x _CUTS pieces, row by row."""
-    slide = open_slide(file)
-    try:
+    with contextlib.closing(open_slide(file)) as slide:
         image = slide.read(0, 0, 0, *slide.size)
-    finally:
-        slide.close()
     ys, xs = (np.linspace(0, n, _CUTS + 1).astype(int) for n in image.shape[:2])
     return [image[ys[r] : ys[r + 1], xs[c] : xs[c + 1]] for r in range(_CUTS) for c in range(_CUTS)]
 
 
-def _unit(x: NDArray) -> NDArray:
-    return x / np.linalg.norm(x, axis=1, keepdims=True).clip(1e-12)
+def _unit(x: Floats) -> Floats:
+    unit: Floats = x / np.linalg.norm(x, axis=1, keepdims=True).clip(1e-12)
+    return unit

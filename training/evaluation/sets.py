@@ -1,7 +1,4 @@
-"""The labelled sets of the probe.
-
-Folders with a labels.csv, and cells cut out around annotated points.
-"""
+"""The labelled sets of the probe: folders with a labels.csv, and cells around annotated points."""
 
 from __future__ import annotations
 
@@ -21,25 +18,44 @@ SETS = (*TILE_SETS, *CELL_SETS)
 
 @dataclass(frozen=True)
 class ProbeSet:
-    """A labelled set and the part that is reported: `part` None means five folds by group."""
+    """A labelled set and the part of it that is reported.
+
+    Attributes:
+        name: Its name in tables.
+        folder: Of its images.
+        labels: Its rows.
+        part: The held-out part that is reported; None: five folds by group.
+        choose: It holds rows of train parts alone.
+    """
 
     name: str
     folder: Path
     labels: Labels
     part: str | None
-    choose: bool  # train parts alone
+    choose: bool
 
 
 def open_sets(
     names: Sequence[str], *, data: Path, tools: Path, cache: Path, choose: bool
 ) -> list[ProbeSet]:
-    """The sets of these names. choose: rows of train and folds parts alone, read by folds.
+    """Open the sets of these names.
 
-    Raises ConfigError for a name that is no set, or a folder that is not there.
+    Args:
+        names: Of `SETS`.
+        data: Folder with tiles/.
+        tools: Folder with cut_cells.py, which makes the cell sets.
+        cache: Folder in which cut cells are kept.
+        choose: Rows of train parts alone, reported by folds: for choices.
+
+    Returns:
+        The sets, in the order of their names.
+
+    Raises:
+        ConfigError: A name is no set, or a folder or script is missing.
     """
     unknown = sorted(set(names) - set(SETS))
     if unknown:
-        raise ConfigError(f"no probe set {unknown}; there are {SETS}")
+        raise ConfigError(f"--sets: no probe set {unknown}; there are {', '.join(SETS)}")
     return [_open(name, data, tools, cache, choose=choose) for name in names]
 
 
@@ -47,19 +63,19 @@ def _open(name: str, data: Path, tools: Path, cache: Path, *, choose: bool) -> P
     folder = _cells(name, tools, cache) if name in CELL_SETS else data / "tiles" / name
     table = folder / "labels.csv"
     if not table.is_file():
-        raise ConfigError(f"{table} is not there: give the folder that holds tiles/ with --data")
+        raise ConfigError(f"{table} is missing: give the folder that holds tiles/ with --data")
     labels = read_labels(table, choose=choose)
     return ProbeSet(name, folder, labels, None if choose else part_of(labels), choose)
 
 
 def _cells(name: str, tools: Path, cache: Path) -> Path:
-    """Cut once, by the tool's own defaults."""
+    """The folder of a set's cells, cut by the tool's defaults if it is not there yet."""
     out = cache / "cells"
     if not (out / name / "labels.csv").is_file():
         script = tools / "cut_cells.py"
         if not script.is_file():
             raise ConfigError(
-                f"{script} is not there: give the folder that holds cut_cells.py with --tools"
+                f"{script} is missing: give the folder that holds cut_cells.py with --tools"
             )
         subprocess.run([sys.executable, str(script), str(out), "--sets", name], check=True)
     return out / name

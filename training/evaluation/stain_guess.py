@@ -1,17 +1,16 @@
-"""python -m training.evaluation.stain_guess.
+"""Fit the guess of an image's stain, and report how often it is right.
 
-Fit the guess of an image's stain, and say how often it is right.
+python -m training.evaluation.stain_guess [--data FOLDER] [--report]
 
 The guess (pathencoder/stain.py) is a logistic regression on the shares of colours. It is fitted on
 the tiles of pretrain/manifest.csv with use=1, by their stain_class: he, ihc, and neither (special
-stains, cytology, chromogens that are not brown). Sources are held out whole for the table; the
-sets of tiles/ and the pictures of slides/ are read for their table alone.
+stains, cytology, chromogens that are not brown). For the tables, whole sources are held out. The
+sets of tiles/ and the images of slides/ are evaluated only.
 """
 
 from __future__ import annotations
 
 import contextlib
-import tarfile
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -21,15 +20,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pathencoder import stain
-from pathencoder.images import decode_image, open_image
+from pathencoder.errors import PathEncoderError
+from pathencoder.images import open_image
 from pathencoder.slides.reader import open_slide
 from pathencoder.tables import read_table
+from training.data.open_corpus import open_corpus
 
 CLASSES = ("he", "ihc", "neither")
 NOT_BROWN = ("IHC CK7 + p40", "HER2 CISH", "IHC CD34")  # pink, black and red chromogens
-PRIORS = (0.6, 0.2, 0.2)  # of the classes, as a user's images may come
+PRIORS = (0.6, 0.2, 0.2)  # of the classes, as they may occur among a user's images
 FOLDS = 10
-SLIDES = {  # of slides/: pictures and small slides with a known stain
+SLIDES = {  # of slides/: images and small slides with a known stain
     "he": (
         "aperio/*.svs",
         "generic/CMU-1*.tiff",
@@ -54,21 +55,25 @@ Row = dict[str, str]
 
 
 def tiles_of(folder: Path) -> Iterator[tuple[Row, NDArray[np.uint8]]]:
-    """The manifest's rows that may be used (not the mixed ones), and their images."""
-    table = read_table(
-        folder / "manifest.csv", ("shard", "key", "src", "stain", "stain_class", "use")
-    )
-    rows = [r for r in table.rows if r["use"] == "1" and r["stain_class"] != "mixed"]
-    by_shard: dict[str, dict[str, Row]] = defaultdict(dict)
-    for row in rows:
-        by_shard[row["shard"]][row["key"]] = row
-    for shard, wanted in by_shard.items():
-        with tarfile.open(folder / shard) as tar:
-            for member in tar:
-                row = wanted.get(Path(member.name).stem)
-                content = tar.extractfile(member)
-                if row and content:
-                    yield row, decode_image(content.read(), member.name)
+    """The tiles that may be trained on, without those of mixed stains.
+
+    Args:
+        folder: A corpus with a manifest.csv.
+
+    Yields:
+        A tile's row of the manifest, and its pixels.
+
+    Raises:
+        ConfigError: The manifest is missing or not valid.
+        ImageError: A tile cannot be decoded.
+    """
+    table = read_table(folder / "manifest.csv", ("shard", "key", "src", "stain", "stain_class"))
+    corpus = open_corpus(folder)
+    rows = {row["key"]: row for row in table.rows}
+    rows |= {f"{row['shard']}/{row['key']}": row for row in table.rows}
+    for index, key in enumerate(corpus.keys):
+        if rows[key]["stain_class"] != "mixed":
+            yield rows[key], corpus.read(index)
 
 
 def class_of(row: Row) -> int:
@@ -78,13 +83,13 @@ def class_of(row: Row) -> int:
 
 
 def source_of(row: Row) -> str:
-    """What is held out together: a source; of those that hold many stains, one of them."""
+    """The group that is held out together: a source, or one stain of a source with many."""
     many = row["src"] in ("pathologyatlas", "kidney_multistain") and row["stain_class"] != "he"
     return f"{row['src']}, {row['stain']}" if many else row["src"]
 
 
 def weights_of(classes: NDArray[np.int64], sources: list[str]) -> NDArray[np.float64]:
-    """A tile's weight: sources count by the root of their size, classes by `PRIORS`."""
+    """Weights of the tiles [N]: sources count by the root of their size, classes by `PRIORS`."""
     sizes = Counter(sources)
     weights = np.array([sizes[s] ** -0.5 for s in sources])
     for k, prior in enumerate(PRIORS):
@@ -95,7 +100,16 @@ def weights_of(classes: NDArray[np.int64], sources: list[str]) -> NDArray[np.flo
 def fit(
     shares: NDArray[np.float32], classes: NDArray[np.int64], weights: NDArray[np.float64]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """The regression's weights [3, 7] and bias [3]."""
+    """Fit the regression.
+
+    Args:
+        shares: Shares of colours of the tiles (`stain.colour_shares`) [N, 6].
+        classes: Indices into `CLASSES` [N].
+        weights: Of the tiles [N].
+
+    Returns:
+        The regression's weights [3, 7] and bias [3].
+    """
     from sklearn.linear_model import LogisticRegression
 
     model = LogisticRegression(C=3, max_iter=5000)
@@ -121,18 +135,26 @@ def held_out(
 
 
 def verdict(guess: stain.StainGuess, truth: str) -> str:
-    """right, wrong or undecided; of neither H&E nor IHC, any decided stain is wrong."""
+    """Whether a guess is right, wrong, undecided or blank.
+
+    Args:
+        guess: The guess.
+        truth: Of `CLASSES`; of "neither", any decided stain is wrong.
+
+    Returns:
+        "right", "wrong: STAIN", "undecided" or "blank".
+    """
     if guess.stain == "blank" or not guess.decided:
         return "blank" if guess.stain == "blank" else "undecided"
     return "right" if guess.stain == truth else f"wrong: {guess.stain}"
 
 
 def table(rows: Iterable[tuple[str, str]]) -> list[str]:
-    """Markdown of (set, verdict) pairs: counts by set."""
+    """A Markdown table of (set, verdict) pairs: counts by set."""
     counts: dict[str, Counter[str]] = defaultdict(Counter)
-    for name, said in rows:
-        counts[name][said] += 1
-    columns = sorted({said for _, c in counts.items() for said in c})
+    for name, outcome in rows:
+        counts[name][outcome] += 1
+    columns = sorted({outcome for count in counts.values() for outcome in count})
     lines = [f"| set | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
     for name in sorted(counts):
         lines.append(f"| {name} | {' | '.join(str(counts[name][c]) for c in columns)} |")
@@ -142,8 +164,8 @@ def table(rows: Iterable[tuple[str, str]]) -> list[str]:
 def reliability(
     guesses: list[stain.StainGuess], truths: list[str], weights: NDArray[np.float64]
 ) -> list[str]:
-    """Markdown: how often the decided guesses are right, by how sure they are."""
-    lines = ["| sure | tiles | right | right, sources weighed |", "|---|---|---|---|"]
+    """A Markdown table: how often the decided guesses are right, by their confidence."""
+    lines = ["| confidence | tiles | right | right, weighted |", "|---|---|---|---|"]
     for low, high in ((0.7, 0.8), (0.8, 0.9), (0.9, 0.95), (0.95, 0.99), (0.99, 1.01)):
         chosen = [
             i
@@ -152,8 +174,8 @@ def reliability(
         ]
         if chosen:
             right = np.array([guesses[i].stain == truths[i] for i in chosen])
-            weighed = np.average(right, weights=weights[chosen])
-            lines.append(f"| {low:.2f}- | {len(chosen)} | {right.mean():.3f} | {weighed:.3f} |")
+            weighted = np.average(right, weights=weights[chosen])
+            lines.append(f"| {low:.2f}- | {len(chosen)} | {right.mean():.3f} | {weighted:.3f} |")
     return lines
 
 
@@ -165,7 +187,7 @@ def labelled(tiles: Path) -> Iterator[tuple[str, str, Path]]:
 
 
 def slides_of(slides: Path) -> Iterator[tuple[str, str, NDArray[np.uint8]]]:
-    """Name, true stain and pixels of the pictures and small slides of `SLIDES`."""
+    """Name, true stain and pixels of the images and small slides of `SLIDES`."""
     for truth, patterns in SLIDES.items():
         for file in sorted(f for pattern in patterns for f in slides.glob(pattern)):
             if file.suffix in (".svs", ".tiff"):
@@ -180,8 +202,18 @@ def slides_of(slides: Path) -> Iterator[tuple[str, str, NDArray[np.uint8]]]:
 @click.option("--report", is_flag=True, help="Also read tiles/ and slides/, for tables.")
 def main(data: Path, *, report: bool) -> None:
     """Fit and report."""
+    try:
+        _fit_and_print(data / "pretrain")
+        if report:
+            _evaluate(data)
+    except PathEncoderError as error:
+        raise click.ClickException(str(error)) from error
+
+
+def _fit_and_print(pretrain: Path) -> None:
+    """Tables of the guesses with their sources held out, and the weights of a fit on all tiles."""
     rows, shares = [], []
-    for row, image in tiles_of(data / "pretrain"):
+    for row, image in tiles_of(pretrain):
         found = stain.colour_shares(image)
         if found is not None:
             rows.append(row)
@@ -189,26 +221,29 @@ def main(data: Path, *, report: bool) -> None:
     x, classes = np.array(shares), np.array([class_of(r) for r in rows])
     sources, truths = [source_of(r) for r in rows], [CLASSES[c] for c in classes]
     guesses = held_out(x, classes, sources)
-    said = [verdict(g, t) for g, t in zip(guesses, truths, strict=True)]
+    outcomes = [verdict(g, t) for g, t in zip(guesses, truths, strict=True)]
     by_class = [
         f"{t}: {r['stain'] if t != 'he' else r['src']}" for t, r in zip(truths, rows, strict=True)
     ]
-    click.echo("\n".join(table(zip(truths, said, strict=True))) + "\n")
-    click.echo("\n".join(table(zip(by_class, said, strict=True))) + "\n")
+    click.echo("\n".join(table(zip(truths, outcomes, strict=True))) + "\n")
+    click.echo("\n".join(table(zip(by_class, outcomes, strict=True))) + "\n")
     click.echo("\n".join(reliability(guesses, truths, weights_of(classes, sources))) + "\n")
     weights, bias = fit(x, classes, weights_of(classes, sources))
     for name, values in (("weights", weights), ("bias", bias)):
         click.echo(f"{name} {np.array2string(values, precision=2, separator=', ')}")
-    if report:
-        click.echo("| slide | true | guess |\n|---|---|---|")
-        for name, truth, image in slides_of(data / "slides"):
-            click.echo(f"| {name} | {truth} | {stain.guess_stain(image).text} |")
-        click.echo()
-        found_rows = [
-            (name, verdict(stain.guess_stain(open_image(file)), truth))
-            for name, truth, file in labelled(data / "tiles")
-        ]
-        click.echo("\n".join(table(found_rows)))
+
+
+def _evaluate(data: Path) -> None:
+    """Guesses of the package for slides/ and tiles/."""
+    click.echo("| slide | true | guess |\n|---|---|---|")
+    for name, truth, image in slides_of(data / "slides"):
+        click.echo(f"| {name} | {truth} | {stain.guess_stain(image).text} |")
+    click.echo()
+    rows = (
+        (name, verdict(stain.guess_stain(open_image(file)), truth))
+        for name, truth, file in labelled(data / "tiles")
+    )
+    click.echo("\n".join(table(rows)))
 
 
 if __name__ == "__main__":

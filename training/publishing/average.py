@@ -1,7 +1,4 @@
-"""A finished run exported in another way: averaged with its start, or read from other stages.
-
-No step is trained.
-"""
+"""Export finished runs again, without training: averaged, or with another embedding rule."""
 
 from __future__ import annotations
 
@@ -25,21 +22,31 @@ from training.trainer import checkpoint
 def reexport(
     runs: Sequence[Path], folder: Path, *, start_share: float = 0.0, embedding: str | None = None
 ) -> Path:
-    """Write one encoder of `runs` to `folder`.
+    """Export one encoder of several runs.
 
-    The plain average of their weights (runs from one start that differ in seed or settings,
-    Wortsman et al. 2022, arXiv:2203.05482), then averaged with the first run's start.
+    Its weights are the plain average of those of the runs, which start from the same weights and
+    differ in seed or settings (Wortsman et al. 2022, arXiv:2203.05482), then averaged with the
+    first run's starting weights.
 
-    start_share: the start's share; embedding: the readout, the first run's own if None. Raises
-    ConfigError for a run whose export is
-    an average already: nothing trained can be taken out of it.
+    Args:
+        runs: Their folders.
+        folder: Where to write the encoder.
+        start_share: Share of the starting weights.
+        embedding: The embedding rule; the first run's own if None.
+
+    Returns:
+        `folder`.
+
+    Raises:
+        ConfigError: The export of a run is an average with its starting weights already: the
+            trained weights cannot be recovered from it.
     """
     configs = [config.load(run / "config.yaml") for run in runs]
     for run, cfg in zip(runs, configs, strict=True):
         if cfg.export.start_share:
             raise ConfigError(
-                f"{run} exported an average with its start; train it with export.start_share=0 to"
-                " average it anew"
+                f"the export of {run} is an average with its starting weights: train it again with"
+                " export.start_share=0"
             )
     cfg = configs[0]
     corpus = corpus_of(cfg)
@@ -57,13 +64,13 @@ def reexport(
 
 
 def corpus_of(cfg: Config) -> Corpus:
-    """The corpus that a config asks for."""
+    """The corpus of a configuration."""
     d = cfg.data
     return open_corpus(d.root, licences=d.licences, stains=d.stains, without=d.without)
 
 
 def trained_network(run: Path, cfg: Config) -> nn.Module:
-    """The exported weights in the run's backbone, in eval mode."""
+    """The run's backbone with its exported weights, in eval mode."""
     network = make.make_backbone(cfg.backbone.model_copy(update={"start": None}))
     state = load_file(run / "export" / "model.safetensors")
     network.load_state_dict(
@@ -73,6 +80,6 @@ def trained_network(run: Path, cfg: Config) -> nn.Module:
 
 
 def steps_of(run: Path) -> int:
-    """How many steps a run has done, by its newest checkpoint; 0 without one."""
+    """The step of a run's newest checkpoint; 0 without one."""
     newest = checkpoint.latest(run)
     return int(newest.name.removeprefix("step-")) if newest else 0

@@ -1,10 +1,10 @@
-"""A finished run as a bundled encoder with its card.
+"""Make a bundled encoder, with its card, from a finished run.
 
-Python -m training.publishing.bundle EXPORT METRICS.json --row ROW --name NAME
+python -m training.publishing.bundle EXPORT METRICS.json --row ROW --name NAME
 
-EXPORT is an exported encoder, RUN/export or an average of several runs, each then given with --run.
-Writes pathencoder/weights/NAME (what the wheel carries) and model_cards/NAME (card, figures, log
-and curves).
+EXPORT is an exported encoder: RUN/export, or an average of several runs, each given with --run.
+Writes pathencoder/weights/NAME (part of the wheel) and model_cards/NAME (card, figures, logs and
+curves).
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ import click
 import yaml
 from safetensors.torch import load_file
 
-from pathencoder.errors import PathEncoderError
+from pathencoder.errors import ConfigError, PathEncoderError
+from pathencoder.files import make_folder, whole_file
 from pathencoder.pretrained.folder import read_reference, read_spec, write_folder
 from pathencoder.tables import read_table
 from training.data.open_corpus import open_corpus
@@ -36,9 +37,11 @@ LICENCES = {
     "CC-BY-NC-4.0": (
         """Copyright the pathencoder authors.
 
-The weights in this folder are licensed under the Creative Commons Attribution-NonCommercial 4.0 International Public License
-(CC BY-NC 4.0). You may share and adapt them for non-commercial purposes with attribution. They come without any warranty.
-The licence in full: https://creativecommons.org/licenses/by-nc/4.0/legalcode
+The weights in this folder are licensed under the Creative Commons
+Attribution-NonCommercial 4.0 International Public License (CC BY-NC 4.0).
+You may share and adapt them for non-commercial purposes with attribution.
+They come without any warranty. The licence in full:
+https://creativecommons.org/licenses/by-nc/4.0/legalcode
 
 They were trained on images some of whose sources forbid commercial use, or state no licence.
 """
@@ -54,7 +57,7 @@ They were trained on images some of whose sources forbid commercial use, or stat
     "runs",
     multiple=True,
     type=click.Path(path_type=Path, exists=True),
-    help="A run whose weights it holds.",
+    help="A run whose weights are in EXPORT.",
 )
 @click.option(
     "--row", required=True, help="This encoder's row in METRICS.json: default, research ..."
@@ -103,9 +106,23 @@ def bundle(
     robustness: dict[str, Any] | None = None,
     note: str = "",
 ) -> Path:
-    """Returns the folder below pathencoder/weights.
+    """Write the folders of a bundled encoder below pathencoder/weights and model_cards.
 
-    Configs, logs and curves of the runs go beside the card.
+    Args:
+        export: The exported encoder.
+        runs: The runs whose weights it holds; their configs, logs and curves go beside the card.
+        measured: What `training.evaluate probe --json` wrote.
+        row: This encoder's row in it.
+        name: Name of the bundled encoder.
+        robustness: What `training.evaluate robustness --json` wrote.
+        note: How this encoder was chosen, for the card.
+
+    Returns:
+        The folder below pathencoder/weights.
+
+    Raises:
+        PathEncoderError: A file of the export or of a run is missing or not valid, or a file cannot
+            be written.
     """
     target, shown = ROOT / "pathencoder/weights" / name, ROOT / "model_cards" / name
     spec = dataclasses.replace(read_spec(export), name=name)
@@ -124,7 +141,8 @@ def bundle(
     }
     text = card(spec, config, figures, sources(config))
     reference = read_reference(export)
-    assert reference is not None  # every export has one
+    if reference is None:
+        raise ConfigError(f"{export} has no reference.safetensors: export the run again")
     write_folder(
         target,
         spec,
@@ -136,19 +154,31 @@ def bundle(
         metrics=figures,
     )
     shutil.rmtree(shown, ignore_errors=True)
-    shown.mkdir(parents=True)
+    make_folder(shown)
     for file in ("README.md", "metrics.json"):
-        shutil.copy(target / file, shown / file)
+        _copy(target / file, shown / file)
     for run in runs:
         end = "" if len(runs) == 1 else f"-{run.name}"
-        shutil.copy(run / "log.jsonl", shown / f"log{end}.jsonl")
-        shutil.copy(run / "config.yaml", shown / f"config{end}.yaml")
+        _copy(run / "log.jsonl", shown / f"log{end}.jsonl")
+        _copy(run / "config.yaml", shown / f"config{end}.yaml")
         curves(run, shown / f"curves{end}.png")
     return target
 
 
+def _copy(source: Path, target: Path) -> None:
+    with whole_file(target) as temporary:
+        shutil.copy(source, temporary)
+
+
 def cost(runs: Sequence[Path]) -> dict[str, Any]:
-    """Steps and fields of the crops of each run, and the CPU and wall seconds of all together, as the logs tell them."""
+    """What runs cost, by their logs.
+
+    Args:
+        runs: Their folders.
+
+    Returns:
+        Number of runs, steps and fields of the crops of each, and the CPU and wall seconds of all.
+    """
     last = [read_log(run)[-1] for run in runs]
     crops = [
         yaml.safe_load((run / "config.yaml").read_text())["method"].get("crop") or {}
@@ -168,7 +198,17 @@ def cost(runs: Sequence[Path]) -> dict[str, Any]:
 
 
 def sources(config: dict[str, Any]) -> list[tuple[str, str, str, int, int]]:
-    """(source, stain class, licence class, tiles, slides) of the images that a run learnt from, most first."""
+    """The sources of the images that a run was trained on.
+
+    Args:
+        config: The run's configuration.
+
+    Returns:
+        (source, stain class, licence class, tiles, slides), those with most tiles first.
+
+    Raises:
+        ConfigError: The corpus or its manifest cannot be read.
+    """
     data = config["data"]
     root = Path(data["root"])
     corpus = open_corpus(
@@ -177,11 +217,9 @@ def sources(config: dict[str, Any]) -> list[tuple[str, str, str, int, int]]:
         stains=tuple(data["stains"]),
         without=tuple(data["without"]),
     )
-    used, tiles, slides = (
-        set(corpus.keys),
-        Counter[tuple[str, str, str]](),
-        dict[tuple[str, str, str], set[str]](),
-    )
+    used = set(corpus.keys)
+    tiles = Counter[tuple[str, str, str]]()
+    slides: dict[tuple[str, str, str], set[str]] = {}
     for _, r in read_table(
         root / "manifest.csv", required=("shard", "key", "src", "stain_class", "licence", "slide")
     ):

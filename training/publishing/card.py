@@ -1,4 +1,4 @@
-"""The model card of a bundled encoder, every figure taken from its metrics."""
+"""The model card of a bundled encoder; every figure is taken from its metrics."""
 
 from __future__ import annotations
 
@@ -33,7 +33,17 @@ def card(
     figures: dict[str, Any],
     sources: list[tuple[str, str, str, int, int]],
 ) -> str:
-    """The card as Markdown."""
+    """Write the model card.
+
+    Args:
+        spec: The encoder.
+        config: Configuration of its training run.
+        figures: What metrics.json holds: how it was trained, and every measured figure.
+        sources: (source, stain class, licence class, tiles, slides) of the training images.
+
+    Returns:
+        Markdown with the front matter that the Hugging Face Hub reads.
+    """
     tiles = sum(s[3] for s in sources)
     front = _FRONT.format(license=spec.licence.lower(), tags="".join(f", {s}" for s in spec.stains))
     parts = [
@@ -52,12 +62,13 @@ def _opening(spec: EncoderSpec, tiles: int) -> str:
     who = (
         "Anyone may use the weights, for anything"
         if spec.commercial
-        else "The weights may be used for non-commercial purposes alone"
+        else "The weights may be used for non-commercial purposes only"
     )
     return (
-        f"A small encoder of histopathology tiles: {spec.architecture}, {(spec.parameters or 0) / 1e6:.1f} M parameters, "
-        f"{spec.dim}-dimensional embedding, trained by self-supervision on {tiles:,} tiles ({', '.join(spec.stains)}). "
-        f"{who} ({spec.licence}). It comes with `pip install pathencoder` and works without a network."
+        f"A small encoder of histopathology tiles: {spec.architecture},"
+        f" {(spec.parameters or 0) / 1e6:.1f} M parameters, {spec.dim}-dimensional embedding,"
+        f" trained by self-supervision on {tiles:,} tiles ({', '.join(spec.stains)})."
+        f" {who} ({spec.licence}). It comes with `pip install pathencoder` and works offline."
     )
 
 
@@ -67,9 +78,11 @@ def _use(spec: EncoderSpec) -> str:
         "```python\nimport pathencoder\n\n"
         f"encoder = pathencoder.load_encoder({name})\n"
         f'rows = encoder.encode("tiles/")  # numpy float32 [N, {spec.dim}]\n```\n\n'
-        f"Tiles are resized whole to {spec.input_size} px ({spec.interpolation}); with `mpp=` they are brought to {spec.mpp} micrometres "
-        f"per pixel instead. Mean {spec.mean}, std {spec.std}. The embedding: {stage_rule(spec.embedding) or spec.embedding} (`{spec.embedding}`); "
-        "`timm.create_model` loads the weights too, and then gives the last layer, which reads less well."
+        f"Tiles are resized whole to {spec.input_size} px ({spec.interpolation}); with `mpp=` they"
+        f" are resampled to {spec.mpp} micrometres per pixel instead. Mean {spec.mean}, std"
+        f" {spec.std}. The embedding: {stage_rule(spec.embedding) or spec.embedding}"
+        f" (`{spec.embedding}`). `timm.create_model` loads the weights too, and gives the last"
+        " layer, which has lower figures."
     )
 
 
@@ -77,41 +90,43 @@ def _figures(figures: dict[str, Any]) -> str:
     measured, mine = figures["measured"], figures["row"]
     sets = measured["sets"]
     rows = list(next(iter(sets.values())))
-    title = (
-        "| set | part | n (groups) | "
-        + " | ".join(f"**{r}**" if r == mine else r for r in rows)
-        + " |\n"
-    )
-    lines = title + "|---" * (3 + len(rows)) + "|\n"
+    title = " | ".join(f"**{r}**" if r == mine else r for r in rows)
+    lines = f"| set | part | n (groups) | {title} |\n" + "|---" * (3 + len(rows)) + "|\n"
     for name, by_row in sets.items():
-        first = by_row[rows[0]]
-        cells = [_cell(by_row[r]) for r in rows]
-        lines += (
-            f"| {_SETS.get(name, name)} | {first['part']} | {first['n']} ({first['groups']}) | "
-            + " | ".join(cells)
-            + " |\n"
-        )
-    means = {title: measured["means"][mine][title] for title in measured["means"].get(mine, {})}
+        first, cells = by_row[rows[0]], " | ".join(_cell(by_row[r]) for r in rows)
+        count = f"{first['n']} ({first['groups']})"
+        lines += f"| {_SETS.get(name, name)} | {first['part']} | {count} | {cells} |\n"
+    means = measured["means"].get(mine, {})
     floors = "; ".join(
         f"{title} {value:.3f} ({_best_imagenet(measured['means'], title)})"
         for title, value in means.items()
     )
-    paired = [
-        f"{name} {p[mine]['difference']:+.3f} [{p[mine]['interval'][0]:+.3f}, {p[mine]['interval'][1]:+.3f}]"
-        for name, p in measured["paired"].items()
-        if mine in p
-    ]
     return (
-        "## Measured\n\nFrozen embeddings, standardised, L2 logistic regression with C chosen by grouped cross-validation inside train; AUROC "
-        "with its 95 % interval from a bootstrap over groups (patients, slides or images), and after the stroke balanced accuracy; "
-        "means of three seeds of the folds. The ImageNet rows are the start of the training: its own output, the means of four stages, "
-        "and the readout of this encoder.\n\n"
-        f"{lines}\nMean AUROC: {floors}.\n\nAgainst ImageNet's better readout, paired over groups: {'; '.join(paired)}.\n\n"
-        f"Command: `{figures['command']}` (figures, intervals, k-NN and few-shot in metrics.json; weights sha256 `{figures['weights_sha256']}`).\n\n"
-        "The sets are small samples of larger public ones: the figures compare encoders on the same images and are not the published benchmarks "
-        f"of these names. Groups of crc_polyp5 are inferred, so its interval is of little meaning. Tiles of amibr and of the cell sets are cut around "
-        "the object that is asked for, which a readout of the tile's middle, where there is one, profits from: compare with the ImageNet row "
-        f"of the same readout. {_spread_of_runs(measured)}"
+        "## Measured\n\nL2 logistic regression on frozen, standardised embeddings, with C chosen by"
+        " grouped cross-validation inside the train part. AUROC with its 95 % interval from a"
+        " bootstrap over groups (patients, slides or images) / balanced accuracy; means of three"
+        " seeds of the folds. The ImageNet rows are the weights that the training starts from:"
+        " their own output, the means of four stages, and the readout of this encoder.\n\n"
+        f"{lines}\nMean AUROC: {floors}.\n\n"
+        "Difference to ImageNet's best readout, paired over groups:"
+        f" {_differences(measured, mine)}.\n\n"
+        f"Command: `{figures['command']}` (figures, intervals, k-NN and few-shot in metrics.json;"
+        f" weights sha256 `{figures['weights_sha256']}`).\n\n"
+        "The sets are small samples of larger public ones: the figures compare encoders on the same"
+        " images and are not the published benchmarks of these names. Groups of crc_polyp5 are"
+        " inferred, so its interval means little. In tiles of amibr and of the cell sets the"
+        " classified object is in the middle, which favours a readout of the tile's middle: compare"
+        f" with the ImageNet row of the same readout. {_deviation_of_runs(measured)}"
+    )
+
+
+def _differences(measured: dict[str, Any], row: str) -> str:
+    """AUROC of a row minus that of ImageNet's best readout, with its interval, by set."""
+    return "; ".join(
+        f"{name} {p[row]['difference']:+.3f} [{low:+.3f}, {high:+.3f}]"
+        for name, p in measured["paired"].items()
+        if row in p
+        for low, high in (p[row]["interval"],)
     )
 
 
@@ -130,46 +145,47 @@ def _best_imagenet(means: dict[str, dict[str, float]], title: str) -> str:
     return f"{best} {there[best]:.3f}" if best else "no ImageNet row"
 
 
-def _spread_of_runs(measured: dict[str, Any]) -> str:
-    """What is known of the spread over training runs: of every row that several runs stand behind."""
+def _deviation_of_runs(measured: dict[str, Any]) -> str:
+    """The standard deviation over training runs, of every row that is a mean of several."""
     sentences = []
-    for row in next(iter(measured["sets"].values())):
-        runs = next(iter(measured["sets"].values()))[row].get("runs", 1)
+    for row, first in next(iter(measured["sets"].values())).items():
+        runs = first.get("runs", 1)
         if runs > 1:
             figures = "; ".join(
                 f"{name} {r[row]['auroc']:.3f} sd {r[row]['auroc_sd']:.3f}"
                 for name, r in measured["sets"].items()
             )
-            paired = "; ".join(
-                f"{name} {p[row]['difference']:+.3f} [{p[row]['interval'][0]:+.3f}, {p[row]['interval'][1]:+.3f}]"
-                for name, p in measured["paired"].items()
-                if row in p
-            )
             sentences.append(
-                f"`{row}` is the mean of {runs} training runs that differ in their seed alone: AUROC {figures}. "
-                f"Their mean against ImageNet's better readout: {paired}."
+                f"`{row}` is the mean of {runs} training runs that differ only in their seed: AUROC"
+                f" {figures}. Difference of the mean to ImageNet's best readout:"
+                f" {_differences(measured, row)}."
             )
     return (
         " ".join(sentences)
-        or "One training run: the spread over training seeds is not in these intervals."
+        or "One training run: these intervals do not include the variation between training seeds."
     )
 
 
 def _robustness(rows: dict[str, list[dict[str, Any]]]) -> str:
     """Stain shifts on crc_polyp5 test: one line a row, the mean over its training runs."""
-    lines = "| encoder | cosine under HED shift | effective rank | k-NN, unshifted | k-NN, channel mix / hue / tone |\n|---|---|---|---|---|\n"
+    lines = (
+        "| encoder | cosine under HED shift | effective rank | k-NN, unshifted"
+        " | k-NN, channel mix / hue / tone |\n|---|---|---|---|---|\n"
+    )
     for name, runs in rows.items():
         cosine, rank = (_mean([r[key] for r in runs]) for key in ("centred_cosine", "rank"))
-        near = {
-            shift: _mean([_mean(r["knn"][shift]) for r in runs])
+        clean, *shifted = (
+            f"{_mean([_mean(r['knn'][shift]) for r in runs]):.3f}"
             for shift in ("clean", "mix", "hue", "tone")
-        }
-        lines += f"| {name} | {cosine:.4f} | {rank:.0f} | {near['clean']:.3f} | {near['mix']:.3f} / {near['hue']:.3f} / {near['tone']:.3f} |\n"
+        )
+        lines += f"| {name} | {cosine:.4f} | {rank:.0f} | {clean} | {' / '.join(shifted)} |\n"
     return (
-        f"## Another stain, another scanner\n\n{lines}\nColorectal tiles (crc_polyp5 test). The cosine is that of a tile's centred embedding and its "
-        "stain-shifted self; a collapsed encoder would look stable, hence the rank. k-NN (20 neighbours, balanced accuracy) looks up shifted test "
-        "tiles among unshifted train tiles, mean of five draws of each shift, none of which training used. "
-        "Command: `python -m training.evaluate robustness default research imagenet random`."
+        f"## Another stain, another scanner\n\n{lines}\nColorectal tiles (crc_polyp5 test). Cosine"
+        " of the centred embeddings of a tile and of the same tile with its stain shifted; a"
+        " collapsed encoder would look stable, hence the rank. k-NN (20 neighbours, balanced"
+        " accuracy) of shifted test tiles among unshifted train tiles, mean of five draws of each"
+        " shift, none of which training uses. Command:"
+        " `python -m training.evaluate robustness default research imagenet random`."
     )
 
 
@@ -186,10 +202,12 @@ def _training(spec: EncoderSpec, config: dict[str, Any], figures: dict[str, Any]
         else f" The weights are the plain average of {runs} such runs (arXiv:2203.05482)."
     )
     return (
-        f"## Training\n\n{spec.training}. Start: ImageNet weights of MobileNetV2 (Apache-2.0). Batch {data['batch']}, slides drawn with probability "
-        f"~ tiles^{data['slide_power']}, no slide twice in a batch; {_crops(about)}stain jitter along hematoxylin, eosin and DAB for H&E, weaker and "
-        f"per colour channel for every other stain; the exported weights are a moving average.{average} It took "
-        f"{about['cpu_seconds'] / 60:.0f} core-minutes of one CPU core. Configs, logs and curves are in model_cards/{spec.name}."
+        f"## Training\n\n{spec.training}. Start: ImageNet weights of MobileNetV2 (Apache-2.0)."
+        f" Batch {data['batch']}, slides drawn with probability ~ tiles^{data['slide_power']}, no"
+        f" slide twice in a batch; {_crops(about)}stain jitter along hematoxylin, eosin and DAB for"
+        " H&E, weaker and per colour channel for every other stain; the exported weights are a"
+        f" moving average.{average} It took {about['cpu_seconds'] / 60:.0f} core-minutes of one CPU"
+        f" core. Configs, logs and curves are in model_cards/{spec.name}."
         + (f"\n\n{figures['note']}" if figures.get("note") else "")
     )
 
@@ -201,7 +219,10 @@ def _crops(about: dict[str, Any]) -> str:
     if not fields:
         return ""
     shares = ", in other runs of ".join(f"{low:.0%} to {high:.0%}" for low, high in fields)
-    return f"both crops of a tile lie in one field of {shares} of its area, so that magnifications differ between tiles alone; "
+    return (
+        f"both crops of a tile are cut from one field of {shares} of its area, so that"
+        " magnification differs only between tiles; "
+    )
 
 
 def _sources(sources: list[tuple[str, str, str, int, int]]) -> str:
@@ -211,20 +232,25 @@ def _sources(sources: list[tuple[str, str, str, int, int]]) -> str:
         for src, stain, licence, n, slides in sources
     )
     return (
-        f"## Images it learnt from\n\n{lines}\nP: weights trained on it may be given to anyone; N: not, or its source states no licence. No tile of a "
-        "validation or test part of the sets above was trained on. `amibr_left` are tiles of the same public collection as amibr, of none of its "
-        "labelled images; sources named `*_train` are train parts, so amibr, hpylori_ihc, crc_polyp5, crchisto and others share a cohort with "
-        "the training images where such a source is listed."
+        f"## Training images\n\n{lines}\nP: weights trained on it may be given to anyone; N: not,"
+        " or its source states no licence. No tile of a validation or test part of the sets above"
+        " was trained on. `amibr_left` are tiles of the same public collection as amibr, from other"
+        " images than the labelled ones. Sources named `*_train` are train parts: where one is"
+        " listed, its set (amibr, hpylori_ihc, crc_polyp5, crchisto and others) shares a cohort"
+        " with the training images."
     )
 
 
 def _limits(spec: EncoderSpec) -> str:
     ihc = (
-        "IHC is a small part of the permissive images: on hpylori_ihc it may lose to ImageNet weights (see the table). "
+        " IHC is a small part of the permissive images: on hpylori_ihc ImageNet weights may be"
+        " better (see the table)."
         if spec.commercial
         else ""
     )
     return (
-        f"## Not for\n\nDiagnosis, or any use on patients: nothing here was validated clinically. {ihc}Magnifications and scanners beyond those of its "
-        "few sources are untried; most sources do not state their micrometres per pixel. Fluorescence was not seen in training."
+        "## Not for\n\nDiagnosis, or any use on patients: nothing here was validated clinically."
+        f"{ihc} Magnifications and scanners other than those of its few sources are untested; most"
+        " sources do not state their micrometres per pixel. There were no fluorescence images in"
+        " training."
     )

@@ -1,7 +1,4 @@
-"""Plans: every cell made once, resumed, averaged.
-
-And the stain shifts that encoders are read under.
-"""
+"""Plans: every cell is made once, resumed, averaged; and the stain shifts of the evaluation."""
 
 import csv
 import json
@@ -84,7 +81,7 @@ def lines(plan):
     return [json.loads(line) for line in (plan.out / "results.jsonl").read_text().splitlines()]
 
 
-def test_every_cell_is_made_and_read_once(done):
+def test_every_cell_is_made_and_evaluated_once(done):
     before = lines(done)
     assert [line["cell"] for line in before if line["set"] == "crc_polyp5"] == [
         "base-s0",
@@ -119,12 +116,12 @@ def test_an_average_with_the_start_says_so(done):
 
 def test_the_table_shows_arms_and_differences(done, capsys):
     experiments_table.print_table(done.out, done.sets)
-    told = capsys.readouterr().out
-    assert "base" in told
-    assert "half - base" in told.replace("half                   -", "half -")
+    printed = capsys.readouterr().out
+    assert "base" in printed
+    assert "half - base" in printed.replace("half                   -", "half -")
 
 
-def test_an_interrupted_plan_keeps_its_checkpoint_and_goes_on(data, tmp_path):
+def test_an_interrupted_plan_keeps_its_checkpoint_and_resumes(data, tmp_path):
     stops = plan_of(data, tmp_path, seeds=[0], arms={"base": {"set": ["minutes=1e-9"]}})
     stops.out.mkdir()
     (stops.out / "rates.json").write_text('{"base": 0.00003}')
@@ -139,11 +136,8 @@ def test_an_interrupted_plan_keeps_its_checkpoint_and_goes_on(data, tmp_path):
     assert {line["cell"] for line in lines(plan)} == {"base-s0"}
 
 
-def test_training_here_and_reading_there(data, tmp_path):
-    """Arms of so many steps are trained and not read.
-
-    A later call reads them without their checkpoints' weights, and trains nothing.
-    """
+def test_training_here_and_evaluating_there(data, tmp_path):
+    """--train evaluates nothing; a later call needs no checkpoint weights and trains nothing."""
     plan = plan_of(
         data,
         tmp_path,
@@ -178,26 +172,30 @@ def test_chosen_arms_alone_are_made(data, tmp_path):
     assert done.exit_code == 0, done.output
     assert [p.parent.name for p in (tmp_path / "out").glob("*/export")] == ["base-s1"]
     assert "loaders: 2" in (tmp_path / "out" / "base-s1" / "config.yaml").read_text()
-    for asked, told in (
+    for asked, message in (
         (["--arms", "bas"], "no arm"),
         (["--set", "optim.lr=1"], "change no result"),
-        (["--seeds", "1"], "goes with --train"),
+        (["--seeds", "1"], "needs --train"),
         (["--train", "--seeds", "a"], "joined by commas"),
     ):
         refused = CliRunner().invoke(experiments.main, [str(tmp_path / "plan.yaml"), *asked])
         assert refused.exit_code == 1
-        assert told in refused.output
+        assert message in refused.output
 
 
 def test_plans_with_mistakes_are_refused(data, tmp_path):
     with pytest.raises(ConfigError, match="core_minutes or steps"):
         plan_of(data, tmp_path, core_minutes=None)
-    with pytest.raises(ConfigError, match="no arm that trains"):
+    with pytest.raises(ConfigError, match="not an arm that trains"):
         plan_of(data, tmp_path, arms={"half": {"of": "bsae"}})
     with pytest.raises(ConfigError, match="nearest: temperature"):
         plan_of(data, tmp_path, arms={"base": {"set": ["method.temperatur=1"]}})
     with pytest.raises(ConfigError, match="core_minutes"):
         plan_of(data, tmp_path, core_minutes=-1)
+    for text, message in (("", "no settings"), ("a: [", "not YAML")):
+        (tmp_path / "plan.yaml").write_text(text)
+        with pytest.raises(ConfigError, match=message):
+            experiments.read_plan(tmp_path / "plan.yaml")
 
 
 def test_shifts_keep_white_and_change_colours():

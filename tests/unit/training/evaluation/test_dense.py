@@ -1,7 +1,4 @@
-"""The dense protocol on made pictures.
-
-The grid lies where the pixels do, cells are found where they are, folds hold groups together.
-"""
+"""The dense protocol on synthetic images: positions of grid and cells, folds, intervals."""
 
 import csv
 from types import SimpleNamespace
@@ -21,7 +18,7 @@ pytestmark = pytest.mark.full
 
 
 class Eyes:
-    """An encoder whose pyramid is the picture itself at two strides, so that positions can be compared."""
+    """An encoder whose pyramid is the image itself at two strides: positions can be compared."""
 
     spec = SimpleNamespace(input_size=64)
     device, dtype = torch.device("cpu"), torch.float32
@@ -34,7 +31,7 @@ class Eyes:
         return [pooled(x, 4), pooled(x, 8)], [4, 8]
 
 
-def test_the_grid_lies_where_the_pixels_do():
+def test_grid_positions_are_those_of_the_pixels():
     image = np.random.default_rng(0).integers(0, 256, (100, 150, 3), dtype=np.uint8)
     maps = dense.feature_maps(Eyes(), image)
     assert maps.shape == (6, 25, 38)
@@ -53,7 +50,7 @@ def test_cells_are_found_where_they_are():
 
 @pytest.fixture
 def data(tmp_path):
-    """Six H&E pictures of three patients, with label maps and with points."""
+    """Six H&E images of three patients, with label maps and with points."""
     for name in ("monuseg", "crchisto"):
         folder = tmp_path / "nuclei" / name / "train"
         folder.mkdir(parents=True)
@@ -81,11 +78,11 @@ def data(tmp_path):
 
 
 @pytest.mark.parametrize("s", [dense.SETS[0], dense.SETS[2]], ids=lambda s: s.name)
-def test_a_linear_decoder_reads_what_the_features_hold(s, data):
+def test_a_linear_decoder_finds_what_the_features_contain(s, data):
     pictures = dense.pictures_of(s, data, choose=True)
     scores = dense.evaluate(Eyes(), s, pictures, choose=True)
     assert [x.file for x in scores] == [p.file.name for p in pictures]
-    assert dense.mean_score(s, scores) > 0.7  # colour alone tells a nucleus here
+    assert dense.mean_score(s, scores) > 0.7  # colour alone is enough here
 
 
 def test_a_real_encoder_goes_through(data):

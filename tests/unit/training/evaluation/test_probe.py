@@ -1,4 +1,4 @@
-"""The probe: figures of a referee script where it is at hand, and what must hold anywhere."""
+"""The probe: the figures of the referee script where it is there, and general properties."""
 
 import csv
 import dataclasses
@@ -12,7 +12,7 @@ from paths import SHARED
 
 from pathencoder.errors import ConfigError
 from pathencoder.metrics import Interval
-from training.evaluation import probe
+from training.evaluation import outcomes, probe
 
 pytestmark = pytest.mark.full
 REFEREE = SHARED / "tools/probe.py"
@@ -32,7 +32,7 @@ def labelled(folder, n=160, classes=2, test=True):
     return x, probe.read_labels(folder / "labels.csv")
 
 
-@pytest.mark.skipif(not REFEREE.exists(), reason="the referee script is not at hand")
+@pytest.mark.skipif(not REFEREE.exists(), reason="the referee script is not there")
 @pytest.mark.parametrize(("classes", "test"), [(2, True), (3, False)])
 def test_figures_equal_the_referees(tmp_path, classes, test):
     x, labels = labelled(tmp_path, classes=classes, test=test)
@@ -63,10 +63,27 @@ def test_choosing_never_reads_a_test_part(tmp_path):
     assert set(probe.read_labels(tmp_path / "labels.csv", choose=True).split) == {"train"}
 
 
+@pytest.mark.parametrize(
+    ("splits", "part"),
+    [
+        (("train", "val", "test"), "test"),
+        (("train", "val"), "val"),
+        (("train", "benchmark"), "benchmark"),
+        (("train",), None),
+        (("folds",), None),
+        (("test",), None),
+    ],
+)
+def test_the_held_out_part_is_evaluated(tmp_path, splits, part):
+    _, labels = labelled(tmp_path)
+    split = np.array([splits[i % len(splits)] for i in range(len(labels.y))])
+    assert probe.part_of(dataclasses.replace(labels, split=split)) == part
+
+
 def test_a_group_in_both_parts_is_refused(tmp_path):
     x, labels = labelled(tmp_path)
     labels.groups[:] = "one"
-    with pytest.raises(ConfigError, match="stand in train"):
+    with pytest.raises(ConfigError, match="are in train and in test"):
         probe.probe(x, labels, test="test", seeds=1)
     with pytest.raises(ConfigError, match="NaN"):
         probe.probe(np.full_like(x, np.nan), labels, test="test", seeds=1)
@@ -87,16 +104,16 @@ def test_paired_difference_of_an_encoder_with_itself_is_zero_and_noise_loses(tmp
     assert found.value > 0.1
 
 
-def test_outcomes_survive_the_disk(tmp_path):
+def test_outcomes_are_read_as_they_were_written(tmp_path):
     x, labels = labelled(tmp_path)
     before = probe.probe(x, labels, test="test", seeds=2)
-    probe.save_outcomes(tmp_path / "o.npz", before)
-    assert probe.summarise([probe.load_outcomes(tmp_path / "o.npz")], "t") == probe.summarise(
+    outcomes.save_outcomes(tmp_path / "o.npz", before)
+    assert probe.summarise([outcomes.load_outcomes(tmp_path / "o.npz")], "t") == probe.summarise(
         [before], "t"
     )
 
 
-def test_training_runs_are_averaged_and_their_spread_is_told(tmp_path):
+def test_training_runs_are_averaged_and_their_deviation_is_reported(tmp_path):
     x, labels = labelled(tmp_path)
     noisy = (x + np.random.default_rng(2).normal(size=x.shape)).astype(np.float32)
     a, b = (probe.probe(rows, labels, test="test", seeds=2) for rows in (x, noisy))

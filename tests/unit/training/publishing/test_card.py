@@ -1,4 +1,4 @@
-"""The card: every figure it tells is one that was measured, of the row that it is about."""
+"""The card: every figure is a measured one, of the row that it is about."""
 
 import dataclasses
 
@@ -56,7 +56,7 @@ def spec():
     )
 
 
-def test_the_card_tells_its_own_row(spec):
+def test_the_card_has_the_figures_of_its_row(spec):
     text = card(spec, CONFIG, figures(), SOURCES)
     assert "| **default** |" in text
     assert "0.671 [0.62, 0.72] / 0.621" in text
@@ -79,7 +79,7 @@ def test_crops_and_averages_are_described(spec):
     assert "60 core-minutes" in text
 
 
-def test_the_spread_over_training_runs_is_told_where_there_are_several(spec):
+def test_the_deviation_over_training_runs_is_given_where_there_are_several(spec):
     text = card(spec, CONFIG, figures(), SOURCES)
     assert "`three runs` is the mean of 3 training runs" in text
     assert "amibr 0.668 sd 0.011" in text

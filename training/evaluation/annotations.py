@@ -1,0 +1,73 @@
+"""Annotations beside the images of the nuclei sets: label maps, points and the images' scale."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from pathencoder.errors import ConfigError, ImageError
+from pathencoder.tables import number, read_table
+
+
+def open_labels(image: Path) -> NDArray[np.integer]:
+    """The instance map of an image, from NAME.labels.png beside it.
+
+    Args:
+        image: The image's file.
+
+    Returns:
+        [H, W] in the file's own integer type: 0 is background, every other number one object.
+
+    Raises:
+        ImageError: The map is missing or damaged.
+    """
+    file = image.with_name(f"{image.stem}.labels.png")
+    try:
+        with Image.open(file) as stored:
+            return np.asarray(stored)
+    except (OSError, SyntaxError) as error:  # Pillow raises both on damaged PNG files
+        raise ImageError(
+            f"the label map {file} of {image.name} cannot be read: {error}. Copy it anew"
+        ) from error
+
+
+def read_points(image: Path) -> tuple[NDArray[np.float64], list[str]]:
+    """The annotated points of an image, from NAME.points.csv beside it.
+
+    Args:
+        image: The image's file.
+
+    Returns:
+        x and y of each point in pixels of the image [N, 2], and its class, "" where none is given.
+
+    Raises:
+        ConfigError: The table is missing, lacks a column, or has a value that is no number.
+    """
+    table = read_table(image.with_name(f"{image.stem}.points.csv"), required=("x", "y"))
+    points = []
+    for where, row in table:
+        try:
+            points.append([number(row[axis], table.delimiter) for axis in ("x", "y")])
+        except ValueError as error:
+            raise ConfigError(f"{where}: {error}. x and y are numbers, in pixels") from None
+    classes = [row.get("class", "") for row in table.rows]
+    return np.array(points, np.float64).reshape(-1, 2), classes
+
+
+def scale_of(text: str) -> float | None:
+    """The number in a scale as the sets' tables word it.
+
+    Args:
+        text: For example "0.25", "~0.55" or "0.25 (assumed 40x)", um/px.
+
+    Returns:
+        The number; None where the text begins with none.
+    """
+    words = text.replace("~", "").split()
+    try:
+        return number(words[0])
+    except (ValueError, IndexError):
+        return None
