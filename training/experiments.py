@@ -45,8 +45,8 @@ from training.evaluation.plan import (
 from training.evaluation.probe import auroc, balanced
 from training.evaluation.sets import ProbeSet, open_sets
 from training.files import append_text, write_text
+from training.monitor.log import read_log
 from training.publishing.average import reexport, steps_of
-from training.report import read_log
 
 log = logging.getLogger("training")
 _TRIAL = 16  # steps by which the time of a step is measured

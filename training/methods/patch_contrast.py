@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from pathencoder.files import whole_file
-from pathencoder.nuclei.network import ConfidenceNetwork, Featuriser, parameters
+from pathencoder.nuclei.network import ConfidenceNetwork, Featuriser
 from training.data.loader import TileBatch
 from training.files import write_text
 from training.methods import Logs, Method, MethodSettings, Plan, Views
@@ -136,7 +136,10 @@ class PatchContrast(Method):
         about = {
             "format": "patch-contrast",
             "settings": self.settings.model_dump(),
-            "parameters": parameters(self.backbone, self.featuriser),
+            # also of a featuriser that is not run, whose parameters are not trained
+            "parameters": sum(
+                p.numel() for part in (self.backbone, self.featuriser) for p in part.parameters()
+            ),
         }
         write_text(folder / "config.json", json.dumps(about, indent=2) + "\n")
         return folder

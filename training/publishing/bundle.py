@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import click
-import yaml
+import yaml  # type: ignore[import-untyped]  # PyYAML has no annotations
 from safetensors.torch import load_file
 
 from pathencoder.errors import ConfigError, PathEncoderError
@@ -27,9 +27,10 @@ from pathencoder.files import make_folder, whole_file
 from pathencoder.pretrained.folder import read_reference, read_spec, write_folder
 from pathencoder.tables import read_table
 from training.data.open_corpus import open_corpus
+from training.monitor.log import read_log
 from training.publishing.average import steps_of
 from training.publishing.card import card
-from training.report import curves, read_log
+from training.report import curves
 
 ROOT = Path(__file__).parents[2]
 LICENCES = {
