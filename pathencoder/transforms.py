@@ -10,17 +10,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from PIL import Image
 from torch import Tensor
 
+from pathencoder.arrays import Pixels
 from pathencoder.errors import ConfigError
 from pathencoder.images import ImageSource, open_image
 from pathencoder.mpp import check_mpp
 from pathencoder.spec import EncoderSpec
-
-Pixels = npt.NDArray[np.uint8]
 
 _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 _WHITE = 255

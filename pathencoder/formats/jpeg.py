@@ -15,9 +15,10 @@ from typing import IO, NamedTuple
 
 from PIL import Image
 
+from pathencoder.formats.jpeg_colours import STARTS_OF_FRAME
+
 _SEQUENTIAL, _PROGRESSIVE = (0xC0, 0xC1), 0xC2
 _START_OF_SCAN, _RESTART_INTERVAL = 0xDA, 0xDD
-_STARTS_OF_FRAME = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})
 _WITHOUT_LENGTH = frozenset({0x01, *range(0xD0, 0xDA)})
 # A code of ones does not occur in any JPEG: the padding feeds the decoder's look-ahead and decodes
 # to less than two blocks of 8 x 8 px where the data are cut.
@@ -189,7 +190,7 @@ def _scans(data: bytes) -> Iterator[_Scan]:
             continue
         end = at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
         body = data[at + 4 : end]
-        if marker in _STARTS_OF_FRAME:
+        if marker in STARTS_OF_FRAME:
             frame, components = marker, tuple(body[6::3])
         elif marker == _RESTART_INTERVAL:
             restarts = any(body)

@@ -6,7 +6,7 @@ import struct
 from collections.abc import Iterator
 from typing import Literal
 
-_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # start of frame, all processes
+STARTS_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # of all coding processes
 _ALONE = frozenset(range(0xD0, 0xD9)) | {0x01}  # markers without a length
 _SCAN, _APP0, _APP14 = 0xDA, 0xE0, 0xEE
 
@@ -27,7 +27,7 @@ def jpeg_colours(data: bytes) -> Literal["RGB", "YCbCr"] | None:
             jfif = True
         elif marker == _APP14 and body.startswith(b"Adobe") and len(body) >= 12:
             adobe = body[11]
-        elif marker in _FRAMES:
+        elif marker in STARTS_OF_FRAME:
             frame = body
     if len(frame) < 15 or frame[5] != 3:
         return None

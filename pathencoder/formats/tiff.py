@@ -33,7 +33,7 @@ _WHITE_IS_ZERO, _GREY, _RGB, _PALETTE, _CMYK, _YCBCR = 0, 1, 2, 3, 5, 6
 _LAB = (8, 9, 10)
 _SIGNED, _BYTE = 2, 8
 _MOST_BITS = 64  # a damaged file says millions
-_ALPHA = (1, 2)
+_ALPHA = ((1,), (2,))  # first value of ExtraSamples: associated and unassociated alpha
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -201,7 +201,7 @@ def _unknown_colours(tags: Tags) -> str:
     if (
         colour in (_WHITE_IS_ZERO, _GREY)
         and samples > 1
-        and not (samples == 2 and extra[:1] in ((1,), (2,)))
+        and not (samples == 2 and extra[:1] in _ALPHA)
     ):
         return f"it holds {samples} channels without colours"
     if colour in _LAB:
@@ -264,7 +264,7 @@ def _with_alpha_or_none(values: npt.NDArray[Any], tags: Tags, where: str) -> npt
         )
     if values.ndim == 2:
         return values
-    alpha = extra[:1] in ((1,), (2,)) and values.shape[2] > wanted
+    alpha = extra[:1] in _ALPHA and values.shape[2] > wanted
     if wanted == 1:
         return np.repeat(values[..., :1], 3, axis=2) if not alpha else values[..., [0, 0, 0, 1]]
     return values[..., : 3 + alpha]

@@ -13,13 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pathencoder.errors import ConfigError, IncompatibleWeights, OfflineError, StoreError
-from pathencoder.pretrained import folder, hub_errors, reach
+from pathencoder.pretrained import hub_errors, reach
 
-# timm's names, in its order
-_CANDIDATES = ("model.safetensors", "pytorch_model.bin", "pytorch_model.pth", "model.pth")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
-_REPO = re.compile(r"(?:hf[-_]hub:)?([\w.-]+/[\w.-]+)(?:@(\S+))?")
-_EXTRAS = (folder.REFERENCE, folder.CARD, folder.LICENCE, folder.METRICS)
 
 
 @dataclass(frozen=True)

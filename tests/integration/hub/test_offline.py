@@ -10,7 +10,7 @@ from huggingface_hub import constants
 
 import pathencoder
 from pathencoder.errors import OfflineError
-from pathencoder.pretrained import locate
+from pathencoder.pretrained import locate, reach
 
 
 @pytest.fixture
@@ -18,6 +18,7 @@ def away(monkeypatch):
     """The Hub at a closed port; the client, which retries for half a minute, must not be called."""
     with socket.create_server(("127.0.0.1", 0)) as closed:
         url = f"http://127.0.0.1:{closed.getsockname()[1]}"
+    monkeypatch.setattr(reach, "_known", {})  # a server of an earlier test may have had this port
     monkeypatch.setattr(constants, "ENDPOINT", url)
     monkeypatch.setattr(
         constants, "HUGGINGFACE_CO_URL_TEMPLATE", url + "/{repo_id}/resolve/{revision}/{filename}"
