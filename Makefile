@@ -51,7 +51,11 @@ test-quick: .venv/.done
 test-full: .venv-full/.done
 	.venv-full/bin/python -m pytest -m full
 
-# The quick tests with the oldest versions that pyproject.toml allows.
+# The quick tests with the oldest versions that pyproject.toml allows, on demand. torch comes from
+# PyTorch's CPU index. Without access to it, OLDEST_TORCH='--override FILE' takes the torch that FILE
+# names (torch==2.13.0+cpu, torchvision==0.28.0) from pip's find-links, and the oldest of the rest.
+OLDEST_TORCH ?= --torch-backend cpu
+
 test-oldest: .venv-oldest/.done
 	.venv-oldest/bin/python -m pytest -m 'not full'
 
@@ -60,7 +64,7 @@ test-oldest: .venv-oldest/.done
 	.venv-oldest/bin/python -m pip install --quiet --disable-pip-version-check uv
 	links=$$(.venv-oldest/bin/python -m pip config get global.find-links 2>/dev/null || true); \
 	.venv-oldest/bin/uv pip install --quiet --python .venv-oldest/bin/python $${links:+--find-links $$links} \
-		--resolution lowest-direct --editable '.[dev,nuclei]'
+		$(OLDEST_TORCH) --resolution lowest-direct --editable '.[dev,nuclei]'
 	touch $@
 
 # The wheel alone, in an environment without our extras or test tools.

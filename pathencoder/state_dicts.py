@@ -63,7 +63,7 @@ class Differences:
 
 
 def _named(key: str, shapes: Shapes) -> str:
-    return f"{key} {list(shapes[key])}"
+    return f"{key} {list(shapes[key])}" if shapes[key] else key
 
 
 def _listed(keys: list[str], what: str, show: Callable[[str], str]) -> str:

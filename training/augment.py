@@ -1,11 +1,9 @@
-"""Augmentation of whole batches on their device: one resampling for crop, flips and turns.
+"""Augmentation of whole batches on their device: random crops, and stain jitter.
 
-Stain jitter in optical density.
-
-Every random number comes from the generator that is given, so a step's views follow from its seed
-alone. With several processes the numbers are drawn for the joint batch in each and a process takes
-those of its own tiles (entries rank, rank + world, ...), so that a tile's views do not depend on
-how many processes there are; each must hold equally many tiles, and seed its generator alike.
+Every random number comes from the generator passed in, so a step's views follow from its seed
+alone. With several processes each draws the numbers of the joint batch and takes those of its
+tiles (entries rank, rank + world, ...), so that a tile's views do not depend on the number of
+processes. Each process must hold the same number of tiles and seed its generator equally.
 """
 
 from __future__ import annotations
@@ -40,10 +38,19 @@ StainClass = Annotated[str, AfterValidator(_known)]
 
 
 class CropSettings(BaseModel):
-    """Crops of one kind. field: least and largest share of the tile that all crops of one draw share, at a place of its own, so that
-    magnifications vary from tile to tile and not between the crops that are compared. area: least and largest share of that field
-    (both alike: crops differ by translation alone, extended-context translation as Virchow's, arXiv:2309.07778, section 4.1).
-    aspect: least and largest ratio of the sides."""
+    """Crops of one kind.
+
+    Attributes:
+        count: Crops of each tile.
+        px: Their side in pixels.
+        field: Least and largest share of the tile's area in which all its crops lie. The field is
+            drawn once for each tile, so that magnification varies between tiles and not between
+            the crops that are compared.
+        area: Least and largest share of the field's area. With both equal, crops differ by
+            translation alone (extended-context translation of Virchow, arXiv:2309.07778, section
+            4.1).
+        aspect: Least and largest ratio of the sides.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     count: int = Field(default=2, ge=0)
@@ -54,8 +61,19 @@ class CropSettings(BaseModel):
 
 
 class ColourSettings(BaseModel):
-    """Colour changes. he_*: amounts of hematoxylin, eosin, DAB of H&E tiles become s (1 + scale N) + shift N.
-    od_*: the same for each colour channel's optical density of every other stain, IHC among them.
+    """Colour changes.
+
+    Attributes:
+        he_scale: Amounts s of hematoxylin, eosin and DAB of H&E tiles become
+            s (1 + he_scale n) + he_shift n', with n and n' drawn from a standard normal.
+        he_shift: As above.
+        od_scale: The same for the optical density of each colour channel in all other stains, IHC
+            among them.
+        od_shift: As above.
+        brightness: Intensities are multiplied by a factor within 1 plus or minus this.
+        hed_classes: Stain classes whose tiles are jittered as H&E is.
+        grey: Share of H&E views made grey. Other stains keep their colour, which is their signal.
+        blur: Share of all views that are blurred.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -64,18 +82,19 @@ class ColourSettings(BaseModel):
     od_scale: float = Field(default=0.08, ge=0)
     od_shift: float = Field(default=0.02, ge=0)
     brightness: float = Field(default=0.1, ge=0)
-    # stain classes whose tiles are jittered as H&E is
     hed_classes: tuple[StainClass, ...] = ("he",)
-    # share of H&E views made grey; other stains keep their colour, which is their signal
     grey: Fraction = 0.1
     blur: Fraction = 0.2
 
 
 @dataclass(frozen=True)
 class Fields:
-    """The part of each tile that its crops share.
+    """The part of each tile in which its crops lie.
 
-    Side as a share of the tile's, centre in -1..1, each [N].
+    Attributes:
+        side: Float [N], as a share of the tile's side.
+        x: Float [N], its centre in -1..1.
+        y: Float [N], the same.
     """
 
     side: Tensor
@@ -84,7 +103,7 @@ class Fields:
 
 
 def fields(count: int, settings: CropSettings, generator: torch.Generator) -> Fields | None:
-    """A field for each of `count` tiles; None where settings ask for the whole tile."""
+    """A field for each of `count` tiles; None where the field is the whole tile."""
     if settings.field == (1.0, 1.0):
         return None
     device = generator.device
@@ -99,9 +118,11 @@ def fields(count: int, settings: CropSettings, generator: torch.Generator) -> Fi
 
 @dataclass(frozen=True)
 class Source:
-    """Tiles as crops are taken from them.
+    """Tiles from which crops are taken.
 
-    float32 [N, 3, T, T] in 0..1, and the same at half the size.
+    Attributes:
+        full: Float32 [N, 3, T, T] in 0..1.
+        half: The same at half the size.
     """
 
     full: Tensor
@@ -109,7 +130,7 @@ class Source:
 
 
 def source_of(tiles: Tensor) -> Source:
-    """uint8 [N, 3, T, T] to what `crops` reads; make it once for all the crops of a batch."""
+    """What `crops` reads, from uint8 [N, 3, T, T]; make it once for all crops of a batch."""
     full = tiles.float().div_(255)
     return Source(full, F.avg_pool2d(full, 2))
 
@@ -120,13 +141,19 @@ def crops(
     generator: torch.Generator,
     within: Fields | None = None,
 ) -> Tensor:
-    """Random resized crops with flips and quarter turns.
+    """Random resized crops with flips and rotations by multiples of 90 degrees.
 
-    uint8 [N, 3, T, T] -> float32 in 0..1, [N, 3, px, px]. within: the fields that the crops stay
-    in; the whole tiles if None.
+    All of it is one bilinear resampling. Crops that are reduced by more than 1.5 are taken from the
+    tile at half its size, against aliasing.
 
-    One bilinear resampling does all of it; a crop that shrinks by more than 1.5 is taken from the
-    tile halved, against aliasing.
+    Args:
+        tiles: Uint8 [N, 3, T, T], or what `source_of` makes of it.
+        settings: Size and shape of the crops.
+        generator: The source of all random numbers.
+        within: The fields in which the crops lie; None: the whole tiles.
+
+    Returns:
+        Float32 [N, 3, px, px] in 0..1.
     """
     source = tiles if isinstance(tiles, Source) else source_of(tiles)
     count, side, device = len(source.full), source.full.shape[-1], source.full.device
@@ -153,7 +180,12 @@ def _crop_maps(
     device: torch.device,
     within: Fields | None,
 ) -> tuple[Tensor, Tensor]:
-    """Affine maps [N, 2, 3] from a crop's coordinates (-1..1) to its tile's, and the longer side as a share of the tile's [N]."""
+    """Affine maps from crops to tiles, and how large the crops are.
+
+    Returns:
+        [N, 2, 3] from a crop's coordinates (-1..1) to its tile's, and [N], the crop's longer side
+        as a share of the tile's.
+    """
     joint = count * world()
 
     def uniform(low: float, high: float) -> Tensor:
@@ -166,9 +198,9 @@ def _crop_maps(
     if within:
         width, height = width * within.side, height * within.side
         dx, dy = within.x + within.side * dx, within.y + within.side * dy
-    turn = share(torch.randint(0, 4, (joint,), generator=generator, device=device)) * (math.pi / 2)
+    angle = share(torch.randint(0, 4, (joint,), generator=generator, device=device)) * (math.pi / 2)
     mirror = share(torch.randint(0, 2, (joint,), generator=generator, device=device)) * 2.0 - 1
-    cos, sin = turn.cos().round(), turn.sin().round()
+    cos, sin = angle.cos().round(), angle.sin().round()
     rows = [
         torch.stack([width * cos * mirror, -width * sin, dx], 1),
         torch.stack([height * sin * mirror, height * cos, dy], 1),
@@ -179,9 +211,16 @@ def _crop_maps(
 def colours(
     views: Tensor, stains: Tensor, settings: ColourSettings, generator: torch.Generator
 ) -> Tensor:
-    """Stain jitter, brightness, grey and blur of float [N, 3, H, W] in 0..1.
+    """Stain jitter, brightness, grey and blur.
 
-    stains: int64 [N], index into STAIN_CLASSES.
+    Args:
+        views: Float [N, 3, H, W] in 0..1; it may be overwritten.
+        stains: Int64 [N], index into STAIN_CLASSES.
+        settings: How strong, and how often.
+        generator: The source of all random numbers.
+
+    Returns:
+        Float [N, 3, H, W] in 0..1.
     """
     joint, device = len(views) * world(), views.device
 
@@ -216,12 +255,19 @@ def _of_classes(stains: Tensor, classes: tuple[str, ...]) -> Tensor:
 def jitter_stain(
     views: Tensor, is_he: Tensor, settings: ColourSettings, generator: torch.Generator
 ) -> Tensor:
-    """Scale and shift the stains' amounts.
+    """Scale and shift the amounts of stain (HED perturbation, Tellez et al. 2018, IEEE TMI 37).
 
-    Along hematoxylin, eosin and DAB where is_he, else along R, G, B optical density.
+    It is one affine map of optical density, od' = A od + b, with A [N, 3, 3] and b [N, 3] drawn for
+    each image.
 
-    Both are one affine map of optical density, od' = A od + b, with A [N, 3, 3] and b [N, 3] drawn
-    for each image (Tellez et al. 2018, IEEE TMI 37: HED perturbation).
+    Args:
+        views: Float [N, 3, H, W] in 0..1.
+        is_he: Bool [N]: along hematoxylin, eosin and DAB; elsewhere along R, G, B optical density.
+        settings: Scale and shift.
+        generator: The source of all random numbers.
+
+    Returns:
+        Float [N, 3, H, W] in 0..1.
     """
     count, device = len(views), views.device
     noise = share(torch.randn(2, count * world(), 3, generator=generator, device=device), dim=1)
@@ -246,9 +292,9 @@ def jitter_stain(
 
 
 def mapped_by_sums(offset: Tensor, matrix: Tensor, density: Tensor) -> Tensor:
-    """offset [N, 3, 1] + matrix [N, 3, 3] @ density [N, 3, P], as three sums.
+    """The affine map offset [N, 3, 1] + matrix [N, 3, 3] @ density [N, 3, P], as three sums.
 
-    A GPU's matrix product pads three rows to 32.
+    On a GPU this is faster than a matrix product, which pads three rows to 32.
     """
     out = torch.addcmul(offset, matrix[:, :, 0:1], density[:, 0:1])
     for k in (1, 2):
@@ -263,7 +309,7 @@ def _blur3(views: Tensor) -> Tensor:
 
 
 def normalise(views: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
-    """(views - mean) / std per channel, in channels_last: what the network is fed."""
+    """(views - mean) / std for each channel, in channels_last: the network's input."""
     shape = (1, 3, 1, 1)
     out = (views - torch.tensor(mean, device=views.device).view(shape)) / torch.tensor(
         std, device=views.device

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import yaml  # type: ignore[import-untyped]  # PyYAML has no annotations
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
@@ -20,18 +20,27 @@ class _Section(BaseModel):
 
 
 class DataSettings(_Section):
-    """Which tiles, and how often. licences, stains, without: filters on a manifest.
+    """Which tiles, and how often.
 
-    empty: all. slide_power, organ_power, stain_power: 1 draws slides, organs, stains by their size,
-    0 all of them equally often (training/data/sampler.py).
+    Attributes:
+        licences: Licences of a manifest that are read; empty: all.
+        stains: The same for stain classes.
+        without: Sources of a manifest that are left out.
+        canvas: Tiles are resized to this side before crops are taken, px.
+        batch: Over all processes.
+        slide_power: 1 draws slides by their number of tiles, 0 all equally often
+            (training/data/sampler.py).
+        organ_power: The same for organs.
+        stain_power: The same for stains.
+        stain_weights: How many times as often a stain class is drawn.
     """
 
     root: Path
     licences: tuple[str, ...] = ()
     stains: tuple[str, ...] = ()
     without: tuple[str, ...] = ()
-    canvas: int = Field(default=224, ge=32)  # tiles are brought to this size before the crops, px
-    batch: int = Field(default=64, ge=2)  # over all processes
+    canvas: int = Field(default=224, ge=32)
+    batch: int = Field(default=64, ge=2)
     slide_power: float = Field(default=0.5, ge=0, le=1)
     organ_power: float = Field(default=1.0, ge=0, le=1)
     stain_power: float = Field(default=1.0, ge=0, le=1)
@@ -39,11 +48,15 @@ class DataSettings(_Section):
 
 
 class BackboneSettings(_Section):
-    """A timm network, its start, and how it will be read. start.
+    """A timm network, its starting weights, and how its embedding is read.
 
-    Safetensors in timm's keys, or an encoder that load_encoder reads (a folder, a name of
-    `pathencoder list`), whose architecture, normalisation and readout hold where they are not
-    given; None: nothing.
+    Attributes:
+        args: Arguments of timm's create_model.
+        start: A safetensors file in timm's keys, or an encoder that `load_encoder` takes (a
+            folder, a name of `pathencoder list`). An encoder's architecture, normalisation and
+            readout are used where they are not set here. None: random weights.
+        real_statistics: Give BatchNorm layers that were folded into constants the statistics of
+            the first batch.
     """
 
     architecture: str = "mobilenetv2_100"
@@ -53,71 +66,83 @@ class BackboneSettings(_Section):
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)
     embedding: str = "pool"
     input_size: int = 224
-    # give BatchNorm layers that were folded into constants their statistics back
     real_statistics: bool = False
 
 
 class OptimSettings(_Section):
-    """AdamW with warm-up and cosine.
+    """AdamW with warm-up and cosine; learning rates are not scaled by the batch.
 
-    Rates are for the batch as it is. accumulate: the batch goes through in so many parts, whose
-    gradients are averaged: contrastive losses and BatchNorm then see one part at a time, not the
-    batch. precision: "auto" is bf16 autocast where the machine gains from it (GPUs; CPUs with bf16
-    instructions for networks without grouped convolutions, which then train 1.5 to 1.9 times as
-    fast), else fp32. Name one to be alike on every machine.
+    Attributes:
+        lr: Of the backbone; 0 is a control run, in which only BatchNorm statistics change.
+        weight_decay: From, to.
+        accumulate: A batch is passed in so many parts, whose gradients are averaged. Contrastive
+            losses and BatchNorm then see one part at a time.
+        precision: "auto" is bf16 autocast where it is faster (GPUs; CPUs with bf16 instructions
+            for networks without grouped convolutions, 1.5 to 1.9 times), else fp32. Set one to
+            train equally on every machine.
     """
 
     steps: int = Field(ge=1)
-    lr: float = Field(
-        default=3e-4, ge=0
-    )  # 0: a control run, in which BatchNorm statistics alone settle
+    lr: float = Field(default=3e-4, ge=0)
     lr_end: float = Field(default=1e-6, ge=0)
     head_lr: float = Field(default=1e-3, ge=0)
     warmup: int = Field(default=50, ge=0)
-    weight_decay: tuple[float, float] = (1e-3, 1e-3)  # from, to
+    weight_decay: tuple[float, float] = (1e-3, 1e-3)
     clip: float = Field(default=10.0, gt=0)
     accumulate: int = Field(default=1, ge=1)
     precision: Literal["auto", "fp32", "bf16"] = "auto"
 
 
 class RunSettings(_Section):
-    """What does not change results.
+    """What does not change results: where, how long, how often, on which devices.
 
-    where, how long, how often, by what means. compile, checkpoint_activations and parallel do the
-    same sums in another order, so that last bits may differ; compiled networks also draw anew which
-    blocks stochastic depth skips. knn_sets: folders with a labels.csv; their train parts alone are
-    read.
+    `compile`, `checkpoint_activations` and `parallel` compute the same sums in another order, so
+    that the last bits may differ. Compiled networks also draw different random numbers for
+    stochastic depth.
+
+    Attributes:
+        minutes: Stop after this time with a checkpoint; the same command resumes.
+        threads: Of torch, in each process.
+        loaders: Threads that decode tiles, in each process.
+        loader_processes: Processes that decode tiles instead of the threads, for each process; for
+            GPUs.
+        keep_mb: Memory for decoded tiles in each process (also of loader_processes). It saves
+            decoding where the corpus is passed several times.
+        knn_every: 0: only at the start and the end.
+        knn_sets: Folders with a labels.csv; only their train parts are read.
+        parallel: With several processes; "fsdp" for ViT-L and larger.
+        compile: Compile the blocks by torch.compile.
+        checkpoint_activations: Less memory, a third more time.
+        bad_batches: So many consecutive batches with a loss or gradient that is not finite stop
+            the run.
+        wandb: A project of Weights and Biases.
     """
 
     out: Path
-    # stop cleanly with a checkpoint; the same command goes on
     minutes: float | None = Field(default=None, gt=0)
-    threads: int = Field(default=1, ge=1)  # of torch, a process
-    loaders: int = Field(default=1, ge=1)  # threads that decode tiles, a process
-    # processes that decode tiles in the threads' place, a process: for GPUs
+    threads: int = Field(default=1, ge=1)
+    loaders: int = Field(default=1, ge=1)
     loader_processes: int = Field(default=0, ge=0)
-    # Decoded tiles stay in memory up to here, a process (also of loader_processes): spares decoding
-    # where a corpus is gone through often.
     keep_mb: int = Field(default=0, ge=0)
     checkpoint_every: int = Field(default=100, ge=1)
     log_every: int = Field(default=10, ge=1)
-    knn_every: int = Field(default=0, ge=0)  # 0: only at the start and the end
+    knn_every: int = Field(default=0, ge=0)
     knn_sets: tuple[Path, ...] = ()
     device: str = "auto"
-    parallel: Literal["ddp", "fsdp"] = "ddp"  # with several processes; fsdp for ViT-L and up
-    compile: bool = False  # blocks by torch.compile
-    checkpoint_activations: bool = False  # less memory, a third more time
-    # so many batches with a loss or gradient that is not finite, in a row, stop the run
+    parallel: Literal["ddp", "fsdp"] = "ddp"
+    compile: bool = False
+    checkpoint_activations: bool = False
     bad_batches: int = Field(default=5, ge=1)
     tensorboard: bool = False
-    wandb: str | None = None  # a Weights and Biases project
+    wandb: str | None = None
 
 
 class ExportSettings(_Section):
-    """What is exported, and what the folder says of itself. start_share.
+    """What is exported, and how the folder describes it.
 
-    The share of the starting weights in an average with the trained ones (Wortsman et al. 2022,
-    arXiv:2109.01903); 0: the trained weights as they are.
+    Attributes:
+        start_share: The share of the starting weights in an average with the trained ones
+            (Wortsman et al. 2022, arXiv:2109.01903); 0: the trained weights as they are.
     """
 
     start_share: float = Field(default=0.0, ge=0, lt=1)
@@ -153,20 +178,34 @@ _SHORT = {"minutes": "run.minutes", "out": "run.out", "steps": "optim.steps"}
 
 
 def load(recipe: Path, overrides: Sequence[str] = ()) -> Config:
-    """Read a recipe, lay key=value over it, and check everything.
+    """Read a recipe, override some of its values, and check everything.
 
-    Raises ConfigError that lists every problem at once.
+    Args:
+        recipe: A YAML file.
+        overrides: key=value each; keys of inner settings are joined by dots, values are YAML.
+
+    Returns:
+        The config.
+
+    Raises:
+        ConfigError: There is no such file, or anything in it is wrong; the message lists every
+            problem.
     """
     if not recipe.is_file():
         raise ConfigError(f"no recipe {str(recipe)!r}")
     values = yaml.safe_load(recipe.read_text()) or {}
     for item in overrides:
-        _lay_over(values, item)
+        _override(values, item)
     return check(values)
 
 
 def check(values: dict[str, Any]) -> Config:
-    """A Config from plain values. Raises ConfigError with the nearest name for every unknown key."""
+    """A Config from plain values.
+
+    Raises:
+        ConfigError: A value is wrong or a key unknown; the message lists every problem, with the
+            nearest name for unknown keys.
+    """
     settings = methods.module_of((values.get("method") or {}).get("name", "")).Settings
     whole = create_model("Config", __base__=Config, method=(settings, ...))
     try:
@@ -182,8 +221,8 @@ def _refuse_large_crops(method: MethodSettings, canvas: int) -> None:
     for name, px in method.crop_sizes().items():
         if px > canvas:
             raise ConfigError(
-                f"method.{name}: crops of {px} px do not fit data.canvas={canvas}. Lower the one or"
-                " raise the other"
+                f"method.{name}: crops of {px} px do not fit data.canvas={canvas}. Lower the former"
+                " or raise the latter"
             )
 
 
@@ -202,7 +241,7 @@ def _plain(value: Any) -> Any:
 def result_changing(values: dict[str, Any]) -> dict[str, Any]:
     """The part of dumped values on which results depend.
 
-    All but `run`, what the export says of itself, and how it will be read.
+    That is all but `run`, `export`, and how the embedding is read.
     """
     kept = {k: v for k, v in values.items() if k not in ("run", "export")}
     return (
@@ -213,15 +252,17 @@ def result_changing(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def with_defaults(settings: dict[str, Any]) -> dict[str, Any]:
-    """Result-changing settings of an older checkpoint, with what has become a setting since at its default; as they are where
-    they no longer fit."""
+    """Result-changing settings of an older checkpoint, completed by today's defaults.
+
+    Settings that today's config refuses are returned unchanged.
+    """
     try:
         return result_changing(dump(check({**settings, "run": {"out": "."}})))
     except ConfigError:
         return settings
 
 
-def _lay_over(values: dict[str, Any], item: str) -> None:
+def _override(values: dict[str, Any], item: str) -> None:
     key, equals, text = item.partition("=")
     if not equals:
         raise ConfigError(f"{item!r} is not key=value")
@@ -239,8 +280,14 @@ def _explain(model: type[BaseModel], error: Any) -> str:
         return f"{path}: {error['msg']} (found {error.get('input')!r})"
     section: Any = model
     for part in error["loc"][:-1]:
-        section = section.model_fields[part].annotation
+        section = _settings_in(section.model_fields[part].annotation)
     near = difflib.get_close_matches(str(error["loc"][-1]), section.model_fields, n=1, cutoff=0.4)
     return f"{path}: no such setting" + (
         f"; nearest: {near[0]}" if near else f"; one of {sorted(section.model_fields)}"
     )
+
+
+def _settings_in(annotation: Any) -> Any:
+    """The settings class of an annotation, also of `Settings | None`."""
+    kinds = [k for k in (annotation, *get_args(annotation)) if hasattr(k, "model_fields")]
+    return kinds[0]

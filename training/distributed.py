@@ -1,11 +1,9 @@
-"""What several processes need to act as one.
+"""Collectives with gradients, and batch normalisation over the joint batch of all processes.
 
-The collectives, each with its gradient, and batch normalisation over the joint batch.
-
-Everything here is the identity in a single process. Scale: each process backpropagates its own loss
-and the gradients of weights are averaged (what DDP and FSDP do), so a loss that is a mean over
-samples needs nothing, and one that is computed from gathered rows needs the sum of all processes'
-gradients at the rows: which is what `gather` and `total` give.
+Everything here is the identity in a single process. Scale of gradients: each process
+backpropagates its loss, and DDP and FSDP average the gradients of weights. A loss that is a mean
+over samples therefore needs nothing more. A loss of gathered rows needs the sum of all processes'
+gradients at the rows, which `gather` and `total` give.
 """
 
 from __future__ import annotations
@@ -25,7 +23,10 @@ from pathencoder import compat
 
 @contextmanager
 def processes() -> Iterator[None]:
-    """Inside: the process group that torchrun's environment describes, NCCL where there is CUDA, else gloo; none without torchrun."""
+    """Inside: the process group that torchrun's environment describes; none without torchrun.
+
+    NCCL where there is CUDA, else gloo.
+    """
     if "WORLD_SIZE" not in os.environ or dist.is_initialized():
         yield
         return
@@ -49,7 +50,7 @@ def rank() -> int:
 
 
 def device_of(name: str) -> torch.device:
-    """ "auto" is this process's GPU where there is one, else the CPU; any other name is torch's."""
+    """The device of this name; "auto" is this process's GPU where there is one, else the CPU."""
     if name != "auto":
         return torch.device(name)
     if not torch.cuda.is_available():
@@ -60,17 +61,14 @@ def device_of(name: str) -> torch.device:
 
 
 def share(joint: Tensor, dim: int = 0) -> Tensor:
-    """This process's part of something that every process holds for the joint batch.
-
-    Entries rank, rank + world, ... of `dim`.
-    """
+    """This process's part of a joint tensor: entries rank, rank + world, ... of `dim`."""
     return joint if world() == 1 else joint[(slice(None),) * dim + (slice(rank(), None, world()),)]
 
 
 def gather(x: Tensor) -> Tensor:
-    """[n, ...] of every process stacked in rank order to [world n, ...].
+    """Concatenate the rows of all processes in the order of ranks: [n, ...] to [world n, ...].
 
-    Gradients of all processes flow back to each owner.
+    The gradients of all processes flow back to each process's rows.
     """
     if world() == 1:
         return x
@@ -130,10 +128,13 @@ class _Total(torch.autograd.Function):
 
 
 def synchronise(module: nn.Module, device: torch.device) -> nn.Module:
-    """The module with every BatchNorm in it over all processes' samples.
+    """Replace every BatchNorm inside a module by one over all processes' samples.
 
-    torch's SyncBatchNorm on CUDA, SyncedBatchNorm elsewhere. Parameters, buffers and their names
-    stay; nothing changes in a single process.
+    It is torch's SyncBatchNorm on CUDA, `SyncedBatchNorm` elsewhere. Parameters, buffers and their
+    names stay. Nothing changes in a single process.
+
+    Returns:
+        The module itself; if it is a BatchNorm, its replacement.
     """
     if world() == 1:
         return module
@@ -151,8 +152,11 @@ def synchronise(module: nn.Module, device: torch.device) -> nn.Module:
 
 
 class SyncedBatchNorm(nn.Module):
-    """Batch normalisation by the mean and variance of all processes' samples together, as in one process with the joint batch.
-    Takes the place of one torch or timm BatchNorm and keeps its parameters and buffers."""
+    """Batch normalisation by the statistics of all processes' samples together.
+
+    It replaces one BatchNorm of torch or timm, and keeps its parameters and buffers. The result is
+    that of one process with the joint batch.
+    """
 
     weight: Tensor | None
     bias: Tensor | None
@@ -160,21 +164,21 @@ class SyncedBatchNorm(nn.Module):
     running_var: Tensor | None
     num_batches_tracked: Tensor | None
 
-    def __init__(self, own: _BatchNorm) -> None:
+    def __init__(self, replaced: _BatchNorm) -> None:
         super().__init__()
-        self.eps, self.momentum = own.eps, own.momentum
+        self.eps, self.momentum = replaced.eps, replaced.momentum
         for name in ("weight", "bias"):
-            self.register_parameter(name, getattr(own, name))
+            self.register_parameter(name, getattr(replaced, name))
         for name in ("running_mean", "running_var", "num_batches_tracked"):
-            self.register_buffer(name, getattr(own, name))
+            self.register_buffer(name, getattr(replaced, name))
         # timm's BatchNormAct2d
         self.drop, self.act = (
-            getattr(own, name, None) or nn.Identity() for name in ("drop", "act")
+            getattr(replaced, name, None) or nn.Identity() for name in ("drop", "act")
         )
-        self.train(own.training)
+        self.train(replaced.training)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N, C, ...] -> the same shape and dtype."""
+        """Normalise [N, C, ...]; shape and dtype stay."""
         if self.training or self.running_mean is None:
             out = self._by_joint_batch(x)
         else:
@@ -200,7 +204,7 @@ class SyncedBatchNorm(nn.Module):
 
     @torch.no_grad()
     def _follow(self, mean: Tensor, var: Tensor) -> None:
-        """Running statistics, as torch's BatchNorm keeps them."""
+        """Update the running statistics as torch's BatchNorm does."""
         if (
             self.running_mean is None
             or self.running_var is None

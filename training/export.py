@@ -1,6 +1,6 @@
-"""A trained backbone as a folder that `load_encoder` reads (DESIGN.
+"""A trained backbone as a folder that `load_encoder` reads.
 
-config, weights in fp16, reference tile, licence).
+It holds the config, the weights in fp16, a reference tile and the licence.
 """
 
 from __future__ import annotations
@@ -21,9 +21,17 @@ from training.data.corpus import Corpus
 def export(
     cfg: Config, network: nn.Module, corpus: Corpus, folder: Path, *, steps: Sequence[int]
 ) -> Path:
-    """Write the network; weights in fp16, the reference embedding recomputed from those. steps.
+    """Write a network as an encoder; the reference embedding is computed from the fp16 weights.
 
-    Of each run whose average it is.
+    Args:
+        cfg: Of the run.
+        network: The trained backbone.
+        corpus: What it was trained on, for the summary.
+        folder: Where to write.
+        steps: Those of the run; of each run where the network is an average of several.
+
+    Returns:
+        The folder.
     """
     spec = make.spec_of(cfg.backbone, cfg.export)
     stains = ", ".join(f"{n} {name}" for name, n in corpus.stain_counts().items())
@@ -37,7 +45,7 @@ def export(
 
 
 def _taught_by(cfg: Config) -> str:
-    """The teachers' names: a folder is called what its encoder is called."""
+    """The teachers' names; a folder has the name of its encoder."""
     names = [locate.describe(str(teacher)).name for teacher in cfg.method.teacher_encoders()]
     return f" of {', '.join(names)}" if names else ""
 

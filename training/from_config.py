@@ -1,7 +1,4 @@
-"""The network that a run starts from, as a function of its config alone.
-
-What training moves, and what averages go back to.
-"""
+"""The sampler and the starting network of a run, as functions of its config alone."""
 
 from __future__ import annotations
 
@@ -41,7 +38,7 @@ def sampler_of(cfg: Config, corpus: Corpus) -> Sampler:
 
 
 def starting_network(cfg: Config, corpus: Corpus, sampler: Sampler) -> nn.Module:
-    """Backbone with its starting weights, and real BatchNorm statistics where the config asks for them."""
+    """The backbone with its starting weights, and real BatchNorm statistics where those are set."""
     network = make.make_backbone(cfg.backbone)
     if cfg.backbone.real_statistics:
         make.give_real_statistics(network, _first_views(cfg, corpus, sampler))
@@ -49,7 +46,7 @@ def starting_network(cfg: Config, corpus: Corpus, sampler: Sampler) -> nn.Module
 
 
 def _first_views(cfg: Config, corpus: Corpus, sampler: Sampler) -> Tensor:
-    """Step 0's tiles as views without colour changes: what BatchNorm statistics are measured on."""
+    """Views of the tiles of step 0 without colour changes, to measure BatchNorm statistics on."""
     _, batch = next(batches(corpus, sampler, canvas=cfg.data.canvas, start=0, stop=1))
     crop = augment.CropSettings(count=1, px=112, area=(0.25, 1.0))
     plain = augment.crops(batch.tiles, crop, torch.Generator().manual_seed(cfg.seed))

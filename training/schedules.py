@@ -6,7 +6,10 @@ import math
 
 
 def cosine(start: float, end: float, step: int, steps: int) -> float:
-    """From start at step 0 to end at step `steps`, along half a cosine (Loshchilov and Hutter 2017, SGDR eq. 5, one cycle)."""
+    """From start at step 0 to end at step `steps`, along half a cosine.
+
+    Loshchilov and Hutter 2017, SGDR, arXiv:1608.03983, equation 5, one cycle.
+    """
     t = min(max(step / max(steps, 1), 0.0), 1.0)
     return end + 0.5 * (start - end) * (1 + math.cos(math.pi * t))
 

@@ -93,14 +93,6 @@ def table(rows: list[list[str]]) -> str:
     return "\n".join([lines[0], "  ".join("-" * w for w in widths), *lines[1:]])
 
 
-def duration(seconds: float) -> str:
-    """A duration as text: 2.5 s, 3 min 4 s, 1 h 20 min."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
-
-
 def plural(count: int, word: str) -> str:
     """A count with its word: 1 tile, 1,200 tiles."""
     return f"{count:,} {word}{'' if count == 1 else 's'}"

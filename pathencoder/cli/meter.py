@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from pathencoder.cli.common import duration
+from pathencoder.text import duration
 
 _LINE_SECONDS = 30.0
 _ENOUGH = 64  # tiles after which the remaining time is estimated

@@ -1,4 +1,4 @@
-"""`pathencoder nuclei`: every nucleus of images and slides: labels, outlines, table, picture."""
+"""`pathencoder nuclei`: the nuclei of images and slides as labels, outlines, table, overlay."""
 
 from __future__ import annotations
 
@@ -17,20 +17,18 @@ _FOLDER = click.Path(path_type=Path, file_okay=False)
 _REGION = (click.IntRange(0), click.IntRange(0), click.IntRange(1), click.IntRange(1))
 _HELP = {
     "out": "Folder for the results.",
-    "mpp": (
-        "Micrometres per pixel of the images. Default: what each file says, else 0.25 is assumed."
-    ),
+    "mpp": ("Micrometres per pixel of the images. Default: as in each file, else 0.25 is assumed."),
     "mpp_csv": (
-        "Table with columns slide and mpp, a row for each image or slide; goes before --mpp."
+        "Table with columns slide and mpp, a row for each image or slide; overrides --mpp."
     ),
     "as": "Read the inputs whole (tiles), or region by region (slides).",
     "stain": "H&E, or DAB and hematoxylin. Default: guessed for each image.",
     "adapt": (
-        "First retrain the network on these images, without labels, and keep it in OUT/network."
+        "First retrain the network on these images, without labels, and save it in OUT/network."
     ),
-    "network": "A folder that --adapt wrote. Default: the bundled network.",
+    "network": "A folder written by --adapt. Default: the bundled network.",
     "region": "The part to segment, in level-0 pixels; may be given several times.",
-    "dry_run": "Only list the inputs, their scales and the names of their results.",
+    "dry_run": "List the inputs, their scales and the names of their results; write nothing.",
 }
 
 
@@ -75,15 +73,15 @@ def command(
 ) -> None:
     """Find the nuclei in IMAGES: images, slides, or folders of them.
 
-    A slide is looked at region by region where there is tissue, or at each --region.
+    A slide is segmented in regions with tissue, or in each --region.
 
-    Each image gives NAME.labels.png (every nucleus its number), NAME.geojson (opens in QuPath),
-    NAME.csv (size, place, stains) and NAME.overlay.png. A region of a slide gives NAME_xX_yY, a
-    --region NAME_xX_yY_wW_hH. NAME is the path below what you gave, without the suffix; where OUT
-    has results of another image of that name, the suffix or the folder is added.
+    Each image gives NAME.labels.png (a number for each nucleus), NAME.geojson (opens in QuPath),
+    NAME.csv (size, position, stains) and NAME.overlay.png. A region of a slide gives NAME_xX_yY, a
+    --region NAME_xX_yY_wW_hH. NAME is the path below what you gave, without the suffix; if OUT has
+    results of another image of that name, the suffix or the folder is added.
 
-    What fails is listed in OUT/failures.csv and does not stop the rest (exit status 3). The same
-    command again leaves out what is done.
+    Failed inputs are listed in OUT/failures.csv and do not stop the rest (exit status 3). The same
+    command again skips what is done.
 
     \b
     pathencoder nuclei tile.png --out nuclei --mpp 0.25
@@ -101,7 +99,7 @@ def command(
     from pathencoder.nuclei.weights import load_network
 
     if adapt and network:
-        raise click.UsageError("--adapt trains a network, and --network gives one: choose")
+        raise click.UsageError("--adapt trains a network and --network gives one: use only one")
     tools()
     rows = read_mpp_csv(mpp_csv) if mpp_csv else []
     sources = with_scales(find_sources(images, taken_as=taken_as), mpp, rows)

@@ -1,4 +1,4 @@
-"""`pathencoder nuclei --adapt`: the network trained on the inputs themselves, without labels."""
+"""`pathencoder nuclei --adapt`: train the network on the inputs, without labels."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ if TYPE_CHECKING:
 
 FOLDER = "network"  # in --out
 CHECKPOINT = "network.partial"  # beside it, while it is trained
-_PICTURES = 64  # most pictures that are looked at
-_PIXELS = 4096  # px on a side: the middle of each
+_MOST = 64  # images and regions that are used at most
+_PIXELS = 4096  # px on a side: the centre of each
 
 
 def adapted_network(sources: Sequence[Source], asked: Asked, seed: int) -> NucleiNetwork:
-    """Train on the nuclei of the inputs and keep the network in OUT/network.
+    """Train on the nuclei of the inputs and save the network in OUT/network.
 
-    What the same command kept before is taken as it is; a training that was stopped goes on.
+    A network that the same command saved before is loaded; an interrupted training resumes.
 
     Args:
-        sources: Images and slides; at most 64 pictures of them, evenly chosen, are looked at.
+        sources: Images and slides; at most 64 images and regions, evenly spaced, are used.
         asked: The settings.
-        seed: Of the training.
+        seed: Of all random numbers.
 
     Returns:
         The network.
@@ -56,8 +56,8 @@ def adapted_network(sources: Sequence[Source], asked: Asked, seed: int) -> Nucle
     with Meter(f"adapting to {plural(len(maps), 'image')}", unit="step") as meter:
         network = _train(maps, seed, meter, asked.out / CHECKPOINT)
     save_network(folder, network, about)
-    kept = f"adapted network kept in {printable(folder)}: use it again with --network"
-    click.echo(kept, err=True)
+    saved = f"adapted network saved in {printable(folder)}: use it again with --network"
+    click.echo(saved, err=True)
     return network
 
 
@@ -68,7 +68,7 @@ def _train(maps: list[Array], seed: int, meter: Meter, checkpoint: Path) -> Nucl
 
 
 def _about(sources: Sequence[Source], asked: Asked, seed: int) -> dict[str, Any]:
-    """What the network depends on, as JSON gives it back."""
+    """What the network depends on, as JSON values."""
     real = [source for source in sources if source.kind != "nothing"]
     inputs = [{**Identity(source.path).facts, "mpp": source.mpp} for source in real]
     for known in inputs:
@@ -84,10 +84,10 @@ def _about(sources: Sequence[Source], asked: Asked, seed: int) -> dict[str, Any]
 
 
 def _maps_of(sources: Sequence[Source], asked: Asked) -> list[Array]:
-    """The stain maps of the chosen pictures; inputs that cannot be used are named and left out."""
-    each = max(1, _PICTURES // len(sources))
+    """The stain maps of some images and regions; inputs that fail are named and left out."""
+    each = max(1, _MOST // len(sources))
     maps: list[Array] = []
-    for source in sources[:: -(-len(sources) // _PICTURES)]:
+    for source in sources[:: -(-len(sources) // _MOST)]:
         try:
             with opened(source, asked.stain) as image:
                 parts = image.parts(asked.regions).all

@@ -1,12 +1,10 @@
-"""The names of results in an output folder, and whose a name is. The rule, in one place:
+"""The names of results in an output folder, and the input that each name belongs to.
 
-1. The name of an input is its path below what the user typed, without the suffix: of a file its
-   name, of a file in a folder that was given the path below that folder. What else is given does
-   not matter.
-2. A name belongs to the input whose results it has: every GeoJSON says what it was made from.
-   Another input of that name, and a name that files of other origin have, gets its suffix, then
-   the folders above it: roi, roi.png, y/roi, y/roi.png. Nothing is overwritten, and an input
-   finds its results again under the name that they have.
+1. The name of an input is its path below what the user typed, without the suffix: the file name of
+   a file, the path below a given folder of a file in it. Other inputs do not change it.
+2. A name belongs to the input whose results have it: every GeoJSON records its source. If a name
+   is taken by another input or by other files, the suffix is added, then the folders above: roi,
+   roi.png, y/roi, y/roi.png. Nothing is overwritten, and an input finds its results again.
 """
 
 from __future__ import annotations
@@ -29,14 +27,19 @@ from pathencoder.nuclei.outputs import SUFFIXES, read_facts
 
 @dataclass(frozen=True)
 class Name:
-    """The name that an input has in an output folder. note: why it is not the usual one."""
+    """The name of an input in an output folder.
+
+    Attributes:
+        text: The name.
+        note: Why it is not the usual one.
+    """
 
     text: str
     note: str = ""
 
 
 def choose_name(out: Path, source: Source, suffixes: Sequence[str]) -> Name:
-    """The name under which an input's results lie, or will lie, in an output folder.
+    """The name of the results of an input in an output folder.
 
     Args:
         out: The folder.
@@ -44,7 +47,7 @@ def choose_name(out: Path, source: Source, suffixes: Sequence[str]) -> Name:
         suffixes: Of its parts; an image has one, "".
 
     Returns:
-        The name that holds results of this input, else the first that is free.
+        The name with results of this input, else the first free one.
 
     Raises:
         ConfigError: All names are taken.
@@ -58,14 +61,14 @@ def choose_name(out: Path, source: Source, suffixes: Sequence[str]) -> Name:
     for option, those in zip(options, owners, strict=True):
         if all(owner is None for owner in those):
             paths = [str(owner["path"]) for owner in owners[0] if owner and "path" in owner]
-            first = paths[0] if paths else "files that are not of this command"
-            note = f"called {option}, since {options[0]} is the name of {first} there"
+            first = paths[0] if paths else "files of another origin"
+            note = f"named {option}, because {options[0]} is the name of {first} there"
             return Name(option, "" if option == options[0] else note)
     raise ConfigError(f"{source.path}: every name for it is taken in {out}: choose another --out")
 
 
 class Identity:
-    """What an input is known by; its content is looked at once, and only where that is needed."""
+    """What identifies an input; its content is hashed once, and only if needed."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -77,9 +80,9 @@ class Identity:
         return {"path": found.path, "stat": list(found.stat), "content": found.content}
 
     def is_of(self, kept: object) -> bool:
-        """Whether results with these facts were made from the input as it is now.
+        """Whether results with these facts are of the input in its present state.
 
-        The same path, size and times mean the same content; else the content decides.
+        The same path, size and times mean the same content; otherwise the content is compared.
         """
         if not isinstance(kept, Mapping):
             return False
@@ -89,11 +92,11 @@ class Identity:
         return bool(kept.get("content") == self.facts["content"])
 
     def owns(self, kept: Mapping[str, Any]) -> bool:
-        """Whether results are of this input, as it is or as it was; a moved file is the same."""
-        there = str(kept.get("path"))
-        if there == place_of(self._path):
+        """Whether results are of this input in any state; a moved file counts as the same."""
+        path = str(kept.get("path"))
+        if path == place_of(self._path):
             return True
-        return not os.path.exists(there) and bool(kept.get("content") == self.facts["content"])
+        return not os.path.exists(path) and bool(kept.get("content") == self.facts["content"])
 
 
 def _options(source: Source) -> Iterator[str]:
@@ -106,13 +109,13 @@ def _options(source: Source) -> Iterator[str]:
 
 
 def _writable(name: str) -> str:
-    """A name that the file system's encoding can write; all but old locales can write any."""
+    """A name in the encoding of the file system; only old locales cannot encode every name."""
     encoding = sys.getfilesystemencoding()
     return name.encode(encoding, "backslashreplace").decode(encoding)
 
 
 def _owner(out: Path, name: str) -> dict[str, Any] | None:
-    """What a name's results were made from; empty: they do not say; None: there are none."""
+    """The source of the results of a name; empty: not recorded; None: there are no results."""
     facts = read_facts(out, name)
     if facts is not None:
         source = facts.get("source")

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from pathencoder.cli.common import duration, echo_json, plural
+from pathencoder.cli.common import echo_json, plural
 from pathencoder.cli.jobs import Ended, Loop, conclude, reason_of
 from pathencoder.cli.nuclei_names import choose_name
 from pathencoder.cli.nuclei_pictures import opened
@@ -18,6 +18,7 @@ from pathencoder.cli.report import failure_lines, left_out_lines
 from pathencoder.errors import ImageError
 from pathencoder.features.job import Outcome
 from pathencoder.features.store import Failure
+from pathencoder.text import duration
 from pathencoder.walk import printable
 
 _SHOWN = 5  # failed regions of one slide
@@ -30,7 +31,7 @@ _WORDS = {
 
 
 def run_all(run: Run, sources: Sources, *, as_json: bool) -> int:
-    """Find the nuclei of all inputs and report.
+    """Segment all inputs and report.
 
     Args:
         run: The settings and the network.
@@ -52,10 +53,15 @@ def run_all(run: Run, sources: Sources, *, as_json: bool) -> int:
 
 
 def list_only(sources: Sources, asked: Asked, *, as_json: bool) -> int:
-    """Print the inputs, their scales and the names of their results. Nothing is written.
+    """Print the inputs, their scales and the names of their results; write nothing.
+
+    Args:
+        sources: The inputs.
+        asked: The settings.
+        as_json: Print JSON instead of text.
 
     Returns:
-        The exit status: 3 where an input would fail, as far as its header tells.
+        The exit status: 3 if an input would fail, judged by its header.
     """
     plans = [_plan(source, asked) for source in sources.all]
     status = 3 if any("problem" in plan for plan in plans) else 0

@@ -1,4 +1,4 @@
-"""What `pathencoder nuclei` does with an input: its parts one by one, and what is said of them."""
+"""`pathencoder nuclei` on one input: its parts one by one, and the notes on them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Asked:
-    """What is the same for all inputs of one command."""
+    """The settings of one command.
+
+    Attributes:
+        out: The output folder.
+        stain: As given.
+        regions: As given.
+    """
 
     out: Path
     stain: str | None
@@ -37,7 +43,14 @@ class Asked:
 
 @dataclass(frozen=True)
 class Found:
-    """The nuclei of one part. facts: as its files hold them. before: an earlier run found them."""
+    """The results of one part.
+
+    Attributes:
+        name: Of its files.
+        labels: The label map.
+        facts: As its files hold them.
+        before: Whether they are of an earlier run.
+    """
 
     name: str
     labels: Path
@@ -47,7 +60,14 @@ class Found:
 
 @dataclass
 class Run:
-    """One command. found: the results of each input, by its path."""
+    """One command.
+
+    Attributes:
+        asked: The settings.
+        network: The network.
+        debug: Print tracebacks.
+        found: The results of each input, by its path.
+    """
 
     asked: Asked
     network: NucleiNetwork
@@ -60,7 +80,7 @@ class Run:
         self._digest = digest(self.network)
 
     def do(self, source: Source, meter: Meter) -> Outcome:
-        """Find the nuclei of one input; raises what its file or the output folder raises."""
+        """Segment one input. Raises the errors of its file and of the output folder."""
         began = time.monotonic()
         found = self.found[source.path] = []
         failures: list[Failure] = []
@@ -115,7 +135,7 @@ class Run:
         return Found(name, written[0], facts, before=False)
 
     def _settings(self, image: Opened, part: Part) -> dict[str, Any]:
-        """What results depend on beside the input's content, as JSON gives it back."""
+        """What results depend on besides the content of the input, as JSON values."""
         region = part.region
         return {
             "mpp": image.mpp,
@@ -129,7 +149,7 @@ class Run:
 
 
 def _columns(nuclei: Nuclei, mpp_source: str, asked: str | None) -> dict[str, Any]:
-    """What the table says of the image in every row."""
+    """The values that describe the image, repeated in every row of the table."""
     from pathencoder.nuclei.scale import ASSUMED_MPP
 
     stain = nuclei.stain
@@ -179,7 +199,7 @@ def _positive(found: Iterable[Found]) -> list[str]:
 
 
 def _notes_of_parts(found: Sequence[Found]) -> list[str]:
-    """The notes of all parts, each once, with how many parts it is about where that is not all."""
+    """The notes of all parts, each once, with the number of parts if it is not all."""
     counts = Counter(note for part in found for note in part.facts["notes"])
     whole = len(found)
     return [

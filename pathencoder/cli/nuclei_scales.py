@@ -1,4 +1,4 @@
-"""One scale for the images of a folder whose files state none, guessed from all of them together."""
+"""One assumed scale for all images of a folder whose files state none."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-_MOST = 6  # images of a folder that its scale is guessed from
+_MOST = 6  # images of a folder that its scale is estimated from
 
 
 def with_common_scales(sources: Sources, stain: str | None) -> Sources:
-    """The same sources; images of one folder without a scale have the same one.
+    """Give images without a scale that of all such images of their folder.
 
     Args:
         sources: With the scales that the user gave.
         stain: As the user gave it.
 
     Returns:
-        Sources with a note on what was taken. A single image of a folder is left as it is: its
-        scale is guessed where it is segmented.
+        The sources, with a note on the assumed scales. A single image of a folder is not changed:
+        `segment_nuclei` guesses its scale.
     """
     folders: dict[Path, list[Source]] = {}
     for source in sources.all:
@@ -57,7 +57,7 @@ def _without_scale(source: Source) -> bool:
     try:
         return image_scale(source.path) is None
     except PathEncoderError:
-        return False  # fails where it is segmented, with its reason
+        return False  # segmenting it will raise the same error
 
 
 def _scale_of(images: Sequence[Source], stain: str | None) -> tuple[float, str]:
@@ -70,7 +70,7 @@ def _scale_of(images: Sequence[Source], stain: str | None) -> tuple[float, str]:
 
 
 def _some_pixels(images: Sequence[Source]) -> Iterator[NDArray[np.uint8]]:
-    """The pixels of some images, evenly chosen; what cannot be read is left out."""
+    """The pixels of some images, evenly spaced; those that cannot be read are left out."""
     from pathencoder.images import open_image
 
     for source in images[:: -(-len(images) // _MOST)]:
@@ -85,8 +85,8 @@ def _with(source: Source, mpp: float, mpp_source: str) -> Source:
 
 
 def _note(folder: Path, count: int, mpp: float, mpp_source: str) -> str:
-    why = "as usual" if mpp_source == "assumed" else "by the size of their nuclei"
+    why = "the usual" if mpp_source == "assumed" else "by the size of their nuclei"
     return (
-        f"{printable(folder)}: micrometres per pixel of {plural(count, 'image')} unknown: taken as"
-        f" {mpp:g} {why}, the same for all; sizes depend on it, so give --mpp where it is known"
+        f"{printable(folder)}: micrometres per pixel of {plural(count, 'image')} unknown: {mpp:g}"
+        f" assumed, {why}; sizes depend on it, so give --mpp where it is known"
     )

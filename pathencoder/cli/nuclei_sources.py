@@ -1,4 +1,4 @@
-"""What the user named, as inputs of `pathencoder nuclei`: single images and slides."""
+"""The inputs of `pathencoder nuclei`: single images and slides."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathencoder.cli.mpp_table import Row, assign
 from pathencoder.nuclei.outputs import SUFFIXES
 from pathencoder.walk import LeftOut, printable
 
-_RESULTS = (".labels", ".overlay")  # stems of the pictures that an earlier run wrote end so
+_RESULTS = (".labels", ".overlay")  # endings of the stems of results that are images
 
 
 @dataclass(frozen=True)
@@ -22,8 +22,8 @@ class Source:
         path: As the user typed it, or below the folder that the user typed.
         kind: "image", "slide" or "nothing" (then `problem` says why).
         key: The path below what the user typed; of a single file its name. Printable.
-        mpp: Micrometres per pixel as given, None where the file is asked.
-        mpp_source: "given", or the table's row.
+        mpp: Micrometres per pixel as given; None: read from the file.
+        mpp_source: "given", "--mpp-csv", or how a scale was assumed.
         problem: What is wrong with a "nothing".
     """
 
@@ -37,7 +37,13 @@ class Source:
 
 @dataclass(frozen=True)
 class Sources:
-    """All inputs of one command; what was left out; what concerns no single one of them."""
+    """All inputs of one command.
+
+    Attributes:
+        all: The inputs.
+        left_out: Files that are not used, with reasons.
+        notes: Notes that concern no single input.
+    """
 
     all: list[Source]
     left_out: list[LeftOut]
@@ -49,11 +55,11 @@ def find_sources(inputs: Iterable[Path], *, taken_as: str | None = None) -> Sour
 
     Args:
         inputs: As the user typed them.
-        taken_as: "tiles" (images) or "slides" decides what they are; None: names and headers do.
+        taken_as: "tiles" (images) or "slides"; None: decided by names and headers.
 
     Returns:
-        Inputs in the order of the command line, single images last. The pictures that an earlier
-        run wrote into the same folder are left out.
+        Inputs in the order of the command line, single images last. Label maps and overlays of an
+        earlier run in the same folder are left out.
 
     Raises:
         click.UsageError: Nothing among the inputs is an image or a slide.
@@ -72,12 +78,20 @@ def find_sources(inputs: Iterable[Path], *, taken_as: str | None = None) -> Sour
 
 
 def with_scales(sources: Sources, mpp: float | None, rows: list[Row]) -> Sources:
-    """The same sources with the scales that the user gave: a table's row before --mpp.
+    """Add the scales that the user gave; a row of the table goes before --mpp.
+
+    Args:
+        sources: The inputs.
+        mpp: Of --mpp.
+        rows: Of --mpp-csv.
+
+    Returns:
+        The sources with their scales.
 
     Raises:
         ConfigError: Two rows give one input different scales.
     """
-    kinds = {"image": "slide"}  # a row gives one image its scale, as it gives one slide
+    kinds = {"image": "slide"}  # rows apply to single images as to slides
     jobs = [Job(s.path, kinds.get(s.kind, s.kind), name=s.key) for s in sources.all]
     scales = assign(rows, jobs)
     chosen = []

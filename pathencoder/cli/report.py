@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pathencoder.cli.common import duration, plural
+from pathencoder.cli.common import plural
 from pathencoder.errors import StoreError
 from pathencoder.features.job import Outcome
 from pathencoder.files import storing, whole_file
 from pathencoder.locks import Busy, Lock
+from pathencoder.text import duration
 from pathencoder.walk import LeftOut, printable
 
 FAILURES = "failures.csv"

@@ -1,9 +1,7 @@
-"""From a score map to separate nuclei.
+"""From a score map to separate nuclei: cleaning, a watershed, and enlarging to the image.
 
-clean, split touching ones by a watershed, and bring back to the image's own size.
-
-Everything up to the labels happens at the working scale (0.5 um per pixel); only the outline is cut
-at the image's own resolution.
+The labels are found at the working scale (0.5 um per pixel); only the outline is drawn at the
+resolution of the image.
 """
 
 from __future__ import annotations
@@ -16,28 +14,41 @@ from numpy.typing import NDArray
 
 from pathencoder.errors import MissingExtra
 
-_PART = 40  # px, 10 um2: the smallest brown or blue part that makes an object two
+_LEAST_PART = 40  # px, 10 um2: the smallest brown or blue part that becomes an object
 Scores = NDArray[np.float32]
 Labels = NDArray[np.int32]
 
 
 @dataclass(frozen=True)
 class Shape:
-    """The size prior, in pixels of the working scale. The defaults are for 0.5 um per pixel."""
+    """The size prior, in pixels of the working scale. The defaults are for 0.5 um per pixel.
 
-    opening: float = 1.0  # radius of the disk that removes slivers
-    smallest: int = 22  # area of the smallest nucleus, 5.5 um2
-    largest_hole: int = 25  # area of the largest hole that is filled
-    smoothing: float = 1.0  # sigma of the distance transform
-    apart: int = 4  # smallest distance between two centres
+    Attributes:
+        opening: Radius of the disk that removes slivers.
+        smallest: Area of the smallest nucleus (22 is 5.5 um2).
+        largest_hole: Area of the largest hole that is filled.
+        smoothing: Sigma of the Gaussian over the distance transform.
+        apart: Smallest distance between two centres.
+    """
+
+    opening: float = 1.0
+    smallest: int = 22
+    largest_hole: int = 25
+    smoothing: float = 1.0
+    apart: int = 4
 
 
 def split(scores: Scores, shape: Shape | None = None) -> Labels:
-    """Nuclei of a score map float [h, w] (above 0.
-
-    nucleus) at the working scale: int32 labels [h, w], numbered from 1.
+    """Split a score map into nuclei.
 
     Touching nuclei are separated by a watershed on the smoothed distance to the outline.
+
+    Args:
+        scores: float32 [h, w] at the working scale, above 0 in nuclei.
+        shape: The size prior. None: the defaults.
+
+    Returns:
+        Labels int32 [h, w], numbered from 1.
     """
     ndimage, feature, segmentation = tools()
     shape = shape or Shape()
@@ -52,19 +63,19 @@ def split(scores: Scores, shape: Shape | None = None) -> Labels:
     return renumber(segmentation.watershed(-distance, seeds, mask=mask), shape.smallest)
 
 
-def part_by_stain(labels: Labels, brown: NDArray[np.bool_], shape: Shape | None = None) -> Labels:
-    """Cut objects that hold a brown and a blue nucleus at the border of the two stains.
+def split_by_stain(labels: Labels, brown: NDArray[np.bool_], shape: Shape | None = None) -> Labels:
+    """Split objects that hold a brown and a blue nucleus at the border of the two stains.
 
-    A part counts where a disk of 3 px radius (1.5 um) fits into it and what such disks cover is
-    10 um2 or more; so the pale rim of a brown nucleus, or a speck in a blue one, is no part.
+    A part counts if disks of 3 px radius (1.5 um) that fit into it cover 10 um2 or more. So the
+    pale rim of a brown nucleus, or a speck in a blue one, is no part.
 
     Args:
         labels: int32 [h, w] at the working scale, from `split`.
         brown: bool [h, w], where DAB outweighs hematoxylin.
-        shape: The size prior.
+        shape: The size prior. None: the defaults.
 
     Returns:
-        int32 [h, w], numbered from 1; each of the cut objects is two.
+        int32 [h, w], numbered from 1.
     """
     ndimage, *_ = tools()
     shape = shape or Shape()
@@ -72,14 +83,14 @@ def part_by_stain(labels: Labels, brown: NDArray[np.bool_], shape: Shape | None 
     parts = [ndimage.binary_opening((brown == side) & inner, _disk(3)) for side in (True, False)]
     count = int(labels.max(initial=0)) + 1
     area = [np.bincount(labels[part], minlength=count) for part in parts]
-    mixed = np.minimum(*area) >= _PART
+    mixed = np.minimum(*area) >= _LEAST_PART
     mixed[0] = False
     if not mixed.any():
         return labels
     inside = mixed[labels]
     near_brown, near_blue = (ndimage.distance_transform_edt(~(part & inside)) for part in parts)
-    cut = labels + np.where(inside & (near_brown < near_blue), count, 0).astype(np.int32)
-    return renumber(cut, shape.smallest)
+    parted = labels + np.where(inside & (near_brown < near_blue), count, 0).astype(np.int32)
+    return renumber(parted, shape.smallest)
 
 
 def clean(mask: NDArray[np.bool_], shape: Shape) -> NDArray[np.bool_]:
@@ -92,12 +103,19 @@ def clean(mask: NDArray[np.bool_], shape: Shape) -> NDArray[np.bool_]:
 def enlarge(
     labels: Labels, scores: Scores, rows: NDArray[np.float64], columns: NDArray[np.float64]
 ) -> Labels:
-    """Labels for finer pixels, whose centres lie at these working rows and columns.
-
-    int32 [len(rows), len(columns)].
+    """Enlarge labels to finer pixels.
 
     A fine pixel takes the nearest label (within 1.5 working px); the outline runs where the
     interpolated scores cross zero.
+
+    Args:
+        labels: int32 [h, w] at the working scale.
+        scores: float32 [h, w] that they are from.
+        rows: Working rows of the centres of the fine pixels [H].
+        columns: Working columns of them [W].
+
+    Returns:
+        int32 [H, W].
     """
     ndimage, _, segmentation = tools()
     nearest = np.ix_(
@@ -111,9 +129,10 @@ def enlarge(
 
 
 def interpolate(values: Scores, rows: NDArray[np.float64], columns: NDArray[np.float64]) -> Scores:
-    """Bilinear values at a grid of rows and columns, borders repeated.
+    """Bilinear interpolation at a grid of rows [H] and columns [W], borders repeated.
 
-    float32 [len(rows), len(columns)].
+    Returns:
+        float32 [H, W].
     """
     for axis, at in enumerate((rows, columns)):
         low = np.clip(np.floor(at).astype(np.int64), 0, values.shape[axis] - 1)
@@ -132,7 +151,14 @@ def renumber(labels: Labels, smallest: int) -> Labels:
 
 
 def tools() -> Any:
-    """scipy.ndimage, skimage.feature and skimage.segmentation. Raises MissingExtra without them."""
+    """The optional packages that split nuclei.
+
+    Returns:
+        scipy.ndimage, skimage.feature and skimage.segmentation.
+
+    Raises:
+        MissingExtra: They are not installed.
+    """
     try:
         from scipy import ndimage
         from skimage import feature, segmentation

@@ -1,10 +1,12 @@
-"""The network's input: three maps of nuclear stain, each shifted and scaled by its own image's Otsu threshold.
+"""The input of the network: three stain maps, normalised by the Otsu thresholds of the image.
 
-In a map, 0 is the image's own threshold between nuclei and the rest, +1 and -1 are about the means of the two classes. Thresholds belong to
-a whole image (`calibrate`), so tiles of one image agree at their borders.
+In a map, 0 is the threshold between nuclei and the rest, +1 and -1 are about the means of the two
+classes. Thresholds are of a whole image (`calibrate`), so tiles of one image agree at their
+borders.
 
-Macenko's estimate of an image's own hematoxylin vector goes astray where there are not two stains (hematoxylin alone, a tinted background,
-blood). Its map is trusted as far as it agrees with the published vector's and parts the pixels as well.
+Macenko's estimate of the hematoxylin vector fails where there are not two stains (hematoxylin
+alone, a tinted background, blood). Its map is weighted by its agreement with the map of the
+published vector, and by its separability.
 """
 
 from __future__ import annotations
@@ -22,45 +24,55 @@ WORKING_MPP = 0.5  # micrometres per pixel of the maps
 CHANNELS = 3
 _WIDE, _GLASS = 33, 0.05  # px, and mean OD: a square of them that is clearer is glass
 _ENOUGH, _BLOCK = 4_000_000, 256  # px: what thresholds are measured on
-_BLUR = 0.6  # sigma before thresholds are measured, px
-_LEAST_GAP = 0.04  # OD: half the distance of the class means; less is noise, not stain
-_LEAST_THRESHOLD = 0.06  # OD below which nothing is a nucleus
-# correlation of own and published hematoxylin: not trusted below the first, wholly above the second
+_BLUR = 0.6  # sigma in px before thresholds are measured
+_LEAST_GAP = 0.04  # OD: half the distance of the class means; less is noise
+_LEAST_THRESHOLD = 0.06  # lowest threshold in OD
+# Correlation of estimated and published hematoxylin: weight 0 below the first, 1 above the second.
 _AGREEMENT = (0.3, 0.6)
-_PARTING = (0.75, 0.9)  # the same of the ratio of their Otsu separabilities
+_SEPARABILITY = (0.75, 0.9)  # the same for the ratio of their Otsu separabilities
 _RED = np.array([1, 0, 0], np.float32)
 _MEAN = np.full(3, 1 / 3, np.float32)
 
 
 @dataclass(frozen=True)
 class Scale:
-    """One map's threshold and half the distance between its two classes, in OD.
+    """How one stain map is normalised.
 
-    `parting`: Otsu's separability, 0..1.
+    Attributes:
+        threshold: Between nuclei and the rest, in OD.
+        gap: Half the distance between the means of the two classes, in OD.
+        separability: Otsu's, 0..1.
     """
 
     threshold: float
     gap: float
-    parting: float = 1.0
+    separability: float = 1.0
 
     def apply(self, density: Array) -> Array:
-        """Density to a map in units of the gap, 0 at the threshold."""
+        """Density in OD to a map in units of the gap, 0 at the threshold."""
         return (density - np.float32(self.threshold)) / np.float32(self.gap)
 
 
 _DAB = Scale(0.25, 0.15)  # OD of DAB in a positive nucleus: above this
-# OD, px (10 um), and share: at most .05 in dense Ki67, .15 where epithelium is brown
+# OD, px (10 um), and share of deep pixels: at most .05 in dense Ki67, .15 with brown epithelium
 _STAINED, _DEEP, _DEEP_SHARE = 0.2, 20, 0.08
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """How one image's optical density becomes maps: `projection` float32 [3, K] to K densities, and a scale for each.
+    """How the optical density of one image becomes maps.
 
-    stain "he" (K = 3): hematoxylin by the published vectors, hematoxylin by the image's own (Macenko), the red channel; the second map is
-    the share `own` of itself and the first for the rest.
-    stain "ihc" (K = 4): hematoxylin, red, mean OD, and DAB; the first map is the larger of the scaled hematoxylin and DAB. Where the DAB
-    fills cells or their membranes and not nuclei, `within` is the scale of hematoxylin inside it, and hematoxylin alone makes all maps.
+    With "he", the K = 3 densities are hematoxylin by the published vectors, hematoxylin by the
+    estimated ones (Macenko), and the red channel. With "ihc", the K = 4 densities are hematoxylin,
+    red, mean OD and DAB; the first map is the larger of hematoxylin and DAB.
+
+    Attributes:
+        stain: "he" or "ihc".
+        projection: float32 [3, K], OD of red, green and blue to densities.
+        scales: Of each density.
+        own: Weight of the estimated hematoxylin in the second map, 0..1; the rest is the first map.
+        within: Where DAB fills cells or membranes instead of nuclei, the scale of hematoxylin
+            inside it; all maps are then of hematoxylin alone.
     """
 
     stain: str
@@ -70,7 +82,14 @@ class Calibration:
     within: Scale | None = None
 
     def maps(self, image: NDArray[np.uint8]) -> Array:
-        """uint8 [h, w, 3] at the working scale to float32 [3, h, w], values kept within -3..3."""
+        """Stain maps of an image.
+
+        Args:
+            image: uint8 RGB [h, w, 3] at the working scale.
+
+        Returns:
+            float32 [3, h, w], clipped to -3..3.
+        """
         density = stains.optical_density(image) @ self.projection
         if self.within:
             inside = _inside(density[..., 3])
@@ -88,9 +107,13 @@ class Calibration:
         return found
 
     def brown(self, image: NDArray[np.uint8]) -> NDArray[np.bool_] | None:
-        """Where DAB outweighs hematoxylin in uint8 [h, w, 3].
+        """Where DAB outweighs hematoxylin.
 
-        None where DAB tells nothing of nuclei.
+        Args:
+            image: uint8 RGB [h, w, 3] at the working scale.
+
+        Returns:
+            bool [h, w]; None if DAB does not stain nuclei.
         """
         if self.stain != "ihc" or self.within:
             return None
@@ -99,11 +122,11 @@ class Calibration:
 
 
 def calibrate(image: NDArray[np.uint8], stain: str) -> Calibration:
-    """Measure an image's thresholds, on its tissue: glass around it changes nothing.
+    """Measure the thresholds of an image on its tissue; glass around it has no effect.
 
     Args:
-        image: uint8 RGB [h, w, 3] at the working scale. Of one larger than 4 Mpx, evenly spread
-            blocks of about that many pixels are looked at.
+        image: uint8 RGB [h, w, 3] at the working scale. Of one larger than 4 Mpx, evenly spaced
+            blocks of about that many pixels are used.
         stain: "he" or "ihc".
 
     Returns:
@@ -147,10 +170,7 @@ def _on_tissue(image: NDArray[np.uint8]) -> NDArray[np.bool_]:
 
 
 def _spread(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Blocks of 256 px in an even grid, joined to one image of at most about `_ENOUGH` pixels.
-
-    A smaller image as it is.
-    """
+    """Blocks of 256 px in an even grid, joined to one image of about `_ENOUGH` pixels at most."""
     kept = [
         max(1, int(n * (_ENOUGH / (image.shape[0] * image.shape[1])) ** 0.5) // _BLOCK)
         for n in image.shape[:2]
@@ -179,22 +199,19 @@ def _ihc_projection() -> Array:
 
 
 def _without_dab(dab: Array) -> NDArray[np.bool_]:
-    """The pixels that thresholds are measured on.
-
-    Those without DAB, so that dark positives do not hide pale negatives.
-    """
+    """The pixels without DAB, so that dark positive nuclei do not raise the thresholds."""
     free: NDArray[np.bool_] = dab < 0.15
     return free if free.mean() > 0.2 else dab <= np.median(dab)
 
 
 def _trust(published: Array, own: Array, scales: tuple[Scale, ...]) -> float:
-    """How far the image's own hematoxylin is to be believed, 0..1."""
+    """Weight of the estimated hematoxylin, 0..1."""
     spread = float(published.std() * own.std())
     agreement = float(((published - published.mean()) * (own - own.mean())).mean()) / max(
         spread, 1e-9
     )
     return _ramp(agreement, *_AGREEMENT) * _ramp(
-        scales[1].parting / max(scales[0].parting, 1e-9), *_PARTING
+        scales[1].separability / max(scales[0].separability, 1e-9), *_SEPARABILITY
     )
 
 
@@ -203,9 +220,11 @@ def _ramp(value: float, low: float, high: float) -> float:
 
 
 def fills_cells(dab: Array, tissue: NDArray[np.bool_]) -> bool:
-    """Whether DAB float32 [h, w] fills cells, membranes or stroma.
+    """Whether DAB fills cells, membranes or stroma: much of it is deeper than a nucleus is thick.
 
-    Whether much of it lies deeper than any nucleus is thick.
+    Args:
+        dab: float32 [h, w], density in OD.
+        tissue: bool [h, w].
     """
     from scipy import ndimage
 
@@ -225,10 +244,12 @@ def _inside(dab: Array) -> Array:
 
 
 def _measure(density: Array, *, least: float = _LEAST_THRESHOLD) -> Scale:
-    """Otsu's cut of a density.
+    """Otsu's threshold of a density.
 
-    `least`: its lowest threshold; an oblique projection such as Macenko's has no natural zero and
-    none.
+    Args:
+        density: In OD.
+        least: The lowest threshold; none (-inf) for an oblique projection such as Macenko's, which
+            has no natural zero.
     """
     low, high = np.percentile(density, [0.1, 99.9])
     values = np.clip(density, low, high)

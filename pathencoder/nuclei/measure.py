@@ -1,4 +1,4 @@
-"""What is measured of each nucleus: size, place, form, and how much of each stain it holds."""
+"""Measurements of each nucleus: size, position, shape, and optical density of the stains."""
 
 from __future__ import annotations
 
@@ -22,13 +22,17 @@ _SUMS = 8
 
 @dataclass(frozen=True)
 class Measurements:
-    """One row for each nucleus, in the order of their labels 1..n; every column is [n].
+    """A row for each nucleus, in the order of their labels 1..n; every column is [n].
 
-    x, y: centroid in pixels of the image (0 is the outer edge of the first pixel). area: pixels;
-    area_um2: square micrometres.
-    eccentricity: of the ellipse with the same second moments, 0 is a circle. hematoxylin, dab: mean
-    OD; dab and positive are None for
-    an H&E image, where hematoxylin is measured against eosin.
+    Attributes:
+        x: Centroid in pixels of the image; 0 is the outer edge of the first pixel.
+        y: The same.
+        area: In pixels.
+        area_um2: In square micrometres.
+        eccentricity: Of the ellipse with the same second moments; 0 is a circle.
+        hematoxylin: Mean OD, unmixed from eosin (H&E) or DAB (IHC).
+        dab: Mean OD; None for H&E.
+        positive: Whether `dab` is at least 0.2; None for H&E.
     """
 
     x: Column
@@ -44,7 +48,7 @@ class Measurements:
         return len(self.x)
 
     def rows(self, kept: NDArray[np.bool_]) -> Measurements:
-        """The rows where `kept` [n] is true."""
+        """The rows where `kept` bool [n] is true."""
         columns = {
             f.name: column[kept]
             for f in fields(self)
@@ -54,7 +58,17 @@ class Measurements:
 
 
 def measure(labels: Labels, image: NDArray[np.uint8], *, mpp: float, stain: str) -> Measurements:
-    """Measure the nuclei of a label map int32 [H, W] numbered 1..n in the image uint8 [H, W, 3] that it belongs to."""
+    """Measure the nuclei of an image.
+
+    Args:
+        labels: int32 [H, W], numbered 1..n.
+        image: uint8 RGB [H, W, 3].
+        mpp: Micrometres per pixel.
+        stain: "ihc", or anything else for H&E.
+
+    Returns:
+        A row for each nucleus.
+    """
     n = int(labels.max(initial=0))
     sums = np.zeros((_SUMS, n))
     for top in range(0, len(labels), _STRIP):
@@ -77,7 +91,7 @@ def measure(labels: Labels, image: NDArray[np.uint8], *, mpp: float, stain: str)
 
 
 def outweighs(dab: NDArray[T], hematoxylin: NDArray[T]) -> NDArray[np.bool_]:
-    """Where DAB makes a pixel brown rather than blue: OD arrays of one shape."""
+    """Where pixels are brown rather than blue, from the OD of both stains (arrays of one shape)."""
     share = dab / np.maximum(dab + np.maximum(hematoxylin, 0), 1e-6)
     brown: NDArray[np.bool_] = (dab >= _BROWN_DAB) & (share >= _BROWN_SHARE)
     return brown
@@ -88,7 +102,8 @@ def _sums(
 ) -> NDArray[np.float64]:
     """Sums over the pixels of each nucleus in a strip of rows: 1, x, y, xx, yy, xy, both stains.
 
-    float64 [8, n].
+    Returns:
+        float64 [8, n].
     """
     rows, columns = np.nonzero(labels)
     which = labels[rows, columns] - 1
@@ -101,10 +116,10 @@ def _sums(
 def _eccentricity(
     xx: NDArray[np.float64], yy: NDArray[np.float64], xy: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """From central second moments; a pixel's own extent (1/12) is part of them."""
+    """From central second moments, to which the extent of a pixel (1/12) is added."""
     xx, yy = xx + 1 / 12, yy + 1 / 12
-    spread = np.sqrt(((xx - yy) / 2) ** 2 + xy**2)
-    long, short = (xx + yy) / 2 + spread, np.maximum((xx + yy) / 2 - spread, 0)
+    root = np.sqrt(((xx - yy) / 2) ** 2 + xy**2)
+    long, short = (xx + yy) / 2 + root, np.maximum((xx + yy) / 2 - root, 0)
     eccentricity: NDArray[np.float64] = np.sqrt(1 - short / long)
     return eccentricity
 

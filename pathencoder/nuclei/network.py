@@ -1,7 +1,8 @@
-"""The two networks: the one of the paper (10,758 parameters with its featuriser), and ours (at most 12,000).
+"""Two small networks for nuclei: `NucleiNetwork`, which is bundled, and that of a paper.
 
-Paper: Boserup and Selvan, "Efficient Self-Supervision using Patch-based Contrastive Learning for Histopathology Image
-Segmentation", NLDL 2023, doi 10.7557/18.6798.
+Paper: Boserup and Selvan, "Efficient Self-Supervision using Patch-based Contrastive Learning for
+Histopathology Image Segmentation", NLDL 2023, doi 10.7557/18.6798 (10,758 parameters with its
+featuriser).
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ def convolution(
 
 
 def parameters(*networks: nn.Module) -> int:
-    """Number of trained values in these networks together."""
+    """Number of trainable parameters of these networks together."""
     return sum(p.numel() for n in networks for p in n.parameters() if p.requires_grad)
 
 
@@ -38,10 +39,10 @@ class _Residual(nn.Module):
 
 
 class ConfidenceNetwork(nn.Module):
-    """The paper's network: RGB [N, 3, H, W] in 0..1 to `channels` confidence maps [N, C, H, W] in 0..1, at full resolution.
+    """The paper's network: RGB [N, 3, H, W] in 0..1 to confidence maps [N, C, H, W] in 0..1.
 
-    One 3x3 block, six residual blocks with growing dilation (receptive field 167 px), a 1x1 convolution, a sigmoid.
-    7,372 parameters with 4 channels.
+    One 3x3 block, six residual blocks with growing dilation (receptive field 167 px), a 1x1
+    convolution and a sigmoid, all at full resolution. 7,372 parameters with 4 channels.
     """
 
     def __init__(
@@ -62,11 +63,10 @@ class ConfidenceNetwork(nn.Module):
 
 
 class Featuriser(nn.Module):
-    """The paper's patch features.
+    """The paper's patch features: patches [N, C, 50, 50] to [N, 32].
 
-    Patches [N, C, 50, 50] to [N, 32], 3,386 parameters with one (grey) input channel.
-
-    Only the cosine similarity runs it; the paper's 10.8k counts it in every case.
+    3,386 parameters with one (grey) input channel. Only the cosine similarity uses it; the paper's
+    10.8k includes it in every case.
     """
 
     patch = 50
@@ -89,13 +89,10 @@ def _valid(inputs: int, outputs: int, *, step: int = 1, bias: bool = False) -> n
 
 
 class NucleiNetwork(nn.Module):
-    """Ours: stain maps [N, 3, h, w] at 0.5 um per pixel (see maps.py) to [N, 2, h, w].
+    """Stain maps [N, 3, h, w] at 0.5 um per pixel (maps.py) to logits of nucleus and depth.
 
-    Nucleus logit, and depth logit.
-
-    Depth is how far inside its own nucleus a pixel lies, 0 at the outline and 1 in the middle; its
-    peaks separate touching nuclei. One level at half resolution between a stem and a fusing
-    convolution; 10,218 parameters.
+    Depth is 0 at the outline of a nucleus and 1 in its centre. One level at half resolution between
+    a stem and a fusing convolution; 10,218 parameters.
     """
 
     def __init__(
@@ -111,7 +108,7 @@ class NucleiNetwork(nn.Module):
         self.head = nn.Conv2d(8, 2, 1)
 
     def forward(self, maps: Tensor) -> Tensor:
-        """Logits of stain maps of any size."""
+        """Logits [N, 2, h, w] of stain maps of any size."""
         h, w = maps.shape[-2:]
         even = functional.pad(maps, (0, w % 2, 0, h % 2), mode="replicate")
         fine = functional.elu(self.stem(even))

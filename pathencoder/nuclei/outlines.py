@@ -1,8 +1,8 @@
 """Outlines of labelled objects as polygons: traced along pixel edges, simplified, always valid.
 
-An outline joins the middles of the pixel edges around an object, as marching squares do on a mask.
-Pixels that touch at a corner only are apart. Many objects are traced at a time, because an image
-of a slide holds tens of thousands.
+An outline joins the midpoints of the pixel edges around an object, as marching squares do on a
+mask. Pixels that touch only at a corner are separate. Many objects are traced at a time, because a
+region of a slide holds tens of thousands.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from pathencoder.nuclei.polygons import (
 _BAND = 512  # rows; objects whose box begins in a band are traced together
 _STEPS = (1.0, 0.85, 0.7, 0.5)  # parts of the tolerance, tried in this order
 _CHANGE = 0.02  # share of an object's area that may change
-# The edges of a pixel in the order in which they are walked, as steps in (row, column) to the
-# neighbour beyond each edge; and the middle of each edge as (x, y).
+# The edges of a pixel in the order in which they are traced, as steps in (row, column) to the
+# neighbour beyond each edge; and the midpoint of each edge as (x, y).
 _BEYOND = ((-1, 0), (0, 1), (1, 0), (0, -1))
-_MIDDLES = np.array([[0.5, 0.0], [1.0, 0.5], [0.5, 1.0], [0.0, 0.5]])
+_MIDPOINTS = np.array([[0.5, 0.0], [1.0, 0.5], [0.5, 1.0], [0.0, 0.5]])
 
 
 def contours(labels: Labels, tolerance: float = 0.0) -> Iterator[tuple[int, Points]]:
@@ -39,9 +39,9 @@ def contours(labels: Labels, tolerance: float = 0.0) -> Iterator[tuple[int, Poin
     three different points. Holes are filled.
 
     Args:
-        labels: int32 [H, W], 0 background. Gaps in the numbers do not matter.
-        tolerance: How far, in pixels, points that are dropped may lie from the outline; 0 keeps
-            every point. Less where more than 2 % of the object's area would change, as in small
+        labels: int32 [H, W], 0 for background. The numbers may have gaps.
+        tolerance: Largest distance in pixels of removed points from the outline; 0 keeps every
+            point. It is reduced where more than 2 % of an object's area would change, as in small
             objects; an outline that would cross itself or vanish keeps every point.
 
     Yields:
@@ -52,7 +52,7 @@ def contours(labels: Labels, tolerance: float = 0.0) -> Iterator[tuple[int, Poin
 
 
 def _fewer_points(rings: Rings, tolerance: float) -> list[Points]:
-    """Each ring with as few points as do it no harm."""
+    """Each ring simplified by up to the tolerance."""
     found = [rings[i] for i in range(len(rings))]
     waiting = np.arange(len(rings))
     for step in _STEPS:
@@ -91,7 +91,7 @@ def _outer_rings(labels: Labels) -> Iterator[tuple[Index, Rings]]:
 
 
 def _largest_of_each(labels: Index, areas: Points) -> Index:
-    """The place of the largest ring of each label."""
+    """The index of the largest ring of each label."""
     order = np.lexsort((areas, labels))
     last = np.append(labels[order][1:] != labels[order][:-1], True)
     return np.asarray(order[last])
@@ -107,13 +107,13 @@ def _trace(window: Labels) -> tuple[Index, Rings]:
     after = _successors(flat, borders, steps)
     order, starts = _cycles(after)
     pixels = np.concatenate(borders)
-    middles = np.repeat(_MIDDLES, [len(b) for b in borders], axis=0)
-    points = np.stack([pixels % width, pixels // width], 1) - 1 + middles
+    midpoints = np.repeat(_MIDPOINTS, [len(b) for b in borders], axis=0)
+    points = np.stack([pixels % width, pixels // width], 1) - 1 + midpoints
     return flat[pixels[order[starts[:-1]]]].astype(np.int64), Rings(points[order], starts)
 
 
 def _successors(flat: NDArray[np.int32], borders: list[Index], steps: list[int]) -> Index:
-    """For each edge, numbered through `borders`, the one that follows it around the same object."""
+    """For each edge, numbered as in `borders`, the next one around the same object."""
     places = np.empty((4, len(flat)), np.int32)
     count = 0
     for way, pixels in enumerate(borders):
@@ -125,16 +125,16 @@ def _successors(flat: NDArray[np.int32], borders: list[Index], steps: list[int])
         ahead = pixels + steps[right]
         beyond = ahead + steps[way]
         inside: Flags = flat[ahead] == flat[pixels]
-        turns_out: Flags = inside & (flat[beyond] == flat[pixels])
+        convex: Flags = inside & (flat[beyond] == flat[pixels])
         straight = np.where(inside, places[way, ahead], places[right, pixels])
-        found.append(np.where(turns_out, places[left, beyond], straight))
+        found.append(np.where(convex, places[left, beyond], straight))
     return np.concatenate(found).astype(np.int64)
 
 
 def _cycles(after: Index) -> tuple[Index, Index]:
     """The cycles of a permutation, each closed by its first element: order [N], starts [R + 1].
 
-    Each element looks one step ahead, then two, four, eight: a few rounds instead of a walk.
+    By pointer doubling: each element looks one step ahead, then two, four, eight.
     """
     first, step = np.arange(len(after)), after  # first: the lowest element among those seen ahead
     while not np.array_equal(lower := np.minimum(first, first[step]), first):

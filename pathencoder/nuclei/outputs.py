@@ -1,7 +1,4 @@
-"""Files of one image's nuclei: label map, GeoJSON for QuPath, table, overlay.
-
-Each is whole or absent.
-"""
+"""Files of the nuclei of one image: label map, GeoJSON for QuPath, table, overlay."""
 
 from __future__ import annotations
 
@@ -25,18 +22,18 @@ from pathencoder.nuclei.outlines import contours
 from pathencoder.nuclei.segment import Nuclei
 from pathencoder.walk import printable
 
-Facts = Mapping[str, Any]  # what is known of a whole image, by name
+Facts = Mapping[str, Any]  # values that describe a whole image, by name
 
-# Outline colours, RGB: seen on nuclei and tissue, and distinguished by brightness alone.
+# Outline colours, RGB: visible on nuclei and tissue, and of different brightness.
 POSITIVE, NEGATIVE, NUCLEUS = (230, 0, 60), (60, 235, 90), (250, 220, 40)
 _CLASSES = {"Positive": (250, 62, 62), "Negative": (112, 112, 225)}  # QuPath's colours
 _LINE_UM = 0.5  # width of outlines in the overlay, at least a pixel
 SUFFIXES = (".geojson", ".labels.png", ".labels.tif", ".csv", ".overlay.png")
 _STAMP = "pathencoder"  # key of the facts in the GeoJSON and in the overlay
 _LONGEST_HEAD = 1 << 20  # characters of the GeoJSON's first line
-_TOLERANCE = 0.5  # px: how far an outline in GeoJSON may leave the pixels' edges
+_TOLERANCE = 0.5  # px: largest distance of an outline in GeoJSON from the edges of the pixels
 _STRIP = 1024  # rows outlined at a time
-_SPACE = uuid.UUID("6d1f8a52-93a4-4c3e-9c7b-2f6f0f6f8e11")  # keeps the ids of nuclei
+_SPACE = uuid.UUID("6d1f8a52-93a4-4c3e-9c7b-2f6f0f6f8e11")  # namespace of the ids of nuclei
 
 
 def write_all(
@@ -52,14 +49,14 @@ def write_all(
     """Write `<name>.labels.png` (or .tif), `.geojson`, `.csv` and `.overlay.png`.
 
     Args:
-        nuclei: What was found in the image.
-        image: uint8 [H, W, 3].
-        folder: Exists already, with the folders in `name`.
+        nuclei: Of the image.
+        image: uint8 RGB [H, W, 3].
+        folder: An existing folder, with the folders in `name`.
         name: Of the files; may begin with folders.
-        offset: Level-0 (x, y) of the image's first pixel, for a region of a slide.
-        columns: About the whole image, repeated in each row of the table.
-        facts: What the files were made from, and how, as JSON values. Kept in the GeoJSON, which
-            is written first, and in the overlay, which is written last (see `read_finished`).
+        offset: Level-0 (x, y) of the first pixel of the image, for a region of a slide.
+        columns: Values that describe the image, repeated in each row of the table.
+        facts: The source and the settings, as JSON values. Kept in the GeoJSON, which is written
+            first, and in the overlay, which is written last (see `read_finished`).
 
     Returns:
         The four paths, the label map first.
@@ -82,7 +79,7 @@ def write_all(
 
 
 def read_facts(folder: Path, name: str) -> dict[str, Any] | None:
-    """The `facts` in the GeoJSON of a name, or in the overlay where that is gone, or None."""
+    """The `facts` in the GeoJSON of a name, or in the overlay if that is missing, or None."""
     if not (folder / f"{name}.geojson").exists():
         return _facts_in_overlay(folder, name)
     try:
@@ -94,11 +91,11 @@ def read_facts(folder: Path, name: str) -> dict[str, Any] | None:
 
 
 def read_finished(folder: Path, name: str) -> dict[str, Any] | None:
-    """The `facts` of a name whose four files are all there and of one run, else None."""
+    """The `facts` of a name whose four files exist and are of one run, else None."""
     facts = read_facts(folder, name)
     rest = [labels_file(folder, name), folder / f"{name}.geojson", folder / f"{name}.csv"]
-    there = all(file is not None and file.exists() for file in rest)
-    return facts if there and _facts_in_overlay(folder, name) == facts else None
+    complete = all(file is not None and file.exists() for file in rest)
+    return facts if complete and _facts_in_overlay(folder, name) == facts else None
 
 
 def _facts_in_overlay(folder: Path, name: str) -> dict[str, Any] | None:
@@ -112,13 +109,13 @@ def _facts_in_overlay(folder: Path, name: str) -> dict[str, Any] | None:
 
 
 def labels_file(folder: Path, name: str) -> Path | None:
-    """The label map that was written for an image, if there is one."""
+    """The label map of an image; None without one."""
     options = [folder / f"{name}.labels{end}" for end in (".png", ".tif")]
     return next((file for file in options if file.exists()), None)
 
 
 def write_labels(labels: Labels, folder: Path, name: str) -> Path:
-    """The label map: a 16-bit PNG, or a 32-bit TIFF where there are more than 65,535 nuclei."""
+    """Write the label map: a 16-bit PNG, or a 32-bit TIFF for more than 65,535 nuclei."""
     few = labels.max(initial=0) <= np.iinfo(np.uint16).max
     final = folder / f"{name}.labels{'.png' if few else '.tif'}"
     with whole_file(final) as path:
@@ -136,12 +133,12 @@ def table(
     """CSV text, a row for each nucleus in the order of its label.
 
     Args:
-        measurements: What was measured of each nucleus.
-        offset: Level-0 (x, y) of the image's first pixel.
-        facts: About the whole image, repeated in every row as columns of their names.
+        measurements: Of each nucleus.
+        offset: Level-0 (x, y) of the first pixel of the image.
+        facts: Values that describe the image, repeated in every row as columns.
 
     Returns:
-        The text, its first line the names of the columns.
+        The text; its first line holds the names of the columns.
     """
     m = measurements
     columns: dict[str, NDArray[Any]] = {"label": np.arange(1, len(m) + 1)}
@@ -168,14 +165,14 @@ def geojson(
     """GeoJSON text of a FeatureCollection of QuPath detections, in pieces.
 
     Args:
-        nuclei: What was found. Outlines are simplified by up to half a pixel, in level-0 pixels;
-            DAB-positive and negative nuclei have classes.
-        name: Makes the ids of nuclei, so that they stay the same when a command is run again.
-        offset: Level-0 (x, y) of the image's first pixel.
-        facts: About the whole image, kept as the member "pathencoder" in the first line.
+        nuclei: Outlines are simplified by up to half a pixel, in level-0 pixels; DAB-positive and
+            negative nuclei have classes.
+        name: The ids of nuclei are derived from it, so that a repeated command gives the same ids.
+        offset: Level-0 (x, y) of the first pixel of the image.
+        facts: Values that describe the image, kept as the member "pathencoder" in the first line.
 
     Yields:
-        Pieces of the text, one a nucleus, so that it need not be in memory as a whole.
+        Parts of the text, one for each nucleus, so that it is never in memory as a whole.
     """
     about = f'"{_STAMP}":{_compact(facts)},' if facts else ""
     yield f'{{"type":"FeatureCollection",{about}"features":[\n'
@@ -188,12 +185,12 @@ def overlay(nuclei: Nuclei, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """The image with every nucleus outlined.
 
     Args:
-        nuclei: What was found in the image.
-        image: uint8 [H, W, 3].
+        nuclei: Of the image.
+        image: uint8 RGB [H, W, 3].
 
     Returns:
-        A picture of the same size: outlines inside the nuclei, half a micrometre wide; yellow, or
-        red (positive) and green (negative) for IHC. All other pixels are the image's.
+        uint8 RGB [H, W, 3]: the image with outlines inside the nuclei, half a micrometre wide;
+        yellow, or red (positive) and green (negative) for IHC.
     """
     ndimage, *_ = tools()
     width = min(max(1, round(_LINE_UM / nuclei.mpp)), 8)
@@ -233,7 +230,7 @@ def _feature(
 
 
 def _points(ring: NDArray[np.float64], offset: tuple[int, int]) -> str:
-    """Points as JSON; outlines run through halves and wholes of pixels: one decimal is exact."""
+    """Points as JSON; they are multiples of half a pixel, so one decimal is exact."""
     halves = np.rint(2 * (ring + offset)).astype(np.int64).tolist()
     return "[" + ",".join(f"[{_half(x)},{_half(y)}]" for x, y in halves) + "]"
 

@@ -1,4 +1,4 @@
-"""Many closed polygons at once: areas, fewer points, and whether a polygon crosses itself."""
+"""Many closed polygons at once: areas, simplification, and tests for self-intersection."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _PAIRS = 500_000  # pairs of edges compared at a time
 
 @dataclass(frozen=True)
 class Rings:
-    """Closed polygons, one behind the other.
+    """Closed polygons (rings) in one array.
 
     Attributes:
-        points: float64 [N, 2] of x and y; the first point of each ring is repeated as its last.
+        points: float64 [N, 2], x and y; the first point of each ring is repeated as its last.
         starts: int64 [R + 1]; ring r is points[starts[r] : starts[r + 1]].
     """
 
@@ -34,35 +34,35 @@ class Rings:
 
     @property
     def sizes(self) -> Index:
-        """Points of each ring, the closing one included: [R]."""
+        """Number of points of each ring with the closing one: [R]."""
         return np.diff(self.starts)
 
     def areas(self) -> Points:
-        """Signed area of each ring, positive where it runs counter-clockwise: [R]."""
+        """Signed area of each ring, positive if it is counter-clockwise: [R]."""
         return np.asarray(np.add.reduceat(_crosses(self, self.points), self.starts[:-1]) / 2)
 
     def chosen(self, rings: Index) -> Rings:
         """These rings, in this order."""
         sizes = self.sizes[rings]
         starts = np.append(0, np.cumsum(sizes))
-        places = np.repeat(self.starts[rings] - starts[:-1], sizes) + np.arange(starts[-1])
-        return Rings(self.points[places], starts)
+        indices = np.repeat(self.starts[rings] - starts[:-1], sizes) + np.arange(starts[-1])
+        return Rings(self.points[indices], starts)
 
     def thinned(self, kept: Flags) -> Rings:
-        """The same rings with only these points [N], which hold each ring's first and last."""
+        """The same rings with only these points [N], among them the first and last of each ring."""
         sizes = np.add.reduceat(kept, self.starts[:-1], dtype=np.int64)
         return Rings(self.points[kept], np.append(0, np.cumsum(sizes)))
 
 
 def corners(rings: Rings, tolerance: float) -> Flags:
-    """Which points of each ring are enough to draw it (Douglas and Peucker, 1973).
+    """The points of each ring that simplification keeps (Douglas and Peucker, 1973).
 
     Args:
         rings: At least one ring, each of at least three different points.
-        tolerance: Largest distance of a dropped point from the new outline.
+        tolerance: Largest distance of a removed point from the new outline.
 
     Returns:
-        bool [N]. A ring may be left with two points, or cross itself (see `is_simple`).
+        bool [N]. A ring may be left with two points, or intersect itself (see `is_simple`).
     """
     kept = _anchors(rings)
     waiting = np.flatnonzero(~kept)
@@ -78,29 +78,29 @@ def corners(rings: Rings, tolerance: float) -> Flags:
 
 
 def area_between(rings: Rings, kept: Flags) -> Points:
-    """About the area between each ring and the same ring with only the points `kept`: [R]."""
-    dropped = np.flatnonzero(~kept)
-    _, away = _distances(rings.points, kept, dropped)
+    """Approximate area between each ring and the same ring with only the points `kept`: [R]."""
+    removed = np.flatnonzero(~kept)
+    _, away = _distances(rings.points, kept, removed)
     lengths = np.hypot(*np.diff(rings.points, axis=0).T)
     strips = np.zeros(len(kept))
-    strips[dropped] = away * (lengths[dropped - 1] + lengths[dropped]) / 2
+    strips[removed] = away * (lengths[removed - 1] + lengths[removed]) / 2
     return np.asarray(np.add.reduceat(strips, rings.starts[:-1]))
 
 
 def is_simple(rings: Rings) -> Flags:
-    """Whether each ring has three points or more, is counter-clockwise and never meets itself: [R].
+    """Whether each ring is counter-clockwise, has three points and does not touch itself: [R].
 
-    Rings that a middle point sees as a whole are simple at once; the edges of all others are
-    compared in pairs.
+    Rings that are star-shaped around the mean of their points are simple; the edges of all others
+    are compared in pairs.
     """
-    simple = _seen_from_middle(rings)
+    simple = _is_star_shaped(rings)
     unclear = np.flatnonzero(~simple & (rings.sizes > 3) & (rings.areas() > 0))
     unclear = unclear[np.argsort(rings.sizes[unclear])]
     while len(unclear):
         most = int(rings.sizes[unclear[-1]])
         few = max(1, _PAIRS // most**2)
         unclear, last = unclear[:-few], unclear[-few:]
-        simple[last] = ~_meet_themselves(rings.chosen(last), most - 1)
+        simple[last] = ~_touch_themselves(rings.chosen(last), most - 1)
     return simple
 
 
@@ -135,8 +135,8 @@ def _crosses(rings: Rings, points: Points) -> Points:
     return found
 
 
-def _seen_from_middle(rings: Rings) -> Flags:
-    """Whether a ring runs counter-clockwise around the mean of its points, once and never back."""
+def _is_star_shaped(rings: Rings) -> Flags:
+    """Whether a ring runs counter-clockwise around the mean of its points exactly once."""
     ring = np.repeat(np.arange(len(rings)), rings.sizes)
     first, last = rings.starts[:-1], rings.starts[1:] - 1
     sums = np.add.reduceat(rings.points, first) - rings.points[last]
@@ -144,7 +144,7 @@ def _seen_from_middle(rings: Rings) -> Flags:
     points = rings.points - middle[ring]
     turns = _crosses(rings, points)
     turns[last] = np.inf
-    forward = np.minimum.reduceat(turns, first) > 0
+    forward = np.minimum.reduceat(turns, first) > 0  # never back
     y = points[:, 1]
     upward = np.append((y[:-1] < 0) & (y[1:] >= 0), False)
     upward[last] = False
@@ -152,32 +152,32 @@ def _seen_from_middle(rings: Rings) -> Flags:
     return np.asarray(forward & around & (rings.sizes > 3))
 
 
-def _meet_themselves(rings: Rings, most: int) -> Flags:
-    """Whether any two edges of a ring of at most `most` edges meet where they should not: [R]."""
+def _touch_themselves(rings: Rings, most: int) -> Flags:
+    """Whether edges of a ring of at most `most` edges touch that are not neighbours: [R]."""
     number = rings.sizes[:, None] - 1
-    places = np.minimum(np.arange(most + 1), number) + rings.starts[:-1, None]
-    points = rings.points[places]
+    indices = np.minimum(np.arange(most + 1), number) + rings.starts[:-1, None]
+    points = rings.points[indices]
     a, b = points[:, :-1], points[:, 1:]
     apart = np.abs(np.arange(most)[:, None] - np.arange(most))
     real = np.arange(most) < number
-    strangers = (apart > 1) & (apart < number[..., None] - 1) & real[:, :, None] & real[:, None]
+    pairs = (apart > 1) & (apart < number[..., None] - 1) & real[:, :, None] & real[:, None]
     low, high = np.minimum(a, b), np.maximum(a, b)
     for axis in (0, 1):
-        strangers &= low[:, :, None, axis] <= high[:, None, :, axis]
-    ring, one, other = np.nonzero(strangers & strangers.transpose(0, 2, 1))
-    met = _meet(a[ring, one], b[ring, one], a[ring, other], b[ring, other])
+        pairs &= low[:, :, None, axis] <= high[:, None, :, axis]
+    ring, one, other = np.nonzero(pairs & pairs.transpose(0, 2, 1))
+    touching = _touch(a[ring, one], b[ring, one], a[ring, other], b[ring, other])
     after = np.where((np.arange(most) + 1 == number)[..., None], points[:, 1:2], np.roll(b, -1, 1))
     straight = _side(a, b, after) == 0
     back = real & straight & (((b - a) * (after - b)).sum(-1) < 0)
     found: Flags = back.any(1)
-    found[ring[met]] = True
+    found[ring[touching]] = True
     return found
 
 
-def _meet(a: Points, b: Points, c: Points, d: Points) -> Flags:
+def _touch(a: Points, b: Points, c: Points, d: Points) -> Flags:
     """Whether segments a-b and c-d, whose boxes overlap, have a point in common."""
-    parted = _side(a, b, c) * _side(a, b, d) <= 0
-    return np.asarray(parted & (_side(c, d, a) * _side(c, d, b) <= 0))
+    separated = _side(a, b, c) * _side(a, b, d) <= 0
+    return np.asarray(separated & (_side(c, d, a) * _side(c, d, b) <= 0))
 
 
 def _side(a: Points, b: Points, c: Points) -> Points:

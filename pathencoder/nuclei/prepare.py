@@ -1,4 +1,4 @@
-"""An image brought to the scale that nuclei are found at, with its stain and its thresholds."""
+"""An image at the working scale, with its stain and its thresholds."""
 
 from __future__ import annotations
 
@@ -18,25 +18,42 @@ from pathencoder.nuclei.scores import mean_stain
 from pathencoder.stain import StainGuess
 
 STRIP = 2048  # working rows resampled, or fine rows renumbered, at a time
-
-
-_GUESSED_FROM = 1200  # px: the middle of an image that its scale is guessed from
-
-
+_GUESSED_FROM = 1200  # px: side of the centre of an image that its scale is estimated from
 _STAINS = ("he", "ihc")
-
-
-_CALIBRATED = 256  # px, working: side of the blocks that a slide is calibrated on
-
-
+_CALIBRATED = 256  # working px: side of the blocks that a slide is calibrated on
 NUCLEUS, _COARSE_FROM = 7.0, 1.0  # um: width of a usual nucleus; um/px from which it is too small
+
+_IN_CELLS = (
+    "DAB fills cells or membranes, not nuclei alone: nuclei are found by hematoxylin, and positive"
+    " ones lie in stained cells"
+)
+_NO_SCALE = (
+    "micrometres per pixel unknown: {} assumed, {}; sizes depend on it, so give it where it is"
+    " known"
+)
+_COARSE = "{:g} um/px is too coarse: a nucleus is {:.0f} px across, and clumps are counted"
+_UNIFORM = "every pixel has the same colour, as in a region outside the slide"
+_UNDECIDED = (
+    "stain: cannot tell, taken as H&E (no brown of DAB, or not the pink and violet of H&E); give"
+    " stain ihc if it is DAB and hematoxylin"
+)
+_UNDECIDED_IHC = (
+    "stain: cannot tell, taken as DAB and hematoxylin (some brown, and little pink and violet of"
+    " H&E); give stain he if it is H&E"
+)
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """An image brought to the working scale, with its own thresholds.
+    """An image at the working scale, with its stain and thresholds.
 
-    `calibration` is None where there is nothing to see.
+    Attributes:
+        image: uint8 RGB [H, W, 3].
+        working: uint8 RGB [h, w, 3], at 0.5 um per pixel.
+        stain: As given or guessed.
+        calibration: The thresholds; None for a blank image.
+        mpp: Micrometres per pixel of `image`, as given or assumed.
+        notes: What was assumed, in sentences.
     """
 
     image: Pixels
@@ -49,7 +66,12 @@ class Prepared:
 
 @dataclass(frozen=True)
 class SlideStain:
-    """The stain and the thresholds of a whole slide, so that all of its regions share them."""
+    """The stain and thresholds that all regions of a slide share.
+
+    Attributes:
+        stain: As given or guessed.
+        calibration: The thresholds; None if there is nothing but glass.
+    """
 
     stain: StainGuess
     calibration: Calibration | None
@@ -58,18 +80,18 @@ class SlideStain:
 def calibrate_slide(
     fields: Iterable[Pixels], *, mpp: float, stain: str | None = None
 ) -> SlideStain:
-    """Measure stain and thresholds once for a slide, on some of its fields.
+    """Measure the stain and thresholds of a slide on some of its fields.
 
     Args:
-        fields: uint8 RGB [H, W, 3] each, with tissue, from all over the slide; a few suffice.
+        fields: uint8 RGB [H, W, 3] each, with tissue, from all parts of the slide; a few suffice.
         mpp: Their micrometres per pixel.
         stain: "he" or "ihc". None: guessed from all fields together.
 
     Returns:
-        What `segment_nuclei(..., slide=...)` takes.
+        The argument `slide` of `segment_nuclei`.
 
     Raises:
-        ConfigError: There are no fields, or a setting cannot be used.
+        ConfigError: There are no fields, or a setting is invalid.
         ImageError: They are fluorescence.
     """
     check_settings(mpp, stain)
@@ -81,7 +103,7 @@ def calibrate_slide(
 
 
 def _blocks(image: Pixels) -> list[Pixels]:
-    """The image in blocks of 256 px, mirrored where it does not fill one."""
+    """The image in blocks of 256 px, mirrored at its end."""
     missing = [(0, -n % _CALIBRATED) for n in image.shape[:2]]
     whole = np.pad(image, [*missing, (0, 0)], mode="symmetric")
     rows, columns = (n // _CALIBRATED for n in whole.shape[:2])
@@ -96,7 +118,7 @@ def prepare(
     stain: str | None = None,
     slide: SlideStain | None = None,
 ) -> Prepared:
-    """Bring an image to the working scale and measure its thresholds.
+    """Resample an image to the working scale and measure its thresholds.
 
     Args:
         image: uint8 RGB [H, W, 3].
@@ -105,10 +127,10 @@ def prepare(
         slide: As for `segment_nuclei`.
 
     Returns:
-        What the network needs of it.
+        The image with its stain and thresholds.
 
     Raises:
-        ConfigError: `mpp` or `stain` cannot be used.
+        ConfigError: `mpp` or `stain` is invalid.
         ImageError: It is fluorescence.
     """
     check_settings(mpp, stain)
@@ -116,7 +138,7 @@ def prepare(
     if guess.stain == "fluorescence":
         raise ImageError(
             "this looks like fluorescence (bright on dark), not bright field: invert it first, or"
-            " use a fluorescence tool"
+            " use a tool for fluorescence"
         )
     taken = StainGuess(stain, 1.0, given=True) if stain and guess.stain != "blank" else guess
     if slide and guess.stain != "blank":
@@ -127,7 +149,7 @@ def prepare(
         if mpp
         else [
             _NO_SCALE.format(
-                scale, "as usual" if scale == ASSUMED_MPP else "by the size of the nuclei"
+                scale, "the usual" if scale == ASSUMED_MPP else "by the size of the nuclei"
             )
         ]
     )
@@ -145,7 +167,7 @@ def _calibration(working: Pixels, taken: StainGuess, slide: SlideStain | None) -
 
 
 def check_settings(mpp: object, stain: object) -> None:
-    """Raises ConfigError for a scale or a stain that cannot be used."""
+    """Raises ConfigError for an invalid scale or stain."""
     if mpp is not None:
         number = isinstance(mpp, (int, float, np.integer, np.floating)) and not isinstance(
             mpp, bool
@@ -162,12 +184,12 @@ def check_settings(mpp: object, stain: object) -> None:
 
 
 def _stain_notes(image: Pixels, guess: StainGuess, taken: StainGuess) -> list[str]:
-    """What the user should know of the stain that was taken."""
+    """Notes on the stain."""
     if guess.stain == "blank":
-        even = (image == image[0, 0]).all()
-        return ["no tissue found", *([_EVEN] if even else [])]
+        uniform = (image == image[0, 0]).all()
+        return ["no tissue found", *([_UNIFORM] if uniform else [])]
     if guess.stain == "grey":
-        return ["the image has no colour: stains cannot be distinguished, darkness alone decides"]
+        return ["the image has no colour: stains cannot be distinguished, only darkness is used"]
     if not taken.decided:
         return [_UNDECIDED_IHC if taken.stain == "ihc" else _UNDECIDED]
     if taken.given and guess.decided and guess.stain != taken.stain:
@@ -176,7 +198,7 @@ def _stain_notes(image: Pixels, guess: StainGuess, taken: StainGuess) -> list[st
 
 
 def _vectors(guess: StainGuess) -> str:
-    """The stains to look for: "ihc", or "he" for all else."""
+    """The stains to separate: "ihc", or "he" for all else."""
     return "ihc" if guess.stain == "ihc" else "he"
 
 
@@ -196,10 +218,10 @@ def common_mpp(images: Iterable[Pixels], stain: str | None = None) -> float:
 
 
 def _mpp_of(images: Iterable[tuple[Pixels, StainGuess]]) -> float:
-    """Micrometres per pixel by the size of the nuclei in the middle of images.
+    """Micrometres per pixel by the size of the nuclei in the centre of images.
 
-    0.25 where that is no evidence. With DAB it never is: a chromogen may fill cells or their
-    membranes, and then makes clumps of nuclei.
+    0.25 if that is no evidence. With DAB it never is: DAB may fill cells or their membranes, and
+    nuclei then merge.
     """
     scores = [_score_of(i, g) for i, g in images if g.stain in ("he", "grey")]
     return (guess_mpp(scores) if scores else None) or ASSUMED_MPP
@@ -216,40 +238,15 @@ def _score_of(image: Pixels, guess: StainGuess) -> Score:
     return score
 
 
-_IN_CELLS = (
-    "DAB fills cells or membranes, not nuclei alone: nuclei are found by hematoxylin, and positive"
-    " ones lie in stained cells"
-)
-
-
-_NO_SCALE = (
-    "micrometres per pixel unknown: taken as {} {}; sizes depend on it, so give it where it is"
-    " known"
-)
-
-
-_COARSE = "{:g} um/px is too coarse: a nucleus is {:.0f} px across, and what is counted are clumps"
-
-
-_EVEN = "every pixel has the same colour, as where a region lies outside the slide"
-
-
-_UNDECIDED = (
-    "stain: cannot tell, taken as H&E (no brown of DAB, or not the pink and violet of H&E); where"
-    " it is DAB and hematoxylin, say stain ihc"
-)
-
-
-_UNDECIDED_IHC = (
-    "stain: cannot tell, taken as DAB and hematoxylin (some brown, and little pink and violet of"
-    " H&E); where it is H&E, say stain he"
-)
-
-
 def to_working(image: Pixels, mpp: float) -> Pixels:
-    """uint8 [H, W, 3] resampled to 0.5 um per pixel.
+    """Resample an image to 0.5 um per pixel, one strip at a time.
 
-    Area means when shrinking, bilinear when enlarging. A strip at a time.
+    Args:
+        image: uint8 RGB [H, W, 3].
+        mpp: Its micrometres per pixel.
+
+    Returns:
+        uint8 RGB [h, w, 3]; by area means when shrinking, bilinear when enlarging.
     """
     factor = mpp / WORKING_MPP
     height, width = (max(1, round(n * factor)) for n in image.shape[:2])
@@ -264,7 +261,7 @@ def to_working(image: Pixels, mpp: float) -> Pixels:
 def _resample(image: Pixels, rows: tuple[int, int], shape: tuple[int, ...]) -> Pixels:
     """These rows of the image resampled to `shape`.
 
-    More of the source than they cover is read, so that strips meet without a seam.
+    A margin of the source around them is used, so that strips join without a seam.
     """
     how = Image.Resampling.BOX if shape[0] < len(image) else Image.Resampling.BILINEAR
     low, high = (r * len(image) / shape[0] for r in rows)

@@ -1,8 +1,9 @@
-"""A guess of an image's micrometres per pixel from the size of its nuclei, for when nobody knows it.
+"""An estimate of an unknown scale, in micrometres per pixel, from the size of the nuclei.
 
-Nuclei of different tissues differ in diameter by about a factor of 1.4, so only a large deviation from the usual 0.25 is evidence: the
-guess replaces it beyond three quarters of an octave. Measured on MoNuSeg's training images shrunk and enlarged by 0.5 to 4 (no labels):
-unbiased to a third of an octave, standard deviation half an octave.
+Nuclei of different tissues differ in diameter by a factor of about 1.4, so only a large deviation
+from the usual 0.25 is evidence: the estimate replaces it beyond three quarters of an octave.
+Measured on MoNuSeg's training images resized by 0.5 to 4 (without labels): the bias is at most a
+third of an octave, the standard deviation half an octave.
 """
 
 from __future__ import annotations
@@ -20,15 +21,15 @@ ASSUMED_MPP = 0.25
 FINEST, COARSEST = 0.05, 2.0  # um per pixel between which nuclei can be distinguished
 # px of 0.5 um: radius of the typical nucleus, weighted by area, of MoNuSeg's training images
 _RADIUS = 6.8
-# the measured radius grows slower than the true one, since thresholds and sizes of specks are fixed
+# The measured radius grows slower than the true one, as thresholds and smallest sizes are fixed.
 _EXPONENT = 1.4
 _ROUNDS = 3
-_OCTAVES = 0.75  # a smaller deviation is no evidence
+_OCTAVES = 0.75  # smaller deviations are ignored
 _FEWEST = 5  # nuclei
 _RANGE = (0.06, 1.2)
-_SETTLED = 0.5  # octaves that the size may still be off in the end
+_SETTLED = 0.5  # octaves by which the final size may differ from the usual one
 
-# micrometres per pixel to the mean stain map at the working scale
+# Micrometres per pixel to the mean stain map at the working scale.
 Score = Callable[[float], NDArray[np.float32]]
 
 
@@ -57,8 +58,8 @@ def guess_mpp(scores: Sequence[Score]) -> float | None:
         scores: Of one image, or of several that have the same scale.
 
     Returns:
-        The scale; None where 0.25 fits, and where the nuclei are no evidence: there are too few, or
-        their size at the guessed scale is not the usual one (what is measured then are clumps).
+        The scale. None if 0.25 fits, and if the nuclei are no evidence: there are too few, or their
+        size at the estimated scale is not the usual one (clumps were measured).
     """
     mpp, radius = ASSUMED_MPP, typical_radius(score(ASSUMED_MPP) for score in scores)
     for _ in range(_ROUNDS):
@@ -76,9 +77,13 @@ def guess_mpp(scores: Sequence[Score]) -> float | None:
 
 
 def typical_radius(maps: Iterable[NDArray[np.float32]]) -> float | None:
-    """Radius in px of the object that splits the area of all compact objects above 0 in halves.
+    """Area-weighted median radius of the nuclei of all maps.
 
-    None where there are fewer than five.
+    Args:
+        maps: Mean stain maps float32 [h, w], above 0 in nuclei.
+
+    Returns:
+        The radius in pixels; None with fewer than five compact objects.
     """
     from skimage.measure import regionprops
 

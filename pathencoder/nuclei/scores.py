@@ -1,4 +1,4 @@
-"""The score map that nuclei are cut from: the mean stain map, corrected by the network."""
+"""The score map that is split into nuclei: the mean stain map, corrected by the network."""
 
 from __future__ import annotations
 
@@ -9,13 +9,12 @@ from pathencoder.nuclei.instances import Scores
 from pathencoder.nuclei.network import NucleiNetwork
 from pathencoder.stain import Array
 
-# weight of the network's logit beside the stain map; chosen on labelled images of MoNuSeg's train
-# part
+# Weight of the network's logit added to the stain map, chosen on MoNuSeg's labelled train images.
 SHARE = 0.15
 
 
 def mean_stain(maps: Array) -> Scores:
-    """The teacher that has learnt nothing: the mean of the three maps, slightly smoothed."""
+    """The mean of the three stain maps [3, h, w], slightly smoothed: float32 [h, w]."""
     from scipy import ndimage
 
     smooth: Scores = ndimage.gaussian_filter(maps.mean(0), 0.6)
@@ -24,7 +23,7 @@ def mean_stain(maps: Array) -> Scores:
 
 @torch.inference_mode()
 def predict(network: NucleiNetwork, maps: Array) -> Array:
-    """Nucleus logit and depth logit float32 [2, h, w] of one image's maps [3, h, w]."""
+    """Logits of nucleus and depth float32 [2, h, w] of one image's maps float32 [3, h, w]."""
     batch = torch.from_numpy(np.ascontiguousarray(maps, np.float32))[None].contiguous(
         memory_format=torch.channels_last
     )
@@ -33,12 +32,17 @@ def predict(network: NucleiNetwork, maps: Array) -> Array:
 
 
 def nucleus_scores(network: NucleiNetwork, maps: Array) -> Array:
-    """The score map float32 [h, w] that nuclei are cut from (above 0.
+    """The mean stain map plus a share of the network's nucleus logit.
 
-    nucleus): the mean stain map, corrected by the network.
+    The network knows outlines but no level, the stain map knows the level alone; their sum has
+    fewer errors than either.
 
-    The network sees outlines and no level, the stain map sees the level alone; their sum errs less
-    than either.
+    Args:
+        network: The network, in eval mode.
+        maps: float32 [3, h, w], stain maps.
+
+    Returns:
+        float32 [h, w], above 0 in nuclei.
     """
     scores: Array = mean_stain(maps) + np.float32(SHARE) * predict(network, maps)[0]
     return scores

@@ -1,7 +1,4 @@
-"""Segment nuclei in one image of any size.
-
-maps, network, instances, tile by tile with borders that do not show.
-"""
+"""Segment the nuclei of one image of any size: maps, network, instances, tile by tile."""
 
 from __future__ import annotations
 
@@ -26,27 +23,23 @@ from pathencoder.nuclei.weights import load_network
 from pathencoder.stain import StainGuess
 
 log = logging.getLogger(__name__)
-
-
 Pixels = NDArray[np.uint8]
 
-
-TILE = 1024  # working px on a side that one tile decides about
-
-
-MARGIN = 64  # working px around it that the tile sees as well
-
-
-_LARGEST, _DOUBTFUL = 250.0, 0.1  # um2: no usual nucleus is larger; and their share of all area
+TILE = 1024  # working px on a side of the part of a tile whose nuclei are kept
+MARGIN = 64  # working px around that part that a tile reads as well
+_LARGEST, _DOUBTFUL = 250.0, 0.1  # um2: usual nuclei are smaller; area share that gets a note
 
 
 @dataclass(frozen=True)
 class Nuclei:
     """The nuclei of one image.
 
-    labels: int32 [H, W], 0 background, nuclei numbered 1..n. table: a row for each. stain: as given
-    or guessed. mpp: micrometres per
-    pixel as given or assumed. notes: what the user should know, in sentences.
+    Attributes:
+        labels: int32 [H, W], 0 for background, nuclei numbered 1..n.
+        table: A row of measurements for each nucleus.
+        stain: As given or guessed.
+        mpp: Micrometres per pixel, as given or assumed.
+        notes: What was assumed, and what looks wrong, in sentences.
     """
 
     labels: Labels
@@ -60,12 +53,16 @@ class Nuclei:
 
     @property
     def positive_fraction(self) -> float | None:
-        """Share of DAB-positive nuclei (the Ki67 index for Ki67); None for H&E, or without nuclei."""
+        """Share of DAB-positive nuclei (the Ki67 index of Ki67); None for H&E or without nuclei."""
         positive = self.table.positive
         return None if positive is None or not len(positive) else float(positive.mean())
 
     def within(self, box: tuple[int, int, int, int]) -> Nuclei:
-        """Those whose centroid lies in a box (left, top, right, bottom) of pixels, numbered anew."""
+        """The nuclei whose centroid lies in a box, renumbered.
+
+        Args:
+            box: Left, top, right and bottom in pixels of the image.
+        """
         left, top, right, bottom = box
         inside = (
             (self.table.x >= left)
@@ -91,8 +88,8 @@ def segment_nuclei(
     Args:
         image: A path, PIL image, array or tensor.
         mpp: Its micrometres per pixel, 0.05 to 2. None: 0.25 is assumed, unless the nuclei are
-            far too large or small for it; a note says what was taken.
-        stain: "he" or "ihc". None: guessed; a note says so where the colours do not tell.
+            far too large or small for it; a note says what was assumed.
+        stain: "he" or "ihc". None: guessed; a note says so if the colours are ambiguous.
         network: A network, or a folder that `pathencoder nuclei --adapt` wrote. None: the bundled
             nuclei-fcn.
         tile: Size of the tiles in working pixels, at least 32; changes memory, not nuclei.
@@ -103,8 +100,8 @@ def segment_nuclei(
         The nuclei, with notes on what was assumed.
 
     Raises:
-        ImageError: It is no image, or no bright-field image.
-        ConfigError: A setting that cannot be used, or a folder without a nuclei network.
+        ImageError: It is not an image, or not bright field.
+        ConfigError: A setting is invalid, or the folder holds no nuclei network.
         MissingExtra: scikit-image is not installed.
     """
     instances.tools()
@@ -120,7 +117,7 @@ def segment_nuclei(
 
 
 def _doubts(table: Measurements) -> list[str]:
-    """What is no nucleus by its size, in numbers."""
+    """A note if objects too large for nuclei hold much of the area."""
     area = table.area_um2
     large = area > _LARGEST
     if not large.any() or area[large].sum() < _DOUBTFUL * area.sum():
@@ -128,8 +125,8 @@ def _doubts(table: Measurements) -> list[str]:
     share = area[large].sum() / area.sum()
     return [
         f"{large.sum():,} of {len(area):,} objects are larger than {_LARGEST:.0f} um2 (the largest "
-        f"{area.max():,.0f}) and hold {share:.0%} of the area: no nuclei, but clumps, keratin, ink "
-        "or folds, or the micrometres per pixel are wrong or too coarse"
+        f"{area.max():,.0f}) and hold {share:.0%} of the area: clumps, keratin, ink or folds "
+        "instead of nuclei, or the micrometres per pixel are wrong or too coarse"
     ]
 
 
@@ -146,7 +143,15 @@ def network_of(network: NucleiNetwork | str | os.PathLike[str] | None) -> Nuclei
 
 
 def label_scores(prepared: Prepared, scores: instances.Scores) -> Labels:
-    """Labels int32 [H, W] of a whole image's score map [h, w] at the working scale, by the same steps as `segment_nuclei`."""
+    """Labels of a score map, by the same steps as `segment_nuclei`.
+
+    Args:
+        prepared: The image.
+        scores: float32 [h, w] of the whole image at the working scale, above 0 in nuclei.
+
+    Returns:
+        int32 [H, W] at the scale of the image.
+    """
     labels = np.zeros(prepared.image.shape[:2], np.int32)
     everything = tuple(slice(0, n) for n in scores.shape)
     found = _objects(prepared.calibration, prepared.working, scores)
@@ -155,7 +160,7 @@ def label_scores(prepared: Prepared, scores: instances.Scores) -> Labels:
 
 
 def _fill(labels: Labels, prepared: Prepared, network: NucleiNetwork, tile: int) -> None:
-    """Find the nuclei of every tile and write those whose middle lies in it into `labels`."""
+    """Write the nuclei of every tile whose centroid lies in its core into `labels`."""
     assert prepared.calibration is not None
     count = 0
     for core, seen in _tiles(prepared.working.shape[:2], tile):
@@ -167,14 +172,14 @@ def _fill(labels: Labels, prepared: Prepared, network: NucleiNetwork, tile: int)
 
 
 def _objects(calibration: Calibration | None, working: Pixels, scores: instances.Scores) -> Labels:
-    """The nuclei of a score map at the working scale, brown ones parted from blue ones."""
+    """The nuclei of a score map at the working scale, brown ones separated from blue ones."""
     found = instances.split(scores, Shape())
     brown = calibration.brown(working) if calibration else None
-    return found if brown is None else instances.part_by_stain(found, brown)
+    return found if brown is None else instances.split_by_stain(found, brown)
 
 
 def _close_gaps(labels: Labels, highest: int) -> None:
-    """Number 1..n without gaps, in place."""
+    """Renumber labels 1..n without gaps, in place."""
     strips = [labels[top : top + STRIP] for top in range(0, len(labels), STRIP)]
     there = np.zeros(highest + 1, bool)
     for strip in strips:
@@ -188,7 +193,7 @@ def _close_gaps(labels: Labels, highest: int) -> None:
 def _tiles(
     shape: tuple[int, ...], tile: int
 ) -> Iterator[tuple[tuple[slice, slice], tuple[slice, slice]]]:
-    """(what a tile decides about, what it sees), as slices of the working image."""
+    """(core, core with margin) of each tile, as slices of the working image."""
     for y in range(0, shape[0], tile):
         for x in range(0, shape[1], tile):
             core = tuple(slice(a, min(a + tile, n)) for a, n in zip((y, x), shape, strict=True))
@@ -200,7 +205,7 @@ def _tiles(
 
 
 def _padded(maps: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Maps of at least 32 px a side, mirrored."""
+    """Maps mirrored to at least 32 px a side."""
     missing = [(0, max(0, 32 - n)) for n in maps.shape[1:]]
     return (
         np.pad(maps, [(0, 0), *missing], mode="symmetric") if any(m for _, m in missing) else maps
@@ -208,7 +213,7 @@ def _padded(maps: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _owned(found: Labels, core: tuple[slice, slice], seen: tuple[slice, slice]) -> Labels:
-    """The objects whose centroid lies in the core, the others removed."""
+    """The objects whose centroid lies in the core."""
     rows, columns = np.nonzero(found)
     which = found[rows, columns]
     area = np.maximum(np.bincount(which, minlength=1), 1)
@@ -228,9 +233,10 @@ def _paint(
     whole: tuple[int, ...],
     count: int,
 ) -> int:
-    """Write a tile's objects into the whole image's labels where nothing is yet.
+    """Write the objects of a tile into free pixels of the labels of the whole image.
 
-    Returns the highest number so far.
+    Returns:
+        The highest number so far.
     """
     axes = list(zip(seen, whole, labels.shape, strict=True))
     spans = [_span(*axis) for axis in axes]
@@ -246,5 +252,5 @@ def _paint(
 
 
 def _span(seen: slice, small: int, large: int) -> tuple[int, int]:
-    """The fine pixels whose centres a working span holds."""
+    """The fine pixels whose centres lie in a span of working pixels."""
     return round(seen.start * large / small), round(seen.stop * large / small)

@@ -34,7 +34,7 @@ class RegionNuclei:
     Attributes:
         box: x, y, width, height of the region in level-0 pixels.
         nuclei: Its nuclei. `labels` has the size of the box, and positions in `table` count from
-            its corner. Where regions overlap, a nucleus belongs to one of them only.
+            its corner. Where regions overlap, each nucleus belongs to one of them only.
         image: uint8 RGB [height, width, 3], the pixels of the box.
         slide_notes: What the user should know of the slide; the same for all of its regions.
     """
@@ -120,7 +120,7 @@ def _each(
             except (ImageError, SlideError) as error:
                 if not skip:
                     raise
-                log.warning("%s, region %s is left out: %s", slide.path, region.name, error)
+                log.warning("%s, region %s is skipped: %s", slide.path, region.name, error)
                 continue
             yield found
     finally:
@@ -156,13 +156,13 @@ class SlideRegions:
 
     @property
     def all_notes(self) -> tuple[str, ...]:
-        """Of the scale, and of the tissue where that was looked for."""
+        """Notes on the scale, and on the tissue if it was searched."""
         tissue = self.tissue.notes if "tissue" in self.__dict__ else ()
         return (*tissue, *self.notes)
 
     @cached_property
     def calibration(self) -> SlideStain | None:
-        """Stain and thresholds; None: nothing to measure, each region is judged by itself.
+        """Stain and thresholds; None: there is no tissue, and each region is calibrated by itself.
 
         Raises ImageError for fluorescence.
         """

@@ -1,4 +1,4 @@
-"""The nuclei network on disk: config.json (its format, sizes and input rule) and model.safetensors."""
+"""The nuclei network on disk: config.json (format, layers and input) and model.safetensors."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Any
 from pathencoder.errors import ConfigError, IncompatibleWeights
 from pathencoder.nuclei.maps import CHANNELS, WORKING_MPP
 from pathencoder.nuclei.network import NucleiNetwork, parameters
+from pathencoder.state_dicts import Differences, shapes_of
 
 BUNDLED = "nuclei-fcn"
 FORMAT = "pathencoder-nuclei"
@@ -20,10 +21,17 @@ VERSION = 1
 
 
 def load_network(folder: str | os.PathLike[str] | None = None) -> NucleiNetwork:
-    """The network of a folder in eval mode; None: the bundled one (kept for the next call).
+    """Load a network.
 
-    Raises ConfigError for a folder that holds no nuclei network, IncompatibleWeights for weights
-    that do not fit.
+    Args:
+        folder: From `save_network`. None: the bundled network, which is loaded once.
+
+    Returns:
+        The network in eval mode.
+
+    Raises:
+        ConfigError: The folder holds no nuclei network.
+        IncompatibleWeights: The weights do not fit config.json.
     """
     return _bundled() if folder is None else _read(Path(folder))
 
@@ -31,7 +39,13 @@ def load_network(folder: str | os.PathLike[str] | None = None) -> NucleiNetwork:
 def save_network(folder: str | Path, network: NucleiNetwork, about: dict[str, Any]) -> None:
     """Write config.json and model.safetensors.
 
-    `about` (plain JSON values) says what it was trained on and how.
+    Args:
+        folder: Is created.
+        network: The network.
+        about: How it was trained and on what, as JSON values.
+
+    Raises:
+        StoreError: The folder cannot be written.
     """
     from safetensors.torch import save
 
@@ -46,7 +60,7 @@ def save_network(folder: str | Path, network: NucleiNetwork, about: dict[str, An
 
 
 def read_about(folder: Path) -> dict[str, Any] | None:
-    """What `save_network` recorded about the network of a folder; None where there is none."""
+    """The `about` of `save_network` of a folder; None without one."""
     try:
         about = json.loads((folder / "config.json").read_text(encoding="utf-8"))["about"]
         return about if isinstance(about, dict) else None
@@ -55,7 +69,7 @@ def read_about(folder: Path) -> dict[str, Any] | None:
 
 
 def digest(network: NucleiNetwork) -> str:
-    """A name for a network's values: 16 hexadecimal digits of SHA-256."""
+    """Hash of the values of a network: 16 hexadecimal digits of SHA-256."""
     found = hashlib.sha256()
     for value in network.state_dict().values():
         found.update(value.detach().cpu().contiguous().numpy().tobytes())
@@ -88,13 +102,18 @@ def _read(folder: Path) -> NucleiNetwork:
     network = NucleiNetwork(
         width=layers["width"], inner=layers["inner"], dilations=tuple(layers["dilations"])
     )
+    path = folder / "model.safetensors"
     try:
-        network.load_state_dict(load_file(folder / "model.safetensors"))
-    except (RuntimeError, OSError, SafetensorError) as error:
+        weights = load_file(path)
+    except (OSError, SafetensorError) as error:
         raise IncompatibleWeights(
-            f"{folder / 'model.safetensors'} does not fit its config.json: {error}. Train or copy"
-            " it again"
+            f"{path} cannot be read: {error}. Train or copy the network again"
         ) from error
+    if differences := Differences(shapes_of(weights), shapes_of(network.state_dict())):
+        raise IncompatibleWeights(
+            f"{path} does not fit its config.json: {differences}. Train or copy the network again"
+        )
+    network.load_state_dict(weights)
     return network.eval()
 
 

@@ -70,7 +70,7 @@ def test_a_bad_file_does_not_stop_the_rest(tmp_path, capsys):
     rows = list(csv.reader((out / "failures.csv").read_text().splitlines()))
     assert "not an image" in rows[1][3]
     assert "fluorescence" in rows[2][3]
-    assert ["3 images unknown: taken as 0.25 as usual" in n for n in found["notes"]] == [True]
+    assert ["3 images unknown: 0.25 assumed, the usual" in n for n in found["notes"]] == [True]
 
 
 def test_results_in_a_folder_are_not_taken_for_images(tmp_path):
@@ -190,7 +190,7 @@ def test_adapt_with_fewer_images_than_a_batch(tmp_path, monkeypatch, capsys):
     )
     assert (out / "network" / "config.json").exists()
     said = capsys.readouterr().err
-    assert "adapted network kept" in said
+    assert "adapted network saved" in said
     assert "going on" not in said
     monkeypatch.setattr(train, "train", None)
     # not trained twice

@@ -286,7 +286,7 @@ def test_scales_come_from_the_table_the_command_and_the_file(tmp_path, capsys):
     assert "esolution" in found[0][1]
     assert found[1] == (0.4, "--mpp-csv")
     assert found[2] == (0.25, "assumed")
-    assert any("taken as 0.25" in note for note in report["inputs"][2]["notes"])
+    assert any("0.25 assumed" in note for note in report["inputs"][2]["notes"])
     assert "zzz.png" in report["notes"][0]
     for name, (mpp, source) in zip("abc", found, strict=True):
         assert (head(out, name)["mpp"], head(out, name)["mpp_source"]) == (mpp, source)
@@ -309,7 +309,7 @@ def test_images_of_one_folder_have_one_scale(tmp_path, capsys):
     text = json.dumps(report)
     assert text.count("unknown") == 1
     assert found[0][1] == "size of nuclei"
-    assert f"taken as {found[0][0]:g} by the size of their nuclei" in report["notes"][0]
+    assert f"{found[0][0]:g} assumed, by the size of their nuclei" in report["notes"][0]
     alone = [
         nuclei(capsys, tmp_path / f"tiles/{n}.png", "--out", tmp_path / "alone", mpp=None)[1]
         for n in range(3)

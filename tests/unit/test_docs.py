@@ -1,4 +1,4 @@
-"""The documentation names what there is: every error has a page, every page is in the navigation."""
+"""The documentation is complete: every error has a page, every page is in the navigation."""
 
 import pytest
 from paths import ROOT

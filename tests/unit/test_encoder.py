@@ -1,7 +1,4 @@
-"""`encode`: the same row for every form, order and batch size.
-
-keys, NaN rows, refusals, precision, memory running out.
-"""
+"""`encode`: the same row for every form, order and batch size; keys, errors, precision, memory."""
 
 import warnings
 
@@ -54,7 +51,7 @@ def test_any_form_of_an_image_gives_the_identical_row(tmp_path_factory, seed, he
 
 
 @pytest.mark.parametrize("kind", ["cnn", "vit", "no_cls"])
-def test_rows_do_not_depend_on_the_batch_size_or_the_company(kind):
+def test_rows_do_not_depend_on_the_batch_size_or_the_other_images(kind):
     enc = shared(kind)
     images = arrays(13)
     rows = enc.encode(images)
@@ -107,7 +104,7 @@ def test_outputs_and_their_shapes(kind, output, shape):
     assert np.isfinite(rows).all()
 
 
-def test_nothing_in_nothing_out():
+def test_empty_inputs_give_no_rows():
     assert shared().encode([]).shape == (0, 256)
     assert shared().encode(np.zeros((0, 8, 8, 3), np.uint8)).shape == (0, 256)
     assert shared().encode(iter([]), return_keys=True)[1] == []
@@ -137,7 +134,7 @@ def test_results_carry_the_error_of_each_bad_image(tiles):
     assert bad.error.__cause__.__traceback__ is None
 
 
-def test_a_list_of_nothing_but_bad_images_still_has_rows():
+def test_a_list_of_bad_images_only_still_has_rows():
     with pytest.warns(UserWarning, match="2 of 2"):
         rows = shared().encode(
             [np.zeros(3), np.full((4, 4, 3), np.nan)], on_error="nan", output="dense"
@@ -146,7 +143,7 @@ def test_a_list_of_nothing_but_bad_images_still_has_rows():
     assert np.isnan(rows).all()
 
 
-def test_tensors_that_look_normalised_are_refused_with_both_remedies():
+def test_tensors_that_look_normalised_are_refused_with_advice():
     enc = shared()
     normalised = torch.stack([enc.transform(a) for a in arrays(2)])
     with pytest.raises(
@@ -237,7 +234,7 @@ def test_an_autocast_of_the_caller_changes_no_row():
         np.testing.assert_array_equal(shared("vit").encode(arrays(2)), full)
 
 
-def test_what_a_precision_comes_to():
+def test_the_precision_that_is_used():
     enc = encoder("vit")
     assert [enc.precision_used(p) for p in ("auto", "fp32", "bf16", "fp16")] == [
         "fp32",
@@ -275,7 +272,7 @@ def test_hardware_with_bf16_units(monkeypatch):
     assert not runtime.gains_from_bf16(torch.device("mps"))
 
 
-def test_weights_in_half_precision_run_as_they_are():
+def test_weights_in_half_precision_run_unchanged():
     enc = encoder("vit").to(torch.bfloat16)
     rows = enc.encode(arrays(2))
     full = encoder("vit").encode(arrays(2))
@@ -307,7 +304,7 @@ def hungry_runner(readout):
     return Runner(enc.network, readout, enc.transform.normalise, precision="fp32", batch=8)
 
 
-def test_out_of_memory_halves_the_batch_and_loses_no_work():
+def test_out_of_memory_halves_the_batch_and_loses_no_rows():
     tiles = np.stack([picture(i) for i in range(11)])
     expected = Transform(shared().spec).normalise(tiles).mean((2, 3))
     readout = Hungry(3)
@@ -318,14 +315,14 @@ def test_out_of_memory_halves_the_batch_and_loses_no_work():
     assert runner.batch == 2
 
 
-def test_memory_for_not_even_one_image_says_what_to_do():
+def test_too_little_memory_for_one_image_gives_advice():
     with pytest.raises(
         ConfigError, match="one image at a time does not fit into the memory of cpu"
     ):
         hungry_runner(Hungry(0))(np.stack([picture()]))
 
 
-def test_other_errors_of_the_network_are_not_taken_for_memory():
+def test_other_errors_of_the_network_do_not_count_as_out_of_memory():
     def broken(x):
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
 
@@ -343,7 +340,7 @@ def test_devices_by_name():
             runtime.pick_device("cuda:0")
 
 
-def test_no_warning_leaves_a_clean_run(tiles):
+def test_a_normal_run_gives_no_warning(tiles):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         shared().encode(tiles, on_error="nan")

@@ -1,4 +1,4 @@
-"""Errors: one family, each catchable as the builtin that a caller would think of, none silent."""
+"""Errors: subclasses of PathEncoderError and of the fitting builtin, with their text."""
 
 import inspect
 

@@ -1,4 +1,4 @@
-"""Every form an image may come in gives the same pixels; what is no image is refused by name."""
+"""Every form of an image gives the same pixels; other inputs are refused by name."""
 
 import contextlib
 import io
@@ -45,7 +45,7 @@ def test_every_form_of_an_8_bit_image_gives_its_pixels(array):
     tensor = torch.from_numpy(array).permute(2, 0, 1)
     for form in (array, Image.fromarray(array), png(array), tensor):
         same(open_image(form), array)
-    if array.max() > 63:  # darker ones of more bits look as if their range were another
+    if array.max() > 63:  # darker ones of more bits look like another range
         same(open_image(array.astype(np.uint16) * 257), array)
         for form in (
             array / 255,
@@ -66,7 +66,7 @@ def test_grey_is_rgb_of_equal_channels(grey):
 
 @EXAMPLES
 @given(RGB, st.integers(16, 255))
-def test_alpha_is_laid_over_white(array, alpha):
+def test_alpha_is_composited_over_white(array, alpha):
     rgba = np.dstack([array, np.full(array.shape[:2], alpha, np.uint8)])
     expected = np.rint((array.astype(float) * alpha + 255.0 * (255 - alpha)) / 255)
     for form in (rgba, Image.fromarray(rgba), png(rgba)):
@@ -84,7 +84,7 @@ def test_16_bits_are_scaled_by_their_range(deep):
         same(open_image(form), expected)
 
 
-def test_bfloat16_and_half_tensors_are_taken():
+def test_bfloat16_and_half_tensors_are_accepted():
     tensor = torch.linspace(0, 1, 3 * 16).view(3, 4, 4)
     for dtype, slack in ((torch.bfloat16, 1), (torch.float16, 1)):
         found = open_image(tensor.to(dtype)).astype(int)
@@ -104,7 +104,7 @@ def test_palette_cmyk_bilevel_and_transparent_palette_are_converted():
     same(open_image(palette)[~seen_through], np.asarray(palette.convert("RGB"))[~seen_through])
 
 
-def test_float_tiffs_are_taken_as_0_to_1(tmp_path):
+def test_float_tiffs_are_scaled_as_0_to_1(tmp_path):
     values = np.linspace(0, 1, 64, dtype=np.float32).reshape(8, 8)
     Image.fromarray(values).save(tmp_path / "float.tif")
     same(open_image(tmp_path / "float.tif")[..., 0], np.rint(values * 255).astype(np.uint8))
@@ -161,18 +161,18 @@ def test_one_pixel_is_an_image():
         ({"a": 1}, "a dict"),
     ],
 )
-def test_what_is_refused_is_named_with_what_was_found(bad, words):
+def test_errors_name_the_input_and_what_was_found(bad, words):
     images = [picture(), bad]
     *_, last = iterate(images)
     with pytest.raises(ImageError, match=rf"^images\[1\].*{words}"):
         last.load()
 
 
-def test_a_black_image_is_not_taken_for_one_scaled_twice():
+def test_a_black_image_does_not_count_as_scaled_twice():
     same(open_image(np.zeros((4, 4, 3), np.float32)), np.zeros((4, 4, 3)))
 
 
-def test_a_stack_is_judged_by_its_whole_range():
+def test_a_stack_is_checked_by_its_whole_range():
     stack = torch.rand(3, 3, 8, 8)
     stack[2, 0, 0, 0] = -1.5  # of a normalised stack one image may lie inside 0..1 by chance
     for item in iterate(stack):
@@ -200,7 +200,7 @@ def test_folders_are_read_recursively_in_natural_order(folder):
         same(item.load(), picture(len(name)))
 
 
-def test_items_that_decode_themselves_are_taken():
+def test_items_that_decode_themselves_are_accepted():
     item = Item("key", "region 7", lambda: picture(7))
     found = list(iterate([item, picture(1)]))
     assert [i.where for i in found] == ["region 7", "images[1]"]
@@ -236,7 +236,7 @@ def write(path, content):
     return path
 
 
-def test_files_that_are_no_images_are_refused_by_name(tmp_path):
+def test_files_that_are_not_images_are_refused_by_name(tmp_path):
     buffer = io.BytesIO()
     Image.fromarray(picture()).save(buffer, "JPEG")
     truncated = write(tmp_path / "cut.jpg", buffer.getvalue()[:-200])
@@ -264,7 +264,7 @@ def test_bytes_are_decoded_by_the_rules_of_files(tmp_path):
     st.sampled_from(["JPEG", "PNG", "TIFF", "WEBP", "GIF"]),
     st.integers(0, 400),
 )
-def test_damaged_files_raise_nothing_but_image_errors(tmp_path_factory, junk, kind, at):
+def test_damaged_files_raise_only_image_errors(tmp_path_factory, junk, kind, at):
     buffer = io.BytesIO()
     Image.fromarray(picture(height=16, width=16)).save(buffer, kind)
     content = bytearray(buffer.getvalue())

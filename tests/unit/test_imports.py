@@ -1,4 +1,4 @@
-"""The law of imports of both trees, what the first import costs, and that files stay short."""
+"""The import rules of both trees, the cost of the first import, and the length of files."""
 
 import ast
 import subprocess
@@ -15,7 +15,7 @@ PACKAGE = ROOT / "pathencoder"
 LONGEST = 400
 
 # A module may import from its own layer and from those before it. A folder stands for all that is
-# in it. Only the package's own __init__ and __main__ stand outside.
+# in it. Only the package's __init__ and __main__ have no layer.
 LAYERS = {
     "pathencoder": (
         (
@@ -28,6 +28,7 @@ LAYERS = {
             "pooling",
             "spec",
             "state_dicts",
+            "text",
             "mpp_claims",
             "mpp",
             "stain",
@@ -105,7 +106,7 @@ def test_the_package_never_imports_training(file):
 
 
 @pytest.mark.parametrize("file", FILES, ids=relative)
-def test_imports_follow_the_arrows(file):
+def test_imports_come_from_the_same_or_a_lower_layer(file):
     here = layer(name_of(file))
     if here is None:
         return
@@ -114,7 +115,7 @@ def test_imports_follow_the_arrows(file):
 
 
 @pytest.mark.parametrize("tree", LAYERS)
-def test_there_are_no_import_circles(tree):
+def test_there_are_no_import_cycles(tree):
     within = {m: file for m, file in MODULES.items() if m.startswith(f"{tree}.")}
     graph = {
         m: {i for i in imports_of(file) if i in within and i != m} for m, file in within.items()
@@ -183,7 +184,7 @@ def test_every_public_name_is_there_and_sorted():
         _ = pathencoder.nothing
 
 
-def test_what_a_type_checker_sees_is_what_there_is():
+def test_type_checkers_see_the_same_public_names():
     tree = ast.parse((PACKAGE / "__init__.py").read_text(encoding="utf-8"))
     checking = [n for n in tree.body if isinstance(n, ast.If)]
     seen = {alias.asname for block in checking for node in block.body for alias in node.names}

@@ -1,4 +1,4 @@
-"""pathencoder.metrics against hand-made cases, a slow implementation, scikit-learn, and the project's referee where it is there."""
+"""Metrics agree with cases by hand, a slow implementation, scikit-learn and other packages."""
 
 import importlib.util
 
@@ -23,7 +23,7 @@ def random_map(rng, size=24, objects=6):
 
 
 def slow_scores(truth, predicted):
-    """AJI, PQ and F1 by loops over objects, as the papers word them."""
+    """AJI, PQ and F1 by loops over objects, as the papers define them."""
     ts = [truth == v for v in np.unique(truth) if v]
     ps = [predicted == v for v in np.unique(predicted) if v]
     inter = union = 0
@@ -56,7 +56,7 @@ def test_instance_scores_agree_with_a_slow_implementation(seed):
 
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 10_000), st.integers(2, 9))
-def test_scores_do_not_depend_on_numbering_or_on_turning(seed, factor):
+def test_scores_do_not_depend_on_labels_or_on_rotation(seed, factor):
     rng = np.random.default_rng(seed)
     truth, predicted = random_map(rng), random_map(rng)
     assert metrics.instance_scores(truth, predicted) == metrics.instance_scores(
@@ -207,8 +207,8 @@ def test_knn_agrees_with_scikit_learn():
 
 @pytest.mark.full
 def test_instance_scores_agree_with_packages():
-    """Panoptic quality by torchmetrics; foreground Dice by scikit-image's confusion of labels."""
-    compat.import_timm()  # torchmetrics imports torchvision, which may need the mend
+    """Panoptic quality by torchmetrics; foreground Dice by scikit-image's contingency table."""
+    compat.import_timm()  # torchmetrics imports torchvision, which may need the workaround
     import torch
     from skimage import metrics as skimage
     from torchmetrics.functional import detection

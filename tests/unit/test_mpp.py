@@ -1,4 +1,4 @@
-"""Micrometres per pixel: every claim read, slips and contradictions refused, the user heard."""
+"""Micrometres per pixel: every claim is read, wrong units and contradictions are refused."""
 
 import math
 
@@ -15,7 +15,7 @@ from pathencoder.slides.mpp import find_mpp, scale_notes
 
 
 def tags(per_unit, unit="centimeter", **more):
-    """What OpenSlide says of a generic TIFF with this resolution."""
+    """OpenSlide's properties of a generic TIFF with this resolution."""
     mpp = {"centimeter": 1e4, "inch": 25_400}[unit] / per_unit
     found = {"openslide.vendor": "generic-tiff", "tiff.ResolutionUnit": unit}
     found |= {"openslide.mpp-x": f"{mpp}", "openslide.mpp-y": f"{mpp}"}
@@ -23,7 +23,7 @@ def tags(per_unit, unit="centimeter", **more):
 
 
 def aperio(mpp=None, power=None, resolution=None, line="", size=None):
-    """What OpenSlide says of an Aperio slide; resolution in pixels per cm."""
+    """OpenSlide's properties of an Aperio slide; resolution in pixels per cm."""
     found = {"openslide.vendor": "aperio"}
     if mpp:
         found |= {"openslide.mpp-x": f"{mpp}", "openslide.mpp-y": f"{mpp}", "aperio.MPP": f"{mpp}"}
@@ -49,7 +49,7 @@ def aperio(mpp=None, power=None, resolution=None, line="", size=None):
         (3.3, None),
     ],
 )
-def test_a_unit_that_slipped_is_refused_and_named(mpp, likely):
+def test_a_wrong_unit_is_refused_and_named(mpp, likely):
     with pytest.raises(MissingMpp, match=f"says? {mpp:g} um/px") as error:
         find_mpp(tags(1e4 / mpp), name="a.tif")
     assert "--mpp" in str(error.value)
@@ -59,14 +59,14 @@ def test_a_unit_that_slipped_is_refused_and_named(mpp, likely):
 
 
 @pytest.mark.parametrize("mpp", [0.1165, 0.2197, 0.25, 0.3461, 0.499, 0.55, 1.0])
-def test_scales_of_scanners_are_believed(mpp):
+def test_scales_of_scanners_are_accepted(mpp):
     assert find_mpp(tags(1e4 / mpp), name="a.tif").value == pytest.approx(mpp)
     assert find_mpp(tags(25_400 / mpp, "inch"), name="a.tif").value == pytest.approx(mpp)
     assert find_mpp(aperio(mpp, 10 / mpp), name="a.svs").source == "openslide.mpp-x"
 
 
 @pytest.mark.parametrize(("mpp", "power"), [(0.07, 100), (2.0, 5), (4.0, 2.5), (0.2325, 20)])
-def test_an_objective_is_a_second_witness(mpp, power):
+def test_an_objective_confirms_a_scale(mpp, power):
     assert find_mpp(aperio(mpp, power), name="a.svs").value == mpp
 
 
@@ -84,18 +84,20 @@ def test_an_unusual_objective_is_noted():
     (note,) = find_mpp(aperio(0.25, 20), name="a.svs").notes
     assert "objective is 20x, which usually means about 0.5" in note
     assert find_mpp(aperio(0.25, 40), name="a.svs").notes == ()
-    said = {"openslide.vendor": "mirax", "openslide.objective-power": "20"}
-    said |= {"openslide.mpp-x": "0.2325", "openslide.mpp-y": "0.2325"}
-    assert find_mpp(said, name="a.mrxs").notes == ()  # with an adapter of 1.6x
+    properties = {"openslide.vendor": "mirax", "openslide.objective-power": "20"}
+    properties |= {"openslide.mpp-x": "0.2325", "openslide.mpp-y": "0.2325"}
+    assert find_mpp(properties, name="a.mrxs").notes == ()  # with an adapter of 1.6x
 
 
 def test_claims_that_contradict_each_other_are_listed():
-    said = aperio(0.499, 20, 1e4 / 0.998, line="2220x2967 (256x256) JPEG/RGB", size=(1110, 1483))
+    properties = aperio(
+        0.499, 20, 1e4 / 0.998, line="2220x2967 (256x256) JPEG/RGB", size=(1110, 1483)
+    )
     with pytest.raises(MissingMpp, match="contradict each other") as error:
-        find_mpp(said, name="half.svs")
+        find_mpp(properties, name="half.svs")
     for part in ("aperio.MPP say 0.499", "tiff.XResolution says 0.998", "resized by 0.5", "--mpp"):
         assert part in str(error.value)
-    found = find_mpp(said, name="half.svs", given=0.998)
+    found = find_mpp(properties, name="half.svs", given=0.998)
     assert (found.value, found.source) == (0.998, "given")
     assert "aperio.MPP say 0.499" in found.notes[0]
 
@@ -125,15 +127,15 @@ def test_the_resolution_of_a_screen_is_no_contradiction_and_is_recorded(per_cm):
     ],
 )
 def test_a_resized_copy_that_keeps_its_description_is_refused(line, size, refused):
-    said = aperio(0.25, 40, line=line, size=size)
+    properties = aperio(0.25, 40, line=line, size=size)
     if refused:
         with pytest.raises(MissingMpp, match=r"resized by 0\.5.*would be 0\.5"):
-            find_mpp(said, name="a.svs")
+            find_mpp(properties, name="a.svs")
     else:
-        assert find_mpp(said, name="a.svs").value == 0.25
+        assert find_mpp(properties, name="a.svs").value == 0.25
 
 
-def test_no_slide_is_longer_than_glass():
+def test_slides_longer_than_their_glass_are_refused():
     with pytest.raises(MissingMpp, match="500 mm long"):
         find_mpp(aperio(0.5, size=(1_000_000, 1000)), name="a.svs")
 
@@ -172,7 +174,7 @@ def test_ome_xml_is_read_with_its_unit(x, unit, mpp):
         ("pixel", 1, None),
     ],
 )
-def test_imagej_says_what_the_resolution_counts(unit, per_unit, mpp):
+def test_imagej_states_the_unit_of_the_resolution(unit, per_unit, mpp):
     claims = of_description(f"ImageJ=1.54f\nunit={unit}\nloop=false\n", per_unit, per_unit)
     assert [c.x for c in claims] == ([pytest.approx(mpp)] if mpp else [])
 
@@ -181,15 +183,15 @@ def test_every_property_that_names_a_scale_is_read():
     spacing = "dicom.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0].PixelSpacing"
     volume = {"dicom.ImagedVolumeWidth": "1.1", "dicom.ImagedVolumeHeight": "2.2"}
     volume |= {"dicom.TotalPixelMatrixColumns": "2200", "dicom.TotalPixelMatrixRows": "4400"}
-    for said in (
+    for properties in (
         {f"{spacing}[0]": "0.0005", f"{spacing}[1]": "0.0005"},
         {"philips.DICOM_PIXEL_SPACING": '"0.0005" "0.0005"'},
         {"mirax.LAYER_0_LEVEL_0_SECTION.MICROMETER_PER_PIXEL_" + side: "0.5" for side in "XY"},
         {"ventana.ScanRes": "0.5"},
         volume,
     ):
-        assert find_mpp(said, name="a").value == pytest.approx(0.5)
-        both = said | {"openslide.mpp-x": "0.25", "openslide.mpp-y": "0.25"}
+        assert find_mpp(properties, name="a").value == pytest.approx(0.5)
+        both = properties | {"openslide.mpp-x": "0.25", "openslide.mpp-y": "0.25"}
         with pytest.raises(MissingMpp, match="contradict"):
             find_mpp(both, name="a")
     default = volume | {"dicom.ImagedVolumeWidth": "15", "dicom.ImagedVolumeHeight": "15"}
@@ -197,11 +199,15 @@ def test_every_property_that_names_a_scale_is_read():
         find_mpp(default, name="a")
 
 
-def test_trestle_and_ventana_use_the_tags_for_something_else():
-    said = {"openslide.mpp-x": "0.465", "openslide.mpp-y": "0.465", "tiff.ResolutionUnit": "inch"}
-    said |= {"tiff.XResolution": "2000", "tiff.YResolution": "2000"}  # 12.7 um/px
+def test_trestle_and_ventana_use_the_tags_differently():
+    properties = {
+        "openslide.mpp-x": "0.465",
+        "openslide.mpp-y": "0.465",
+        "tiff.ResolutionUnit": "inch",
+    }
+    properties |= {"tiff.XResolution": "2000", "tiff.YResolution": "2000"}  # 12.7 um/px
     for vendor in ("trestle", "ventana"):
-        assert find_mpp(said | {"openslide.vendor": vendor}, name="a").value == 0.465
+        assert find_mpp(properties | {"openslide.vendor": vendor}, name="a").value == 0.465
 
 
 @pytest.mark.parametrize("given", ["0.25", math.nan, math.inf, 0, -1, True, 1000, np.array([0.25])])
@@ -222,13 +228,13 @@ def test_numbers_of_numpy_may_be_given():
 
 
 def test_a_given_scale_that_overrules_the_file_is_noted():
-    said = aperio(0.25, 40)
-    assert find_mpp(said, name="a.svs", given=0.252).notes == ()
-    (note,) = find_mpp(said, name="a.svs", given=0.5).notes
+    properties = aperio(0.25, 40)
+    assert find_mpp(properties, name="a.svs", given=0.252).notes == ()
+    (note,) = find_mpp(properties, name="a.svs", given=0.5).notes
     assert "openslide.mpp-x and aperio.MPP say 0.25" in note
 
 
-def test_coarse_slides_and_other_scales_are_said():
+def test_coarse_slides_and_other_scales_are_noted():
     assert scale_notes(0.25, 0.5) == []
     assert scale_notes(0.52, 0.5, 0.5) == []
     (note,) = scale_notes(0.998, 0.5)
@@ -254,7 +260,7 @@ def test_sizes_and_powers_of_descriptions():
         "|MPP = " + "." * 10_000,
     ],
 )
-def test_damaged_descriptions_say_nothing(text):
+def test_damaged_descriptions_give_no_claims(text):
     assert of_description(text, None, None) == []
     assert described_size(text) is None
 
@@ -264,7 +270,7 @@ def write(path, *pages):
     return path
 
 
-def test_a_tiff_that_is_no_slide_says_its_scale(tmp_path):
+def test_the_scale_of_a_tiff_that_is_not_a_slide(tmp_path):
     path = tmp_path / "a.tif"
     for per_unit, unit, mpp in ((20_000, "centimeter", 0.5), (100_000, "inch", 0.254)):
         write(path, page(448, 448, resolution=per_unit, unit=unit))
@@ -276,13 +282,13 @@ def test_a_tiff_that_is_no_slide_says_its_scale(tmp_path):
 
 
 @pytest.mark.parametrize("dpi", [1, 72, 96, 150, 300, 600])
-def test_a_tiff_with_a_screens_resolution_says_none(tmp_path, dpi):
+def test_the_resolution_of_a_screen_in_a_tiff_is_ignored(tmp_path, dpi):
     path = tmp_path / "a.tif"
     assert image_scale(write(path, page(448, 448, resolution=dpi, unit="inch"))) is None
     assert image_scale(write(path, page(448, 448))) is None
 
 
-def test_a_tiff_whose_unit_slipped_or_that_contradicts_itself_is_refused(tmp_path):
+def test_a_tiff_with_a_wrong_unit_or_contradictions_is_refused(tmp_path):
     path = tmp_path / "a.tif"
     with pytest.raises(MissingMpp, match=r"says 4\.99 um/px.*it is 0\.499") as error:
         image_scale(write(path, page(448, 448, resolution=1e4 / 4.99, unit="centimeter")))
@@ -294,7 +300,7 @@ def test_a_tiff_whose_unit_slipped_or_that_contradicts_itself_is_refused(tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("suffix", "mpp", "believed"),
+    ("suffix", "mpp", "accepted"),
     [
         ("png", 0.5, True),
         ("png", 4.99, False),
@@ -305,14 +311,14 @@ def test_a_tiff_whose_unit_slipped_or_that_contradicts_itself_is_refused(tmp_pat
         ("jpg", 352.8, False),
     ],
 )
-def test_png_and_jpeg_are_believed_where_a_microscope_wrote_them(tmp_path, suffix, mpp, believed):
+def test_png_and_jpeg_count_where_a_microscope_wrote_them(tmp_path, suffix, mpp, accepted):
     path = tmp_path / f"a.{suffix}"
     Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(path, dpi=(25_400 / mpp,) * 2)
     found = image_scale(path)
-    assert (found.value if found else None) == (pytest.approx(mpp, rel=1e-3) if believed else None)
+    assert (found.value if found else None) == (pytest.approx(mpp, rel=1e-3) if accepted else None)
 
 
-def test_files_that_say_nothing_say_none(tmp_path):
+def test_files_without_a_scale_have_none(tmp_path):
     for name, data in {"a.png": b"no image", "b.jpg": b"", "c.tif": b"II*\0"}.items():
         (tmp_path / name).write_bytes(data)
         assert image_scale(tmp_path / name) is None
@@ -320,6 +326,6 @@ def test_files_that_say_nothing_say_none(tmp_path):
     assert image_scale(str(tmp_path)) is None
 
 
-def test_all_absurd_claims_are_listed_together():
+def test_all_implausible_claims_are_listed_together():
     with pytest.raises(MissingMpp, match=r"openslide\.mpp-x and tiff\.XResolution say 352\.8"):
         find_mpp(tags(72, "inch"), name="a.tif")

@@ -1,4 +1,4 @@
-"""How outputs are read: token networks with and without a class token, CNNs, sizes and shapes other than the default."""
+"""Outputs of networks with and without a class token and of CNNs, also at other sizes."""
 
 import dataclasses
 
@@ -119,7 +119,7 @@ def test_pyramids_and_their_strides():
     torch.testing.assert_close(maps[1], shared("vit")(batch()).dense)
 
 
-def test_outputs_that_there_are_not():
+def test_unknown_outputs_are_refused():
     enc = shared("cnn")
     with pytest.raises(ConfigError, match="output='pooled': one of embedding"):
         outputs.readout(enc.network, enc.spec, "pooled")
@@ -130,7 +130,7 @@ def test_outputs_that_there_are_not():
         network.stages(torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3)), batch())
 
 
-def test_channels_last_maps_are_turned():
+def test_channels_last_maps_become_channels_first():
     wanted = dataclasses.replace(
         spec("cnn"), architecture="swin_tiny_patch4_window7_224", dim=768, width=768
     )

@@ -1,6 +1,6 @@
-"""Every catalogue row as a network without data (meta device), and the traps of loading public encoders one by one.
+"""Every catalogue row on the meta device, and known pitfalls of loading public encoders.
 
-Most of these traps load without an error and give wrong numbers, so each has a test of its own.
+Most pitfalls load without an error and give wrong numbers, so each has a test.
 """
 
 import ast
@@ -50,23 +50,23 @@ def test_parameters_keys_and_output_shapes(name):
     assert features.dense.shape[:2] == (1, spec.width)
 
 
-# 1. Class-valued arguments cannot stand in a JSON config; without act_layer the keys are the same
-# and the gates are GELU.
+# 1. Class-valued arguments cannot be stored in a JSON config; without act_layer the keys are the
+# same and the gates are GELU.
 @pytest.mark.parametrize("name", SWIGLU)
-def test_trap_gated_layers_gate_with_silu(name):
+def test_pitfall_gated_layers_gate_with_silu(name):
     mlp = built(name)[0].blocks[0].mlp
     assert isinstance(mlp.act, nn.SiLU)
     assert type(mlp).__name__ == "GluMlp"
     assert not mlp.gate_last
 
 
-def test_trap_leaving_out_act_layer_changes_numbers_but_no_key():
+def test_pitfall_leaving_out_act_layer_changes_numbers_but_no_key():
     args = dict(
         img_size=32, embed_dim=48, depth=1, num_heads=3, mlp_ratio=5.33334, mlp_layer="SwiGLUPacked"
     )
     right = network.create(small(model_args={**args, "act_layer": "SiLU"}), random=True)
     wrong = network.create(small(model_args=args), random=True)
-    wrong.load_state_dict(right.state_dict())  # no error: that is the trap
+    wrong.load_state_dict(right.state_dict())  # no error: the pitfall
     x = torch.randn(2, 3, 32, 32)
     with torch.inference_mode():
         assert not torch.allclose(right(x), wrong(x))
@@ -76,7 +76,7 @@ def test_trap_leaving_out_act_layer_changes_numbers_but_no_key():
 
 # 2. UNI and its descendants have LayerScale.
 @pytest.mark.parametrize("name", ["uni", "mstar", "gpfm", "prov-gigapath"])
-def test_trap_layer_scale(name):
+def test_pitfall_layer_scale(name):
     assert "blocks.0.ls1.gamma" in built(name)[0].state_dict()
 
 
@@ -110,12 +110,12 @@ STARTS = {
 @pytest.mark.parametrize(
     ("name", "start"), [(name, start) for start, names in STARTS.items() for name in names]
 )
-def test_trap_patch_tokens_start_after_the_registers(name, start):
+def test_pitfall_patch_tokens_start_after_the_registers(name, start):
     net, spec = built(name)
     assert spec.prefix_tokens == net.num_prefix_tokens == start
 
 
-def test_trap_means_and_maps_leave_registers_out():
+def test_pitfall_means_and_maps_leave_registers_out():
     spec = small(
         model_args={**SMALL, "reg_tokens": 4}, prefix_tokens=5, embedding="cls_mean", dim=96
     )
@@ -140,19 +140,19 @@ def test_trap_means_and_maps_leave_registers_out():
         ("kaiko-vitl14", 1369),
     ],
 )
-def test_trap_positions_of_registers(name, length):
+def test_pitfall_positions_of_registers(name, length):
     assert built(name)[0].pos_embed.shape[1] == length
 
 
 # 5. GigaPath is called patch14 and has patches of 16 pixels.
-def test_trap_gigapath_patch():
+def test_pitfall_gigapath_patch():
     assert built("prov-gigapath")[0].patch_embed.proj.weight.shape == (1536, 3, 16, 16)
 
 
 # 6. is in test_catalogue.py (normalisation). 7. A network that returns tokens still gives one
-# vector an image.
+# vector per image.
 @pytest.mark.parametrize("name", ["virchow", "virchow2", "h0-mini"])
-def test_trap_networks_that_return_tokens(name):
+def test_pitfall_networks_that_return_tokens(name):
     net, spec = built(name)
     x = torch.zeros(1, 3, 224, 224, device="meta")
     assert net(x).ndim == 3
@@ -160,7 +160,7 @@ def test_trap_networks_that_return_tokens(name):
 
 
 # 8. is in test_keys.py (registers without mask_token). 9. Modern Swin: maps are NHWC.
-def test_trap_swin_maps_are_channels_last():
+def test_pitfall_swin_maps_are_channels_last():
     spec = catalogue()["ctranspath"]
     net = network.create(spec, random=True)
     with torch.inference_mode():
@@ -172,7 +172,7 @@ def test_trap_swin_maps_are_channels_last():
 
 # 10. LayerNorm's epsilon: transformers' ViT defaults to 1e-12, Phikon's config was changed to
 # timm's 1e-6.
-def test_trap_layer_norm_epsilon():
+def test_pitfall_layer_norm_epsilon():
     assert built("phikon")[0].norm.eps == 1e-6
     assert (
         network.create(small(model_args={**SMALL, "norm_layer": "LayerNorm1e-12"})).norm.eps
@@ -297,7 +297,7 @@ def test_the_middle_of_a_map_is_never_empty(side, left):
     assert pooling.mean(maps) == pytest.approx(left**2 / side**2)
 
 
-def test_a_side_that_is_no_multiple_of_the_patch_is_refused():
+def test_a_side_that_is_not_a_multiple_of_the_patch_is_refused():
     spec = small()
     with pytest.raises(ImageError, match="multiples of 16"):
         outputs.read(network.create(spec), spec, torch.zeros(1, 3, 32, 40, device="meta"))

@@ -1,4 +1,4 @@
-"""The demo's pictures: features where the tissue is, colours that mean something, likeness, marks and bars."""
+"""Pictures of dense features: colours, similarity, marks, scale bars and panels."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ def two_halves():
 
 
 @pytest.mark.parametrize("kind", ["cnn", "vit"])
-def test_features_tell_two_textures_apart(kind):
+def test_features_separate_two_textures(kind):
     image = two_halves()
     features = pictures.dense_map(small_encoders.shared(kind), image)
     assert features.ndim == 3
@@ -28,7 +28,7 @@ def test_features_tell_two_textures_apart(kind):
     assert cosine.max() <= 1 + 1e-5
 
 
-def test_a_turned_image_gives_the_turned_map():
+def test_a_rotated_image_gives_the_rotated_map():
     encoder = small_encoders.shared("cnn")
     image = small_encoders.picture(3, 96, 96)
     straight, turned = (
@@ -63,7 +63,7 @@ def test_cells_follow_the_image():
     assert pictures.cell_of(features, two_halves(), 64, 24) == (1, 4)
 
 
-def test_the_mark_is_where_it_was_asked_for():
+def test_the_mark_is_at_its_point():
     image = two_halves()
     changed = np.argwhere((pictures.mark(image, 40, 30) != image).any(axis=2))
     assert np.abs(changed.mean(axis=0) - (30, 40)).max() < 2
@@ -95,7 +95,7 @@ def test_panels_stand_side_by_side_whole():
 
 
 @pytest.mark.parametrize("size", [(30, 20), (200, 12), (12, 200)])
-def test_words_beside_small_pictures_do_not_meet(size):
+def test_labels_of_small_pictures_do_not_overlap(size):
     """Two panels with the same long words.
 
     As wide as these, and the words of one end before the other's begin.

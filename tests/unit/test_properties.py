@@ -1,4 +1,4 @@
-"""Whatever bytes, names and claims come in: a right answer, or one of the package's errors."""
+"""Any bytes, names and claims give a valid result or one of the package's errors."""
 
 import csv
 import io

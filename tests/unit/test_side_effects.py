@@ -1,7 +1,4 @@
-"""A call that reads an encoder leaves it, and the process, as they were.
-
-In train mode as in eval mode.
-"""
+"""Calls that read an encoder change neither it nor the process, in train and eval mode."""
 
 import random
 
@@ -45,8 +42,8 @@ READS = {
     "describe": lambda e, _: (e.device, e.dtype, e.folder, e.dim, e.num_features),
     "a picture": lambda e, _: pictures.dense_map(e, picture()),
 }
-# Attributes that are read above under another name, and forward, which trains in train mode as
-# every module's does.
+# Attributes that are read above under another name, and forward, which trains in train mode like
+# every module.
 READ = {"device", "dtype", "folder", "dim", "num_features", "forward"}
 
 
@@ -117,7 +114,7 @@ def test_a_read_changes_nothing(loaded, read, mode, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("autocast", [False, True])
 def test_an_encoder_that_was_read_can_still_be_trained(loaded, autocast):
-    """Nothing that reading computed without gradients stays where training would meet it."""
+    """Tensors that were computed without gradients are not reused by training."""
     loaded.train()
     with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
         loaded.encode(picture(), precision="bf16", progress=False)

@@ -1,4 +1,4 @@
-"""EncoderSpec: what it refuses, and its way through JSON."""
+"""EncoderSpec: invalid values are refused, and JSON keeps every field."""
 
 import dataclasses
 import json
@@ -41,7 +41,7 @@ GOOD = dict(
         ("mpp_range", (2.0, 0.25)),
     ],
 )
-def test_nonsense_is_refused_with_the_encoders_name(field, value):
+def test_invalid_values_are_refused_with_the_encoders_name(field, value):
     with pytest.raises(ConfigError, match="'x'"):
         EncoderSpec(**{**GOOD, field: value})
 
@@ -122,7 +122,7 @@ def test_timm_reads_the_same_preprocessing():
         (lambda c: c["pathencoder"].pop("dim"), "incomplete"),
     ],
 )
-def test_a_broken_config_is_told_apart(change, message):
+def test_each_kind_of_broken_config_is_named(change, message):
     config = EncoderSpec(**GOOD).to_config()
     change(config)
     with pytest.raises(ConfigError, match=message):
@@ -180,7 +180,7 @@ def test_embedding_rules(rule):
 @pytest.mark.parametrize(
     "rule", ["", "best", "stages:", "stages:a.1/", "stages:a.1/median", "stages:a.1,/mean"]
 )
-def test_rules_that_there_are_not(rule):
+def test_unknown_rules_are_refused(rule):
     with pytest.raises(ConfigError, match="embedding rule"):
         EncoderSpec(**{**GOOD, "embedding": rule})
 

@@ -129,20 +129,22 @@ def toned(*amounts):
 @pytest.mark.parametrize(
     "image",
     [
-        tissue(stain="ihc", positive=0.0)[0],  # blue alone: a marker that nothing takes, or Giemsa
+        tissue(stain="ihc", positive=0.0)[
+            0
+        ],  # blue only: a marker without positive cells, or Giemsa
         toned((0.02, 0.15, 0.45), (0.03, 0.3, 0.8)),  # yellow: picrosirius, mucicarmine
         toned((0.5, 0.1, 0.3), (0.6, 0.3, 0.5)),  # green: Grocott
         np.clip(toned((0.02, 0.03, 0.03), (0.14, 0.12, 0.06)), 0, 255),  # very pale
     ],
     ids=["blue", "yellow", "green", "pale"],
 )
-def test_what_the_colours_do_not_tell_is_taken_as_he(image):
+def test_ambiguous_colours_are_assumed_to_be_he(image):
     found = stain.guess_stain(image)
     assert (found.stain, found.decided) == ("he", False)
     assert found.text == "cannot tell, taken as H&E"
 
 
-def test_a_little_brown_on_blue_is_taken_as_ihc():
+def test_a_little_brown_on_blue_is_guessed_as_ihc():
     image, labels, _ = tissue((320, 400), nuclei=70, stain="ihc", positive=0.0)
     y, x = np.argwhere(labels == 1).mean(0).astype(int)
     image[y - 2 : y + 3, x - 2 : x + 3] = 255 * 10 ** -np.multiply(0.8, stain.VECTORS["dab"])
@@ -151,7 +153,7 @@ def test_a_little_brown_on_blue_is_taken_as_ihc():
     assert found.text == "cannot tell, taken as IHC"
 
 
-def test_salmon_and_grey_are_not_called_ihc():
+def test_salmon_and_grey_are_not_guessed_as_ihc():
     # H&E with a tint
     assert stain.guess_stain(toned((0.13, 0.3, 0.3), (0.55, 0.55, 0.5))).stain == "he"
 
@@ -162,7 +164,7 @@ def test_few_stained_pixels_are_not_blank():
     assert stain.guess_stain(image).stain != "blank"
 
 
-def test_a_guess_in_words():
+def test_a_guess_as_text():
     assert stain.StainGuess("ihc", 0.999).text == "IHC (99 % sure)"
     assert stain.StainGuess("he", 1.0, given=True).text == "H&E (as given)"
     assert stain.StainGuess("blank", 1.0).text == "blank"
@@ -172,7 +174,7 @@ LYMPHOMA = SHARED / "data/tiles/lymphoma_iicbu"
 
 
 @pytest.mark.skipif(not LYMPHOMA.is_dir(), reason="the labelled tiles are not here")
-def test_he_of_tinted_pictures_is_not_called_ihc():
+def test_he_of_tinted_pictures_is_not_guessed_as_ihc():
     files = sorted(LYMPHOMA.rglob("*.webp"))[::10]
     guesses = [stain.guess_stain(open_image(f)) for f in files]
     assert sum(g.stain == "ihc" and g.decided for g in guesses) <= 0.03 * len(files)

@@ -1,4 +1,4 @@
-"""`stream`: lazily, in order, in bounded memory, and no thread is left behind however it ends."""
+"""`stream` is lazy, in order and in bounded memory, and leaves no thread behind."""
 
 import itertools
 import threading
@@ -33,7 +33,7 @@ def test_rows_and_keys_are_those_of_encode(tmp_path):
     np.testing.assert_array_equal([row for _, row in streamed], rows)
 
 
-def test_an_endless_iterator_is_drawn_from_only_as_far_as_needed():
+def test_an_endless_iterator_is_advanced_only_as_needed():
     drawn = itertools.count()
     stream = shared().stream((picture(next(drawn)) for _ in itertools.repeat(0)), batch_size=4)
     first = list(itertools.islice(stream, 5))
@@ -116,10 +116,10 @@ def test_inference_mode_does_not_leak_into_the_consumer():
     for _, row in shared().stream([picture(i) for i in range(3)], batch_size=1):
         assert not torch.is_inference_mode_enabled()
         assert torch.is_grad_enabled()
-        row += 1  # a row is the caller's own: writable
+        row += 1  # the caller may write into a row
 
 
-def test_a_reader_that_breaks_costs_its_own_image_alone():
+def test_an_unexpected_error_of_a_reader_costs_only_its_image():
     def broken():
         raise ZeroDivisionError("odd file")
 

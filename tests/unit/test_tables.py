@@ -49,7 +49,7 @@ def test_rows_know_their_lines(tmp_path):
         (codecs.BOM_UTF16_LE + b"a\0b", "not UTF-8 text"),
     ],
 )
-def test_what_is_no_such_table_is_refused(tmp_path, text, words):
+def test_other_files_are_refused(tmp_path, text, words):
     with pytest.raises(ConfigError, match=words):
         read_table(write(tmp_path, text), required=("slide", "mpp"))
 

@@ -1,4 +1,4 @@
-"""Preprocessing equals what the encoders' authors ran, and mpp means pixels, never stretching."""
+"""Preprocessing equals that of the encoders' authors; mpp resamples and never stretches."""
 
 import pickle
 
@@ -25,7 +25,7 @@ SETTINGS = {
 
 
 def torchvision_transform(wanted):
-    """The same preprocessing, written down with torchvision as the encoders' own pages do."""
+    """The same preprocessing with torchvision, as on the encoders' pages."""
     compat.import_timm()
     from torchvision import transforms as tv
 
@@ -102,7 +102,7 @@ def test_mpp_resamples_whole_pixels_then_crops_or_pads(height, width, mpp, inter
 def test_of_huge_targets_only_the_middle_is_computed_and_is_the_same(
     monkeypatch, height, width, mpp, interpolation
 ):
-    # Noise that a cubic filter does not drive out of 0..255: what is clipped would depend on the
+    # Noise that a cubic filter keeps inside 0..255: clipped values would depend on the
     # order of Pillow's two passes.
     image = np.random.default_rng(4).integers(64, 192, (height, width, 3), dtype=np.uint8)
     transform = Transform(spec(interpolation=interpolation))
@@ -138,7 +138,7 @@ def test_scales_that_no_microscope_has_are_refused(mpp):
 def test_encoders_without_a_single_scale():
     ranged = Transform(spec(mpp=None, mpp_range=(0.25, 2.0)))
     image = picture(5, 128, 128)
-    # inside the range: as it is
+    # inside the range: unchanged
     np.testing.assert_array_equal(ranged.resize(image, 0.7), image[32:96, 32:96])
     np.testing.assert_array_equal(
         ranged.resize(image, 0.125), Transform(spec(mpp=0.25)).resize(image, 0.125)
@@ -156,7 +156,7 @@ def test_extreme_shapes_and_scales_stay_small(shape, mpp, resize):
     assert x.dtype == torch.float32
 
 
-def test_any_one_image_is_taken(tmp_path):
+def test_any_one_image_is_accepted(tmp_path):
     image = picture(6)
     Image.fromarray(image).save(tmp_path / "tile.png")
     transform = Transform(spec())

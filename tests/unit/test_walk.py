@@ -1,4 +1,4 @@
-"""Folders are walked one way: links followed by their own names, loops cut, hidden files left out."""
+"""Folders are walked in one way: links are followed, loops cut, hidden files left out."""
 
 import os
 import sys
@@ -90,7 +90,7 @@ def test_a_folder_that_cannot_be_read_is_named(tmp_path):
 @pytest.mark.skipif(
     sys.platform in ("darwin", "win32"), reason="these file systems refuse such names"
 )
-def test_names_that_are_no_utf8_are_printable(tmp_path):
+def test_names_that_are_not_utf8_are_printable(tmp_path):
     touch(tmp_path / os.fsdecode(b"M\xfcller.png"))
     (file,) = walk(tmp_path).files
     assert file.exists()
@@ -98,7 +98,7 @@ def test_names_that_are_no_utf8_are_printable(tmp_path):
     printable(file).encode("utf-8")
 
 
-def test_printable_leaves_valid_names_as_they_are():
+def test_printable_does_not_change_valid_names():
     for name in ("tile.png", "Mu\u0308ller.png", "a\\xfcb", "切片.svs"):
         assert printable(name) == name
 

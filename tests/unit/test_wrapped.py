@@ -1,4 +1,4 @@
-"""Networks in wrappers: read and saved as the network inside, or refused in a sentence."""
+"""Networks in wrappers are read and saved as the network inside, or refused."""
 
 import warnings
 
@@ -36,10 +36,10 @@ def test_a_wrapped_network(tmp_path, kind, wrapper):
     wrap, words = WRAPPERS[wrapper]
     enc.network = wrap(enc.network).eval()
     wrapped._warn_unwrapped.cache_clear()
-    with warnings.catch_warnings(record=True) as said:
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         rows = enc.encode(picture(), progress=False)
-    assert any(words in str(w.message) for w in said) if words and "|" not in words else True
+    assert any(words in str(w.message) for w in caught) if words and "|" not in words else True
     np.testing.assert_array_equal(rows, plain.encode(picture(), progress=False))
     for mine, theirs in zip(enc.pyramid(X)[0], plain.pyramid(X)[0], strict=True):
         torch.testing.assert_close(mine, theirs)
@@ -50,7 +50,7 @@ def test_a_wrapped_network(tmp_path, kind, wrapper):
     np.testing.assert_array_equal(again.encode(picture(), progress=False), rows)
 
 
-def test_a_part_that_was_compiled_is_saved_under_its_own_names(tmp_path):
+def test_a_part_that_was_compiled_is_saved_under_timms_names(tmp_path):
     plain, enc = encoder("vit"), encoder("vit")
     enc.network.blocks[0] = compiled(enc.network.blocks[0])
     enc.save_pretrained(tmp_path / "saved")
@@ -59,7 +59,7 @@ def test_a_part_that_was_compiled_is_saved_under_its_own_names(tmp_path):
     )
 
 
-def test_a_module_that_is_no_network_is_named():
+def test_a_module_that_is_not_a_network_is_named():
     enc = encoder("cnn")
     enc.network = torch.nn.Sequential(enc.network)
     for do in (

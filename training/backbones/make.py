@@ -1,30 +1,35 @@
-"""The network that a run starts from.
-
-timm's architecture, given weights, BatchNorm with real statistics.
-"""
+"""The network that a run starts from: timm's architecture with starting weights."""
 
 from __future__ import annotations
 
 import copy
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from pathencoder import compat
+from pathencoder import compat, outputs
 from pathencoder.encoder import load_encoder
 from pathencoder.errors import ConfigError, IncompatibleWeights
 from pathencoder.pretrained import locate
 from pathencoder.spec import EncoderSpec
+from pathencoder.state_dicts import Differences, shapes_of
 from training.config import BackboneSettings, ExportSettings
+
+_CLASSIFIERS = ("classifier.", "fc.", "head.")
+_OPTIONAL = "num_batches_tracked"  # a counter, which some files leave out
 
 
 def make_backbone(settings: BackboneSettings) -> nn.Module:
-    """The network with its starting weights, pooled output [N, width], channels_last.
+    """The network with its starting weights, in channels_last; its output is pooled, [N, width].
 
-    Raises IncompatibleWeights when the start's keys are not the network's, classifier left out.
+    Raises:
+        ConfigError: There is no such file.
+        IncompatibleWeights: The keys or shapes of the weights are not the network's, apart from a
+            classifier.
     """
     timm = compat.import_timm()
     network: nn.Module = timm.create_model(
@@ -37,10 +42,16 @@ def make_backbone(settings: BackboneSettings) -> nn.Module:
     return network
 
 
-def with_start(settings: BackboneSettings) -> BackboneSettings:
-    """Where the start is an encoder's name or folder.
+def output_width(network: nn.Module) -> int:
+    """Channels of a timm network's pooled output, which may be behind a hidden layer of its head."""
+    timm_network: Any = network
+    return int(getattr(network, "head_hidden_size", None) or timm_network.num_features)
 
-    Its architecture, normalisation and readout for what the settings leave open.
+
+def with_start(settings: BackboneSettings) -> BackboneSettings:
+    """Complete settings that start from an encoder's name or folder.
+
+    Its architecture, normalisation and readout are used where the settings have none.
     """
     if not settings.start or _is_file_name(settings.start):
         return settings
@@ -74,33 +85,38 @@ def _weights_of(start: Path | str) -> dict[str, Tensor]:
 def _load(network: nn.Module, weights: dict[str, Tensor], source: str) -> None:
     state = {k: v.float() if v.is_floating_point() else v for k, v in weights.items()}
     own = network.state_dict()
-    missing = [k for k in own if k not in state and not k.endswith("num_batches_tracked")]
-    unused = [
-        k for k in state if k not in own and not k.startswith(("classifier.", "fc.", "head."))
-    ]
-    shapes = [k for k in own if k in state and state[k].shape != own[k].shape]
-    if missing or unused or shapes:
-        wrong = (("missing", missing), ("unused", unused), ("of another shape", shapes))
-        listed = ", ".join(f"{what} {keys[:3]} ({len(keys)})" for what, keys in wrong if keys)
-        raise IncompatibleWeights(f"{source} does not fit backbone.architecture: {listed}")
+    differences = Differences(
+        {k: v for k, v in shapes_of(state).items() if k in own or not k.startswith(_CLASSIFIERS)},
+        {k: v for k, v in shapes_of(own).items() if k in state or not k.endswith(_OPTIONAL)},
+    )
+    if differences:
+        raise IncompatibleWeights(
+            f"{source} does not fit backbone.architecture: {differences}. Give weights of this"
+            " architecture, or change backbone.architecture and backbone.args"
+        )
     network.load_state_dict({k: v for k, v in state.items() if k in own}, strict=False)
 
 
 @torch.no_grad()
 def give_real_statistics(network: nn.Module, x: Tensor) -> None:
-    """Set each BatchNorm's running statistics to those of one batch and mend weight and bias, so that eval output stays as it is.
+    """Set each BatchNorm's running statistics to those of one batch, in place.
 
-    Weights published with BatchNorm folded into constants (mean 0, variance 1) would jump at the first step of training.
-    x: normalised float [N, 3, H, W].
+    Weight and bias are changed accordingly, so that the output in eval mode stays the same. Weights
+    that were published with BatchNorm folded into constants (mean 0, variance 1) would otherwise
+    give other outputs from the first training step on.
+
+    Args:
+        network: The network.
+        x: Normalised float [N, 3, H, W].
     """
     seen: dict[nn.Module, tuple[Tensor, Tensor]] = {}
 
-    def look(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    def measure(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         var, mean = torch.var_mean(inputs[0], dim=(0, 2, 3), correction=0)
         seen[module] = (mean, var)
 
     layers = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
-    handles = [m.register_forward_pre_hook(look) for m in layers]
+    handles = [m.register_forward_pre_hook(measure) for m in layers]
     was_training = network.training
     network.eval()(x)
     network.train(was_training)
@@ -119,9 +135,9 @@ def give_real_statistics(network: nn.Module, x: Tensor) -> None:
 
 @torch.no_grad()
 def averaged(trained: nn.Module, start: nn.Module, share: float) -> nn.Module:
-    """A network of weights and running statistics (1 - share) trained + share start.
+    """A network with weights and running statistics (1 - share) trained + share start.
 
-    Both must be of one architecture.
+    Both must have the same architecture.
     """
     out, begun = copy.deepcopy(trained), start.state_dict()
     for key, value in out.state_dict().items():
@@ -131,9 +147,7 @@ def averaged(trained: nn.Module, start: nn.Module, share: float) -> nn.Module:
 
 
 def spec_of(settings: BackboneSettings, export: ExportSettings) -> EncoderSpec:
-    """The spec of what a run exports. dim and prefix tokens are measured on the network itself."""
-    from pathencoder import outputs
-
+    """The spec of what a run exports; dim and prefix tokens are measured on the network itself."""
     timm = compat.import_timm()
     with torch.device("meta"):
         net = timm.create_model(

@@ -1,7 +1,4 @@
-"""A network as a folder that `load_encoder` reads.
-
-Weights in fp16, a reference tile and its embedding.
-"""
+"""A network as a folder that `load_encoder` reads, with fp16 weights and a reference tile."""
 
 from __future__ import annotations
 
@@ -21,7 +18,17 @@ from pathencoder.transforms import Transform
 def write_encoder(
     network: nn.Module, spec: EncoderSpec, folder: Path, *, licence: str | None = None
 ) -> Path:
-    """The folder of a network and its spec."""
+    """Write the folder of a network.
+
+    Args:
+        network: With the keys of its architecture in timm.
+        spec: What it is.
+        folder: Where to write.
+        licence: The text of the weights' licence, for the file LICENSE; None: no such file.
+
+    Returns:
+        The folder.
+    """
     state = half_precision(network.state_dict())
     tile = reference_tile()
     with torch.no_grad():
@@ -42,16 +49,16 @@ def write_encoder(
 
 
 def half_precision(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Weights in fp16 on the CPU. BatchNorm's running statistics stay fp32.
+    """Weights in fp16 on the CPU.
 
-    A variance below 6e-8 would become zero.
+    BatchNorm's running statistics stay fp32, since a variance below 6e-8 would become zero.
     """
     keep = ("running_mean", "running_var", "num_batches_tracked")
     return {k: (v if k.endswith(keep) else v.half()).cpu().contiguous() for k, v in state.items()}
 
 
 def reference_tile() -> np.ndarray:
-    """uint8 [224, 224, 3]: the middle of scikit-image's IHC picture, a real tile that anyone can have."""
+    """Uint8 [224, 224, 3]: the middle of scikit-image's IHC picture, a real and public tile."""
     from skimage import data
 
     picture = data.immunohistochemistry()

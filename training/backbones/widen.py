@@ -1,10 +1,15 @@
-"""A wider network that computes what a narrower one does, to start training from (Chen et al. 2016, Net2Net, arXiv:1511.05641).
+"""A wider network that computes the same as a narrower one, as a start for training.
 
-    python -m training.backbones.widen mobilenetv2_100 START.safetensors mobilenetv2_140 OUT.safetensors [pad_type=same ...]
+    python -m training.backbones.widen NARROW START.safetensors WIDE OUT.safetensors [KEY=VALUE ...]
 
-Every new channel repeats an old one; what a layer takes from the copies of a channel is shared out among them at random, with sum one, so
-that the output stays the same and the copies learn apart from the first step. For timm's MobileNetV2 and EfficientNet families
-(blocks of depthwise separable convolutions and inverted residuals, without squeeze and excitation).
+NARROW and WIDE are timm's names, such as mobilenetv2_100 and mobilenetv2_140; KEY=VALUE are
+arguments of both networks, such as pad_type=same.
+
+Chen et al. 2016, Net2Net, arXiv:1511.05641. Every new channel is a copy of an old one. The weights
+that read a channel are split at random among its copies, with sum one, so that the output stays the
+same and the copies get different gradients from the first step. For timm's MobileNetV2 and
+EfficientNet families (blocks of depthwise separable convolutions and inverted residuals, without
+squeeze and excitation).
 """
 
 from __future__ import annotations
@@ -19,30 +24,43 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from pathencoder import compat
-from pathencoder.errors import ConfigError, IncompatibleWeights
+from pathencoder.errors import IncompatibleWeights
 from pathencoder.files import whole_file
+from pathencoder.state_dicts import Differences, shapes_of
 from training.backbones.save import half_precision
 
 
 def widened(narrow: nn.Module, wide: nn.Module, generator: torch.Generator) -> dict[str, Tensor]:
-    """The state of `wide`, a timm network of the same family and depth as `narrow`, with which it computes what `narrow` does in eval
-    mode, but for repeated channels. Raises IncompatibleWeights for networks of other blocks or depth.
+    """A state of the wide network with which it computes the same as the narrow one in eval mode.
+
+    The output has repeated channels.
+
+    Args:
+        narrow: A timm network.
+        wide: A network of the same family and depth.
+        generator: Chooses copies and shares.
+
+    Returns:
+        The state, by the keys of `wide`.
+
+    Raises:
+        IncompatibleWeights: The networks have other blocks or depths, or `wide` is narrower.
     """
     return _Widening(narrow.state_dict(), wide.state_dict(), generator).all(wide)
 
 
 class _Widening:
-    """Walks both states along the network.
+    """Goes through the layers of both networks in order of use.
 
-    A mapping, int64 [new channels], tells of which old channel each new one is a copy.
+    A mapping, int64 [new channels], holds the old channel of which each new one is a copy.
     """
 
     def __init__(
         self, old: dict[str, Tensor], new: dict[str, Tensor], generator: torch.Generator
     ) -> None:
-        if old.keys() != new.keys():
+        if keys := Differences(dict.fromkeys(old, ()), dict.fromkeys(new, ())):
             raise IncompatibleWeights(
-                f"not of one family and depth: {sorted(old.keys() ^ new.keys())[:6]}"
+                f"the two networks are not of one family and depth: {keys}. Give two that are"
             )
         self.old, self.new, self.rng = old, new, generator
         self.out: dict[str, Tensor] = {}
@@ -58,7 +76,7 @@ class _Widening:
         return self.out
 
     def block(self, path: str, block: Any, flow: Tensor) -> Tensor:
-        """One block; a residual needs the mapping of its input at its output."""
+        """Widen a block; with a residual its output has the mapping of its input."""
         kept = flow if block.has_skip else None
         names = [n for n in ("conv_pw", "conv_dw", "conv_pwl") if hasattr(block, n)]
         if "conv_pwl" not in names:
@@ -70,7 +88,7 @@ class _Widening:
         return flow
 
     def layer(self, conv: str, norm: str, flow: Tensor, mapping: Tensor | None = None) -> Tensor:
-        """A convolution and its norm; returns the mapping of its output."""
+        """Widen a convolution and its norm; returns the mapping of the output."""
         old, new = self.old[f"{conv}.weight"], self.new[f"{conv}.weight"]
         if old.shape[1] == 1 and len(flow) == len(new):  # depthwise
             mapping, weight = flow, old[flow]
@@ -84,7 +102,7 @@ class _Widening:
         return mapping
 
     def copies(self, old: int, new: int) -> Tensor:
-        """Every old channel once, then as many at random as are wanted."""
+        """A mapping: every old channel once, then random ones."""
         if new < old:
             raise IncompatibleWeights(
                 f"{new} channels are fewer than {old}: the second network must be the wider one"
@@ -94,14 +112,17 @@ class _Widening:
         )
 
     def shares(self, flow: Tensor, rows: int) -> Tensor:
-        """float [rows, len(flow)]: what each output takes of each copy, in 0..1, with sum one over the copies of a channel."""
+        """The factor in 0..1 by which each output reads each copy, float [rows, len(flow)].
+
+        The factors of the copies of one channel have sum one.
+        """
         raw = torch.rand(rows, len(flow), generator=self.rng) + 0.1
         sums = torch.zeros(rows, int(flow.max()) + 1).index_add_(1, flow, raw)
         return raw / sums[:, flow]
 
 
 def main(arguments: list[str]) -> int:
-    """Exit status 0, or 2 for wrong usage."""
+    """Run the command; the exit status is 0, or 2 for wrong usage."""
     if len(arguments) < 4:
         print(__doc__)
         return 2
@@ -114,13 +135,16 @@ def main(arguments: list[str]) -> int:
     )
     own = narrow.state_dict()
     state = {k: v.float() for k, v in load_file(start).items() if k in own}
-    missing = [
-        k
-        for k in narrow.load_state_dict(state, strict=False).missing_keys
-        if not k.endswith("num_batches_tracked")
-    ]
-    if missing:
-        raise ConfigError(f"{start} does not fit {narrow_name}: {missing[:3]} are missing")
+    expected = {
+        k: v
+        for k, v in shapes_of(own).items()
+        if k in state or not k.endswith("num_batches_tracked")
+    }
+    if differences := Differences(shapes_of(state), expected):
+        raise IncompatibleWeights(
+            f"{start} does not fit {narrow_name}: {differences}. Give weights of that architecture"
+        )
+    narrow.load_state_dict(state, strict=False)
     Path(out).parent.mkdir(parents=True, exist_ok=True)
     state = half_precision(widened(narrow, wide, torch.Generator().manual_seed(0)))
     with whole_file(Path(out)) as temporary:

@@ -35,7 +35,7 @@ SIZING = Sizing(
 
 
 class Settings(MethodSettings):
-    """DINO's part of a config. None: chosen by batch, corpus and length of the run (parts/sizing.py).
+    """DINO's part of a config. None: chosen by batch, corpus and length (parts/sizing.py).
 
     Attributes:
         head_norm: BatchNorm inside the head: for CNNs, whose pooled features all have nearly the

@@ -149,7 +149,7 @@ class Distill(Method):
 
     @torch.no_grad()
     def _targets(self, x: Tensor) -> list[Tensor]:
-        """[n, D] of each teacher's embedding and mean; the crops are normalised for the backbone."""
+        """[n, D] of each teacher's embedding and mean, for crops as the backbone gets them."""
         pixels = x * _column(self.plan.std, x) + _column(self.plan.mean, x)
         found = (
             teacher.to(x.device)(augment.normalise(pixels, teacher.spec.mean, teacher.spec.std))

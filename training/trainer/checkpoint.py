@@ -23,6 +23,7 @@ from torch.distributed.checkpoint.filesystem import FileSystemReader
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
 
 from pathencoder.errors import ConfigError, IncompatibleWeights, StoreError
+from pathencoder.state_dicts import Differences, shapes_of
 from training import config, distributed
 from training.files import write_text
 
@@ -165,20 +166,9 @@ def _refuse_other_shapes(path: Path, own: dict[str, Any]) -> None:
         for k, m in stored.items()
         if k.startswith("method.")
     }
-    ours = {k: tuple(v.shape) if isinstance(v, Tensor) else () for k, v in own.items()}
-    wrong = [
-        f"{k}: {theirs.get(k, 'not there')}, here {ours.get(k, 'not there')}"
-        for k in ours.keys() | theirs.keys()
-    ]
-    wrong = sorted(
-        w
-        for w, k in zip(wrong, ours.keys() | theirs.keys(), strict=True)
-        if theirs.get(k) != ours.get(k)
-    )
-    if wrong:
+    if differences := Differences(theirs, shapes_of(own)):
         raise IncompatibleWeights(
-            f"{path} does not match this method: {'; '.join(wrong[:4])} ({len(wrong)} differ). Use"
-            " the same architecture and heads"
+            f"{path} does not fit this method: {differences}. Give the method the same heads"
         )
 
 

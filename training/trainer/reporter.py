@@ -8,7 +8,7 @@ import time
 import torch
 from torch import Tensor
 
-from pathencoder.cli.common import duration
+from pathencoder.text import duration
 from training import distributed
 from training.backbones import make
 from training.methods import Logs

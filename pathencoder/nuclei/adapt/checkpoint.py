@@ -1,4 +1,4 @@
-"""A stopped training goes on: its state in one file, written whole, read without pickle."""
+"""The state of an interrupted training: one file, written atomically, read without pickle."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ Weights = dict[str, torch.Tensor]
 
 @dataclass(frozen=True)
 class Stopped:
-    """Where a training stopped.
+    """The state of an interrupted training.
 
     Attributes:
         number: Index of the round.
-        step: Steps of the round that are done.
+        step: Completed steps of the round.
         teacher: Weights of the network of the round before; None in the first.
         state: Of the round's network, optimiser, schedule, average and random numbers.
     """
@@ -37,15 +37,20 @@ class Stopped:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The file of one training. `key` names its images, recipe and seed: another's is not read."""
+    """The checkpoint file of one training.
+
+    Attributes:
+        file: Its path.
+        key: A hash of the images, recipe and seed. A file with another key is ignored.
+    """
 
     file: Path
     key: str
 
     def read(self) -> Stopped | None:
-        """Where this training stopped; None where it did not, or where the file is damaged.
+        """The saved state; None without a file, or if it is damaged or of another training.
 
-        A file that was cut short fails in many ways: whatever it raises, training begins anew.
+        A truncated file raises many kinds of errors: after any of them training starts over.
         """
         try:
             kept = torch.load(self.file, weights_only=True)
@@ -56,10 +61,10 @@ class Checkpoint:
             return None
 
     def write(self, stopped: Stopped) -> None:
-        """Keep where the training is.
+        """Save the state.
 
         Args:
-            stopped: Plain values and tensors only.
+            stopped: The state, of plain values and tensors.
 
         Raises:
             StoreError: The file cannot be written.
@@ -71,12 +76,12 @@ class Checkpoint:
             torch.save({"key": self.key, **vars(stopped)}, path)
 
     def remove(self) -> None:
-        """The training is done: the file is of no more use."""
+        """Delete the file."""
         self.file.unlink(missing_ok=True)
 
 
 def key_of(images: Sequence[Array], recipe: str, seed: int) -> str:
-    """A name for a training by what it depends on."""
+    """A hash of everything that a training depends on."""
     found = hashlib.sha256(f"{recipe} {seed} {torch.__version__}".encode())
     for image in images:
         found.update(f"{image.shape}".encode())

@@ -1,10 +1,8 @@
-"""What an unlabelled image teaches.
+"""Pseudo-labels of an unlabelled image: its confident nuclei, and the pixels to ignore.
 
-The nuclei in it that are surely nuclei, and where nothing is sure.
-
-A teacher's score map (at first the mean stain map, later the network itself) is cut into objects.
-Those that look like a nucleus by size, outline, elongation and edge contrast become examples; the
-surroundings of all others are left out of the loss.
+The score map of a teacher (at first the mean stain map, later the network itself) is split into
+objects. Those that resemble a nucleus in size, outline, elongation and edge contrast become labels;
+the surroundings of all others are ignored by the loss.
 """
 
 from __future__ import annotations
@@ -21,23 +19,30 @@ from pathencoder.stain import Array
 
 @dataclass(frozen=True)
 class Rule:
-    """When an object passes for a nucleus.
+    """When an object counts as a nucleus.
 
-    Areas are pixels of 0.5 um; contrast is relative to the image's median object.
+    Attributes:
+        largest: Area in pixels of 0.5 um below which an object counts (880 is 220 um2).
+        solidity: Lowest ratio of the area to that of the convex hull.
+        aspect: Ratio of the long to the short axis below which an object counts.
+        contrast: Lowest edge contrast, as a share of that of the image's median object.
+        doubt: Pixels around a rejected object that are ignored.
     """
 
-    largest: int = 880  # 220 um2
+    largest: int = 880
     solidity: float = 0.9
     aspect: float = 3.0
     contrast: float = 0.6
-    doubt: float = 5.0  # px around a rejected object that are left out
+    doubt: float = 5.0
 
 
 @dataclass(frozen=True)
-class Cutting:
-    """One well separated nucleus, to be pasted elsewhere.
+class NucleusPatch:
+    """One isolated nucleus, to be pasted elsewhere.
 
-    Maps float32 [3, h, w] and its mask bool [h, w].
+    Attributes:
+        maps: float32 [3, h, w], the stain maps around it.
+        mask: bool [h, w], its pixels.
     """
 
     maps: Array
@@ -45,12 +50,16 @@ class Cutting:
 
 
 @dataclass(frozen=True)
-class Lesson:
-    """One image's part in training; all arrays are [h, w] at the working scale.
+class PseudoLabels:
+    """One image with its pseudo-labels, at the working scale.
 
-    maps: float32 [3, h, w]. labels: int32, the sure nuclei. weight: float32, 0 where nothing is
-    sure. around: float32 [3, h, w], the maps
-    without nuclei, smoothed. depth: float32, pixels to the outline inside a nucleus.
+    Attributes:
+        maps: float32 [3, h, w], the stain maps.
+        labels: int32 [h, w], the confident nuclei.
+        weight: float32 [h, w] of the loss, 0 where pixels are ignored.
+        around: float32 [3, h, w], the maps without nuclei, smoothed.
+        depth: float32 [h, w], inside a nucleus the pixels to its outline.
+        patches: The isolated nuclei.
     """
 
     maps: Array
@@ -58,33 +67,40 @@ class Lesson:
     weight: Array
     around: Array
     depth: Array
-    cuttings: tuple[Cutting, ...]
+    patches: tuple[NucleusPatch, ...]
 
 
-def make_lesson(maps: Array, scores: Scores, rule: Rule | None = None) -> Lesson | None:
-    """The lesson of one image under a teacher's scores (above 0: nucleus).
+def make_pseudo_labels(
+    maps: Array, scores: Scores, rule: Rule | None = None
+) -> PseudoLabels | None:
+    """Pseudo-labels of one image.
 
-    None where no object passes for a nucleus.
+    Args:
+        maps: float32 [3, h, w], its stain maps.
+        scores: float32 [h, w] of the teacher, above 0 in nuclei.
+        rule: When an object counts as a nucleus. None: the defaults.
+
+    Returns:
+        The labels; None if no object counts as a nucleus.
     """
     from scipy import ndimage
     from skimage.segmentation import expand_labels
 
     rule = rule or Rule()
     objects = instances.split(scores, instances.Shape())
-    sure = np.append(False, passes(objects, maps, rule))
-    if not sure.any():
+    confident = np.append(False, passes(objects, maps, rule))
+    if not confident.any():
         return None
     near = expand_labels(objects, rule.doubt)
-    weight = np.where((near > 0) & ~sure[near], 0, 1).astype(np.float32)
-    labels = np.where(sure[objects], objects, 0).astype(np.int32)
+    weight = np.where((near > 0) & ~confident[near], 0, 1).astype(np.float32)
+    labels = np.where(confident[objects], objects, 0).astype(np.int32)
     depth = ndimage.distance_transform_edt((objects > 0) & ~touching(objects)).astype(np.float32)
-    return Lesson(
-        maps, labels, weight, _around(maps, objects), depth, tuple(_cuttings(maps, objects, labels))
-    )
+    patches = tuple(_patches(maps, objects, labels))
+    return PseudoLabels(maps, labels, weight, _around(maps, objects), depth, patches)
 
 
 def passes(objects: Labels, maps: Array, rule: Rule) -> NDArray[np.bool_]:
-    """Which of the objects 1..n look like a nucleus: bool [n]."""
+    """Which of the objects 1..n count as a nucleus: bool [n]."""
     from skimage.measure import regionprops
 
     found = regionprops(objects)
@@ -101,7 +117,7 @@ def passes(objects: Labels, maps: Array, rule: Rule) -> NDArray[np.bool_]:
 
 
 def edge_contrast(objects: Labels, values: Scores) -> NDArray[np.float64]:
-    """Mean of `values` just inside the outline of each object 1..n, less the mean just outside."""
+    """Mean of `values` just inside the outline of each object 1..n minus the mean just outside."""
     from scipy import ndimage
     from skimage.segmentation import expand_labels
 
@@ -118,7 +134,7 @@ def edge_contrast(objects: Labels, values: Scores) -> NDArray[np.float64]:
 
 
 def touching(labels: Labels) -> NDArray[np.bool_]:
-    """Pixels of an object that lie beside another object."""
+    """Pixels of an object that are adjacent to another object: bool [h, w]."""
     from scipy import ndimage
 
     ceiling = np.where(labels == 0, np.iinfo(np.int32).max, labels)
@@ -137,7 +153,7 @@ def _around(maps: Array, objects: Labels) -> Array:
     return np.stack([ndimage.gaussian_filter(m * free, 8) / share for m in maps]).astype(np.float32)
 
 
-def _cuttings(maps: Array, objects: Labels, labels: Labels) -> list[Cutting]:
+def _patches(maps: Array, objects: Labels, labels: Labels) -> list[NucleusPatch]:
     from skimage.measure import regionprops
 
     found = []
@@ -145,5 +161,5 @@ def _cuttings(maps: Array, objects: Labels, labels: Labels) -> list[Cutting]:
         y0, x0, y1, x1 = (max(0, v) for v in np.add(region.bbox, (-3, -3, 3, 3)))
         mask = labels[y0:y1, x0:x1] == region.label
         if (objects[y0:y1, x0:x1][~mask] > 0).mean() <= 0.15:
-            found.append(Cutting(maps[:, y0:y1, x0:x1], mask))
+            found.append(NucleusPatch(maps[:, y0:y1, x0:x1], mask))
     return found

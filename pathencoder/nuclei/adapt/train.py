@@ -1,8 +1,10 @@
-"""Our label-free training: rounds of learning from the nuclei that a teacher is sure of, on crops in which those look harder than they are.
+"""Label-free training of the nuclei network: rounds of training on pseudo-labels.
 
-Round 1 takes the mean stain map as its teacher, each later round the network of the round before. Nothing is left to choose afterwards:
-the anchor fixes the nucleus channel and its polarity, a one-cycle schedule ends at a fixed step, and the level of the logit is set so that
-on the training images it calls as many pixels nucleus as the mean stain map does: networks of different seeds differ in level first.
+The teacher of round 1 is the mean stain map, that of each later round the network of the round
+before. Training crops are made harder than the images (variations.py). Nothing has to be chosen
+afterwards: the pseudo-labels fix the nucleus channel and its sign, a one-cycle schedule ends at a
+fixed step, and the bias of the logit is set so that it marks as many pixels of the training images
+as the mean stain map does (networks of different seeds differ mostly in this level).
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ from pathencoder.nuclei.adapt.checkpoint import (
     random_state,
     restore_random,
 )
-from pathencoder.nuclei.adapt.pseudo_labels import Lesson, Rule, make_lesson
+from pathencoder.nuclei.adapt.pseudo_labels import PseudoLabels, Rule, make_pseudo_labels
 from pathencoder.nuclei.adapt.region_contrast import region_contrast
 from pathencoder.nuclei.adapt.variations import Variation
 from pathencoder.nuclei.network import NucleiNetwork
@@ -45,15 +47,26 @@ Progress = Callable[[int, int], None]  # steps done, steps in all
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that a training depends on beside its images and its seed."""
+    """Everything that a training depends on besides its images and its seed.
 
-    rounds: tuple[int, ...] = (150, 350)  # steps of each
-    crop: int = 128  # px of 0.5 um
+    Attributes:
+        rounds: Steps of each round.
+        crop: Side of a training crop in pixels of 0.5 um.
+        batch: Crops of one step.
+        rate: Highest learning rate of the one-cycle schedule.
+        anchor: Weight of the loss on the pseudo-labels.
+        contrast: Weight of the contrastive loss (region_contrast.py).
+        averaged: Share of the last round's steps, at its end, over which weights are averaged.
+        variation: How crops are varied.
+        rule: When an object counts as a nucleus.
+    """
+
+    rounds: tuple[int, ...] = (150, 350)
+    crop: int = 128
     batch: int = 8
-    rate: float = 6e-3  # highest learning rate of the one-cycle schedule
-    anchor: float = 1.0  # weight of the loss on the teacher's sure nuclei
-    contrast: float = 0.0  # weight of the loss that sets inside and outside apart (contrast.py)
-    # share of the last round's steps, its end, over which the weights are averaged
+    rate: float = 6e-3
+    anchor: float = 1.0
+    contrast: float = 0.0
     averaged: float = 0.3
     variation: Variation = field(default_factory=Variation)
     rule: Rule = field(default_factory=Rule)
@@ -82,30 +95,31 @@ def train(
 
     Args:
         images: float32 [3, h, w] at the working scale; any number, any sizes. Of more than
-            12 Mpx in all, the middle of each is used.
-        recipe: How. None: the defaults.
-        seed: Of everything random.
-        progress: Called with the steps done and the steps in all; first with what an earlier run
-            did (0 of a new one).
-        checkpoint: A file that keeps the state every 20 steps: the same call goes on where a
-            stopped one was. Removed at the end.
+            12 Mpx in total, only the centre of each is used.
+        recipe: The settings. None: the defaults.
+        seed: Of all random numbers.
+        progress: Called with the completed and the total number of steps, first with those of an
+            interrupted run (0 if there is none).
+        checkpoint: A file that holds the state of every 20th step: the same call resumes an
+            interrupted one. Deleted at the end.
 
     Returns:
         The network, in eval mode.
 
     Raises:
-        ConfigError: No object in any image passes for a nucleus.
+        ConfigError: No object in any image counts as a nucleus.
         StoreError: The checkpoint cannot be written.
     """
-    recipe, tell = recipe or Recipe(), progress or (lambda done, total: None)
-    images = _enough(images)
+    recipe, report = recipe or Recipe(), progress or (lambda done, total: None)
+    images = _limited(images)
     kept = Checkpoint(checkpoint, key_of(images, repr(recipe), seed)) if checkpoint else None
     stopped = kept.read() if kept else None
     network = _network_of(stopped.teacher) if stopped else None
-    tell(sum(recipe.rounds[: stopped.number]) + stopped.step if stopped else 0, sum(recipe.rounds))
+    done = sum(recipe.rounds[: stopped.number]) + stopped.step if stopped else 0
+    report(done, sum(recipe.rounds))
     for number in range(stopped.number if stopped else 0, len(recipe.rounds)):
         begun = stopped if stopped and number == stopped.number else None
-        network = _train_round(images, network, recipe, number, seed, begun, kept, tell)
+        network = _train_round(images, network, recipe, number, seed, begun, kept, report)
     if network is None:
         raise ConfigError("a recipe without rounds trains nothing")
     set_level(network, images)
@@ -122,15 +136,15 @@ def _train_round(
     seed: int,
     begun: Stopped | None,
     kept: Checkpoint | None,
-    tell: Progress,
+    report: Progress,
 ) -> NucleiNetwork:
-    """One round of training under a teacher, from its beginning or from where it stopped."""
-    lessons = _lessons(images, teacher, recipe.rule)
-    nuclei = sum(len(np.unique(x.labels)) - 1 for x in lessons)
-    log.info("round %d: %d sure nuclei in %d images", number + 1, nuclei, len(lessons))
+    """One round of training under a teacher, from its start or from a saved state."""
+    samples = _samples(images, teacher, recipe.rule)
+    nuclei = sum(len(np.unique(x.labels)) - 1 for x in samples)
+    log.info("round %d: %d confident nuclei in %d images", number + 1, nuclei, len(samples))
     averaged = recipe.averaged if number == len(recipe.rounds) - 1 else 0.0
     steps, before = recipe.rounds[number], sum(recipe.rounds[:number])
-    current = _Round(lessons, steps, replace(recipe, averaged=averaged), seed + 1_000_003 * number)
+    current = _Round(samples, steps, replace(recipe, averaged=averaged), seed + 1_000_003 * number)
     if begun:
         current.restore(begun.state)
     for step in range(begun.step if begun else 0, steps):
@@ -138,7 +152,7 @@ def _train_round(
         if kept and (step + 1) % EVERY == 0:
             weights = teacher.state_dict() if teacher else None
             kept.write(Stopped(number, step + 1, weights, current.state()))
-        tell(before + step + 1, sum(recipe.rounds))
+        report(before + step + 1, sum(recipe.rounds))
     return cast(NucleiNetwork, current.average.module).eval()
 
 
@@ -151,29 +165,40 @@ def _network_of(weights: Weights | None) -> NucleiNetwork | None:
     return network.eval()
 
 
-def _enough(images: Sequence[Array]) -> list[Array]:
-    """The images, or the middle of each where they are more than is ever learnt from."""
+def _limited(images: Sequence[Array]) -> list[Array]:
+    """The images, or the centre of each if they have more pixels than a training uses."""
     pixels = sum(m.shape[1] * m.shape[2] for m in images)
     if pixels <= _MOST_PIXELS:
         return list(images)
     side = max(256, int((_MOST_PIXELS / len(images)) ** 0.5))
-    log.info("%d Mpx of images: the middle of each, up to %d px on a side", pixels // 10**6, side)
+    log.info(
+        "%d Mpx of images: the centre of each is used, up to %d px on a side", pixels // 10**6, side
+    )
     starts = [[max(0, (n - side) // 2) for n in m.shape[1:]] for m in images]
     return [m[:, y : y + side, x : x + side] for m, (y, x) in zip(images, starts, strict=True)]
 
 
 @torch.no_grad()
 def set_level(network: NucleiNetwork, images: Sequence[Array]) -> None:
-    """Shift the nucleus logit so that over these images as many pixels lie above 0 as of the mean stain map, in place."""
+    """Shift the nucleus logit in place.
+
+    Afterwards as many pixels of the images lie above 0 as in their mean stain maps.
+
+    Args:
+        network: The network.
+        images: Stain maps float32 [3, h, w].
+    """
     share = np.concatenate([mean_stain(m)[::2, ::2].ravel() for m in images]) > 0
     logits = np.concatenate([predict(network, m)[0][::2, ::2].ravel() for m in images])
     assert network.head.bias is not None
     network.head.bias[0] -= float(np.quantile(logits, 1 - share.mean()))
 
 
-def _lessons(images: Sequence[Array], network: NucleiNetwork | None, rule: Rule) -> list[Lesson]:
+def _samples(
+    images: Sequence[Array], network: NucleiNetwork | None, rule: Rule
+) -> list[PseudoLabels]:
     scores = (mean_stain(m) if network is None else predict(network, m)[0] for m in images)
-    found = [make_lesson(m, s, rule) for m, s in zip(images, scores, strict=True)]
+    found = [make_pseudo_labels(m, s, rule) for m, s in zip(images, scores, strict=True)]
     kept = [x for x in found if x is not None]
     if not kept:
         raise ConfigError(
@@ -186,8 +211,8 @@ def _lessons(images: Sequence[Array], network: NucleiNetwork | None, rule: Rule)
 class _Round:
     """The network of one round, its optimiser, schedule, average and random numbers."""
 
-    def __init__(self, lessons: list[Lesson], steps: int, recipe: Recipe, seed: int) -> None:
-        self._lessons, self._steps, self._recipe = lessons, steps, recipe
+    def __init__(self, samples: list[PseudoLabels], steps: int, recipe: Recipe, seed: int) -> None:
+        self._samples, self._steps, self._recipe = samples, steps, recipe
         self._rng = np.random.default_rng(seed)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -199,8 +224,8 @@ class _Round:
         self.average = AveragedModel(self._network, use_buffers=True)  # type: ignore[no-untyped-call]
 
     def step(self, number: int) -> None:
-        """The step of this number, from 0."""
-        maps, target = _batch(self._lessons, self._recipe, self._rng)
+        """Train on one batch; `number` counts from 0."""
+        maps, target = _batch(self._samples, self._recipe, self._rng)
         loss = _loss(self._network(maps), maps, target, self._recipe)
         self._optimizer.zero_grad()
         loss.backward()
@@ -210,12 +235,12 @@ class _Round:
             self.average.update_parameters(self._network)
 
     def state(self) -> dict[str, Any]:
-        """Plain values and tensors from which `restore` goes on."""
+        """Plain values and tensors for `restore`."""
         parts = {k: v.state_dict() for k, v in self._stateful().items()}
         return {**parts, "random": random_state(self._rng)}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from a state."""
+        """Resume from a state."""
         for name, part in self._stateful().items():
             part.load_state_dict(state[name])
         restore_random(self._rng, state["random"])
@@ -230,10 +255,10 @@ class _Round:
 
 
 def _batch(
-    lessons: list[Lesson], recipe: Recipe, rng: np.random.Generator
+    samples: list[PseudoLabels], recipe: Recipe, rng: np.random.Generator
 ) -> tuple[Tensor, Tensor]:
     crops = [
-        variations.draw(lessons, recipe.crop, recipe.variation, rng) for _ in range(recipe.batch)
+        variations.draw(samples, recipe.crop, recipe.variation, rng) for _ in range(recipe.batch)
     ]
     maps, target = (torch.from_numpy(np.stack(part)) for part in zip(*crops, strict=True))
     return maps.contiguous(memory_format=torch.channels_last), target
@@ -251,7 +276,12 @@ def _loss(out: Tensor, maps: Tensor, target: Tensor, recipe: Recipe) -> Tensor:
 def anchor_loss(out: Tensor, target: Tensor) -> Tensor:
     """Weighted cross-entropy and Dice of the nucleus channel, squared error of the depth channel.
 
-    out [N, 2, h, w] logits; target [N, 3, h, w]: nucleus, depth, weight.
+    Args:
+        out: [N, 2, h, w], logits of nucleus and depth.
+        target: [N, 3, h, w], nucleus (0 or 1), depth (0..1) and weight.
+
+    Returns:
+        The loss.
     """
     nucleus, depth, weight = target.unbind(1)
     total = weight.sum().clamp_min(1)

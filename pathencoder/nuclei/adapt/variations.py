@@ -1,11 +1,9 @@
-"""Training crops in which the sure nuclei look different but are the same nuclei.
+"""Augmentation of training crops: the nuclei change their appearance, their labels stay.
 
-What makes the network better than its teacher.
-
-A threshold finds dark, even nuclei. Here they are faded, hollowed (the pale middle of a vesicular
-nucleus) and pasted beside others, and the whole crop is shifted and scaled against its threshold,
-while the labels stay. So the network cannot copy the threshold; what is left to learn from is the
-outline.
+A threshold finds dark, uniform nuclei. Here they are faded, hollowed (as the pale centre of a
+vesicular nucleus) and pasted next to others, and the whole crop is shifted and scaled relative to
+its threshold. The network cannot reproduce the threshold and learns outlines instead, which makes
+it better than its teacher.
 """
 
 from __future__ import annotations
@@ -18,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pathencoder.errors import ConfigError
-from pathencoder.nuclei.adapt.pseudo_labels import Cutting, Lesson, touching
+from pathencoder.nuclei.adapt.pseudo_labels import NucleusPatch, PseudoLabels, touching
 from pathencoder.stain import Array
 
 Generator = np.random.Generator
@@ -28,19 +26,26 @@ T = TypeVar("T", bound=np.generic)
 
 @dataclass(frozen=True)
 class Variation:
-    """How much is varied.
+    """Strength of the augmentation.
 
-    Probabilities are for one nucleus; spreads are standard deviations in units of the maps.
+    Attributes:
+        fade: Probability that a nucleus is blended with its surroundings.
+        fade_most: Largest weight of the surroundings.
+        hollow: Probability that the centre of a nucleus is blended with its surroundings.
+        paste: Most nuclei pasted into a crop.
+        shift: Standard deviation of the offset of a crop, in units of the maps.
+        shift_each: The same of each map.
+        gain: Standard deviation of the log-normal gain of a crop.
+        gain_each: The same of each map.
     """
 
-    # probability that a nucleus is drawn towards its surroundings, by up to `fade_most`
     fade: float = 0.3
     fade_most: float = 0.7
-    hollow: float = 0.6  # probability that its middle is
-    paste: int = 6  # most nuclei pasted into a crop
-    shift: float = 0.6  # of the whole crop against the threshold
-    shift_each: float = 0.1  # of each map
-    gain: float = 0.15  # log-normal
+    hollow: float = 0.6
+    paste: int = 6
+    shift: float = 0.6
+    shift_each: float = 0.1
+    gain: float = 0.15
     gain_each: float = 0.1
 
     def __post_init__(self) -> None:
@@ -54,23 +59,39 @@ class Variation:
 
 
 def draw(
-    lessons: Sequence[Lesson], size: int, variation: Variation, rng: Generator
+    samples: Sequence[PseudoLabels], size: int, variation: Variation, rng: Generator
 ) -> tuple[Array, Array]:
-    """One training crop: maps float32 [3, size, size] and targets float32 [3, size, size] (nucleus, depth 0..1, weight)."""
-    lesson = lessons[int(rng.integers(len(lessons)))]
-    maps, labels, weight, around, depth = _crop(lesson, size, rng)
+    """One augmented training crop.
+
+    Args:
+        samples: Images with pseudo-labels.
+        size: Side of the crop in pixels.
+        variation: Strength of the augmentation.
+        rng: Of all random numbers.
+
+    Returns:
+        Maps float32 [3, size, size], and targets float32 [3, size, size] as of `targets`.
+    """
+    sample = samples[int(rng.integers(len(samples)))]
+    maps, labels, weight, around, depth = _crop(sample, size, rng)
     maps = _hollow(
         _fade(maps, labels, around, variation, rng), labels, around, depth, variation, rng
     )
     for _ in range(rng.integers(variation.paste + 1)):
-        paste(maps, labels, weight, _pick(lessons, lesson, rng), rng)
-    return _turn(_shift(maps, variation, rng), targets(labels, weight), rng)
+        paste(maps, labels, weight, _pick(samples, sample, rng), rng)
+    return _random_rotation(_shift(maps, variation, rng), targets(labels, weight), rng)
 
 
 def targets(labels: Ints, weight: Array) -> Array:
-    """Nucleus (0 or 1, 0 between touching nuclei), depth, and weight (half on outlines).
+    """What the network is trained to predict.
 
-    float32 [3, h, w].
+    Args:
+        labels: int32 [h, w], nuclei.
+        weight: float32 [h, w] of the loss.
+
+    Returns:
+        float32 [3, h, w]: nucleus (0 or 1; 0 between touching nuclei), depth (0 at the outline, 1
+        in the centre) and weight (halved on outlines).
     """
     from scipy import ndimage
 
@@ -90,20 +111,27 @@ def targets(labels: Ints, weight: Array) -> Array:
 
 
 def paste(
-    maps: Array, labels: Ints, weight: Array, cutting: Cutting | None, rng: Generator
+    maps: Array, labels: Ints, weight: Array, nucleus: NucleusPatch | None, rng: Generator
 ) -> None:
-    """Lay a turned cutting into a crop, most often beside a nucleus.
+    """Paste a rotated nucleus into a crop in place, most often next to another one.
 
-    Not where it would hide a third of its own area of others.
+    Nothing is pasted if it would cover other nuclei with more than a third of its area.
+
+    Args:
+        maps: float32 [3, h, w] of the crop.
+        labels: int32 [h, w] of the crop.
+        weight: float32 [h, w] of the crop.
+        nucleus: The nucleus; None: nothing is pasted.
+        rng: Of the position and the rotation.
     """
     from scipy import ndimage
 
-    if cutting is None or max(cutting.mask.shape) >= min(labels.shape):
+    if nucleus is None or max(nucleus.mask.shape) >= min(labels.shape):
         return
     turns, mirrored = int(rng.integers(4)), rng.random() < 0.5
     patch, mask = (
-        _rotate(cutting.maps, turns, mirrored=mirrored),
-        _rotate(cutting.mask, turns, mirrored=mirrored),
+        _rotate(nucleus.maps, turns, mirrored=mirrored),
+        _rotate(nucleus.mask, turns, mirrored=mirrored),
     )
     y, x = _place(labels, mask.shape, rng)
     window = np.s_[y : y + mask.shape[0], x : x + mask.shape[1]]
@@ -115,8 +143,10 @@ def paste(
     weight[window] = np.where(mask, 1, weight[window])
 
 
-def _crop(lesson: Lesson, size: int, rng: Generator) -> tuple[Array, Ints, Array, Array, Array]:
-    h, w = lesson.labels.shape
+def _crop(
+    sample: PseudoLabels, size: int, rng: Generator
+) -> tuple[Array, Ints, Array, Array, Array]:
+    h, w = sample.labels.shape
     y, x = (int(rng.integers(max(n - size, 0) + 1)) for n in (h, w))
 
     def cut(array: NDArray[T]) -> NDArray[T]:
@@ -126,11 +156,11 @@ def _crop(lesson: Lesson, size: int, rng: Generator) -> tuple[Array, Ints, Array
         return np.pad(window, missing, mode="symmetric")
 
     return (
-        cut(lesson.maps),
-        cut(lesson.labels),
-        cut(lesson.weight),
-        cut(lesson.around),
-        cut(lesson.depth),
+        cut(sample.maps),
+        cut(sample.labels),
+        cut(sample.weight),
+        cut(sample.around),
+        cut(sample.depth),
     )
 
 
@@ -160,23 +190,28 @@ def _hollow(
 
 
 def _for_each(labels: Ints, values: Callable[[int], NDArray[np.floating]]) -> Array:
-    """A random value for each nucleus, laid over its pixels; 0 elsewhere: float32 [h, w]."""
+    """A random value for each nucleus at its pixels, 0 elsewhere: float32 [h, w]."""
     names, compact = _compact(labels)
-    laid: Array = (values(len(names)) * (names > 0)).astype(np.float32)[compact]
-    return laid
+    found: Array = (values(len(names)) * (names > 0)).astype(np.float32)[compact]
+    return found
 
 
 def _compact(labels: Ints) -> tuple[Ints, NDArray[np.intp]]:
-    """The labels that occur, sorted, and the place of each pixel's among them: no sort of pixels."""
+    """The labels that occur, sorted, and the index of each pixel's among them.
+
+    As `np.unique` with its inverse, but without sorting pixels.
+    """
     there = np.zeros(int(labels.max(initial=0)) + 1, bool)
     there[labels] = True
     return np.flatnonzero(there).astype(np.int32), (np.cumsum(there) - 1)[labels]
 
 
-def _pick(lessons: Sequence[Lesson], own: Lesson, rng: Generator) -> Cutting | None:
-    """A cutting, mostly from the same image."""
-    source = own if rng.random() < 0.7 else lessons[int(rng.integers(len(lessons)))]
-    return source.cuttings[int(rng.integers(len(source.cuttings)))] if source.cuttings else None
+def _pick(
+    samples: Sequence[PseudoLabels], own: PseudoLabels, rng: Generator
+) -> NucleusPatch | None:
+    """A random isolated nucleus, mostly of the same image."""
+    source = own if rng.random() < 0.7 else samples[int(rng.integers(len(samples)))]
+    return source.patches[int(rng.integers(len(source.patches)))] if source.patches else None
 
 
 def _place(labels: Ints, shape: tuple[int, ...], rng: Generator) -> tuple[int, int]:
@@ -200,11 +235,11 @@ def _shift(maps: Array, v: Variation, rng: Generator) -> Array:
     return (maps * gain + offset).astype(np.float32)
 
 
-def _turn(maps: Array, target: Array, rng: Generator) -> tuple[Array, Array]:
+def _random_rotation(maps: Array, target: Array, rng: Generator) -> tuple[Array, Array]:
     turns, mirrored = int(rng.integers(4)), rng.random() < 0.5
     return _rotate(maps, turns, mirrored=mirrored), _rotate(target, turns, mirrored=mirrored)
 
 
 def _rotate(array: NDArray[T], turns: int, *, mirrored: bool) -> NDArray[T]:
-    turned = np.rot90(array, turns, (-2, -1))
-    return np.ascontiguousarray(turned[..., ::-1] if mirrored else turned)
+    rotated = np.rot90(array, turns, (-2, -1))
+    return np.ascontiguousarray(rotated[..., ::-1] if mirrored else rotated)

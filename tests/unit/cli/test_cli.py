@@ -11,7 +11,7 @@ import pytest
 from dicom_headers import dicom
 from PIL import Image
 
-from pathencoder.cli import common, main, report
+from pathencoder.cli import main, report
 from pathencoder.cli.inputs import find_inputs
 from pathencoder.cli.main import VERBS, run
 from pathencoder.cli.meter import Meter
@@ -296,10 +296,3 @@ def test_progress_is_a_line_now_and_then_away_from_a_terminal(capsys):
         for done in range(50):
             meter(done, 50)
     assert capsys.readouterr().err == ""
-
-
-@pytest.mark.parametrize(
-    ("seconds", "words"), [(0.5, "0.5 s"), (75, "1 min 15 s"), (7300, "2 h 1 min")]
-)
-def test_durations(seconds, words):
-    assert common.duration(seconds) == words

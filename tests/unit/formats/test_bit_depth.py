@@ -1,4 +1,4 @@
-"""More than 8 bits: scaled by the range that is stated, refused where the values point to another one."""
+"""More than 8 bits: scaled by the stated range, refused where the values contradict it."""
 
 import struct
 import zlib
@@ -68,7 +68,7 @@ def test_big_endian_arrays_are_read_as_such():
     np.testing.assert_array_equal(open_image((COLOUR / 255).astype(">f4")), COLOUR)
 
 
-def test_a_stack_of_16_bits_is_judged_by_its_whole_range():
+def test_a_stack_of_16_bits_is_checked_by_its_whole_range():
     stack = np.stack([COLOUR.astype(np.uint16) * 16, COLOUR.astype(np.uint16) * 257])
     assert [item.load().shape for item in iterate(stack)] == [COLOUR.shape] * 2
     for item in iterate(stack // 16):
@@ -82,7 +82,7 @@ def test_black_is_black_in_every_range():
 
 
 @pytest.mark.parametrize(("colour", "channels"), [(0, 1), (2, 3), (4, 2), (6, 4)])
-def test_16_bit_pngs_of_every_colour_are_judged_by_their_colours(colour, channels):
+def test_16_bit_pngs_of_every_colour_are_checked_by_their_colours(colour, channels):
     full = np.repeat(DEEP[..., None] * 257, channels, axis=2)
     if colour >= 4:
         full[..., -1] = 65535

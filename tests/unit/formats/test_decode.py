@@ -1,4 +1,4 @@
-"""Paths, folders and files of several images: what is taken, named, left out and refused."""
+"""Paths, folders and files of several images: accepted, named, left out or refused."""
 
 import io
 import logging
@@ -62,8 +62,8 @@ def test_slides_in_a_folder_of_images_are_named(tmp_path, caplog):
         iterate(tmp_path)
 
 
-def strange(folder, name):
-    """A copy of a tile under a name of any bytes; skips where the file system takes none."""
+def copy_under(folder, name):
+    """A copy of a tile under a name of any bytes; skips where the file system refuses."""
     source = tile(folder / "ok.png")
     target = os.path.join(os.fsencode(folder), name)
     try:
@@ -74,8 +74,8 @@ def strange(folder, name):
     return os.fsdecode(target)
 
 
-def test_names_that_are_no_utf8_get_keys_that_are(tmp_path):
-    path = strange(tmp_path, b"M\xfcller.png")
+def test_names_that_are_not_utf8_get_valid_keys(tmp_path):
+    path = copy_under(tmp_path, b"M\xfcller.png")
     items, total = survey(tmp_path)
     found = {item.key: item for item in items}
     assert total == 2
@@ -91,7 +91,7 @@ def test_names_that_are_no_utf8_get_keys_that_are(tmp_path):
 
 
 def test_two_names_of_one_key_are_refused(tmp_path):
-    strange(tmp_path, b"M\xfcller.png")
+    copy_under(tmp_path, b"M\xfcller.png")
     tile(tmp_path / "M\\xfcller.png")
     with pytest.raises(ImageError, match=r"two names would be the same key.*Rename"):
         iterate(tmp_path)
@@ -159,7 +159,7 @@ def test_half_a_file_is_refused(kind):
             decode_image(data[: int(part * len(data))])
 
 
-def test_it_is_said_when_pillow_takes_half_files(monkeypatch, caplog):
+def test_a_warning_when_pillow_accepts_truncated_files(monkeypatch, caplog):
     monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
     decode._warn_of_truncation.cache_clear()
     buffer = io.BytesIO()
@@ -187,7 +187,7 @@ def test_a_pipe_is_refused_without_waiting_for_it(tmp_path):
         os.close(keep)
 
 
-def test_images_of_kinds_that_are_not_taken_are_named(tmp_path, caplog):
+def test_images_of_unsupported_formats_are_named(tmp_path, caplog):
     tile(tmp_path / "a.png")
     for name in ("b.heic", "c.jfif", "notes.txt"):
         (tmp_path / name).touch()

@@ -1,4 +1,4 @@
-"""A JPEG is decoded whole or refused: libjpeg fills what is lost with grey and says nothing."""
+"""A JPEG is decoded completely or refused; libjpeg silently fills missing pixels with grey."""
 
 import io
 
@@ -40,7 +40,7 @@ def plain(data):
 
 @pytest.mark.parametrize("how", [*SEQUENTIAL, {"progressive": True}])
 @pytest.mark.parametrize("mode", ["RGB", "L"])
-def test_whole_ones_give_pillows_pixels_also_with_something_behind_the_end_mark(how, mode):
+def test_whole_files_give_pillows_pixels_also_with_data_after_the_end_marker(how, mode):
     data = jpeg(smooth().convert(mode), **how)
     np.testing.assert_array_equal(decode_image(data), plain(data))
     np.testing.assert_array_equal(decode_image(data + b"\0" * 500), plain(data))
@@ -50,11 +50,11 @@ def test_whole_ones_give_pillows_pixels_also_with_something_behind_the_end_mark(
 
 @pytest.mark.parametrize("how", SEQUENTIAL)
 @pytest.mark.parametrize("part", [0.3, 0.6, 0.9])
-def test_half_of_one_with_an_end_mark_is_refused(how, part):
+def test_half_a_file_with_an_end_marker_is_refused(how, part):
     data = jpeg(**how)
     start = data.index(b"\xff\xda") + 14
     half = data[: start + int(part * (len(data) - start))] + END
-    assert plain(half).shape == (96, 96, 3)  # Pillow takes it
+    assert plain(half).shape == (96, 96, 3)  # Pillow accepts it
     for damaged in (half, half + b"\0" * 500, half + data[len(half) :]):
         with pytest.raises(
             ImageError,
@@ -71,7 +71,7 @@ def test_another_marker_inside_the_data_is_damage():
             decode_image(data[:at] + marker + data[at + 2 :])
 
 
-def test_a_progressive_one_that_lacks_scans_is_refused():
+def test_a_progressive_file_that_lacks_scans_is_refused():
     data = jpeg(progressive=True)
     scans = [i for i in range(len(data)) if data[i : i + 2] == b"\xff\xda"]
     for cut in (scans[-1], scans[2] + 20):
@@ -108,7 +108,7 @@ def test_a_second_picture_in_the_file_is_refused_and_a_preview_is_not(tmp_path):
     np.testing.assert_array_equal(open_image(tmp_path / "preview.jpg"), plain(jpeg(image)))
 
 
-def test_cmyk_is_taken_with_adobes_mark_alone():
+def test_cmyk_is_accepted_only_with_adobes_marker():
     data = jpeg(smooth().convert("CMYK"), quality=95)
     assert np.abs(decode_image(data).astype(int) - np.asarray(smooth())).mean() < 20
     at = data.index(b"\xff\xee")

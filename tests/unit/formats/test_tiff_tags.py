@@ -61,7 +61,7 @@ def test_a_page_that_names_itself_as_the_next_is_one_page(tmp_path):
         ([page(512, 384, tiled=True)], [page(256, 192)], True),
         ([page(512, 384), page(128, 96)], [], False),  # strips: OpenSlide reads no level of it
         ([page(512, 384, tiled=True), page(512, 384)], [], False),  # planes of a stack
-        ([page(512, 384, tiled=True), page(100, 100)], [], False),  # something else beside it
+        ([page(512, 384, tiled=True), page(100, 100)], [], False),  # another image
         ([page(4096, 4096, tiled=True)], [], False),
         ([page(4097, 16)], [], True),
         ([page(16, 4097, tiled=True)], [], True),

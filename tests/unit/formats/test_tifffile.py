@@ -1,4 +1,4 @@
-"""TIFFs that Pillow reads wrongly or not at all, made and read with tifffile."""
+"""TIFFs that Pillow does not read correctly, written and read with tifffile."""
 
 import numpy as np
 import pytest
@@ -56,7 +56,7 @@ READ = {
 
 
 @pytest.mark.parametrize("name", READ)
-def test_they_are_read_rightly(tmp_path, name):
+def test_they_are_read_correctly(tmp_path, name):
     data, how = READ[name]
     tifffile.imwrite(tmp_path / "a.tif", data, **how)
     expected = IMAGE if data.ndim == 3 else np.repeat(GREY[..., None], 3, axis=2)
@@ -99,7 +99,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_others_are_refused_by_name(tmp_path, name):
+def test_unsupported_files_are_refused_by_name(tmp_path, name):
     data, how, words = REFUSED[name]
     tifffile.imwrite(tmp_path / "a.tif", data, **how)
     with pytest.raises(ImageError, match=words):
@@ -107,7 +107,7 @@ def test_others_are_refused_by_name(tmp_path, name):
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_orientation_is_applied_alike_by_both_readers(tmp_path, orientation):
+def test_both_readers_apply_the_orientation(tmp_path, orientation):
     tag = [(274, "H", 1, orientation, True)]
     tifffile.imwrite(tmp_path / "pillow.tif", IMAGE, extratags=tag, **RGB)
     tifffile.imwrite(tmp_path / "tifffile.tif", wide(PLANES), extratags=tag, **PLANAR)
@@ -129,7 +129,7 @@ def test_a_pyramid_is_a_slide(tmp_path, sub):
         open_image(tmp_path / "p.tif")
 
 
-def test_a_preview_is_fine_behind_the_image_and_refused_before_it(tmp_path):
+def test_a_preview_is_accepted_after_the_image_and_refused_before_it(tmp_path):
     small = np.ascontiguousarray(IMAGE[::4, ::4])
     two_pages(tmp_path / "behind.tif", small)
     np.testing.assert_array_equal(open_image(tmp_path / "behind.tif"), IMAGE)
@@ -140,7 +140,7 @@ def test_a_preview_is_fine_behind_the_image_and_refused_before_it(tmp_path):
         open_image(tmp_path / "before.tif")
 
 
-def test_damaged_ones_raise_nothing_but_image_errors(tmp_path):
+def test_damaged_files_raise_only_image_errors(tmp_path):
     tifffile.imwrite(tmp_path / "a.tif", wide(PLANES), compression="zlib", **PLANAR)
     data = (tmp_path / "a.tif").read_bytes()
     for cut in range(10, len(data), 97):

@@ -112,12 +112,12 @@ def test_an_object_of_two_stains_is_two_nuclei():
     brown = np.zeros(labels.shape, bool)
     brown[:, :25] = True
     brown[12:14, 52:54] = True  # a speck
-    found = instances.part_by_stain(labels, brown)
+    found = instances.split_by_stain(labels, brown)
     assert found.max() == 3
     assert len({found[20, 10], found[20, 40], found[15, 55]}) == 3
     rim = np.zeros(labels.shape, bool)
     rim[12:28, 7:43] = True  # a brown nucleus with a pale rim
-    assert instances.part_by_stain(labels, rim).max() == 2
+    assert instances.split_by_stain(labels, rim).max() == 2
 
 
 def test_positive_is_what_is_brown_on_a_dark_and_on_a_pale_scanner():
@@ -259,7 +259,7 @@ def test_unknown_scale_is_guessed_from_large_nuclei(factor):
     image, labels = np.kron(image, one[..., None]), np.kron(labels, one)
     found = pathencoder.segment_nuclei(image)
     assert found.mpp == (0.25 if factor == 2 else pytest.approx(0.5 / factor, rel=0.25))
-    assert f"taken as {found.mpp}" in found.notes[0]
+    assert f"{found.mpp} assumed" in found.notes[0]
     assert metrics.instance_scores(labels, found.labels).f1 > 0.95
 
 
@@ -277,7 +277,7 @@ def test_unknown_scale_is_said():
     image, _, _ = tissue()
     found = pathencoder.segment_nuclei(double(image))
     assert found.mpp == 0.25
-    assert "taken as 0.25" in found.notes[0]
+    assert "0.25 assumed" in found.notes[0]
     assert not pathencoder.segment_nuclei(double(image), mpp=0.25).notes
 
 
@@ -362,7 +362,7 @@ def test_weights_come_back(tmp_path):
         for a, b in zip(network.state_dict().values(), again.state_dict().values(), strict=True)
     )
     (tmp_path / "net" / "model.safetensors").write_bytes(b"broken")
-    with pytest.raises(IncompatibleWeights, match="copy it again"):
+    with pytest.raises(IncompatibleWeights, match="copy the network again"):
         load_network(tmp_path / "net")
     with pytest.raises(ConfigError, match="holds no nuclei network"):
         load_network(tmp_path)

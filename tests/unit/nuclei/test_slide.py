@@ -57,7 +57,7 @@ def test_regions_are_read_one_at_a_time_and_calibrated_together(monkeypatch):
     assert list(results) == []
 
 
-def test_a_damaged_region_stops_or_is_left_out(caplog):
+def test_a_damaged_region_stops_or_is_skipped(caplog):
     slide = MemorySlide(image(), broken=((0, 0, 50, 50),))
     boxes = [(0, 0, 100, 100), (300, 300, 100, 100)]
     with pytest.raises(SlideError):
@@ -65,7 +65,7 @@ def test_a_damaged_region_stops_or_is_left_out(caplog):
     with caplog.at_level(logging.WARNING, "pathencoder"):
         found = list(pathencoder.segment_slide(slide, regions=boxes, on_error="skip"))
     assert [r.box for r in found] == [(300, 300, 100, 100)]
-    assert "region x0_y0_w100_h100 is left out" in caplog.text
+    assert "region x0_y0_w100_h100 is skipped" in caplog.text
 
 
 def test_settings_are_checked_at_once(tmp_path):

@@ -1,4 +1,4 @@
-"""The catalogue as data: complete, honest about what is not known, and searchable."""
+"""The catalogue is complete, marks what is not known, and can be searched."""
 
 import csv
 
@@ -73,7 +73,7 @@ def test_readout_is_the_recommended_one(name):
 
 
 @pytest.mark.parametrize("name", PUBLIC)
-def test_a_row_says_where_it_comes_from_and_that_nobody_checked_it(name):
+def test_a_row_names_its_source_and_is_not_verified(name):
     spec = rows()[name]
     assert not spec.verified
     assert spec.repo
@@ -106,7 +106,7 @@ def test_normalisation_is_not_uniform(name, mean):
     assert rows()[name].mean[0] == mean
 
 
-def test_names_start_with_what_is_bundled():
+def test_the_bundled_names_come_first():
     assert list_encoders()[0] == catalogue.DEFAULT
     assert list_encoders()[: len(catalogue.bundled())] == catalogue.bundled()
 

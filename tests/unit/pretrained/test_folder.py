@@ -1,4 +1,4 @@
-"""An encoder folder: written whole or not at all, read back as it was."""
+"""An encoder folder is written atomically and read back unchanged."""
 
 import dataclasses
 import json
@@ -87,7 +87,7 @@ def test_a_failure_leaves_the_old_one(tmp_path, monkeypatch):
     assert folder.sha256_of(tmp_path / "e" / "model.safetensors") == before.sha256
 
 
-def test_writing_over_one_keeps_strangers_and_drops_stale_files(tmp_path):
+def test_overwriting_keeps_other_files_and_removes_stale_ones(tmp_path):
     written(tmp_path / "e", card="old", metrics={"old": 1})
     (tmp_path / "e" / "notes.txt").write_text("mine")
     folder.write_folder(tmp_path / "e", SPEC, {"a": torch.zeros(1)}, card="new")
@@ -112,7 +112,7 @@ def test_half_a_reference_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"), [(None, "holds no config.json"), ("{", "JSON"), ("[1]", "JSON object")]
 )
-def test_what_is_no_encoder_folder_says_so(tmp_path, content, message):
+def test_other_folders_are_refused(tmp_path, content, message):
     if content is not None:
         (tmp_path / "config.json").write_text(content)
     with pytest.raises(ConfigError, match=message):

@@ -1,7 +1,4 @@
-"""Published key names -> timm's.
-
-Counts and shapes of every renamed row, values on small networks, messages for what does not fit.
-"""
+"""Published key names become timm's: counts, shapes, values, and messages for mismatches."""
 
 import re
 
@@ -121,7 +118,7 @@ def test_a_pooler_and_a_task_prefix_are_left_out():
 
 
 def published_dinov2(chunks=0, prefix="", mask=True):
-    """facebookresearch/dinov2's names for the ViT-g/14 with registers, as OpenMidnight and OpenPath publish them."""
+    """facebookresearch/dinov2's names for the ViT-g/14 with registers (OpenMidnight, OpenPath)."""
     width, depth, hidden = 1536, 40, 4096
     state = {
         "cls_token": meta(1, 1, width),
@@ -243,7 +240,7 @@ def tiny(**changes):
         (dict(reg_tokens=4), "position embedding"),
     ],
 )
-def test_what_does_not_fit_is_counted_shown_and_guessed_at(found, hint):
+def test_mismatches_are_counted_with_examples_and_a_hint(found, hint):
     spec = tiny()
     other = network.create(tiny(model_args={**spec.model_args, **found}))
     with pytest.raises(IncompatibleWeights, match=hint) as caught:
@@ -261,14 +258,14 @@ def test_what_does_not_fit_is_counted_shown_and_guessed_at(found, hint):
         (lambda k: k.replace("norm1", "ln_1"), "another architecture"),
     ],
 )
-def test_other_names_get_a_guess(rename, hint):
+def test_other_names_get_a_hint(rename, hint):
     spec = tiny()
     net = network.create(spec)
     with pytest.raises(IncompatibleWeights, match=hint):
         keys.check({rename(k): v for k, v in net.state_dict().items()}, net, spec, "weights.bin")
 
 
-def test_missing_layer_scale_is_named():
+def test_missing_layer_scale_gets_a_hint():
     spec = tiny(model_args={**tiny().model_args, "init_values": 1e-5})
     with pytest.raises(IncompatibleWeights, match="leave init_values out"):
         keys.check(network.create(tiny()).state_dict(), network.create(spec), spec, "weights.bin")

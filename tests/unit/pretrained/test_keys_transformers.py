@@ -1,4 +1,4 @@
-"""Renamed transformers checkpoints give the tokens that transformers gives, on small random networks."""
+"""Renamed transformers checkpoints give transformers' tokens, on small random networks."""
 
 import pytest
 import torch
@@ -7,22 +7,30 @@ from pathencoder import compat, network
 from pathencoder.pretrained import keys
 from pathencoder.spec import EncoderSpec
 
-compat.import_timm()  # makes torchvision importable, which transformers wants too
+compat.import_timm()  # makes torchvision importable, which transformers needs too
 import transformers  # noqa: E402
 
 pytestmark = pytest.mark.full
 
 SIZE = dict(hidden_size=48, num_hidden_layers=3, num_attention_heads=3, image_size=32, patch_size=8)
 ARGS = dict(img_size=32, patch_size=8, embed_dim=48, depth=3, num_heads=3)
-# 48 x 4 x 2/3 = 128, gate and up beside each other
+# 48 x 4 x 2/3 = 128, gate and up concatenated
 GATED = dict(mlp_layer="SwiGLUPacked", act_layer="SiLU", mlp_ratio=256 / 48)
 
 
 def spec(layout, architecture="vit_tiny_patch16_224", prefix=1, **args):
     return EncoderSpec(
-        name="small", architecture=architecture, model_args={**ARGS, **args}, layout=layout, dim=48, width=48, input_size=32,
-        mean=(0.5,) * 3, std=(0.5,) * 3, prefix_tokens=prefix,
-    )  # fmt: skip
+        name="small",
+        architecture=architecture,
+        model_args={**ARGS, **args},
+        layout=layout,
+        dim=48,
+        width=48,
+        input_size=32,
+        mean=(0.5,) * 3,
+        std=(0.5,) * 3,
+        prefix_tokens=prefix,
+    )
 
 
 def vit():
@@ -63,7 +71,7 @@ CASES = {
 
 
 def randomised(model):
-    """Every parameter random: a fresh model's zero biases and equal scales would hide an exchange of names."""
+    """Random parameters: zero biases and equal scales would hide swapped names."""
     torch.manual_seed(0)
     with torch.no_grad():
         for parameter in model.parameters():

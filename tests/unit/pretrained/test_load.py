@@ -1,7 +1,4 @@
-"""load_encoder without a network.
-
-The bundled default, folders of both formats, random weights, and every way to be refused.
-"""
+"""load_encoder offline: the bundled default, folders of both formats, random weights, errors."""
 
 import dataclasses
 import json
@@ -27,9 +24,16 @@ from pathencoder.verify import verify
 
 ARGS = dict(img_size=32, embed_dim=48, depth=2, num_heads=3)
 SPEC = EncoderSpec(
-    name="small", architecture="vit_tiny_patch16_224", model_args=ARGS, dim=48, width=48, input_size=32,
-    mean=(0.5,) * 3, std=(0.5,) * 3, prefix_tokens=1,
-)  # fmt: skip
+    name="small",
+    architecture="vit_tiny_patch16_224",
+    model_args=ARGS,
+    dim=48,
+    width=48,
+    input_size=32,
+    mean=(0.5,) * 3,
+    std=(0.5,) * 3,
+    prefix_tokens=1,
+)
 
 
 @pytest.fixture
@@ -147,7 +151,7 @@ def test_a_folder_without_config_and_one_without_weights(tmp_path, saved):
         pathencoder.load_encoder(saved)
 
 
-def test_a_revision_of_a_folder_means_nothing(saved):
+def test_a_revision_of_a_folder_is_refused(saved):
     with pytest.raises(ConfigError, match="revision"):
         pathencoder.load_encoder(saved, revision="v1")
     with pytest.raises(ConfigError, match="revision"):
@@ -179,7 +183,7 @@ def rewrite(place, change):
 @pytest.mark.parametrize(
     "change", [lambda s: s.pop("norm.weight"), lambda s: s.update(extra=torch.zeros(2))]
 )
-def test_a_key_too_few_or_too_many_is_an_error(saved, change):
+def test_a_missing_or_an_extra_key_is_an_error(saved, change):
     state = load_file(saved / "model.safetensors")
     change(state)
     folder.write_folder(saved, SPEC, state)
@@ -205,7 +209,7 @@ def test_auto_device(monkeypatch, cuda, mps, expected):
     "names",
     [{"name": "small-research"}, {"name": "mine", "base_model": "small-research (sha256 1)"}],
 )
-def test_the_research_licence_is_said_once(saved, names):
+def test_the_research_licence_gives_one_warning(saved, names):
     rewrite(saved, lambda c: c["pathencoder"].update(licence="CC-BY-NC-4.0", **names))
     load._warn_once.cache_clear()
     with pytest.warns(UserWarning, match=r"CC-BY-NC-4\.0"):
@@ -230,7 +234,7 @@ def test_verify_finds_other_weights(saved):
     assert bad.cosine < good.cosine
 
 
-def test_verify_takes_the_path_that_users_take(saved, monkeypatch):
+def test_verify_uses_encode_with_its_defaults(saved, monkeypatch):
     encoder = pathencoder.load_encoder(saved)
     monkeypatch.setattr(
         runtime.Runner, "_forward", lambda self, pixels: torch.ones(len(pixels), SPEC.dim)
@@ -251,7 +255,7 @@ def test_verify_needs_a_reference(saved):
         verify(pathencoder.Encoder(network.create(SPEC, random=True), SPEC))
 
 
-def test_verify_wants_a_reference_of_its_own_length(saved):
+def test_verify_refuses_a_reference_of_another_length(saved):
     spec = dataclasses.replace(SPEC, dim=96, embedding="cls_mean")
     net = network.create(SPEC, random=True)
     folder.write_folder(
@@ -304,8 +308,12 @@ def test_timms_format_with_its_own_preprocessing(tmp_path):
     spec = encoder.spec
     assert (spec.embedding, spec.dim, spec.prefix_tokens, spec.input_size) == ("cls", 48, 1, 32)
     assert (spec.mean, spec.std, spec.interpolation, spec.resize, spec.resize_size) == (
-        (0.1, 0.2, 0.3), (0.4, 0.5, 0.6), "bilinear", "shortest", None,
-    )  # fmt: skip
+        (0.1, 0.2, 0.3),
+        (0.4, 0.5, 0.6),
+        "bilinear",
+        "shortest",
+        None,
+    )
     assert spec.mpp is None
     assert not spec.commercial
     x = torch.randn(2, 3, 32, 32)
@@ -313,22 +321,16 @@ def test_timms_format_with_its_own_preprocessing(tmp_path):
         assert torch.allclose(encoder(x).embedding, net(x), atol=1e-6)
 
 
-def test_timms_default_crop_is_kept_where_nothing_else_is_said(tmp_path):
+def test_timms_default_crop_is_used_where_the_config_has_none(tmp_path):
     config = {"architecture": "vit_tiny_patch16_224", "model_args": ARGS, "pretrained_cfg": CFG}
     spec = pathencoder.load_encoder(timm_folder(tmp_path / "t", timm_vit(), config)).spec
     assert (spec.resize, spec.resize_size) == ("shortest", 36)  # 32 / 0.875
 
 
 def test_a_classifiers_last_layer_is_left_out(tmp_path):
-    config = {
-        "architecture": "vit_tiny_patch16_224",
-        "model_args": ARGS,
-        "num_classes": 10,
-        "pretrained_cfg": CFG,
-    }
-    encoder = pathencoder.load_encoder(
-        timm_folder(tmp_path / "t", timm_vit(num_classes=10), config)
-    )
+    config = {"architecture": SPEC.architecture, "model_args": ARGS, "pretrained_cfg": CFG}
+    place = timm_folder(tmp_path / "t", timm_vit(num_classes=10), {**config, "num_classes": 10})
+    encoder = pathencoder.load_encoder(place)
     assert encoder.spec.dim == 48
 
 

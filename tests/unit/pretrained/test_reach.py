@@ -1,7 +1,4 @@
-"""Whether an address answers.
-
-Refusals and unknown names at once, slow hosts waited for, proxies asked in place of the host.
-"""
+"""Reachability of hosts: refusals and unknown names at once, slow hosts, proxies."""
 
 import errno
 import socket
@@ -49,7 +46,7 @@ def test_a_name_that_is_not_known(monkeypatch):
     assert "name is not known" in reach.unreachable("https://example.org")
 
 
-def test_a_name_server_in_trouble_is_asked_twice(monkeypatch, listening):
+def test_a_failing_name_server_is_queried_twice(monkeypatch, listening):
     asked = []
     real = socket.getaddrinfo
 
@@ -63,7 +60,7 @@ def test_a_name_server_in_trouble_is_asked_twice(monkeypatch, listening):
     assert reach.unreachable(f"http://127.0.0.1:{listening}") is None
 
 
-def test_a_slow_network_is_waited_for_and_that_is_said(monkeypatch, caplog, listening):
+def test_a_slow_network_is_waited_for_with_a_warning(monkeypatch, caplog, listening):
     real = socket.getaddrinfo
     monkeypatch.setattr(reach, "_WARN_AFTER", 0.01)
     monkeypatch.setattr(socket, "getaddrinfo", lambda *a, **k: (time.sleep(0.3), real(*a, **k))[1])
@@ -71,7 +68,7 @@ def test_a_slow_network_is_waited_for_and_that_is_said(monkeypatch, caplog, list
     assert "has not answered" in caplog.text
 
 
-def test_silence_has_an_end(monkeypatch, closed):
+def test_a_host_that_never_answers_times_out(monkeypatch, closed):
     monkeypatch.setattr(reach, "_WARN_AFTER", 0.01)
     monkeypatch.setattr(reach, "_TIMEOUT", 0.05)
     monkeypatch.setattr(reach, "_look_up", lambda *_: time.sleep(1))
@@ -87,14 +84,14 @@ def test_one_address_that_works_is_enough(listening, closed):
     assert reach._connect(both[:1]) == reach.os.strerror(errno.ECONNREFUSED).lower()
 
 
-def test_behind_a_proxy_the_proxy_is_asked(monkeypatch, listening, closed):
+def test_behind_a_proxy_the_proxy_is_checked(monkeypatch, listening, closed):
     monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{listening}")
     assert reach.unreachable("http://nowhere.invalid") is None
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     assert reach.unreachable(f"http://127.0.0.1:{closed}") is not None
 
 
-def test_an_answer_is_remembered(monkeypatch, closed):
+def test_an_answer_is_cached(monkeypatch, closed):
     assert reach.unreachable(f"http://127.0.0.1:{closed}")
     monkeypatch.setattr(reach, "_look_up", lambda *_: pytest.fail("asked again"))
     assert reach.unreachable(f"http://127.0.0.1:{closed}")

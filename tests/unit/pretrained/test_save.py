@@ -1,7 +1,4 @@
-"""An encoder to a folder, a pickle or the Hub.
-
-What came with it goes along, and what no longer holds stays behind.
-"""
+"""Save an encoder to a folder, a pickle or the Hub: valid metadata is kept, other is dropped."""
 
 import dataclasses
 import json
@@ -135,7 +132,7 @@ def test_a_changed_encoder_claims_nothing_of_its_parent(source, tmp_path, change
     assert verify(load(tmp_path / "changed")).ok
 
 
-def test_what_the_user_says_of_a_changed_encoder_is_kept(source, tmp_path):
+def test_the_users_changes_of_a_spec_are_kept(source, tmp_path):
     enc = load(source)
     shift(enc)
     enc.spec = dataclasses.replace(
@@ -176,10 +173,7 @@ def test_random_weights_have_no_name_or_licence_of_trained_ones(source, tmp_path
 
 
 def test_weights_of_another_folder_format_keep_their_values_and_name(source, tmp_path):
-    """A folder in timm's format, with a classifier.
-
-    Ours is written, and says where the weights come from.
-    """
+    """A folder in timm's format with a classifier is saved in ours, with its source."""
     config = json.loads((source / folders.CONFIG).read_text())
     plain = tmp_path / "plain"
     plain.mkdir()
@@ -219,7 +213,7 @@ def test_an_encoder_without_a_folder_can_be_saved(tmp_path):
 
 
 class Hub:
-    """Stands in for huggingface_hub's client: keeps what it is given."""
+    """A fake of huggingface_hub's client that records its arguments."""
 
     calls: list = []  # noqa: RUF012
     error = None

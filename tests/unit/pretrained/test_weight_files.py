@@ -1,4 +1,4 @@
-"""Weight files to tensors: pickles are read as tensors only, and wrapped weights are found."""
+"""Weight files: pickles are read as tensors only, and wrapped weights are found."""
 
 import pickle
 import sys
@@ -16,7 +16,7 @@ class Bomb:
 
 
 @pytest.mark.parametrize("how", ["zip", "plain"])
-def test_a_poisoned_pickle_is_refused_unread(tmp_path, how):
+def test_a_malicious_pickle_is_refused_unread(tmp_path, how):
     path = tmp_path / "pytorch_model.bin"
     if how == "zip":
         torch.save({"a": torch.zeros(2), "b": Bomb()}, path)
@@ -27,8 +27,8 @@ def test_a_poisoned_pickle_is_refused_unread(tmp_path, how):
     assert "exploded" not in sys.modules
 
 
-@pytest.mark.parametrize("content", [b"", b"<html>Sign in</html>", b"PK\x03\x04 cut off"])
-def test_what_is_no_checkpoint_is_refused(tmp_path, content):
+@pytest.mark.parametrize("content", [b"", b"<html>Sign in</html>", b"PK\x03\x04 truncated"])
+def test_files_that_are_not_checkpoints_are_refused(tmp_path, content):
     path = tmp_path / "pytorch_model.bin"
     path.write_bytes(content)
     with pytest.raises((UnsafeWeights, IncompatibleWeights)):
@@ -55,7 +55,7 @@ def test_no_tensors_anywhere(tmp_path):
         weight_files.read(tmp_path / "w.pth")
 
 
-def test_a_converted_copy_that_cannot_be_kept_is_no_error(tmp_path):
+def test_a_converted_copy_that_cannot_be_saved_is_no_error(tmp_path):
     (tmp_path / "file").touch()
     weight_files.keep({"a": torch.ones(1)}, tmp_path / "file" / "below.safetensors")
     assert [p.name for p in tmp_path.iterdir()] == ["file"]

@@ -1,4 +1,4 @@
-"""Augmentation: what it may change, what it must leave, and that it follows from its generator."""
+"""Augmentation: what it changes, what it leaves, and that it follows from its generator."""
 
 import pytest
 import torch
@@ -22,7 +22,7 @@ def rng(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
-def test_whole_tile_crops_are_the_eight_turns_and_mirrors():
+def test_whole_tile_crops_are_the_eight_rotations_and_reflections():
     crop = CropSettings(px=64, area=(1.0, 1.0), aspect=(1.0, 1.0))
     source = tiles(40, seed=1)
     seen = set()
@@ -87,7 +87,7 @@ def test_only_he_is_ever_made_grey():
 
 
 def test_crops_of_one_draw_share_a_field_and_stay_in_it():
-    """Tiles whose pixels tell where they lie: two crops see only places that the field holds."""
+    """The value of a pixel is its position, so crops show which part of the tile they come from."""
     ramp = torch.arange(64, dtype=torch.uint8).mul(3)
     tile = torch.stack([ramp.expand(64, 64), ramp[:, None].expand(64, 64), ramp.expand(64, 64)])
     source = tile.expand(12, 3, 64, 64).contiguous()

@@ -47,9 +47,17 @@ def test_an_unknown_key_names_the_nearest():
         ConfigError, match=r"method\.temprature: no such setting; nearest: temperature"
     ):
         config.check({**SMALL, "method": {"name": "simclr", "temprature": 0.1}})
+    with pytest.raises(ConfigError, match=r"method\.patches\.wieght: .*nearest: weight"):
+        config.check({**SMALL, "method": {"name": "dino", "patches": {"wieght": 2}}})
 
 
-def test_all_problems_are_told_at_once():
+def test_an_unknown_stain_class_is_refused():
+    colour = {"hed_classes": ["he", "hes"]}
+    with pytest.raises(ConfigError, match=r"hed_classes\.1: .*'hes' is not one of he, ihc"):
+        config.check({**SMALL, "method": {"name": "simclr", "colour": colour}})
+
+
+def test_all_problems_are_listed_at_once():
     with pytest.raises(ConfigError) as error:
         config.check({**SMALL, "optim": {"steps": 0, "lr": "fast"}})
     assert "optim.steps" in str(error.value)

@@ -1,5 +1,7 @@
-"""iBOT's masked patches: the student names what the teacher sees in patches that are hidden from the student (Zhou et al. 2022,
-arXiv:2111.07832, equation 2). For timm's ViTs, registers or not."""
+"""iBOT's masked patches: the student predicts the teacher's output for patches hidden from it.
+
+Zhou et al. 2022, arXiv:2111.07832, equation 2. For timm's ViTs, with or without registers.
+"""
 
 from __future__ import annotations
 
@@ -17,15 +19,21 @@ from pathencoder.errors import ConfigError
 from training.augment import Fraction
 from training.distributed import share, world
 
-_BLOCKS = 12  # rectangles tried for an image's mask; enough to reach half of it
-# of a rectangle, as BEiT's (Bao et al. 2022, arXiv:2106.08254, algorithm 1)
+_BLOCKS = 12  # rectangles tried for an image's mask: enough to cover half of it
+# Ratio of the sides of a rectangle, as in BEiT (Bao et al. 2022, arXiv:2106.08254, algorithm 1).
 _ASPECTS = (0.3, 1 / 0.3)
 
 
 class PatchSettings(BaseModel):
-    """probability: share of the images that are masked at all. share.
+    """The task of masked patches.
 
-    Least and largest share of such an image's patches.
+    Attributes:
+        weight: Of its loss.
+        shape: Unions of rectangles, or single patches.
+        probability: Share of the images that are masked.
+        share: Least and largest share of the patches of a masked image.
+        own_head: Patches have a head of their own, as in DINOv2; False: they share the images'
+            head, which iBOT found best at its size.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -33,12 +41,14 @@ class PatchSettings(BaseModel):
     shape: Literal["block", "random"] = "block"
     probability: Fraction = 0.5
     share: tuple[Fraction, Fraction] = (0.1, 0.5)
-    # False: patches go through the image's head (as iBOT found best at its size; DINOv2 parts them)
     own_head: bool = True
 
 
 class MaskedPatches(nn.Module):
-    """The learnable token that stands for a hidden patch, and the heads for patches. heads: None where the images' are shared."""
+    """The learnt token that replaces a hidden patch, and the heads for patches.
+
+    The heads are None where patches share those of the images.
+    """
 
     def __init__(
         self, settings: PatchSettings, backbone: nn.Module, head: Callable[[], nn.Module]
@@ -47,8 +57,8 @@ class MaskedPatches(nn.Module):
         for part in ("patch_embed", "norm", "num_prefix_tokens"):
             if not hasattr(backbone, part):
                 raise ConfigError(
-                    f"method.patches masks patches of a ViT, and {type(backbone).__name__} is none:"
-                    " leave it out"
+                    f"method.patches masks patches of a ViT, which {type(backbone).__name__} is"
+                    " not: leave it out"
                 )
         self.settings = settings
         self.mask_token = MaskToken(_number(backbone, "embed_dim"))
@@ -61,7 +71,7 @@ class MaskedPatches(nn.Module):
     def masks(
         self, views: list[Tensor], backbone: nn.Module, generator: torch.Generator
     ) -> list[Tensor]:
-        """Masks for the patches of these views, all of one size: bool [N, h, w] each."""
+        """Masks for the patches of views of one size: bool [N, h, w] each."""
         patches: Any = backbone.get_submodule("patch_embed")
         height, width = patches.patch_size
         grid = views[0].shape[-2] // height, views[0].shape[-1] // width
@@ -69,7 +79,7 @@ class MaskedPatches(nn.Module):
 
 
 class MaskToken(nn.Module):
-    """Lays one learnt vector over masked patch embeddings."""
+    """Replaces masked patch embeddings by one learnt vector."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -77,14 +87,17 @@ class MaskToken(nn.Module):
         nn.init.trunc_normal_(self.token, std=0.02)
 
     def forward(self, patches: Tensor, mask: Tensor) -> Tensor:
-        """patches: [N, L, C] or [N, h, w, C], mask: bool [N, h, w]."""
+        """Patches [N, L, C] or [N, h, w, C], those replaced where mask, bool [N, h, w], is set."""
         mask = mask.view(*patches.shape[:-1], 1)
         return torch.where(mask, self.token.to(patches.dtype), patches)
 
 
 @contextmanager
 def hidden(backbone: nn.Module, token: MaskToken, mask: Tensor) -> Iterator[None]:
-    """Inside, the backbone sees `token` in place of the patches where mask is True, positions kept."""
+    """Inside, the backbone gets `token` instead of the patches where mask is True.
+
+    Position embeddings are added as always.
+    """
     patches = backbone.get_submodule("patch_embed")
     handle = patches.register_forward_hook(lambda _module, _inputs, out: token(out, mask))
     try:
@@ -95,7 +108,10 @@ def hidden(backbone: nn.Module, token: MaskToken, mask: Tensor) -> Iterator[None
 
 @contextmanager
 def tokens_of(backbone: nn.Module) -> Iterator[list[Tensor]]:
-    """Inside, each forward of the backbone appends its patch tokens [N, L, C], after the last norm, prefix tokens left out."""
+    """Inside, each forward of the backbone appends its patch tokens [N, L, C].
+
+    They are taken after the last norm, without prefix tokens.
+    """
     seen: list[Tensor] = []
     prefix = _number(backbone, "num_prefix_tokens")
     last = backbone.get_submodule("norm")
@@ -113,9 +129,19 @@ def _number(backbone: Any, name: str) -> int:
 def patch_loss(
     student_logits: Tensor, targets: Tensor, mask: Tensor, *, temperature: float
 ) -> Tensor:
-    """Cross entropy of masked patches, averaged inside each image and then over all images of the batch (unmasked ones count 0).
+    """Cross entropy of masked patches (iBOT, equation 2).
 
-    student_logits, targets: [masked patches, K] in the order of mask.nonzero(). mask: bool [N, h, w].
+    The mean over the patches of each image, then over all images; an image without masked patches
+    counts as 0.
+
+    Args:
+        student_logits: Float [masked patches, K], in the order of mask.nonzero().
+        targets: The teacher's distributions, [masked patches, K].
+        mask: Bool [N, h, w].
+        temperature: Of the student.
+
+    Returns:
+        A scalar.
     """
     each = -(targets * F.log_softmax(student_logits.float() / temperature, dim=1)).sum(1)
     per_image = mask.flatten(1).sum(1, keepdim=True).clamp(min=1)
@@ -126,11 +152,20 @@ def patch_loss(
 def draw_masks(
     count: int, grid: tuple[int, int], settings: PatchSettings, generator: torch.Generator
 ) -> Tensor:
-    """bool [count, h, w] for this process's images.
+    """Masks for this process's images.
 
-    A share `probability` of the joint batch's images is masked; of each of those a share drawn from
-    settings.share: single patches ("random", exactly that many), or a union of rectangles that
-    comes near to it ("block").
+    A share `probability` of the joint batch's images is masked. The masked share of each of those
+    is drawn from settings.share: exactly so many single patches ("random"), or a union of
+    rectangles with nearly so many ("block").
+
+    Args:
+        count: Images of this process.
+        grid: Rows and columns of patches.
+        settings: Shape and shares.
+        generator: With the same state in every process.
+
+    Returns:
+        Bool [count, h, w].
     """
     joint, device = count * world(), generator.device
     rank_of = torch.rand(joint, generator=generator, device=device).argsort().argsort()
@@ -160,10 +195,10 @@ def draw_masks(
 
 
 def _rectangles(u: Tensor, wanted: Tensor, grid: tuple[int, int]) -> Tensor:
-    """u: [4, N, B] uniform numbers (area, aspect, place).
+    """Unions of rectangles, bool [N, h, w], from uniform numbers u [4, N, B] (area, aspect, place).
 
-    Rectangles are laid down in turn for as long as that brings the number of covered patches nearer
-    to `wanted` [N].
+    Of the unions of the first 1, 2, ... B rectangles the one whose number of patches is nearest to
+    `wanted` [N].
     """
     height, width = grid
     area = wanted[:, None] * (0.1 + 0.4 * u[0])

@@ -1,7 +1,4 @@
-"""What the methods that compare crops share.
-
-Making the views, running them through a network, an average that follows it.
-"""
+"""Shared by methods that compare crops: views, their forward pass, a moving average."""
 
 from __future__ import annotations
 
@@ -18,7 +15,7 @@ from training.data.loader import TileBatch
 from training.methods import Plan, Views
 
 
-def _two(crops: CropSettings) -> CropSettings:
+def _at_least_two(crops: CropSettings) -> CropSettings:
     if crops.count < 2:
         raise ValueError(
             "count must be at least 2: the crops of a tile are compared with each other"
@@ -26,13 +23,24 @@ def _two(crops: CropSettings) -> CropSettings:
     return crops
 
 
-Pair = Annotated[CropSettings, AfterValidator(_two)]  # crops of which every tile needs two or more
+Pair = Annotated[CropSettings, AfterValidator(_at_least_two)]
 
 
 def make_views(
     batch: TileBatch, kinds: Sequence[CropSettings], colour: ColourSettings, plan: Plan
 ) -> Views:
-    """kinds[0].count crops of each tile, then kinds[1].count and so on, each coloured by itself and normalised; all in kinds[0].field."""
+    """Crops of each tile, each coloured independently and normalised.
+
+    Args:
+        batch: The tiles.
+        kinds: First kinds[0].count crops are made, then kinds[1].count, and so on. All lie in one
+            field of the tile, drawn by kinds[0].field.
+        colour: The colour changes.
+        plan: Its generator is the source of all random numbers.
+
+    Returns:
+        Float [N, 3, px, px] for each crop.
+    """
     rng, made, source = plan.generator, [], augment.source_of(batch.tiles)
     within = augment.fields(len(batch.tiles), kinds[0], rng)
     for crop in kinds:
@@ -45,9 +53,9 @@ def make_views(
 
 
 def forward_by_size(network: nn.Module, views: Views) -> Tensor:
-    """Neighbouring views of equal size go through together.
+    """The network's output for all views, [sum of N, ...], in the order of the views.
 
-    The result, [all rows, ...], keeps the order of the views.
+    Consecutive views of equal size are one pass.
     """
     out: list[Tensor] = []
     first = 0
@@ -62,11 +70,11 @@ def forward_by_size(network: nn.Module, views: Views) -> Tensor:
 
 @torch.no_grad()
 def follow(average: nn.Module, network: nn.Module, momentum: float) -> None:
-    """average = momentum average + (1 - momentum) network, running statistics too.
+    """Update a moving average: average = momentum average + (1 - momentum) network.
 
-    Counters are copied.
+    So are running statistics; counters are copied.
     """
-    # a GPU then does them at once
+    # one call for all: a GPU needs few kernels
     torch._foreach_lerp_(list(average.parameters()), list(network.parameters()), 1 - momentum)
     for a, n in zip(average.buffers(), network.buffers(), strict=True):
         a.lerp_(n, 1 - momentum) if a.is_floating_point() else a.copy_(n)

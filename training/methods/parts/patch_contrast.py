@@ -1,11 +1,9 @@
-"""The paper's patch contrast.
-
-entropy-guided sampling of patches, their similarities, the loss, and a stopping rule.
+"""Patch contrast: entropy-guided sampling, similarities of patches, the loss, a stopping rule.
 
 Boserup and Selvan, NLDL 2023, doi 10.7557/18.6798. Where the paper's text and its published code
-differ the code was followed, but for the stopping rule ("convergence is assumed when the
+differ, the code is followed. Only the text has the stopping rule ("convergence is assumed when the
 information separation between the positive patches is small, and the positive-negative pairs is
-large"), which only the text has: see `Separation` and `Convergence`.
+large"): see `Separation` and `Convergence`.
 """
 
 from __future__ import annotations
@@ -22,23 +20,35 @@ from torch.nn import functional
 from pathencoder.errors import ConfigError
 from pathencoder.nuclei.network import Featuriser
 
-# patches [A, ...] and [B, ...] -> [A, B], larger is more alike
+# patches [A, ...] and [B, ...] -> [A, B], larger is more similar
 Similarity = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """Where patches come from. Sizes are pixels. The defaults are the paper's."""
+    """How patches are drawn. The defaults are the paper's.
+
+    Attributes:
+        patch: Side of a patch, px.
+        stride: Of the grid of patches, px.
+        per_image: Patches drawn for each image and channel.
+        anchors: Positives drawn as anchors for each channel.
+    """
 
     patch: int = 50
     stride: int = 20
-    per_image: int = 10  # patches drawn for each image and channel
-    anchors: int = 10  # positives drawn as anchors for each channel
+    per_image: int = 10
+    anchors: int = 10
 
 
 @dataclass(frozen=True)
 class Patches:
-    """The sampled patches of one channel, pooled over the batch: [K, 3, P, P] each, times their confidence."""
+    """The sampled patches of one channel, of all images of the batch.
+
+    Attributes:
+        positive: Float [K, 3, P, P], multiplied by their confidence.
+        negative: The same.
+    """
 
     positive: Tensor
     negative: Tensor
@@ -46,27 +56,42 @@ class Patches:
 
 @dataclass(frozen=True)
 class Separation:
-    """Mean dissimilarity of positive-positive pairs (`within`) and of positive-negative pairs (`between`), over channels."""
+    """Mean dissimilarity of pairs of patches, over channels.
+
+    Attributes:
+        within: Of pairs of positives.
+        between: Of pairs of a positive and a negative.
+    """
 
     within: float
     between: float
 
     @property
     def ratio(self) -> float:
-        """Small when positives are alike and negatives are not."""
+        """Small when positives are similar to each other and not to negatives."""
         return self.within / max(self.between, 1e-9)
 
 
 def sample(
     images: Tensor, confidence: Tensor, sampling: Sampling, generator: torch.Generator
 ) -> list[Patches]:
-    """Patches of every channel.
-
-    `images` float [N, 3, H, W] in 0..1, `confidence` [N, C, H, W] from the network.
+    """Sample patches of every channel.
 
     Windows of a regular grid are drawn with replacement with weight 1 - mean entropy (at least
     .001), and each is a positive with the probability of its mean confidence. Gradients flow
     through the confidence that weighs the patches, not through the choice.
+
+    Args:
+        images: Float [N, 3, H, W] in 0..1.
+        confidence: Float [N, C, H, W] from the network.
+        sampling: Sizes and numbers.
+        generator: The source of the choice.
+
+    Returns:
+        The patches of each of the C channels.
+
+    Raises:
+        ConfigError: The images are smaller than a patch.
     """
     size, stride = sampling.patch, sampling.stride
     if min(images.shape[-2:]) < size:
@@ -88,7 +113,7 @@ def sample(
 
 
 def entropy(confidence: Tensor) -> Tensor:
-    """Binary entropy in bits of every pixel, 0..1."""
+    """Binary entropy of every pixel in bits, 0..1; confidence is fp32 of any shape."""
     p = confidence.clamp(1e-6, 1 - 1e-6)
     return -(p * p.log2() + (1 - p) * (1 - p).log2())
 
@@ -120,12 +145,20 @@ def contrast_loss(
 ) -> Tensor | None:
     """The loss, summed over channels.
 
-    None where a channel lacks positives or negatives (the paper skips such a batch).
+    For each anchor p, drawn with replacement from the channel's positives P, and with its negatives
+    as N: sum over q in P of -s(p, q) + log sum over n in N of exp s(p, n), divided by 100 times the
+    number of images. A second term is the same with the positives of all other channels as N.
+    There is no temperature.
 
-    For each anchor p (drawn with replacement from the positives P), with the channel's negatives as
-    the others N: sum over q in P of -s(p, q) + log sum over n in N of exp s(p, n), divided by 100
-    times the number of images. The second term is the same with the positives of all other channels
-    as N. There is no temperature.
+    Args:
+        patches: Of each channel.
+        similarity: s.
+        images: Number of images in the batch.
+        sampling: Its number of anchors is used.
+        generator: The source of the anchors.
+
+    Returns:
+        A scalar; None where a channel lacks positives or negatives (the paper skips such a batch).
     """
     if any(not len(p.positive) or not len(p.negative) for p in patches):
         return None
@@ -133,28 +166,34 @@ def contrast_loss(
     for c, own in enumerate(patches):
         pick = torch.randint(len(own.positive), (sampling.anchors,), generator=generator)
         anchors = own.positive[pick]
-        alike = similarity(anchors, own.positive)
-        total = total + _pull(alike, similarity(anchors, own.negative))
+        similar = similarity(anchors, own.positive)
+        total = total + _contrast(similar, similarity(anchors, own.negative))
         others = [p.positive for i, p in enumerate(patches) if i != c]
         if others:
-            total = total + _pull(alike, similarity(anchors, torch.cat(others)))
+            total = total + _contrast(similar, similarity(anchors, torch.cat(others)))
     return total / (100 * images)
 
 
-def _pull(alike: Tensor, unlike: Tensor) -> Tensor:
-    return (unlike.logsumexp(1, keepdim=True) - alike).sum()
+def _contrast(positive: Tensor, negative: Tensor) -> Tensor:
+    return (negative.logsumexp(1, keepdim=True) - positive).sum()
 
 
 @torch.no_grad()
 def separation(
     patches: list[Patches], similarity: Similarity, *, most: int = 32
 ) -> Separation | None:
-    """How far apart the sampled patches are, over channels that have both kinds.
+    """Dissimilarity of the sampled patches, over channels that have positives and negatives.
 
-    None where no channel has.
+    Args:
+        patches: Of each channel.
+        similarity: Their similarity.
+        most: Patches of each kind that are compared.
+
+    Returns:
+        The means; None where no channel has both kinds.
     """
     full = [
-        _apart(p.positive[:most], p.negative[:most], similarity)
+        _dissimilarity(p.positive[:most], p.negative[:most], similarity)
         for p in patches
         if len(p.positive) > 1 and len(p.negative)
     ]
@@ -163,25 +202,24 @@ def separation(
     return Separation(*(sum(part) / len(full) for part in zip(*full, strict=True)))
 
 
-def _apart(positive: Tensor, negative: Tensor, similarity: Similarity) -> tuple[float, float]:
-    """Mean dissimilarity of positive pairs and of mixed pairs.
-
-    What a patch's similarity to itself exceeds that to the other by.
-    """
-    alike = similarity(positive, positive)
-    itself = alike.diagonal()[:, None]
+def _dissimilarity(
+    positive: Tensor, negative: Tensor, similarity: Similarity
+) -> tuple[float, float]:
+    """Means for positive pairs and for mixed pairs: s(p, p) - s(p, q)."""
+    similar = similarity(positive, positive)
+    itself = similar.diagonal()[:, None]
     pairs = len(positive) * (len(positive) - 1)
-    return ((itself - alike).sum() / pairs).item(), (
-        itself - similarity(positive, negative)
-    ).mean().item()
+    within = (itself - similar).sum() / pairs
+    between = (itself - similarity(positive, negative)).mean()
+    return within.item(), between.item()
 
 
 @dataclass
 class Convergence:
-    """Stops when positives have come together and negatives apart.
+    """The stopping rule: positives are similar, negatives are not, and neither improves any more.
 
-    The smoothed ratio within / between is below `ratio`, and has not fallen by `gain` (relative)
-    within the last `patience` steps.
+    That is, the smoothed ratio within / between is below `ratio` and has not fallen by the relative
+    `gain` over the last `patience` steps.
     """
 
     ratio: float = 0.5
@@ -191,7 +229,7 @@ class Convergence:
     history: list[float] = field(default_factory=list)
 
     def update(self, found: Separation | None) -> bool:
-        """Take one step's separation; True when training may stop."""
+        """Add one step's separation; True when training may stop."""
         if found is not None:
             last = self.history[-1] if self.history else found.ratio
             self.history.append(self.smoothing * last + (1 - self.smoothing) * found.ratio)
@@ -204,24 +242,27 @@ class Convergence:
 
 
 def choose_channel(confidence: NDArray[np.float32], stain: NDArray[np.float32]) -> tuple[int, bool]:
-    """The nuclear channel without labels.
+    """Choose the nuclear channel without labels, by its correlation with a nuclear stain.
 
-    Maps [N, C, H, W] against a nuclear stain's density [N, H, W].
+    Args:
+        confidence: Maps [N, C, H, W].
+        stain: The stain's optical density [N, H, W].
 
-    Returns the channel whose correlation with the stain is largest in size, and whether it has to
-    be turned over.
+    Returns:
+        The channel with the largest absolute correlation, and whether that is negative, so that
+        the map must be inverted.
     """
     centred = [v - v.mean() for v in (*confidence.swapaxes(0, 1), stain)]
-    # a dead channel correlates with nothing
+    # a constant channel correlates with nothing
     lengths = [max(float(np.linalg.norm(v)), 1e-6) for v in centred]
-    together = np.array(
+    correlation = np.array(
         [
             float((v * centred[-1]).sum()) / n / lengths[-1]
             for v, n in zip(centred, lengths, strict=True)
         ][:-1]
     )
-    best = int(np.abs(together).argmax())
-    return best, bool(together[best] < 0)
+    best = int(np.abs(correlation).argmax())
+    return best, bool(correlation[best] < 0)
 
 
 def squared_error(a: Tensor, b: Tensor) -> Tensor:
@@ -239,7 +280,10 @@ def cross_entropy(a: Tensor, b: Tensor) -> Tensor:
 
 
 def divergence(a: Tensor, b: Tensor) -> Tensor:
-    """Negative Kullback-Leibler divergence of every pair, each grey patch taken as a distribution over its pixels."""
+    """Negative Kullback-Leibler divergence of every pair.
+
+    Each patch in grey is taken as a distribution over its pixels.
+    """
     x, y = (_distribution(p) for p in (a, b))
     return x @ y.log().T - (x * x.log()).sum(1, keepdim=True)
 
@@ -250,11 +294,14 @@ def _distribution(patches: Tensor) -> Tensor:
 
 
 def mutual_information(a: Tensor, b: Tensor, *, bins: int = 25) -> Tensor:
-    """Mutual information in nats of every pair of grey patches, with Gaussian bins so that it has a gradient."""
+    """Mutual information in nats of every pair of patches in grey.
+
+    The bins are Gaussian, so that it has a gradient.
+    """
     x, y = (_binned(p, bins) for p in (a, b))
     joint = torch.einsum("apk,bpl->abkl", x, y) / x.shape[1]
-    apart = x.mean(1)[:, None, :, None] * y.mean(1)[None, :, None, :]
-    return (joint * (joint.clamp_min(1e-12) / apart.clamp_min(1e-12)).log()).sum((2, 3))
+    product = x.mean(1)[:, None, :, None] * y.mean(1)[None, :, None, :]
+    return (joint * (joint.clamp_min(1e-12) / product.clamp_min(1e-12)).log()).sum((2, 3))
 
 
 def _binned(patches: Tensor, bins: int) -> Tensor:
@@ -265,7 +312,7 @@ def _binned(patches: Tensor, bins: int) -> Tensor:
 
 
 def cosine_of(featuriser: Featuriser) -> Similarity:
-    """Cosine of the featuriser's outputs for the patches in grey."""
+    """The similarity that is the cosine of the featuriser's outputs for the patches in grey."""
 
     def cosine(a: Tensor, b: Tensor) -> Tensor:
         both = functional.normalize(featuriser(torch.cat([a, b]).mean(1, keepdim=True)), dim=1)
@@ -283,7 +330,11 @@ SIMILARITIES: dict[str, Similarity] = {
 
 
 def similarity_named(name: str, featuriser: Featuriser) -> Similarity:
-    """A similarity by its name: mse, cross_entropy, divergence, mutual_information, or cosine (which runs the featuriser)."""
+    """A similarity by its name; "cosine" runs the featuriser.
+
+    Raises:
+        ConfigError: There is no such similarity.
+    """
     if name == "cosine":
         return cosine_of(featuriser)
     if name not in SIMILARITIES:

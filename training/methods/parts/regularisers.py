@@ -1,6 +1,6 @@
 """Losses that spread unit vectors over the sphere, against collapse of the embedding.
 
-Both see the rows of all processes.
+Both are computed over the rows of all processes.
 """
 
 from __future__ import annotations
@@ -16,7 +16,11 @@ from training import distributed
 
 
 class SpreadSettings(BaseModel):
-    """Which regulariser, and its weight in the loss. concentration: of KDE's kernel."""
+    """The regulariser and its weight in the loss.
+
+    Attributes:
+        concentration: Of the kernel of `kde`.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     name: Literal["koleo", "kde"] = "kde"
@@ -25,9 +29,16 @@ class SpreadSettings(BaseModel):
 
 
 def spread(settings: SpreadSettings, crops: tuple[Tensor, ...]) -> Tensor:
-    """The regulariser, unweighted: its mean over crops, each [n, D] of this process.
+    """The regulariser, unweighted: the mean of its values for each crop.
 
-    Crops are kept apart: two of a tile should be near.
+    Crops are not mixed, because two crops of a tile should be near each other.
+
+    Args:
+        settings: Which regulariser.
+        crops: Embeddings of this process, float [n, D] for each crop.
+
+    Returns:
+        A scalar.
     """
     gathered = [distributed.gather(rows) for rows in crops]
     if settings.name == "koleo":
@@ -36,8 +47,15 @@ def spread(settings: SpreadSettings, crops: tuple[Tensor, ...]) -> Tensor:
 
 
 def koleo(x: Tensor) -> Tensor:
-    """Kozachenko-Leonenko: - mean over rows of log (distance to the nearest other row), rows of [N, D] brought to length 1
-    (Sablayrolles et al. 2019, arXiv:1806.03198, equation 4; DINOv2). Falls as rows part; rows that coincide give log 1e8 each.
+    """Kozachenko-Leonenko: minus the mean log distance of each row to its nearest neighbour.
+
+    Sablayrolles et al. 2019, arXiv:1806.03198, equation 4; used by DINOv2.
+
+    Args:
+        x: Float [N, D]; normalised here.
+
+    Returns:
+        A scalar that falls as rows move apart; rows that coincide count log 1e8 each.
     """
     unit = F.normalize(x.float(), dim=1)
     with torch.no_grad():
@@ -47,10 +65,18 @@ def koleo(x: Tensor) -> Tensor:
 
 
 def kde(x: Tensor, *, concentration: float) -> Tensor:
-    """Mean log density of each row under a von Mises-Fisher kernel estimate from the others, rows of [N, D] brought to length 1:
-    mean_i log mean_{j != i} exp(concentration (x_i . x_j - 1)) (Virchow2, Zimmermann et al. 2024, arXiv:2408.00738).
+    """Mean log density of the rows under a von Mises-Fisher kernel estimate from the other rows.
 
-    At most 0, when all rows coincide; - concentration when they are orthogonal. Unlike koleo it has no pole.
+    mean_i log mean_{j != i} exp(concentration (x_i . x_j - 1)): Virchow2, Zimmermann et al. 2024,
+    arXiv:2408.00738. Unlike `koleo` it has no pole.
+
+    Args:
+        x: Float [N, D]; normalised here.
+        concentration: Of the kernel.
+
+    Returns:
+        A scalar: 0, its largest value, when all rows coincide; -concentration when they are
+        orthogonal.
     """
     unit = F.normalize(x.float(), dim=1)
     kernel = concentration * (unit @ unit.T - 1)

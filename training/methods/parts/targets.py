@@ -1,7 +1,4 @@
-"""From a teacher's logits to its targets, kept from collapse.
-
-Centring (Caron et al. 2021, section 3.1) or Sinkhorn-Knopp.
-"""
+"""From a teacher's logits to its targets without collapse: centring or Sinkhorn-Knopp."""
 
 from __future__ import annotations
 
@@ -13,9 +10,10 @@ from training import distributed
 
 
 class Centring(nn.Module):
-    """Subtracts a moving mean of the logits, so that no prototype wins everywhere.
+    """Subtracts a moving mean of the logits, so that no prototype dominates.
 
-    The temperature keeps them from being uniform.
+    A low temperature keeps the targets from being uniform (DINO, Caron et al. 2021,
+    arXiv:2104.14294, section 3.1).
     """
 
     center: Tensor
@@ -27,9 +25,9 @@ class Centring(nn.Module):
 
     @torch.no_grad()
     def forward(self, logits: Tensor, temperature: float) -> Tensor:
-        """[n, K] -> distributions [n, K].
+        """Logits [n, K] to distributions [n, K].
 
-        In training the centre then moves (equation 4), by the rows of all processes.
+        In training the centre is updated afterwards, by the rows of all processes (equation 4).
         """
         targets = F.softmax((logits - self.center) / temperature, dim=1)
         if self.training:
@@ -41,26 +39,35 @@ class Centring(nn.Module):
 
 
 class Sinkhorn(nn.Module):
-    """Sinkhorn-Knopp: every prototype gets the same share of the joint batch (SwAV, Caron et al. 2020, arXiv:2006.09882, section 3.1;
-    in place of centring since DINOv2, arXiv:2304.07193, section 4)."""
+    """Sinkhorn-Knopp: every prototype gets the same share of the joint batch.
+
+    SwAV, Caron et al. 2020, arXiv:2006.09882, section 3.1; used instead of centring by DINOv2,
+    arXiv:2304.07193, section 4.
+    """
 
     def __init__(self, iterations: int = 3) -> None:
         super().__init__()
         self.iterations = iterations
 
     def forward(self, logits: Tensor, temperature: float) -> Tensor:
-        """[n, K] -> distributions [n, K]."""
+        """Logits [n, K] to distributions [n, K]."""
         return sinkhorn(logits, temperature=temperature, iterations=self.iterations)
 
 
 @torch.no_grad()
 def sinkhorn(logits: Tensor, *, temperature: float, iterations: int) -> Tensor:
-    """[n, K] logits of each process -> targets [n, K] whose rows sum to 1 and whose columns sum, over all processes, to nearly rows / K.
+    """Targets by alternately scaling the columns and the rows of exp(logits / temperature).
 
-    Alternately scales the columns and rows of exp(logits / temperature), `iterations` times; done with logarithms' safety: the
-    largest logit of all processes is taken off first, which changes nothing.
+    Args:
+        logits: Float [n, K] of this process.
+        temperature: Of the teacher.
+        iterations: How often columns and rows are scaled.
+
+    Returns:
+        [n, K] whose rows sum to 1 and whose columns sum, over all processes, to nearly rows / K.
     """
     logits = logits.float()
+    # against overflow; a constant changes nothing
     q = torch.exp((logits - distributed.largest(logits)) / temperature)
     for _ in range(iterations):
         q = q / distributed.total(q.sum(0, keepdim=True)).clamp(min=1e-30)

@@ -1,4 +1,4 @@
-"""Lessons, variations and the label-free training, on synthetic nuclei."""
+"""Pseudo-labels, augmentation and the label-free training, on synthetic nuclei."""
 
 import dataclasses
 
@@ -16,7 +16,7 @@ from pathencoder.nuclei.adapt import train, variations
 from pathencoder.nuclei.adapt.pseudo_labels import (
     Rule,
     edge_contrast,
-    make_lesson,
+    make_pseudo_labels,
     passes,
     touching,
 )
@@ -36,12 +36,12 @@ def stain_maps(**settings):
 
 
 @pytest.fixture(scope="module")
-def lesson():
+def sample():
     found, _ = stain_maps()
-    return make_lesson(found, mean_stain(found))
+    return make_pseudo_labels(found, mean_stain(found))
 
 
-def test_round_even_objects_pass_and_slivers_do_not():
+def test_round_uniform_objects_pass_and_slivers_do_not():
     labels = np.zeros((60, 60), np.int32)
     rows, columns = np.mgrid[:60, :60]
     labels[np.hypot(rows - 20, columns - 20) <= 7] = 1
@@ -55,24 +55,24 @@ def test_round_even_objects_pass_and_slivers_do_not():
 def test_faint_objects_do_not_pass():
     found, labels = stain_maps()
     found[:, labels == 1] = found[:, labels == 1] * 0.1 - 0.9
-    verdict = passes(labels, found, Rule())
-    assert not verdict[0]
-    assert verdict[1:].all()
+    passed = passes(labels, found, Rule())
+    assert not passed[0]
+    assert passed[1:].all()
 
 
-def test_lesson_leaves_out_the_surroundings_of_what_is_unsure():
+def test_surroundings_of_rejected_objects_are_ignored():
     found, _ = stain_maps()
     found[:, 60:100, 80:83] = found[:, 97:100, 50:110] = 1.5  # two dark fibres
     found[:, 100:150, 60:110] = 1.5 + np.random.default_rng(0).normal(0, 3, (50, 50))  # and a smear
-    lesson = make_lesson(found, mean_stain(found))
-    assert (lesson.weight[102:148, 62:108] == 0).mean() > 0.9
-    assert (lesson.labels[102:148, 62:108] == 0).mean() > 0.9
-    assert lesson.weight[:40].mean() > 0.95
+    sample = make_pseudo_labels(found, mean_stain(found))
+    assert (sample.weight[102:148, 62:108] == 0).mean() > 0.9
+    assert (sample.labels[102:148, 62:108] == 0).mean() > 0.9
+    assert sample.weight[:40].mean() > 0.95
 
 
-def test_image_without_nuclei_gives_no_lesson():
+def test_an_image_without_nuclei_has_no_pseudo_labels():
     nothing = np.full((3, 64, 64), -1, np.float32)
-    assert make_lesson(nothing, mean_stain(nothing)) is None
+    assert make_pseudo_labels(nothing, mean_stain(nothing)) is None
     with pytest.raises(ConfigError, match="looks like a nucleus"):
         train.train([nothing], Recipe(rounds=(2,)))
 
@@ -82,8 +82,8 @@ def test_touching_pixels():
     assert touching(labels).tolist() == [[False, True, True, False], [False, False, False, False]]
 
 
-def test_no_variation_changes_nothing_but_the_turn(lesson):
-    found, target = variations.draw([lesson], 96, NONE, np.random.default_rng(0))
+def test_without_variation_only_the_rotation_changes(sample):
+    found, target = variations.draw([sample], 96, NONE, np.random.default_rng(0))
     assert found.shape == target.shape == (3, 96, 96)
     assert (found.mean(0)[(target[0] > 0) & (target[2] > 0)] > 0).mean() > 0.98
 
@@ -92,10 +92,10 @@ def test_no_variation_changes_nothing_but_the_turn(lesson):
 @given(st.integers(0, 1000))
 def test_hollow_nuclei_are_pale_inside_and_keep_their_label(seed):
     found, _ = stain_maps()
-    lesson = make_lesson(found, mean_stain(found))
-    plain = variations.draw([lesson], 96, NONE, np.random.default_rng(seed))
+    sample = make_pseudo_labels(found, mean_stain(found))
+    plain = variations.draw([sample], 96, NONE, np.random.default_rng(seed))
     hollow = variations.draw(
-        [lesson], 96, dataclasses.replace(NONE, hollow=1.0), np.random.default_rng(seed)
+        [sample], 96, dataclasses.replace(NONE, hollow=1.0), np.random.default_rng(seed)
     )
     # another turn, the same kind of target
     assert plain[1].sum() == pytest.approx(hollow[1].sum(), rel=0.3)
@@ -104,33 +104,33 @@ def test_hollow_nuclei_are_pale_inside_and_keep_their_label(seed):
         assert hollow[0].mean(0)[middle].mean() < plain[0].mean(0)[plain[1][1] > 0.8].mean() - 0.4
 
 
-def test_fading_draws_nuclei_towards_their_surroundings(lesson):
+def test_fading_blends_nuclei_with_their_surroundings(sample):
     rng = np.random.default_rng(1)
     faded, target = variations.draw(
-        [lesson], 96, dataclasses.replace(NONE, fade=1.0, fade_most=0.9), rng
+        [sample], 96, dataclasses.replace(NONE, fade=1.0, fade_most=0.9), rng
     )
-    plain, other = variations.draw([lesson], 96, NONE, np.random.default_rng(1))
+    plain, other = variations.draw([sample], 96, NONE, np.random.default_rng(1))
     assert faded.mean(0)[target[0] > 0].mean() < plain.mean(0)[other[0] > 0].mean() - 0.3
 
 
-def test_paste_adds_a_nucleus_with_its_label(lesson):
+def test_paste_adds_a_nucleus_with_its_label(sample):
     canvas, labels, weight = (
         np.full((3, 64, 64), -1, np.float32),
         np.zeros((64, 64), np.int32),
         np.zeros((64, 64), np.float32),
     )
-    cutting = lesson.cuttings[0]
-    variations.paste(canvas, labels, weight, cutting, np.random.default_rng(0))
-    assert (labels == 1).sum() == cutting.mask.sum()
+    patch = sample.patches[0]
+    variations.paste(canvas, labels, weight, patch, np.random.default_rng(0))
+    assert (labels == 1).sum() == patch.mask.sum()
     assert (weight[labels == 1] == 1).all()
     assert canvas[:, labels == 1].mean() > canvas[:, labels == 0].mean() + 0.5
     full = np.ones_like(labels)
     before = canvas.copy()
-    variations.paste(canvas, full, weight, cutting, np.random.default_rng(0))  # would hide another
+    variations.paste(canvas, full, weight, patch, np.random.default_rng(0))  # would cover another
     assert (canvas == before).all()
 
 
-def test_targets_part_touching_nuclei_and_measure_depth():
+def test_targets_separate_touching_nuclei_and_measure_depth():
     labels = np.zeros((40, 40), np.int32)
     labels[10:30, 5:20], labels[10:30, 20:35] = 1, 2
     nucleus, depth, weight = variations.targets(labels, np.ones((40, 40), np.float32))
@@ -144,8 +144,8 @@ def test_targets_part_touching_nuclei_and_measure_depth():
 
 def test_small_images_are_mirrored_to_the_crop():
     found, _ = stain_maps(size=(50, 60), nuclei=4)
-    lesson = make_lesson(found, mean_stain(found))
-    assert variations.draw([lesson], 96, Variation(), np.random.default_rng(0))[0].shape == (
+    sample = make_pseudo_labels(found, mean_stain(found))
+    assert variations.draw([sample], 96, Variation(), np.random.default_rng(0))[0].shape == (
         3,
         96,
         96,
@@ -194,7 +194,7 @@ def test_training_learns_and_repeats():
 
 
 @pytest.mark.parametrize("stop", [9, 17])
-def test_a_stopped_training_goes_on_to_the_same_weights(tmp_path, monkeypatch, stop):
+def test_an_interrupted_training_resumes_to_the_same_weights(tmp_path, monkeypatch, stop):
     monkeypatch.setattr(train, "EVERY", 4)
     images, file = [stain_maps(seed=0)[0]], tmp_path / "network.partial"
     short = Recipe(rounds=(12, 12), batch=2, crop=64, averaged=1.0)
@@ -218,7 +218,7 @@ def test_a_stopped_training_goes_on_to_the_same_weights(tmp_path, monkeypatch, s
     assert not list(tmp_path.iterdir())
 
 
-def test_another_trainings_checkpoint_or_a_damaged_one_is_not_used(tmp_path, monkeypatch):
+def test_a_checkpoint_of_another_training_or_a_damaged_one_is_ignored(tmp_path, monkeypatch):
     monkeypatch.setattr(train, "EVERY", 2)
     images, file = [stain_maps(seed=0)[0]], tmp_path / "network.partial"
     short, firsts = Recipe(rounds=(4,), batch=2, crop=64), []
@@ -230,11 +230,11 @@ def test_another_trainings_checkpoint_or_a_damaged_one_is_not_used(tmp_path, mon
     assert firsts == [*range(5), *range(5)]
 
 
-def test_no_more_pixels_are_looked_at_than_are_learnt_from(monkeypatch):
+def test_images_are_cropped_to_the_pixels_that_training_uses(monkeypatch):
     image = stain_maps(size=(400, 600), nuclei=60)[0]
-    assert [m.shape for m in train._enough([image])] == [image.shape]
+    assert [m.shape for m in train._limited([image])] == [image.shape]
     monkeypatch.setattr(train, "_MOST_PIXELS", 2 * 300 * 300)
-    assert [m.shape for m in train._enough([image, image])] == [(3, 300, 300)] * 2
+    assert [m.shape for m in train._limited([image, image])] == [(3, 300, 300)] * 2
 
 
 def test_settings_are_checked():
@@ -248,13 +248,15 @@ def test_settings_are_checked():
 
 def test_the_level_is_that_of_the_stain_map():
     images = [stain_maps(seed=s)[0] for s in range(2)]
+    torch.manual_seed(0)
     network = NucleiNetwork().eval()
     train.set_level(network, images)
-    share = np.mean([predict(network, m)[0] > 0 for m in images])
-    assert share == pytest.approx(np.mean([mean_stain(m) > 0 for m in images]), abs=0.01)
+    share = np.mean([predict(network, m)[0, ::2, ::2] > 0 for m in images])
+    expected = np.mean([mean_stain(m)[::2, ::2] > 0 for m in images])
+    assert share == pytest.approx(expected, abs=0.002)
 
 
-def test_averaging_counts_the_last_steps_alone(monkeypatch):
+def test_only_the_last_steps_are_averaged(monkeypatch):
     images = [stain_maps(seed=0)[0]]
     monkeypatch.setattr(train, "set_level", lambda network, images: None)
     short = Recipe(rounds=(6,), batch=2, crop=64, averaged=0.0)

@@ -1,7 +1,8 @@
-"""A wider network that computes what the narrow one does."""
+"""A wider network that computes the same as the narrow one."""
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from pathencoder import compat
 from pathencoder.errors import IncompatibleWeights
@@ -36,8 +37,7 @@ def test_every_old_channel_computes_the_same(narrow, wide):
         assert torch.allclose(new[:, : old.shape[1]], old, atol=1e-3 * float(old.abs().max()))
 
 
-def test_copies_learn_apart():
-    """What is taken of the copies of a channel differs, so that their gradients do."""
+def test_copies_get_different_gradients():
     torch.manual_seed(0)
     a, b = network("mobilenetv2_050"), network("mobilenetv2_100")
     b.load_state_dict(widened(a, b, torch.Generator().manual_seed(3)))
@@ -57,3 +57,11 @@ def test_networks_that_do_not_fit_are_refused(tmp_path):
     with pytest.raises(IncompatibleWeights, match="family"):
         widened(a, network("test_resnet"), torch.Generator())
     assert main(["mobilenetv2_050"]) == 2
+
+
+def test_weights_of_another_shape_are_named(tmp_path):
+    state = {k: v.contiguous() for k, v in network("mobilenetv2_100").state_dict().items()}
+    save_file(state, tmp_path / "start.safetensors")
+    arguments = ["mobilenetv2_050", str(tmp_path / "start.safetensors"), "mobilenetv2_100"]
+    with pytest.raises(IncompatibleWeights, match=r"of another shape \(conv_stem\.weight"):
+        main([*arguments, str(tmp_path / "out.safetensors")])

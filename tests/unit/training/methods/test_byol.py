@@ -1,4 +1,4 @@
-"""BYOL's loss against a plain reference, its limits, its gradient's way, and a target that shares nothing with the online network."""
+"""BYOL's loss against a plain reference, its limits and gradients, and an independent target."""
 
 import pytest
 import torch
@@ -23,7 +23,7 @@ def test_the_loss_is_the_squared_distance_of_unit_vectors():
     assert float(byol.byol_loss(p, z)) == pytest.approx(plain, rel=1e-5)
 
 
-def test_the_loss_knows_directions_only_and_runs_from_0_to_4():
+def test_the_loss_depends_on_directions_only_and_is_in_0_to_4():
     p, z = rows(seed=1), rows(seed=2)
     turn = torch.linalg.qr(rows(5, 5, seed=3)).Q
     loss = float(byol.byol_loss(p, z))
@@ -33,7 +33,7 @@ def test_the_loss_knows_directions_only_and_runs_from_0_to_4():
     assert float(byol.byol_loss(p, -p)) == pytest.approx(4, rel=1e-5)
 
 
-def test_only_the_prediction_is_taught():
+def test_only_the_prediction_has_a_gradient():
     p, z = rows().requires_grad_(), rows(seed=1).requires_grad_()
     byol.byol_loss(p, z).backward()
     assert p.grad.abs().sum() > 0
@@ -61,7 +61,7 @@ def views(n=2, n_small=0):
 
 
 def test_the_loss_is_symmetric_in_its_two_views():
-    # BatchNorm by running statistics: the rows do not meet
+    # in eval mode BatchNorm uses running statistics: rows do not depend on each other
     method, (a, b) = small().eval(), views()
     expected = (
         sum(
@@ -87,7 +87,7 @@ def test_small_crops_predict_every_large_one():
     assert method.loss(made, 0)[0].item() == pytest.approx(expected.item(), rel=1e-5)
 
 
-def test_online_and_target_start_alike_share_nothing_and_the_target_is_not_taught():
+def test_the_target_starts_as_a_copy_and_has_no_gradient():
     method = small()
     online, target = method.online.state_dict(), method.target.state_dict()
     assert all(torch.equal(online[k], target[k]) for k in online)
@@ -111,7 +111,7 @@ def test_the_target_follows_along_the_cosine():
     assert torch.allclose(
         method.target[0][0].weight - before, torch.full_like(before, 0.1), atol=1e-6
     )
-    method.after_step(100)  # at the end it stands still
+    method.after_step(100)  # at the end it does not move
     assert torch.allclose(
         method.target[0][0].weight - before, torch.full_like(before, 0.1), atol=1e-6
     )

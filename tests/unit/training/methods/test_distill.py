@@ -1,4 +1,4 @@
-"""Distillation: what is asked of the student, what moves and what does not, and that a student learns what its teacher says."""
+"""Distillation: what the student is compared with, what is trained, and that it learns."""
 
 import json
 
@@ -26,7 +26,7 @@ def teacher():
     return load_encoder("pathencoder-tiny", device="cpu")
 
 
-def taught_by_itself(teacher, **given):
+def its_own_teacher(teacher, **given):
     """A method whose backbone is a copy of its teacher."""
     fresh = load_encoder("pathencoder-tiny", device="cpu").network
     plan = Plan(
@@ -51,8 +51,8 @@ def batch(n=6):
     return TileBatch(tiles, torch.zeros(n, dtype=torch.long), torch.arange(n))
 
 
-def test_who_is_its_own_teacher_has_nothing_to_learn_without_colours(teacher):
-    method = taught_by_itself(teacher, colour=NO_COLOUR).train()
+def test_its_own_teacher_without_colours_gives_a_loss_of_zero(teacher):
+    method = its_own_teacher(teacher, colour=NO_COLOUR).train()
     method.backbone.eval()  # statistics of a batch are not the teacher's
     views = method.views(batch())
     assert torch.allclose(views[0], views[1], atol=1e-5)
@@ -61,24 +61,24 @@ def test_who_is_its_own_teacher_has_nothing_to_learn_without_colours(teacher):
     assert float(logs["embedding"]) == pytest.approx(1, abs=1e-6)
 
 
-def test_colours_are_the_students_alone_and_leave_something_to_learn(teacher):
-    method = taught_by_itself(teacher, colour={"he_scale": 0.3, "he_shift": 0.1}).train()
+def test_the_student_alone_gets_the_colours(teacher):
+    method = its_own_teacher(teacher, colour={"he_scale": 0.3, "he_shift": 0.1}).train()
     method.backbone.eval()
     coloured, plain = method.views(batch())
     assert not torch.allclose(coloured, plain, atol=0.05)
     loss, logs = method.loss([coloured, plain], 0)
     with torch.no_grad():
-        said, wanted = teacher(coloured).embedding, teacher(plain).embedding
-    variance = wanted.var(0, correction=0)
-    missed = float(
-        ((said - wanted).square() / torch.maximum(variance, 0.05 * variance.mean())).mean()
+        output, target = teacher(coloured).embedding, teacher(plain).embedding
+    variance = target.var(0, correction=0)
+    error = float(
+        ((output - target).square() / torch.maximum(variance, 0.05 * variance.mean())).mean()
     )
-    assert 1 - float(logs["embedding"]) == pytest.approx(missed, rel=1e-3)
+    assert 1 - float(logs["embedding"]) == pytest.approx(error, rel=1e-3)
     assert float(loss.detach()) > 0
 
 
-def test_the_teacher_is_not_taught_and_not_kept(teacher):
-    method = taught_by_itself(teacher).train()
+def test_the_teacher_is_not_trained_and_not_saved(teacher):
+    method = its_own_teacher(teacher).train()
     before = {k: v.clone() for k, v in teacher.network.state_dict().items()}
     method.loss(method.views(batch()), 0)[0].backward()
     assert all(
@@ -92,7 +92,7 @@ def test_the_teacher_is_not_taught_and_not_kept(teacher):
 
 
 def test_variances_begin_with_the_first_batch_and_then_move_slowly(teacher):
-    method = taught_by_itself(teacher).train()
+    method = its_own_teacher(teacher).train()
     first, second = (
         torch.randn(50, len(method.variances)),
         3 * torch.randn(50, len(method.variances)),
@@ -113,21 +113,21 @@ def test_a_student_of_another_family_learns_from_two_teachers(tmp_path):
     two = cfg.method.model_copy(update={"teachers": ("pathencoder-tiny", "pathencoder-tiny")})
     longer = cfg.optim.model_copy(update={"steps": 40, "lr": 3e-3, "head_lr": 3e-3})
     run = train(cfg.model_copy(update={"method": two, "optim": longer}))
-    told = [
+    explained = [
         line["embedding"]
         for line in map(json.loads, (run / "log.jsonl").read_text().splitlines())
         if line["kind"] == "train"
     ]
-    assert sum(told[-5:]) / 5 > sum(told[:5]) / 5 + 0.3
+    assert sum(explained[-5:]) / 5 > sum(explained[:5]) / 5 + 0.3
     assert load_encoder(str(run / "export")).spec.architecture == "test_resnet"
 
 
 @pytest.mark.parametrize(
-    ("given", "told"),
+    ("given", "message"),
     [({"crop": {"count": 0}}, "at least 1"), ({"teachers": []}, "at least 1 item")],
 )
-def test_settings_that_leave_nothing_to_learn_are_refused(tmp_path, given, told):
-    with pytest.raises(ConfigError, match=told):
+def test_settings_that_leave_nothing_to_learn_are_refused(tmp_path, given, message):
+    with pytest.raises(ConfigError, match=message):
         config.check(
             {
                 **values("tiles", tmp_path, "distill"),
@@ -137,7 +137,7 @@ def test_settings_that_leave_nothing_to_learn_are_refused(tmp_path, given, told)
 
 
 @pytest.mark.filterwarnings("ignore:pathencoder-tiny-research")
-def test_what_a_research_teacher_taught_is_for_research(tmp_path):
+def test_a_student_of_a_research_teacher_is_for_research(tmp_path):
     cfg = settings(write_tiles(tmp_path), tmp_path / "run", "distill")
     research = cfg.method.model_copy(update={"teachers": ("pathencoder-tiny-research",)})
     free = cfg.export.model_copy(update={"commercial": True})
@@ -151,7 +151,7 @@ def test_what_a_research_teacher_taught_is_for_research(tmp_path):
     )
 
 
-def test_the_embedding_is_taught_as_it_is_read(tmp_path):
+def test_the_embedding_is_trained_as_it_is_read(tmp_path):
     cfg = settings(write_tiles(tmp_path), tmp_path / "run", "distill")
     cfg = cfg.model_copy(
         update={

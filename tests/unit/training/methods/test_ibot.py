@@ -1,7 +1,4 @@
-"""Masked patches: what is hidden, what is compared, and the loss against a double loop.
-
-ViTs with and without registers.
-"""
+"""Masked patches of ViTs, with and without registers, and the loss against a double loop."""
 
 import pytest
 import torch
@@ -34,7 +31,7 @@ def vit(registers=0):
     )
 
 
-def test_the_loss_averages_inside_images_then_over_all_of_them():
+def test_the_loss_is_a_mean_of_image_means():
     mask = torch.zeros(3, 2, 2, dtype=torch.bool)
     mask[0, 0, 1] = mask[2, 0, 0] = mask[2, 1, 0] = mask[2, 1, 1] = True
     logits, q = (
@@ -51,7 +48,7 @@ def test_the_loss_averages_inside_images_then_over_all_of_them():
     )
 
 
-def test_a_batch_without_masks_costs_nothing_and_keeps_its_graph():
+def test_a_batch_without_masks_has_a_loss_of_zero_with_a_gradient():
     logits = torch.zeros(0, 5, requires_grad=True)
     loss = ibot.patch_loss(
         logits, torch.zeros(0, 5), torch.zeros(2, 2, 2, dtype=torch.bool), temperature=0.1
@@ -70,7 +67,7 @@ def test_random_masks_hide_exactly_their_share():
     assert int(masks.any(0).sum()) == 48
 
 
-def test_blocks_come_near_their_share_with_few_edges():
+def test_blocks_have_nearly_their_share_and_few_edges():
     settings = PatchSettings(shape="block", share=(0.3, 0.3), probability=1.0)
     masks = ibot.draw_masks(200, (14, 14), settings, rng())
     shares = masks.flatten(1).float().mean(1)
@@ -90,11 +87,8 @@ def _edges(masks):
 
 
 @pytest.mark.parametrize("registers", [0, 2])
-def test_hidden_patches_are_seen_by_no_one(registers):
-    """What lies under the mask changes nothing in the output; what lies beside it does.
-
-    Inside the block alone.
-    """
+def test_hidden_patches_do_not_change_the_output(registers):
+    """Pixels under the mask do not change the output and others do, inside the block only."""
     network, token = vit(registers).eval(), ibot.MaskToken(64)
     x = torch.randn(2, 3, 32, 32, generator=rng())
     mask = torch.zeros(2, 4, 4, dtype=torch.bool)
@@ -134,7 +128,7 @@ def views(made):
 
 
 @pytest.mark.parametrize("own_head", [True, False])
-def test_the_student_and_the_mask_token_learn_and_the_teacher_does_not(own_head):
+def test_the_student_and_the_mask_token_have_gradients_and_the_teacher_has_none(own_head):
     made = method(own_head=own_head)
     loss, logs = made.loss(views(made), 50)
     loss.backward()
@@ -145,7 +139,7 @@ def test_the_student_and_the_mask_token_learn_and_the_teacher_does_not(own_head)
     assert (made.patches.student_head is not None) == own_head
 
 
-def test_heads_of_patches_start_alike_share_nothing_and_follow():
+def test_the_teachers_patch_head_starts_as_a_copy_and_follows():
     made = method(own_head=True)
     student, teacher = (
         made.patches.student_head.state_dict(),
@@ -160,8 +154,8 @@ def test_heads_of_patches_start_alike_share_nothing_and_follow():
     assert (made.patches.teacher_head.last.weight > before).all()
 
 
-def test_the_teacher_sees_whole_images():
-    """Other masks, same targets: the teacher's part of the loss does not hang on the mask."""
+def test_the_teacher_gets_whole_images():
+    """Other masks give the same targets."""
     made = method().eval()
     crops = views(made)[:3]
     masks = [torch.ones(4, 4, 4, dtype=torch.bool)] * 2
@@ -174,7 +168,7 @@ def test_the_teacher_sees_whole_images():
 
 
 def test_a_cnn_has_no_patches_to_mask():
-    with pytest.raises(ConfigError, match="masks patches of a ViT, and Sequential is none"):
+    with pytest.raises(ConfigError, match="masks patches of a ViT, which Sequential is not"):
         ibot.MaskedPatches(
             PatchSettings(), nn.Sequential(nn.Conv2d(3, 8, 3)), lambda: nn.Linear(8, 8)
         )

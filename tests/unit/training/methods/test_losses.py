@@ -1,7 +1,4 @@
-"""NT-Xent and DINO's loss against plain references: sign, limits, invariances.
-
-Teacher and student never share weights.
-"""
+"""NT-Xent and DINO's loss against plain references; teacher and student share no weights."""
 
 import math
 
@@ -37,7 +34,7 @@ def test_nt_xent_equals_equation_1():
     )
 
 
-def test_nt_xent_does_not_change_when_views_swap_turn_or_grow():
+def test_nt_xent_is_invariant_to_swaps_rotations_and_scales():
     z1, z2 = rows(seed=1), rows(seed=2)
     turn = torch.linalg.qr(rows(5, 5, seed=3)).Q
     loss = simclr.nt_xent(z1, z2, temperature=0.2)
@@ -105,7 +102,7 @@ def views(n=6, seed=0):
     ]
 
 
-def test_student_and_teacher_start_alike_and_share_nothing(method):
+def test_the_teacher_starts_as_a_copy_of_the_student(method):
     student, teacher = method.student.state_dict(), method.teacher.state_dict()
     assert all(torch.equal(student[k], teacher[k]) for k in student)
     assert not {v.data_ptr() for v in student.values()} & {v.data_ptr() for v in teacher.values()}
@@ -121,7 +118,7 @@ def test_the_teacher_follows_the_student_by_its_momentum(method):
     assert torch.allclose(moved, torch.full_like(moved, 0.1), atol=1e-6)
 
 
-def test_the_loss_teaches_the_student_alone_and_moves_the_centre(method):
+def test_the_student_alone_has_gradients_and_the_centre_moves(method):
     loss, logs = method.loss(views(), step=50)
     loss.backward()
     assert all(p.grad is not None for p in method.student.parameters())
@@ -131,13 +128,13 @@ def test_the_loss_teaches_the_student_alone_and_moves_the_centre(method):
     assert 0 <= logs["mean_entropy"] <= 1 + 1e-5
 
 
-def test_the_last_layer_rests_while_the_run_is_young(method):
+def test_the_last_layer_is_frozen_at_the_start_of_a_run(method):
     method.loss(views(), step=0)[0].backward()
     assert method.student[1].last.weight.grad.abs().max() == 0
     assert method.student[1].mlp[0].weight.grad.abs().max() > 0
 
 
-def test_crops_of_equal_size_go_through_together_in_their_order(method):
+def test_crops_of_equal_size_are_one_pass_in_their_order(method):
     method.eval()
     made = views()
     together = forward_by_size(method.student, made)

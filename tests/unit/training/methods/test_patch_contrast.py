@@ -21,14 +21,14 @@ def generator(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
-def test_the_papers_ten_thousand_eight_hundred():
+def test_the_number_of_parameters_is_the_papers():
     assert parameters(ConfidenceNetwork()) == 7372
     assert parameters(ConfidenceNetwork(1)) == 7345
     assert parameters(Featuriser()) == 3386
     assert parameters(ConfidenceNetwork(), Featuriser()) == 10_758
 
 
-def test_ours_is_below_twelve_thousand_and_takes_odd_sizes():
+def test_the_nuclei_network_has_fewer_parameters_and_takes_odd_sizes():
     network = NucleiNetwork().eval()
     assert parameters(network) == 10_218
     for size in ((32, 32), (33, 47)):
@@ -121,25 +121,25 @@ def test_separation_of_like_positives_is_small():
     ).ratio == pytest.approx(1, abs=0.05)
 
 
-def test_convergence_waits_for_separation_and_for_rest():
+def test_convergence_needs_separation_and_no_more_progress():
     rule = pc.Convergence(patience=5, smoothing=0.0)
     falling = [rule.update(pc.Separation(0.9**i, 1.0)) for i in range(30)]
     assert not any(falling)  # still falling
     assert [rule.update(pc.Separation(0.04, 1.0)) for _ in range(12)][-1]
     never = pc.Convergence(patience=5, smoothing=0.0)
-    # at rest, but not apart
+    # constant, but not separated
     assert not any(never.update(pc.Separation(0.9, 1.0)) for _ in range(30))
 
 
 @settings(max_examples=10, deadline=None)
 @given(st.integers(0, 3), st.booleans())
-def test_channel_is_chosen_by_the_stain(channel, turned):
+def test_channel_is_chosen_by_the_stain(channel, inverted):
     rng = np.random.default_rng(0)
     stain = rng.random((2, 30, 30)).astype(np.float32)
     maps = rng.random((2, 4, 30, 30)).astype(np.float32)
-    maps[:, channel] = (1 - stain if turned else stain) + 0.1 * maps[:, channel]
+    maps[:, channel] = (1 - stain if inverted else stain) + 0.1 * maps[:, channel]
     maps[:, (channel + 1) % 4] = 1  # a dead channel
-    assert pc.choose_channel(maps, stain) == (channel, turned)
+    assert pc.choose_channel(maps, stain) == (channel, inverted)
 
 
 @pytest.fixture(scope="module")
@@ -154,10 +154,10 @@ def test_a_stopped_run_resumes_where_it_stopped(images, tmp_path, similarity, pr
     asked = values(images, tmp_path / "whole")
     asked["method"] = {"name": "patch_contrast", "crop": 100, "similarity": similarity}
     asked["data"]["canvas"] = 128
-    asked["optim"] |= {"steps": 3, "precision": precision}
+    asked["optim"] |= {"steps": 2, "precision": precision}
     whole = train(config.check(asked))
     asked["run"] |= {"out": str(tmp_path / "pieces"), "minutes": 1e-9}
-    for _ in range(3):
+    for _ in range(2):
         pieces = train(config.check(asked))
     a, b = ((run / "export/model.safetensors").read_bytes() for run in (whole, pieces))
     assert a == b

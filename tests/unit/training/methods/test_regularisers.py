@@ -38,7 +38,7 @@ def test_kde_is_the_mean_log_density_of_the_others():
 
 
 @pytest.mark.parametrize("name", LOSSES)
-def test_going_down_spreads_the_rows(name):
+def test_descent_spreads_the_rows(name):
     """The sign: a few steps down make the least distance of a tight cluster larger."""
     x = (torch.ones(6, 3) + 0.05 * rows(6, 3).float()).requires_grad_()
     before = _least_distance(x)
@@ -54,7 +54,7 @@ def _least_distance(x):
 
 
 @pytest.mark.parametrize("name", LOSSES)
-def test_turning_scaling_and_order_change_nothing(name):
+def test_rotation_scale_and_order_change_nothing(name):
     x, loss = rows(), LOSSES[name]
     turn = torch.linalg.qr(rows(4, 4, seed=3)).Q
     for other in (x @ turn, 7 * x, x * torch.arange(1, 10).view(-1, 1), x.flip(0)):
@@ -100,7 +100,7 @@ def test_sinkhorn_is_the_plain_alternation_and_ignores_an_offset():
     )
 
 
-def test_sinkhorn_parts_what_all_rows_prefer():
+def test_sinkhorn_splits_a_preference_of_all_rows():
     logits = torch.tensor([[1.0, 0.9], [1.0, 0.2], [1.0, 0.8], [1.0, 0.1]])
     q = targets.sinkhorn(logits, temperature=0.05, iterations=50)
     assert q.argmax(1).tolist() == [1, 0, 1, 0]
