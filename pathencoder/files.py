@@ -32,7 +32,12 @@ _ADVICE = {
 
 @contextlib.contextmanager
 def storing(path: Path) -> Iterator[None]:
-    """Turn disk errors inside the block into StoreError about `path`."""
+    """Turn disk errors inside the block into StoreError about `path`.
+
+    Raises:
+        Mismatch: The name is too long for the file system.
+        StoreError: Any other error of the disk.
+    """
     try:
         yield
     except StoreError:

@@ -116,7 +116,7 @@ def _slides_among(files: list[Path]) -> list[str]:
 def iterate(images: Images) -> Iterator[Item]:
     """Iterate over images in order, without decoding them.
 
-    An iterator is advanced only as far as the result is.
+    Iterators are advanced lazily.
 
     Args:
         images: In any form that the module's docstring lists.
@@ -131,7 +131,17 @@ def iterate(images: Images) -> Iterator[Item]:
 
 
 def survey(images: Images) -> tuple[Iterator[Item], int | None]:
-    """`iterate`, and the number of images; None where only an iterator knows it."""
+    """As `iterate`, and count the images.
+
+    Args:
+        images: In any form that the module's docstring lists.
+
+    Returns:
+        An iterator of items, and their number; None where only an iterator knows it.
+
+    Raises:
+        ImageError: A path does not exist, a folder holds no images, or the type is not supported.
+    """
     images = _unpacked(images)
     if isinstance(images, str | os.PathLike):
         path = Path(images).expanduser()

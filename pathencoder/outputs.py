@@ -224,7 +224,11 @@ def _chosen(indices: Sequence[int], count: int, spec: EncoderSpec) -> list[int]:
 
 
 def check_batch(x: object) -> None:
-    """Raise ImageError unless `x` is a float tensor [N, 3, H, W]."""
+    """Check the form of a batch.
+
+    Raises:
+        ImageError: `x` is not a float tensor [N, 3, H, W].
+    """
     if not isinstance(x, Tensor):
         found = type(x).__name__
     elif x.ndim != 4 or x.shape[1] != 3 or not x.is_floating_point():
@@ -238,7 +242,11 @@ def check_batch(x: object) -> None:
 
 
 def check_sides(network: Network, spec: EncoderSpec, x: Tensor) -> None:
-    """Raise ImageError if a transformer's patch size does not divide the sides of the image."""
+    """Check the sides of a batch [N, 3, H, W] for a transformer.
+
+    Raises:
+        ImageError: The patch size does not divide them.
+    """
     patch = network.patch_embed.patch_size
     if x.shape[-2] % patch[0] or x.shape[-1] % patch[1]:
         raise ImageError(

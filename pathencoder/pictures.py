@@ -153,7 +153,11 @@ def likeness(features: Map, row: int, column: int) -> Map:
 
 
 def check_point(image: RGB, x: int, y: int) -> None:
-    """Raise ConfigError for a point outside the image."""
+    """Check that a point (x, y) in pixels lies inside an image.
+
+    Raises:
+        ConfigError: It lies outside.
+    """
     height, width = image.shape[:2]
     if not (0 <= x < width and 0 <= y < height):
         raise ConfigError(f"point {x},{y} lies outside the image, which is {width} x {height} px")

@@ -190,7 +190,11 @@ def _counting(found: Found) -> Found:
 
 
 def watched(found: Found, total: int | None, progress: Progress) -> Found:
-    """The same results with a progress bar; "auto" shows it only on a terminal."""
+    """The same results with a progress bar; "auto" shows it only on a terminal.
+
+    Raises:
+        ConfigError: `progress` is not "auto", True or False.
+    """
     if not isinstance(progress, bool) and not (isinstance(progress, str) and progress == "auto"):
         raise ConfigError(f"progress={progress!r}: 'auto', True or False")
     return _with_bar(found, total, hidden=None if progress == "auto" else not progress)

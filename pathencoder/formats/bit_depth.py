@@ -66,9 +66,15 @@ def to_8_bits(
 
 
 def check_use(high: int, where: str, top: int = OF_16_BITS.top) -> None:
-    """Raise ImageError if the largest value uses less than a quarter of the range.
+    """Check that an image uses at least a quarter of its range; zeros are black in every range.
 
-    An image of zeros is accepted: it is black in every range.
+    Args:
+        high: The largest value of the image.
+        where: What an error calls it.
+        top: The end of the range.
+
+    Raises:
+        ImageError: The largest value uses less.
     """
     if 0 < high <= top >> 2:
         found = f"{where}: a range of 0 to {top}, but no value above {high}"

@@ -84,7 +84,11 @@ def check_pages(stream: BinaryIO, where: str, name: str) -> None:
 
 
 def check_colours(tags: Tags, where: str) -> None:
-    """Raise ImageError for colours that neither reader converts correctly."""
+    """Check the colours of a page.
+
+    Raises:
+        ImageError: Neither Pillow nor tifffile converts them correctly.
+    """
     reason = _unknown_colours(tags)
     if reason:
         raise ImageError(f"{where}: {reason}. Save it as an RGB image")

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def save(encoder: Encoder, folder: str | os.PathLike[str]) -> None:
-    """Write the folder of an encoder; see `Encoder.save_pretrained`."""
+    """Write the folder of an encoder; errors as in `Encoder.save_pretrained`."""
     if not isinstance(folder, str | os.PathLike) or not os.fspath(folder):
         raise ConfigError(f"save_directory={folder!r}: the folder to write, './mine' for example")
     origin: Origin | None = encoder.origin
@@ -60,7 +60,7 @@ def push(
     branch: str | None,
     create_pr: bool | None,
 ) -> str:
-    """Upload the encoder's folder to the Hub; see `Encoder.push_to_hub`."""
+    """Upload the encoder's folder to the Hub; arguments and errors as in `Encoder.push_to_hub`."""
     from huggingface_hub import HfApi
 
     with tempfile.TemporaryDirectory() as temporary:
