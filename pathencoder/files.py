@@ -26,7 +26,9 @@ _ADVICE = {
     errno.EPERM: "no permission to write there: choose another --out",
     errno.ENAMETOOLONG: "the name is too long for this file system: choose a shorter one",
     errno.ENOTDIR: "a part of that path is a file, not a folder: choose another --out",
-    errno.EEXIST: "a file is in the way: choose another --out",
+    errno.EEXIST: "a file, or a link to nothing, is in the way: choose another --out",
+    errno.ENOENT: "no folder can be created there: choose another --out",
+    errno.ELOOP: "a link in that path leads to itself: choose another --out",
 }
 
 
@@ -44,10 +46,8 @@ def storing(path: Path) -> Iterator[None]:
         raise
     # HDF5 reports a full disk as RuntimeError when it closes the file
     except (OSError, RuntimeError) as error:
-        number = error.errno if isinstance(error, OSError) else None
-        number = number or (errno.ENOSPC if "No space left" in str(error) else None)
-        reason = _ADVICE.get(number or 0, f"{error}: check the disk, or choose another --out")
-        if number == errno.ENAMETOOLONG:
+        reason = _reason(error)
+        if getattr(error, "errno", None) == errno.ENAMETOOLONG:
             raise Mismatch(f"cannot write {path}: {reason}") from error
         raise StoreError(
             f"cannot write {path}: {reason}. Finished work is kept; the same command resumes from"
@@ -85,14 +85,23 @@ def make_folder(path: Path) -> Path:
     Raises:
         StoreError: The folder cannot be created or written into.
     """
-    with storing(path):
+    try:
         path.mkdir(parents=True, exist_ok=True)
         probe = path / f".{os.getpid()}.probe"
         try:
             probe.write_bytes(b"")
         finally:
             probe.unlink(missing_ok=True)
+    except OSError as error:
+        raise StoreError(f"cannot use the folder {path}: {_reason(error)}") from error
     return path
+
+
+def _reason(error: OSError | RuntimeError) -> str:
+    """What is wrong, and what to do."""
+    number = error.errno if isinstance(error, OSError) else None
+    number = number or (errno.ENOSPC if "No space left" in str(error) else None)
+    return _ADVICE.get(number or 0, f"{error}: check the disk, or choose another --out")
 
 
 def _sync_folder(folder: Path) -> None:

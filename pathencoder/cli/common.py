@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -13,6 +14,7 @@ from pathencoder.walk import printable
 
 if TYPE_CHECKING:
     from pathencoder.encoder import Encoder
+    from pathencoder.spec import EncoderSpec
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -55,6 +57,45 @@ def device_option(function: F) -> F:
     """Adds --device."""
     text = "auto, cpu, cuda, cuda:1, mps. Auto takes CUDA, then Apple's GPU, then the CPU."
     return click.option("--device", default="auto", show_default=True, help=text)(function)
+
+
+class FilledPath(click.Path):
+    """A path option that refuses "", which an unset variable of the shell becomes.
+
+    Python reads "" as the current folder.
+    """
+
+    def convert(
+        self,
+        value: str | os.PathLike[str],
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> Any:
+        """Refuse an empty path, then check as `click.Path` does."""
+        if not os.fspath(value):
+            self.fail(
+                '"" is not a path (an empty variable?). The current folder is "."', param, ctx
+            )
+        return super().convert(value, param, ctx)
+
+
+def spec_of(name: str | None, revision: str | None) -> EncoderSpec:
+    """The spec of an encoder, without its weights.
+
+    Args:
+        name: Name, folder or owner/repo; None: the default encoder.
+        revision: Revision on the Hub.
+
+    Raises:
+        UnknownEncoder: Nothing has that name.
+        OfflineError: Only the Hub has it, and does not answer.
+    """
+    from pathencoder.pretrained import catalogue, locate
+
+    name = name or catalogue.DEFAULT
+    name = catalogue.find(name) or name
+    spec = catalogue.catalogue().get(name) if revision is None else None
+    return spec or locate.describe(name, revision=revision)
 
 
 def load(name: str | None, *, device: str = "auto", revision: str | None = None) -> Encoder:

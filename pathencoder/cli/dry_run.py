@@ -5,19 +5,26 @@ Slides are opened for their scale. No pixel is read and nothing is written.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from pathencoder.cli import report
 from pathencoder.cli.common import echo_json, plural
+from pathencoder.cli.encode_run import notes_on_tiles
 from pathencoder.cli.inputs import Found, Job, output_of
 from pathencoder.cli.jobs import reason_of
 from pathencoder.cli.mpp_table import Scales
-from pathencoder.cli.tile_scales import stated_scales
-from pathencoder.features.provenance import Settings
+from pathencoder.features.finished import check_kind
+from pathencoder.features.provenance import Settings, slide_target
+from pathencoder.mpp import scale_notes
+
+if TYPE_CHECKING:
+    from pathencoder.spec import EncoderSpec
+
+_NO_SPEC = "the encoder's scale is not known without network: notes on scale are incomplete"
 
 
 @dataclass(frozen=True)
@@ -37,7 +44,13 @@ class _Plan:
 
 
 def dry_run_of(
-    found: Found, scales: Scales, settings: Settings, out: Path, *, as_json: bool
+    found: Found,
+    scales: Scales,
+    settings: Settings,
+    spec: EncoderSpec | None,
+    out: Path,
+    *,
+    as_json: bool,
 ) -> int:
     """Print what would be done.
 
@@ -45,6 +58,7 @@ def dry_run_of(
         found: The jobs, and what was left out.
         scales: The scale of each job, where a table gives it.
         settings: The same for all.
+        spec: The encoder's; None where it cannot be known without network.
         out: The output folder; need not exist.
         as_json: Print JSON instead of text.
 
@@ -52,55 +66,60 @@ def dry_run_of(
         The exit status: 3 where an input would fail, as far as it can be known, else 0.
     """
     plans = [
-        _plan(job, mpp or settings.mpp, out, settings.layout)
+        _plan(job, replace(settings, mpp=mpp or settings.mpp), spec, out)
         for job, mpp in zip(found.jobs, scales.mpps, strict=True)
     ]
     status = 3 if any(plan.problem for plan in plans) else 0
+    notes = [*scales.notes, *([] if spec else [_NO_SPEC])]
     if as_json:
         left_out = [{"path": str(left.path), "reason": left.reason} for left in found.left_out]
-        about = {"out": str(out), "status": status, "notes": scales.notes, "left_out": left_out}
+        about = {"out": str(out), "status": status, "notes": notes, "left_out": left_out}
         echo_json({**about, "inputs": [asdict(plan) for plan in plans]})
         return status
     lines = [line for plan in plans for line in _lines(plan)]
-    lines += [*report.left_out_lines(found.left_out), *(f"Note: {note}" for note in scales.notes)]
+    lines += [*report.left_out_lines(found.left_out), *(f"Note: {note}" for note in notes)]
     click.echo("\n".join([*lines, "Nothing was written (--dry-run)."]))
     return status
 
 
-def _plan(job: Job, given: float | None, out: Path, layout: str) -> _Plan:
+def _plan(job: Job, settings: Settings, spec: EncoderSpec | None, out: Path) -> _Plan:
     if job.kind == "nothing":
         return _Plan(str(job.source), job.kind, problem=job.problem)
-    file = output_of(job, out, layout)
+    file, given = output_of(job, out, settings.layout), settings.mpp
     facts: dict[str, Any] = {
         "input": str(job.source),
         "kind": job.kind,
         "output": str(file),
         "output_exists": file.exists(),
     }
-    if job.kind == "tiles":
-        source = "given" if given else "not given: every image is resized whole"
-        notes = () if given else tuple(stated_scales(job.images))
-        return _Plan(**facts, images=len(job.images), mpp=given, mpp_source=source, notes=notes)
     try:
-        return _Plan(**facts, **_slide(job.source, given))
+        if file.exists() and not settings.overwrite:
+            check_kind(file, settings.layout, is_slide=job.kind == "slide")
+        if job.kind == "slide":
+            return _Plan(**facts, **_slide(job.source, settings, spec))
+        source = "given" if given else "not given: every image is resized whole"
+        notes = tuple(notes_on_tiles(job, settings, spec.mpp if spec else None))
+        return _Plan(**facts, images=len(job.images), mpp=given, mpp_source=source, notes=notes)
     except Exception as error:
         return _Plan(**facts, problem=reason_of(error).removeprefix(f"{job.source}: "))
 
 
-def _slide(path: Path, given: float | None) -> dict[str, Any]:
+def _slide(path: Path, settings: Settings, spec: EncoderSpec | None) -> dict[str, Any]:
     from pathencoder.slides.reader import open_slide
 
+    target = slide_target(spec, settings) if spec else settings.target_mpp
     slide = open_slide(path)
     try:
-        scale = slide.mpp(given)
-        return {
-            "size": slide.size,
-            "mpp": scale.value,
-            "mpp_source": scale.source,
-            "notes": scale.notes,
-        }
+        scale = slide.mpp(settings.mpp)
     finally:
         slide.close()
+    notes = scale_notes(scale.value, target or scale.value, spec.mpp if spec else None)
+    return {
+        "size": slide.size,
+        "mpp": scale.value,
+        "mpp_source": scale.source,
+        "notes": (*slide.notes, *scale.notes, *notes),
+    }
 
 
 def _lines(plan: _Plan) -> list[str]:

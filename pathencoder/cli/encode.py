@@ -3,11 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import click
 
-from pathencoder.cli.common import Failed, State, debug_option, device_option, json_option, load
+from pathencoder.cli.common import (
+    Failed,
+    FilledPath,
+    State,
+    debug_option,
+    device_option,
+    json_option,
+    load,
+    spec_of,
+)
+from pathencoder.errors import OfflineError
+
+if TYPE_CHECKING:
+    from pathencoder.spec import EncoderSpec
 
 OUTPUTS = ("embedding", "cls", "mean", "cls_mean", "multi", "dense")
 
@@ -21,11 +34,11 @@ def _batch_size(_: click.Context, __: click.Parameter, value: str) -> int | Lite
 
 
 @click.command(short_help="Embed tiles and slides.")
-@click.argument("inputs", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("inputs", nargs=-1, required=True, type=FilledPath(path_type=Path))
 @click.option(
     "--out",
     required=True,
-    type=click.Path(path_type=Path, file_okay=False),
+    type=FilledPath(path_type=Path, file_okay=False),
     help="Folder for the feature files.",
 )
 @click.option(
@@ -150,7 +163,7 @@ def command(
     pathencoder encode scan.tif --as slides --mpp 0.25 --out features
     """
     from pathencoder.cli.dry_run import dry_run_of
-    from pathencoder.cli.encode_run import PICTURES, encode_all
+    from pathencoder.cli.encode_run import encode_all
     from pathencoder.cli.inputs import find_inputs, refuse_nothing
     from pathencoder.cli.mpp_table import assign, read_mpp_csv
     from pathencoder.features.provenance import Settings
@@ -169,11 +182,12 @@ def command(
         overwrite=overwrite,
     )
     rows = read_mpp_csv(mpp_csv) if mpp_csv else []
-    found = find_inputs(inputs, taken_as=taken_as, own=out / PICTURES)
+    found = find_inputs(inputs, taken_as=taken_as, out=out)
     refuse_nothing(found)
     scales = assign(rows, found.jobs)
     if dry_run:
-        raise Failed(dry_run_of(found, scales, settings, out, as_json=as_json))
+        spec = _known_spec(name, revision)
+        raise Failed(dry_run_of(found, scales, settings, spec, out, as_json=as_json))
     make_folder(out)
     encoder = load(name, device=device, revision=revision)
     raise Failed(
@@ -188,3 +202,11 @@ def command(
             debug=state.debug,
         )
     )
+
+
+def _known_spec(name: str | None, revision: str | None) -> EncoderSpec | None:
+    """The encoder's spec; None where only the Hub has it and does not answer."""
+    try:
+        return spec_of(name, revision)
+    except OfflineError:
+        return None

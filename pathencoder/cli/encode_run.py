@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import click
 
 from pathencoder.cli import report
 from pathencoder.cli.inputs import Found, Job, name_of, output_of, source_of
 from pathencoder.cli.jobs import Ended, Loop, conclude
 from pathencoder.cli.meter import Meter
 from pathencoder.cli.mpp_table import Scales
+from pathencoder.cli.own_files import PICTURES
 from pathencoder.cli.tile_scales import stated_scales
 from pathencoder.errors import ConfigError, ImageError
 from pathencoder.features.job import Outcome
+from pathencoder.features.layouts import LAYOUTS
 from pathencoder.features.provenance import Settings, slide_provenance, tiles_provenance
 from pathencoder.mpp import scale_notes
+from pathencoder.walk import printable
 
 if TYPE_CHECKING:
     from pathencoder.encoder import Encoder
-
-PICTURES = "pictures"  # the folder in the output folder
 
 
 def encode_all(
@@ -76,6 +79,7 @@ class _Run:
     settings: Settings
     mpps: dict[str, float]
     pictures: bool
+    printed: set[str] = field(default_factory=set)
 
     def check(self, jobs: Sequence[Job]) -> None:
         """Raise the ConfigError of settings that fit no input, before the first is read."""
@@ -85,33 +89,56 @@ class _Run:
 
     def encode(self, job: Job, meter: Meter) -> Outcome:
         """Do one job; errors of its input and of the output folder pass through."""
-        from pathencoder.features.slide import slide_to_file
-        from pathencoder.features.tiles import tiles_to_file
-
         if job.kind == "nothing":
             raise ImageError(f"{job.source}: {job.problem}")
+        return self._slide(job, meter) if job.kind == "slide" else self._tiles(job, meter)
+
+    def _slide(self, job: Job, meter: Meter) -> Outcome:
+        from pathencoder.features.slide import slide_to_file
+
         settings = self._settings(job)
-        file = output_of(job, self.out, settings.layout)
-        if job.kind == "slide":
-            picture = self.out / PICTURES / f"{job.name}.jpg" if self.pictures else None
-            return slide_to_file(
-                self.encoder, job.source, file, settings, picture=picture, progress=meter
-            )
-        outcome = tiles_to_file(
+        outcome = slide_to_file(
             self.encoder,
             job.source,
+            output_of(job, self.out, settings.layout),
+            settings,
+            picture=self.out / PICTURES / f"{job.name}.jpg" if self.pictures else None,
+            progress=meter,
+            on_notes=lambda notes: self._print_notes(job, notes),
+        )
+        outcome.notes += _other_layouts(job, self.out, settings.layout)
+        return outcome
+
+    def _tiles(self, job: Job, meter: Meter) -> Outcome:
+        from pathencoder.features.tiles import tiles_to_file
+
+        settings = self._settings(job)
+        notes, file = list[str](), output_of(job, self.out, settings.layout)
+        if settings.mpp is not None or settings.overwrite or not file.exists():
+            notes = notes_on_tiles(job, settings, self.encoder.spec.mpp)
+        if settings.overwrite or not file.exists():
+            self._print_notes(job, notes)
+        outcome = tiles_to_file(
+            self.encoder,
+            job.folder,
             job.images,
             file,
             settings,
             keep_others=not job.whole,
             progress=meter,
         )
-        own = self.encoder.spec.mpp
-        if own and settings.mpp is not None:
-            outcome.notes += scale_notes(settings.mpp, settings.target_mpp or own, own)
-        elif own and outcome.new:
-            outcome.notes += stated_scales(job.images)
+        if outcome.new and not notes:
+            notes = notes_on_tiles(job, settings, self.encoder.spec.mpp)
+        outcome.source = job.source
+        outcome.notes += notes
         return outcome
+
+    def _print_notes(self, job: Job, notes: Sequence[str]) -> None:
+        """Print notes before the work begins, each sentence once in a command."""
+        for note in notes:
+            if note not in self.printed:
+                self.printed.add(note)
+                click.echo(f"{printable(name_of(job))}: note: {note}", err=True)
 
     def _settings(self, job: Job) -> Settings:
         return replace(self.settings, mpp=self.mpps.get(job.name, self.settings.mpp))
@@ -126,6 +153,28 @@ class _Run:
         except ConfigError as error:
             return error
         return None
+
+
+def notes_on_tiles(job: Job, settings: Settings, encoder_mpp: float | None) -> list[str]:
+    """Notes on the scale of a folder of tiles, before they are read.
+
+    Args:
+        job: The tiles.
+        settings: With the scale that the user gave.
+        encoder_mpp: Micrometres per pixel that the encoder was trained at; None: unknown.
+    """
+    if not encoder_mpp:
+        return []
+    if settings.mpp is None:
+        return stated_scales(job.images)
+    return scale_notes(settings.mpp, settings.target_mpp or encoder_mpp, encoder_mpp)
+
+
+def _other_layouts(job: Job, out: Path, layout: str) -> list[str]:
+    """A note where the slide has a file of another layout, which stays as it is."""
+    file = output_of(job, out, layout)
+    others = {output_of(job, out, other) for other in LAYOUTS} - {file}
+    return [f"{other}, of another layout, is kept" for other in sorted(others) if other.exists()]
 
 
 def _conclude(

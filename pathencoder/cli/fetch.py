@@ -24,7 +24,7 @@ def command(state: State, *, names: tuple[str, ...], revision: str | None, as_js
     pathencoder fetch phikon h-optimus-0
     HF_TOKEN=... pathencoder fetch uni2-h
     """
-    from pathencoder.errors import PathEncoderError
+    from pathencoder.errors import PathEncoderError, UnknownEncoder
     from pathencoder.pretrained import locate
 
     if revision and len(names) > 1:
@@ -48,7 +48,8 @@ def command(state: State, *, names: tuple[str, ...], revision: str | None, as_js
             click.echo(f"{name}: {_size(located.weights)} in {located.weights}")
     if as_json:
         echo_json({"fetched": done, "failed": failed})
-    raise Failed(0 if not failed else 3 if done else 1)
+    unknown = all(one["error"] == UnknownEncoder.__name__ for one in failed)
+    raise Failed(0 if not failed else 3 if done else 2 if unknown else 1)
 
 
 def _size(path: Path) -> str:

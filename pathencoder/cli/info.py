@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pathencoder.cli.common import debug_option, echo_json, json_option
+from pathencoder.cli.common import debug_option, echo_json, json_option, spec_of
 from pathencoder.cli.list_ import scale
 from pathencoder.pooling import stage_rule
 
@@ -43,12 +43,9 @@ def command(*, name: str | None, revision: str | None, as_json: bool) -> None:
     pathencoder info
     pathencoder info uni2-h
     """
-    from pathencoder.pretrained import catalogue, locate
+    from pathencoder.pretrained import catalogue
 
-    name = name or catalogue.DEFAULT
-    name = catalogue.find(name) or name
-    spec = catalogue.catalogue().get(name) if revision is None else None
-    spec = spec or locate.describe(name, revision=revision)
+    spec = spec_of(name, revision)
     if as_json:
         echo_json({**dataclasses.asdict(spec), "bundled": spec.name in catalogue.bundled()})
         return

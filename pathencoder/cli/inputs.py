@@ -10,12 +10,13 @@ import os
 import stat
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import click
 
 from pathencoder.cli.names import give_names
+from pathencoder.cli.own_files import PICTURES, hidden_in, is_own_picture, without_own
 from pathencoder.features.identity import place_of
 from pathencoder.features.layouts import path_of
 from pathencoder.formats.file_kinds import (
@@ -26,8 +27,9 @@ from pathencoder.formats.file_kinds import (
 )
 from pathencoder.images import SUFFIXES as IMAGE_SUFFIXES
 from pathencoder.slides.dicom import read_header
-from pathencoder.walk import NEITHER, LeftOut, natural, printable, walk
+from pathencoder.walk import NEITHER, LeftOut, Walk, natural, printable, walk
 
+_SAME_NAME = "the name of another image here prints the same: rename one of them"
 _JPEGS_BESIDE = frozenset({".vms", ".vmu"})  # slides whose pixels lie in .jpg files beside them
 
 
@@ -51,6 +53,16 @@ class Job:
     whole: bool = True
     problem: str = ""
 
+    @property
+    def folder(self) -> Path:
+        """The folder that the keys of "tiles" are relative to."""
+        return self.source.parent if self.is_one_image else self.source
+
+    @property
+    def is_one_image(self) -> bool:
+        """Whether it is a single image, whose output is named after it."""
+        return len(self.images) == 1 and self.images[0][1] == self.source
+
 
 @dataclass
 class Found:
@@ -61,19 +73,19 @@ class Found:
 
 
 def find_inputs(
-    inputs: Iterable[Path], *, taken_as: str | None = None, own: Path | None = None
+    inputs: Iterable[Path], *, taken_as: str | None = None, out: Path | None = None
 ) -> Found:
     """The jobs in files and folders.
 
     Args:
         inputs: As the user typed them. An input that is named twice, or lies in a folder that is
             named, counts once.
-        own: A folder that this command writes pictures to: never an input, even inside one.
         taken_as: "tiles" or "slides" decides what they are; None: their names and headers do.
+        out: The output folder, which may lie in an input: its pictures are never inputs.
 
     Returns:
-        Jobs with different names, in the order of the inputs; single images of one folder are one
-        job, and come last.
+        Jobs with different names, in the order of the inputs; several single images of one folder
+        are one job, and come last.
     """
     found = Found()
     loose: dict[str, dict[str, Path]] = {}
@@ -81,15 +93,18 @@ def find_inputs(
     for path in inputs:
         kind = _kind_of(path)
         if kind == "folder":
-            _look_into(path, taken_as, found, own)
+            _look_into(path, taken_as, found, out)
         elif kind != "file":
             found.jobs.append(Job(path, "nothing", problem=kind))
         elif path.suffix.lower() == ".dcm" and taken_as != "tiles":
-            dicom.setdefault(place_of(path.parent), []).append(path)
+            dicom.setdefault(os.path.abspath(path.parent), []).append(path)
         elif is_slide(path, taken_as):
             found.jobs.append(Job(path, "slide"))
         elif taken_as == "tiles" or path.suffix.lower() in IMAGE_SUFFIXES:
-            loose.setdefault(place_of(path.parent), {}).setdefault(printable(path.name), path)
+            images = loose.setdefault(os.path.abspath(path.parent), {})
+            other = images.setdefault(printable(path.name), path)
+            if os.path.abspath(other) != os.path.abspath(path):
+                found.jobs.append(Job(path, "nothing", problem=_SAME_NAME))
         else:
             problem = (
                 f"neither an image nor a slide by its suffix {printable(path.suffix)!r}: --as tiles"
@@ -97,11 +112,20 @@ def find_inputs(
             )
             found.jobs.append(Job(path, "nothing", problem=problem))
     found.jobs += [Job(path, "slide") for files in dicom.values() for path in _dicom_slides(files)]
-    inside = {place_of(file) for job in found.jobs for _, file in job.images} if loose else set()
-    for files in loose.values():
-        rest = tuple((key, file) for key, file in files.items() if place_of(file) not in inside)
-        found.jobs += [Job(rest[0][1].parent, "tiles", images=rest, whole=False)] if rest else []
+    found.jobs += _loose_images(loose.values(), found.jobs)
     found.jobs = give_names(_once(found.jobs))
+    return found
+
+
+def _loose_images(folders: Iterable[dict[str, Path]], jobs: Sequence[Job]) -> list[Job]:
+    """Images that the user named one by one: a job a folder, without those of other jobs."""
+    inside = {os.path.abspath(file) for job in jobs for _, file in job.images}
+    found = []
+    for files in folders:
+        rest = tuple((k, file) for k, file in files.items() if os.path.abspath(file) not in inside)
+        if rest:
+            source = rest[0][1] if len(rest) == 1 else rest[0][1].parent
+            found.append(Job(source, "tiles", images=rest, whole=False))
     return found
 
 
@@ -137,21 +161,15 @@ def _kind_of(path: Path) -> str:
 
 def _once(jobs: Iterable[Job]) -> list[Job]:
     """The jobs without slides and folders that are named again."""
-    return list({(job.kind, place_of(job.source)): job for job in reversed(list(jobs))}.values())[
-        ::-1
-    ]
+    known = {(job.kind, os.path.abspath(job.source)): job for job in reversed(list(jobs))}
+    return list(known.values())[::-1]
 
 
-def _look_into(folder: Path, taken_as: str | None, found: Found, own: Path | None) -> None:
+def _look_into(folder: Path, taken_as: str | None, found: Found, out: Path | None) -> None:
     """Add the slides of a folder, its tiles as one job, and what is left out."""
     walked = walk(folder)
-    if own is not None and place_of(own).startswith(os.path.join(place_of(folder), "")):
-        mine = os.path.join(place_of(own), "")
-        files = [p for p in walked.files if not place_of(p).startswith(mine)]
-        walked = replace(walked, files=files)
-        found.left_out += (
-            [LeftOut(own, "pictures that this command writes")] if own.is_dir() else []
-        )
+    if out is not None and _is_below(out, folder):
+        walked = _without_outputs(walked, out)
     slides = [] if taken_as == "tiles" else _slides_among(walked.files, taken_as)
     parts = _PartsOfSlides(slides)
     rest = [p for p in walked.files if p not in parts]
@@ -162,15 +180,29 @@ def _look_into(folder: Path, taken_as: str | None, found: Found, own: Path | Non
         for path in images:
             key = printable(path.relative_to(folder).as_posix())
             if keyed.setdefault(key, path) != path:
-                found.left_out.append(
-                    LeftOut(path, "another image's name reads the same: rename it")
-                )
+                found.left_out.append(LeftOut(path, _SAME_NAME))
         found.jobs.append(Job(folder, "tiles", images=tuple(keyed.items())))
     if not slides and not images:
         wanted = {"tiles": "images", "slides": "slides"}.get(taken_as or "", "images or slides")
         found.jobs.append(Job(folder, "nothing", problem=f"no {wanted} in this folder"))
-    others = [p for p in rest if p not in set(images)]
+    others = without_own(p for p in rest if p not in set(images))
     found.left_out += [*walked.left_out, *_summed_up(folder, others, taken_as, walked.hidden)]
+
+
+def _is_below(path: Path, folder: Path) -> bool:
+    """Whether a path is a folder or lies in it."""
+    inside = os.path.join(os.path.abspath(folder), "")
+    return os.path.join(os.path.abspath(path), "").startswith(inside)
+
+
+def _without_outputs(walked: Walk, out: Path) -> Walk:
+    """A walk without the pictures of the output folder, and without hidden files of ours."""
+    drawn = [p for p in walked.files if _is_below(p, out / PICTURES)]
+    left_out = list(walked.left_out)
+    if not all(is_own_picture(p) for p in drawn):
+        left_out.append(LeftOut(out / PICTURES, "the folder of --pictures"))
+    files = [p for p in walked.files if p not in set(drawn)]
+    return Walk(files, left_out, max(0, walked.hidden - hidden_in(out)))
 
 
 def _slides_among(files: Sequence[Path], taken_as: str | None) -> list[Path]:

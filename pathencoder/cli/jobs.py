@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -115,6 +116,9 @@ def reason_of(error: Exception) -> str:
         return (
             f"not enough memory for this input{said}. Close other programs, or lower --batch-size"
         )
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        path = printable(os.fsdecode(error.filename))
+        return f"{path}: {error.strerror}. Check that the file still exists and can be read"
     said = f"{type(error).__name__}: {error}".removesuffix(": ")
     return (
         f"a bug in pathencoder: {said}. Run this input again with --debug and report what it prints"

@@ -19,7 +19,7 @@ import click
 
 import pathencoder
 from pathencoder.cli.common import Failed, State
-from pathencoder.errors import ConfigError, PathEncoderError
+from pathencoder.errors import ConfigError, PathEncoderError, UnknownEncoder
 
 # verb -> the module in pathencoder.cli that holds its command, in the order that --help shows
 VERBS = {
@@ -152,4 +152,4 @@ def _report(error: Exception, state: State) -> int:
             "This is a bug in pathencoder: run it again with --debug and report what it prints.",
             err=True,
         )
-    return 2 if isinstance(error, ConfigError) else 1
+    return 2 if isinstance(error, ConfigError | UnknownEncoder) else 1

@@ -1,8 +1,8 @@
 """The names of outputs.
 
-1. A name is made from the path that the user typed: a slide's file name without its suffix (and
-   without .ome before it), or a folder's name. Links are not resolved. Bytes that are not valid
-   text are escaped.
+1. A name is made from the path that the user typed: the file name of a slide or of a single image
+   without its suffix (and without .ome before it), or a folder's name. Links are not resolved.
+   Bytes that are not valid text are escaped.
 2. Two inputs of one command never share a name, not even with a difference in case or Unicode
    composition only, which some file systems ignore. Until the names differ, these are added: the
    suffix ("-tiles" for a folder of tiles), the folders above, a digest of the path.
@@ -14,6 +14,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable
@@ -57,12 +58,13 @@ def _options(job: Job) -> list[str]:
     """The names that a job may have, from the shortest to the most specific."""
     place = Path(place_of(job.source))
     full = place.name or "root"
-    if job.kind == "slide" and not job.source.is_dir():
+    if job.is_one_image or (job.kind == "slide" and not job.source.is_dir()):
         short, long = file_stem(job.source), full
     else:
         short, long = full, f"{full}-tiles"
     above = [part for part in place.parts[:-1] if part != place.anchor]
-    digest = hashlib.blake2b(str(place).encode(), digest_size=6).hexdigest()
+    typed = os.fsencode(os.path.abspath(job.source))  # two paths may print the same
+    digest = hashlib.blake2b(typed, digest_size=6).hexdigest()
     options = [short, long]
     for depth in range(1, len(above) + 1):
         folders = "-".join(above[-depth:])

@@ -90,6 +90,15 @@ def _only_writer(path: Path) -> Iterator[None]:
             lock.release()
 
 
+def is_failures_list(path: Path) -> bool:
+    """Whether a file is a list of failures that pathencoder wrote."""
+    try:
+        _rows(path)
+    except StoreError:
+        return False
+    return True
+
+
 def _rows(path: Path) -> list[list[str]]:
     if not path.exists():
         return []
@@ -197,7 +206,7 @@ def failure_lines(outcomes: Sequence[Outcome], failures: Path | None) -> list[st
 
 
 def _lines(outcome: Outcome) -> list[str]:
-    parts = [f"{outcome.source}: {_WORDS[outcome.status]}"]
+    parts = [f"{_input(outcome)}: {_WORDS[outcome.status]}"]
     if outcome.status in ("done", "before"):
         parts.append(plural(outcome.rows, "embedding"))
     if outcome.status == "done":
@@ -214,6 +223,15 @@ def _lines(outcome: Outcome) -> list[str]:
         lines += [f"    {f.part}: {_short(f.reason)}" for f in bad[:_SHOWN]]
         lines += [f"    and {len(bad) - _SHOWN} more"] if len(bad) > _SHOWN else []
     return lines
+
+
+def _input(outcome: Outcome) -> str:
+    """The input as the summary names it: of single images of one folder, their number too."""
+    if outcome.parts is None or not outcome.source.is_dir():
+        return str(outcome.source)
+    folder = os.path.basename(os.path.abspath(outcome.source)) or str(outcome.source)
+    shown = folder if outcome.source == Path() else outcome.source
+    return f"{plural(len(outcome.parts), 'image')} of {shown}"
 
 
 def _short(reason: str) -> str:

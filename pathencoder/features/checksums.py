@@ -55,6 +55,15 @@ def write(path: Path, start: int, stop: int) -> None:
         file.write(line.ljust(BLOCK, b"\0"))
 
 
+def marked(path: Path) -> bool:
+    """Whether a file begins with the checksums of this package."""
+    try:
+        with path.open("rb") as file:
+            return file.read(len(_MARK)) == _MARK
+    except OSError:
+        return False
+
+
 def check(path: Path, *, rows: bool) -> None:
     """Compare a file with its checksums; a file without checksums passes.
 

@@ -15,7 +15,11 @@ import numpy as np
 from pathencoder.errors import StoreError
 from pathencoder.features import checksums, layouts, store
 from pathencoder.features.identity import SlideIdentity, Stamp, Stat
+from pathencoder.features.journal import describe_differences
+from pathencoder.features.provenance import Provenance
 from pathencoder.files import Mismatch
+
+ANEW = "Choose another --out, or start again with --overwrite (overwrite=True in Python)"
 
 
 def read_settings(path: Path) -> dict[str, Any] | None:
@@ -30,6 +34,49 @@ def read_settings(path: Path) -> dict[str, Any] | None:
     with _reading(path) as file:
         text = file.attrs.get("recipe")
         return json.loads(text) if text else None
+
+
+def check_provenance(file: Path, provenance: Provenance, layout: str) -> None:
+    """Refuse a feature file that was made with other settings.
+
+    Args:
+        file: An existing file.
+        provenance: Of the input that is to have this file.
+        layout: Of the file, where the input is a slide.
+
+    Raises:
+        Mismatch: It has another provenance or layout, is damaged, or was not written by this
+            package.
+    """
+    found = check_kind(file, layout, is_slide=provenance.tissue is not None)
+    if found != provenance.settings():
+        differences = describe_differences(found, provenance.settings())
+        raise Mismatch(f"{file} was made with other settings ({differences}). {ANEW}")
+
+
+def check_kind(file: Path, layout: str, *, is_slide: bool) -> dict[str, Any]:
+    """The provenance of an existing file, as JSON; `check_provenance` without the encoder.
+
+    Args:
+        file: An existing file.
+        layout: Of the file, where the input is a slide.
+        is_slide: Whether the input that is to have this file is a slide.
+
+    Raises:
+        Mismatch: Another program wrote the file, it is damaged, holds the other kind of input, or
+            has another layout.
+    """
+    found = read_settings(file)
+    if found is None:
+        raise Mismatch(f"{file} was not written by pathencoder and is not changed. {ANEW}")
+    if ("tissue" in found) != is_slide:
+        there, here = ("tiles", "a slide") if is_slide else ("a slide", "tiles")
+        raise Mismatch(
+            f"{file} holds {there}, and this input is {here}: nothing is overwritten. {ANEW}"
+        )
+    if is_slide and (there := read_facts(file).layout) != layout:
+        raise Mismatch(f"{file} has the layout {there}, not {layout}. {ANEW}")
+    return found
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ that the user typed, made absolute; links are not resolved.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import struct
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from pathencoder.errors import SlideError
 from pathencoder.slides.dicom import files_of_slide
 from pathencoder.walk import printable
 
@@ -107,25 +109,44 @@ def identify_slide(path: Path) -> SlideIdentity:
         path: A file, a file with a folder or files beside it (MIRAX, VMS, DICOM), or a folder.
 
     Raises:
-        OSError: A file cannot be read.
-        SlideError: A folder of DICOM files holds several slides.
+        SlideError: A file cannot be read, or a folder of DICOM files holds several slides.
     """
-    files = _files_of(path)
     hashed = hashlib.blake2b(digest_size=16)
-    for file in files:
-        if len(files) > 1:
-            hashed.update(os.fsencode(file.name) + b"\0")
-        for block in _samples(file, share=len(files)):
-            hashed.update(block)
+    with _reading(path):
+        files = _files_of(path)
+        for file in files:
+            if len(files) > 1:
+                hashed.update(os.fsencode(file.name) + b"\0")
+            for block in _samples(file, share=len(files)):
+                hashed.update(block)
     return SlideIdentity(place_of(path), slide_stat(path), hashed.hexdigest())
 
 
 def slide_stat(path: Path) -> Stat:
-    """The sum of the sizes and the latest times of the files of a slide."""
-    stats = [stat_of(file) for file in _files_of(path)] or [Stat(-1, 0, 0)]
+    """The sum of the sizes and the latest times of the files of a slide.
+
+    Raises:
+        SlideError: A folder cannot be read.
+    """
+    with _reading(path):
+        stats = [stat_of(file) for file in _files_of(path)] or [Stat(-1, 0, 0)]
     return Stat(
         sum(s.size for s in stats), max(s.modified for s in stats), max(s.changed for s in stats)
     )
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Files of a slide may be removed, or a network disk fail, while it is read."""
+    try:
+        yield
+    except SlideError:
+        raise
+    except OSError as error:
+        reason = error.strerror or error
+        raise SlideError(
+            f"{path}: cannot be read ({reason}). Check that it still exists"
+        ) from error
 
 
 def _files_of(path: Path) -> Sequence[Path]:

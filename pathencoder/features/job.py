@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from pathencoder.arrays import Pixels
 from pathencoder.errors import ImageError, SlideError
-from pathencoder.features import finished, store
-from pathencoder.features.journal import Journal, describe_differences
-from pathencoder.features.provenance import Provenance, Settings
+from pathencoder.features import store
+from pathencoder.features.journal import Journal
+from pathencoder.features.provenance import Settings
 from pathencoder.features.store import Content, Failure
-from pathencoder.files import Mismatch, make_folder
+from pathencoder.files import make_folder
 from pathencoder.images import Item
 
 if TYPE_CHECKING:
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Progress = Callable[[int, int], None]  # parts done (those of earlier runs too), parts in all
-ANEW = "Choose another --out, or start again with --overwrite (overwrite=True in Python)"
 
 
 def silent(done: int, total: int) -> None:
@@ -200,25 +199,6 @@ class Job:
         size = self._encoder.spec.input_size
         blank = np.full((size, size, 3), 255, np.uint8)
         return self._encoder.encode(blank, output=self._settings.output, progress=False).shape[1:]
-
-
-def check_provenance(file: Path, provenance: Provenance) -> None:
-    """Refuse a feature file that was made with other settings.
-
-    Raises:
-        Mismatch: It has another provenance, is damaged, or was not written by this package.
-    """
-    found = finished.read_settings(file)
-    if found is None:
-        raise Mismatch(f"{file} was not written by pathencoder and is not changed. {ANEW}")
-    if ("tissue" in found) != (provenance.tissue is not None):
-        there, here = ("a slide", "tiles") if provenance.tissue is None else ("tiles", "a slide")
-        raise Mismatch(
-            f"{file} holds {there}, and this input is {here}: nothing is overwritten. {ANEW}"
-        )
-    if found != provenance.settings():
-        differences = describe_differences(found, provenance.settings())
-        raise Mismatch(f"{file} was made with other settings ({differences}). {ANEW}")
 
 
 def partial_path(file: Path) -> Path:

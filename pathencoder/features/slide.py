@@ -18,8 +18,9 @@ import numpy as np
 
 from pathencoder.errors import SlideError
 from pathencoder.features import finished, layouts
+from pathencoder.features.finished import ANEW, check_provenance
 from pathencoder.features.identity import SlideIdentity, identify_slide, place_of, slide_stat
-from pathencoder.features.job import ANEW, Job, Outcome, Progress, check_provenance, silent
+from pathencoder.features.job import Job, Outcome, Progress, silent
 from pathencoder.features.provenance import Provenance, Settings, device_used, slide_provenance
 from pathencoder.features.store import Content, Failure
 from pathencoder.files import Mismatch, make_folder
@@ -110,10 +111,8 @@ def done_before(
     """
     if settings.overwrite or not file.exists():
         return None
-    check_provenance(file, provenance)
+    check_provenance(file, provenance, settings.layout)
     found = finished.read_facts(file)
-    if found.layout != settings.layout:
-        raise Mismatch(f"{file} has the layout {found.layout}, not {settings.layout}. {ANEW}")
     notes = _check_slide(source, found.slide, file)
     if settings.layout == "clam" and not layouts.tensor_path(file).exists():
         return None  # the second of its two files is missing
@@ -128,6 +127,8 @@ def _check_slide(source: Path, made_from: SlideIdentity, file: Path) -> list[str
     Raises Mismatch where the content differs.
     """
     place, stat = place_of(source), slide_stat(source)
+    if stat.size < 0:
+        raise SlideError(f"{source}: no such file. Check the path")
     if (place, stat) == (made_from.path, made_from.stat):
         return []
     same = stat.size == made_from.stat.size and identify_slide(source).content == made_from.content

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from pathencoder.arrays import Pixels
 from pathencoder.errors import ImageError
 from pathencoder.features import finished
+from pathencoder.features.finished import ANEW, check_provenance
 from pathencoder.features.identity import (
     TAG_BYTES,
     Stamp,
@@ -21,15 +22,7 @@ from pathencoder.features.identity import (
     place_of,
     stat_of,
 )
-from pathencoder.features.job import (
-    ANEW,
-    Job,
-    Outcome,
-    Progress,
-    check_provenance,
-    partial_path,
-    silent,
-)
+from pathencoder.features.job import Job, Outcome, Progress, partial_path, silent
 from pathencoder.features.provenance import (
     Provenance,
     Settings,
@@ -122,10 +115,7 @@ def tiles_to_file(
         bad = {f.part for f in failures}
         good = [key for key, _ in images if key not in bad]
         if images and not good:
-            raise ImageError(
-                f"{source}: none of its {len(images)} images can be read, the first:"
-                f" {failures[0].reason}"
-            )
+            raise _none_readable(source, batch, failures)
         stamps = [
             *others.values(),
             *(Stamp(batch.stats[key], _stamp(job, key).content) for key in good),
@@ -225,7 +215,7 @@ class _Earlier:
 def _earlier(file: Path, provenance: Provenance) -> _Earlier | None:
     if not file.exists():
         return None
-    check_provenance(file, provenance)
+    check_provenance(file, provenance, layout="")
     parts = finished.read_parts(file)
     return _Earlier(parts.folder, parts.known, parts.take, parts.failures)
 
@@ -319,6 +309,16 @@ def _nothing_new(earlier: _Earlier, batch: _Batch, *, keep_others: bool) -> list
         else:
             return None
     return failures
+
+
+def _none_readable(source: Path, batch: _Batch, failures: Sequence[Failure]) -> ImageError:
+    (_, first), *others = batch.images
+    reason = failures[0].reason
+    if not others:
+        return ImageError(f"{first}: {reason}")
+    return ImageError(
+        f"{source}: none of its {len(others) + 1} images can be read, the first: {reason}"
+    )
 
 
 def _failure(key: str, path: Path, error: Exception) -> Failure:

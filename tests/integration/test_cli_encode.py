@@ -73,12 +73,33 @@ def test_a_changed_folder_costs_only_what_changed(tiles, encode, forwards, tmp_p
     assert not np.allclose(found.rows[2], first.rows[3])
 
 
-def test_single_images_are_added_to_their_folders_file(tiles, encode, tmp_path):
-    encode(tiles / "a" / "1.png")
-    encode(tiles / "a" / "3.png")
-    found = read_features(tmp_path / "out" / "a.h5")
-    assert found.keys == ["1.png", "3.png"]
-    assert encode(tiles / "a" / "3.png")[1].startswith(f"{tiles / 'a'}: done before")
+def test_several_images_of_a_folder_are_added_to_its_file(tiles, encode, tmp_path):
+    for numbers in ((1, 3), (3, 5)):
+        status, text, _ = encode(*(tiles / "a" / f"{n}.png" for n in numbers))
+        assert status == 0
+        assert text.startswith(f"2 images of {tiles / 'a'}: done")
+    assert read_features(tmp_path / "out" / "a.h5").keys == ["1.png", "3.png", "5.png"]
+
+
+def test_one_image_gives_a_file_of_its_name(tiles, encode, folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tiles / "a")
+    status, text, _ = encode("1.png")
+    assert status == 0
+    assert text.startswith("1.png: done, 1 embedding")
+    found = read_features(tmp_path / "out" / "1.h5")
+    assert found.keys == ["1.png"]
+    rows = load_encoder(folder, device="cpu").encode("1.png", progress=False)
+    assert np.array_equal(found.rows, rows)
+    assert encode(tiles / "a" / "1.png")[1].startswith(f"{tiles / 'a' / '1.png'}: done before")
+    assert encode("3.png", "5.png")[1].startswith("2 images of a: done")
+
+
+def test_one_image_that_cannot_be_read_is_listed_by_its_name(tiles, encode, tmp_path):
+    (tiles / "bad.png").write_text("no image")
+    status, text, _ = encode(tiles / "bad.png")
+    assert status == 1
+    assert text.startswith(f"{tiles / 'bad.png'}: failed\n    not an image")
+    assert failed_rows(tmp_path)[0]["input"] == str(tiles / "bad.png")
 
 
 def bad_files(folder):
@@ -165,7 +186,7 @@ def test_nothing_but_bad_images_is_a_failure_without_a_file(encode, tmp_path):
     (tmp_path / "tiles" / "a.png").write_text("x")
     status, text, _ = encode(tmp_path / "tiles")
     assert status == 1
-    assert "none of its 1 images can be read" in text
+    assert f"tiles: failed\n    {tmp_path / 'tiles' / 'a.png'}: not an image" in text
     assert os.listdir(tmp_path / "out") == ["failures.csv"]
 
 

@@ -222,7 +222,7 @@ def test_images_that_are_coarser_than_the_encoder_are_said(tiles, encode):
 def test_pictures_without_a_slide_are_said(tiles, encode, tmp_path):
     status, text, _ = encode(tiles, "--pictures")
     assert status == 0
-    assert "Note: --pictures draws slides, and there is none among the inputs" in text
+    assert "Note: --pictures draws slides, and no input is a slide" in text
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs names of any bytes")
@@ -246,3 +246,24 @@ def test_the_precision_that_was_used_is_in_the_file(tiles, encode, tmp_path):
     status, text, _ = encode(tiles)
     assert status == 1
     assert "precision: bf16 there, fp32 now" in text
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs names of any bytes")
+def test_two_names_that_print_the_same_are_both_reported(encode, tmp_path):
+    (tmp_path / "in").mkdir()
+    both = [tmp_path / "in" / os.fsdecode(name) for name in (b"\xff.png", b"\\xff.png")]
+    for seed, path in enumerate(both):
+        save(path, seed)
+    status, text, _ = encode(*both)
+    assert status == 3
+    assert "the name of another image here prints the same: rename one of them" in text
+    folders = [tmp_path / os.fsdecode(name) for name in (b"\xff", b"\\xff")]
+    for seed, path in enumerate(folders):
+        save(path / "1.png", seed)
+    assert encode(*folders, out="folders")[0] == 0
+    assert len(names(tmp_path, "folders")) == 2
+
+
+def test_tiles_that_are_coarser_than_the_encoder_are_said_before_the_work(tiles, encode):
+    assert "enlarged 4 times" in encode(tiles, "--mpp", 2)[2]
+    assert "enlarged 4 times" in encode(tiles, "--mpp", 2, "--dry-run", out="dry")[1]

@@ -60,8 +60,8 @@ def test_wrong_usage_is_2_and_says_what(line, word, capsys):
     assert word in capsys.readouterr().err
 
 
-def test_an_unknown_encoder_is_a_sentence_and_1(capsys):
-    assert run(["info", "phikn"]) == 1
+def test_an_unknown_encoder_is_a_sentence_and_2(capsys):
+    assert run(["info", "phikn"]) == 2
     text = capsys.readouterr().err
     assert text.startswith("error: ")
     assert "phikon" in text
@@ -69,7 +69,7 @@ def test_an_unknown_encoder_is_a_sentence_and_1(capsys):
 
 
 def test_debug_shows_the_traceback(capsys):
-    assert run(["info", "phikn", "--debug"]) == 1
+    assert run(["info", "phikn", "--debug"]) == 2
     assert "Traceback" in capsys.readouterr().err
 
 
@@ -181,7 +181,7 @@ def test_names_differ_until_they_are_told_apart_whatever_the_disk(tmp_path):
 def test_pictures_that_encode_writes_are_no_tiles(tmp_path):
     image(tmp_path / "tile.png")
     image(tmp_path / "pictures" / "slide.jpg")
-    found = find_inputs([tmp_path], own=tmp_path / "pictures")
+    found = find_inputs([tmp_path], out=tmp_path)
     assert [key for job in found.jobs for key, _ in job.images] == ["tile.png"]
     assert [left.path for left in found.left_out] == [tmp_path / "pictures"]
 
