@@ -105,14 +105,23 @@ def test_touched_images_are_not_embedded_again(cohort, encode, forwards):
     assert forwards == []
 
 
-def test_single_images_get_the_same_care(cohort, encode, rows_of):
-    assert encode(cohort / "A" / "tiles" / "0.bmp")[0] == 0
-    # 0.bmp is the same in both folders: one was copied
-    assert encode(cohort / "B" / "tiles" / "1.bmp")[0] == 0
-    assert encode(cohort / "A" / "tiles" / "2.bmp")[0] == 1
+def test_several_images_of_a_folder_follow_the_same_rule(cohort, encode, rows_of):
+    assert encode(*(cohort / "A" / "tiles" / f"{n}.bmp" for n in (0, 1)))[0] == 0
+    assert encode(*(cohort / "B" / "tiles" / f"{n}.bmp" for n in (1, 2)))[0] == 1
     found = kept(cohort)
     assert found.keys == ["0.bmp", "1.bmp"]
-    assert np.array_equal(found.rows[1], rows_of(cohort / "B" / "tiles" / "1.bmp")[0])
+    assert np.array_equal(found.rows[1], rows_of(cohort / "A" / "tiles" / "1.bmp")[0])
+
+
+def test_one_image_follows_the_same_rule(cohort, encode, rows_of):
+    assert encode(cohort / "A" / "tiles" / "0.bmp")[0] == 0
+    # 0.bmp is the same in both folders: one was copied
+    assert "whose contents are the same" in encode(cohort / "B" / "tiles" / "0.bmp")[1]
+    (cohort / "C" / "tiles").mkdir(parents=True)
+    shutil.copyfile(cohort / "A" / "tiles" / "1.bmp", cohort / "C" / "tiles" / "0.bmp")
+    assert encode(cohort / "C" / "tiles" / "0.bmp")[0] == 1
+    found = kept(cohort, "0")
+    assert np.array_equal(found.rows, rows_of(cohort / "A" / "tiles" / "0.bmp"))
 
 
 def test_what_failed_among_single_images_stays_listed(cohort, encode):
@@ -145,7 +154,7 @@ def test_unfinished_work_of_another_folder_is_refused(cohort, encode, interrupte
     interrupted(lambda: encode(cohort / "A" / "tiles"))
     status, text, _ = encode(cohort / "B" / "tiles")
     assert status == 1
-    assert "unfinished work on" in text
+    assert "unfinished rows of" in text
     assert str(cohort / "A" / "tiles") in text
 
 
