@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pathencoder.stain import Array
 
 FOLDER = "network"  # in --out
-CHECKPOINT = "network.partial"  # beside it, while it is trained
+CHECKPOINT = "network.partial"  # next to it, during training
 _MOST = 64  # images and regions that are used at most
 _PIXELS = 4096  # px on a side: the centre of each
 

@@ -115,13 +115,13 @@ def _text(ended: Ended, run: Run, sources: Sources, failures: Path | None) -> st
 
 def _lines(outcome: Outcome, found: Sequence[Found]) -> list[str]:
     if outcome.status in _WORDS:
-        said = [_WORDS[outcome.status], *outcome.notes]
+        text = [_WORDS[outcome.status], *outcome.notes]
     else:
         took = "done before" if outcome.status == "before" else duration(outcome.seconds)
         regions = [f"{len(found)} regions"] if len(found) > 1 else []
-        said = [f"{outcome.rows:,} nuclei", *regions, took, *outcome.notes]
+        text = [f"{outcome.rows:,} nuclei", *regions, took, *outcome.notes]
     file = f" -> {outcome.file}" if outcome.file else ""
-    lines = [f"{outcome.source}: {', '.join(said)}{file}"]
+    lines = [f"{outcome.source}: {', '.join(text)}{file}"]
     reasons = [(f.part, f.reason.removeprefix(f"{outcome.source}: ")) for f in outcome.failures]
     bad = [f"{part}: {reason}" if part else reason for part, reason in reasons]
     more = [f"and {len(bad) - _SHOWN} more"] if len(bad) > _SHOWN else []

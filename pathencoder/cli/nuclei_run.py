@@ -119,7 +119,7 @@ class Run:
             return Found(name, labels, kept, before=True)
         made_from = source.facts
         nuclei, pixels = image.segment(part, self.network)
-        stain = [nuclei.stain.text] if nuclei.stain.decided else []  # else a note says it
+        stain = [nuclei.stain.text] if nuclei.stain.decided else []  # otherwise there is a note
         columns = _columns(nuclei, image.mpp_source, self.asked.stain)
         facts = {
             "source": made_from,

@@ -114,7 +114,7 @@ def _sources_of(job: Job, roots: list[Path]) -> Iterator[Source]:
 
 
 def _is_result(path: Path) -> bool:
-    """Whether an image is a label map or overlay with others of its files beside it."""
+    """Whether an image is a label map or overlay of an earlier run, with its other files."""
     name = next((path.stem.removesuffix(end) for end in _RESULTS if path.stem.endswith(end)), None)
     return name is not None and sum((path.parent / f"{name}{end}").exists() for end in SUFFIXES) > 1
 

@@ -89,8 +89,8 @@ def split_by_stain(labels: Labels, brown: NDArray[np.bool_], shape: Shape | None
         return labels
     inside = mixed[labels]
     near_brown, near_blue = (ndimage.distance_transform_edt(~(part & inside)) for part in parts)
-    parted = labels + np.where(inside & (near_brown < near_blue), count, 0).astype(np.int32)
-    return renumber(parted, shape.smallest)
+    separated = labels + np.where(inside & (near_brown < near_blue), count, 0).astype(np.int32)
+    return renumber(separated, shape.smallest)
 
 
 def clean(mask: NDArray[np.bool_], shape: Shape) -> NDArray[np.bool_]:

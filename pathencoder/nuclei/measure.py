@@ -16,7 +16,7 @@ T = TypeVar("T", bound=np.floating)
 POSITIVE_DAB = 0.2  # mean OD of DAB from which a nucleus counts as positive
 # least OD of DAB in a brown pixel, and its share of both stains
 _BROWN_DAB, _BROWN_SHARE = 0.12, 0.48
-_STRIP = 1024  # rows measured at a time, so that memory stays small beside the image
+_STRIP = 1024  # rows measured at a time, to save memory
 _SUMS = 8
 
 

@@ -75,7 +75,7 @@ def segment_slide(
         slide: A path, or an open slide (which stays open).
         regions: x, y, width, height of each region in level-0 pixels; what reaches over the edge
             is clipped. None: every region with tissue.
-        mpp: Micrometres per level-0 pixel. None: what the file says.
+        mpp: Micrometres per level-0 pixel. None: read from the file.
         stain: "he" or "ihc". None: guessed from the whole slide.
         network: As for `segment_nuclei`.
         on_error: "raise" stops at a region that cannot be read; "skip" leaves it out and logs why.

@@ -44,9 +44,9 @@ def test_images_to_files(tmp_path, capsys):
         )
         == 0
     )
-    said = capsys.readouterr().out
-    assert "10 nuclei" in said
-    assert "positive" in said
+    text = capsys.readouterr().out
+    assert "10 nuclei" in text
+    assert "positive" in text
     for name in "ab":
         labels = read(out / f"{name}.labels.png")
         assert labels.shape == (240, 300)
@@ -80,7 +80,7 @@ def test_results_in_a_folder_are_not_taken_for_images(tmp_path):
     assert len(list(tmp_path.glob("*.labels.png"))) == 1
 
 
-def test_the_same_command_goes_on_where_it_stopped(tmp_path, monkeypatch, capsys):
+def test_the_same_command_resumes(tmp_path, monkeypatch, capsys):
     from pathencoder.nuclei import segment
 
     for name in "ab":
@@ -189,9 +189,9 @@ def test_adapt_with_fewer_images_than_a_batch(tmp_path, monkeypatch, capsys):
         run(["nuclei", str(tmp_path / "a.png"), "--out", str(out), "--mpp", "0.25", "--adapt"]) == 0
     )
     assert (out / "network" / "config.json").exists()
-    said = capsys.readouterr().err
-    assert "adapted network saved" in said
-    assert "going on" not in said
+    text = capsys.readouterr().err
+    assert "adapted network saved" in text
+    assert "resuming" not in text
     monkeypatch.setattr(train, "train", None)
     # not trained twice
     assert (
@@ -218,7 +218,7 @@ def test_adapt_with_fewer_images_than_a_batch(tmp_path, monkeypatch, capsys):
     assert (first == second).all()
 
 
-def test_adapt_without_tissue_says_so(tmp_path, capsys):
+def test_adapt_without_tissue_is_refused(tmp_path, capsys):
     Image.new("RGB", (100, 100), "white").save(tmp_path / "blank.png")
     assert (
         run(["nuclei", str(tmp_path / "blank.png"), "--out", str(tmp_path / "out"), "--adapt"]) == 2

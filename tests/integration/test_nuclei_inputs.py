@@ -1,4 +1,4 @@
-"""`pathencoder nuclei`: which inputs it takes, what their results are called, and what it says of them."""
+"""`pathencoder nuclei`: its inputs, the names of its results, and its notes."""
 
 import csv
 import json
@@ -187,7 +187,7 @@ def test_a_slide_has_one_stain_and_one_set_of_thresholds(tmp_path, monkeypatch, 
     assert repr(seen[2]) == repr(seen[0])
 
 
-def test_a_long_name_is_cut_short(tmp_path, capsys):
+def test_a_long_name_is_shortened(tmp_path, capsys):
     picture(tmp_path / ("ä" * 110 + ".png"))
     picture(tmp_path / ("ä" * 110 + "b.png"), seed=2)
     status, report = nuclei(capsys, tmp_path, "--out", tmp_path / "out")
@@ -196,7 +196,7 @@ def test_a_long_name_is_cut_short(tmp_path, capsys):
     assert all(len(name.encode()) <= 180 for name in names(report))
 
 
-def test_nothing_to_do_is_said(tmp_path, capsys):
+def test_nothing_to_do_is_an_error(tmp_path, capsys):
     (tmp_path / "empty").mkdir()
     assert (
         run(
@@ -210,13 +210,13 @@ def test_nothing_to_do_is_said(tmp_path, capsys):
         )
         == 2
     )
-    said = capsys.readouterr().err
-    assert "no images or slides in this folder" in said
-    assert "no such file" in said
+    text = capsys.readouterr().err
+    assert "no images or slides in this folder" in text
+    assert "no such file" in text
     assert not (tmp_path / "out").exists()
 
 
-def test_only_own_results_in_a_folder_are_nothing_to_do(tmp_path, capsys):
+def test_a_folder_of_own_results_alone_is_an_error(tmp_path, capsys):
     image = picture(tmp_path / "a.png")
     nuclei(capsys, image, "--out", tmp_path)
     picture(tmp_path / "b.overlay.png")  # not ours: there are no outlines with it
@@ -317,7 +317,7 @@ def test_images_of_one_folder_have_one_scale(tmp_path, capsys):
     assert len({a["inputs"][0]["results"][0]["mpp"] for a in alone}) > 1
 
 
-def test_the_stain_and_how_sure_it_is_are_kept(tmp_path, capsys):
+def test_the_stain_and_its_confidence_are_recorded(tmp_path, capsys):
     image, out = picture(tmp_path / "a.png"), tmp_path / "out"
     nuclei(capsys, image, "--out", out, "--stain", "ihc")
     row = first_row(out, "a")
@@ -336,7 +336,7 @@ def test_a_scale_too_coarse_for_nuclei_is_refused_with_its_source(tmp_path, caps
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="names of any bytes exist on Linux only")
-def test_a_name_that_is_no_text_is_kept_escaped(tmp_path, capsys):
+def test_a_name_that_is_not_utf8_is_escaped(tmp_path, capsys):
     os.rename(os.fsencode(picture(tmp_path / "ok.png")), os.fsencode(tmp_path) + b"/M\xfcller.png")
     picture(tmp_path / "good.png")
     for status_now in ("done", "before"):
@@ -363,11 +363,11 @@ def test_strange_images_end_with_a_sentence(tmp_path, capsys, make, sentence):
     status = run(
         ["nuclei", str(tmp_path / "a.png"), "--out", str(tmp_path / "out"), "--mpp", "0.25"]
     )
-    said = capsys.readouterr()
-    assert "Traceback" not in said.err + said.out
-    assert "bug in pathencoder" not in said.err + said.out
+    text = capsys.readouterr()
+    assert "Traceback" not in text.err + text.out
+    assert "bug in pathencoder" not in text.err + text.out
     assert (status == 0) == (sentence is None)
-    assert sentence is None or sentence in said.out + said.err
+    assert sentence is None or sentence in text.out + text.err
 
 
 def test_an_output_folder_that_is_a_file_is_wrong_usage(tmp_path, capsys):

@@ -10,7 +10,7 @@ pytestmark = pytest.mark.full
 NOTEBOOK = ROOT / "notebooks/nuclei.ipynb"
 
 
-def test_every_cell_runs_and_says_what_is_stored(capsys):
+def test_every_cell_runs_with_the_stored_output(capsys):
     cells = [
         c
         for c in json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"]
@@ -22,8 +22,8 @@ def test_every_cell_runs_and_says_what_is_stored(capsys):
         stored = "".join(
             line for o in cell["outputs"] if o["output_type"] == "stream" for line in o["text"]
         )
-        said = capsys.readouterr().out
-        assert said.count("\n") == stored.count("\n")
+        text = capsys.readouterr().out
+        assert text.count("\n") == stored.count("\n")
     assert 120 < len(space["nuclei"]) < 170
     assert 0.5 < space["nuclei"].positive_fraction < 0.85
 

@@ -138,10 +138,10 @@ def touching(labels: Labels) -> NDArray[np.bool_]:
     from scipy import ndimage
 
     ceiling = np.where(labels == 0, np.iinfo(np.int32).max, labels)
-    beside: NDArray[np.bool_] = (labels > 0) & (
+    adjacent: NDArray[np.bool_] = (labels > 0) & (
         ndimage.minimum_filter(ceiling, 3) != ndimage.maximum_filter(labels, 3)
     )
-    return beside
+    return adjacent
 
 
 def _around(maps: Array, objects: Labels) -> Array:

@@ -218,12 +218,12 @@ def _place(labels: Ints, shape: tuple[int, ...], rng: Generator) -> tuple[int, i
     room = np.subtract(labels.shape, shape)
     occupied = np.argwhere(labels > 0)
     if len(occupied) and rng.random() < 0.6:
-        beside = (
+        near = (
             occupied[rng.integers(len(occupied))]
             - np.floor_divide(shape, 2)
             + rng.integers(-8, 9, 2)
         )
-        y, x = np.clip(beside, 0, room)
+        y, x = np.clip(near, 0, room)
     else:
         y, x = rng.integers(room + 1)
     return int(y), int(x)

@@ -110,7 +110,7 @@ def test_what_is_a_simple_outline():
     assert found.tolist() == [True, False, False, False, False, True, False, False]
 
 
-def test_corners_are_kept_and_what_is_cut_off_is_measured():
+def test_corners_are_kept_and_the_removed_area_is_measured():
     bent = rings([(0, 0), (2, 0), (4, 0), (4, 2), (4.4, 3), (4, 4), (0, 4)])
     kept = corners(bent, 0.5)
     assert kept.tolist() == [True, False, True, False, False, True, True, True]

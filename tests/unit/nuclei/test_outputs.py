@@ -62,7 +62,7 @@ def test_table_is_a_row_for_each_nucleus():
     assert "dab_od" not in outputs.table(plain.table)
 
 
-def test_all_files_are_written_and_labels_come_back(tmp_path):
+def test_all_files_are_written_and_labels_are_read_again(tmp_path):
     nuclei, image = example()
     files = outputs.write_all(nuclei, image, tmp_path, "tile")
     assert [f.name for f in files] == [
@@ -110,7 +110,7 @@ def test_outlines_in_the_overlay_are_half_a_micrometre_wide():
         assert drawn.sum() == 2 * width
 
 
-def test_facts_say_that_all_files_are_there_and_of_one_run(tmp_path):
+def test_facts_show_that_all_files_exist_and_are_of_one_run(tmp_path):
     nuclei, image = example()
     assert outputs.read_finished(tmp_path, "tile") is None
     facts = {"source": {"path": "M\u00fcller.png"}}
@@ -135,7 +135,7 @@ def test_no_nuclei_give_empty_files(tmp_path):
     assert len(files[2].read_text().splitlines()) == 1
 
 
-def test_geojson_is_small_and_says_what_is_known_of_the_image():
+def test_geojson_is_small_and_describes_the_image():
     rows, columns = np.mgrid[:80, :80]
     labels = (np.hypot(rows - 40, columns - 40) < 20).astype(np.int32)
     image = np.full((80, 80, 3), 200, np.uint8)
@@ -151,7 +151,7 @@ def test_geojson_is_small_and_says_what_is_known_of_the_image():
     assert np.max(ring, 0).tolist() == [20_061, 15_060]
 
 
-def test_table_repeats_what_is_known_of_the_image():
+def test_table_describes_the_image_in_every_row():
     nuclei, _ = example("he")
     rows = list(
         csv.DictReader(

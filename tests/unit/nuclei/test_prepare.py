@@ -1,4 +1,4 @@
-"""What is assumed of an image before its nuclei are found, and what a slide's regions share."""
+"""The assumed stain of an image, and what the regions of a slide share."""
 
 import numpy as np
 import pytest
@@ -28,7 +28,7 @@ def test_regions_of_a_slide_share_stain_and_thresholds():
         prepare.calibrate_slide([], mpp=0.5)
 
 
-def test_what_is_assumed_of_the_stain_is_said():
+def test_an_assumed_stain_is_noted():
     blue, _, _ = tissue(stain="ihc", positive=0.0)
     found = pathencoder.segment_nuclei(blue, mpp=0.5)
     assert (found.stain.stain, found.stain.decided) == ("he", False)
@@ -43,7 +43,7 @@ def test_what_is_assumed_of_the_stain_is_said():
     assert any("outside the slide" in n for n in outside.notes)
 
 
-def test_few_positive_nuclei_are_found_where_the_stain_is_unsure():
+def test_few_positive_nuclei_are_found_with_an_ambiguous_stain():
     image, labels, _ = tissue(stain="ihc", positive=0.0)
     image, labels = np.tile(image, (3, 3, 1)), np.tile(labels, (3, 3))
     one = np.zeros(labels.shape, bool)

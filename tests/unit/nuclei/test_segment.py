@@ -148,7 +148,7 @@ def test_a_field_in_glass_gives_the_nuclei_of_the_field(kind):
     np.testing.assert_allclose(*thresholds, atol=0.02)
 
 
-def test_what_is_no_nucleus_by_its_size_is_said():
+def test_objects_too_large_for_nuclei_are_noted():
     image, _, _ = tissue((300, 300), nuclei=30)
     assert not any("larger than" in n for n in pathencoder.segment_nuclei(image, mpp=0.5).notes)
     found = pathencoder.segment_nuclei(image, mpp=1.6)
@@ -171,7 +171,7 @@ def test_tiles_leave_no_seam():
 def test_brown_cells_are_not_taken_for_nuclei():
     image, labels, _ = tissue((240, 300), nuclei=40)
     density = np.zeros((*labels.shape, 3))
-    # cytoplasm of a whole epithelium, and stroma beside it
+    # cytoplasm of a whole epithelium, and stroma next to it
     density[:, 60:] = 0.5 * np.array(stain.VECTORS["dab"])
     density += 0.02 + 0.4 * (labels > 0)[..., None] * np.array(stain.VECTORS["hematoxylin"])
     image = np.clip(
@@ -207,10 +207,10 @@ def test_a_large_image_is_calibrated_on_blocks_of_it(monkeypatch):
         assert a.threshold == pytest.approx(b.threshold, rel=0.1)
 
 
-def test_the_images_own_hematoxylin_is_trusted_as_far_as_it_agrees_and_parts():
+def test_estimated_hematoxylin_is_weighted_by_agreement_and_separability():
     rng = np.random.default_rng(0)
     nuclei = rng.random(20_000) < 0.2
-    published, alike, other = (
+    published, similar, other = (
         np.where(nuclei, 0.8, 0.2) + rng.normal(0, s, 20_000) for s in (0.1, 0.1, 9)
     )
     evenly = published + rng.uniform(-1, 1, 20_000)
@@ -223,7 +223,7 @@ def test_the_images_own_hematoxylin_is_trusted_as_far_as_it_agrees_and_parts():
             (maps._measure(published), maps._measure(own, least=-np.inf), maps._measure(published)),
         )
 
-    assert trust(alike) == 1
+    assert trust(similar) == 1
     assert trust(-published) == trust(other) == 0
     assert trust(evenly) < 0.7
 
@@ -263,7 +263,7 @@ def test_unknown_scale_is_guessed_from_large_nuclei(factor):
     assert metrics.instance_scores(labels, found.labels).f1 > 0.95
 
 
-def test_an_image_full_of_nuclei_is_done():
+def test_an_image_full_of_nuclei():
     image, _, _ = tissue(nuclei=200, apart=1.0)
     found = pathencoder.segment_nuclei(image, mpp=0.5)
     assert len(found) > 40
@@ -273,7 +273,7 @@ def test_an_image_full_of_nuclei_is_done():
     assert pathencoder.segment_nuclei(solid, mpp=0.25).labels.shape == (200, 200)
 
 
-def test_unknown_scale_is_said():
+def test_an_unknown_scale_is_noted():
     image, _, _ = tissue()
     found = pathencoder.segment_nuclei(double(image))
     assert found.mpp == 0.25
@@ -289,7 +289,7 @@ def test_a_blank_image_has_no_nuclei(value):
     assert "no tissue found" in found.notes
 
 
-def test_a_grey_image_is_done_and_said():
+def test_a_grey_image_is_segmented_with_a_note():
     image, labels, _ = tissue()
     grey = np.repeat(double(image).mean(2, keepdims=True), 3, 2).astype(np.uint8)
     found = pathencoder.segment_nuclei(grey, mpp=0.25)
@@ -326,7 +326,7 @@ def test_the_network_may_be_a_folder(tmp_path):
 
 
 @pytest.mark.parametrize("tile", [0, -5, 3.5, "big", True])
-def test_tiles_that_cannot_be_are_refused(tile):
+def test_invalid_tile_sizes_are_refused(tile):
     with pytest.raises(ConfigError, match="at least 32"):
         pathencoder.segment_nuclei(tissue()[0], mpp=0.5, tile=tile)
 
@@ -353,7 +353,7 @@ def test_small_images(size):
     assert found.labels.shape == size
 
 
-def test_weights_come_back(tmp_path):
+def test_weights_are_read_again(tmp_path):
     network = load_network()
     save_network(tmp_path / "net", network, {"seed": 1})
     again = load_network(tmp_path / "net")

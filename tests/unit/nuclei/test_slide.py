@@ -1,4 +1,4 @@
-"""Nuclei of a slide as a Python call: the same as the command's files."""
+"""Nuclei of a slide in Python: the same as in the files of the command."""
 
 import csv
 import logging
