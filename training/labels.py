@@ -113,8 +113,8 @@ def _image(path: Path) -> object:
 def _refuse_similar_labels(table: Table, rows: Sequence[LabelRow]) -> None:
     first: dict[str, str] = {}
     for i, row in enumerate(rows):
-        alike = unicodedata.normalize("NFKC", row.label).casefold()
-        before = first.setdefault(alike, row.label)
+        folded = unicodedata.normalize("NFKC", row.label).casefold()
+        before = first.setdefault(folded, row.label)
         if before != row.label:
             raise ConfigError(
                 f"{table.where(i)}: the label {row.label!a} differs from {before!a} in case or"

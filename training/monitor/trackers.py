@@ -59,7 +59,7 @@ class WandB:
 
     def __init__(self, run: Path, project: str, settings: dict[str, Any]) -> None:
         try:
-            # an extra of its own, not installed where types are checked
+            # a separate extra, which may be missing where types are checked
             import wandb  # type: ignore[import-not-found]
         except ImportError as error:
             raise MissingExtra.of("trackers", f"run.wandb={project}") from error

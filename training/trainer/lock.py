@@ -27,7 +27,7 @@ def held(folder: Path) -> Iterator[None]:
         StoreError: The folder cannot be written.
     """
     make_folder(folder)
-    # The name of the process is in a file of its own: some versions of filelock empty the lock
+    # The name of the process is in a separate file: some versions of filelock empty the lock
     # file when they try to lock it.
     holder = folder / ".lock.holder"
     try:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml  # type: ignore[import-untyped]  # its types are a package of its own
+import yaml  # type: ignore[import-untyped]  # its types are a separate package
 from torch import nn
 
 from pathencoder.errors import ConfigError

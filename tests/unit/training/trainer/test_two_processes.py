@@ -184,7 +184,7 @@ def both(tmp_path_factory):
 
     def call(function, *arguments):
         futures = [pool.submit(function, *arguments) for pool in pools]
-        return [f.result(timeout=120) for f in futures]
+        return [f.result(timeout=600) for f in futures]
 
     yield call
     for pool in pools:
