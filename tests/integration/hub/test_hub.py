@@ -274,7 +274,7 @@ def test_a_copy_of_a_catalogues_encoder_says_where_it_comes_from(server, tmp_pat
     encoder = pathencoder.load_encoder("small")
     encoder.save_pretrained(tmp_path / "copy")
     card = (tmp_path / "copy/README.md").read_text()
-    assert f"The weights of small (owner/small, revision {commit})" in card
+    assert f"The unchanged weights of small (owner/small, revision {commit})" in card
     assert "license: cc-by-nc-nd-4.0\nbase_model: owner/small\n" in card
     assert (
         "licensed: CC-BY-NC-ND-4.0. No commercial use." in (tmp_path / "copy/LICENSE").read_text()
