@@ -131,7 +131,7 @@ def test_bad_images_are_listed_and_cost_no_good_one(tiles, encode, tmp_path):
     assert "3 could not be read" in text
 
 
-def test_a_mended_image_is_embedded_by_the_next_run(tiles, encode, forwards, tmp_path):
+def test_a_repaired_image_is_embedded_by_the_next_run(tiles, encode, forwards, tmp_path):
     (tiles / "bad.png").write_text("no image")
     assert encode(tiles)[0] == 3
     forwards.clear()
@@ -243,7 +243,7 @@ def test_json_for_programs(tiles, encode, tmp_path):
         assert len(file["features"]) == 6
 
 
-def test_a_full_disk_keeps_what_was_done_and_the_next_run_goes_on(
+def test_a_full_disk_keeps_what_was_done_and_the_next_run_resumes(
     tiles, encode, forwards, tmp_path, monkeypatch
 ):
     real = job.Journal.append
@@ -282,14 +282,14 @@ def test_an_output_that_cannot_be_written_stops_before_the_work(tiles, encode, t
     os.name == "nt" or (hasattr(os, "geteuid") and os.geteuid() == 0),
     reason="needs a user whom permissions hold",
 )
-def test_a_read_only_output_is_told(tiles, encode, tmp_path):
+def test_a_read_only_output_is_an_error(tiles, encode, tmp_path):
     (tmp_path / "out").mkdir(mode=0o500)
     status, _, errors = encode(tiles)
     assert status == 1
     assert "no permission" in errors
 
 
-def test_a_fault_of_ours_costs_one_input(tiles, encode, tmp_path, monkeypatch):
+def test_an_unexpected_error_fails_one_input(tiles, encode, tmp_path, monkeypatch):
     from pathencoder.features import tiles as module
 
     real = module.tiles_to_file

@@ -84,7 +84,7 @@ def test_a_replaced_image_that_cannot_be_read_has_no_row(cohort, encode):
 
 
 @pytest.mark.parametrize("grown", [False, True])
-def test_a_moved_folder_goes_on_and_says_so(cohort, encode, forwards, rows_of, grown):
+def test_a_moved_folder_is_resumed_with_a_note(cohort, encode, forwards, rows_of, grown):
     encode(cohort / "A" / "tiles")
     (cohort / "moved").mkdir()
     (cohort / "A" / "tiles").rename(cohort / "moved" / "tiles")
@@ -158,7 +158,7 @@ def test_unfinished_work_of_another_folder_is_refused(cohort, encode, interrupte
     assert str(cohort / "A" / "tiles") in text
 
 
-def test_unfinished_work_goes_on_with_images_as_they_are_now(
+def test_unfinished_work_is_resumed_with_images_as_they_are_now(
     cohort, encode, interrupted, forwards, rows_of
 ):
     interrupted(lambda: encode(cohort / "A" / "tiles"))
@@ -169,7 +169,9 @@ def test_unfinished_work_goes_on_with_images_as_they_are_now(
     assert np.array_equal(kept(cohort).rows, rows_of(cohort / "A" / "tiles"))
 
 
-def test_unfinished_work_of_a_moved_folder_goes_on(cohort, encode, interrupted, forwards, rows_of):
+def test_unfinished_work_of_a_moved_folder_is_resumed(
+    cohort, encode, interrupted, forwards, rows_of
+):
     interrupted(lambda: encode(cohort / "A" / "tiles"))
     (cohort / "moved").mkdir()
     (cohort / "A" / "tiles").rename(cohort / "moved" / "tiles")

@@ -1,4 +1,4 @@
-"""The output folder of `pathencoder encode`: inside an input, impossible, shared, of another layout."""
+"""The output folder of `pathencoder encode`: in an input, impossible, shared, of another layout."""
 
 import os
 import subprocess

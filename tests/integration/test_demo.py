@@ -1,4 +1,4 @@
-"""`pathencoder demo`: a picture after a plain install, of any image, in the format that its name says."""
+"""`pathencoder demo`: a picture after a plain install, of any image, in the format of its name."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-"""Ctrl-C and a hard kill: whole files only, a word on how to go on, status 130, and the next run goes on."""
+"""Ctrl-C and a hard kill: whole files only, status 130, and the next run resumes."""
 
 import os
 import signal

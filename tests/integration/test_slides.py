@@ -1,4 +1,4 @@
-"""Slides to feature files: tiles at scale, resume inside a slide, damage, empty slides, and the three layouts from real small slides."""
+"""Slides to feature files: scale, resume inside a slide, damage, empty slides, three layouts."""
 
 import json
 from pathlib import Path
@@ -73,7 +73,7 @@ def test_overlap_and_target_scale_move_the_grid(slide, tmp_path):
     assert found.attributes["target_magnification"] == 10
 
 
-def test_work_goes_on_inside_a_slide(slide, tmp_path):
+def test_an_interrupted_slide_is_resumed(slide, tmp_path):
     made = slide()
 
     def stop(done, total):
@@ -224,7 +224,7 @@ def test_unknown_scales_are_refused_and_given_ones_taken(slide, tmp_path):
 
 @pytest.mark.parametrize("changes", [{"mpp": None}, {"mpp": None, "mpp_range": (0.25, 1.0)}, {}])
 def test_tiles_that_were_read_to_scale_are_not_resized_again(slide, tmp_path, changes):
-    """An encoder that enlarges tiles to 80 px and crops 64 must see the grid's tiles as they are."""
+    """An encoder that enlarges tiles to 80 px and crops 64 gets the grid's tiles unchanged."""
     encoder = small_encoders.encoder("cnn", resize="shortest", resize_size=80, **changes)
     made = slide()
     found = read_features(

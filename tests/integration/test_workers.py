@@ -1,4 +1,4 @@
-"""In other processes: transforms in a DataLoader's spawned workers, and Ctrl-C while tiles are encoded."""
+"""Transforms in a DataLoader's spawned workers, and Ctrl-C while tiles are encoded."""
 
 import signal
 import subprocess
@@ -71,17 +71,20 @@ ENDLESS = """
     from pathencoder.spec import EncoderSpec
 
     if __name__ == "__main__":
-        spec = EncoderSpec(name="small", architecture="test_efficientnet", dim=256, width=256, input_size=64, mean=(.5, .5, .5),
+        spec = EncoderSpec(name="small", architecture="test_efficientnet", dim=256, width=256,
+                           input_size=64, mean=(.5, .5, .5),
                            std=(.2, .2, .2), embedding="pool")
         encoder = Encoder(network.create(spec, random=True), spec)
         tile = np.zeros((300, 300, 3), np.uint8)
-        signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell makes its children deaf to it
+        # the children of a background shell ignore it
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         try:
             for key, row in encoder.stream(tile for _ in itertools.count()):
                 if key == 64:
                     print("running", flush=True)
         except KeyboardInterrupt:
-            left = [t.name for t in threading.enumerate() if t is not threading.main_thread() and not t.daemon]
+            left = [t.name for t in threading.enumerate()
+                    if t is not threading.main_thread() and not t.daemon]
             print("interrupted", left, flush=True)
 """
 

@@ -1,4 +1,4 @@
-"""The command line: help without torch, exit status, errors as sentences, what becomes of files and folders, names of outputs."""
+"""The command line: help without torch, exit status, errors, inputs, names of outputs."""
 
 import csv
 import json
@@ -159,8 +159,8 @@ def test_slides_in_a_folder_are_found_by_suffix_and_dicom_by_folder(tmp_path):
     assert {job.kind for job in jobs_in([tmp_path], taken_as="slides")} == {"slide"}
 
 
-def test_names_differ_until_they_are_told_apart_whatever_the_disk(tmp_path):
-    """Also where only the folders above, a composed letter or the case tell two inputs apart, and where names are too long."""
+def test_names_differ_on_every_file_system(tmp_path):
+    """Inputs that differ in folders, composed letters or case only, and names that are too long."""
     for name in (
         "a/x/M\u00fc.svs",
         "b/x/Mu\u0308.svs",
@@ -202,7 +202,7 @@ def test_images_of_a_vms_slide_are_no_tiles(tmp_path):
     assert kinds(jobs_in([tmp_path])) == {"s": "slide"}
 
 
-def test_what_is_not_there_or_nothing_is_told(tmp_path):
+def test_missing_and_empty_inputs_say_why(tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "notes.docx").touch()
     jobs = jobs_in([tmp_path / "gone", tmp_path / "empty", tmp_path / "notes.docx"])
@@ -220,7 +220,7 @@ def test_loose_images_of_a_folder_share_a_file_that_keeps_others(tmp_path):
     assert [key for key, _ in job.images] == ["1.png", "2.png"]
 
 
-def test_names_are_told_apart(tmp_path):
+def test_slides_with_the_same_stem_get_different_names(tmp_path):
     for name in ("x/s.svs", "x/s.ndpi", "y/s.svs", "y/A.ome.tif.svs", "z/s2.SVS"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()

@@ -66,7 +66,7 @@ def test_what_stops_the_loop_leaves_a_summary(error, status, tmp_path, capsys):
     assert ("same command resumes" if status == 130 else "the disk is full") in errors
 
 
-def test_debug_shows_a_fault_and_goes_on(capsys):
+def test_debug_shows_a_traceback_and_the_other_inputs_are_done(capsys):
     ended = loop({"b": TypeError("boom")}, debug=True)
     assert [o.status for o in ended.outcomes] == ["done", "failed", "done"]
     assert "Traceback" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""The grid of tiles: where they lie, which are kept, and that reading one equals cutting it from a resampled slide."""
+"""The grid of tiles: positions, selection, and that a tile equals a cut of a resampled slide."""
 
 import numpy as np
 import pytest
@@ -81,7 +81,7 @@ def test_the_coarsest_level_that_is_fine_enough(wanted, level):
 @settings(max_examples=15, deadline=None)
 @given(st.sampled_from([0.5, 0.7, 1.0, 1.3, 2.0]), st.integers(20, 700), st.integers(20, 500))
 def test_a_tile_equals_the_cut_of_a_resampled_slide(ratio, x, y):
-    """The tile is compared with Pillow's resize of the whole slide, cut at the same place in the target's pixels."""
+    """The reference is Pillow's resize of the whole slide, cut at the same place."""
     slide = MemorySlide(section(1200, 1000, ((0, 0, 1200, 1000),)))
     side = 64 * ratio
     tile = read_tile(

@@ -1,4 +1,4 @@
-"""Opening slides: mpp and its source, alpha, bounds, damage, foreign formats, and OpenSlide's absence."""
+"""Opening slides: mpp and its source, alpha, bounds, damage, other formats, no OpenSlide."""
 
 import sys
 
@@ -152,7 +152,10 @@ def test_a_pyramid_is_read_exactly(tiff):
 
 @pytest.mark.full
 def test_level_pixels_are_where_level_0_says(tmp_path):
-    """The far corner of a slide whose sides are no multiples of the factor: OpenSlide's own downsample is off by a pixel there."""
+    """The far corner of a slide whose sides are not multiples of the factor.
+
+    OpenSlide's own downsample is off by a pixel there.
+    """
     pixels = section(4095, 3001, ((0, 0, 4095, 3001),))
     slide = open_slide(write_tiff(tmp_path / "slide.tiff", pixels, levels=(1, 16)))
     assert slide.downsamples == (1.0, 16.0)

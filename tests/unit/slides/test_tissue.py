@@ -68,7 +68,7 @@ def test_a_shadow_that_darkens_towards_the_edge_is_no_tissue():
 
 
 def drawn(image, spectrum, box):
-    """A pen stroke over a picture: its density is added to what lies below."""
+    """A pen mark over a picture: its density is added to what lies below."""
     x0, y0, x1, y1 = box
     image = image.astype(float)
     uneven = 1 + 0.05 * np.random.default_rng(1).normal(size=(y1 - y0, x1 - x0, 1))
@@ -82,14 +82,14 @@ INKS = {
     "red": (0.15, 1.5, 1.65),
     "black": (1.1, 1.25, 1.1),
 }
-STROKE = (20, 70, 220, 80)  # over glass and the box of tissue
+MARK = (20, 70, 220, 80)  # over glass and the box of tissue
 
 
 @pytest.mark.parametrize("name", INKS)
 def test_pen_is_dropped_and_said(name):
-    image = drawn(section(240, 160, (BOX,)), INKS[name], STROKE)
+    image = drawn(section(240, 160, (BOX,)), INKS[name], MARK)
     found = find_tissue(MemorySlide(image), 8.0)
-    x0, y0, x1, y1 = STROKE
+    x0, y0, x1, y1 = MARK
     assert found.mask[y0:y1, x0:x1].mean() < 0.05
     assert found.dropped[tissue.PEN][y0:y1, x0:x1].mean() > 0.95
     assert found.mask[44:64, 64:156].mean() > 0.9
@@ -117,7 +117,7 @@ def test_a_colour_of_the_whole_section_is_a_stain(colour):
 
 
 def test_a_green_stain_beside_tissue_of_another_is_no_pen():
-    """Two sections on a slide: one with a green counterstain that is here and there as dense as ink."""
+    """Two sections on a slide, one with a green counterstain that is as dense as ink in places."""
     image = section(240, 160, (BOX,), (98, 163, 148))
     image[40:120, 180:230] = section(50, 80, ((0, 0, 50, 80),))
     found = find_tissue(MemorySlide(image), 8.0)
