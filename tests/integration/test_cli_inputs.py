@@ -80,6 +80,7 @@ def test_a_name_that_is_no_text_costs_nothing(tiles, encode, tmp_path, verb):
         assert encode(tiles)[0] == 3
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="needs names of any bytes")
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
 def test_the_summary_prints_on_any_terminal(folder, tmp_path, encoding):

@@ -52,6 +52,7 @@ def paths(tmp_path):
     return sorted(tmp_path.glob("*.png"))
 
 
+@pytest.mark.slow
 def test_transforms_travel_to_spawned_workers(paths):
     transform = Transform(SPEC)
     loader = DataLoader(
@@ -89,6 +90,7 @@ ENDLESS = """
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     sys.platform == "win32", reason="a console event cannot be sent to one process there"
 )
