@@ -33,10 +33,11 @@ setup: .venv/.done
 		--override constraints.txt tiatoolbox==2.1.3 pytest --editable .
 	touch $@
 
-check: .venv/.done
+# The types of training/ need its libraries.
+check: .venv/.done .venv-full/.done
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
-	.venv/bin/mypy
+	.venv-full/bin/mypy
 
 # The documentation site, in site/; a warning is an error.
 docs: .venv-full/.done

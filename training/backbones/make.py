@@ -43,7 +43,7 @@ def make_backbone(settings: BackboneSettings) -> nn.Module:
 
 
 def output_width(network: nn.Module) -> int:
-    """Channels of a timm network's pooled output, which may be behind a hidden layer of its head."""
+    """Channels of a timm network's pooled output, which may follow a hidden layer of its head."""
     timm_network: Any = network
     return int(getattr(network, "head_hidden_size", None) or timm_network.num_features)
 
