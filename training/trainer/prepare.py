@@ -9,7 +9,6 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
 
 import torch
 import yaml  # type: ignore[import-untyped]  # its types are a separate package
@@ -180,11 +179,9 @@ def _plan(
         network.load_state_dict(state)
         return network
 
-    # timm: the width after the layers that the head has before its classifier, where it has any
-    features: Any = getattr(start, "head_hidden_size", start.num_features)
     return methods.Plan(
         backbone=backbone,
-        width=int(features),
+        width=make.output_width(start),
         steps=cfg.optim.steps,
         batch=cfg.data.batch,
         tiles=len(corpus),
