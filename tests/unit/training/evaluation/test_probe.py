@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import errno
 import json
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 from paths import SHARED
 
-from pathencoder.errors import ConfigError
+from pathencoder.errors import ConfigError, StoreError
 from pathencoder.metrics import Interval
 from training.evaluation import outcomes, probe
 
@@ -111,6 +112,23 @@ def test_outcomes_are_read_as_they_were_written(tmp_path):
     assert probe.summarise([outcomes.load_outcomes(tmp_path / "o.npz")], "t") == probe.summarise(
         [before], "t"
     )
+
+
+def test_outcomes_are_written_whole(tmp_path, monkeypatch):
+    x, labels = labelled(tmp_path)
+    found, file = probe.probe(x, labels, test="test", seeds=1), tmp_path / "o.npz"
+    outcomes.save_outcomes(file, found)
+    before = file.read_bytes()
+
+    def break_half_way(stream, **arrays):
+        stream.write(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(np, "savez_compressed", break_half_way)
+    with pytest.raises(StoreError, match="disk is full"):
+        outcomes.save_outcomes(file, found)
+    assert file.read_bytes() == before
+    assert list(tmp_path.glob("*o.npz*")) == [file]
 
 
 def test_training_runs_are_averaged_and_their_deviation_is_reported(tmp_path):
