@@ -7,7 +7,10 @@ from pathlib import Path
 from pathencoder.formats.tiff_tags import is_pyramid, read_pages
 
 _OPENSLIDE = ".svs .ndpi .mrxs .scn .bif .dcm .vms .vmu .svslide"
-SLIDE_SUFFIXES = frozenset(_OPENSLIDE.split())
+OPENSLIDE = "pathencoder.slides.openslide_reader"
+# The reader of each format: a module with `open_file(path) -> Slide`. TIFFs go to OpenSlide.
+READERS = dict.fromkeys(_OPENSLIDE.split(), OPENSLIDE)
+SLIDE_SUFFIXES = frozenset(READERS)
 # Slide formats without a reader here: named in the summary.
 _FOREIGN = ".vsi .isyntax .i2syntax .kfb .sdpc .mdsx .tmap .czi .lif"
 FOREIGN_SUFFIXES = frozenset(_FOREIGN.split())

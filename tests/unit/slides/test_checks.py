@@ -282,7 +282,7 @@ def test_a_tiff_whose_tags_name_enormous_tiles_is_refused_before_it_is_opened(
     with pytest.raises(ImageError, match="tiles with a side of 2097408 px"):
         open_image(path)
     monkeypatch.setattr(
-        "pathencoder.slides.reader.OpenSlideReader", lambda *_: pytest.fail("opened")
+        "pathencoder.slides.openslide_reader.OpenSlideReader", lambda *_: pytest.fail("opened")
     )
     with pytest.raises(SlideError, match="page 1 has tiles with a side of 2097408 px"):
         open_slide(path)

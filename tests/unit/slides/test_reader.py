@@ -1,15 +1,17 @@
 """Opening slides: mpp and its source, alpha, bounds, damage, other formats, no OpenSlide."""
 
 import sys
+from types import ModuleType
 
 import numpy as np
 import pytest
 from PIL import Image
-from small_slides import section, write_tiff
+from small_slides import MemorySlide, section, write_tiff
 
 from pathencoder.arrays import over_white
 from pathencoder.errors import MissingExtra, MissingMpp, SlideError
-from pathencoder.slides import reader
+from pathencoder.formats import file_kinds
+from pathencoder.slides import openslide_reader
 from pathencoder.slides.mpp import find_mpp
 from pathencoder.slides.reader import open_slide
 
@@ -95,17 +97,17 @@ def test_bounds_are_clipped_to_the_slide():
     properties = {
         f"openslide.bounds-{n}": v for n, v in zip(names, ("10", "20", "5000", "30"), strict=True)
     }
-    assert reader._bounds(properties, (100, 100)) == (10, 20, 90, 30)
-    assert reader._bounds({}, (100, 80)) == (0, 0, 100, 80)
+    assert openslide_reader._bounds(properties, (100, 100)) == (10, 20, 90, 30)
+    assert openslide_reader._bounds({}, (100, 80)) == (0, 0, 100, 80)
     empty = {f"openslide.bounds-{n}": "0" for n in names}
-    assert reader._bounds(empty, (100, 80)) == (0, 0, 100, 80)
+    assert openslide_reader._bounds(empty, (100, 80)) == (0, 0, 100, 80)
 
 
 def test_what_is_no_file_or_a_foreign_format_says_so(tmp_path):
     with pytest.raises(SlideError, match="no such file"):
         open_slide(tmp_path / "gone.svs")
     (tmp_path / "a.vsi").write_bytes(b"x")
-    with pytest.raises(SlideError, match=r"does not read \.vsi"):
+    with pytest.raises(SlideError, match=r"no reader for \.vsi"):
         open_slide(tmp_path / "a.vsi")
     (tmp_path / "empty.svs").touch()
     with pytest.raises(SlideError, match="empty"):
@@ -124,7 +126,7 @@ def test_what_is_no_file_or_a_foreign_format_says_so(tmp_path):
     ],
 )
 def test_a_downsample_is_a_whole_number_where_the_sizes_allow_it(size, level, said, factor):
-    assert reader.true_downsample(size, level, said) == factor
+    assert openslide_reader.true_downsample(size, level, said) == factor
 
 
 def test_without_openslide_the_extra_is_named(tmp_path, monkeypatch):
@@ -224,3 +226,13 @@ def test_wrong_content_is_named(tmp_path, content, word):
     (tmp_path / "a.svs").write_bytes(content)
     with pytest.raises(SlideError, match=word):
         open_slide(tmp_path / "a.svs")
+
+
+def test_a_new_format_is_a_module_and_its_suffix(tmp_path, monkeypatch):
+    made = MemorySlide(pixels=section(64, 64), path=tmp_path / "a.new")
+    made.path.write_bytes(b"x")
+    module = ModuleType("reader_of_new")
+    module.open_file = lambda path: made
+    monkeypatch.setitem(sys.modules, "reader_of_new", module)
+    monkeypatch.setitem(file_kinds.READERS, ".new", "reader_of_new")
+    assert open_slide(made.path) is made
