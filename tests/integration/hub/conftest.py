@@ -4,7 +4,7 @@ import contextlib
 
 import hub_server
 import pytest
-from huggingface_hub import constants
+from huggingface_hub import constants, file_download
 
 
 @pytest.fixture
@@ -20,11 +20,9 @@ def client(server, tmp_path, monkeypatch):
     It reads its environment once, at import.
     """
     monkeypatch.setattr(constants, "ENDPOINT", server.url)
-    monkeypatch.setattr(
-        constants,
-        "HUGGINGFACE_CO_URL_TEMPLATE",
-        server.url + "/{repo_id}/resolve/{revision}/{filename}",
-    )
+    address = server.url + "/{repo_id}/resolve/{revision}/{filename}"
+    for module in (constants, file_download):  # before 1.0 the second has a copy
+        monkeypatch.setattr(module, "HUGGINGFACE_CO_URL_TEMPLATE", address, raising=False)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True, raising=False)  # newer ones have it
