@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import signal
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -25,6 +25,8 @@ from training.data.corpus import Corpus
 from training.data.sampler import Sampler
 
 log = logging.getLogger(__name__)
+
+_Read = tuple[int, np.ndarray | None]  # a tile's index, and its pixels if it can be decoded
 
 _AHEAD = 2  # batches that are being decoded during a step
 _NAMED = 50  # bad tiles that are named one by one; then every hundredth
@@ -78,8 +80,8 @@ def batches(
 ) -> Iterator[tuple[int, TileBatch]]:
     """The batches of steps start to stop - 1.
 
-    A tile that cannot be decoded is logged once and replaced by another tile of the same draw, so
-    that the batch keeps its size.
+    A tile that cannot be decoded is logged once and replaced by a tile that is not in the batch, so
+    that the batch keeps its size. Where no other tile is left, one of the batch is repeated.
 
     Args:
         corpus: The tiles.
@@ -124,7 +126,20 @@ class _Share(Dataset[TileBatch]):
 
     def __getitem__(self, step: int) -> TileBatch:
         indices = self.indices(step)
-        return _stack(self.corpus, indices, [self.reader.read(i) for i in indices])
+        return self.join(step, indices, [self.reader.read(i) for i in indices])
+
+    def join(self, step: int, indices: list[int], read: Sequence[np.ndarray | None]) -> TileBatch:
+        """The batch of a step from its tiles; those that could not be decoded are replaced."""
+        found = list(zip(indices, read, strict=True))
+        if any(tile is None for _, tile in found):
+            found = self._replace(step, found)
+        return _stack(self.corpus, found)
+
+    def _replace(self, step: int, found: list[_Read]) -> list[_Read]:
+        # Each process takes its share of the spare tiles too: no two take the same.
+        spares = (int(i) for i in self.sampler.spares(step)[self.rank :: self.world])
+        good = ((i, tile) for i in spares if (tile := self.reader.read(i)) is not None)
+        return [read if read[1] is not None else next(good, read) for read in found]
 
 
 def _by_threads(
@@ -134,8 +149,8 @@ def _by_threads(
     threads: int,
     pin: bool,  # noqa: FBT001
 ) -> Iterator[tuple[int, TileBatch]]:
-    def join(indices: list[int], reads: list[Future[np.ndarray | None]]) -> TileBatch:
-        batch = _stack(share.corpus, indices, [r.result() for r in reads])
+    def join(step: int, indices: list[int], reads: list[Future[np.ndarray | None]]) -> TileBatch:
+        batch = share.join(step, indices, [r.result() for r in reads])
         return batch.pin_memory() if pin else batch
 
     with ThreadPoolExecutor(threads) as pool:
@@ -146,7 +161,7 @@ def _by_threads(
                 indices = share.indices(step)
                 tiles = [pool.submit(share.reader.read, i) for i in indices]
                 # The pool is first in, first out: what this job waits for was started before it.
-                waiting.append((step, pool.submit(join, indices, tiles)))
+                waiting.append((step, pool.submit(join, step, indices, tiles)))
                 return
 
         for _ in range(_AHEAD):
@@ -222,11 +237,11 @@ class _Reader:
         return tile
 
 
-def _stack(corpus: Corpus, indices: list[int], read: list[np.ndarray | None]) -> TileBatch:
-    good = [(index, tile) for index, tile in zip(indices, read, strict=True) if tile is not None]
+def _stack(corpus: Corpus, found: list[_Read]) -> TileBatch:
+    good = [(index, tile) for index, tile in found if tile is not None]
     if not good:
         raise ImageError("no tile of this batch could be decoded; see the log for their names")
-    filled = [good[i % len(good)] for i in range(len(indices))]
+    filled = [good[i % len(good)] for i in range(len(found))]
     chosen = np.array([index for index, _ in filled])
     tiles = torch.from_numpy(np.stack([tile for _, tile in filled]))
     return TileBatch(

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 
 import numpy as np
 
 from training.data.corpus import Corpus
 
+log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class Sampler:
     """Draws slides in proportion to their weights, then one tile of each.
 
-    No slide is drawn twice for a batch while there are enough slides. Memory grows with the number
-    of slides: a tile is an offset into its slide's range.
+    No slide is drawn twice for a batch while there are enough slides, and no tile while there are
+    other tiles. Memory grows with the number of slides: a tile is an offset into its slide's range.
 
     Attributes:
         slide_starts: int64 [slides + 1], as in Corpus.
@@ -28,13 +31,64 @@ class Sampler:
     batch: int
     seed: int
 
+    @property
+    def tiles(self) -> int:
+        """Number of tiles that can be drawn: those of slides whose weight is not 0."""
+        return int(self._sizes()[self.weights > 0].sum())
+
     def draw(self, step: int) -> np.ndarray:
         """The tile indices of a step, int64 [batch], over all processes."""
-        rng = np.random.default_rng((self.seed, step))
-        slides = _weighted_without_replacement(self.weights, self.batch, rng)
+        return self._draw(self.batch, np.random.default_rng((self.seed, step)))
+
+    def spares(self, step: int) -> np.ndarray:
+        """Tiles that replace those of a step that cannot be decoded.
+
+        Returns:
+            int64 [M], none of them in `draw(step)`: all other tiles of a small corpus, else at
+            least three times a batch.
+        """
+        count = min(4 * self.batch, self.tiles)
+        others = self._draw(count, np.random.default_rng((self.seed, step, 1)))
+        spare: np.ndarray = others[~np.isin(others, self.draw(step))]
+        return spare
+
+    def _draw(self, count: int, rng: np.random.Generator) -> np.ndarray:
+        if np.count_nonzero(self.weights) < count:
+            return self._draw_several_of_a_slide(count, rng)
+        slides = _weighted_without_replacement(self.weights, count, rng)
         first, last = self.slide_starts[slides], self.slide_starts[slides + 1]
-        tiles: np.ndarray = first + (rng.random(self.batch) * (last - first)).astype(np.int64)
+        tiles: np.ndarray = first + (rng.random(count) * (last - first)).astype(np.int64)
         return tiles
+
+    def _draw_several_of_a_slide(self, count: int, rng: np.random.Generator) -> np.ndarray:
+        """The same where slides must be drawn again: each time another tile of the slide."""
+        drawn = [
+            self._draw_distinct(min(self.tiles, count - begun), rng)
+            for begun in range(0, count, self.tiles)
+        ]
+        return np.concatenate(drawn)
+
+    def _draw_distinct(self, count: int, rng: np.random.Generator) -> np.ndarray:
+        """Different tiles, int64 [count]: a slide takes part in each round until it has no more."""
+        left, rounds, missing = self._sizes(), [], count
+        while missing > 0:
+            weights = np.where(left > 0, self.weights, 0.0)
+            take = min(missing, int(np.count_nonzero(weights)))
+            rounds.append(_weighted_without_replacement(weights, take, rng))
+            left[rounds[-1]] -= 1
+            missing -= take
+        slides = np.concatenate(rounds)
+        offsets = np.empty(count, dtype=np.int64)
+        sizes = self._sizes()
+        for slide, times in zip(*np.unique(slides, return_counts=True), strict=True):
+            offsets[slides == slide] = rng.choice(sizes[slide], times, replace=False)
+        tiles: np.ndarray = self.slide_starts[slides] + offsets
+        return tiles
+
+    def _sizes(self) -> np.ndarray:
+        """int64 [slides]: number of tiles of each slide."""
+        sizes: np.ndarray = np.diff(self.slide_starts)
+        return sizes
 
 
 def make_sampler(
@@ -69,7 +123,19 @@ def make_sampler(
     weights = _levelled(weights, corpus.slide_stains, stain_power)
     if stain_weights is not None:
         weights = weights * stain_weights[corpus.slide_stains]
-    return Sampler(corpus.slide_starts, weights / weights.sum(), batch, seed)
+    sampler = Sampler(corpus.slide_starts, weights / weights.sum(), batch, seed)
+    _warn_of_small_corpus(sampler)
+    return sampler
+
+
+def _warn_of_small_corpus(sampler: Sampler) -> None:
+    if sampler.batch > sampler.tiles:
+        log.warning(
+            "data.batch=%d is larger than the corpus, which has %d tiles to draw: every batch has"
+            " tiles twice. Choose a smaller batch, or add tiles",
+            sampler.batch,
+            sampler.tiles,
+        )
 
 
 def _levelled(weights: np.ndarray, classes: np.ndarray, power: float) -> np.ndarray:
@@ -84,16 +150,11 @@ def _levelled(weights: np.ndarray, classes: np.ndarray, power: float) -> np.ndar
 def _weighted_without_replacement(
     weights: np.ndarray, count: int, rng: np.random.Generator
 ) -> np.ndarray:
-    """Indices int64 [count]; none is drawn again before all have been drawn.
+    """Different indices, int64 [count], of weights that are not 0, of which there are enough.
 
     Efraimidis and Spirakis 2006: the indices of the largest u ** (1 / w).
     """
-    drawn: list[np.ndarray] = []
-    left = count
-    while left > 0:
-        keys = np.log(rng.random(len(weights))) / np.maximum(weights, 1e-300)
-        take = min(left, int((weights > 0).sum()))
-        best = np.argpartition(-keys, take - 1)[:take]
-        drawn.append(best[np.argsort(-keys[best])])
-        left -= take
-    return np.concatenate(drawn)
+    keys = np.log(rng.random(len(weights))) / np.maximum(weights, 1e-300)
+    best = np.argpartition(-keys, count - 1)[:count]
+    ordered: np.ndarray = best[np.argsort(-keys[best])]
+    return ordered

@@ -1,0 +1,106 @@
+"""Draws: no tile twice in a batch while there are others, and the same draws as ever."""
+
+import hashlib
+import logging
+
+import numpy as np
+import pytest
+from PIL import Image
+from small_runs import write_tiles
+
+from training.data.loader import batches
+from training.data.open_corpus import open_corpus
+from training.data.sampler import Sampler, make_sampler
+
+pytestmark = pytest.mark.full
+
+
+def sampler(sizes, batch, seed=0, weights=None):
+    sizes = np.asarray(sizes)
+    weights = np.sqrt(sizes) if weights is None else np.asarray(weights, float)
+    starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+    return Sampler(starts, weights / weights.sum(), batch, seed)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "batch"),
+    [([1000] * 10, 256), ([3, 500, 2, 1], 300), ([1, 1, 1], 3), ([100], 100), ([7, 7], 9)],
+)
+def test_no_tile_twice_in_a_batch_while_there_are_others(sizes, batch):
+    for step in range(20):
+        drawn = sampler(sizes, batch).draw(step)
+        assert len(np.unique(drawn)) == batch
+        assert drawn.min() >= 0
+        assert drawn.max() < sum(sizes)
+
+
+def test_slides_that_have_tiles_left_are_drawn_equally_often():
+    tested = sampler([2, 1000, 1000, 1000], 302)
+    counts = np.bincount(np.searchsorted(tested.slide_starts, tested.draw(0), "right") - 1)
+    assert list(counts) == [2, 100, 100, 100]
+
+
+def test_a_batch_larger_than_the_corpus_has_every_tile_equally_often_and_says_so(tmp_path, caplog):
+    corpus = open_corpus(write_tiles(tmp_path, slides=2, each=3))
+    counts = np.bincount(make_sampler(corpus, batch=15, seed=0).draw(4), minlength=6)
+    assert sorted(counts) == [2, 2, 2, 3, 3, 3]
+    assert "data.batch=15 is larger than the corpus, which has 6 tiles" in caplog.text
+    caplog.clear()
+    make_sampler(corpus, batch=6, seed=0)
+    assert caplog.text == ""
+
+
+def test_a_slide_of_weight_zero_is_never_drawn():
+    for batch in (2, 30):
+        assert sampler([40, 40, 40], batch, weights=[1, 0, 1]).tiles == 80
+        drawn = sampler([40, 40, 40], batch, weights=[1, 0, 1]).draw(0)
+        assert not ((drawn >= 40) & (drawn < 80)).any()
+
+
+# sha256 of 20 draws of 64 tiles, as they were when slides were drawn only
+BEFORE = {"equal": "dff65fc27a672121", "uneven": "01eb9051798f5112"}
+
+
+@pytest.mark.parametrize("kind", BEFORE)
+def test_draws_of_a_corpus_with_enough_slides_stay_as_they_were(kind):
+    uneven = np.random.default_rng(7).integers(1, 400, 100)
+    tested = sampler(np.full(100, 50) if kind == "equal" else uneven, 64, seed=3)
+    drawn = np.concatenate([tested.draw(step) for step in range(20)])
+    assert hashlib.sha256(drawn.astype("<i8").tobytes()).hexdigest()[:16] == BEFORE[kind]
+
+
+@pytest.mark.parametrize("slides", [3, 100])
+def test_a_draw_depends_on_the_step_alone(slides):
+    one, other = (sampler([50] * slides, 60) for _ in range(2))
+    drawn = [one.draw(step) for step in range(9)]
+    assert all(np.array_equal(other.draw(step), drawn[step]) for step in (8, 3, 0))
+
+
+def test_spare_tiles_are_others_and_all_of_them_in_a_small_corpus():
+    small, large = sampler([10, 3], 8), sampler([1000] * 9, 20)
+    every = np.concatenate([small.draw(5), small.spares(5)])
+    assert sorted(every) == list(range(13))
+    assert not np.isin(large.spares(5), large.draw(5)).any()
+    assert len(np.unique(large.spares(5))) >= 60
+
+
+@pytest.mark.parametrize("world", [1, 2])
+def test_a_tile_that_cannot_be_decoded_is_replaced_by_one_from_outside_the_batch(
+    tmp_path, caplog, world
+):
+    corpus = open_corpus(write_tiles(tmp_path, slides=4, each=6))
+    for broken in ("s0/1.png", "s2/3.png", "s3/0.png"):
+        (tmp_path / broken).write_bytes(b"not an image")
+    tested = make_sampler(corpus, batch=20, seed=0)  # of 21 that can be decoded
+    with caplog.at_level(logging.CRITICAL):
+        shares = [
+            dict(batches(corpus, tested, canvas=48, start=0, stop=4, rank=r, world=world))
+            for r in range(world)
+        ]
+    for step in range(4):
+        joint = np.concatenate([share[step].indices.numpy() for share in shares])
+        assert len(np.unique(joint)) >= 20 - (world > 1)
+        assert not {corpus.keys[i] for i in joint} & {"s0/1.png", "s2/3.png", "s3/0.png"}
+    first = shares[0][0]
+    pixels = np.asarray(Image.open(tmp_path / corpus.keys[int(first.indices[0])]))
+    assert np.array_equal(first.tiles[0].permute(1, 2, 0).numpy(), pixels)
