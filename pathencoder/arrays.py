@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from pathencoder import bit_depth
 from pathencoder.errors import ImageError
-from pathencoder.formats import bit_depth
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -15,12 +15,13 @@ from pathencoder import network as networks
 from pathencoder import outputs
 from pathencoder import runtime as runtimes
 from pathencoder import stream as streams
+from pathencoder.arrays import Pixels
 from pathencoder.errors import ConfigError
 from pathencoder.images import Images, Key, survey
 from pathencoder.outputs import Features
 from pathencoder.pretrained import save
+from pathencoder.pretrained.load import Loaded, load
 from pathencoder.pretrained.load import Options as LoadOptions
-from pathencoder.pretrained.load import load
 from pathencoder.pretrained.origin import Origin
 from pathencoder.runtime import BatchSize, Rows
 from pathencoder.spec import EncoderSpec, summary
@@ -251,30 +252,19 @@ class Encoder(nn.Module):
         return streams.watched(streams.judged(found, on_error), total, progress), total
 
     def _results(self, images: Images, mpp: Scales, settings: Settings) -> tuple[Found, int | None]:
-        if settings.runtime not in runtimes.RUNTIMES:
-            raise ConfigError(
-                f"runtime={settings.runtime!r}: one of {', '.join(runtimes.RUNTIMES)}"
-            )
         workers = runtimes.pick_workers(settings.workers)
         group = runtimes.pick_batch(settings.batch_size, self.device)
         items, total = survey(images)
-        found = streams.results(
-            streams.with_scales(items, mpp, total),
-            self.transform,
-            self._runner(settings, group),
-            group=group,
-            workers=workers,
-        )
-        return found, total
-
-    def _runner(self, settings: Settings, batch: int) -> runtimes.Runner:
-        return runtimes.Runner(
+        transform = self.transform
+        runner = runtimes.Runner(
             self.network,
             outputs.readout(self.network, self.spec, settings.output),
-            self.transform.normalise,
+            transform.normalise,
             precision=settings.precision,
-            batch=batch,
+            batch=group,
         )
+        scaled = streams.with_scales(items, mpp, total)
+        return streams.results(scaled, transform, runner, group=group, workers=workers), total
 
     def save_pretrained(self, save_directory: str | os.PathLike[str]) -> None:
         """Write the encoder's folder, which `load_encoder` and `from_pretrained` read.
@@ -292,7 +282,7 @@ class Encoder(nn.Module):
             ConfigError: The network holds adapters.
             IncompatibleWeights: The network is not the one that the spec describes.
         """
-        save.save(self, save_directory)
+        save.save(self._loaded(), save_directory, self._embed)
 
     def push_to_hub(
         self,
@@ -321,8 +311,9 @@ class Encoder(nn.Module):
             StoreError: The upload failed; the message holds the Hub's answer.
         """
         return save.push(
-            self,
+            self._loaded(),
             repo_id,
+            self._embed,
             commit_message=commit_message,
             private=private,
             token=token,
@@ -330,16 +321,19 @@ class Encoder(nn.Module):
             create_pr=create_pr,
         )
 
+    def _loaded(self) -> Loaded:
+        return Loaded(self.network, self.spec, self.origin)
+
+    def _embed(self, network: nn.Module, tile: Pixels) -> Rows:
+        same = self if network is self.network else Encoder(network, self.spec)
+        embedding: Rows = same.encode(tile, progress=False)[0]
+        return embedding
+
     @classmethod
     def from_pretrained(
         cls, name: str | os.PathLike[str], **options: Unpack[LoadOptions]
     ) -> Encoder:
-        """Load an encoder: `load_encoder` under the name that huggingface_hub uses.
-
-        Args:
-            name: A folder, a repository, or a catalogue name.
-            **options: The options of `load_encoder` except `pretrained`.
-        """
+        """Load an encoder: `load_encoder` under huggingface_hub's name, but for `pretrained`."""
         return load_encoder(name, **options)
 
 

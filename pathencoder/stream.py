@@ -23,7 +23,7 @@ from pathencoder.arrays import Pixels
 from pathencoder.errors import ConfigError, ImageError, PathEncoderError
 from pathencoder.images import Item, Key
 from pathencoder.mpp import check_mpp
-from pathencoder.runtime import BatchSize, Rows, Runner
+from pathencoder.runtime import RUNTIMES, BatchSize, Rows, Runner
 from pathencoder.transforms import Transform
 
 log = logging.getLogger(__name__)
@@ -56,6 +56,11 @@ class Settings:
     precision: str = "auto"
     runtime: str = "auto"
     workers: int | None = None
+
+    def __post_init__(self) -> None:
+        """Raises ConfigError for a runtime that there is not."""
+        if self.runtime not in RUNTIMES:
+            raise ConfigError(f"runtime={self.runtime!r}: one of {', '.join(RUNTIMES)}")
 
 
 @dataclass(frozen=True)

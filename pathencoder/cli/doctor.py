@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-import pathencoder
+from pathencoder._version import __version__
 from pathencoder.cli.common import Failed, debug_option, device_option, echo_json, json_option, load
 
 _PACKAGES = (
@@ -115,7 +115,7 @@ def _version_of(package: str) -> str | None:
 
 def _versions() -> dict[str, Any]:
     system = {
-        "pathencoder": pathencoder.__version__,
+        "pathencoder": __version__,
         "python": platform.python_version(),
         "system": platform.platform(),
     }

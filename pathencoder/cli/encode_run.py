@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pathencoder.cli import report
-from pathencoder.cli.inputs import Found, Job, name_of, output_of, source_of
+from pathencoder.cli.inputs import Found, name_of, output_of, source_of
+from pathencoder.cli.job import Job
 from pathencoder.cli.jobs import Ended, Loop, conclude
 from pathencoder.cli.meter import Meter
 from pathencoder.cli.mpp_table import Scales

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import click
 
+from pathencoder.cli.job import Job
 from pathencoder.cli.names import give_names
 from pathencoder.cli.own_files import PICTURES, hidden_in, is_own_picture, without_own
 from pathencoder.features.identity import place_of
@@ -31,37 +32,6 @@ from pathencoder.walk import NEITHER, LeftOut, Walk, natural, printable, walk
 
 _SAME_NAME = "the name of another image here prints the same: rename one of them"
 _JPEGS_BESIDE = frozenset({".vms", ".vmu"})  # slides whose pixels lie in .jpg files beside them
-
-
-@dataclass(frozen=True)
-class Job:
-    """The input of one output file.
-
-    Attributes:
-        source: The file or folder, as the user typed it.
-        kind: "slide", "tiles" or "nothing" (`problem` says why).
-        name: Name of its output, without suffix.
-        images: Key and file of each image of "tiles".
-        whole: The images are all of a folder: rows of images that no longer exist are removed.
-        problem: What is wrong with a "nothing".
-    """
-
-    source: Path
-    kind: str
-    name: str = ""
-    images: tuple[tuple[str, Path], ...] = ()
-    whole: bool = True
-    problem: str = ""
-
-    @property
-    def folder(self) -> Path:
-        """The folder that the keys of "tiles" are relative to."""
-        return self.source.parent if self.is_one_image else self.source
-
-    @property
-    def is_one_image(self) -> bool:
-        """Whether it is a single image, whose output is named after it."""
-        return len(self.images) == 1 and self.images[0][1] == self.source
 
 
 @dataclass

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 
 import click
 
-import pathencoder
+from pathencoder._version import __version__
 from pathencoder.cli.common import Failed, State
 from pathencoder.errors import ConfigError, PathEncoderError, UnknownEncoder
 
@@ -60,7 +60,7 @@ class _Verbs(click.Group):
 
 
 @click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(pathencoder.__version__, package_name="pathencoder")
+@click.version_option(__version__, package_name="pathencoder")
 def group() -> None:
     """Embeddings of histopathology tiles and slides, with bundled weights.
 

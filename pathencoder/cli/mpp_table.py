@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pathencoder.cli.inputs import Job
+from pathencoder.cli.job import Job
 from pathencoder.cli.names import file_stem
 from pathencoder.errors import ConfigError
 from pathencoder.tables import number, read_table

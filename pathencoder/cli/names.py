@@ -20,12 +20,9 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from pathencoder.cli.job import Job
 from pathencoder.features.identity import place_of
-
-if TYPE_CHECKING:
-    from pathencoder.cli.inputs import Job
 
 _LONGEST = 180  # bytes
 

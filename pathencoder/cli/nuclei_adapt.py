@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-import pathencoder
+from pathencoder._version import __version__
 from pathencoder.cli.common import plural
 from pathencoder.cli.meter import Meter
 from pathencoder.cli.nuclei_names import Identity
@@ -79,7 +79,7 @@ def _about(sources: Sequence[Source], asked: Asked, seed: int) -> dict[str, Any]
         "stain": asked.stain,
         "regions": regions,
         "seed": seed,
-        "version": pathencoder.__version__,
+        "version": __version__,
     }
 
 

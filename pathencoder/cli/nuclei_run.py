@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pathencoder
+from pathencoder._version import __version__
 from pathencoder.cli.jobs import reason_of
 from pathencoder.cli.meter import Meter
 from pathencoder.cli.nuclei_names import Identity, choose_name
@@ -144,7 +144,7 @@ class Run:
             "region": list(region.box) if region else None,
             "core": list(region.core) if region and region.core else None,
             "network": self._digest,
-            "version": pathencoder.__version__,
+            "version": __version__,
         }
 
 

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pathencoder.cli.inputs import Found, Job, find_inputs, refuse_nothing
+from pathencoder.cli.inputs import Found, find_inputs, refuse_nothing
+from pathencoder.cli.job import Job
 from pathencoder.cli.mpp_table import Row, assign
 from pathencoder.nuclei.outputs import SUFFIXES
 from pathencoder.walk import LeftOut, printable

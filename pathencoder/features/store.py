@@ -18,7 +18,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-import pathencoder
+from pathencoder._version import __version__
 from pathencoder.errors import StoreError
 from pathencoder.features import checksums, layouts
 from pathencoder.features.identity import Stamp
@@ -249,7 +249,7 @@ def _write_attributes(file: h5py.File, content: Content, path: Path) -> None:
     settings = content.provenance.settings()
     facts = {
         "layout": content.layout,
-        "pathencoder_version": pathencoder.__version__,
+        "pathencoder_version": __version__,
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         **settings,
         "recipe": json.dumps(settings),

@@ -11,10 +11,10 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
-from pathencoder import arrays
+from pathencoder import arrays, bit_depth
 from pathencoder.arrays import Pixels
 from pathencoder.errors import ImageError
-from pathencoder.formats import bit_depth, jpeg, tiff
+from pathencoder.formats import jpeg, tiff
 from pathencoder.formats.file_kinds import FOREIGN_SUFFIXES, SLIDE_SUFFIXES
 from pathencoder.formats.tiff_tags import pages_in
 from pathencoder.walk import NEITHER, is_special, printable

@@ -18,8 +18,8 @@ from PIL import Image
 
 from pathencoder import arrays
 from pathencoder.arrays import Pixels
+from pathencoder.bit_depth import MAXIMA, Range
 from pathencoder.errors import ImageError, MissingExtra
-from pathencoder.formats.bit_depth import MAXIMA, Range
 from pathencoder.formats.tiff_colours import mismatch, rewriting
 from pathencoder.formats.tiff_tags import Page, is_pyramid, oversized_tiles, pages_in
 

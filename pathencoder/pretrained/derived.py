@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pathencoder.pretrained.folder import LICENCE
-from pathencoder.pretrained.origin import label
+from pathencoder.pretrained.origin import Origin, label
 from pathencoder.spec import EncoderSpec
-
-if TYPE_CHECKING:
-    from pathencoder.encoder import Encoder
 
 _MODEL_ID = re.compile(r"[\w.-]+(?:/[\w.-]+)?")  # what the Hub accepts as base_model
 # Licences that the Hub knows by name; others are "other" with their name beside it.
@@ -27,11 +24,14 @@ _HUB_LICENCES = (
 )
 
 
-def describe(encoder: Encoder, changes: list[str]) -> tuple[EncoderSpec, str | None, str | None]:
+def describe(
+    now: EncoderSpec, origin: Origin | None, changes: list[str]
+) -> tuple[EncoderSpec, str | None, str | None]:
     """Spec, model card and licence text of an encoder that is not copied unchanged.
 
     Args:
-        encoder: The encoder to save.
+        now: The spec of the encoder to save.
+        origin: What it was loaded from; None for one that was built here.
         changes: What was changed since it was loaded, as text; empty for weights that are only
             written in another file format.
 
@@ -39,12 +39,11 @@ def describe(encoder: Encoder, changes: list[str]) -> tuple[EncoderSpec, str | N
         Spec, card and licence. The spec of changed weights claims nothing of its parent; card and
         licence are None for an encoder without a parent.
     """
-    now = encoder.spec
-    if encoder.origin is None and not changes:
+    if origin is None and not changes:
         return now, None, None
-    parent = now if encoder.origin is None else encoder.origin.spec
+    parent = now if origin is None else origin.spec
     spec = dataclasses.replace(now, **_claims(now, parent, changes)) if changes else now
-    return spec, _card(spec, parent, changes), _licence(encoder, parent, changes)
+    return spec, _card(spec, parent, changes), _licence(now, origin, parent, changes)
 
 
 def _claims(now: EncoderSpec, parent: EncoderSpec, changes: list[str]) -> dict[str, Any]:
@@ -142,12 +141,14 @@ def _terms(spec: EncoderSpec, parent: EncoderSpec) -> str:
     )
 
 
-def _licence(encoder: Encoder, parent: EncoderSpec, changes: list[str]) -> str:
+def _licence(
+    now: EncoderSpec, origin: Origin | None, parent: EncoderSpec, changes: list[str]
+) -> str:
     """The licence text of the parent, with its source for changed weights; else the terms."""
-    folder = encoder.origin.folder if encoder.origin is not None else None
+    folder = origin.folder if origin is not None else None
     path = folder / LICENCE if folder is not None else None
     if path is None or not path.is_file():
-        return _terms(encoder.spec, parent) + "\n"
+        return _terms(now, parent) + "\n"
     text = path.read_text(encoding="utf-8")
     return (
         f"The licence of {label(parent)}, from which these weights were modified:\n\n{text}"

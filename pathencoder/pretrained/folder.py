@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from pathencoder import __version__
+from pathencoder._version import __version__
 from pathencoder.errors import ConfigError, StoreError
 from pathencoder.spec import EncoderSpec
 

@@ -7,51 +7,22 @@ HF_HUB_CACHE, HF_TOKEN, HF_ENDPOINT, HF_HUB_OFFLINE) have their usual meaning.
 from __future__ import annotations
 
 import dataclasses
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from pathencoder.errors import ConfigError, IncompatibleWeights, OfflineError, StoreError
 from pathencoder.pretrained import hub_errors, reach
+from pathencoder.pretrained.hub_request import Access, Request
+
+__all__ = ["Access", "Repository", "commit_of"]
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 @dataclass(frozen=True)
-class Access:
-    """Access to the Hub; None leaves a setting to huggingface_hub and its environment variables.
-
-    Attributes:
-        token: The access token.
-        cache_dir: The cache of downloads.
-        local_files_only: True: do not use the network.
-    """
-
-    token: str | None = None
-    cache_dir: str | os.PathLike[str] | None = None
-    local_files_only: bool | None = None
-
-
-@dataclass(frozen=True)
-class Repository:
-    """One Hub repository at one revision.
-
-    Attributes:
-        repo: owner/name.
-        revision: A branch, tag or commit; None: the main branch.
-        access: How the Hub is accessed.
-        name: The name that the user gave.
-        gate: The terms that must be accepted first, where the catalogue has them.
-        fetching: Whether it is used by `pathencoder fetch`; changes the advice of errors.
-    """
-
-    repo: str
-    revision: str | None
-    access: Access
-    name: str
-    gate: str | None = None
-    fetching: bool = False
+class Repository(Request):
+    """One Hub repository at one revision, and its files."""
 
     def file(self, filename: str) -> Path:
         """The path of a file in the cache, downloaded if needed.

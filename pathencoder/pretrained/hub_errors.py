@@ -5,13 +5,10 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from pathencoder.errors import GatedEncoder, OfflineError, StoreError, UnknownEncoder
 from pathencoder.pretrained.catalogue import nearest
-
-if TYPE_CHECKING:
-    from pathencoder.pretrained.hub import Repository
+from pathencoder.pretrained.hub_request import Request
 
 _TOKEN = "`hf auth login`, the variable HF_TOKEN, or token=..."
 _HTTP_LIBRARIES = ("httpx", "httpx2", "httpcore", "requests")
@@ -36,7 +33,7 @@ def without_attempts() -> Iterator[None]:
         logger.removeFilter(quiet)
 
 
-def explain(error: Exception, asked: Repository, filename: str) -> Exception:
+def explain(error: Exception, asked: Request, filename: str) -> Exception:
     """The error to raise for a failed download of one file.
 
     Args:
@@ -68,7 +65,7 @@ def explain(error: Exception, asked: Repository, filename: str) -> Exception:
     return _unwritable(error, asked) if isinstance(error, OSError) else error
 
 
-def _gated(error: Exception, asked: Repository, filename: str) -> Exception:
+def _gated(error: Exception, asked: Request, filename: str) -> Exception:
     page = f"{_endpoint()}/{asked.repo}"
     if _status(error) == 403:
         return GatedEncoder(
@@ -81,31 +78,31 @@ def _gated(error: Exception, asked: Repository, filename: str) -> Exception:
     )
 
 
-def _no_repository(error: Exception, asked: Repository, filename: str) -> Exception:
+def _no_repository(error: Exception, asked: Request, filename: str) -> Exception:
     return UnknownEncoder(
         f"there is no repository {asked.repo} at {_endpoint()}, or it is"
         f" private{nearest(asked.repo)}. For a private one give a token that may read it: {_TOKEN}"
     )
 
 
-def _no_revision(error: Exception, asked: Repository, filename: str) -> Exception:
+def _no_revision(error: Exception, asked: Request, filename: str) -> Exception:
     return UnknownEncoder(
         f"{asked.repo} has no revision {asked.revision!r}: its tags and commits are at"
         f" {_endpoint()}/{asked.repo}/commits/main"
     )
 
 
-def _no_file(error: Exception, asked: Repository, filename: str) -> Exception:
+def _no_file(error: Exception, asked: Request, filename: str) -> Exception:
     return NoSuchFile(f"{asked.repo} has no file {filename}")
 
 
-def _no_name(error: Exception, asked: Repository, filename: str) -> Exception:
+def _no_name(error: Exception, asked: Request, filename: str) -> Exception:
     return UnknownEncoder(
         f"{asked.repo!r} is not a repository name: owner/repo, letters, digits, '-', '_' and '.'"
     )
 
 
-def _refused(error: Exception, asked: Repository, filename: str) -> Exception:
+def _refused(error: Exception, asked: Request, filename: str) -> Exception:
     status = _status(error)
     if status in (401, 403):
         return GatedEncoder(
@@ -118,7 +115,7 @@ def _refused(error: Exception, asked: Repository, filename: str) -> Exception:
     )
 
 
-def _offline(error: Exception, asked: Repository, filename: str) -> Exception:
+def _offline(error: Exception, asked: Request, filename: str) -> Exception:
     from huggingface_hub import constants
 
     off = bool(asked.access.local_files_only) or constants.HF_HUB_OFFLINE
@@ -146,7 +143,7 @@ def _offline(error: Exception, asked: Repository, filename: str) -> Exception:
     )
 
 
-def _gate(asked: Repository) -> str:
+def _gate(asked: Request) -> str:
     """That the encoder is gated, from the catalogue: offline, the Hub cannot report it."""
     if not asked.gate:
         return ""
@@ -156,7 +153,7 @@ def _gate(asked: Repository) -> str:
     )
 
 
-def _unwritable(error: OSError, asked: Repository) -> Exception:
+def _unwritable(error: OSError, asked: Request) -> Exception:
     from huggingface_hub import constants
 
     cache = asked.access.cache_dir or constants.HF_HUB_CACHE

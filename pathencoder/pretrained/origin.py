@@ -6,19 +6,16 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pathencoder import wrapped
 from pathencoder.errors import PathEncoderError
 from pathencoder.pretrained import keys, weight_files
 from pathencoder.pretrained.folder import CONFIG, read_config, sha256_of
 from pathencoder.spec import EncoderSpec
-
-if TYPE_CHECKING:
-    from pathencoder.encoder import Encoder
 
 
 @dataclass(frozen=True)
@@ -56,23 +53,26 @@ def label(spec: EncoderSpec) -> str:
     return f"{spec.name} ({known})" if known else spec.name
 
 
-def differences(encoder: Encoder, state: Mapping[str, Tensor]) -> list[str]:
+def differences(
+    network: nn.Module, spec: EncoderSpec, origin: Origin | None, state: Mapping[str, Tensor]
+) -> list[str]:
     """Describe what was changed since the encoder was loaded.
 
     Args:
-        encoder: The encoder with its present spec.
+        network: The encoder's network, wrapped or not.
+        spec: Its present spec.
+        origin: What it was loaded from; None for one that was built here.
         state: Its tensors under timm's key names. They are compared by value with the file that
             they were loaded from, whatever the dtypes.
 
     Returns:
         The changes as text; empty for an unchanged encoder.
     """
-    origin: Origin | None = encoder.origin
     if origin is None:
-        return ["its weights were set by hand"] if encoder.spec.sha256 else []
-    then, now = (dataclasses.asdict(spec) for spec in (origin.spec, encoder.spec))
+        return ["its weights were set by hand"] if spec.sha256 else []
+    then, now = (dataclasses.asdict(s) for s in (origin.spec, spec))
     fields = [name for name in now if now[name] != then[name]]
-    weights = _weights(origin, state, wrapped.bare(encoder.network))
+    weights = _weights(origin, state, wrapped.bare(network))
     return [
         *([weights] if weights else []),
         *([f"its description was changed ({', '.join(fields)})"] if fields else []),

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pathencoder import network as networks
 from pathencoder import wrapped
@@ -17,42 +17,51 @@ from pathencoder.errors import ConfigError, PathEncoderError, StoreError
 from pathencoder.pretrained import folder as folders
 from pathencoder.pretrained import keys
 from pathencoder.pretrained.derived import describe
-from pathencoder.pretrained.origin import Origin, differences
+from pathencoder.pretrained.load import Loaded
+from pathencoder.pretrained.origin import differences
 from pathencoder.runtime import Rows
 
-if TYPE_CHECKING:
-    from pathencoder.encoder import Encoder
+Encode = Callable[[nn.Module, Pixels], Rows]
 
 
-def save(encoder: Encoder, folder: str | os.PathLike[str]) -> None:
-    """Write the folder of an encoder; errors as in `Encoder.save_pretrained`."""
+def save(encoder: Loaded, folder: str | os.PathLike[str], encode: Encode) -> None:
+    """Write the folder of an encoder; errors as in `Encoder.save_pretrained`.
+
+    Args:
+        encoder: Network, spec and origin as they are now.
+        folder: The folder to write.
+        encode: Gives the embedding float32 [D] of a tile by a network of the encoder's spec.
+    """
     if not isinstance(folder, str | os.PathLike) or not os.fspath(folder):
         raise ConfigError(f"save_directory={folder!r}: the folder to write, './mine' for example")
-    origin: Origin | None = encoder.origin
+    origin = encoder.origin
     described = networks.create(encoder.spec)
     state = _state(encoder, described)
-    changes = differences(encoder, state)
+    changes = differences(encoder.network, encoder.spec, origin, state)
     if origin is not None and origin.folder is not None and origin.is_ours and not changes:
         folders.copy_folder(origin.folder, folder)
         return
     source = origin.folder if origin is not None and origin.is_ours else None
     reference = folders.read_reference(source) if source is not None else None
     tile = None if reference is None else reference.tile
-    spec, card, licence = describe(encoder, changes)
+    spec, card, licence = describe(encoder.spec, origin, changes)
     folders.write_folder(
         folder,
         spec,
         state,
         reference_tile=tile,
-        reference_embedding=None if tile is None else _reference(encoder, described, state, tile),
+        reference_embedding=None
+        if tile is None
+        else encode(_as_loaded(encoder.network, described, state), tile),
         card=card,
         licence=licence,
     )
 
 
 def push(
-    encoder: Encoder,
+    encoder: Loaded,
     repo_id: str,
+    encode: Encode,
     *,
     commit_message: str,
     private: bool | None,
@@ -65,7 +74,7 @@ def push(
 
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "encoder"
-        save(encoder, folder)
+        save(encoder, folder, encode)
         api = HfApi(token=token)
         try:
             api.create_repo(repo_id, private=private, exist_ok=True)
@@ -92,7 +101,7 @@ def push(
             ) from error
 
 
-def _state(encoder: Encoder, described: networks.Network) -> dict[str, Tensor]:
+def _state(encoder: Loaded, described: networks.Network) -> dict[str, Tensor]:
     """The weights under timm's key names.
 
     Raises IncompatibleWeights if the spec does not describe the network.
@@ -102,14 +111,14 @@ def _state(encoder: Encoder, described: networks.Network) -> dict[str, Tensor]:
     return state
 
 
-def _reference(
-    encoder: Encoder, described: networks.Network, state: dict[str, Tensor], tile: Pixels
-) -> Rows:
-    """The embedding float32 [D] of the saved weights at float32, the dtype in which they load."""
-    if encoder.dtype != torch.float32:
-        described.load_state_dict(
-            {k: v.float() if v.is_floating_point() else v for k, v in state.items()}, assign=True
-        )
-        encoder = type(encoder)(described, encoder.spec)
-    embedding: Rows = encoder.encode(tile, progress=False)[0]
-    return embedding
+def _as_loaded(
+    network: nn.Module, described: networks.Network, state: dict[str, Tensor]
+) -> nn.Module:
+    """The network of the saved weights at float32, the dtype in which they load."""
+    if next(network.parameters()).dtype == torch.float32:
+        return network
+    described.load_state_dict(
+        {k: v.float() if v.is_floating_point() else v for k, v in state.items()}, assign=True
+    )
+    loaded: nn.Module = described
+    return loaded

@@ -19,6 +19,8 @@ LONGEST = 400
 LAYERS = {
     "pathencoder": (
         (
+            "_version",
+            "bit_depth",
             "errors",
             "compat",
             "walk",

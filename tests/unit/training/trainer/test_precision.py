@@ -6,6 +6,8 @@ from torch import nn
 
 from training.trainer import parallel
 
+pytestmark = pytest.mark.full
+
 
 @pytest.mark.parametrize(
     ("device", "groups", "expected"),
