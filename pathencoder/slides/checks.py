@@ -82,7 +82,7 @@ def unreadable(slide: Slide, file: Path) -> str:
     if slide.vendor == "generic-tiff" and len(same) > 1:
         return (
             f"it holds {len(same)} images of {first.width} x {first.height} px (channels, focal"
-            " planes or sections), of which one would be read. Save the one you mean, as RGB, in a"
+            " planes or sections), of which one would be read. Save the one you need, as RGB, in a"
             " file of its own"
         )
     rgb_and_one = first.samples == 4 and first.photometric == _RGB
