@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -37,29 +37,52 @@ def create(spec: EncoderSpec, *, random: bool = False) -> Network:
     Raises:
         ConfigError: timm cannot build the architecture.
     """
-    timm = compat.import_timm()
-    build = functools.partial(
-        timm.create_model, spec.architecture, pretrained=False, **_constructor_args(spec)
-    )
+    args = dict(spec.model_args)
+    if spec.prefix_tokens and "relpos" not in spec.architecture:
+        args["dynamic_img_size"] = True
+    make = functools.partial(build, spec.architecture, args, layout=spec.layout)
     try:
         with torch.device("cpu" if random else "meta"):
-            network = build()
-    # timm's constructors raise many kinds of errors for an unknown name or unknown arguments
-    except Exception as error:
+            network = make()
+    except ConfigError as error:
         raise ConfigError(
-            f"encoder {spec.name!r}: timm cannot build architecture {spec.architecture!r} with"
-            f" {spec.model_args} ({error}). Correct its config.json, or install the timm version"
+            f"encoder {spec.name!r}: {error}. Correct its config.json, or install the timm version"
             " that it was written for"
         ) from error
     # Buffers outside the state dict (Swin's position indices) are computed in the constructor and
     # would be lost on meta.
     if not random and set(dict(network.named_buffers())) - set(network.state_dict()):
         with torch.random.fork_rng(devices=[]):  # loading does not change the caller's random state
-            network = build()
-    if spec.layout == "ctranspath":
-        with torch.random.fork_rng(devices=[], enabled=not random):
-            network.patch_embed = _ConvStem()
+            network = make()
     return network.eval()
+
+
+def build(architecture: str, args: Mapping[str, Any], *, layout: str = "timm") -> Network:
+    """Build a timm network without a classifier on torch's default device, in training mode.
+
+    Args:
+        architecture: A timm architecture.
+        args: Arguments of its constructor, JSON values; layer classes by their names.
+        layout: As in EncoderSpec: "ctranspath" selects that encoder's convolutional stem.
+
+    Returns:
+        The network, with timm's random initial weights.
+
+    Raises:
+        ConfigError: timm cannot build it.
+    """
+    timm = compat.import_timm()
+    complete = _constructor_args(architecture, args)
+    try:
+        network = timm.create_model(architecture, pretrained=False, **complete)
+    # timm's constructors raise many kinds of errors for an unknown name or unknown arguments
+    except Exception as error:
+        raise ConfigError(
+            f"timm cannot build architecture {architecture!r} with {dict(args)} ({error})"
+        ) from error
+    if layout == "ctranspath":
+        network.patch_embed = _ConvStem()
+    return network
 
 
 def has_tokens(network: Network) -> bool:
@@ -131,8 +154,8 @@ def channels_first(network: Network, maps: Tensor) -> Tensor:
     )
 
 
-def _constructor_args(spec: EncoderSpec) -> dict[str, Any]:
-    """model_args with layer classes in place of their names.
+def _constructor_args(architecture: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments with layer classes in place of their names.
 
     A JSON file cannot hold a class, and timm's hub loader ignores them silently (a SwiGLU network
     would then run GELU on the same state dict).
@@ -146,17 +169,13 @@ def _constructor_args(spec: EncoderSpec) -> dict[str, Any]:
         "GELU": nn.GELU,
         "LayerNorm1e-12": functools.partial(nn.LayerNorm, eps=1e-12),
     }
-    args: dict[str, Any] = {"num_classes": 0, **spec.model_args}
+    args: dict[str, Any] = {"num_classes": 0, **given}
     for key in ("mlp_layer", "act_layer", "norm_layer"):
         if key in args:
             if args[key] not in classes:
-                raise ConfigError(
-                    f"encoder {spec.name!r}: {key} {args[key]!r} is not one of {sorted(classes)}"
-                )
+                raise ConfigError(f"{key} {args[key]!r} is not one of {sorted(classes)}")
             args[key] = classes[args[key]]
-    if "relpos" not in spec.architecture and (
-        spec.prefix_tokens or spec.architecture.startswith("vit_")
-    ):
+    if "relpos" not in architecture and architecture.startswith("vit_"):
         args["dynamic_img_size"] = True  # changes no weight; lets H and W differ from the default
     return args
 

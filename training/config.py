@@ -53,10 +53,11 @@ class BackboneSettings(_Section):
     Attributes:
         args: Arguments of timm's create_model.
         start: A safetensors file in timm's keys, or an encoder that `load_encoder` takes (a
-            folder, a name of `pathencoder list`). An encoder's architecture, normalisation and
-            readout are used where they are not set here. None: random weights.
+            folder, a name of `pathencoder list`). Its architecture is then the encoder's, whose
+            normalisation and readout are used where they are not set here. None: random weights.
         real_statistics: Give BatchNorm layers that were folded into constants the statistics of
             the first batch.
+        layout: "ctranspath": the network has that encoder's convolutional stem.
     """
 
     architecture: str = "mobilenetv2_100"
@@ -67,6 +68,7 @@ class BackboneSettings(_Section):
     embedding: str = "pool"
     input_size: int = 224
     real_statistics: bool = False
+    layout: Literal["timm", "ctranspath"] = "timm"
 
 
 class OptimSettings(_Section):

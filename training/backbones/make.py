@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from pathencoder import compat, outputs
+from pathencoder import network as networks
+from pathencoder import outputs
 from pathencoder.encoder import load_encoder
 from pathencoder.errors import ConfigError, IncompatibleWeights
 from pathencoder.pretrained import locate
@@ -19,26 +21,49 @@ from pathencoder.spec import EncoderSpec
 from pathencoder.state_dicts import Differences, shapes_of
 from training.config import BackboneSettings, ExportSettings
 
+log = logging.getLogger("training")
+
 _CLASSIFIERS = ("classifier.", "fc.", "head.")
 _OPTIONAL = "num_batches_tracked"  # a counter, which some files leave out
+# arguments of timm's networks that change no weight
+_NO_WEIGHTS = (
+    "drop_rate",
+    "drop_path_rate",
+    "pos_drop_rate",
+    "patch_drop_rate",
+    "proj_drop_rate",
+    "attn_drop_rate",
+)
 
 
 def make_backbone(settings: BackboneSettings) -> nn.Module:
     """The network with its starting weights, in channels_last; its output is pooled, [N, width].
 
     Raises:
-        ConfigError: There is no such file.
+        ConfigError: There is no such file, or timm cannot build the architecture.
         IncompatibleWeights: The keys or shapes of the weights are not the network's, apart from a
             classifier.
     """
-    timm = compat.import_timm()
-    network: nn.Module = timm.create_model(
-        settings.architecture, pretrained=False, num_classes=0, **settings.args
-    )
+    network = _build(settings)
     if settings.start:
         _load(network, _weights_of(settings.start), str(settings.start))
     # torch's annotations leave memory_format out
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return network
+
+
+def _build(settings: BackboneSettings) -> nn.Module:
+    """The network as inference builds it, with a pooled output, on torch's default device."""
+    args = dict(settings.args)
+    if not args.get("global_pool", True):  # some encoders are published without pooling
+        del args["global_pool"]
+    try:
+        network: nn.Module = networks.build(settings.architecture, args, layout=settings.layout)
+    except ConfigError as error:
+        raise ConfigError(
+            f"{error}. Change backbone.architecture or backbone.args: `timm.list_models()` names"
+            " all architectures"
+        ) from error
     return network
 
 
@@ -51,22 +76,37 @@ def output_width(network: nn.Module) -> int:
 def with_start(settings: BackboneSettings) -> BackboneSettings:
     """Complete settings that start from an encoder's name or folder.
 
-    Its architecture, normalisation and readout are used where the settings have none.
+    The network is the encoder's; of the settings' own arguments those stay that change no weight
+    (dropout and stochastic depth). Its normalisation, input size and readout are used where the
+    settings have none.
     """
     if not settings.start or _is_file_name(settings.start):
         return settings
     spec = locate.describe(str(settings.start))
     args = {**spec.model_args, "dynamic_img_size": True} if spec.prefix_tokens else spec.model_args
-    theirs: dict[str, object] = {
+    network: dict[str, Any] = {
         "architecture": spec.architecture,
-        "args": args,
-        "mean": spec.mean,
-        "std": spec.std,
+        "args": {**args, **{k: v for k, v in settings.args.items() if k in _NO_WEIGHTS}},
+        "layout": "ctranspath" if spec.layout == "ctranspath" else "timm",
     }
-    theirs |= {"embedding": spec.embedding, "input_size": spec.input_size}
+    _log_replaced(settings, network, spec.name)
+    read: dict[str, Any] = {"mean": spec.mean, "std": spec.std}
+    read |= {"embedding": spec.embedding, "input_size": spec.input_size}
     return settings.model_copy(
-        update={k: v for k, v in theirs.items() if k not in settings.model_fields_set}
+        update={**network, **{k: v for k, v in read.items() if k not in settings.model_fields_set}}
     )
+
+
+def _log_replaced(settings: BackboneSettings, network: dict[str, Any], name: str) -> None:
+    for key in sorted(settings.model_fields_set & network.keys()):
+        if getattr(settings, key) != network[key]:
+            log.info(
+                "backbone.%s=%s is replaced by %s, that of %s, which the run starts from",
+                key,
+                getattr(settings, key),
+                network[key],
+                name,
+            )
 
 
 def _is_file_name(start: Path | str) -> bool:
@@ -148,11 +188,8 @@ def averaged(trained: nn.Module, start: nn.Module, share: float) -> nn.Module:
 
 def spec_of(settings: BackboneSettings, export: ExportSettings) -> EncoderSpec:
     """The spec of what a run exports; dim and prefix tokens are measured on the network itself."""
-    timm = compat.import_timm()
     with torch.device("meta"):
-        net = timm.create_model(
-            settings.architecture, pretrained=False, num_classes=0, **settings.args
-        ).eval()
+        net: Any = _build(settings).eval()
     prefix = int(getattr(net, "num_prefix_tokens", 0))
     embedding = "cls" if prefix and settings.embedding == "pool" else settings.embedding
     spec = EncoderSpec(
@@ -166,6 +203,7 @@ def spec_of(settings: BackboneSettings, export: ExportSettings) -> EncoderSpec:
         std=settings.std,
         embedding=embedding,
         prefix_tokens=prefix,
+        layout=settings.layout,
         mpp=export.mpp,
         stains=export.stains,
         licence=export.licence,

@@ -123,7 +123,7 @@ def test_a_crop_that_does_not_fit_is_refused(tmp_path):
         match=r"method\.local_crops: vit_small_patch16_224 does not accept crops of 100 px",
     ):
         preflight.refuse_network(cfg, "method.local_crops", 100)
-    fixed = config.load(small, ["backbone.args={}"])
+    fixed = config.load(small, ["backbone.architecture=deit_tiny_patch16_224", "backbone.args={}"])
     with pytest.raises(ConfigError, match="dynamic_img_size"):
         preflight.refuse_network(fixed, "method.local_crops", 96)
     (tmp_path / "tiles").mkdir()

@@ -1,0 +1,68 @@
+"""The network that a run starts with: any encoder of the catalogue, as inference builds it."""
+
+import dataclasses
+import logging
+
+import pytest
+import torch
+
+from pathencoder.errors import ConfigError
+from pathencoder.network import create
+from pathencoder.pretrained.catalogue import catalogue
+from training.backbones import make
+from training.config import BackboneSettings, ExportSettings
+
+pytestmark = pytest.mark.full
+
+
+def described(name):
+    """An encoder of the catalogue; ViTs with two blocks."""
+    spec = catalogue()[name]
+    shallow = {"depth": 2} if spec.architecture.startswith("vit_") else {}
+    return dataclasses.replace(spec, model_args={**spec.model_args, **shallow})
+
+
+def completed(monkeypatch, name, **settings):
+    """The settings that start from a name, without looking anything up on the Hub."""
+    monkeypatch.setattr("training.backbones.make.locate.describe", described)
+    found = make.with_start(BackboneSettings(start=name, **settings))
+    return found.model_copy(update={"start": None})
+
+
+@pytest.mark.parametrize("name", catalogue())
+def test_every_encoder_of_the_catalogue_starts_a_run(monkeypatch, name):
+    spec = described(name)
+    settings = completed(monkeypatch, name, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+    with torch.device("meta"):
+        network = make.make_backbone(settings)
+        theirs = {k: v.shape for k, v in create(spec).state_dict().items()}
+        assert {k: v.shape for k, v in network.state_dict().items()} == theirs
+        width = make.output_width(network)
+        # patches of 16, 14 or 8 px, windows of 7 patches
+        assert network.eval()(torch.empty(2, 3, 224, 224)).shape == (2, width)
+    exported = make.spec_of(settings, ExportSettings())
+    assert (exported.dim, exported.layout) == (
+        spec.dim,
+        "ctranspath" if spec.layout == "ctranspath" else "timm",
+    )
+    assert exported.prefix_tokens == spec.prefix_tokens
+
+
+def test_the_start_decides_the_network_and_dropout_stays(monkeypatch, caplog):
+    asked = {
+        "architecture": "vit_small_patch16_224",
+        "args": {"reg_tokens": 4, "drop_path_rate": 0.1},
+        "embedding": "cls",
+    }
+    with caplog.at_level(logging.INFO, "training"):
+        found = completed(monkeypatch, "hibou-b", **asked)
+    assert found.architecture == "vit_base_patch14_reg4_dinov2"
+    assert found.args["drop_path_rate"] == 0.1
+    assert found.args["mlp_layer"] == "SwiGLUPacked"
+    assert "reg_tokens" not in found.args
+    assert "backbone.architecture=vit_small_patch16_224 is replaced by" in caplog.text
+
+
+def test_an_architecture_that_timm_lacks_is_refused():
+    with pytest.raises(ConfigError, match=r"'mobilenet_v9'.*Change backbone\.architecture"):
+        make.make_backbone(BackboneSettings(architecture="mobilenet_v9"))
