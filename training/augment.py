@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from training.data.corpus import STAIN_CLASSES
+from training.data.tiles import STAIN_CLASSES
 from training.distributed import share, world
 
 # Ruifrok and Johnston 2001, Anal Quant Cytol Histol 23: optical densities of hematoxylin, eosin and

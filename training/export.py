@@ -15,7 +15,7 @@ from pathencoder.pretrained import locate
 from training.backbones import make
 from training.backbones.save import write_encoder
 from training.config import Config
-from training.data.corpus import Corpus
+from training.data.tiles import Corpus
 
 
 def export(

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from training import augment
 from training.backbones import make
 from training.config import Config
-from training.data.corpus import STAIN_CLASSES, Corpus
 from training.data.loader import batches
 from training.data.sampler import Sampler, make_sampler
 from training.data.stains import stain_weights
+from training.data.tiles import STAIN_CLASSES, Corpus
 
 log = logging.getLogger(__name__)
 

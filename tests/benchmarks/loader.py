@@ -21,10 +21,10 @@ import numpy as np
 import torch
 from PIL import Image
 
-from training.data.corpus import Corpus
+from training.data.corpus import open_corpus
 from training.data.loader import batches
-from training.data.open_corpus import open_corpus
 from training.data.sampler import make_sampler
+from training.data.tiles import Corpus
 
 OPERATIONS = 10_000
 STEPS = 1_000_000  # more than are read

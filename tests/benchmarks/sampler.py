@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from training.data.open_corpus import open_corpus
+from training.data.corpus import open_corpus
 from training.data.sampler import make_sampler
 from training.data.shards import index_path, index_start
 

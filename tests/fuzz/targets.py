@@ -160,7 +160,7 @@ def nuclei(bench: Bench, work: Path, rng: random.Random) -> None:
 
 def corpus(bench: Bench, work: Path, rng: random.Random) -> None:
     """A corpus with a damaged shard or table: opened, and every tile read."""
-    from training.data.open_corpus import open_corpus
+    from training.data.corpus import open_corpus
 
     root = work / "corpus"
     shutil.copytree(rng.choice((bench.by_tile, bench.by_slide)), root)

@@ -21,7 +21,6 @@ import numpy as np
 
 from pathencoder.errors import ConfigError, ImageError
 from pathencoder.tables import Table, read_table
-from training.data.corpus import Corpus
 from training.data.manifest import (
     STAIN_CLASSES,
     Rows,
@@ -33,6 +32,7 @@ from training.data.manifest import (
 )
 from training.data.shards import Place, indexed, ranges_of
 from training.data.tar import members_of
+from training.data.tiles import Corpus
 from training.data.values import name_of
 
 log = logging.getLogger(__name__)

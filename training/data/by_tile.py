@@ -17,7 +17,6 @@ import numpy as np
 from pathencoder.errors import ConfigError
 from pathencoder.tables import Table, read_table
 from pathencoder.walk import printable, walk
-from training.data.corpus import Corpus
 from training.data.keys import Keys
 from training.data.manifest import (
     STAIN_CLASSES,
@@ -30,6 +29,7 @@ from training.data.manifest import (
 )
 from training.data.shards import Place
 from training.data.tar import members_of, why_no_tile
+from training.data.tiles import Corpus
 from training.data.values import name_of
 
 log = logging.getLogger(__name__)

@@ -1,111 +1,79 @@
-"""A corpus of unlabelled tiles, read one at a time.
-
-It is made from tar shards with a table of tiles or of slides, or from any folder of images.
-"""
+"""Open a folder of tiles as a corpus: with slides.csv, with manifest.csv, or images alone."""
 
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Sequence
+from pathlib import Path
 
-import numpy as np
+from pathencoder.errors import ConfigError
+from training.data import by_slide, by_tile, shards
+from training.data.manifest import STAIN_CLASSES, Wanted
+from training.data.tiles import Corpus
 
-from pathencoder.errors import ImageError
-from pathencoder.images import decode_image
-from training.data import shards
-from training.data.manifest import STAIN_CLASSES
-from training.data.shards import Place
-
-__all__ = ["STAIN_CLASSES", "Corpus", "Place", "Tiles"]
+__all__ = ["STAIN_CLASSES", "Corpus", "open_corpus"]
 
 log = logging.getLogger(__name__)
 
 
-class Tiles(Protocol):
-    """The names and places of the tiles of a corpus."""
+def open_corpus(
+    root: Path,
+    *,
+    licences: Sequence[str] = (),
+    stains: Sequence[str] = (),
+    without: Sequence[str] = (),
+) -> Corpus:
+    """Index a folder.
 
-    def __len__(self) -> int: ...
+    With slides.csv (a row per slide or part of a slide) or manifest.csv (a row per tile) and tar
+    shards: the rows that are used and not of a held-out split. Otherwise: every image in the folder
+    that `encode` accepts; the parent folder is the slide. What is left out is logged.
 
-    def key(self, index: int) -> str:
-        """The name of a tile, unique in the corpus."""
+    Args:
+        root: The folder.
+        licences: Only rows of these licences (P, N); empty: all.
+        stains: Only rows of these stain classes; empty: all.
+        without: No rows of these sources (`src`).
 
-    def place(self, index: int) -> Place:
-        """Where the bytes of a tile are.
+    Returns:
+        The tiles, not decoded.
 
-        Raises:
-            ImageError: Its shard is missing or ends before them.
-        """
-
-
-@dataclass(frozen=True)
-class Corpus:
-    """Tiles sorted by slide, so that a slide is a range of indices.
-
-    Attributes:
-        tiles: Names and places of the tiles.
-        slide_names: Names of the slides.
-        slide_starts: int64 [slides + 1]; the tiles of slide s are
-            slide_starts[s] : slide_starts[s + 1].
-        slide_stains: int8 [slides], index into STAIN_CLASSES.
-        slide_organs: int32 [slides], index into organs.
-        organs: Names of the organs.
-        digest: sha256 of the sorted keys (of the slides' ranges in a corpus by slides): the
-            identity of the corpus in logs and checkpoints.
-        tile_stains: int8 [tiles], only where the tiles of a slide may differ.
+    Raises:
+        ConfigError: No tile is left, a table has an unknown value, a patient or slide is in two
+            splits, a filter asks for what the table lacks, or table and shards do not match.
     """
+    if not root.is_dir():
+        raise ConfigError(f"data.root {str(root)!r} is not a folder")
+    shards.close_files()
+    wanted = Wanted(tuple(licences), tuple(stains), tuple(without))
+    tables = [name for name in ("slides.csv", "manifest.csv") if (root / name).exists()]
+    if len(tables) > 1:
+        log.warning("%s has slides.csv and manifest.csv: only slides.csv is read", root)
+    if not tables:
+        corpus = by_tile.read_folder(root, wanted)
+    elif tables[0] == "slides.csv":
+        corpus = by_slide.read(root, wanted)
+    else:
+        corpus = by_tile.read_shards(root, wanted)
+    if corpus is None:
+        asked = (
+            f"with licences {wanted.licences or 'any'}, stains {wanted.stains or 'any'}, without"
+            f" {wanted.without or 'none'}"
+        )
+        raise ConfigError(
+            f"no tiles in {str(root)!r} {asked}. It must hold images, in any subfolder, or tar"
+            " shards with a manifest.csv or slides.csv. The log says what was left out"
+        )
+    _warn_of_one_slide(corpus)
+    return corpus
 
-    tiles: Tiles
-    slide_names: list[str]
-    slide_starts: np.ndarray
-    slide_stains: np.ndarray
-    slide_organs: np.ndarray
-    organs: tuple[str, ...]
-    digest: str
-    tile_stains: np.ndarray | None = None
 
-    def __len__(self) -> int:
-        return len(self.tiles)
-
-    def read(self, index: int) -> np.ndarray:
-        """The tile as uint8 [H, W, 3], decoded as `encode` does.
-
-        Raises:
-            ImageError: It cannot be read or decoded. The message names the tile.
-        """
-        try:
-            place = self.tiles.place(index)
-            return decode_image(shards.read(place), str(place.file))
-        except (OSError, ImageError) as error:
-            raise ImageError(f"tile {self.tiles.key(index)} cannot be decoded: {error}") from error
-
-    def stains_of(self, indices: np.ndarray) -> np.ndarray:
-        """int64 [N], index into STAIN_CLASSES, of the tiles at `indices`."""
-        if self.tile_stains is not None:
-            return np.asarray(self.tile_stains[indices], dtype=np.int64)
-        return np.asarray(self.slide_stains[self.slides_of(indices)], dtype=np.int64)
-
-    def slides_of(self, indices: np.ndarray) -> np.ndarray:
-        """int64 [N]: the slide of each tile at `indices`."""
-        return np.searchsorted(self.slide_starts, indices, side="right") - 1
-
-    def stain_counts(self) -> dict[str, int]:
-        """Number of tiles of each stain class in the corpus, in descending order."""
-        if self.tile_stains is not None:
-            counts = np.bincount(self.tile_stains, minlength=len(STAIN_CLASSES))
-        else:
-            counts = np.bincount(
-                self.slide_stains, weights=np.diff(self.slide_starts), minlength=len(STAIN_CLASSES)
-            )
-        order = np.argsort(-counts, kind="stable")
-        return {STAIN_CLASSES[i]: int(counts[i]) for i in order if counts[i]}
-
-    @property
-    def keys(self) -> list[str]:
-        """The names of all tiles."""
-        return [self.tiles.key(i) for i in range(len(self))]
-
-    @property
-    def stains(self) -> np.ndarray:
-        """int64 [tiles]: index into STAIN_CLASSES of all tiles."""
-        return self.stains_of(np.arange(len(self)))
+def _warn_of_one_slide(corpus: Corpus) -> None:
+    if len(corpus.slide_names) == 1:
+        log.warning(
+            "all %d tiles belong to one slide (%r): batches cannot be balanced over slides, and"
+            " the encoder will learn this slide only. Put the tiles of each slide into a separate"
+            " folder",
+            len(corpus),
+            corpus.slide_names[0],
+        )

@@ -21,8 +21,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from pathencoder.errors import ImageError
-from training.data.corpus import Corpus
 from training.data.sampler import Sampler
+from training.data.tiles import Corpus
 
 log = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from training.data.corpus import Corpus
+from training.data.tiles import Corpus
 
 log = logging.getLogger(__name__)
 

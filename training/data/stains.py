@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from pathencoder.errors import ConfigError
-from training.data.corpus import STAIN_CLASSES
+from training.data.tiles import STAIN_CLASSES
 
 
 def stain_weights(by_name: dict[str, float]) -> np.ndarray:

@@ -24,7 +24,7 @@ from pathencoder.errors import PathEncoderError
 from pathencoder.images import open_image
 from pathencoder.slides.reader import open_slide
 from pathencoder.tables import read_table
-from training.data.open_corpus import open_corpus
+from training.data.corpus import open_corpus
 
 CLASSES = ("he", "ihc", "neither")
 NOT_BROWN = ("IHC CK7 + p40", "HER2 CISH", "IHC CD34")  # pink, black and red chromogens

@@ -11,10 +11,10 @@ import numpy as np
 from pathencoder import load_encoder, metrics
 from pathencoder.errors import ConfigError, ImageError
 from training import config
-from training.data.corpus import STAIN_CLASSES, Corpus
+from training.data.corpus import open_corpus
 from training.data.loader import fit_canvas
-from training.data.open_corpus import open_corpus
 from training.data.sampler import make_sampler
+from training.data.tiles import STAIN_CLASSES, Corpus
 from training.files import save_figure
 
 log = logging.getLogger(__name__)

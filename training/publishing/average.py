@@ -12,8 +12,8 @@ from pathencoder.errors import ConfigError
 from training import config
 from training.backbones import make
 from training.config import Config
-from training.data.corpus import Corpus
-from training.data.open_corpus import open_corpus
+from training.data.corpus import open_corpus
+from training.data.tiles import Corpus
 from training.export import export
 from training.from_config import sampler_of, starting_network
 from training.trainer import checkpoint

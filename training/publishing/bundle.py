@@ -26,7 +26,7 @@ from pathencoder.errors import ConfigError, PathEncoderError
 from pathencoder.files import make_folder, whole_file
 from pathencoder.pretrained.folder import read_reference, read_spec, write_folder
 from pathencoder.tables import read_table
-from training.data.open_corpus import open_corpus
+from training.data.corpus import open_corpus
 from training.monitor.log import read_log
 from training.publishing.average import steps_of
 from training.publishing.card import card

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from pathencoder.errors import PathEncoderError
 from pathencoder.files import whole_file
 from training import distributed
-from training.data.corpus import Corpus
 from training.data.loader import TileBatch
+from training.data.tiles import Corpus
 
 log = logging.getLogger(__name__)
 

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from training.config import Config
-from training.data.corpus import Corpus
 from training.data.sampler import Sampler
+from training.data.tiles import Corpus
 from training.methods import Method, Plan
 from training.monitor.log import Monitor
 from training.trainer.signals import StopRequest

@@ -14,7 +14,7 @@ from torch import nn
 from pathencoder.errors import ConfigError, ImageError
 from training.backbones import make
 from training.config import Config
-from training.data.corpus import Corpus
+from training.data.tiles import Corpus
 from training.methods import MethodSettings
 
 _TILES = 16  # tiles whose size is read

@@ -17,9 +17,9 @@ from torch import nn
 from pathencoder.errors import ConfigError
 from training import config, distributed, methods
 from training.backbones import make
-from training.data.corpus import Corpus
-from training.data.open_corpus import open_corpus
+from training.data.corpus import open_corpus
 from training.data.sampler import Sampler
+from training.data.tiles import Corpus
 from training.files import write_text
 from training.from_config import sampler_of, starting_network
 from training.monitor.log import Monitor

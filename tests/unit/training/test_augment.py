@@ -5,7 +5,7 @@ import torch
 
 from training import augment
 from training.augment import ColourSettings, CropSettings
-from training.data.corpus import STAIN_CLASSES
+from training.data.tiles import STAIN_CLASSES
 
 pytestmark = pytest.mark.full
 HE, IHC = STAIN_CLASSES.index("he"), STAIN_CLASSES.index("ihc")

@@ -6,7 +6,7 @@ from PIL import Image
 from small_runs import settings, write_tiles
 
 from pathencoder.errors import StoreError
-from training.data.open_corpus import open_corpus
+from training.data.corpus import open_corpus
 from training.files import append_text, save_figure, write_text
 from training.trainer import prepare
 

@@ -127,7 +127,7 @@ def test_a_crop_that_does_not_fit_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="dynamic_img_size"):
         preflight.refuse_network(fixed, "method.local_crops", 96)
     (tmp_path / "tiles").mkdir()
-    from training.data.open_corpus import open_corpus
+    from training.data.corpus import open_corpus
 
     with pytest.raises(ConfigError, match=r"crops of 224 px are larger than the tiles \(48 px\)"):
         preflight.check(cfg, open_corpus(write_tiles(tmp_path / "tiles", slides=2, each=1)))

@@ -11,12 +11,12 @@ import torch
 from PIL import Image
 
 from pathencoder.errors import ConfigError, ImageError
-from training.data.corpus import STAIN_CLASSES
+from training.data.corpus import open_corpus
 from training.data.loader import batches, fit_canvas
-from training.data.open_corpus import open_corpus
 from training.data.sampler import make_sampler
 from training.data.shards import write_index
 from training.data.stains import stain_weights
+from training.data.tiles import STAIN_CLASSES
 
 pytestmark = pytest.mark.full
 

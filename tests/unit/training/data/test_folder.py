@@ -9,7 +9,7 @@ from PIL import Image
 from small_shards import tile, tiles_of, write_table, write_tar
 
 from pathencoder.images import list_images, open_image
-from training.data.open_corpus import open_corpus
+from training.data.corpus import open_corpus
 
 pytestmark = pytest.mark.full
 

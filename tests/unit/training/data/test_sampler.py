@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 from small_runs import write_tiles
 
+from training.data.corpus import open_corpus
 from training.data.loader import batches
-from training.data.open_corpus import open_corpus
 from training.data.sampler import Sampler, make_sampler
 
 pytestmark = pytest.mark.full

@@ -11,8 +11,8 @@ from small_runs import values
 
 from training import config
 from training.config import DataSettings
+from training.data.corpus import open_corpus
 from training.data.loader import batches
-from training.data.open_corpus import open_corpus
 from training.from_config import sampler_of
 
 pytestmark = pytest.mark.full

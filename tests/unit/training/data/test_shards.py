@@ -10,7 +10,7 @@ from small_shards import folder, link, tile, tiles_of, write_table, write_tar
 
 from pathencoder.errors import ConfigError, ImageError, StoreError
 from training.data import shards as shards_module
-from training.data.open_corpus import open_corpus
+from training.data.corpus import open_corpus
 from training.data.shards import index_path, main, ranges_of, write_index
 from training.data.tar import members_of
 

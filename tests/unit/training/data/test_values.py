@@ -6,8 +6,8 @@ import pytest
 from small_shards import tile, write_table, write_tar
 
 from pathencoder.errors import ConfigError
-from training.data.corpus import STAIN_CLASSES
-from training.data.open_corpus import open_corpus
+from training.data.corpus import open_corpus
+from training.data.tiles import STAIN_CLASSES
 from training.data.values import Split, is_used, name_of, split_of
 
 pytestmark = pytest.mark.full

@@ -1,0 +1,111 @@
+"""A corpus of unlabelled tiles, read one at a time.
+
+It is made from tar shards with a table of tiles or of slides, or from any folder of images.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from pathencoder.errors import ImageError
+from pathencoder.images import decode_image
+from training.data import shards
+from training.data.manifest import STAIN_CLASSES
+from training.data.shards import Place
+
+__all__ = ["STAIN_CLASSES", "Corpus", "Place", "Tiles"]
+
+log = logging.getLogger(__name__)
+
+
+class Tiles(Protocol):
+    """The names and places of the tiles of a corpus."""
+
+    def __len__(self) -> int: ...
+
+    def key(self, index: int) -> str:
+        """The name of a tile, unique in the corpus."""
+
+    def place(self, index: int) -> Place:
+        """Where the bytes of a tile are.
+
+        Raises:
+            ImageError: Its shard is missing or ends before them.
+        """
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Tiles sorted by slide, so that a slide is a range of indices.
+
+    Attributes:
+        tiles: Names and places of the tiles.
+        slide_names: Names of the slides.
+        slide_starts: int64 [slides + 1]; the tiles of slide s are
+            slide_starts[s] : slide_starts[s + 1].
+        slide_stains: int8 [slides], index into STAIN_CLASSES.
+        slide_organs: int32 [slides], index into organs.
+        organs: Names of the organs.
+        digest: sha256 of the sorted keys (of the slides' ranges in a corpus by slides): the
+            identity of the corpus in logs and checkpoints.
+        tile_stains: int8 [tiles], only where the tiles of a slide may differ.
+    """
+
+    tiles: Tiles
+    slide_names: list[str]
+    slide_starts: np.ndarray
+    slide_stains: np.ndarray
+    slide_organs: np.ndarray
+    organs: tuple[str, ...]
+    digest: str
+    tile_stains: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.tiles)
+
+    def read(self, index: int) -> np.ndarray:
+        """The tile as uint8 [H, W, 3], decoded as `encode` does.
+
+        Raises:
+            ImageError: It cannot be read or decoded. The message names the tile.
+        """
+        try:
+            place = self.tiles.place(index)
+            return decode_image(shards.read(place), str(place.file))
+        except (OSError, ImageError) as error:
+            raise ImageError(f"tile {self.tiles.key(index)} cannot be decoded: {error}") from error
+
+    def stains_of(self, indices: np.ndarray) -> np.ndarray:
+        """int64 [N], index into STAIN_CLASSES, of the tiles at `indices`."""
+        if self.tile_stains is not None:
+            return np.asarray(self.tile_stains[indices], dtype=np.int64)
+        return np.asarray(self.slide_stains[self.slides_of(indices)], dtype=np.int64)
+
+    def slides_of(self, indices: np.ndarray) -> np.ndarray:
+        """int64 [N]: the slide of each tile at `indices`."""
+        return np.searchsorted(self.slide_starts, indices, side="right") - 1
+
+    def stain_counts(self) -> dict[str, int]:
+        """Number of tiles of each stain class in the corpus, in descending order."""
+        if self.tile_stains is not None:
+            counts = np.bincount(self.tile_stains, minlength=len(STAIN_CLASSES))
+        else:
+            counts = np.bincount(
+                self.slide_stains, weights=np.diff(self.slide_starts), minlength=len(STAIN_CLASSES)
+            )
+        order = np.argsort(-counts, kind="stable")
+        return {STAIN_CLASSES[i]: int(counts[i]) for i in order if counts[i]}
+
+    @property
+    def keys(self) -> list[str]:
+        """The names of all tiles."""
+        return [self.tiles.key(i) for i in range(len(self))]
+
+    @property
+    def stains(self) -> np.ndarray:
+        """int64 [tiles]: index into STAIN_CLASSES of all tiles."""
+        return self.stains_of(np.arange(len(self)))
