@@ -16,7 +16,6 @@ from typing import Annotated, Literal
 import torch
 from pydantic import AfterValidator, Field
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from pathencoder import network as readout
 from pathencoder.encoder import load_encoder
@@ -27,6 +26,7 @@ from training import augment, distributed
 from training.augment import ColourSettings, CropSettings
 from training.data.loader import TileBatch
 from training.methods import Logs, Method, MethodSettings, Plan, Views
+from training.methods.parts.multicrop import averaged
 
 _MOMENTUM = 0.99  # of the targets' variances
 # The least variance of a channel, as a share of its target's mean variance: channels that hardly
@@ -87,10 +87,7 @@ class Distill(Method):
         self._teachers = tuple(load_encoder(str(name), device="cpu") for name in settings.teachers)
         _refuse_licences([t.spec for t in self._teachers], self.spec)
         self.backbone = plan.backbone()
-        self.average = AveragedModel(
-            self.backbone, multi_avg_fn=get_ema_multi_avg_fn(settings.average), use_buffers=True
-        )
-        self.average.requires_grad_(requires_grad=False)
+        self.average = averaged(self.backbone, settings.average)
         widths = [
             width for teacher in self._teachers for width in (teacher.spec.dim, teacher.spec.width)
         ]

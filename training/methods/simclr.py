@@ -12,13 +12,12 @@ import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from training import distributed
 from training.augment import ColourSettings, CropSettings
 from training.data.loader import TileBatch
 from training.methods import Logs, Method, MethodSettings, Plan, Views
-from training.methods.parts.multicrop import Pair, forward_by_size, make_views
+from training.methods.parts.multicrop import Pair, averaged, forward_by_size, make_views
 from training.methods.parts.sizing import Sizing
 
 # The paper's hidden layer is as wide as ResNet-50's output.
@@ -82,10 +81,7 @@ class SimCLR(Method):
             nn.ReLU(inplace=True),
             nn.Linear(hidden, out),
         )
-        self.average = AveragedModel(
-            self.backbone, multi_avg_fn=get_ema_multi_avg_fn(settings.average), use_buffers=True
-        )
-        self.average.requires_grad_(requires_grad=False)
+        self.average = averaged(self.backbone, settings.average)
         SIZING.announce(plan, {"hidden": hidden, "out": out, "temperature": settings.temperature})
 
     def views(self, batch: TileBatch) -> Views:

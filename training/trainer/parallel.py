@@ -212,7 +212,13 @@ def _leaves(stage: nn.Module) -> Iterator[nn.Module]:
 
 def _shard(method: nn.Module, mesh: DeviceMesh, policy: MixedPrecisionPolicy) -> None:
     """Shard each backbone block by block, then its rest; every other part as one unit."""
+    for p in method.parameters():
+        p.data = p.data.contiguous()  # fully_shard refuses channels_last
     for unit in list(_units(method)):
+        if _is_backbone(unit):
+            # A view as output (timm's class token) could be changed in place, unseen by FSDP,
+            # which warns of it. The hook runs before FSDP's own.
+            unit.register_forward_hook(lambda _module, _inputs, out: out.clone())
         for module in [*(blocks_of(unit) if _is_backbone(unit) else []), unit]:
             # Resharded after forward also at the top: a teacher has no backward pass that would do
             # it before the teacher is updated.

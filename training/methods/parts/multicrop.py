@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from pydantic import AfterValidator
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+from torch.optim.swa_utils import AveragedModel
 
 from training import augment
 from training.augment import ColourSettings, CropSettings
@@ -74,7 +76,46 @@ def follow(average: nn.Module, network: nn.Module, momentum: float) -> None:
 
     So are running statistics; counters are copied.
     """
-    # one call for all: a GPU needs few kernels
-    torch._foreach_lerp_(list(average.parameters()), list(network.parameters()), 1 - momentum)
-    for a, n in zip(average.buffers(), network.buffers(), strict=True):
-        a.lerp_(n, 1 - momentum) if a.is_floating_point() else a.copy_(n)
+    averages = [*average.parameters(), *average.buffers()]
+    _move(averages, [*network.parameters(), *network.buffers()], 1 - momentum)
+
+
+def averaged(network: nn.Module, decay: float) -> AveragedModel:
+    """A copy of a network that follows its weights and running statistics.
+
+    Args:
+        network: The network.
+        decay: The share of the average that stays at each `update_parameters(network)`.
+
+    Returns:
+        The average, without gradients; its first update copies the network.
+    """
+
+    @torch.no_grad()
+    def update(averages: Any, values: Any, _count: Any) -> None:
+        _move(averages, values, 1 - decay)
+
+    made = AveragedModel(network, multi_avg_fn=update, use_buffers=True)
+    made.requires_grad_(requires_grad=False)
+    return made
+
+
+def _move(averages: Sequence[Tensor], values: Sequence[Tensor], weight: float) -> None:
+    """Move each average towards its value by a share of their difference; counters are copied.
+
+    Sharded tensors are moved shard by shard: torch refuses a list of sharded and whole ones.
+    """
+    pairs = [(_shard_of(a), _shard_of(v)) for a, v in zip(averages, values, strict=True)]
+    floats = [(a, v) for a, v in pairs if a.is_floating_point()]
+    if floats:
+        # one call for all: a GPU needs few kernels
+        torch._foreach_lerp_([a for a, _ in floats], [v for _, v in floats], weight)
+    for a, v in pairs:
+        if not a.is_floating_point():
+            a.copy_(v)
+
+
+def _shard_of(x: Tensor) -> Tensor:
+    """This process's part of a sharded tensor, in the same memory; another tensor itself."""
+    shard: Tensor = x.to_local() if isinstance(x, DTensor) else x
+    return shard

@@ -1,0 +1,93 @@
+"""The command on two processes: a recipe's small sibling starts, stops, resumes and exports."""
+
+import json
+import multiprocessing
+import os
+import socket
+from concurrent.futures import ProcessPoolExecutor
+
+import pytest
+import torch
+from paths import ROOT
+from small_recipes import sibling, write_pictures
+
+from pathencoder import load_encoder
+from training.pretrain import main
+from training.trainer import checkpoint
+
+pytestmark = pytest.mark.full
+RECIPES = ROOT / "training/recipes"
+VIT, CNN = RECIPES / "dino_large_cluster.yaml", RECIPES / "byol_tiny_cpu.yaml"
+
+
+def as_process(rank, port, arguments):
+    """`main` in the environment that torchrun gives; the result is its exit status."""
+    torch.set_num_threads(1)
+    os.environ |= {
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "WORLD_SIZE": "2",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+    }
+    return main(arguments)
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def on_two():
+    """Run the command on two processes; returns their exit statuses."""
+    spawn = multiprocessing.get_context("spawn")
+    pools = [ProcessPoolExecutor(1, mp_context=spawn) for _ in range(2)]
+
+    def call(recipe, settings):
+        port, arguments = free_port(), [str(recipe), *settings]
+        asked = [pool.submit(as_process, rank, port, arguments) for rank, pool in enumerate(pools)]
+        return [a.result(timeout=600) for a in asked]
+
+    yield call
+    for pool in pools:
+        pool.shutdown()
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    return write_pictures(tmp_path_factory.mktemp("pictures"))
+
+
+def losses(run):
+    lines = map(json.loads, (run / "log.jsonl").read_text().splitlines())
+    return {line["step"]: line["loss"] for line in lines if line["kind"] == "train"}
+
+
+def weights(run):
+    return load_encoder(str(run / "export")).state_dict()
+
+
+@pytest.mark.parametrize(("recipe", "parallel"), [(VIT, "fsdp"), (CNN, "ddp")])
+def test_a_recipe_stops_resumes_and_exports_on_two_processes(
+    on_two, pictures, tmp_path, recipe, parallel
+):
+    settings = [*sibling(recipe, pictures, tmp_path / "run"), f"run.parallel={parallel}"]
+    assert on_two(recipe, [*settings, "run.minutes=1e-9"]) == [0, 0]
+    assert checkpoint.latest(tmp_path / "run").name == "step-00000001"
+    assert on_two(recipe, settings) == [0, 0]
+    assert on_two(recipe, [*settings, f"run.out={tmp_path / 'whole'}"]) == [0, 0]
+    assert losses(tmp_path / "run") == losses(tmp_path / "whole")
+    assert list(losses(tmp_path / "run")) == [1, 2, 3, 4]
+    a, b = weights(tmp_path / "run"), weights(tmp_path / "whole")
+    assert all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_one_process_goes_on_from_the_checkpoint_of_two(on_two, pictures, tmp_path):
+    settings = [*sibling(VIT, pictures, tmp_path / "run"), "optim.precision=fp32"]
+    assert on_two(VIT, [*settings, "run.minutes=1e-9"]) == [0, 0]
+    assert main([str(VIT), *settings]) == 0
+    assert list(losses(tmp_path / "run")) == [1, 2, 3, 4]
+    assert on_two(VIT, [*settings, f"run.out={tmp_path / 'two'}"]) == [0, 0]
+    assert losses(tmp_path / "run") == pytest.approx(losses(tmp_path / "two"), rel=1e-3)
