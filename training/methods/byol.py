@@ -16,7 +16,9 @@ from training.augment import ColourSettings, CropSettings
 from training.data.loader import TileBatch
 from training.methods import Logs, Method, MethodSettings, Plan, Views
 from training.methods.parts.multicrop import Pair, follow, forward_by_size, make_views
+from training.methods.parts.precision import in_fp32
 from training.methods.parts.sizing import Sizing
+from training.methods.parts.teacher import as_teacher
 from training.schedules import cosine
 
 SIZING = Sizing(
@@ -86,7 +88,7 @@ class Byol(Method):
         """
         n = self.settings.crop.count
         predictions = self.predictor(forward_by_size(self.online, views)).chunk(len(views))
-        with torch.no_grad():
+        with as_teacher(self.target):
             projections = forward_by_size(self.target, views[:n]).chunk(n)
         pairs = [
             byol_loss(p, z)
@@ -128,6 +130,7 @@ def mlp(width: int, hidden: int, out: int) -> nn.Sequential:
     )
 
 
+@in_fp32
 def byol_loss(prediction: Tensor, projection: Tensor) -> Tensor:
     """Mean squared distance of unit vectors: |p - z|^2 = 2 - 2 cos(p, z) (equation 2).
 
@@ -138,5 +141,5 @@ def byol_loss(prediction: Tensor, projection: Tensor) -> Tensor:
     Returns:
         A scalar in 0..4; 0 where each pair has the same direction.
     """
-    p, z = F.normalize(prediction.float(), dim=1), F.normalize(projection.detach().float(), dim=1)
+    p, z = F.normalize(prediction, dim=1), F.normalize(projection.detach(), dim=1)
     return (2 - 2 * (p * z).sum(1)).mean()

@@ -19,9 +19,11 @@ from training.data.loader import TileBatch
 from training.methods import Logs, Method, MethodSettings, Plan, Views
 from training.methods.parts.ibot import MaskedPatches, PatchSettings, hidden, patch_loss, tokens_of
 from training.methods.parts.multicrop import Pair, follow, forward_by_size, make_views
+from training.methods.parts.precision import in_fp32
 from training.methods.parts.regularisers import SpreadSettings, spread
 from training.methods.parts.sizing import Sizing
 from training.methods.parts.targets import Centring, Sinkhorn
+from training.methods.parts.teacher import as_teacher
 from training.schedules import cosine, linear
 
 SIZING = Sizing(
@@ -179,16 +181,16 @@ class Dino(Method):
         )
         return torch.cat(features), targets, loss
 
-    @torch.no_grad()
     def _targets(self, views: Views, temperature: float) -> tuple[Tensor, ...]:
-        targets: Tensor = self.balance(self.teacher(torch.cat(views)).float(), temperature)
+        with as_teacher(self.teacher):
+            targets: Tensor = self.balance(self.teacher(torch.cat(views)), temperature)
         return targets.chunk(len(views))
 
-    @torch.no_grad()
     def _patch_targets(self, tokens: Tensor, temperature: float) -> Tensor:
         assert self.patches is not None
-        logits = (self.patches.teacher_head or self.teacher[1])(tokens)
-        targets: Tensor = self.patch_balance(logits.float(), temperature)
+        head = self.patches.teacher_head or self.teacher[1]
+        with as_teacher(head):
+            targets: Tensor = self.patch_balance(head(tokens), temperature)
         return targets
 
     def _balance(self) -> nn.Module:
@@ -237,9 +239,19 @@ class DinoHead(nn.Module):
         if self.last_frozen:
             # A gradient of zeros, so that the optimiser has a state for it from the first step.
             rows = rows.detach() + 0 * rows
-        return F.linear(F.normalize(self.mlp(x), dim=1), F.normalize(rows, dim=1))
+        return cosines(self.mlp(x), rows)
 
 
+@in_fp32
+def cosines(x: Tensor, rows: Tensor) -> Tensor:
+    """Cosines [N, K] of x [N, D] and rows [K, D].
+
+    In float32, because a temperature of .04 makes 25 times as much of each error of rounding.
+    """
+    return F.linear(F.normalize(x, dim=1), F.normalize(rows, dim=1))
+
+
+@in_fp32
 def dino_loss(
     student_logits: tuple[Tensor, ...], targets: tuple[Tensor, ...], *, temperature: float
 ) -> Tensor:
@@ -253,7 +265,7 @@ def dino_loss(
     Returns:
         A scalar; log K when both sides are uniform.
     """
-    log_p = [F.log_softmax(logits.float() / temperature, dim=1) for logits in student_logits]
+    log_p = [F.log_softmax(logits / temperature, dim=1) for logits in student_logits]
     everything = torch.stack(log_p).sum(0)
     # the sum over s != t of H(P_t, P_s) is one product for each t
     sums = [-(q * (everything - log_p[t])).sum(1).mean() for t, q in enumerate(targets)]
@@ -261,6 +273,7 @@ def dino_loss(
 
 
 @torch.no_grad()
+@in_fp32
 def _entropies(targets: tuple[Tensor, ...], prototypes: int) -> Logs:
     """Entropies as shares of log K.
 

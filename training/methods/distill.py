@@ -27,6 +27,7 @@ from training.augment import ColourSettings, CropSettings
 from training.data.loader import TileBatch
 from training.methods import Logs, Method, MethodSettings, Plan, Views
 from training.methods.parts.multicrop import averaged
+from training.methods.parts.precision import in_fp32
 
 _MOMENTUM = 0.99  # of the targets' variances
 # The least variance of a channel, as a share of its target's mean variance: channels that hardly
@@ -120,7 +121,7 @@ class Distill(Method):
         ]
         outputs = self._outputs(coloured)
         errors = [
-            ((head(outputs[i % 2]).float() - target).square() / variance).mean()
+            unexplained(head(outputs[i % 2]), target, variance)
             for i, (head, target, variance) in enumerate(
                 zip(self.heads, targets, variances, strict=True)
             )
@@ -164,6 +165,21 @@ class Distill(Method):
         mean = distributed.mean(targets.mean(0))
         now = distributed.mean((targets - mean).square().mean(0))
         self.variances.lerp_(now, 1 - _MOMENTUM if bool(self.variances.any()) else 1.0)
+
+
+@in_fp32
+def unexplained(prediction: Tensor, target: Tensor, variance: Tensor) -> Tensor:
+    """The share of a target's variance that is not predicted, mean over rows and channels.
+
+    Args:
+        prediction: Float [N, D].
+        target: Float [N, D].
+        variance: Of the target's channels, [D].
+
+    Returns:
+        A scalar; 0 for a perfect prediction, 1 for a prediction of the mean.
+    """
+    return ((prediction - target).square() / variance).mean()
 
 
 def _refuse_licences(teachers: Sequence[EncoderSpec], student: EncoderSpec) -> None:

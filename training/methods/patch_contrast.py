@@ -110,7 +110,7 @@ class PatchContrast(Method):
 
         A batch is skipped where a channel lacks patches of high or of low confidence.
         """
-        # in fp32 also under autocast: in bf16 1 - 1e-6 is 1, and its entropy is not a number
+        # converted here, for `sample`: in bf16 1 - 1e-6 is 1, and its entropy is not a number
         confidence = self.backbone(views[0]).float()
         patches = sample(views[0], confidence, self.sampling, self.generator)
         found = contrast_loss(

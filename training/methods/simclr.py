@@ -18,6 +18,7 @@ from training.augment import ColourSettings, CropSettings
 from training.data.loader import TileBatch
 from training.methods import Logs, Method, MethodSettings, Plan, Views
 from training.methods.parts.multicrop import Pair, averaged, forward_by_size, make_views
+from training.methods.parts.precision import in_fp32
 from training.methods.parts.sizing import Sizing
 
 # The paper's hidden layer is as wide as ResNet-50's output.
@@ -94,20 +95,7 @@ class SimCLR(Method):
         """NT-Xent over every pair of crops of a tile, mean over pairs; all processes together."""
         n = self.settings.crop.count
         z = self.projector(forward_by_size(self.backbone, views)).chunk(len(views))
-        z = tuple(distributed.gather(part) for part in z)
-        pairs = [
-            nt_xent(z[a], z[b], temperature=self.settings.temperature)
-            for a in range(n)
-            for b in range(a + 1, n)
-        ]
-        pairs += [
-            nt_xent_to(local, z[a], temperature=self.settings.temperature)
-            for a in range(n)
-            for local in z[n:]
-        ]
-        with torch.no_grad():
-            cosine = F.cosine_similarity(z[0], z[1]).mean()
-        return torch.stack(pairs).mean(), {"pair_cosine": cosine}
+        return contrast(z, large=n, temperature=self.settings.temperature)
 
     def after_step(self, step: int) -> None:
         """Update the average."""
@@ -118,6 +106,35 @@ class SimCLR(Method):
         return self.average.module
 
 
+@in_fp32
+def contrast(z: tuple[Tensor, ...], *, large: int, temperature: float) -> tuple[Tensor, Logs]:
+    """The mean of `nt_xent` over pairs of large crops and of `nt_xent_to` over the small ones.
+
+    Args:
+        z: Projections [n, D] of each crop, those of the large crops first, of this process.
+        large: Number of large crops.
+        temperature: As of `nt_xent`.
+
+    Returns:
+        A scalar over the tiles of all processes, and the mean cosine of the first two crops.
+    """
+    z = tuple(distributed.gather(part) for part in z)
+    pairs = [
+        nt_xent(z[a], z[b], temperature=temperature)
+        for a in range(large)
+        for b in range(a + 1, large)
+    ]
+    pairs += [
+        nt_xent_to(local, z[a], temperature=temperature)
+        for a in range(large)
+        for local in z[large:]
+    ]
+    with torch.no_grad():
+        cosine = F.cosine_similarity(z[0], z[1]).mean()
+    return torch.stack(pairs).mean(), {"pair_cosine": cosine}
+
+
+@in_fp32
 def nt_xent(z1: Tensor, z2: Tensor, *, temperature: float) -> Tensor:
     """Normalised temperature-scaled cross entropy (equation 1), mean over all 2N views.
 
@@ -131,7 +148,7 @@ def nt_xent(z1: Tensor, z2: Tensor, *, temperature: float) -> Tensor:
     Returns:
         A scalar; log(2N - 1) when all embeddings coincide, which over many steps is a collapse.
     """
-    z = F.normalize(torch.cat([z1, z2]).float(), dim=1)
+    z = F.normalize(torch.cat([z1, z2]), dim=1)
     logits = z @ z.T / temperature
     logits.fill_diagonal_(float("-inf"))
     n = len(z1)
@@ -139,6 +156,7 @@ def nt_xent(z1: Tensor, z2: Tensor, *, temperature: float) -> Tensor:
     return F.cross_entropy(logits, partner)
 
 
+@in_fp32
 def nt_xent_to(z: Tensor, fixed: Tensor, *, temperature: float) -> Tensor:
     """The same for small crops: each is to be found among the large crops of all tiles.
 
@@ -152,5 +170,5 @@ def nt_xent_to(z: Tensor, fixed: Tensor, *, temperature: float) -> Tensor:
     Returns:
         A scalar; log N when all embeddings coincide.
     """
-    z, fixed = F.normalize(z.float(), dim=1), F.normalize(fixed.detach().float(), dim=1)
+    z, fixed = F.normalize(z, dim=1), F.normalize(fixed.detach(), dim=1)
     return F.cross_entropy(z @ fixed.T / temperature, torch.arange(len(z), device=z.device))

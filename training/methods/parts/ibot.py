@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from pathencoder.errors import ConfigError
 from training.augment import Fraction
 from training.distributed import share, world
+from training.methods.parts.precision import in_fp32
 
 _BLOCKS = 12  # rectangles tried for an image's mask: enough to cover half of it
 # Ratio of the sides of a rectangle, as in BEiT (Bao et al. 2022, arXiv:2106.08254, algorithm 1).
@@ -60,6 +61,11 @@ class MaskedPatches(nn.Module):
                     f"method.patches masks patches of a ViT, which {type(backbone).__name__} is"
                     " not: leave it out"
                 )
+        if type(getattr(backbone, "patch_drop", None)).__name__ == "PatchDropout":
+            raise ConfigError(
+                "method.patches predicts every masked patch, and backbone.args drops some"
+                " (patch_drop_rate): leave out one of the two"
+            )
         self.settings = settings
         self.mask_token = MaskToken(_number(backbone, "embed_dim"))
         self.student_head = head() if settings.own_head else None
@@ -126,6 +132,7 @@ def _number(backbone: Any, name: str) -> int:
     return int(getattr(backbone, name))
 
 
+@in_fp32
 def patch_loss(
     student_logits: Tensor, targets: Tensor, mask: Tensor, *, temperature: float
 ) -> Tensor:
@@ -143,7 +150,7 @@ def patch_loss(
     Returns:
         A scalar.
     """
-    each = -(targets * F.log_softmax(student_logits.float() / temperature, dim=1)).sum(1)
+    each = -(targets * F.log_softmax(student_logits / temperature, dim=1)).sum(1)
     per_image = mask.flatten(1).sum(1, keepdim=True).clamp(min=1)
     weights = (1 / per_image).expand(-1, mask[0].numel())[mask.flatten(1)]
     return (each * weights).sum() / len(mask)

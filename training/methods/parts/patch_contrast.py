@@ -19,6 +19,7 @@ from torch.nn import functional
 
 from pathencoder.errors import ConfigError
 from pathencoder.nuclei.network import Featuriser
+from training.methods.parts.precision import in_fp32
 
 # patches [A, ...] and [B, ...] -> [A, B], larger is more similar
 Similarity = Callable[[Tensor, Tensor], Tensor]
@@ -72,6 +73,7 @@ class Separation:
         return self.within / max(self.between, 1e-9)
 
 
+@in_fp32
 def sample(
     images: Tensor, confidence: Tensor, sampling: Sampling, generator: torch.Generator
 ) -> list[Patches]:
@@ -136,6 +138,7 @@ def _cut(attended: Tensor, chosen: Tensor, positive: Tensor, sampling: Sampling)
     return Patches(patches[positive.flatten()], patches[~positive.flatten()])
 
 
+@in_fp32
 def contrast_loss(
     patches: list[Patches],
     similarity: Similarity,
@@ -179,6 +182,7 @@ def _contrast(positive: Tensor, negative: Tensor) -> Tensor:
 
 
 @torch.no_grad()
+@in_fp32
 def separation(
     patches: list[Patches], similarity: Similarity, *, most: int = 32
 ) -> Separation | None:

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from training import distributed
+from training.methods.parts.precision import in_fp32
 
 
 class SpreadSettings(BaseModel):
@@ -28,6 +29,7 @@ class SpreadSettings(BaseModel):
     concentration: float = Field(default=5.0, gt=0)
 
 
+@in_fp32
 def spread(settings: SpreadSettings, crops: tuple[Tensor, ...]) -> Tensor:
     """The regulariser, unweighted: the mean of its values for each crop.
 
@@ -46,6 +48,7 @@ def spread(settings: SpreadSettings, crops: tuple[Tensor, ...]) -> Tensor:
     return torch.stack([kde(x, concentration=settings.concentration) for x in gathered]).mean()
 
 
+@in_fp32
 def koleo(x: Tensor) -> Tensor:
     """Kozachenko-Leonenko: minus the mean log distance of each row to its nearest neighbour.
 
@@ -57,13 +60,14 @@ def koleo(x: Tensor) -> Tensor:
     Returns:
         A scalar that falls as rows move apart; rows that coincide count log 1e8 each.
     """
-    unit = F.normalize(x.float(), dim=1)
+    unit = F.normalize(x, dim=1)
     with torch.no_grad():
         near = (unit @ unit.T).fill_diagonal_(-2.0).argmax(1)
     distance: Tensor = (unit - unit[near]).norm(dim=1)
     return -(distance + 1e-8).log().mean()
 
 
+@in_fp32
 def kde(x: Tensor, *, concentration: float) -> Tensor:
     """Mean log density of the rows under a von Mises-Fisher kernel estimate from the other rows.
 
@@ -78,7 +82,7 @@ def kde(x: Tensor, *, concentration: float) -> Tensor:
         A scalar: 0, its largest value, when all rows coincide; -concentration when they are
         orthogonal.
     """
-    unit = F.normalize(x.float(), dim=1)
+    unit = F.normalize(x, dim=1)
     kernel = concentration * (unit @ unit.T - 1)
     own = torch.eye(len(unit), dtype=torch.bool, device=unit.device)
     return (

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from training import distributed
+from training.methods.parts.precision import in_fp32
 
 
 class Centring(nn.Module):
@@ -24,6 +25,7 @@ class Centring(nn.Module):
         self.register_buffer("center", torch.zeros(1, prototypes))
 
     @torch.no_grad()
+    @in_fp32
     def forward(self, logits: Tensor, temperature: float) -> Tensor:
         """Logits [n, K] to distributions [n, K].
 
@@ -55,6 +57,7 @@ class Sinkhorn(nn.Module):
 
 
 @torch.no_grad()
+@in_fp32
 def sinkhorn(logits: Tensor, *, temperature: float, iterations: int) -> Tensor:
     """Targets by alternately scaling the columns and the rows of exp(logits / temperature).
 
@@ -66,7 +69,6 @@ def sinkhorn(logits: Tensor, *, temperature: float, iterations: int) -> Tensor:
     Returns:
         [n, K] whose rows sum to 1 and whose columns sum, over all processes, to nearly rows / K.
     """
-    logits = logits.float()
     # against overflow; a constant changes nothing
     q = torch.exp((logits - distributed.largest(logits)) / temperature)
     for _ in range(iterations):

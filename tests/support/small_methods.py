@@ -1,0 +1,77 @@
+"""Every pretraining method at its smallest, with views to give to its loss."""
+
+import torch
+
+from pathencoder import compat
+from pathencoder.spec import EncoderSpec
+from training import methods
+from training.methods import byol, dino, distill, patch_contrast, simclr
+
+CROPS = {"px": 32}
+_DINO = {
+    "global_crops": CROPS,
+    "local_crops": {"count": 1, "px": 16},
+    "hidden": 16,
+    "bottleneck": 8,
+    "prototypes": 16,
+}
+SMALL = {
+    "simclr": simclr.Settings(crop=CROPS, local_crops={"count": 1, "px": 16}, hidden=16, out=8),
+    "byol": byol.Settings(crop=CROPS, hidden=16, out=8),
+    "dino": dino.Settings(**_DINO),
+    "dino, sinkhorn, koleo": dino.Settings(
+        **_DINO, balance="sinkhorn", spread={"name": "koleo"}, head_norm=True
+    ),
+    "dino, patches, kde": dino.Settings(**_DINO, patches={}, spread={}),
+    "dino, shared head": dino.Settings(**_DINO, patches={"own_head": False}, spread={}),
+    "distill": distill.Settings(teachers=["pathencoder-tiny"], crop=CROPS),
+    "patch_contrast": patch_contrast.Settings(crop=64),
+}
+
+
+def rng(seed):
+    return torch.Generator().manual_seed(seed)
+
+
+def small_method(settings, architecture="test_vit", **args):
+    """The method, in train mode, around one of timm's smallest networks."""
+    vit = {"img_size": 32, "patch_size": 8, "dynamic_img_size": True}
+    sizes = vit if "vit" in architecture else {}
+
+    def backbone():
+        torch.manual_seed(0)
+        make = compat.import_timm().create_model
+        return make(architecture, num_classes=0, **sizes, **args)
+
+    def spec():
+        prefix = 1 if sizes else 0
+        return EncoderSpec(
+            name="small",
+            architecture=architecture,
+            dim=width,
+            width=width,
+            input_size=32,
+            mean=half,
+            std=half,
+            embedding="cls" if prefix else "pool",
+            prefix_tokens=prefix,
+        )
+
+    half, width = (0.5, 0.5, 0.5), backbone().num_features
+    plan = methods.Plan(backbone, width, 100, 32, 1000, half, half, rng(0), spec)
+    return methods.build(settings, plan).train()
+
+
+def small_views(method):
+    """Noise of the sizes that the method takes, and masks where it takes them."""
+    s = method.settings
+    if s.name == "patch_contrast":
+        return [torch.rand(8, 3, 64, 64, generator=rng(0))]
+    crops = s.global_crops if s.name == "dino" else s.crop
+    sides = [crops.px] * max(crops.count, 2)
+    local = getattr(s, "local_crops", None)
+    sides += [local.px] * local.count if local else []
+    made = [torch.randn(8, 3, px, px, generator=rng(i)) for i, px in enumerate(sides)]
+    patches = getattr(method, "patches", None)
+    masks = patches.masks(made[: crops.count], method.backbone, rng(1)) if patches else []
+    return made + masks
