@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -55,6 +56,7 @@ class BackboneSettings(_Section):
         start: A safetensors file in timm's keys, or an encoder that `load_encoder` takes (a
             folder, a name of `pathencoder list`). Its architecture is then the encoder's, whose
             normalisation and readout are used where they are not set here. None: random weights.
+        start_sha256: The sha256 that `start`, a file, must have; None: any.
         real_statistics: Give BatchNorm layers that were folded into constants the statistics of
             the first batch.
         layout: "ctranspath": the network has that encoder's convolutional stem.
@@ -63,6 +65,7 @@ class BackboneSettings(_Section):
     architecture: str = "mobilenetv2_100"
     args: dict[str, Any] = {}
     start: Path | str | None = None
+    start_sha256: str | None = None
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)
     embedding: str = "pool"
@@ -177,14 +180,20 @@ class Config(_Section):
 
 # Keys at the top level that stand for longer ones.
 _SHORT = {"minutes": "run.minutes", "out": "run.out", "steps": "optim.steps"}
+# What to give where a setting without a default is missing.
+_MISSING = {"data.root": "FOLDER, the folder of your tiles", "run.out": "FOLDER of the run"}
 
 
 def load(recipe: Path, overrides: Sequence[str] = ()) -> Config:
     """Read a recipe, override some of its values, and check everything.
 
     Args:
-        recipe: A YAML file.
-        overrides: key=value each; keys of inner settings are joined by dots, values are YAML.
+        recipe: A YAML file. What it names to be read (`data.root`, `start_from`, `backbone.start`,
+            `run.knn_sets`, `method.teachers`) is relative to its folder; `run.out` is relative to
+            the current folder. In the config.yaml of a run all paths are as the run's command had
+            them.
+        overrides: key=value each; keys of inner settings are joined by dots, values are YAML. Paths
+            are relative to the current folder.
 
     Returns:
         The config.
@@ -196,9 +205,42 @@ def load(recipe: Path, overrides: Sequence[str] = ()) -> Config:
     if not recipe.is_file():
         raise ConfigError(f"no recipe {str(recipe)!r}")
     values = yaml.safe_load(recipe.read_text()) or {}
+    if not (recipe.name == "config.yaml" and (recipe.parent / "data.json").is_file()):
+        _follow_paths(values, recipe.parent)
     for item in overrides:
         _override(values, item)
     return check(values)
+
+
+def _follow_paths(values: dict[str, Any], folder: Path) -> None:
+    """Make the paths of a recipe that are read relative to the current folder, in place."""
+
+    def change(section: str, key: str, act: Callable[[Any], Any]) -> None:
+        inner = values.get(section) if section else values
+        if isinstance(inner, dict) and isinstance(inner.get(key), str | list):
+            value = inner[key]
+            inner[key] = [act(v) for v in value] if isinstance(value, list) else act(value)
+
+    for section, key in (("data", "root"), ("run", "knn_sets"), ("", "start_from")):
+        change(section, key, lambda text: _from(folder, str(text)))
+    for section, key in (("backbone", "start"), ("method", "teachers")):
+        change(section, key, lambda text: _encoder_from(folder, str(text)))
+
+
+def _from(folder: Path, text: str) -> str:
+    joined = folder / Path(text).expanduser()
+    plain = Path(os.path.normpath(joined))
+    # a folder that is a link has another parent than its name says
+    return str(plain if plain.resolve() == joined.resolve() else joined)
+
+
+def _encoder_from(folder: Path, text: str) -> str:
+    """The same for weights or an encoder, which may also be a name."""
+    is_path = text.startswith((".", "~")) or text.endswith(".safetensors")
+    if not (is_path or (folder / text / "config.json").is_file()):
+        return text
+    found = _from(folder, text)
+    return found if found.startswith(".") or Path(found).is_absolute() else f"./{found}"
 
 
 def check(values: dict[str, Any]) -> Config:
@@ -243,14 +285,13 @@ def _plain(value: Any) -> Any:
 def result_changing(values: dict[str, Any]) -> dict[str, Any]:
     """The part of dumped values on which results depend.
 
-    That is all but `run`, `export`, and how the embedding is read.
+    That is all but `run`, `export`, how the embedding is read, and how the start is checked.
     """
     kept = {k: v for k, v in values.items() if k not in ("run", "export")}
-    return (
-        {**kept, "backbone": {k: v for k, v in kept["backbone"].items() if k != "embedding"}}
-        if "backbone" in kept
-        else kept
-    )
+    if "backbone" not in kept:
+        return kept
+    network = {k: v for k, v in kept["backbone"].items() if k not in ("embedding", "start_sha256")}
+    return {**kept, "backbone": network}
 
 
 def with_defaults(settings: dict[str, Any]) -> dict[str, Any]:
@@ -265,19 +306,24 @@ def with_defaults(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def _override(values: dict[str, Any], item: str) -> None:
-    key, equals, text = item.partition("=")
+    name, equals, text = item.partition("=")
     if not equals:
         raise ConfigError(f"{item!r} is not key=value")
-    *path, last = _SHORT.get(key, key).split(".")
+    key = _SHORT.get(name, name)
+    *path, last = key.split(".")
     for part in path:
         values = values.setdefault(part, {})
         if not isinstance(values, dict):
-            raise ConfigError(f"{key!r}: {part!r} holds a value, not settings")
+            raise ConfigError(f"{name!r}: {part!r} holds a value, not settings")
     values[last] = yaml.safe_load(text)
+    if key == "backbone.start":
+        values.pop("start_sha256", None)  # it was that of the recipe's start
 
 
 def _explain(model: type[BaseModel], error: Any) -> str:
     path = ".".join(str(p) for p in error["loc"])
+    if error["type"] == "missing":
+        return f"{path} is missing: give {path}={_MISSING.get(path, 'VALUE')}"
     if error["type"] != "extra_forbidden":
         return f"{path}: {error['msg']} (found {error.get('input')!r})"
     section: Any = model

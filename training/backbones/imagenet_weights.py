@@ -45,6 +45,30 @@ _STEM = {
     "_fc": "classifier",
 }
 
+# Weights that recipes start from, by the sha256 of their file: where they are published.
+_SOURCES = {
+    "aad6954e0cdecc238e605dc99511c26ff480eb72447432454bb3e7db1adaf841": (
+        "MobileNetV2 of ImageNet: mobilenet_v2_1.0_224_quant.tflite of"
+        " github.com/google-coral/test_data at commit 104342d2d3480b3e66203073dac24f4e2dbb4c41"
+        " (Apache-2.0), as float weights in timm's keys"
+    )
+}
+
+
+def how_to_obtain(sha256: str | None, target: Path) -> str:
+    """Say where starting weights are had, for a message about a file that is not there.
+
+    Args:
+        sha256: What the file must have; None: not known.
+        target: Where the file is expected.
+    """
+    if sha256 in _SOURCES:
+        return (
+            f"It holds {_SOURCES[sha256]}. Put that file there, or start from an encoder:"
+            " backbone.start=pathencoder-tiny"
+        )
+    return f"Put the file at {target}, or start from an encoder: backbone.start=pathencoder-tiny"
+
 
 def lite_to_timm(state: dict[str, Tensor], architecture: str) -> dict[str, Tensor]:
     """Rename the package's keys to timm's.

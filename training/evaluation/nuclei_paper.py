@@ -1,6 +1,6 @@
 """The paper's nuclei network trained on a list of images, for comparisons.
 
-The steps are those of training/recipes/nuclei_fcn_paper.yaml.
+The steps are those of training/recipes/bundled/nuclei_fcn_paper.yaml.
 """
 
 from __future__ import annotations

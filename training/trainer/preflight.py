@@ -1,21 +1,27 @@
 """Checks before a run starts: whether crops, tiles and network match.
 
-The network is built on the meta device, and a few tiles are read.
+The network is built on the meta device, and a few tiles are read. Starting weights are checked by
+their sha256, and k-NN sets that are not there are left out.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import nn
 
 from pathencoder.errors import ConfigError, ImageError
-from training.backbones import make
+from pathencoder.pretrained.locate import check_sha256
+from training.backbones import imagenet_weights, make
 from training.config import Config
 from training.data.tiles import Corpus
 from training.methods import MethodSettings
+
+log = logging.getLogger("training")
 
 _TILES = 16  # tiles whose size is read
 
@@ -26,16 +32,50 @@ def crop_sizes(method: MethodSettings) -> dict[str, int]:
 
 
 def check(cfg: Config, corpus: Corpus) -> None:
-    """Check the crops of a config against its tiles and its network.
+    """Check the starting weights of a config, and its crops against its tiles and its network.
 
     Raises:
-        ConfigError: Crops are larger than the tiles, or the network does not accept their size.
+        ConfigError: The starting weights are not there, crops are larger than the tiles, or the
+            network does not accept their size.
+        ChecksumError: The starting weights are not those that the config names.
     """
+    refuse_other_start(cfg)
     sizes = crop_sizes(cfg.method)
     _refuse_small_tiles(sizes, corpus)
     if not cfg.method.own_network:
         for name, px in sizes.items():
             refuse_network(cfg, name, px)
+
+
+def refuse_other_start(cfg: Config) -> None:
+    """Check that a file of starting weights is there and has the sha256 of the config.
+
+    Raises:
+        ConfigError: There is no such file. The message says how known weights are obtained.
+        ChecksumError: The file has another sha256.
+    """
+    start, expected = cfg.backbone.start, cfg.backbone.start_sha256
+    if start is None or Path(start).suffix != ".safetensors":
+        return
+    if not Path(start).is_file():
+        raise ConfigError(
+            f"backbone.start: there is no file {str(start)!r}. "
+            + imagenet_weights.how_to_obtain(expected, Path(start))
+        )
+    check_sha256(Path(start), expected)
+
+
+def knn_sets_there(cfg: Config) -> tuple[Path, ...]:
+    """The k-NN sets of a config that exist; the others are named in a warning."""
+    there = tuple(folder for folder in cfg.run.knn_sets if (folder / "labels.csv").is_file())
+    if absent := [str(folder) for folder in cfg.run.knn_sets if folder not in there]:
+        log.warning(
+            "run.knn_sets: no labels.csv in %s: k-NN accuracy is not measured on %s. Give folders"
+            " with a labels.csv, or run.knn_sets=[]",
+            ", ".join(absent),
+            "them" if len(absent) > 1 else "it",
+        )
+    return there
 
 
 def refuse_network(cfg: Config, name: str, px: int) -> None:

@@ -16,12 +16,13 @@ from training.monitor.alarms import Alarms
 from training.monitor.collapse import FirstFeatures
 from training.monitor.knn import LabelledSet, knn_report, labelled_set
 from training.monitor.log import peak_memory_mb
+from training.trainer import preflight
 from training.trainer.parts import Parts
 from training.trainer.throughput import Throughput
 
 log = logging.getLogger("training")
 
-_NOT_SHOWN = ("tiles_per_s", "data_wait", "memory_mb", "lr")  # in the figures of a line for people
+_NOT_SHOWN = ("tiles_per_s", "data_wait", "memory_mb")  # in the figures of a line for people
 _KNN_PX = 112  # side of the tiles for k-NN, for networks that accept any size
 
 
@@ -40,6 +41,7 @@ class Reporter:
         self._features = FirstFeatures(parts.method.backbone)
         tiles_at_once = cfg.data.batch // cfg.optim.accumulate
         self._alarms = Alarms(chance=cfg.method.chance_loss(tiles_at_once))
+        self._knn_sets = preflight.knn_sets_there(cfg)
         self._labelled: list[LabelledSet] | None = None
 
     @property
@@ -61,12 +63,12 @@ class Reporter:
 
     def knn(self, step: int) -> None:
         """Log signs of collapse and k-NN accuracy on labelled train parts."""
-        if not self._cfg.run.knn_sets:
+        if not self._knn_sets:
             return
         spec = make.spec_of(self._cfg.backbone, self._cfg.export)
         if self._labelled is None:
             px = spec.input_size if spec.prefix_tokens else min(_KNN_PX, spec.input_size)
-            self._labelled = [labelled_set(f, spec, px=px) for f in self._cfg.run.knn_sets]
+            self._labelled = [labelled_set(f, spec, px=px) for f in self._knn_sets]
         figures = knn_report(self._parts.method.encoder(), spec, self._labelled)
         self._parts.monitor.write("knn", step, figures)
         self._throughput.restart()

@@ -8,9 +8,9 @@ import pytest
 import torch
 import yaml
 from paths import ROOT
-from small_runs import write_tiles
+from small_runs import values, write_tiles
 
-from pathencoder.errors import ConfigError
+from pathencoder.errors import ChecksumError, ConfigError
 from training import config, methods
 from training.backbones import make
 from training.pretrain import train
@@ -18,7 +18,8 @@ from training.trainer import preflight
 
 pytestmark = pytest.mark.full
 FOLDER = ROOT / "training/recipes"
-RECIPES = sorted(p for p in FOLDER.glob("*.yaml") if not p.stem.startswith("nuclei"))
+RECIPES = sorted(FOLDER.glob("*.yaml"))
+BUNDLED = sorted(p for p in (FOLDER / "bundled").glob("*.yaml") if not p.stem.startswith("nuclei"))
 # millions of parameters, with 4 registers
 SIZES = {
     "vit_small_patch16_224": 21.6,
@@ -36,12 +37,16 @@ SMALL_VIT = {
 
 
 def named(recipe):
-    return recipe.stem
+    return f"{recipe.parent.name}-{recipe.stem}"
 
 
-@pytest.mark.parametrize("recipe", RECIPES, ids=named)
+def load(recipe, overrides=()):
+    return config.load(recipe, ["data.root=tiles", *overrides])
+
+
+@pytest.mark.parametrize("recipe", [*RECIPES, *BUNDLED], ids=named)
 def test_a_recipe_can_be_built_as_it_is_written(recipe):
-    cfg = config.load(recipe)
+    cfg = load(recipe)
     plain = cfg.backbone.model_copy(update={"start": None})
     with torch.device("meta"):
         width = make.output_width(make.make_backbone(plain))
@@ -75,6 +80,7 @@ def test_a_recipe_takes_a_step_with_its_small_sibling(recipe, tmp_path, caplog):
         "canvas": 48,
         "batch": 4,
         "licences": [],
+        "stain_weights": {},
     }
     small["run"] |= {
         "out": str(tmp_path / "run"),
@@ -85,7 +91,6 @@ def test_a_recipe_takes_a_step_with_its_small_sibling(recipe, tmp_path, caplog):
         "loader_processes": 0,
         "compile": False,
     }
-    small["export"]["start_share"] = 0
     vit = small["backbone"].get("architecture", "").startswith("vit")
     assert not vit or small["backbone"]["args"].keys() == SMALL_VIT.keys()
     small["backbone"] = {
@@ -93,7 +98,7 @@ def test_a_recipe_takes_a_step_with_its_small_sibling(recipe, tmp_path, caplog):
         "args": SMALL_VIT if vit else {},
         "input_size": 48,
     }
-    method = config.load(recipe).method
+    method = load(recipe).method
     for crops, px in method.crop_sizes().items():
         count = min(getattr(method, crops).count, 2)
         small["method"][crops] = {
@@ -116,14 +121,14 @@ def test_a_crop_that_does_not_fit_is_refused(tmp_path):
     with pytest.raises(
         ConfigError, match=r"method\.global_crops: crops of 224 px do not fit data\.canvas=128"
     ):
-        config.load(small, ["data.canvas=128"])
-    cfg = config.load(small, ["method.local_crops.px=100"])
+        load(small, ["data.canvas=128"])
+    cfg = load(small, ["method.local_crops.px=100"])
     with pytest.raises(
         ConfigError,
         match=r"method\.local_crops: vit_small_patch16_224 does not accept crops of 100 px",
     ):
         preflight.refuse_network(cfg, "method.local_crops", 100)
-    fixed = config.load(small, ["backbone.architecture=deit_tiny_patch16_224", "backbone.args={}"])
+    fixed = load(small, ["backbone.architecture=deit_tiny_patch16_224", "backbone.args={}"])
     with pytest.raises(ConfigError, match="dynamic_img_size"):
         preflight.refuse_network(fixed, "method.local_crops", 96)
     (tmp_path / "tiles").mkdir()
@@ -131,3 +136,29 @@ def test_a_crop_that_does_not_fit_is_refused(tmp_path):
 
     with pytest.raises(ConfigError, match=r"crops of 224 px are larger than the tiles \(48 px\)"):
         preflight.check(cfg, open_corpus(write_tiles(tmp_path / "tiles", slides=2, each=1)))
+
+
+def test_known_starting_weights_that_are_absent_or_others_are_refused(tmp_path):
+    recipe = FOLDER / "bundled/simclr_tiny_cpu.yaml"
+    cfg = config.load(recipe)
+    absent = cfg.backbone.model_copy(update={"start": tmp_path / "imagenet.safetensors"})
+    cfg = cfg.model_copy(update={"backbone": absent})
+    with pytest.raises(
+        ConfigError, match=r"no file '.*imagenet\.safetensors'.*google-coral.*Apache-2\.0"
+    ):
+        preflight.refuse_other_start(cfg)
+    (tmp_path / "imagenet.safetensors").write_bytes(b"other weights")
+    with pytest.raises(ChecksumError, match="aad6954e"):
+        preflight.refuse_other_start(cfg)
+    unnamed = absent.model_copy(update={"start_sha256": None})
+    preflight.refuse_other_start(cfg.model_copy(update={"backbone": unnamed}))
+
+
+def test_an_absent_knn_set_is_a_warning(tmp_path, caplog):
+    (tmp_path / "tiles").mkdir()
+    write_tiles(tmp_path / "tiles")
+    asked = values(tmp_path / "tiles", tmp_path / "run", knn_sets=[str(tmp_path / "nowhere")])
+    asked["optim"]["steps"] = 1
+    with caplog.at_level(logging.WARNING):
+        train(config.check(asked))
+    assert f"no labels.csv in {tmp_path / 'nowhere'}" in caplog.text
