@@ -24,6 +24,8 @@ class DataSettings(_Section):
     """Which tiles, and how often.
 
     Attributes:
+        root: Folder of the tiles: images in any subfolder, or tar shards with a manifest.csv or
+            slides.csv.
         licences: Licences of a manifest that are read; empty: all.
         stains: The same for stain classes.
         without: Sources of a manifest that are left out.
@@ -52,11 +54,17 @@ class BackboneSettings(_Section):
     """A timm network, its starting weights, and how its embedding is read.
 
     Attributes:
+        architecture: timm's name of the network.
         args: Arguments of timm's create_model.
         start: A safetensors file in timm's keys, or an encoder that `load_encoder` takes (a
             folder, a name of `pathencoder list`). Its architecture is then the encoder's, whose
             normalisation and readout are used where they are not set here. None: random weights.
         start_sha256: The sha256 that `start`, a file, must have; None: any.
+        mean: Normalisation of the images: mean of R, G and B in 0 to 1.
+        std: The same: standard deviation.
+        embedding: How the exported encoder's embedding is read: pool, cls, mean, cls_mean, or
+            stages:a,b/mean,centre,max (inner stages of a CNN, pooled in these ways).
+        input_size: Side to which the exported encoder resizes tiles, px.
         real_statistics: Give BatchNorm layers that were folded into constants the statistics of
             the first batch.
         layout: "ctranspath": the network has that encoder's convolutional stem.
@@ -78,8 +86,13 @@ class OptimSettings(_Section):
     """AdamW with warm-up and cosine; learning rates are not scaled by the batch.
 
     Attributes:
+        steps: Optimiser steps of the run.
         lr: Of the backbone; 0 is a control run, in which only BatchNorm statistics change.
+        lr_end: Learning rate at the last step, of backbone and heads.
+        head_lr: Learning rate of the heads, at its peak.
+        warmup: Steps in which the learning rates rise.
         weight_decay: From, to.
+        clip: Gradients are scaled down to this joint norm.
         accumulate: A batch is passed in so many parts, whose gradients are averaged. Contrastive
             losses and BatchNorm then see one part at a time.
         precision: "auto" is bf16 autocast where it is faster (GPUs; CPUs with bf16 instructions
@@ -106,6 +119,8 @@ class RunSettings(_Section):
     stochastic depth.
 
     Attributes:
+        out: The run's folder: log, checkpoints and the exported encoder. The same folder resumes a
+            run.
         minutes: Stop after this time with a checkpoint; the same command resumes.
         threads: Of torch, in each process.
         loaders: Threads that decode tiles, in each process.
@@ -113,13 +128,17 @@ class RunSettings(_Section):
             GPUs.
         keep_mb: Memory for decoded tiles in each process (also of loader_processes). It saves
             decoding where the corpus is passed several times.
+        checkpoint_every: Steps between checkpoints.
+        log_every: Steps between log lines.
         knn_every: 0: only at the start and the end.
         knn_sets: Folders with a labels.csv; only their train parts are read.
+        device: "auto" (a GPU where there is one), or a name of torch: cpu, cuda, cuda:1, mps.
         parallel: With several processes; "fsdp" for ViT-L and larger.
         compile: Compile the blocks by torch.compile.
         checkpoint_activations: Less memory, a third more time.
         bad_batches: So many consecutive batches with a loss or gradient that is not finite stop
             the run.
+        tensorboard: Write the figures for TensorBoard as well, in the run's folder.
         wandb: A project of Weights and Biases.
     """
 
@@ -148,6 +167,12 @@ class ExportSettings(_Section):
     Attributes:
         start_share: The share of the starting weights in an average with the trained ones
             (Wortsman et al. 2022, arXiv:2109.01903); 0: the trained weights as they are.
+        name: Name of the exported encoder.
+        licence: Its licence.
+        commercial: Whether the licence permits commercial use.
+        summary: A sentence for its description.
+        stains: Stain classes that it is meant for.
+        mpp: Micrometres per pixel of its input; null: not stated.
     """
 
     start_share: float = Field(default=0.0, ge=0, lt=1)
@@ -163,6 +188,7 @@ class Config(_Section):
     """A whole config.
 
     Attributes:
+        seed: Of everything random.
         start_from: A run or checkpoint whose method, heads and optimiser this run starts with, at
             its own step 0.
         method: The `Settings` of the method's file.
@@ -204,12 +230,16 @@ def load(recipe: Path, overrides: Sequence[str] = ()) -> Config:
     """
     if not recipe.is_file():
         raise ConfigError(f"no recipe {str(recipe)!r}")
-    values = yaml.safe_load(recipe.read_text()) or {}
+    values = _read(recipe)
     if not (recipe.name == "config.yaml" and (recipe.parent / "data.json").is_file()):
         _follow_paths(values, recipe.parent)
+    problems = []
     for item in overrides:
-        _override(values, item)
-    return check(values)
+        try:
+            _override(values, item)
+        except ConfigError as error:
+            problems.append(str(error))
+    return check(values, problems)
 
 
 def _follow_paths(values: dict[str, Any], folder: Path) -> None:
@@ -243,21 +273,46 @@ def _encoder_from(folder: Path, text: str) -> str:
     return found if found.startswith(".") or Path(found).is_absolute() else f"./{found}"
 
 
-def check(values: dict[str, Any]) -> Config:
-    """A Config from plain values.
+def _read(recipe: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(recipe.read_text(encoding="utf-8")) or {}
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{recipe} is not readable as YAML: {error}") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"{recipe} holds {type(values).__name__}, not settings: see --help")
+    return values
+
+
+def check(values: dict[str, Any], problems: Sequence[str] = ()) -> Config:
+    """A Config from plain values, of which some problems may be known already.
 
     Raises:
         ConfigError: A value is wrong or a key unknown; the message lists every problem, with the
             nearest name for unknown keys.
     """
-    settings = methods.module_of((values.get("method") or {}).get("name", "")).Settings
-    whole = create_model("Config", __base__=Config, method=(settings, ...))
+    found = list(problems)
+    settings: type[MethodSettings] | None = None
+    try:
+        settings = methods.module_of(_method_named(values)).Settings
+    except ConfigError as error:
+        found.append(str(error))
+    # of an unknown method nothing else is known
+    whole = create_model("Config", __base__=Config, method=(settings or Any, ...))
     try:
         checked = whole.model_validate(values)
     except ValidationError as error:
-        raise ConfigError("; ".join(_explain(whole, e) for e in error.errors())) from None
+        found += [_explain(whole, e) for e in error.errors()]
+    if found:
+        raise ConfigError("; ".join(found))
     _refuse_large_crops(checked.method, checked.data.canvas)
     return Config.model_construct(**{name: getattr(checked, name) for name in whole.model_fields})
+
+
+def _method_named(values: dict[str, Any]) -> str:
+    method = values.get("method")
+    if not isinstance(method, dict) or "name" not in method:
+        raise ConfigError(f"method.name is missing: one of {', '.join(methods.names())}")
+    return str(method["name"])
 
 
 def _refuse_large_crops(method: MethodSettings, canvas: int) -> None:
@@ -315,7 +370,10 @@ def _override(values: dict[str, Any], item: str) -> None:
         values = values.setdefault(part, {})
         if not isinstance(values, dict):
             raise ConfigError(f"{name!r}: {part!r} holds a value, not settings")
-    values[last] = yaml.safe_load(text)
+    try:
+        values[last] = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise ConfigError(f"{item!r}: the value is not readable as YAML") from None
     if key == "backbone.start":
         values.pop("start_sha256", None)  # it was that of the recipe's start
 

@@ -1,5 +1,8 @@
 """Pretraining: python -m training.pretrain RECIPE.yaml [key=value ...], also under torchrun.
 
+    --check RECIPE.yaml [key=value ...]   check a config, its data and this machine; train nothing
+    --help                                every setting with its meaning, default and bounds
+
 `train` is the training loop. Everything random in a step follows from the seed and the step, so
 that a resumed run gives the same weights.
 """
@@ -15,9 +18,9 @@ import torch
 from torch import Tensor
 
 from pathencoder.errors import PathEncoderError
-from training import config, distributed
+from training import config, distributed, settings
 from training.methods import Logs, Views
-from training.trainer import allocator, checkpoint, signals
+from training.trainer import allocator, checkpoint, checks, signals
 from training.trainer.optimizer import clip, set_rates
 from training.trainer.prepare import opened
 from training.trainer.run import Run
@@ -76,7 +79,7 @@ def _backward(run: Run, views: list[Views], step: int) -> tuple[Tensor, Logs]:
 
 
 def main(arguments: list[str]) -> int:
-    """Train the recipe that the command line names.
+    """Train the recipe that the command line names, check it, or explain the settings.
 
     Returns:
         Exit status: 0 done, or stopped by the time limit or a signal with a checkpoint; 1 failed;
@@ -84,12 +87,27 @@ def main(arguments: list[str]) -> int:
     """
     level = logging.INFO if os.environ.get("RANK", "0") == "0" else logging.WARNING
     logging.basicConfig(level=level, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print(__doc__)
-        return 0 if arguments else 2
-    allocator.keep_freed_memory()
+    if "-h" in arguments or "--help" in arguments:
+        print(f"{_usage()}\n\n{settings.help_text()}")
+        return 0
+    named = [a for a in arguments if a != "--check"]
+    if not named or named[0].startswith("-"):
+        print(_usage(), file=sys.stderr)
+        return 2
+    return _act(Path(named[0]), named[1:], only_check=len(named) < len(arguments))
+
+
+def _usage() -> str:
+    return (__doc__ or "").partition("\n\n`train`")[0]
+
+
+def _act(recipe: Path, overrides: list[str], *, only_check: bool) -> int:
     try:
-        train(config.load(Path(arguments[0]), arguments[1:]))
+        cfg = config.load(recipe, overrides)
+        if only_check:
+            return _check(cfg)
+        allocator.keep_freed_memory()
+        train(cfg)
     except PathEncoderError as error:
         log.error("error: %s", error)
         return 1
@@ -103,6 +121,19 @@ def main(arguments: list[str]) -> int:
         )
         return 1
     return 0
+
+
+def _check(cfg: config.Config) -> int:
+    """Print the settings that differ from the defaults, and every problem."""
+    for name, value in settings.different(cfg).items():
+        print(f"{name}={settings.as_yaml(value)}")
+    report = checks.examine(cfg)
+    for line in report.found:
+        print(f"ok: {line}")
+    for line in report.problems:
+        print(f"error: {line}")
+    print(f"not ready: {len(report.problems)} to correct" if report.problems else "ready to train")
+    return 1 if report.problems else 0
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from pathencoder.errors import ConfigError
 from pathencoder.spec import EncoderSpec
 from training.augment import CropSettings
 from training.data.loader import TileBatch
+from training.data.values import nearest
 
 Views = list[Tensor]  # normalised float [N, 3, px, px], one a crop
 # Tensors of one element stay on their device: reading one from a GPU makes the step wait for it.
@@ -152,15 +153,20 @@ class Method(nn.Module, ABC):
         raise NotImplementedError(f"{type(self).__name__} has its own network and no export")
 
 
+def names() -> list[str]:
+    """The methods that exist."""
+    return sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.ispkg)
+
+
 def module_of(name: str) -> ModuleType:
     """The file of a method.
 
     Raises:
         ConfigError: There is no such method; the message lists those that exist.
     """
-    known = sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.ispkg)
+    known = names()
     if name not in known:
-        raise ConfigError(f"method {name!r} is not one of {known}")
+        raise ConfigError(f"method.name={name!r}{nearest(name, known)}; one of {', '.join(known)}")
     return importlib.import_module(f"{__name__}.{name}")
 
 

@@ -37,6 +37,9 @@ class Settings(MethodSettings):
     Attributes:
         crop: Crops that both networks see.
         local_crops: Smaller crops that the online network alone sees, as in DINO.
+        colour: Colour changes of every crop.
+        hidden: Width of the hidden layers of projector and predictor.
+        out: Width of the projection.
         momentum: tau_base, of the target at the start; it ends at 1.
     """
 

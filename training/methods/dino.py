@@ -40,12 +40,23 @@ class Settings(MethodSettings):
     """DINO's part of a config. None: chosen by batch, corpus and length (parts/sizing.py).
 
     Attributes:
+        global_crops: Crops that teacher and student see.
+        local_crops: Smaller crops that the student alone sees.
+        colour: Colour changes of every crop.
+        hidden: Width of the head's hidden layers.
         head_norm: BatchNorm inside the head: for CNNs, whose pooled features all have nearly the
             same direction.
+        bottleneck: Width of the head's bottleneck.
+        prototypes: Outputs of the head.
+        student_temperature: Of the student's softmax.
         teacher_temperature: At the start, and after the warm-up.
         teacher_warmup: Share of the run.
         momentum: Of the teacher at the start; it ends at 1.
+        balance: What keeps the targets from collapse.
+        center_momentum: Of the centre, with `centring`.
         freeze_last: Share of the run, from its start, in which the last layer stays fixed.
+        spread: A regulariser that spreads the embeddings; null: none.
+        patches: iBOT's masked patches, for ViTs; null: none.
     """
 
     name: Literal["dino"] = "dino"

@@ -47,6 +47,8 @@ class Settings(MethodSettings):
 
     Attributes:
         teachers: Encoders, as `load_encoder` takes them.
+        crop: Crops that teachers and network see.
+        colour: Colour changes of the network's crops; the teachers' have none.
         average: Decay of the exported average of the backbone's weights.
     """
 

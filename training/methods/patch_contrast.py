@@ -36,11 +36,13 @@ class Settings(MethodSettings):
     """Patch contrast's part of a config. The defaults are the paper's.
 
     Attributes:
+        channels: Confidence maps of the network.
         crop: Side of the random crops, px.
         patch: Side of a patch, px: what the featuriser takes.
         stride: Of the patches' grid, px.
         per_image: Patches drawn for each image and channel.
         anchors: Patches of high confidence drawn as anchors for each channel.
+        similarity: Of two patches in the loss.
         stop: Stop when the patches are separated; False: only at the last step.
     """
 

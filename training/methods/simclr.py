@@ -42,6 +42,10 @@ class Settings(MethodSettings):
         crop: Crops that are compared with each other.
         local_crops: Smaller crops that are attracted to the crops of their tile and serve as no
             negatives.
+        colour: Colour changes of every crop.
+        temperature: tau of NT-Xent.
+        hidden: Width of the projector's hidden layer.
+        out: Width of the projection.
         average: Decay of the exported average of the backbone's weights.
     """
 

@@ -24,7 +24,7 @@ from training.files import write_text
 from training.from_config import sampler_of, starting_network
 from training.monitor.log import Monitor
 from training.monitor.trackers import TensorBoard, Tracker, WandB
-from training.trainer import checkpoint, lock, parallel, preflight
+from training.trainer import checkpoint, checks, lock, parallel, preflight
 from training.trainer.optimizer import make_optimizer
 from training.trainer.parts import Parts
 from training.trainer.run import Run
@@ -65,7 +65,7 @@ def opened(cfg: config.Config, request: StopRequest) -> Iterator[Run]:
 def _prepare(cfg: config.Config, request: StopRequest) -> tuple[Parts, int]:
     """The parts of a run and the first step to do."""
     torch.set_num_threads(cfg.run.threads)
-    _check_batch(cfg)
+    checks.refuse(cfg)
     device = distributed.device_of(cfg.run.device)
     d = cfg.data
     corpus = open_corpus(d.root, licences=d.licences, stains=d.stains, without=d.without)
@@ -74,6 +74,8 @@ def _prepare(cfg: config.Config, request: StopRequest) -> tuple[Parts, int]:
     torch.manual_seed(cfg.seed)
     plan = _plan(cfg, corpus, sampler, torch.Generator(device))
     method, forward, dtype = _method(cfg, plan, device)
+    if distributed.rank() == 0:
+        checks.warn_of_small_disk(cfg.run.out, method)
     optimizer = make_optimizer(method, cfg)
     first_step = _restore(cfg, method, optimizer)
     parts = Parts(
@@ -113,28 +115,6 @@ def _log_start(parts: Parts, first_step: int) -> None:
         f"{world} processes on {device.type}" if world > 1 else device,
         str(parts.dtype or torch.float32).removeprefix("torch."),
     )
-
-
-def _check_batch(cfg: config.Config) -> None:
-    """Raise ConfigError for a batch that cannot be divided evenly."""
-    world, parts = distributed.world(), cfg.optim.accumulate
-    if cfg.data.batch % (world * parts):
-        raise ConfigError(
-            f"data.batch={cfg.data.batch} cannot be divided evenly for {world} processes and"
-            f" optim.accumulate={parts}: choose a multiple of {world * parts}"
-        )
-    if cfg.data.batch // (world * parts) < 2:
-        raise ConfigError(
-            f"data.batch={cfg.data.batch} leaves less than 2 tiles for a forward pass ({world}"
-            f" processes, {parts} parts): choose at least {2 * world * parts}"
-        )
-    if parts > 1 and cfg.method.compares_tiles:
-        log.warning(
-            "optim.accumulate=%d: %s compares the %d tiles of one part, not the whole batch",
-            parts,
-            cfg.method.name,
-            cfg.data.batch // parts,
-        )
 
 
 def _dtype(cfg: config.Config, device: torch.device, backbone: nn.Module) -> torch.dtype | None:

@@ -20,6 +20,8 @@ class SpreadSettings(BaseModel):
     """The regulariser and its weight in the loss.
 
     Attributes:
+        name: Which regulariser.
+        weight: Of its term in the loss.
         concentration: Of the kernel of `kde`.
     """
 
