@@ -60,7 +60,9 @@ def test_without_out_the_rows_are_the_same_and_no_file_stays(slide, tmp_path, mo
     loose = encode(slide())
     assert np.array_equal(loose.rows, kept.rows)
     assert np.array_equal(loose.coords, kept.coords)
-    assert os.listdir(tmp_path / "temporary") == []
+    # torch may make a folder of its own there
+    left = [name for name in os.listdir(tmp_path / "temporary") if "torchinductor" not in name]
+    assert left == []
     assert "savetodir" not in loose.attributes
 
 
@@ -129,7 +131,7 @@ def test_an_unknown_scale_is_an_error_until_it_is_given(slide):
         ({"layout": "stamp"}, "layout of a file"),
         ({"layout": "zarr"}, "one of trident, clam, stamp"),
         ({"output": "dense", "layout": "clam", "out": "s.h5"}, "only the layout trident"),
-        ({"mpp": "0.25"}, "mpp='0.25' is no scale"),
+        ({"mpp": "0.25"}, "mpp='0.25' is not a scale"),
         ({"min_tissue": 25}, "min_tissue=25: a number from 0 to 1"),
         ({"overlap_px": 0.5}, "overlap_px=0.5: a whole number"),
         ({"overlap_px": 64}, "leaves no step"),
