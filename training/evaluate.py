@@ -1,6 +1,7 @@
 """The figures of the model cards.
 
 python -m training.evaluate probe default research imagenet random [--cv] [--sets ...] [--json OUT]
+python -m training.evaluate probe default runs/mine/export --labels my.csv
 
 `probe` evaluates embeddings, `dense` feature maps by a linear decoder, `robustness` the influence
 of stain and scanner, and `nuclei` compares label-free nuclei.
@@ -26,7 +27,14 @@ from training.evaluation.encoders import Subject, open_subject
 from training.evaluation.nuclei_table import nuclei
 from training.evaluation.outcomes import Outcome, Runs, load_outcomes, save_outcomes
 from training.evaluation.robustness_table import robustness
-from training.evaluation.sets import CELL_SETS, SETS, ProbeSet, open_sets
+from training.evaluation.sets import (
+    CELL_SETS,
+    SETS,
+    ProbeSet,
+    fingerprint_of,
+    open_sets,
+    own_set,
+)
 from training.files import write_text
 
 log = logging.getLogger("training")
@@ -47,6 +55,12 @@ def main() -> None:
 
 @main.command()
 @click.argument("names", nargs=-1, required=True)
+@click.option(
+    "--labels",
+    type=click.Path(path_type=Path),
+    help="Your own labels instead of --sets: a table with file, label and, optionally, group and"
+    " split, in the folder of its images. Without a split: folds by group.",
+)
 @click.option(
     "--data",
     type=click.Path(path_type=Path),
@@ -80,6 +94,7 @@ def main() -> None:
 )
 def probe(
     names: tuple[str, ...],
+    labels: Path | None,
     data: Path,
     tools: Path,
     cache: Path,
@@ -94,7 +109,10 @@ def probe(
     folder, or several training runs of one encoder as NAME=FOLDER,FOLDER.
     """
     try:
-        sets = open_sets(chosen.split(","), data=data, tools=tools, cache=cache, choose=cv)
+        if labels:
+            sets, cache = [own_set(labels, choose=cv)], cache / f"labels-{fingerprint_of(labels)}"
+        else:
+            sets = open_sets(chosen.split(","), data=data, tools=tools, cache=cache, choose=cv)
         subjects = [s for name in names for s in open_subject(name)]
         results = {s.name: _runs(subjects, s, cache, seeds) for s in sets}
     except PathEncoderError as error:

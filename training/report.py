@@ -1,6 +1,6 @@
 """Draw a run: its training curves, and the nearest neighbours of a few tiles.
 
-python -m training.report RUN [FOLDER]
+python -m training.report RUN [FOLDER]     FOLDER exists; default: RUN
 
 curves.png is drawn from log.jsonl; retrieval.png from the exported encoder and the run's tiles, if
 both are there.
@@ -43,6 +43,7 @@ class _Panel:
 
 _PANELS = (
     _Panel("train", "loss", "loss"),
+    _Panel("train", "lr", "learning rate of the backbone"),
     _Panel("train", "pair_cosine", "cosine of a tile's two views"),
     _Panel("train", "teacher_entropy", "teacher entropy, one tile (1 uniform, 0 certain)"),
     _Panel("train", "mean_entropy", "teacher entropy, mean over tiles", sick=0.0),
@@ -52,7 +53,10 @@ _PANELS = (
     _Panel("knn", "knn_", "k-NN balanced accuracy, train parts"),
     _Panel("train", "grad_norm", "gradient norm", scale="log"),
     _Panel("train", "tiles_per_s", "tiles a second"),
+    _Panel("train", "data_wait", "share of the time waiting for data"),
 )
+# Figures of a log line that are not drawn: clocks, and the step itself.
+_NOT_DRAWN = ("kind", "step", "wall_s", "cpu_s", "processes")
 _COLUMNS = 3
 
 
@@ -76,7 +80,8 @@ def curves(run: Path, out: Path) -> Path:
     from matplotlib import pyplot
 
     lines = read_log(run)
-    panels = [p for p in _PANELS if any(_points(lines, p.kind, key) for key in _keys(lines, p))]
+    every = (*_PANELS, *_others(lines))
+    panels = [p for p in every if any(_points(lines, p.kind, key) for key in _keys(lines, p))]
     if not panels:
         raise ConfigError(
             f"{run / 'log.jsonl'} holds no figures yet: wait for the run's first log line"
@@ -96,6 +101,19 @@ def curves(run: Path, out: Path) -> Path:
     save_figure(figure, out, dpi=90)
     pyplot.close(figure)
     return out
+
+
+def _others(lines: list[dict[str, Any]]) -> list[_Panel]:
+    """A panel for each other number of the training lines: the terms of the method's loss."""
+    named = tuple(p.name for p in _PANELS if p.kind == "train")
+    found = {
+        key: _Panel("train", key, key.replace("_", " "))
+        for line in lines
+        if line["kind"] == "train"
+        for key, value in line.items()
+        if isinstance(value, int | float) and key not in _NOT_DRAWN and not key.startswith(named)
+    }
+    return list(found.values())
 
 
 def _draw(axis: Any, panel: _Panel, lines: list[dict[str, Any]]) -> None:
@@ -150,7 +168,8 @@ def main(arguments: list[str]) -> int:
     run = Path(arguments[0])
     folder = Path(arguments[1]) if len(arguments) == 2 else run
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        if not folder.is_dir():
+            raise ConfigError(f"{folder} is not a folder: create it, or name the folder of a run")
         log.info("%s", curves(run, folder / "curves.png"))
         log.info("%s", retrieval(run, folder / "retrieval.png"))
     except PathEncoderError as error:

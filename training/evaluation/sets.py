@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -57,6 +58,35 @@ def open_sets(
     if unknown:
         raise ConfigError(f"--sets: no probe set {unknown}; there are {', '.join(SETS)}")
     return [_open(name, data, tools, cache, choose=choose) for name in names]
+
+
+def own_set(table: Path, *, choose: bool) -> ProbeSet:
+    """A table of somebody's own labels as a set.
+
+    Args:
+        table: Columns file, label and, optionally, group and split; in the folder of its images.
+        choose: Rows of train parts alone, reported by folds: for choices.
+
+    Raises:
+        ConfigError: It cannot be read (see `read_label_rows`), has one class, or fewer than two
+            groups.
+    """
+    labels = read_labels(table, choose=choose)
+    if len(labels.names) < 2:
+        raise ConfigError(f"{table}: all rows are {labels.names[0]!r}; a probe needs two classes")
+    if len(set(labels.groups.tolist())) < 2:
+        raise ConfigError(f"{table}: all rows are of one group; folds need two or more")
+    part = None if choose else part_of(labels)
+    return ProbeSet(table.stem, table.parent, labels, part, choose)
+
+
+def fingerprint_of(table: Path) -> str:
+    """16 hexadecimal digits that change with a table of labels or one of its images."""
+    digest = hashlib.sha256(table.read_bytes())
+    for file in read_labels(table).files:
+        status = (table.parent / file).stat()
+        digest.update(f"{file} {status.st_size} {status.st_mtime_ns}\n".encode())
+    return digest.hexdigest()[:16]
 
 
 def _open(name: str, data: Path, tools: Path, cache: Path, *, choose: bool) -> ProbeSet:

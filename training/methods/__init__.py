@@ -140,6 +140,10 @@ class Method(nn.Module, ABC):
     def after_step(self, step: int) -> None:
         """Called after the optimiser's step, to update teachers and averages; default: nothing."""
 
+    def schedule(self, step: int) -> dict[str, float]:
+        """What follows a schedule in a step, for the log: momentum, temperature; default: none."""
+        return {}
+
     def encoder(self) -> nn.Module:
         """The network to export; default: the backbone."""
         return self.backbone

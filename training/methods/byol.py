@@ -102,13 +102,17 @@ class Byol(Method):
         loss = torch.stack(pairs).mean()
         return loss, {"pair_cosine": 1 - loss.detach() / 2}
 
+    def schedule(self, step: int) -> dict[str, float]:
+        """The target's momentum."""
+        return {"momentum": cosine(self.momentum, 1.0, step, self.plan.steps)}
+
     def after_step(self, step: int) -> None:
         """Move the target towards the online network (equation 1).
 
         xi = tau xi + (1 - tau) theta, with tau = 1 - (1 - tau_base) (cos(pi k / K) + 1) / 2
         (section 3.2).
         """
-        follow(self.target, self.online, cosine(self.momentum, 1.0, step, self.plan.steps))
+        follow(self.target, self.online, self.schedule(step)["momentum"])
 
     @property
     def backbone(self) -> nn.Module:

@@ -137,7 +137,7 @@ class Dino(Method):
         views = views[: n + s.local_crops.count]
         # Prototypes that follow an untrained backbone collapse.
         self._freeze_last_layers(frozen=step < s.freeze_last * self.plan.steps)
-        temperature = linear(*self.temperatures, step, int(s.teacher_warmup * self.plan.steps))
+        temperature = self._temperature(step)
         features, targets, patch_term = self._forward(views, masks, temperature)
         logits = self.student[1](features)
         loss = dino_loss(logits.chunk(len(views)), targets, temperature=s.student_temperature)
@@ -156,10 +156,21 @@ class Dino(Method):
 
         m goes from self.momentum to 1 along a cosine.
         """
-        m = cosine(self.momentum, 1.0, step, self.plan.steps)
+        m = self._momentum(step)
         follow(self.teacher, self.student, m)
         if self.patches and self.patches.teacher_head and self.patches.student_head:
             follow(self.patches.teacher_head, self.patches.student_head, m)
+
+    def schedule(self, step: int) -> dict[str, float]:
+        """The teacher's momentum and temperature."""
+        return {"momentum": self._momentum(step), "teacher_temperature": self._temperature(step)}
+
+    def _momentum(self, step: int) -> float:
+        return cosine(self.momentum, 1.0, step, self.plan.steps)
+
+    def _temperature(self, step: int) -> float:
+        warmup = int(self.settings.teacher_warmup * self.plan.steps)
+        return linear(*self.temperatures, step, warmup)
 
     @property
     def backbone(self) -> nn.Module:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import uuid
 from pathlib import Path
 from typing import Any, Protocol
 
 from pathencoder.errors import MissingExtra
+from training.files import write_text
 
 
 class Tracker(Protocol):
@@ -22,16 +24,21 @@ class Tracker(Protocol):
 class TensorBoard:
     """Event files in run/tensorboard.
 
+    Args:
+        run: The run's folder.
+        first_step: Steps that are done; later figures of an earlier process are not shown.
+
     Raises:
         MissingExtra: The tensorboard package is not installed.
     """
 
-    def __init__(self, run: Path) -> None:
+    def __init__(self, run: Path, *, first_step: int = 0) -> None:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
             raise MissingExtra.of("trackers", "run.tensorboard=true") from error
-        self._writer = SummaryWriter(str(run / "tensorboard"))
+        purge = {"purge_step": first_step + 1} if first_step else {}
+        self._writer = SummaryWriter(str(run / "tensorboard"), **purge)
 
     def write(self, kind: str, step: int, values: dict[str, Any]) -> None:
         """Write the finite numbers as scalars."""
@@ -49,7 +56,7 @@ class WandB:
     The WANDB_ environment variables apply.
 
     Args:
-        run: The run's folder; its name is the name of the W&B run.
+        run: The run's folder; its name is the name of the W&B run, whose id is in its wandb_id.
         project: The W&B project.
         settings: The run's config.
 
@@ -66,22 +73,28 @@ class WandB:
         self._run = wandb.init(
             project=project,
             name=run.name,
-            id=run.name,
+            id=_identity(run),
             resume="allow",
             dir=str(run),
             config=settings,
         )
 
     def write(self, kind: str, step: int, values: dict[str, Any]) -> None:
-        """Send the finite numbers, the step among them.
-
-        W&B drops values of a step that it has seen, as a resumed run repeats some.
-        """
-        self._run.log({**_numbers(kind, values), "step": step})
+        """Send the finite numbers, except of steps that were sent before the run was resumed."""
+        if step >= self._run.step:
+            self._run.log(_numbers(kind, values), step=step)
 
     def close(self) -> None:
         """Finish the upload."""
         self._run.finish()
+
+
+def _identity(run: Path) -> str:
+    """The id of a run in W&B: a random one, as folders of several runs may have one name."""
+    file = run / "wandb_id"
+    if not file.is_file():
+        write_text(file, uuid.uuid4().hex[:16])
+    return file.read_text(encoding="utf-8").strip()
 
 
 def _numbers(kind: str, values: dict[str, Any]) -> dict[str, float]:

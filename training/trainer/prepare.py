@@ -88,19 +88,19 @@ def _prepare(cfg: config.Config, request: StopRequest) -> tuple[Parts, int]:
         optimizer=optimizer,
         device=device,
         dtype=dtype,
-        monitor=_monitor(cfg, corpus),
+        monitor=_monitor(cfg, corpus, first_step),
         request=request,
     )
     _log_start(parts, first_step)
     return parts, first_step
 
 
-def _monitor(cfg: config.Config, corpus: Corpus) -> Monitor:
+def _monitor(cfg: config.Config, corpus: Corpus, first_step: int) -> Monitor:
     """The log of this process; the first process also describes the run in its folder."""
     if distributed.rank() != 0:
         return Monitor(None)
     _write_identity(cfg, corpus, cfg.run.out)
-    return Monitor(cfg.run.out, _trackers(cfg))
+    return Monitor(cfg.run.out, _trackers(cfg, first_step))
 
 
 def _log_start(parts: Parts, first_step: int) -> None:
@@ -183,10 +183,10 @@ def _restore(cfg: config.Config, method: nn.Module, optimizer: torch.optim.Optim
     return 0
 
 
-def _trackers(cfg: config.Config) -> list[Tracker]:
+def _trackers(cfg: config.Config, first_step: int) -> list[Tracker]:
     made: list[Tracker] = []
     if cfg.run.tensorboard:
-        made.append(TensorBoard(cfg.run.out))
+        made.append(TensorBoard(cfg.run.out, first_step=first_step))
     if cfg.run.wandb:
         made.append(WandB(cfg.run.out, cfg.run.wandb, config.dump(cfg)))
     return made

@@ -22,7 +22,8 @@ from training.trainer.throughput import Throughput
 
 log = logging.getLogger("training")
 
-_NOT_SHOWN = ("tiles_per_s", "data_wait", "memory_mb")  # in the figures of a line for people
+# Not in the figures of a line for people.
+_NOT_SHOWN = ("tiles_per_s", "data_wait", "memory_mb", "weight_decay", "precision", "processes")
 _KNN_PX = 112  # side of the tiles for k-NN, for networks that accept any size
 
 
@@ -82,11 +83,17 @@ class Reporter:
             **self._over_processes(own),
             "grad_norm": float(norm),
             "lr": self._parts.optimizer.param_groups[0]["lr"],
+            "weight_decay": max(g["weight_decay"] for g in self._parts.optimizer.param_groups),
+            **self._parts.method.schedule(step),
             **self._features.spread(self._tiles_here()),
         }
         rate, wait = self._throughput.measure()
         memory = peak_memory_mb(self._parts.device)
         values |= {"tiles_per_s": rate, "data_wait": wait, "memory_mb": memory}
+        values |= {
+            "precision": str(self._parts.dtype or torch.float32).removeprefix("torch."),
+            "processes": distributed.world(),
+        }
         write = self._parts.monitor.write
         write("train", step + 1, values, words=self._in_words(step + 1, values))
         if distributed.rank() == 0:

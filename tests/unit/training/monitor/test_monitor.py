@@ -192,6 +192,11 @@ def test_a_run_logs_every_figure_and_a_line_for_people(run, caplog):
         "feature_std",
         "grad_norm",
         "lr",
+        "weight_decay",
+        "momentum",
+        "teacher_temperature",
+        "precision",
+        "processes",
         "tiles_per_s",
         "data_wait",
         "memory_mb",
@@ -212,18 +217,49 @@ def test_a_tracker_that_is_not_installed_is_an_error_with_the_command(tmp_path, 
         trackers.WandB(tmp_path, "mine", {})
 
 
+def wandb_that_keeps(sent, step):
+    """A W&B whose run was resumed at a step: older figures are there already."""
+
+    def init(**asked):
+        def log(values, step):
+            sent.append((step, values))
+
+        return types.SimpleNamespace(
+            log=log, finish=lambda: sent.append("end"), step=step, asked=asked
+        )
+
+    return types.SimpleNamespace(init=init)
+
+
 def test_trackers_get_the_finite_numbers(tmp_path, monkeypatch):
     sent = []
-    fake = types.SimpleNamespace(
-        init=lambda **k: types.SimpleNamespace(
-            log=sent.append, finish=lambda: sent.append("end"), asked=k
-        )
-    )
-    monkeypatch.setitem(sys.modules, "wandb", fake)
+    monkeypatch.setitem(sys.modules, "wandb", wandb_that_keeps(sent, 0))
     monitor = Monitor(tmp_path, [trackers.WandB(tmp_path, "mine", {"seed": 0})])
     monitor.write("train", 7, {"loss": 1.5, "grad_norm": math.inf, "culprit": "x"})
     monitor.close()
-    assert sent == [{"train/loss": 1.5, "step": 7}, "end"]
+    assert sent == [(7, {"train/loss": 1.5}), "end"]
+
+
+def test_a_resumed_run_sends_no_step_to_wandb_twice(tmp_path, monkeypatch):
+    sent = []
+    monkeypatch.setitem(sys.modules, "wandb", wandb_that_keeps(sent, 8))
+    one, other = (trackers.WandB(tmp_path, "mine", {}) for _ in range(2))
+    for step in (6, 7, 8, 9):
+        other.write("train", step, {"loss": 1.0})
+    assert [step for step, _ in sent] == [8, 9]
+    assert one._run.asked["id"] == other._run.asked["id"]
+    (tmp_path / "elsewhere" / tmp_path.name).mkdir(parents=True)
+    third = trackers.WandB(tmp_path / "elsewhere" / tmp_path.name, "mine", {})
+    assert third._run.asked["id"] != one._run.asked["id"]  # of a folder of the same name
+
+
+def test_tensorboard_hides_what_a_resumed_run_repeats(tmp_path, monkeypatch):
+    asked = []
+    fake = types.SimpleNamespace(SummaryWriter=lambda folder, **k: asked.append(k))
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", fake)
+    trackers.TensorBoard(tmp_path)
+    trackers.TensorBoard(tmp_path, first_step=40)
+    assert asked == [{}, {"purge_step": 41}]
 
 
 def test_the_report_draws_both_pictures(run, tmp_path):
@@ -231,6 +267,10 @@ def test_the_report_draws_both_pictures(run, tmp_path):
         file.write(
             '{"kind": "alarm", "step": 4, "alarm": "rank collapsed", "words": "x"}\n{"kind": "tra'
         )
+    assert report.main([str(run), str(tmp_path / "out")]) == 1
+    assert report.main([str(tmp_path / "no run")]) == 1
+    assert list(tmp_path.iterdir()) == []  # a report creates no folder
+    (tmp_path / "out").mkdir()
     assert report.main([str(run), str(tmp_path / "out")]) == 0
     for name in ("curves", "retrieval"):
         picture = np.asarray(Image.open(tmp_path / f"out/{name}.png").convert("RGB"))
@@ -252,6 +292,14 @@ def test_a_gap_is_drawn_as_one_and_a_repeated_step_once(tmp_path):
     points = report._points(read_log(tmp_path), "train", "loss")
     assert points[0] == (1, 2.0)
     assert math.isnan(points[1][1])
+
+
+def test_every_number_of_a_training_line_is_drawn():
+    line = {"kind": "train", "step": 1, "loss": 3.0, "lr": 1.0, "data_wait": 0.1, "cpu_s": 3.0}
+    lines = [line, {**line, "step": 2, "patch_loss": 2.0, "koleo": 1.0, "culprit": "x"}]
+    assert [p.name for p in report._others(lines)] == ["patch_loss", "koleo"]
+    named = {p.name for p in report._PANELS if p.kind == "train"}
+    assert {"loss", "lr", "data_wait"} <= named
 
 
 def test_neighbours_are_of_other_slides():

@@ -1,0 +1,64 @@
+"""`evaluate probe --labels` on a small folder."""
+
+import json
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+from pathencoder.errors import ConfigError
+from training import evaluate
+from training.evaluation.sets import fingerprint_of, own_set
+
+pytestmark = pytest.mark.full
+
+
+@pytest.fixture
+def table(tmp_path):
+    rows, rng = ["file;label;group"], np.random.default_rng(0)
+    for i in range(24):
+        noise = rng.integers(0, 40, (32, 32, 3)) + (170 if i % 2 else 20)
+        Image.fromarray(noise.astype(np.uint8)).save(tmp_path / f"{i}.png")
+        rows.append(f"{i}.png;{'bright' if i % 2 else 'dark'};p{i // 3}")
+    (tmp_path / "my.csv").write_text("\n".join(rows) + "\n")
+    return tmp_path / "my.csv"
+
+
+def test_own_labels_are_probed_by_folds_of_groups(table, tmp_path):
+    done = CliRunner().invoke(
+        evaluate.main,
+        f"probe default --labels {table} --seeds 1"
+        f" --cache {tmp_path / 'cache'} --json {tmp_path / 'out.json'}".split(),
+    )
+    assert done.exit_code == 0, done.output
+    assert "five folds by group" in done.output
+    figures = json.loads((tmp_path / "out.json").read_text())["sets"]["my"]["default"]
+    assert figures["linear"] == 1.0
+    assert (figures["n"], figures["groups"]) == (24, 8)
+
+
+def test_a_split_is_used_where_there_is_one(table):
+    lines = table.read_text().splitlines()
+    split = ["split", *("test" if i // 3 > 5 else "train" for i in range(24))]
+    table.write_text("\n".join(f"{a};{b}" for a, b in zip(lines, split, strict=True)))
+    assert own_set(table, choose=False).part == "test"
+    assert len(own_set(table, choose=True).labels.files) == 18
+
+
+def test_outcomes_are_kept_for_these_labels_and_images_alone(table):
+    before = fingerprint_of(table)
+    assert fingerprint_of(table) == before
+    table.write_text(table.read_text().replace("1.png;bright", "1.png;dark", 1))
+    assert fingerprint_of(table) != before
+
+
+def test_one_class_or_one_group_is_refused(table):
+    text = table.read_text()
+    table.write_text(text.replace("bright", "dark"))
+    with pytest.raises(ConfigError, match="needs two classes"):
+        own_set(table, choose=False)
+    rows = [line.rpartition(";")[0] + ";p" for line in text.splitlines()[1:]]
+    table.write_text("\n".join(["file;label;group", *rows]))
+    with pytest.raises(ConfigError, match="all rows are of one group"):
+        own_set(table, choose=False)
