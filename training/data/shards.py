@@ -46,6 +46,8 @@ log = logging.getLogger(__name__)
 _FORMAT = 2
 _HEAD = 2  # rows before the ranges: (format, images), (size, mtime in ns) of the tar
 _ROW = 16  # bytes
+_MOST_INDICES = 32_768  # in memory maps, of which Linux allows 65,530 in a process
+_MOST_FILES = 4096  # open shards
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,7 @@ def ranges_of(shard: Path) -> np.ndarray:
     return _ranges(shard, status.st_size, status.st_mtime_ns)
 
 
-@functools.lru_cache(maxsize=256)
+@functools.lru_cache(maxsize=_MOST_INDICES)
 def _ranges(shard: Path, size: int, changed: int) -> np.ndarray:
     """Cached by size and modification time, so that a replaced tar is read again."""
     if indexed(shard) is None:
@@ -197,7 +199,17 @@ class _OpenFiles:
         self._lock, self._files = threading.Lock(), OrderedDict()
 
 
-_FILES = _OpenFiles(most=64)
+def _most_open() -> int:
+    """How many shards stay open: a quarter of the open files that this process may have."""
+    if sys.platform == "win32":
+        return 64
+    import resource
+
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return _MOST_FILES if limit < 0 else max(64, min(limit // 4, _MOST_FILES))
+
+
+_FILES = _OpenFiles(most=_most_open())
 atexit.register(_FILES.close)
 if hasattr(os, "register_at_fork"):  # not on Windows
     os.register_at_fork(after_in_child=_FILES.forget)
