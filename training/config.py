@@ -129,11 +129,15 @@ class RunSettings(_Section):
         keep_mb: Memory for decoded tiles in each process (also of loader_processes). It saves
             decoding where the corpus is passed several times.
         checkpoint_every: Steps between checkpoints.
+        keep_every: Checkpoints of every so many steps are written and never removed; 0: only the
+            newest two are kept.
         log_every: Steps between log lines.
         knn_every: 0: only at the start and the end.
         knn_sets: Folders with a labels.csv; only their train parts are read.
         device: "auto" (a GPU where there is one), or a name of torch: cpu, cuda, cuda:1, mps.
         parallel: With several processes; "fsdp" for ViT-L and larger.
+        timeout_minutes: A process that waits longer than this for the others ends with an error;
+            null: torch's default, 10 minutes with NCCL and 30 with gloo.
         compile: Compile the blocks by torch.compile.
         checkpoint_activations: Less memory, a third more time.
         bad_batches: So many consecutive batches with a loss or gradient that is not finite stop
@@ -149,11 +153,13 @@ class RunSettings(_Section):
     loader_processes: int = Field(default=0, ge=0)
     keep_mb: int = Field(default=0, ge=0)
     checkpoint_every: int = Field(default=100, ge=1)
+    keep_every: int = Field(default=0, ge=0)
     log_every: int = Field(default=10, ge=1)
     knn_every: int = Field(default=0, ge=0)
     knn_sets: tuple[Path, ...] = ()
     device: str = "auto"
     parallel: Literal["ddp", "fsdp"] = "ddp"
+    timeout_minutes: float | None = Field(default=None, gt=0)
     compile: bool = False
     checkpoint_activations: bool = False
     bad_batches: int = Field(default=5, ge=1)

@@ -11,6 +11,8 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
@@ -20,19 +22,26 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from pathencoder import compat
 
+_T = TypeVar("_T")
+
 
 @contextmanager
-def processes() -> Iterator[None]:
+def processes(timeout_minutes: float | None = None) -> Iterator[None]:
     """Inside: the process group that torchrun's environment describes; none without torchrun.
 
     NCCL where there is CUDA, else gloo.
+
+    Args:
+        timeout_minutes: A collective that waits longer than this for a process is an error; None:
+            torch's default, 10 minutes with NCCL and 30 with gloo.
     """
     if "WORLD_SIZE" not in os.environ or dist.is_initialized():
         yield
         return
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    timeout = None if timeout_minutes is None else timedelta(minutes=timeout_minutes)
+    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=timeout)
     try:
         yield
     finally:
@@ -58,6 +67,15 @@ def device_of(name: str) -> torch.device:
     return torch.device(
         "cuda", int(os.environ.get("LOCAL_RANK", rank())) % torch.cuda.device_count()
     )
+
+
+def from_first(value: _T) -> _T:
+    """The value of process 0, in every process; it may be anything that pickle takes."""
+    if world() == 1:
+        return value
+    held = [value]
+    dist.broadcast_object_list(held, src=0)
+    return held[0]
 
 
 def share(joint: Tensor, dim: int = 0) -> Tensor:

@@ -42,7 +42,8 @@ def train(cfg: config.Config) -> Path:
         StoreError: The folder cannot be written, or the disk is full.
         PathEncoderError: Several batches in a row gave no finite loss.
     """
-    with distributed.processes(), signals.listening() as request, opened(cfg, request) as run:
+    group = distributed.processes(cfg.run.timeout_minutes)
+    with group, signals.listening() as request, opened(cfg, request) as run:
         step = run.first_step - 1
         run.report_knn(run.first_step)
         for step, batch, views in run.batches():

@@ -36,7 +36,7 @@ def sibling(recipe: Path, tiles: Path, out: Path) -> list[str]:
 
     The method, its terms, the optimiser, and how processes work together stay the recipe's.
     """
-    cfg = config.load(recipe)
+    cfg = config.load(recipe, [f"data.root={tiles}", f"run.out={out}"])
     if cfg.method.own_network:
         return [*_everywhere(tiles, out, batch=4), "data.canvas=96", "method.crop=80"]
     fields = type(cfg.method).model_fields

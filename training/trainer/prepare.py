@@ -175,9 +175,9 @@ def _plan(
 def _restore(cfg: config.Config, method: nn.Module, optimizer: torch.optim.Optimizer) -> int:
     """Load the newest checkpoint or the state to start from; returns the first step to do."""
     settings = config.result_changing(config.dump(cfg))
-    newest = checkpoint.latest(cfg.run.out)
-    if newest:
-        return checkpoint.load(newest, method, optimizer, settings)
+    step = checkpoint.resume(cfg.run.out, method, optimizer, settings)
+    if step is not None:
+        return step
     if cfg.start_from:
         checkpoint.start_from(cfg.start_from, method, optimizer, settings)
     return 0

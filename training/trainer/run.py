@@ -109,7 +109,8 @@ class Run:
             logs: What the method logs.
         """
         self._reporter.after(step, loss, norm, logs)
-        if (step + 1) % self._cfg.run.checkpoint_every == 0 or self.stopping:
+        every = (self._cfg.run.checkpoint_every, self._cfg.run.keep_every)
+        if self.stopping or any(n and (step + 1) % n == 0 for n in every):
             self._save(step + 1)
 
     def report_knn(self, step: int) -> None:
@@ -160,7 +161,14 @@ class Run:
     def _save(self, step: int) -> None:
         """Write a checkpoint; a run that is resumed from it starts with `step`."""
         settings = config.result_changing(config.dump(self._cfg))
-        checkpoint.save(self._folder, step, self.method, self.optimizer, settings)
+        checkpoint.save(
+            self._folder,
+            step,
+            self.method,
+            self.optimizer,
+            settings,
+            keep_every=self._cfg.run.keep_every,
+        )
         self._throughput.restart()
 
     def _export(self, step: int) -> Path:

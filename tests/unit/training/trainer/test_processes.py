@@ -1,5 +1,6 @@
 """The command on two processes: a recipe's small sibling starts, stops, resumes and exports."""
 
+import datetime
 import json
 import multiprocessing
 import os
@@ -12,6 +13,7 @@ from paths import ROOT
 from small_recipes import sibling, write_pictures
 
 from pathencoder import load_encoder
+from pathencoder.errors import ConfigError
 from training.pretrain import main
 from training.trainer import checkpoint
 
@@ -91,3 +93,18 @@ def test_one_process_goes_on_from_the_checkpoint_of_two(on_two, pictures, tmp_pa
     assert list(losses(tmp_path / "run")) == [1, 2, 3, 4]
     assert on_two(VIT, [*settings, f"run.out={tmp_path / 'two'}"]) == [0, 0]
     assert losses(tmp_path / "run") == pytest.approx(losses(tmp_path / "two"), rel=1e-3)
+
+
+def test_how_long_a_process_waits_for_the_others_is_a_setting(
+    pictures, tmp_path, monkeypatch, caplog
+):
+    def refuse(backend, *, timeout):
+        raise ConfigError(f"{backend} waits {timeout}")
+
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr("torch.distributed.init_process_group", refuse)
+    settings = sibling(CNN, pictures, tmp_path / "run")
+    assert main([str(CNN), *settings, "run.timeout_minutes=90"]) == 1
+    assert f"waits {datetime.timedelta(minutes=90)}" in caplog.text
+    assert main([str(CNN), *settings]) == 1
+    assert "waits None" in caplog.text

@@ -167,6 +167,26 @@ def collectives(rows):
     }
 
 
+def average_of_sharded_weights():
+    """Move a sharded network and a buffer of it by 1; returns how far their average moved."""
+    method = build("simclr", "vit")
+    networks = (method.backbone, method.average.module)
+    for network in networks:
+        network.register_buffer("statistic", torch.ones(2))  # as of a compiled ViT's DropPath
+    parallel.wrap(method, CPU, strategy="fsdp")
+    method.after_step(0)
+    with torch.no_grad():
+        method.backbone.statistic.add_(1)
+        for p in method.backbone.parameters():
+            p.add_(1)
+    before = [whole(p) for p in method.average.module.parameters()]
+    method.after_step(1)
+    after = [whole(p) for p in method.average.module.parameters()]
+    moved = {str(i): a - b for i, (a, b) in enumerate(zip(after, before, strict=True))}
+    share = 1 - method.settings.average
+    return {"share": share, "moved": moved, "statistic": whole(networks[1].statistic) - 1}
+
+
 def _join(rank, store):
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=store, rank=rank, world_size=2)
@@ -238,6 +258,12 @@ def test_sharded_weights_are_trained_as_unsharded_ones(both, name):
         assert apart(part["gradients"], joint["gradients"]) < 1e-3
     assert apart(floats(first["state"]), floats(joint["state"])) < 1e-3
     assert second["state"] == {}
+
+
+def test_an_average_follows_sharded_weights_and_whole_buffers(both):
+    for part in both(average_of_sharded_weights):
+        for moved in (*part["moved"].values(), part["statistic"]):
+            assert np.allclose(moved, part["share"], atol=1e-6)
 
 
 def test_collectives_targets_and_regularisers_use_the_joint_batch(both):
