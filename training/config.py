@@ -83,10 +83,14 @@ class BackboneSettings(_Section):
 
 
 class OptimSettings(_Section):
-    """AdamW with warm-up and cosine; learning rates are not scaled by the batch.
+    """AdamW with a warm-up and a schedule; learning rates are not scaled by the batch.
 
     Attributes:
         steps: Optimiser steps of the run.
+        schedule: "cosine" from the peak to lr_end, or "constant": the peak until a linear cooldown
+            to lr_end over the last steps. A run with a constant rate can be lengthened or ended
+            early by another `steps` when it is resumed.
+        cooldown: The share of the steps that is the cooldown of a constant rate.
         lr: Of the backbone; 0 is a control run, in which only BatchNorm statistics change.
         lr_end: Learning rate at the last step, of backbone and heads.
         head_lr: Learning rate of the heads, at its peak.
@@ -101,6 +105,8 @@ class OptimSettings(_Section):
     """
 
     steps: int = Field(ge=1)
+    schedule: Literal["cosine", "constant"] = "cosine"
+    cooldown: float = Field(default=0.1, gt=0, le=1)
     lr: float = Field(default=3e-4, ge=0)
     lr_end: float = Field(default=1e-6, ge=0)
     head_lr: float = Field(default=1e-3, ge=0)
@@ -109,6 +115,11 @@ class OptimSettings(_Section):
     clip: float = Field(default=10.0, gt=0)
     accumulate: int = Field(default=1, ge=1)
     precision: Literal["auto", "fp32", "bf16"] = "auto"
+
+    @property
+    def cooldown_steps(self) -> int:
+        """Steps of the cooldown of a constant rate."""
+        return max(1, round(self.cooldown * self.steps))
 
 
 class RunSettings(_Section):
@@ -122,6 +133,9 @@ class RunSettings(_Section):
         out: The run's folder: log, checkpoints and the exported encoder. The same folder resumes a
             run.
         minutes: Stop after this time with a checkpoint; the same command resumes.
+        fit_steps: Replace optim.steps by as many steps as fit into `minutes`, by the time that the
+            first steps take here, and limit the warm-up to a tenth of them. True where minutes is
+            given on the command line and steps is not.
         threads: Of torch, in each process.
         loaders: Threads that decode tiles, in each process.
         loader_processes: Processes that decode tiles instead of the threads, for each process; for
@@ -148,6 +162,7 @@ class RunSettings(_Section):
 
     out: Path
     minutes: float | None = Field(default=None, gt=0)
+    fit_steps: bool = False
     threads: int = Field(default=1, ge=1)
     loaders: int = Field(default=1, ge=1)
     loader_processes: int = Field(default=0, ge=0)
@@ -239,12 +254,15 @@ def load(recipe: Path, overrides: Sequence[str] = ()) -> Config:
     values = _read(recipe)
     if not (recipe.name == "config.yaml" and (recipe.parent / "data.json").is_file()):
         _follow_paths(values, recipe.parent)
-    problems = []
+    problems: list[str] = []
+    given = set()
     for item in overrides:
         try:
-            _override(values, item)
+            given.add(_override(values, item))
         except ConfigError as error:
             problems.append(str(error))
+    if "run.minutes" in given and not given & {"optim.steps", "run.fit_steps"}:
+        values["run"]["fit_steps"] = values["run"]["minutes"] is not None
     return check(values, problems)
 
 
@@ -366,7 +384,8 @@ def with_defaults(settings: dict[str, Any]) -> dict[str, Any]:
         return settings
 
 
-def _override(values: dict[str, Any], item: str) -> None:
+def _override(values: dict[str, Any], item: str) -> str:
+    """Set the value of key=value, in place; returns the whole key."""
     name, equals, text = item.partition("=")
     if not equals:
         raise ConfigError(f"{item!r} is not key=value")
@@ -382,6 +401,7 @@ def _override(values: dict[str, Any], item: str) -> None:
         raise ConfigError(f"{item!r}: the value is not readable as YAML") from None
     if key == "backbone.start":
         values.pop("start_sha256", None)  # it was that of the recipe's start
+    return key
 
 
 def _explain(model: type[BaseModel], error: Any) -> str:

@@ -37,8 +37,8 @@ def export(
     stains = ", ".join(f"{n} {name}" for name, n in corpus.stain_counts().items())
     share = cfg.export.start_share
     training = (
-        f"{cfg.method.name}{_taught_by(cfg)}, {_length(steps)} steps of {cfg.data.batch} tiles; "
-        f"{len(corpus)} tiles of {len(corpus.slide_names)} slides ({stains})"
+        f"{cfg.method.name}{_taught_by(cfg)}, {_length(steps, cfg.optim.steps)} steps of"
+        f" {cfg.data.batch} tiles; {len(corpus)} tiles of {len(corpus.slide_names)} slides ({stains})"
         + (f", averaged with the starting weights ({share:g} of them)" if share else "")
     )
     return write_encoder(network, dataclasses.replace(spec, training=training), folder)
@@ -50,6 +50,8 @@ def _taught_by(cfg: Config) -> str:
     return f" of {', '.join(names)}" if names else ""
 
 
-def _length(steps: Sequence[int]) -> str:
+def _length(steps: Sequence[int], planned: int) -> str:
     lengths = " or ".join(str(n) for n in sorted(set(steps)))
+    if max(steps) < planned:
+        lengths = f"stopped at {lengths} of {planned}"
     return lengths if len(steps) == 1 else f"average of {len(steps)} runs of {lengths}"

@@ -19,8 +19,9 @@ from torch import Tensor
 
 from pathencoder.errors import PathEncoderError
 from training import config, distributed, settings
+from training.data.loader import TileBatch
 from training.methods import Logs, Views
-from training.trainer import allocator, checkpoint, checks, signals
+from training.trainer import allocator, checkpoint, checks, fit, signals
 from training.trainer.optimizer import clip, set_rates
 from training.trainer.prepare import opened
 from training.trainer.run import Run
@@ -43,21 +44,37 @@ def train(cfg: config.Config) -> Path:
         PathEncoderError: Several batches in a row gave no finite loss.
     """
     group = distributed.processes(cfg.run.timeout_minutes)
-    with group, signals.listening() as request, opened(cfg, request) as run:
+    with group, signals.listening() as request:
+        fitted = fit.fitted(cfg, request, _step)
+        if fitted is None:
+            log.warning("stopped by %s before the first step", request.signal)
+            return cfg.run.out
+        return _train(fitted, request)
+
+
+def _train(cfg: config.Config, request: signals.StopRequest) -> Path:
+    with opened(cfg, request) as run:
         step = run.first_step - 1
         run.report_knn(run.first_step)
         for step, batch, views in run.batches():
-            set_rates(run.optimizer, cfg, step)
-            loss, logs = _backward(run, views, step)
-            norm = clip(run.parameters, cfg.optim.clip)
-            if run.good(step, batch, loss, norm):
-                run.optimizer.step()
-                run.optimizer.zero_grad(set_to_none=True)
-                run.method.after_step(step)
-            run.report(step, loss, norm, logs)
+            run.report(step, *_step(run, cfg, step, batch, views))
             if run.stopping or run.method.converged:
                 break
         return run.finish(step + 1)
+
+
+def _step(
+    run: Run, cfg: config.Config, step: int, batch: TileBatch, views: list[Views]
+) -> tuple[Tensor, Tensor, Logs]:
+    """Do a step; returns its loss, the norm of its gradient, and what the method logs."""
+    set_rates(run.optimizer, cfg, step)
+    loss, logs = _backward(run, views, step)
+    norm = clip(run.parameters, cfg.optim.clip)
+    if run.good(step, batch, loss, norm):
+        run.optimizer.step()
+        run.optimizer.zero_grad(set_to_none=True)
+        run.method.after_step(step)
+    return loss, norm, logs
 
 
 def _backward(run: Run, views: list[Views], step: int) -> tuple[Tensor, Logs]:

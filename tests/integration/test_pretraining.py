@@ -1,5 +1,6 @@
 """Pretraining as the documentation's first commands do it, on a folder of tiles."""
 
+import json
 import os
 import re
 import subprocess
@@ -65,6 +66,26 @@ def test_a_recipe_trains_on_a_folder_of_tiles(place, recipe):
     row = encoder.encode(sorted((place / "tiles").rglob("*.png"))[:1], progress=False)
     assert row.shape == (1, encoder.spec.dim)
     assert np.isfinite(row).all()
+
+
+def test_a_time_limit_fits_the_schedule(place):
+    """minutes= gives a whole schedule; with steps= too, the export says where it was cut."""
+    small = ["data.batch=4", "data.canvas=64", "run.log_every=1", *TINY["simclr"]]
+    done = pretrain(place, RECIPES / "simclr_tiny_cpu.yaml", "minutes=0.3", "out=fit", *small)
+    assert done.returncode == 0, done.stderr
+    record = json.loads((place / "fit/schedule.json").read_text())
+    steps = record["steps"]
+    assert record["warmup"] == min(50, steps // 10)
+    assert f"done after {steps} of {steps} steps" in done.stderr
+    assert f"simclr, {steps} steps" in load_encoder(place / "fit/export").spec.training
+    assert not (place / "fit/.trial").exists()
+    cut = pretrain(
+        place, RECIPES / "simclr_tiny_cpu.yaml", "minutes=1e-9", "steps=300", "out=cut", *small
+    )
+    assert cut.returncode == 0, cut.stderr
+    assert "stopped after 1 of 300 steps, at learning rate 6e-06" in cut.stderr
+    assert "(stops near step 1, before the schedule ends)" in cut.stderr
+    assert "stopped at 1 of 300 steps" in load_encoder(place / "cut/export").spec.training
 
 
 def test_a_recipe_of_bundled_weights_says_where_its_start_is_had(place):

@@ -26,8 +26,9 @@ from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_di
 
 from pathencoder.errors import ConfigError, IncompatibleWeights, StoreError
 from pathencoder.state_dicts import Differences, shapes_of
-from training import config, distributed
+from training import distributed
 from training.files import write_text
+from training.trainer.changes import changes
 
 log = logging.getLogger("training")
 
@@ -151,8 +152,7 @@ def load(
         StoreError: The checkpoint is damaged.
     """
     meta = _about(path)
-    different = sorted(_differences(config.with_defaults(meta["settings"]), settings))
-    if different:
+    if different := changes(meta["settings"], settings, int(meta["step"])):
         raise ConfigError(
             f"{path} was made with other settings: {'; '.join(different)}. Give another out=, or"
             " the same settings"
@@ -367,14 +367,3 @@ def _quietly(act: Any, state: dict[str, Any], path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         act(state, checkpoint_id=str(path))
-
-
-def _differences(old: Any, new: Any, path: str = "") -> list[str]:
-    if isinstance(old, dict) and isinstance(new, dict):
-        keys = old.keys() | new.keys()
-        return [
-            d
-            for k in keys
-            for d in _differences(old.get(k), new.get(k), f"{path}.{k}" if path else k)
-        ]
-    return [] if old == new else [f"{path} was {old!r}, is {new!r}"]

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from training.config import Config
-from training.schedules import cosine, warmup_cosine
+from training.config import Config, OptimSettings
+from training.schedules import cosine, linear, warmup_constant, warmup_cosine
 
 
 def make_optimizer(method: Any, cfg: Config) -> torch.optim.Optimizer:
@@ -34,10 +34,25 @@ def _groups(method: Any, cfg: Config) -> list[dict[str, Any]]:
 
 def set_rates(optimizer: torch.optim.Optimizer, cfg: Config, step: int) -> None:
     """Set the learning rate and weight decay of a step."""
-    o = cfg.optim
     for group in optimizer.param_groups:
-        group["lr"] = warmup_cosine(group["peak"], o.lr_end, step, o.steps, o.warmup)
-        group["weight_decay"] = cosine(*o.weight_decay, step, o.steps) if group["decays"] else 0.0
+        group["lr"] = rate_of(cfg.optim, group["peak"], step)
+        group["weight_decay"] = _weight_decay(cfg.optim, step) if group["decays"] else 0.0
+
+
+def rate_of(o: OptimSettings, peak: float, step: int) -> float:
+    """The learning rate of a step, by the schedule of the settings."""
+    if o.schedule == "cosine":
+        return warmup_cosine(peak, o.lr_end, step, o.steps, o.warmup)
+    return warmup_constant(
+        peak, o.lr_end, step, o.steps, warmup=o.warmup, cooldown=o.cooldown_steps
+    )
+
+
+def _weight_decay(o: OptimSettings, step: int) -> float:
+    """The weight decay of a step; with a constant rate it changes in the cooldown only."""
+    if o.schedule == "cosine":
+        return cosine(*o.weight_decay, step, o.steps)
+    return linear(*o.weight_decay, step - (o.steps - o.cooldown_steps), o.cooldown_steps)
 
 
 def clip(parameters: list[nn.Parameter], most: float) -> Tensor:

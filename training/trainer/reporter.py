@@ -118,8 +118,19 @@ class Reporter:
         left = duration(self._seconds_left(steps - step, rate))
         return (
             f"step {step}/{steps} ({step / steps:.0%})  {figures}"
-            f"  {rate:.0f} tiles/s  wait {wait:.0%}  {left} left"
+            f"  {rate:.0f} tiles/s  wait {wait:.0%}  {left} left{self._too_late(step, rate)}"
         )
+
+    def _too_late(self, step: int, rate: float) -> str:
+        """Words for a schedule that the time limit will cut; "" if it will not."""
+        cfg = self._cfg
+        if cfg.run.minutes is None:
+            return ""
+        seconds = max(60 * cfg.run.minutes - self.seconds, 0.0)
+        last = step + int(seconds * rate / cfg.data.batch)
+        if last >= 0.95 * cfg.optim.steps:
+            return ""
+        return f" (stops near step {last}, before the schedule ends)"
 
     def _seconds_left(self, steps: int, rate: float) -> float:
         left = steps * self._cfg.data.batch / rate

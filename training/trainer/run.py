@@ -41,12 +41,13 @@ class Run:
         parameters: The trainable parameters.
         first_step: The first step to do.
         stopping: Whether the time limit or a signal ends the run after this step.
+        device: The device of this process.
     """
 
     def __init__(self, parts: Parts, *, first_step: int) -> None:
         self.method, self.forward, self.optimizer = parts.method, parts.forward, parts.optimizer
         self.parameters = [p for p in parts.method.parameters() if p.requires_grad]
-        self.first_step, self.stopping = first_step, False
+        self.first_step, self.stopping, self.device = first_step, False, parts.device
         self._parts, self._cfg, self._folder = parts, parts.cfg, parts.cfg.run.out
         self._guard = Guard(parts.method, self._folder, in_a_row=self._cfg.run.bad_batches)
         self._throughput = Throughput(self._cfg.data.batch)
@@ -139,6 +140,16 @@ class Run:
             self._save(step)
         self.report_knn(step)
         folder = self._export(step)
+        if step < steps and not self.method.converged:
+            rate = self.optimizer.param_groups[0]["lr"]
+            log.warning(
+                "stopped after %d of %d steps, at learning rate %.2g: the schedule has not ended,"
+                " and the export says so. The same command goes on. To fit the schedule to the"
+                " time, start a run with minutes= and without steps=",
+                step,
+                steps,
+                rate,
+            )
         word = "done" if step >= steps else "stopped"
         log.info("%s after %d of %d steps: %s", word, step, steps, folder)
         return self._folder
