@@ -36,9 +36,10 @@ def export(
     spec = make.spec_of(cfg.backbone, cfg.export)
     stains = ", ".join(f"{n} {name}" for name, n in corpus.stain_counts().items())
     share = cfg.export.start_share
+    length = _length(steps, cfg.optim.steps)
     training = (
-        f"{cfg.method.name}{_taught_by(cfg)}, {_length(steps, cfg.optim.steps)} steps of"
-        f" {cfg.data.batch} tiles; {len(corpus)} tiles of {len(corpus.slide_names)} slides ({stains})"
+        f"{cfg.method.name}{_taught_by(cfg)}, {length} steps of {cfg.data.batch} tiles;"
+        f" {len(corpus)} tiles of {len(corpus.slide_names)} slides ({stains})"
         + (f", averaged with the starting weights ({share:g} of them)" if share else "")
     )
     return write_encoder(network, dataclasses.replace(spec, training=training), folder)
