@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from pathencoder.errors import PathEncoderError
-from training import config, distributed, settings
+from training import config, distributed
+from training.config import help as settings
 from training.data.loader import TileBatch
 from training.methods import Logs, Views
 from training.trainer import allocator, checkpoint, checks, fit, signals
