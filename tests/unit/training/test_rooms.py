@@ -3,7 +3,16 @@
 from paths import ROOT
 
 TRAINING = ROOT / "training"
-PACKAGES = {"backbones", "data", "evaluation", "methods", "monitor", "publishing", "trainer"}
+PACKAGES = {
+    "backbones",
+    "config",
+    "data",
+    "evaluation",
+    "methods",
+    "monitor",
+    "publishing",
+    "trainer",
+}
 
 
 def test_the_top_of_training_is_short():

@@ -5,7 +5,8 @@ import yaml
 from small_runs import values, write_tiles
 
 from pathencoder.errors import ConfigError
-from training import config, pretrain, settings
+from training import config, pretrain
+from training.config import help as settings
 from training.trainer import checks
 
 pytestmark = pytest.mark.full
