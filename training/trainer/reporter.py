@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
@@ -15,7 +16,7 @@ from training.methods import Logs
 from training.monitor.alarms import Alarms
 from training.monitor.collapse import FirstFeatures
 from training.monitor.knn import LabelledSet, knn_report, labelled_set
-from training.monitor.log import peak_memory_mb
+from training.monitor.log import peak_memory_mb, read_log
 from training.trainer import preflight
 from training.trainer.parts import Parts
 from training.trainer.throughput import Throughput
@@ -41,7 +42,8 @@ class Reporter:
         self._began = time.monotonic()
         self._features = FirstFeatures(parts.method.backbone)
         tiles_at_once = cfg.data.batch // cfg.optim.accumulate
-        self._alarms = Alarms(chance=cfg.method.chance_loss(tiles_at_once))
+        lines = read_log(cfg.run.out) if distributed.rank() == 0 else []
+        self._alarms = Alarms(chance=cfg.method.chance_loss(tiles_at_once), log=lines)
         self._knn_sets = preflight.knn_sets_there(cfg)
         self._labelled: list[LabelledSet] | None = None
 
@@ -72,6 +74,7 @@ class Reporter:
             self._labelled = [labelled_set(f, spec, px=px) for f in self._knn_sets]
         figures = knn_report(self._parts.method.encoder(), spec, self._labelled)
         self._parts.monitor.write("knn", step, figures)
+        self._warn(step, self._alarms.check_knn(step, figures))
         self._throughput.restart()
 
     def _logs(self, step: int) -> bool:
@@ -96,10 +99,15 @@ class Reporter:
         }
         write = self._parts.monitor.write
         write("train", step + 1, values, words=self._in_words(step + 1, values))
-        if distributed.rank() == 0:
-            for name, words in self._alarms.check(step + 1, values):
-                write("alarm", step + 1, {"alarm": name, "words": words}, words="")
-                log.warning("ALARM at step %d, %s: %s", step + 1, name, words)
+        self._warn(step + 1, self._alarms.check(step + 1, values))
+
+    def _warn(self, step: int, alarms: Iterable[tuple[str, str]]) -> None:
+        """Log alarms in the first process."""
+        if distributed.rank() != 0:
+            return
+        for name, words in alarms:
+            self._parts.monitor.write("alarm", step, {"alarm": name, "words": words}, words="")
+            log.warning("ALARM at step %d, %s: %s", step, name, words)
 
     def _tiles_here(self) -> int:
         """Tiles of one forward pass of this process."""

@@ -14,6 +14,7 @@ from small_runs import values, write_tiles
 from pathencoder.errors import ConfigError, MissingExtra
 from training import config, report
 from training.methods import dino, simclr
+from training.monitor import alarms as rules
 from training.monitor import retrieval, trackers
 from training.monitor.alarms import Alarms
 from training.monitor.collapse import FirstFeatures
@@ -88,8 +89,59 @@ def test_an_exploding_gradient_is_compared_with_earlier_ones():
     alarms = Alarms()
     for step in range(10):
         assert list(alarms.check(step, HEALTHY)) == []
-    assert [n for n, _ in alarms.check(10, {**HEALTHY, "grad_norm": 30.0})] == ["gradient explodes"]
+    ((name, words),) = alarms.check(10, {**HEALTHY, "grad_norm": 30.0})
+    assert name == "gradient explodes"
+    assert "optim.lr" in words
     assert list(alarms.check(11, {**HEALTHY, "grad_norm": math.nan})) == []
+
+
+def test_knn_below_its_start_is_an_alarm():
+    alarms = Alarms()
+    start = {"knn_a": 0.7, "knn_b": 0.5, "rankme": 30.0}
+    assert list(alarms.check_knn(0, start)) == []
+    # one set may fall where another rises
+    assert list(alarms.check_knn(50, {"knn_a": 0.58, "knn_b": 0.55})) == []
+    ((name, words),) = alarms.check_knn(100, {"knn_a": 0.6, "knn_b": 0.45})
+    assert name == "k-NN below its start"
+    assert "knn_a 0.700 to 0.600, knn_b 0.500 to 0.450" in words
+    assert "optim.lr" in words
+
+
+def test_a_resumed_run_compares_knn_with_step_0():
+    lines = [
+        {"kind": "knn", "step": 0, "knn_a": 0.7},
+        {"kind": "train", "step": 5, "loss": 1.0},
+        {"kind": "knn", "step": 100, "knn_a": 0.5},
+    ]
+    assert [n for n, _ in Alarms(log=lines).check_knn(200, {"knn_a": 0.6})] == [
+        "k-NN below its start"
+    ]
+    assert list(Alarms().check_knn(200, {"knn_a": 0.1})) == []  # no start is known
+
+
+def test_a_run_whose_knn_falls_says_so(tmp_path, monkeypatch, caplog):
+    (tmp_path / "tiles").mkdir()
+    asked = values(write_tiles(tmp_path / "tiles"), tmp_path / "run", "simclr")
+    rows = [f"tiles/s{i}/0.png,{i % 2},s{i},train\n" for i in range(6)]
+    (tmp_path / "labels.csv").write_text("file,label,group,split\n" + "".join(rows))
+    asked["run"] |= {"knn_sets": [str(tmp_path)], "checkpoint_every": 3}
+    asked["optim"]["steps"] = 3
+    found = iter([0.8, 0.79, 0.79, 0.2])
+    monkeypatch.setattr("training.trainer.reporter.labelled_set", lambda *_, **__: None)
+    monkeypatch.setattr(
+        "training.trainer.reporter.knn_report", lambda *_: {"knn_a": next(found), "rankme": 9.0}
+    )
+    train(config.check(asked))
+    assert "k-NN below" not in caplog.text
+    run = train(config.check(asked))  # it is finished: k-NN at its end again
+    lines = [line for line in read_log(run) if line["kind"] == "alarm"]
+    assert [line["alarm"] for line in lines] == ["k-NN below its start"]
+    assert "knn_a 0.800 to 0.200" in caplog.text
+
+
+@pytest.mark.parametrize("rule", [r for r in rules._RULES if r.name != "data too slow"])
+def test_every_alarm_about_learning_names_the_rate(rule):
+    assert "optim.lr" in rule.text
 
 
 def test_only_nt_xent_has_a_chance_level():
