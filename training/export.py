@@ -1,32 +1,40 @@
 """A trained backbone as a folder that `load_encoder` reads.
 
-It holds the config, the weights in fp16, a reference tile and the licence.
+It holds the config, the weights in fp16, a reference tile, and what the run was made from.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import json
+import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
-from pathencoder.pretrained import locate
+from pathencoder.spec import STAINS
 from training.backbones import make
 from training.backbones.save import write_encoder
-from training.config import Config
-from training.data.tiles import Corpus
+from training.config import Config, ExportSettings
+from training.files import write_text
+from training.provenance.record import Provenance
+
+log = logging.getLogger("training")
+
+RECORD = "provenance.json"
 
 
 def export(
-    cfg: Config, network: nn.Module, corpus: Corpus, folder: Path, *, steps: Sequence[int]
+    cfg: Config, network: nn.Module, made_from: Provenance, folder: Path, *, steps: Sequence[int]
 ) -> Path:
     """Write a network as an encoder; the reference embedding is computed from the fp16 weights.
 
     Args:
         cfg: Of the run.
         network: The trained backbone.
-        corpus: What it was trained on, for the summary.
+        made_from: The record of the run: it decides licence, stains and scale.
         folder: Where to write.
         steps: Those of the run; of each run where the network is an average of several.
 
@@ -34,20 +42,60 @@ def export(
         The folder.
     """
     spec = make.spec_of(cfg.backbone, cfg.export)
-    stains = ", ".join(f"{n} {name}" for name, n in corpus.stain_counts().items())
-    share = cfg.export.start_share
-    length = _length(steps, cfg.optim.steps)
+    done = {**_what_was_done(cfg, made_from, steps), **_tiles(cfg.export, made_from)}
+    write_encoder(network, dataclasses.replace(spec, **done), folder)
+    write_text(folder / RECORD, json.dumps(made_from.to_json(), indent=1))
+    return folder
+
+
+def _what_was_done(cfg: Config, made_from: Provenance, steps: Sequence[int]) -> dict[str, Any]:
+    start, corpus, share = made_from.start, made_from.corpus, cfg.export.start_share
+    stains = ", ".join(f"{n.tiles} {name}" for name, n in corpus.contents.stains.items())
+    licences = ", ".join(f"{n.tiles} {name}" for name, n in corpus.contents.licences.items())
+    stated = f" (as stated by the user: {made_from.stated})" if made_from.stated else ""
     training = (
-        f"{cfg.method.name}{_taught_by(cfg)}, {length} steps of {cfg.data.batch} tiles;"
-        f" {len(corpus)} tiles of {len(corpus.slide_names)} slides ({stains})"
-        + (f", averaged with the starting weights ({share:g} of them)" if share else "")
+        f"{cfg.method.name}{_taught_by(made_from)} from {start.name if start else 'random weights'}"
+        f", {_length(steps, cfg.optim.steps)} steps of {cfg.data.batch} tiles; {corpus.tiles} tiles of"
+        f" {corpus.slides} slides ({stains}; licences: {licences}{stated})"
+        + ("; earlier steps on other tiles" if made_from.earlier else "")
+        + (f"; averaged with the starting weights ({share:g} of them)" if share else "")
     )
-    return write_encoder(network, dataclasses.replace(spec, training=training), folder)
+    base = start or made_from.continued
+    return {
+        "training": training,
+        "licence": made_from.licence,
+        "commercial": made_from.commercial,
+        "base_model": f"{base.name}, sha256 {base.sha256}" if base else None,
+        "verified": False,
+    }
 
 
-def _taught_by(cfg: Config) -> str:
-    """The teachers' names; a folder has the name of its encoder."""
-    names = [locate.describe(str(teacher)).name for teacher in cfg.method.teacher_encoders()]
+def _tiles(settings: ExportSettings, made_from: Provenance) -> dict[str, Any]:
+    """Stains and scale: as the table of the tiles states them, else as the settings do."""
+    contents = made_from.corpus.contents
+    stains = tuple(name for name in STAINS if name in contents.stains) or settings.stains
+    scale, asked = contents.scale, settings.mpp
+    if scale is None:
+        return {"stains": stains, "mpp": asked}
+    if asked is not None and not scale.low <= asked <= scale.high:
+        log.warning(
+            "export.mpp=%g: the tiles have %g to %g um/px (median %g), which the export will say",
+            asked,
+            scale.low,
+            scale.high,
+            scale.median,
+        )
+        asked = None
+    narrow = scale.high <= 1.25 * scale.low
+    return {
+        "stains": stains,
+        "mpp": asked or (scale.median if narrow else None),
+        "mpp_range": (scale.low, scale.high),
+    }
+
+
+def _taught_by(made_from: Provenance) -> str:
+    names = [teacher.name for teacher in made_from.teachers]
     return f" of {', '.join(names)}" if names else ""
 
 

@@ -51,6 +51,7 @@ LAYERS = {
         ("methods",),
         ("config",),
         ("backbones",),
+        ("provenance",),
         ("monitor", "from_config", "export"),
         ("trainer", "report", "evaluation"),
         ("publishing", "evaluate"),

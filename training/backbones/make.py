@@ -187,7 +187,10 @@ def averaged(trained: nn.Module, start: nn.Module, share: float) -> nn.Module:
 
 
 def spec_of(settings: BackboneSettings, export: ExportSettings) -> EncoderSpec:
-    """The spec of what a run exports; dim and prefix tokens are measured on the network itself."""
+    """The spec of a network; dim and prefix tokens are measured on the network itself.
+
+    Its licence, and what it was trained on, are those of a run (training/export.py).
+    """
     with torch.device("meta"):
         net: Any = _build(settings).eval()
     prefix = int(getattr(net, "num_prefix_tokens", 0))
@@ -206,9 +209,6 @@ def spec_of(settings: BackboneSettings, export: ExportSettings) -> EncoderSpec:
         layout=settings.layout,
         mpp=export.mpp,
         stains=export.stains,
-        licence=export.licence,
-        commercial=export.commercial,
-        verified=True,
         summary=export.summary,
         parameters=sum(p.numel() for p in net.parameters()),
     )

@@ -150,6 +150,7 @@ class RunSettings(_Section):
         checkpoint_activations: Less memory, a third more time.
         bad_batches: So many consecutive batches with a loss or gradient that is not finite stop
             the run.
+        accept_changed_tiles: Resume also on other tiles than before; the change is recorded.
         tensorboard: Write the figures for TensorBoard as well, in the run's folder.
         wandb: A project of Weights and Biases.
     """
@@ -172,6 +173,7 @@ class RunSettings(_Section):
     compile: bool = False
     checkpoint_activations: bool = False
     bad_batches: int = Field(default=5, ge=1)
+    accept_changed_tiles: bool = False
     tensorboard: bool = False
     wandb: str | None = None
 
@@ -183,17 +185,17 @@ class ExportSettings(_Section):
         start_share: The share of the starting weights in an average with the trained ones
             (Wortsman et al. 2022, arXiv:2109.01903); 0: the trained weights as they are.
         name: Name of the exported encoder.
-        licence: Its licence.
-        commercial: Whether the licence permits commercial use.
+        licence: Of tiles and weights whose licence is not known; the export has the strictest.
+        commercial: false: no commercial use, also where the licence permits it.
         summary: A sentence for its description.
-        stains: Stain classes that it is meant for.
-        mpp: Micrometres per pixel of its input; null: not stated.
+        stains: Stain classes of the tiles, where no table states them.
+        mpp: Micrometres per pixel of its input; null: as a table of the tiles states.
     """
 
     start_share: float = Field(default=0.0, ge=0, lt=1)
     name: str = "encoder"
     licence: str = "unknown"
-    commercial: bool = False
+    commercial: bool | None = None
     summary: str = ""
     stains: tuple[str, ...] = ("he",)
     mpp: float | None = None

@@ -21,6 +21,7 @@ import numpy as np
 
 from pathencoder.errors import ConfigError, ImageError
 from pathencoder.tables import Table, read_table
+from training.data.contents import contents_of
 from training.data.manifest import (
     STAIN_CLASSES,
     Rows,
@@ -286,6 +287,13 @@ def _corpus(
     warn_of_differences(slide_names, organ_names, "organs", table.file)
     organs, organ_of = np.unique([organ_names[i] for i in slide_first], return_inverse=True)
     names = slides.tolist()
+    contents = contents_of(
+        slide_names,
+        [rows.licences[i] for i in chosen],
+        [STAIN_CLASSES[rows.stains[i]] for i in chosen],
+        [rows.mpp[i] for i in chosen],
+        count,
+    )
     lines = zip(slide_names, shard_names, first.tolist(), count.tolist(), strict=True)
     return Corpus(
         tiles=RangeTiles(
@@ -305,4 +313,5 @@ def _corpus(
         digest=digest_of(
             [f"{slide} {shard} {first} {count}" for slide, shard, first, count in lines]
         ),
+        contents=contents,
     )

@@ -6,6 +6,7 @@ Memory grows with the number of tiles.
 from __future__ import annotations
 
 import logging
+import math
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,6 +18,7 @@ import numpy as np
 from pathencoder.errors import ConfigError
 from pathencoder.tables import Table, read_table
 from pathencoder.walk import printable, walk
+from training.data.contents import contents_of
 from training.data.keys import Keys
 from training.data.manifest import (
     STAIN_CLASSES,
@@ -63,6 +65,8 @@ class _Row:
     slide: str
     stain: int = STAIN_CLASSES.index("unknown")
     organ: str = "unknown"
+    licence: str = ""
+    mpp: float = math.nan
 
 
 def read_shards(root: Path, wanted: Wanted) -> Corpus | None:
@@ -93,7 +97,15 @@ def read_shards(root: Path, wanted: Wanted) -> Corpus | None:
     _warn_of_differences(table, rows, named)
     return _corpus(
         [
-            _Row(key, places[i], slides[i] or key, rows.stains[i], rows.organs[i])
+            _Row(
+                key,
+                places[i],
+                slides[i] or key,
+                rows.stains[i],
+                rows.organs[i],
+                rows.licences[i],
+                rows.mpp[i],
+            )
             for i, key in keys.items()
         ]
     )
@@ -247,5 +259,11 @@ def _corpus(rows: list[_Row]) -> Corpus | None:
         slide_organs=organ_of.astype(np.int32),
         organs=tuple(organs.tolist()),
         digest=digest_of([r.key for r in rows]),
+        contents=contents_of(
+            [r.slide for r in rows],
+            [r.licence for r in rows],
+            [STAIN_CLASSES[r.stain] for r in rows],
+            [r.mpp for r in rows],
+        ),
         tile_stains=stains,
     )

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from pathencoder.errors import ConfigError
 from pathencoder.tables import Table
+from training.data.contents import mpp_of
 from training.data.values import Split, column, is_used, name_of, nearest, one_of, split_of
 
 log = logging.getLogger(__name__)
@@ -54,11 +55,15 @@ class Rows:
         used: Whether the row may be trained on and passes the filters.
         stains: Index into STAIN_CLASSES.
         organs: In lower case; "unknown" where none is named.
+        licences: The licence class in lower case; "" where none is stated.
+        mpp: Micrometres per pixel by the column mpp_value; NaN where none is stated.
     """
 
     used: list[bool]
     stains: list[int]
     organs: list[str]
+    licences: list[str]
+    mpp: list[float]
 
 
 def read_rows(table: Table, wanted: Wanted) -> Rows:
@@ -66,7 +71,7 @@ def read_rows(table: Table, wanted: Wanted) -> Rows:
 
     Args:
         table: A table; optional columns: patient, slide, stain_class, organ, licence, src, split,
-            use.
+            use, mpp_value.
         wanted: The filters.
 
     Returns:
@@ -94,6 +99,8 @@ def read_rows(table: Table, wanted: Wanted) -> Rows:
         used=[reason == "" for reason in left_out],
         stains=[STAIN_CLASSES.index(name) for name in stains],
         organs=column(table, "organ", lambda text: name_of(text).casefold() or "unknown"),
+        licences=values["licence"],
+        mpp=column(table, "mpp_value", mpp_of),
     )
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from pathencoder.errors import ImageError
 from pathencoder.images import decode_image
 from training.data import shards
+from training.data.contents import Contents
 from training.data.manifest import STAIN_CLASSES
 from training.data.shards import Place
 
@@ -52,6 +53,7 @@ class Corpus:
         organs: Names of the organs.
         digest: sha256 of the sorted keys (of the slides' ranges in a corpus by slides): the
             identity of the corpus in logs and checkpoints.
+        contents: Its tiles by licence, stain and scale.
         tile_stains: int8 [tiles], only where the tiles of a slide may differ.
     """
 
@@ -62,6 +64,7 @@ class Corpus:
     slide_organs: np.ndarray
     organs: tuple[str, ...]
     digest: str
+    contents: Contents
     tile_stains: np.ndarray | None = None
 
     def __len__(self) -> int:

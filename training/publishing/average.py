@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
 from safetensors.torch import load_file
 from torch import nn
 
@@ -16,6 +19,8 @@ from training.data.corpus import open_corpus
 from training.data.tiles import Corpus
 from training.export import export
 from training.from_config import sampler_of, starting_network
+from training.provenance import record
+from training.provenance.record import Provenance
 from training.trainer import checkpoint
 
 
@@ -60,7 +65,26 @@ def reexport(
     backbone = cfg.backbone.model_copy(update={"embedding": embedding or cfg.backbone.embedding})
     exported = cfg.export.model_copy(update={"start_share": start_share})
     cfg = cfg.model_copy(update={"backbone": backbone, "export": exported})
-    return export(cfg, network, corpus, folder, steps=[steps_of(run) for run in runs])
+    return export(
+        cfg, network, _record(runs, configs, corpus), folder, steps=[*map(steps_of, runs)]
+    )
+
+
+def _record(runs: Sequence[Path], configs: Sequence[Config], corpus: Corpus) -> Provenance:
+    """The first run's record, with the strictest licence of all runs."""
+    first, *others = (_record_of(run, cfg, corpus) for run, cfg in zip(runs, configs, strict=True))
+    for other in others:
+        first = first.averaged_with(other)
+    return first
+
+
+def _record_of(run: Path, cfg: Config, corpus: Corpus) -> Provenance:
+    """The record of a run; of older runs, which have none, by its configuration."""
+    values = json.loads((run / "data.json").read_text())
+    if "settings" in values:
+        return Provenance.from_json(values)
+    made = record.of_run(cfg, corpus, device=torch.device("cpu"), dtype=None)
+    return dataclasses.replace(made, precision="unknown", hardware="unknown", commit=None)
 
 
 def corpus_of(cfg: Config) -> Corpus:

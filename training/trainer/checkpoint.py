@@ -45,6 +45,7 @@ def save(
     settings: dict[str, Any],
     *,
     keep_every: int = 0,
+    provenance: dict[str, Any],
 ) -> Path:
     """Write run/checkpoints/step-XXXXXXXX; all processes must call it together.
 
@@ -55,6 +56,7 @@ def save(
         optimizer: Its optimiser.
         settings: The settings that the result depends on.
         keep_every: Checkpoints of multiples of this step are never removed; 0: all are.
+        provenance: The record of the run, as plain values.
 
     Returns:
         The checkpoint.
@@ -74,8 +76,8 @@ def save(
         _wait()
         _quietly(state_dict_saver.save, state, partial)
         if distributed.rank() == 0:
-            text = json.dumps({"step": step, "settings": settings}, indent=1)
-            write_text(partial / "run.json", text)
+            about = {"step": step, "settings": settings, "provenance": provenance}
+            write_text(partial / "run.json", json.dumps(about, indent=1))
             shutil.rmtree(final, ignore_errors=True)
             os.replace(partial, final)
             for old in _newest_first(run)[_KEEP:]:

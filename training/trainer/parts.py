@@ -12,6 +12,7 @@ from training.data.sampler import Sampler
 from training.data.tiles import Corpus
 from training.methods import Method, Plan
 from training.monitor.log import Monitor
+from training.provenance.record import Provenance
 from training.trainer.signals import StopRequest
 
 
@@ -30,6 +31,7 @@ class Parts:
         device: The device of this process.
         dtype: The dtype of autocast; None: no autocast.
         monitor: The log.
+        provenance: What the run is made from and with.
         request: Whether the run was asked to stop.
     """
 
@@ -43,4 +45,5 @@ class Parts:
     device: torch.device
     dtype: torch.dtype | None
     monitor: Monitor
+    provenance: Provenance
     request: StopRequest

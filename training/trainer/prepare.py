@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import json
 import logging
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -24,6 +23,8 @@ from training.files import write_text
 from training.from_config import sampler_of, starting_network
 from training.monitor.log import Monitor
 from training.monitor.trackers import TensorBoard, Tracker, WandB
+from training.provenance import changes, record
+from training.provenance.record import Provenance
 from training.trainer import checkpoint, checks, lock, parallel, preflight
 from training.trainer.optimizer import make_optimizer
 from training.trainer.parts import Parts
@@ -77,6 +78,7 @@ def _prepare(cfg: config.Config, request: StopRequest) -> tuple[Parts, int]:
     if distributed.rank() == 0:
         checks.warn_of_small_disk(cfg.run.out, method)
     optimizer = make_optimizer(method, cfg)
+    made_from = _made_from(cfg, record.of_run(cfg, corpus, device=device, dtype=dtype))
     first_step = _restore(cfg, method, optimizer)
     parts = Parts(
         cfg=cfg,
@@ -88,18 +90,19 @@ def _prepare(cfg: config.Config, request: StopRequest) -> tuple[Parts, int]:
         optimizer=optimizer,
         device=device,
         dtype=dtype,
-        monitor=_monitor(cfg, corpus, first_step),
+        monitor=_monitor(cfg, made_from, first_step),
+        provenance=made_from,
         request=request,
     )
     _log_start(parts, first_step)
     return parts, first_step
 
 
-def _monitor(cfg: config.Config, corpus: Corpus, first_step: int) -> Monitor:
+def _monitor(cfg: config.Config, made_from: Provenance, first_step: int) -> Monitor:
     """The log of this process; the first process also describes the run in its folder."""
     if distributed.rank() != 0:
         return Monitor(None)
-    _write_identity(cfg, corpus, cfg.run.out)
+    _write_identity(cfg, made_from, cfg.run.out)
     return Monitor(cfg.run.out, _trackers(cfg, first_step))
 
 
@@ -172,6 +175,12 @@ def _plan(
     )
 
 
+def _made_from(cfg: config.Config, now: Provenance) -> Provenance:
+    """The record of the run; raises ConfigError where it resumes on other tiles."""
+    newest = checkpoint.latest(cfg.run.out)
+    return changes.resumed(newest, now, allowed=cfg.run.accept_changed_tiles) if newest else now
+
+
 def _restore(cfg: config.Config, method: nn.Module, optimizer: torch.optim.Optimizer) -> int:
     """Load the newest checkpoint or the state to start from; returns the first step to do."""
     settings = config.result_changing(config.dump(cfg))
@@ -192,16 +201,7 @@ def _trackers(cfg: config.Config, first_step: int) -> list[Tracker]:
     return made
 
 
-def _write_identity(cfg: config.Config, corpus: Corpus, folder: Path) -> None:
+def _write_identity(cfg: config.Config, made_from: Provenance, folder: Path) -> None:
     """Write config.yaml and data.json, which describe the run."""
     write_text(folder / "config.yaml", yaml.safe_dump(config.dump(cfg), sort_keys=False))
-    commit = subprocess.run(
-        ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False
-    ).stdout.strip()
-    about = {
-        "tiles": len(corpus),
-        "slides": len(corpus.slide_names),
-        "sha256_of_keys": corpus.digest,
-        "git_commit": commit or None,
-    }
-    write_text(folder / "data.json", json.dumps({**about, "torch": torch.__version__}, indent=1))
+    write_text(folder / "data.json", json.dumps(made_from.to_json(), indent=1))

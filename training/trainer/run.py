@@ -179,6 +179,7 @@ class Run:
             self.optimizer,
             settings,
             keep_every=self._cfg.run.keep_every,
+            provenance=self._parts.provenance.to_json(),
         )
         self._throughput.restart()
 
@@ -196,4 +197,4 @@ class Run:
         share = self._cfg.export.start_share
         if share:
             network = make.averaged(network, self._parts.plan.backbone(), share)
-        return export(self._cfg, network, self._parts.corpus, target, steps=[step])
+        return export(self._cfg, network, self._parts.provenance, target, steps=[step])

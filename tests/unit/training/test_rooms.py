@@ -10,6 +10,7 @@ PACKAGES = {
     "evaluation",
     "methods",
     "monitor",
+    "provenance",
     "publishing",
     "trainer",
 }

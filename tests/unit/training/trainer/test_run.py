@@ -64,7 +64,7 @@ def test_tiles_decoded_by_processes_are_the_same_tiles(tiles, tmp_path):
 def test_the_run_folder_is_complete_and_its_export_verifies(tiles, tmp_path):
     run = train(settings(tiles, tmp_path / "run"))
     about = json.loads((run / "data.json").read_text())
-    assert (about["tiles"], about["slides"]) == (24, 6)
+    assert (about["corpus"]["tiles"], about["corpus"]["slides"]) == (24, 6)
     assert config.load(run / "config.yaml").optim.steps == 6
     encoder = load_encoder(str(run / "export"))
     assert encoder.spec.licence == "Apache-2.0"

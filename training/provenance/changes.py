@@ -1,0 +1,54 @@
+"""Whether a run resumes on the tiles that it started with."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+from pathlib import Path
+
+from pathencoder.errors import ConfigError
+from training.provenance.record import Provenance
+
+log = logging.getLogger("training")
+
+
+def resumed(checkpoint: Path, now: Provenance, *, allowed: bool) -> Provenance:
+    """The record of a run that resumes, with the tiles that it was trained on before.
+
+    Args:
+        checkpoint: That it resumes from.
+        now: The record of the resumed run.
+        allowed: Whether the tiles may have changed (`run.accept_changed_tiles`).
+
+    Returns:
+        `now`, completed.
+
+    Raises:
+        ConfigError: The tiles are others than those of the checkpoint and that is not allowed.
+    """
+    about = json.loads((checkpoint / "run.json").read_text())
+    if "provenance" not in about:
+        log.warning(
+            "%s does not say which tiles it was trained on: whether they are the same is not known",
+            checkpoint,
+        )
+        return now
+    before = Provenance.from_json(about["provenance"])
+    for step, corpus in before.earlier:
+        now = now.after(step, corpus)
+    now = dataclasses.replace(now, continued=now.continued or before.continued)
+    if before.corpus.digest == now.corpus.digest:
+        return now
+    counts = (
+        f"{before.corpus.tiles:,} tiles of {before.corpus.slides:,} slides at step {about['step']},"
+        f" now {now.corpus.tiles:,} of {now.corpus.slides:,}"
+    )
+    if not allowed:
+        raise ConfigError(
+            f"the tiles of data.root are not those of {checkpoint}: {counts}. Restore them, give"
+            " another out=, or go on with the new ones by run.accept_changed_tiles=true, which is"
+            " recorded"
+        )
+    log.warning("the tiles have changed (%s), which run.accept_changed_tiles allows", counts)
+    return now.after(int(about["step"]), before.corpus)

@@ -1,0 +1,61 @@
+"""The licence of an encoder that was made from other weights and from images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+UNKNOWN = "unknown"
+OWN = "Apache-2.0"  # of weights that nothing restricts further
+# From the least to the most restrictive, in three groups.
+_PERMISSIVE = ("CC0-1.0", "MIT", "BSD-2-Clause", "BSD-3-Clause", "CC-BY-4.0", OWN)
+_COPYLEFT = ("CC-BY-SA-4.0", "GPL-3.0")
+_NON_COMMERCIAL = ("CC-BY-NC-4.0", "CC-BY-NC-SA-4.0", "CC-BY-NC-ND-4.0")
+_ORDER = (*_PERMISSIVE, *_COPYLEFT, *_NON_COMMERCIAL)
+_WRITTEN = {name.casefold(): name for name in _ORDER}
+
+# What weights may be given out under that were trained on tiles of a manifest's licence class.
+# P: to anyone. N: the source forbids commercial use, or is silent, and its maintainer chose to use
+# it for research.
+OF_TILES = {"P": OWN, "N": "CC-BY-NC-4.0"}
+# Weights of other packages that recipes start from, by the sha256 of the file.
+OF_FILES = {
+    "aad6954e0cdecc238e605dc99511c26ff480eb72447432454bb3e7db1adaf841": (
+        "ImageNet weights of MobileNetV2",
+        "Apache-2.0",
+    ),
+}
+
+
+def strictest(licences: Iterable[str]) -> str:
+    """The licence of what is made from parts of these licences.
+
+    Args:
+        licences: Those of the parts: SPDX names, or the names of terms of their own.
+
+    Returns:
+        `unknown` where one is; else the most restrictive one. Terms that are not in the table
+        cannot be compared: they all apply, together with the most restrictive of the others if it
+        restricts the use. Permissive parts give Apache-2.0.
+    """
+    written = sorted({_WRITTEN.get(name.strip().casefold(), name.strip()) for name in licences})
+    if any(not name or name.casefold() == UNKNOWN for name in written):
+        return UNKNOWN
+    known = max((name for name in written if name in _ORDER), key=_ORDER.index, default=OWN)
+    known = OWN if known in _PERMISSIVE else known
+    own_terms = [name for name in written if name not in _ORDER]
+    return " and ".join([*([known] if known != OWN or not own_terms else []), *own_terms])
+
+
+def is_commercial(licence: str) -> bool:
+    """Whether a licence is known to allow commercial use without conditions on other software."""
+    return _WRITTEN.get(licence.strip().casefold()) in _PERMISSIVE
+
+
+def of_tiles(classes: Iterable[str], stated: str | None) -> str:
+    """The licence of weights that were trained on tiles of these classes.
+
+    Args:
+        classes: P, N, or unknown.
+        stated: What holds for tiles of unknown licence; None: they are unknown.
+    """
+    return strictest([OF_TILES.get(name) or stated or UNKNOWN for name in classes])
