@@ -55,8 +55,8 @@ def _what_was_done(cfg: Config, made_from: Provenance, steps: Sequence[int]) -> 
     stated = f" (as stated by the user: {made_from.stated})" if made_from.stated else ""
     training = (
         f"{cfg.method.name}{_taught_by(made_from)} from {start.name if start else 'random weights'}"
-        f", {_length(steps, cfg.optim.steps)} steps of {cfg.data.batch} tiles; {corpus.tiles} tiles of"
-        f" {corpus.slides} slides ({stains}; licences: {licences}{stated})"
+        f", {_length(steps, cfg.optim.steps)} steps of {cfg.data.batch} tiles;"
+        f" {corpus.tiles} tiles of {corpus.slides} slides ({stains}; licences: {licences}{stated})"
         + ("; earlier steps on other tiles" if made_from.earlier else "")
         + (f"; averaged with the starting weights ({share:g} of them)" if share else "")
     )

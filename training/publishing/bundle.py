@@ -126,7 +126,13 @@ def bundle(
             be written.
     """
     target, shown = ROOT / "pathencoder/weights" / name, ROOT / "model_cards" / name
-    spec = dataclasses.replace(read_spec(export), name=name)
+    # a maintainer who bundles an encoder has measured it: its figures are beside it
+    spec = dataclasses.replace(read_spec(export), name=name, verified=True)
+    if spec.licence not in LICENCES:
+        raise ConfigError(
+            f"{export}: its licence is {spec.licence}; bundled encoders have one of"
+            f" {', '.join(LICENCES)}. Train on tiles and a start whose licences are known"
+        )
     config = yaml.safe_load((runs[0] / "config.yaml").read_text())
     figures = {
         "command": (
@@ -136,7 +142,7 @@ def bundle(
         "weights_sha256": spec.sha256,
         "row": row,
         "note": note,
-        "training": {**json.loads((runs[0] / "data.json").read_text()), **cost(runs)},
+        "training": {**_record(runs[0]), **cost(runs)},
         "measured": measured,
         "robustness": robustness,
     }
@@ -164,6 +170,13 @@ def bundle(
         _copy(run / "config.yaml", shown / f"config{end}.yaml")
         curves(run, shown / f"curves{end}.png")
     return target
+
+
+def _record(run: Path) -> dict[str, Any]:
+    """What a run was made from, with its tiles and slides at the top, where the card looks."""
+    record: dict[str, Any] = json.loads((run / "data.json").read_text())
+    counts = record.get("corpus", record)  # runs before the record of provenance had no corpus
+    return {**record, "tiles": counts["tiles"], "slides": counts["slides"]}
 
 
 def _copy(source: Path, target: Path) -> None:

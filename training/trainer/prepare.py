@@ -78,8 +78,9 @@ def _prepare(cfg: config.Config, request: StopRequest) -> tuple[Parts, int]:
     if distributed.rank() == 0:
         checks.warn_of_small_disk(cfg.run.out, method)
     optimizer = make_optimizer(method, cfg)
-    made_from = _made_from(cfg, record.of_run(cfg, corpus, device=device, dtype=dtype))
     first_step = _restore(cfg, method, optimizer)
+    made_from = record.of_run(cfg, corpus, device=device, dtype=dtype)
+    made_from = _resumed(cfg, made_from, first_step)
     parts = Parts(
         cfg=cfg,
         corpus=corpus,
@@ -175,10 +176,12 @@ def _plan(
     )
 
 
-def _made_from(cfg: config.Config, now: Provenance) -> Provenance:
+def _resumed(cfg: config.Config, now: Provenance, first_step: int) -> Provenance:
     """The record of the run; raises ConfigError where it resumes on other tiles."""
-    newest = checkpoint.latest(cfg.run.out)
-    return changes.resumed(newest, now, allowed=cfg.run.accept_changed_tiles) if newest else now
+    used = checkpoint.path_of(cfg.run.out, first_step)
+    if not used.is_dir():
+        return now
+    return changes.resumed(used, now, allowed=cfg.run.accept_changed_tiles)
 
 
 def _restore(cfg: config.Config, method: nn.Module, optimizer: torch.optim.Optimizer) -> int:

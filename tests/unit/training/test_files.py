@@ -1,6 +1,7 @@
 """Files of training are written whole or not at all."""
 
 import pytest
+import torch
 from matplotlib.figure import Figure
 from PIL import Image
 from small_runs import settings, write_tiles
@@ -8,6 +9,7 @@ from small_runs import settings, write_tiles
 from pathencoder.errors import StoreError
 from training.data.corpus import open_corpus
 from training.files import append_text, save_figure, write_text
+from training.provenance.record import of_run
 from training.trainer import prepare
 
 pytestmark = pytest.mark.full
@@ -49,10 +51,11 @@ def test_the_description_of_a_run_stays_whole(tmp_path, full_disk):
     (tmp_path / "run").mkdir()
     cfg = settings(write_tiles(tmp_path / "tiles", slides=2, each=1), tmp_path / "run")
     corpus = open_corpus(cfg.data.root)
-    prepare._write_identity(cfg, corpus, cfg.run.out)
+    made_from = of_run(cfg, corpus, device=torch.device("cpu"), dtype=None)
+    prepare._write_identity(cfg, made_from, cfg.run.out)
     before = {p.name: p.read_bytes() for p in cfg.run.out.iterdir()}
     assert sorted(before) == ["config.yaml", "data.json"]
     full_disk()
     with pytest.raises(StoreError):
-        prepare._write_identity(cfg, corpus, cfg.run.out)
+        prepare._write_identity(cfg, made_from, cfg.run.out)
     assert {p.name: p.read_bytes() for p in cfg.run.out.iterdir()} == before
