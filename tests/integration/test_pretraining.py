@@ -77,7 +77,8 @@ def test_a_time_limit_fits_the_schedule(place):
     steps = record["steps"]
     assert record["warmup"] == min(50, steps // 10)
     assert f"done after {steps} of {steps} steps" in done.stderr
-    assert f"simclr, {steps} steps" in load_encoder(place / "fit/export").spec.training
+    spec = load_encoder(place / "fit/export").spec
+    assert f" from pathencoder-tiny, {steps} steps" in spec.training
     assert not (place / "fit/.trial").exists()
     cut = pretrain(
         place, RECIPES / "simclr_tiny_cpu.yaml", "minutes=1e-9", "steps=300", "out=cut", *small
