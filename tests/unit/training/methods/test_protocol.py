@@ -125,7 +125,8 @@ def test_a_new_method_is_one_file(plain, tmp_path):
     assert cfg.method.crop_sizes() == {"views": 32}
     assert cfg.method.chance_loss(6) is None
     run = train(cfg)
-    assert load_encoder(str(run / "export")).spec.training.startswith("plain, 6 steps of 6 tiles")
+    training = load_encoder(str(run / "export")).spec.training
+    assert training.startswith("plain from random weights, 6 steps of 6 tiles")
     with pytest.raises(ConfigError, match=r"method\.views: crops of 64 px do not fit data\.canvas"):
         config.check({**asked, "method": {"name": "plain", "views": {"px": 64}}})
 
