@@ -21,7 +21,8 @@ import numpy as np
 
 from training import experiments
 from training.evaluation.experiments_table import Results, read_results
-from training.evaluation.probe import load_outcomes, paired_auroc
+from training.evaluation.outcomes import load_outcomes
+from training.evaluation.probe import paired_auroc
 
 PLAN = Path("training/plans/learns.yaml")
 CONTROL = "_control"
