@@ -249,7 +249,7 @@ def _paper_rows(
         ]
 
     if not oracle:
-        return rows(*_chosen_channel(network, data, cache / f"paper-{seed}.json"))
+        return rows(*chosen_channel(network, data, cache / f"paper-{seed}.json"))
     ways = [(c, sign) for c in range(network.head.out_channels) for sign in (1, -1)]
     if chosen.radius is not None:
         return max((rows(*way) for way in ways), key=lambda found: summary(chosen, found)[0])
@@ -271,10 +271,16 @@ def _coarse(labels: NDArray[np.integer], shape: tuple[int, ...]) -> NDArray[np.b
     return foreground
 
 
-def _chosen_channel(network: ConfidenceNetwork, data: Path, kept: Path) -> tuple[int, int]:
-    """The channel that correlates most with hematoxylin, and its polarity (1 or -1).
+def chosen_channel(network: ConfidenceNetwork, data: Path, kept: Path) -> tuple[int, int]:
+    """The channel that correlates most with hematoxylin in ten training images, without labels.
 
-    Kept in a file.
+    Args:
+        network: The paper's network.
+        data: Folder of the sets.
+        kept: The file in which the choice is kept.
+
+    Returns:
+        The channel, and its polarity: 1 or -1.
     """
     if not kept.exists():
         some = [prepared for _, prepared in pictures(TRAINED_ON, data)][:10]
