@@ -4,7 +4,8 @@ python -m training.evaluate probe default research imagenet random [--cv] [--set
 python -m training.evaluate probe default runs/mine/export --labels my.csv
 
 `probe` evaluates embeddings, `dense` feature maps by a linear decoder, `robustness` the influence
-of stain and scanner, and `nuclei` compares label-free nuclei.
+of stain and scanner, `nuclei` compares label-free nuclei, and `tissue` compares tissue masks with
+outlines drawn by hand.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from training.evaluation.sets import (
     open_sets,
     own_set,
 )
+from training.evaluation.tissue_table import tissue
 from training.files import write_text
 
 log = logging.getLogger("training")
@@ -233,6 +235,7 @@ def _bounds(interval: tuple[float, float], *, signed: bool = False) -> str:
 main.add_command(nuclei)
 main.add_command(robustness)
 main.add_command(dense)
+main.add_command(tissue)
 
 
 if __name__ == "__main__":

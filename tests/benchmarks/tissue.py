@@ -32,6 +32,7 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from pathencoder.slides.filters import dilated, eroded
 from pathencoder.slides.tissue import tissue_mask
+from training.evaluation.tissue import clam, otsu
 
 RGB = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
@@ -79,29 +80,11 @@ KINDS = (
 )
 
 
-def saturation(image: RGB) -> NDArray[np.uint8]:
-    return np.asarray(Image.fromarray(image).convert("HSV"))[..., 1]
-
-
-def clam(image: RGB, mpp: float) -> Mask:
-    """CLAM's default for a thumbnail: median of 7, saturation above 8, closing of 4."""
-    smooth = Image.fromarray(saturation(image)).filter(ImageFilter.MedianFilter(7))
-    binary = smooth.point(lambda v: 255 * (v > 8))
-    return np.asarray(binary.filter(ImageFilter.MaxFilter(5)).filter(ImageFilter.MinFilter(5))) > 0
-
-
-def otsu(image: RGB, mpp: float) -> Mask:
-    """Otsu's threshold of the saturation, after the same median."""
-    values = np.asarray(Image.fromarray(saturation(image)).filter(ImageFilter.MedianFilter(7)))
-    counts = np.bincount(values.ravel(), minlength=256).astype(float)
-    below, sums = counts.cumsum(), (counts * np.arange(256)).cumsum()
-    above = below[-1] - below
-    with np.errstate(invalid="ignore", divide="ignore"):
-        between = below * above * (sums / below - (sums[-1] - sums) / above) ** 2
-    return values > int(np.nan_to_num(between).argmax())
-
-
-RECIPES: dict[str, Callable[[RGB, float], Mask]] = {"ours": tissue_mask, "CLAM": clam, "Otsu": otsu}
+RECIPES: dict[str, Callable[[RGB, float], Mask]] = {
+    "ours": tissue_mask,
+    "CLAM": lambda image, _: clam(image),
+    "Otsu": lambda image, _: otsu(image),
+}
 
 
 def half_of(slide: str) -> str:
