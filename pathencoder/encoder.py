@@ -18,10 +18,11 @@ from pathencoder import stream as streams
 from pathencoder.arrays import Pixels
 from pathencoder.errors import ConfigError
 from pathencoder.images import Images, Key, survey
+from pathencoder.module import EncoderModule, InputFormat
 from pathencoder.outputs import Features
-from pathencoder.pretrained import save
 from pathencoder.pretrained.load import Loaded, load
 from pathencoder.pretrained.load import Options as LoadOptions
+from pathencoder.pretrained.mixin import SavingMixin
 from pathencoder.pretrained.origin import Origin
 from pathencoder.runtime import BatchSize, Rows
 from pathencoder.spec import EncoderSpec, summary
@@ -29,7 +30,7 @@ from pathencoder.stream import Found, OnError, Options, Progress, Result, Scales
 from pathencoder.transforms import Transform
 
 
-class Encoder(nn.Module):
+class Encoder(SavingMixin, nn.Module):
     """A pathology encoder.
 
     `encode` takes images in any form, `forward` takes normalised tensors. A new encoder is in eval
@@ -107,6 +108,29 @@ class Encoder(nn.Module):
             f"{self.precision_used()} on {self.device}, {mode} mode",
         ]
         return "Encoder(\n" + "".join(f"  {line}\n" for line in lines) + ")"
+
+    def as_module(
+        self, *, output: str = "embedding", input_format: InputFormat = "normalised"
+    ) -> EncoderModule:
+        """The encoder as a module that returns one tensor, for the code of others.
+
+        It can be pickled, copied, traced and exported, and works in nn.Sequential, DataParallel and
+        with hooks on `network`.
+
+        Args:
+            output: As for `encode`, or "tokens": the patch tokens (the positions of the map for a
+                CNN), without class token and registers.
+            input_format: "normalised": float [N, 3, H, W], as `transform` returns it. "uint8_nhwc"
+                or "uint8_nchw": uint8 [N, H, W, 3] or [N, 3, H, W], which the module normalises and
+                does not resize.
+
+        Returns:
+            The module; it shares the encoder's weights.
+
+        Raises:
+            ConfigError: An argument is unknown, or the network does not have the output.
+        """
+        return EncoderModule(self.network, self.spec, output=output, input_format=input_format)
 
     def precision_used(self, precision: str = "auto") -> str:
         """The precision that `encode(precision=...)` uses: "fp32", "bf16" or "fp16".
@@ -266,61 +290,6 @@ class Encoder(nn.Module):
         scaled = streams.with_scales(items, mpp, total)
         return streams.results(scaled, transform, runner, group=group, workers=workers), total
 
-    def save_pretrained(self, save_directory: str | os.PathLike[str]) -> None:
-        """Write the encoder's folder, which `load_encoder` and `from_pretrained` read.
-
-        An unchanged encoder is copied: the same files with the same bytes. One whose weights, dtype
-        or spec were changed gets a card that says what it was modified from and how, another name
-        (NAME-modified, unless the spec has a new one) and a new reference embedding; the metrics of
-        its parent are left out and `spec.verified` is false. The encoder itself does not change.
-
-        Args:
-            save_directory: Created if it does not exist; other files in it are kept.
-
-        Raises:
-            StoreError: The folder cannot be written.
-            ConfigError: The network holds adapters.
-            IncompatibleWeights: The network is not the one that the spec describes.
-        """
-        save.save(self._loaded(), save_directory, self._embed)
-
-    def push_to_hub(
-        self,
-        repo_id: str,
-        *,
-        commit_message: str = "Upload encoder",
-        private: bool | None = None,
-        token: str | None = None,
-        branch: str | None = None,
-        create_pr: bool | None = None,
-    ) -> str:
-        """Upload what `save_pretrained` writes to the Hub; replaces an encoder that is there.
-
-        Args:
-            repo_id: "owner/name", created if it does not exist.
-            commit_message: Message of the commit.
-            private: Whether a new repository is private. None: the default of the account.
-            token: As in huggingface_hub.
-            branch: The branch to commit to.
-            create_pr: Whether to open a pull request instead of committing to the branch.
-
-        Returns:
-            The URL of the commit.
-
-        Raises:
-            StoreError: The upload failed; the message holds the Hub's answer.
-        """
-        return save.push(
-            self._loaded(),
-            repo_id,
-            self._embed,
-            commit_message=commit_message,
-            private=private,
-            token=token,
-            branch=branch,
-            create_pr=create_pr,
-        )
-
     def _loaded(self) -> Loaded:
         return Loaded(self.network, self.spec, self.origin)
 
@@ -331,10 +300,29 @@ class Encoder(nn.Module):
 
     @classmethod
     def from_pretrained(
-        cls, name: str | os.PathLike[str], **options: Unpack[LoadOptions]
+        cls,
+        pretrained_model_name_or_path: str | os.PathLike[str],
+        *,
+        map_location: str | torch.device | None = None,
+        strict: bool = True,
+        **options: Unpack[LoadOptions],
     ) -> Encoder:
-        """Load an encoder: `load_encoder` under huggingface_hub's name, but for `pretrained`."""
-        return load_encoder(name, **options)
+        """Load an encoder: `load_encoder`, but for `pretrained`, with huggingface_hub's arguments.
+
+        Args:
+            pretrained_model_name_or_path: `name` of `load_encoder`.
+            map_location: `device` of `load_encoder`, under huggingface_hub's name.
+            strict: Accepted and not used: weights that do not fit the network are always refused.
+            **options: Those of `load_encoder`.
+
+        Raises:
+            PathEncoderError: As for `load_encoder`.
+        """
+        if map_location is not None:
+            if "device" in options:
+                raise ConfigError("map_location and device are the same setting: give one of them")
+            options["device"] = map_location
+        return load_encoder(pretrained_model_name_or_path, **options)
 
 
 def load_encoder(
@@ -343,9 +331,10 @@ def load_encoder(
     revision: str | None = None,
     device: str | torch.device | int = "auto",
     dtype: torch.dtype | str | None = None,
-    token: str | None = None,
+    token: str | bool | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
     local_files_only: bool | None = None,
+    force_download: bool = False,
     pretrained: bool = True,
 ) -> Encoder:
     """Load an encoder: bundled, from a folder, from the catalogue, or from the Hub.
@@ -357,10 +346,11 @@ def load_encoder(
         revision: A branch, tag or commit of the repository.
         device: "auto" takes cuda, then mps, then cpu.
         dtype: Of the parameters, also by name ("bf16", "fp16"). None: float32.
-        token: As in huggingface_hub, as are the next two. Its environment variables (HF_TOKEN,
+        token: As in huggingface_hub, as are the next three. Its environment variables (HF_TOKEN,
             HF_HOME, HF_HUB_OFFLINE and others) apply too.
         cache_dir: The cache of downloads.
         local_files_only: True: do not use the network.
+        force_download: Download again what is in the cache.
         pretrained: False gives the same network with random weights.
 
     Returns:
@@ -383,6 +373,7 @@ def load_encoder(
         token=token,
         cache_dir=cache_dir,
         local_files_only=local_files_only,
+        force_download=force_download,
         pretrained=pretrained,
     )
     encoder = Encoder(loaded.network, loaded.spec)

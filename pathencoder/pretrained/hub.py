@@ -38,7 +38,9 @@ class Repository(Request):
             for key, value in dataclasses.asdict(self.access).items()
             if value is not None
         }
-        if (
+        if self.access.force_download:
+            self._refuse_offline(filename)
+        elif (
             not given.get("local_files_only")
             and not constants.HF_HUB_OFFLINE
             and not self._is_pinned_here(filename)
@@ -58,6 +60,22 @@ class Repository(Request):
         except Exception as error:
             explained = hub_errors.explain(error, self, filename)
             raise explained from (error if isinstance(explained, StoreError) else None)
+
+    def _refuse_offline(self, filename: str) -> None:
+        """Raises OfflineError where nothing can be downloaded: the client has no clear error."""
+        from huggingface_hub import constants
+
+        off = self.access.local_files_only or constants.HF_HUB_OFFLINE
+        why = (
+            "the network is disabled (HF_HUB_OFFLINE or local_files_only)"
+            if off
+            else reach.unreachable(constants.ENDPOINT)
+        )
+        if why is not None:
+            raise OfflineError(
+                f"{self.name}: {filename} of {self.repo} cannot be downloaded again: {why}. Leave"
+                " force_download out to use what is in the cache"
+            )
 
     def _is_pinned_here(self, filename: str) -> bool:
         """Whether the cache has the file at this commit.

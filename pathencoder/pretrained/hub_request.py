@@ -14,11 +14,13 @@ class Access:
         token: The access token.
         cache_dir: The cache of downloads.
         local_files_only: True: do not use the network.
+        force_download: Whether to download what is in the cache again.
     """
 
-    token: str | None = None
+    token: str | bool | None = None
     cache_dir: str | os.PathLike[str] | None = None
     local_files_only: bool | None = None
+    force_download: bool = False
 
 
 @dataclass(frozen=True)

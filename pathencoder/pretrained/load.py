@@ -40,18 +40,20 @@ class Options(TypedDict, total=False):
     revision: str | None
     device: str | torch.device | int
     dtype: torch.dtype | str | None
-    token: str | None
+    token: str | bool | None
     cache_dir: str | os.PathLike[str] | None
     local_files_only: bool | None
+    force_download: bool
 
 
 def load(
     name: str | os.PathLike[str] | None,
     *,
     revision: str | None = None,
-    token: str | None = None,
+    token: str | bool | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
     local_files_only: bool | None = None,
+    force_download: bool = False,
     pretrained: bool = True,
 ) -> Loaded:
     """Load a network with its weights; arguments and errors as in `pathencoder.load_encoder`."""
@@ -61,6 +63,7 @@ def load(
         "token": token,
         "cache_dir": cache_dir,
         "local_files_only": local_files_only,
+        "force_download": force_download,
     }
     if pretrained:
         return _with_weights(locate.locate(name, **where))

@@ -49,9 +49,10 @@ def locate(
     name: str | os.PathLike[str],
     *,
     revision: str | None = None,
-    token: str | None = None,
+    token: str | bool | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
     local_files_only: bool | None = None,
+    force_download: bool = False,
 ) -> Located:
     """Find an encoder's spec and weights on this machine; download what is missing.
 
@@ -62,6 +63,7 @@ def locate(
         token: As in huggingface_hub.
         cache_dir: The cache of downloads.
         local_files_only: True: do not use the network; None: as HF_HUB_OFFLINE says.
+        force_download: Whether to download what is in the cache again.
 
     Returns:
         The files.
@@ -75,7 +77,7 @@ def locate(
         ConfigError: An argument, or the encoder's description, cannot be used.
         StoreError: The cache cannot be written.
     """
-    return _locate(name, revision, hub.Access(token, cache_dir, local_files_only))
+    return _locate(name, revision, hub.Access(token, cache_dir, local_files_only, force_download))
 
 
 def _locate(
@@ -97,7 +99,7 @@ def fetch(
     name: str | os.PathLike[str],
     *,
     revision: str | None = None,
-    token: str | None = None,
+    token: str | bool | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
 ) -> Located:
     """As `locate`, and also download card, licence and reference, for a machine without network."""
@@ -116,9 +118,10 @@ def describe(
     name: str | os.PathLike[str],
     *,
     revision: str | None = None,
-    token: str | None = None,
+    token: str | bool | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
     local_files_only: bool | None = None,
+    force_download: bool = False,
 ) -> EncoderSpec:
     """The spec of an encoder; downloads at most the config file of a Hub repository.
 
@@ -127,9 +130,8 @@ def describe(
     place = _folder_of(name, revision)
     if place is not None:
         return _spec_of(folder.read_config(place), str(name))
-    known, repository = _repository_of(
-        str(name), revision, hub.Access(token, cache_dir, local_files_only)
-    )
+    access = hub.Access(token, cache_dir, local_files_only, force_download)
+    known, repository = _repository_of(str(name), revision, access)
     if known is not None:
         return _completed(known, repository)
     return _spec_of(folder.parse_config(repository.required(folder.CONFIG)), repository.repo)
@@ -238,9 +240,8 @@ def _public(known: EncoderSpec, repository: hub.Repository) -> Located:
     weights = repository.first(known.files)
     pinned = dataclasses.replace(repository, revision=hub.commit_of(weights) or repository.revision)
     spec = _completed(dataclasses.replace(known, revision=pinned.revision), pinned)
-    return _from_cache(
-        spec, weights, None, known.sha256 if weights.name == Path(known.files[0]).name else None
-    )
+    sha256 = known.sha256 if weights.name == Path(known.files[0]).name else None
+    return _from_cache(spec, weights, None, sha256, repository.access)
 
 
 def _completed(known: EncoderSpec, repository: hub.Repository) -> EncoderSpec:
@@ -265,11 +266,11 @@ def _unknown_repository(repository: hub.Repository) -> Located:
         for filename in _EXTRAS:
             with contextlib.suppress(hub_errors.NoSuchFile, OfflineError):
                 pinned.file(filename)
-    return _from_cache(spec, weights, config.parent, spec.sha256)
+    return _from_cache(spec, weights, config.parent, spec.sha256, repository.access)
 
 
 def _from_cache(
-    spec: EncoderSpec, weights: Path, place: Path | None, sha256: str | None
+    spec: EncoderSpec, weights: Path, place: Path | None, sha256: str | None, access: hub.Access
 ) -> Located:
     """Weights in huggingface_hub's cache, or the safetensors copy of a converted pickle."""
     beside = _beside(weights)
@@ -277,7 +278,7 @@ def _from_cache(
         check_sha256(weights, sha256, stamp=beside)
         return Located(spec, weights, place)
     converted = beside.with_name(beside.name + ".safetensors")
-    if converted.is_file():
+    if converted.is_file() and not access.force_download:
         return Located(spec, converted, place)
     check_sha256(weights, sha256)
     return Located(spec, weights, place, converted)

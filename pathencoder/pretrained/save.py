@@ -65,9 +65,12 @@ def push(
     *,
     commit_message: str,
     private: bool | None,
-    token: str | None,
+    token: str | bool | None,
     branch: str | None,
     create_pr: bool | None,
+    allow_patterns: list[str] | str | None,
+    ignore_patterns: list[str] | str | None,
+    delete_patterns: list[str] | str | None,
 ) -> str:
     """Upload the encoder's folder to the Hub; arguments and errors as in `Encoder.push_to_hub`."""
     from huggingface_hub import HfApi
@@ -75,6 +78,8 @@ def push(
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "encoder"
         save(encoder, folder, encode)
+        # files of an earlier encoder would count as files of this one
+        others = [name for name in folders.FILES if not (folder / name).exists()]
         api = HfApi(token=token)
         try:
             api.create_repo(repo_id, private=private, exist_ok=True)
@@ -85,10 +90,9 @@ def push(
                     commit_message=commit_message,
                     revision=branch,
                     create_pr=create_pr,
-                    # files of an earlier encoder would count as files of this one
-                    delete_patterns=[
-                        name for name in folders.FILES if not (folder / name).exists()
-                    ],
+                    allow_patterns=allow_patterns,
+                    ignore_patterns=ignore_patterns,
+                    delete_patterns=[*others, *_list(delete_patterns)],
                 )
             )
         except PathEncoderError:
@@ -99,6 +103,10 @@ def push(
                 f"{repo_id} could not be uploaded: {error}. Check that the token has write access"
                 " (`hf auth login`, HF_TOKEN, token=)"
             ) from error
+
+
+def _list(patterns: list[str] | str | None) -> list[str]:
+    return [patterns] if isinstance(patterns, str) else list(patterns or [])
 
 
 def _state(encoder: Loaded, described: networks.Network) -> dict[str, Tensor]:

@@ -39,9 +39,10 @@ LAYERS = {
         ("formats", "arrays", "images"),
         ("transforms", "wrapped", "network", "outputs", "runtime", "stream"),
         ("pretrained",),
-        ("encoder",),
+        ("module", "encoder"),
         ("verify", "pictures", "slides"),
         ("features", "nuclei"),
+        ("integrations",),
         ("cli", "__main__"),
     ),
     "training": (

@@ -33,6 +33,7 @@ READS = {
     "results": lambda e, _: list(e.results([picture(), None])),
     "pyramid": lambda e, _: e.pyramid(X),
     "transform": lambda e, _: e.transform(picture()),
+    "as_module": lambda e, _: e.as_module(output="multi"),
     "precision_used": lambda e, _: e.precision_used(),
     "save_pretrained": lambda e, folder: e.save_pretrained(folder / "saved"),
     "push_to_hub": lambda e, _: e.push_to_hub("me/mine"),

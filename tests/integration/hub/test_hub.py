@@ -3,6 +3,7 @@
 What loads, and offline.
 """
 
+import hashlib
 import json
 
 import huggingface_hub
@@ -212,6 +213,31 @@ def test_a_server_that_is_away_is_no_hindrance_once_all_is_here(server, monkeypa
     assert pathencoder.load_encoder("owner/small").spec.name == "small"
     with pytest.raises(OfflineError, match=r"does not answer.*pathencoder fetch owner/other"):
         pathencoder.load_encoder("owner/other")
+
+
+def test_force_download(server, monkeypatch, tmp_path):
+    files = ours(tmp_path)
+    commit = server.add("owner/small", files)
+    weights = hashlib.sha256(files["model.safetensors"]).hexdigest()
+    for number, name in enumerate(["owner/small", f"owner/small@{commit}"], start=1):
+        pathencoder.load_encoder(name)
+        assert len(server.gets(weights)) == number
+        pathencoder.load_encoder(name, force_download=True)
+        assert len(server.gets(weights)) == number + 1
+    for options in ({"local_files_only": True}, {}):
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", not options)
+        with pytest.raises(OfflineError, match="cannot be downloaded again: the network is dis"):
+            pathencoder.load_encoder("owner/small", force_download=True, **options)
+
+
+def test_force_download_converts_a_pickle_again(server):
+    server.add("owner/old", timms({"pytorch_model.bin": pickled(state())}))
+    kept = pathencoder.load_encoder("owner/old").origin
+    converted = next(locate.Path(constants.HF_HUB_CACHE).rglob("pytorch_model.bin.safetensors"))
+    converted.write_bytes(b"damaged")
+    assert kept is not None
+    pathencoder.load_encoder("owner/old", force_download=True)
+    assert load_file(converted).keys() == state().keys()
 
 
 # Offline

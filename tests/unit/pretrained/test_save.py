@@ -13,7 +13,7 @@ from small_encoders import encoder, picture, shared
 
 import pathencoder
 from pathencoder.encoder import Encoder
-from pathencoder.errors import IncompatibleWeights, StoreError
+from pathencoder.errors import ConfigError, IncompatibleWeights, StoreError
 from pathencoder.pretrained import catalogue
 from pathencoder.pretrained import folder as folders
 from pathencoder.verify import verify
@@ -216,6 +216,7 @@ class Hub:
     """A fake of huggingface_hub's client that records its arguments."""
 
     calls: list = []  # noqa: RUF012
+    only: dict = {}  # noqa: RUF012
     error = None
 
     def __init__(self, token=None):
@@ -227,8 +228,9 @@ class Hub:
             raise self.error
 
     def upload_folder(
-        self, *, repo_id, folder_path, commit_message, revision, create_pr, delete_patterns
+        self, *, repo_id, folder_path, commit_message, revision, create_pr, delete_patterns, **only
     ):
+        Hub.only = only
         there = sorted(p.name for p in folder_path.iterdir())
         self.calls.append(
             ("upload", repo_id, there, commit_message, revision, create_pr, delete_patterns)
@@ -272,3 +274,43 @@ def test_push_to_hub_uploads_the_folder(source, tmp_path, monkeypatch):
     monkeypatch.setattr(Hub, "error", OSError("401 Unauthorized"))
     with pytest.raises(StoreError, match=r"me/mine could not be uploaded: 401 Unauthorized.*token"):
         encoder("cnn").push_to_hub("me/mine")
+
+
+def test_saving_with_the_arguments_of_huggingface_hub(source, tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.HfApi", Hub)
+    Hub.calls.clear()
+    enc = load(source)
+    assert enc.save_pretrained(save_directory=tmp_path / "plain") is None
+    assert Hub.calls == []
+    address = enc.save_pretrained(
+        tmp_path / "mine",
+        push_to_hub=True,
+        repo_id="me/other",
+        token=True,
+        ignore_patterns="*.md",
+        delete_patterns=["old.bin"],
+    )
+    assert address == "https://example.org/me/other/commit/1"
+    assert (tmp_path / "mine" / folders.CONFIG).is_file()
+    assert Hub.calls[0] == ("token", True)
+    assert Hub.calls[-1][-1] == ["old.bin"]
+    assert Hub.only == {"allow_patterns": None, "ignore_patterns": "*.md"}
+    enc.save_pretrained(tmp_path / "mine", push_to_hub=True, delete_patterns="old.bin")
+    assert Hub.calls[-1][1] == "mine"
+    assert Hub.calls[-1][-1] == ["old.bin"]
+    with pytest.raises(ConfigError, match=r"repo_id, token: only .* push_to_hub=True"):
+        enc.save_pretrained(tmp_path / "mine", repo_id="me/other", token="t")
+
+
+def test_loading_with_the_arguments_of_huggingface_hub(source):
+    enc = Encoder.from_pretrained(
+        pretrained_model_name_or_path=source,
+        force_download=False,
+        token=False,
+        map_location="cpu",
+        strict=True,
+        local_files_only=True,
+    )
+    assert enc.device.type == "cpu"
+    with pytest.raises(ConfigError, match="map_location and device"):
+        Encoder.from_pretrained(source, map_location="cpu", device="cpu")
