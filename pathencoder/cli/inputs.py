@@ -21,9 +21,8 @@ from pathencoder.cli.own_files import PICTURES, hidden_in, is_own_picture, witho
 from pathencoder.features.identity import place_of
 from pathencoder.features.layouts import path_of
 from pathencoder.formats.file_kinds import (
-    FOREIGN_SUFFIXES,
-    SLIDE_SUFFIXES,
     TIFF_SUFFIXES,
+    is_large_image,
     looks_like_slide,
 )
 from pathencoder.images import SUFFIXES as IMAGE_SUFFIXES
@@ -183,9 +182,9 @@ def _slides_among(files: Sequence[Path], taken_as: str | None) -> list[Path]:
         suffix = path.suffix.lower()
         if suffix == ".dcm":
             dicom.setdefault(path.parent, []).append(path)
-        elif (
-            taken_as == "slides" and suffix in SLIDE_SUFFIXES | FOREIGN_SUFFIXES | TIFF_SUFFIXES
-        ) or looks_like_slide(path):
+        elif looks_like_slide(path) or (
+            taken_as == "slides" and (suffix in TIFF_SUFFIXES or is_large_image(path))
+        ):
             found.append(path)
     return found + [slide for together in dicom.values() for slide in _dicom_slides(together)]
 
@@ -216,9 +215,12 @@ class _PartsOfSlides:
         self._slides = set(slides)
         self._jpegs = {s.parent for s in slides if s.suffix.lower() in _JPEGS_BESIDE}
         self._folders = {s.with_suffix("") for s in slides if s.suffix.lower() == ".mrxs"}
+        self._vsi = {s.parent / f"_{s.stem}_" for s in slides if s.suffix.lower() == ".vsi"}
 
     def __contains__(self, path: Path) -> bool:
         if path in self._slides or (path.suffix.lower() == ".dcm" and self._slides):
+            return True
+        if path.suffix.lower() == ".ets" and not self._vsi.isdisjoint(path.parents):
             return True
         return path.parent in self._folders or (
             path.parent in self._jpegs and path.suffix.lower() in IMAGE_SUFFIXES

@@ -275,6 +275,7 @@ def _facts(slide: Slide, scale: Mpp) -> dict[str, Any]:
         **finished.slide_facts(identify_slide(slide.path)),
         "slide_mpp_source": scale.source,
         "vendor": slide.vendor,
+        "reader": slide.reader,
     }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import importlib
 import logging
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -25,6 +26,14 @@ _OF_SLIDES = SLIDE_SUFFIXES | FOREIGN_SUFFIXES
 _ORIENTATION = 0x0112  # the EXIF tag
 _WITH_ALPHA = ("LA", "La", "PA", "RGBA", "RGBa")
 _WITHOUT_TILES = ("WEBP", "AVIF")  # Pillow does not show whether these are decoded yet
+_LARGE = {  # first bytes, and the name of Pillow's class
+    b"\xff\xd8\xff": "Jpeg",
+    b"\x89PNG": "Png",
+    b"RIFF": "WebP",
+    b"BM": "Bmp",
+    b"II": "Tiff",
+    b"MM": "Tiff",
+}
 _LAYERED = frozenset({"PSD", "XCF"})  # their other frames are layers of one picture
 
 
@@ -60,6 +69,43 @@ def read_file(source: Path | BinaryIO, where: str) -> Pixels:
     except UnidentifiedImageError as error:
         return _read_unidentified(source, where, error)
     except Exception as error:  # Pillow's readers raise many kinds of errors on damaged files
+        raise ImageError(f"{where}: cannot be read ({error})") from error
+
+
+def read_large(path: Path, where: str, most: int) -> Pixels:
+    """Decode a plain image of more pixels than `read_file` accepts.
+
+    Args:
+        path: The file.
+        where: What an error calls it.
+        most: The greatest number of pixels.
+
+    Returns:
+        uint8 RGB [H, W, 3].
+
+    Raises:
+        ImageError: Larger, not an image of a kind in `_LARGE`, damaged, or not supported.
+    """
+    try:
+        with path.open("rb") as stream:
+            front = stream.read(4)
+            stream.seek(0)
+            found = next((module for mark, module in _LARGE.items() if front.startswith(mark)), "")
+            if not found:
+                raise ImageError(f"{where}: not a JPEG, PNG, WebP, BMP or TIFF image")
+            plugin = importlib.import_module(f"PIL.{found}ImagePlugin")
+            # not Image.open, which refuses images of this size
+            with getattr(plugin, f"{found}ImageFile")(stream, str(path)) as image:
+                if image.width * image.height > most:
+                    raise ImageError(
+                        f"{where}: {image.width} x {image.height} px are more than fit in memory"
+                        f" ({most // 10**6:,} megapixels). Rewrite it with tiles: vips tiffsave IN"
+                        " OUT.tif --tile --pyramid --compression jpeg"
+                    )
+                return _decode(image, where)
+    except (ImageError, MemoryError):
+        raise
+    except Exception as error:  # as above
         raise ImageError(f"{where}: cannot be read ({error})") from error
 
 

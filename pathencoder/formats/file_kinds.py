@@ -1,20 +1,34 @@
-"""Tell slides from images by name and header, without a slide reader."""
+"""Tell slides from images by name and header, and which readers a slide is given to."""
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 from pathencoder.formats.tiff_tags import is_pyramid, read_pages
 
-_OPENSLIDE = ".svs .ndpi .mrxs .scn .bif .dcm .vms .vmu .svslide"
+# A reader is a module with `open_file(path) -> Slide`.
 OPENSLIDE = "pathencoder.slides.openslide_reader"
-# The reader of each format: a module with `open_file(path) -> Slide`. TIFFs go to OpenSlide.
-READERS = dict.fromkeys(_OPENSLIDE.split(), OPENSLIDE)
+FASTSLIDE = "pathencoder.slides.fastslide_reader"
+TIFFFILE = "pathencoder.slides.tiff_reader"
+IMAGE = "pathencoder.slides.image_reader"
+
+_OPENSLIDE = ".svs .ndpi .mrxs .scn .bif .dcm .vms .vmu .svslide"
+_FASTSLIDE = ".vsi .isyntax .i2syntax .czi .qptiff"  # formats that OpenSlide does not have
+_IMAGES = ".jpg .jpeg .png .webp .bmp"
+# The readers of each format, in the order in which they are tried.
+READERS = {
+    **dict.fromkeys(_OPENSLIDE.split(), (OPENSLIDE, FASTSLIDE, TIFFFILE)),
+    **dict.fromkeys(_FASTSLIDE.split(), (FASTSLIDE,)),
+}
 SLIDE_SUFFIXES = frozenset(READERS)
+READERS |= dict.fromkeys(_IMAGES.split(), (IMAGE,))  # with --as slides
+OTHERS = (OPENSLIDE, FASTSLIDE, TIFFFILE, IMAGE)  # of TIFFs, and of names that say nothing
 # Slide formats without a reader here: named in the summary.
-_FOREIGN = ".vsi .isyntax .i2syntax .kfb .sdpc .mdsx .tmap .czi .lif"
+_FOREIGN = ".kfb .sdpc .mdsx .tmap .lif"
 FOREIGN_SUFFIXES = frozenset(_FOREIGN.split())
 TIFF_SUFFIXES = frozenset({".tif", ".tiff"})
+PLAIN_SUFFIXES = frozenset(_IMAGES.split())
 SLIDE_PIXELS = 4096  # a TIFF with a longer side is no tile
 
 
@@ -30,6 +44,23 @@ def looks_like_slide(path: str | Path) -> bool:
     if suffix in TIFF_SUFFIXES:
         return path.is_file() and is_slide_tiff(path)
     return suffix in SLIDE_SUFFIXES | FOREIGN_SUFFIXES and not path.is_dir()
+
+
+def is_large_image(path: Path) -> bool:
+    """Whether a plain image is longer than 4,096 px on a side, by its header."""
+    if path.suffix.lower() not in PLAIN_SUFFIXES:
+        return False
+    from PIL import Image
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        try:
+            with Image.open(path) as image:
+                return max(image.size) > SLIDE_PIXELS
+        except Image.DecompressionBombError:
+            return True
+        except Exception:  # damaged, or no image
+            return False
 
 
 def is_slide_tiff(path: Path) -> bool:

@@ -39,22 +39,40 @@ def image_scale(path: str | os.PathLike[str]) -> Mpp | None:
     path = Path(path)
     if is_special(path):
         return None
+    evidence = evidence_of(path)
+    if read_pages(path):
+        return decide(evidence, name=str(path)) if any(c.serious for c in evidence.claims) else None
+    try:
+        return decide(evidence, name=str(path)) if evidence.claims else None
+    except MissingMpp:  # pixels that are not square: no microscope wrote it
+        return None
+
+
+def evidence_of(path: Path) -> Evidence:
+    """All that the header of an image file states about its scale.
+
+    Args:
+        path: An image file of any kind. Of a TIFF the first page counts.
+
+    Returns:
+        The evidence, without claims where the file states none or cannot be read.
+    """
     pages = read_pages(path)
     if not pages:
-        return _of_screen(path)
+        return Evidence(tuple(_of_screen(path)))
     page = pages[0]
     x, y = page.resolution or (None, None)
     claims = [*of_description(page.description, x, y), *of_tags(x, y, page.unit)]
-    evidence = Evidence(
+    return Evidence(
         tuple(claims),
         power_in(page.description),
         (page.width, page.height),
         described_size(page.description),
     )
-    return decide(evidence, name=str(path)) if any(c.serious for c in claims) else None
 
 
-def _of_screen(path: Path) -> Mpp | None:
+def _of_screen(path: Path) -> list[Claim]:
+    """The resolution of a PNG or JPEG, where it is one that a microscope may have."""
     from PIL import Image, JpegImagePlugin, PngImagePlugin
 
     try:
@@ -66,11 +84,6 @@ def _of_screen(path: Path) -> Mpp | None:
             dpi: tuple[float, float] = kind(stream).info["dpi"]  # type: ignore[call-arg]
         claim = Claim("dpi", 25_400 / dpi[0], 25_400 / dpi[1], "screen")
     except Exception:  # damaged, or neither of the two: no scale
-        return None
+        return []
     low, high = PLAUSIBLE["screen"]
-    if not (low <= min(claim.x, claim.y) and max(claim.x, claim.y) <= high):
-        return None
-    try:
-        return decide(Evidence((claim,)), name=str(path))
-    except MissingMpp:  # pixels that are not square: no microscope wrote it
-        return None
+    return [claim] if low <= min(claim.x, claim.y) and max(claim.x, claim.y) <= high else []

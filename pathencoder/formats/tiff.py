@@ -72,7 +72,7 @@ def check_pages(stream: BinaryIO, where: str, name: str) -> None:
         raise ImageError(
             f"{where}: its first page is a preview of another. Save that one as a separate file"
         )
-    count = len(images) if len(images) > 1 else _planes(pages[0])
+    count = len(images) if len(images) > 1 else planes_of(pages[0])
     if count > 1:
         sizes = ", ".join(dict.fromkeys(f"{page.width} x {page.height} px" for page in images))
         advice = (
@@ -176,7 +176,7 @@ def read(stream: BinaryIO, where: str, reason: str, index: int = 0) -> Pixels:
     return pixels if turn is None else np.asarray(Image.fromarray(pixels).transpose(turn))
 
 
-def _planes(page: Page) -> int:
+def planes_of(page: Page) -> int:
     """Number of images in one page by its description, as ImageJ and tifffile store stacks."""
     text = page.description
     if text.startswith("ImageJ="):

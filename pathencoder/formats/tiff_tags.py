@@ -106,12 +106,23 @@ def is_pyramid(pages: tuple[Page, ...]) -> bool:
     return len(pages) > 1 and pages[0].tiled and any(_reduced(pages[0], p) for p in pages[1:])
 
 
-def _reduced(first: Page, page: Page) -> bool:
-    """Whether a page is smaller than the first, with its aspect ratio (to 2 % or one pixel)."""
-    if not (0 < page.width < first.width and 0 < page.height < first.height):
+def levels_in(pages: tuple[Page, ...]) -> int:
+    """The number of levels of a tiled TIFF: its first page and the tiled smaller copies of it."""
+    if not pages or not pages[0].tiled:
+        return 1
+    return 1 + sum(page.tiled and _reduced(pages[0], page) for page in pages[1:])
+
+
+def is_reduced_copy(full: tuple[int, int], size: tuple[int, int]) -> bool:
+    """Whether a size is smaller than another, with its aspect ratio (to 2 % or one pixel)."""
+    if not (0 < size[0] < full[0] and 0 < size[1] < full[1]):
         return False
-    expected = first.height * page.width / first.width
-    return abs(expected - page.height) <= max(1.0, 0.02 * expected)
+    expected = full[1] * size[0] / full[0]
+    return abs(expected - size[1]) <= max(1.0, 0.02 * expected)
+
+
+def _reduced(first: Page, page: Page) -> bool:
+    return is_reduced_copy((first.width, first.height), (page.width, page.height))
 
 
 @dataclass(frozen=True)

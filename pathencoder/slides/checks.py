@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from pathencoder.errors import MissingMpp, SlideError
 from pathencoder.formats import tiff_tags
 from pathencoder.formats.image_scale import image_scale
+from pathencoder.formats.tiff import planes_of
 from pathencoder.formats.tiff_colours import mismatch, rewriting
 from pathencoder.formats.tiff_tags import Page, read_pages
 from pathencoder.slides import dicom
@@ -21,6 +22,7 @@ from pathencoder.slides import dicom
 if TYPE_CHECKING:
     from pathencoder.slides.reader import Slide
 
+GREY_NOTE = "a grey slide: red, green and blue are the same"
 _SAMPLES, _SAMPLE = 8, 256  # along a side; pixels of one
 _DARK, _WHITE = 64, 255  # a quarter of the range, and its end
 _RGB = 2  # as PhotometricInterpretation
@@ -44,9 +46,15 @@ def false_colours(file: Path) -> str:
         volumes = dicom.files_of_slide(file)[1]
         wrong = [f for f in volumes or [file] if _has_false_colours(f)]
         return _false_dicom(wrong) if wrong else ""
+    return false_tiff(file)
+
+
+def false_tiff(file: Path) -> str:
+    """Why libtiff, which readers use, would show a TIFF with false colours; else ""."""
     if file.suffix.lower() == ".ndpi":  # its tiles are found in other ways than its tags say
         return ""
-    pages = [page for page in read_pages(file) if page.tiled]
+    every = read_pages(file)
+    pages = [page for page in every if page.tiled == every[0].tiled]  # no thumbnails in strips
     with file.open("rb") as stream:
         wrong_page = next((how for page in pages if (how := mismatch(stream, page))), "")
     return f"{wrong_page}: its colours would be false. {_rewrite(file)}" if wrong_page else ""
@@ -61,27 +69,33 @@ def notes_on(file: Path) -> tuple[str, ...]:
     if pages[0].bits > 8:
         notes.append(f"{pages[0].bits} bits a sample: the upper 8 are read")
     if pages[0].samples < 3 and pages[0].photometric in (0, 1):
-        notes.append("a grey slide: red, green and blue are the same")
+        notes.append(GREY_NOTE)
     return tuple(notes)
 
 
-def unreadable(slide: Slide, file: Path) -> str:
+def unreadable(file: Path, *, generic: bool) -> str:
     """Why some of a TIFF's pages or samples would be read wrongly or not at all.
 
-    OpenSlide shows one page of a generic TIFF, of at most four samples, and takes a fourth sample
-    without a stated meaning for alpha.
+    Readers show one page of a generic TIFF, of at most four samples, and OpenSlide takes a fourth
+    sample without a stated meaning for alpha.
+
+    Args:
+        file: Any file or folder.
+        generic: The reader takes the first page, and not those that a scanner's format says.
 
     Returns:
         A sentence; "" where all is read.
     """
-    pages = read_pages(file)
+    pages = () if file.is_dir() else read_pages(file)
     if not pages:
         return ""
     first = pages[0]
-    same = [p for p in pages if p.tiled and (p.width, p.height) == (first.width, first.height)]
-    if slide.vendor == "generic-tiff" and len(same) > 1:
+    kind = (first.tiled, first.width, first.height)
+    same = [p for p in pages if (p.tiled, p.width, p.height) == kind]
+    count = max(len(same), planes_of(first))
+    if generic and count > 1:
         return (
-            f"it holds {len(same)} images of {first.width} x {first.height} px (channels, focal"
+            f"it holds {count} images of {first.width} x {first.height} px (channels, focal"
             " planes or sections), of which one would be read. Save the one you need, as RGB, in a"
             " file of its own"
         )

@@ -14,8 +14,9 @@ import numpy as np
 from pathencoder.arrays import over_white
 from pathencoder.errors import MissingExtra, SlideError
 from pathencoder.slides import checks, dicom
+from pathencoder.slides.levels import RGB, true_downsample
 from pathencoder.slides.mpp import Mpp, find_mpp
-from pathencoder.slides.reader import RGB, Slide
+from pathencoder.slides.reader import Slide
 
 
 def open_file(path: Path) -> Slide:
@@ -33,8 +34,6 @@ def open_file(path: Path) -> Slide:
         MissingExtra: OpenSlide is not installed.
     """
     file = dicom.files_of_slide(path)[0] if path.is_dir() else path
-    if file.stat().st_size == 0:
-        raise SlideError(f"{path}: the file is empty. Copy it again from where it came")
     if damaged := checks.damaged_tiles(file):
         raise SlideError(f"{path}: {damaged}")
     slide = OpenSlideReader(path, file)
@@ -42,7 +41,7 @@ def open_file(path: Path) -> Slide:
         wrong = (
             checks.oversized_tiles(slide.properties)
             or checks.false_colours(file)
-            or checks.unreadable(slide, file)
+            or checks.unreadable(file, generic=slide.vendor == "generic-tiff")
             or checks.blank(slide, file)
         )
     except BaseException:
@@ -86,6 +85,7 @@ class OpenSlideReader:
         )
         self.vendor = self.properties.get("openslide.vendor", "unknown")
         self.bounds = _bounds(self.properties, self.size)
+        self.reader = f"OpenSlide {self._openslide.__library_version__}"
         self.notes = checks.notes_on(file)
 
     def mpp(self, given: float | None = None) -> Mpp:
@@ -137,26 +137,6 @@ class OpenSlideReader:
         with self._lock:
             self._handles.remove(handle)
         handle.close()
-
-
-def true_downsample(size: tuple[int, int], level: tuple[int, int], said: float) -> float:
-    """The factor between level 0 and a level.
-
-    Levels are made by whole factors, and their sizes are truncated to whole pixels. OpenSlide
-    divides the sizes, which gives 4.002 for 4 and misplaces a tile by more the farther it lies
-    from the corner.
-
-    Args:
-        size: Width and height of level 0.
-        level: Width and height of the level.
-        said: The factor that OpenSlide gives.
-
-    Returns:
-        A whole number where the sizes fit one, else `said`.
-    """
-    whole = round(said)
-    fits = all(abs(full - part * whole) < whole for full, part in zip(size, level, strict=True))
-    return float(whole) if fits else said
 
 
 def _import_openslide() -> Any:

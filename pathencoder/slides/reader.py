@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
-from pathencoder.errors import SlideError
-from pathencoder.formats.file_kinds import FOREIGN_SUFFIXES, OPENSLIDE, READERS
+from pathencoder.errors import MissingExtra, PathEncoderError, SlideError
+from pathencoder.formats.file_kinds import FASTSLIDE, FOREIGN_SUFFIXES, OPENSLIDE, OTHERS, READERS
+from pathencoder.formats.tiff_tags import levels_in, read_pages
+from pathencoder.slides.dicom import read_header
+from pathencoder.slides.levels import RGB
 from pathencoder.slides.mpp import Mpp
 from pathencoder.walk import NEITHER, is_special
 
-RGB = NDArray[np.uint8]
+__all__ = ["RGB", "Slide", "best_level", "open_slide"]
+
 _CONVERT = (
     "Export it with the scanner's software, or convert it to DICOM (wsidicomizer, whose bioformats"
     " extra reads most formats)"
@@ -31,7 +33,8 @@ class Slide(Protocol):
         size: Width and height in level-0 pixels.
         downsamples: One factor for each level, 1.0 first.
         bounds: x, y, width and height of the scanned area in level-0 pixels.
-        vendor: The format, as OpenSlide names it.
+        vendor: The format, as the reader names it.
+        reader: The library that reads it, and its version.
         notes: How the reader changes the pixels, as sentences.
     """
 
@@ -40,6 +43,7 @@ class Slide(Protocol):
     downsamples: tuple[float, ...]
     bounds: tuple[int, int, int, int]
     vendor: str
+    reader: str
     notes: tuple[str, ...]
 
     def mpp(self, given: float | None = None) -> Mpp:
@@ -74,7 +78,10 @@ class Slide(Protocol):
 
 
 def open_slide(path: str | Path) -> Slide:
-    """Open a slide with the reader of its format. A folder of DICOM files is one slide.
+    """Open a slide. A folder of DICOM files is one slide.
+
+    The readers of its format are tried in order: OpenSlide, then fastslide and tifffile for what
+    OpenSlide refuses, and Pillow for plain images. Another reader than the first is a note.
 
     Args:
         path: A slide file, any file of a DICOM slide, or the folder of one.
@@ -92,11 +99,68 @@ def open_slide(path: str | Path) -> Slide:
         raise SlideError(f"{path}: no such file. Check the path")
     if is_special(path):
         raise SlideError(f"{path}: {NEITHER}")
-    if path.suffix.lower() in FOREIGN_SUFFIXES:
+    suffix = path.suffix.lower()
+    if path.is_dir():
+        return _first_of((OPENSLIDE, FASTSLIDE), path)
+    if path.stat().st_size == 0:
+        raise SlideError(f"{path}: the file is empty. Copy it again from where it came")
+    if suffix in FOREIGN_SUFFIXES:
         raise SlideError(f"{path}: there is no reader for {path.suffix} files. {_CONVERT}")
-    module = importlib.import_module(READERS.get(path.suffix.lower(), OPENSLIDE))
-    slide: Slide = module.open_file(path)
+    return _first_of(READERS.get(suffix, OTHERS), path)
+
+
+def _first_of(readers: Sequence[str], path: Path) -> Slide:
+    """The slide through the first reader that opens it with all its levels.
+
+    A reader that shows one level of several is the last resort.
+    """
+    refusals: list[PathEncoderError] = []
+    levels = 1 if path.is_dir() else levels_in(read_pages(path))
+    flat: Slide | None = None
+    for name in readers:
+        try:
+            slide: Slide = importlib.import_module(name).open_file(path)
+        except MissingExtra as error:
+            if name == readers[0] and flat is None:
+                raise
+            refusals.append(error)
+        except SlideError as error:
+            refusals.append(error)
+        else:
+            if len(slide.downsamples) > 1 or levels == 1:
+                if flat is not None:
+                    flat.close()
+                return _noted(slide, refusals)
+            flat = _keep_first(flat, slide)
+    if flat is not None:
+        flat.notes = (*flat.notes, f"one of its {levels} levels is read, which is slower")
+        return flat
+    raise _refusal(path, refusals)
+
+
+def _keep_first(first: Slide | None, slide: Slide) -> Slide:
+    if first is None:
+        return slide
+    slide.close()
+    return first
+
+
+def _noted(slide: Slide, refusals: Sequence[PathEncoderError]) -> Slide:
+    """The slide with a note on the readers that refused it."""
+    if refusals:
+        reason = str(refusals[0]).removeprefix(f"{slide.path}: ").partition(". ")[0]
+        slide.notes = (*slide.notes, f"read with {slide.reader}; OpenSlide: {reason}")
     return slide
+
+
+def _refusal(path: Path, refusals: Sequence[PathEncoderError]) -> PathEncoderError:
+    """The first reader's reason, and which extra may help."""
+    missing = [str(e) for e in refusals if isinstance(e, MissingExtra)]
+    first = refusals[0]
+    known = not path.is_dir() and (read_pages(path) or read_header(path))
+    if not missing or not known:
+        return first
+    return SlideError(f"{first}. Or let another reader try: {missing[0]}")
 
 
 def best_level(downsamples: tuple[float, ...], wanted: float) -> int:

@@ -27,6 +27,7 @@ class MemorySlide:
     broken: tuple = ()
     broken_levels: tuple[int, ...] = (0, 1, 2)
     vendor: str = "memory"
+    reader: str = "memory"
     notes: tuple[str, ...] = ()
     reads: int = 0
 

@@ -19,13 +19,17 @@ def page(width, height, *, tiled=False, resolution=None, unit=None, description=
     return found | {int(name.removeprefix("t")): value for name, value in tags.items()}
 
 
-def tiff(*pages, order="<", big=False, sub_pages=()):
-    """The bytes of a TIFF with these pages; sub_pages lie in the SubIFDs of the first."""
+def tiff(*pages, order="<", big=False, sub_pages=(), front=b""):
+    """The bytes of a TIFF with these pages; sub_pages lie in the SubIFDs of the first.
+
+    `front` is how the file begins, with the data that tags point at; else an empty header.
+    """
     offset, width = ("Q", 8) if big else ("I", 4)
     mark = b"II" if order == "<" else b"MM"
     head = struct.pack(order + "HHH", 43, 8, 0) if big else struct.pack(order + "H", 42)
     out = bytearray(mark + head + b"\0" * width)
     place = len(out) - width
+    out += front[len(out) :]
     inner = [_write(out, p, order, offset, width)[0] for p in sub_pages]
     for number, tags in enumerate(pages):
         more = {330: tuple(inner)} if inner and not number else {}
