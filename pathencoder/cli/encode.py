@@ -118,7 +118,10 @@ def _batch_size(_: click.Context, __: click.Parameter, value: str) -> int | Lite
 @click.option(
     "--pictures",
     is_flag=True,
-    help="Also draw the tissue and tiles of every slide, as OUT/pictures/NAME.jpg.",
+    help=(
+        "Also draw the tissue and tiles of every slide, as OUT/pictures/NAME.jpg, and its features,"
+        " in pictures/pca and pictures/clusters."
+    ),
 )
 @click.option("--dry-run", is_flag=True, help="Print what would be done, and write nothing.")
 @click.option("--overwrite", is_flag=True, help="Start again instead of resuming an earlier run.")

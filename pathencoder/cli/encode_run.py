@@ -16,6 +16,7 @@ from pathencoder.cli.jobs import Ended, Loop, conclude
 from pathencoder.cli.meter import Meter
 from pathencoder.cli.mpp_table import Scales
 from pathencoder.cli.own_files import PICTURES
+from pathencoder.cli.slide_maps import draw_slide_maps
 from pathencoder.cli.tile_scales import stated_scales
 from pathencoder.errors import ConfigError, ImageError
 from pathencoder.features.job import Outcome
@@ -108,6 +109,10 @@ class _Run:
             on_notes=lambda notes: self._print_notes(job, notes),
         )
         outcome.notes += _other_layouts(job, self.out, settings.layout)
+        if self.pictures and outcome.file is not None:
+            outcome.notes += draw_slide_maps(
+                outcome.file, job.source, self.out, anew=outcome.status != "before"
+            )
         return outcome
 
     def _tiles(self, job: Job, meter: Meter) -> Outcome:

@@ -25,6 +25,7 @@ from pathencoder.errors import ConfigError, PathEncoderError, UnknownEncoder
 VERBS = {
     "encode": "encode",
     "nuclei": "nuclei",
+    "picture": "picture",
     "list": "list_",
     "info": "info",
     "verify": "verify",

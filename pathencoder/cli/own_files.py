@@ -11,6 +11,7 @@ from pathencoder.features import checksums
 from pathencoder.features.layouts import LAYOUTS, path_of
 
 PICTURES = "pictures"  # the folder of --pictures in an output folder
+MAPS = ("pca", "clusters")  # folders in it
 
 
 def without_own(files: Iterable[Path]) -> list[Path]:
@@ -20,7 +21,8 @@ def without_own(files: Iterable[Path]) -> list[Path]:
 
 def is_own_picture(path: Path) -> bool:
     """Whether a picture in an output folder belongs to a feature file of that folder."""
-    return any(checksums.marked(path_of(path.parent.parent, path.stem, la)) for la in LAYOUTS)
+    folder = path.parent.parent if path.parent.name in MAPS else path.parent
+    return any(checksums.marked(path_of(folder.parent, path.stem, la)) for la in LAYOUTS)
 
 
 def hidden_in(out: Path) -> int:

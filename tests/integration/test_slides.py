@@ -11,6 +11,7 @@ from PIL import Image
 from small_slides import MemorySlide, section, write_tiff
 
 from pathencoder.cli.main import run
+from pathencoder.cli.own_files import is_own_picture
 from pathencoder.errors import ConfigError, MissingMpp, SlideError, StoreError
 from pathencoder.features.job import partial_path
 from pathencoder.features.layouts import LAYOUTS, path_of
@@ -309,6 +310,12 @@ def test_real_small_slides_through_the_command_line(tmp_path, folder, capsys, la
     found = read_features(statuses["good.tiff"]["file"])
     assert Path(statuses["good.tiff"]["picture"]) == tmp_path / "out" / "pictures" / "good.jpg"
     assert (tmp_path / "out" / "pictures" / "good.jpg").exists()
+    finite = np.isfinite(found.rows).all()  # this encoder's numbers overflow STAMP's float16
+    assert finite or "no maps of its features" in statuses["good.tiff"]["notes"][-1]
+    for name in ("pca/good.jpg", "clusters/good.jpg"):
+        assert (tmp_path / "out" / "pictures" / name).exists() == finite
+    assert is_own_picture(tmp_path / "out" / "pictures" / "pca" / "good.jpg")
+    assert not is_own_picture(tmp_path / "out" / "pictures" / "pca" / "other.jpg")
     assert {tuple(c) for c in found.coords.tolist()} == {
         (x, y) for x in range(128, 640, 128) for y in range(128, 512, 128)
     }

@@ -40,9 +40,10 @@ LAYERS = {
         ("transforms", "wrapped", "network", "outputs", "runtime", "stream"),
         ("pretrained",),
         ("module", "encoder"),
-        ("verify", "pictures", "slides"),
+        ("verify", "slides"),
         ("features", "nuclei"),
-        ("integrations",),
+        ("pictures", "integrations"),
+        ("explore",),
         ("cli", "__main__"),
     ),
     "training": (

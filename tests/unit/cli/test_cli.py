@@ -181,6 +181,7 @@ def test_names_differ_on_every_file_system(tmp_path):
 def test_pictures_that_encode_writes_are_no_tiles(tmp_path):
     image(tmp_path / "tile.png")
     image(tmp_path / "pictures" / "slide.jpg")
+    image(tmp_path / "pictures" / "pca" / "slide.jpg")
     found = find_inputs([tmp_path], out=tmp_path)
     assert [key for job in found.jobs for key, _ in job.images] == ["tile.png"]
     assert [left.path for left in found.left_out] == [tmp_path / "pictures"]

@@ -6,6 +6,7 @@ import small_encoders
 
 from pathencoder import pictures
 from pathencoder.errors import ConfigError
+from pathencoder.pictures import panels
 
 
 def two_halves():
@@ -105,14 +106,14 @@ def test_labels_of_small_pictures_do_not_overlap(size):
         image, "A title that is long", "And a caption that is longer than the title", (0.0, 1.0)
     )
     one, two = (np.asarray(pictures.side_by_side([panel] * n, "T")) for n in (1, 2))
-    column = one.shape[1] - 2 * pictures._GAP
-    assert two.shape[1] == 2 * column + 3 * pictures._GAP
+    column = one.shape[1] - 2 * panels._GAP
+    assert two.shape[1] == 2 * column + 3 * panels._GAP
     assert np.array_equal(
-        two[50:, pictures._GAP + column : 2 * pictures._GAP + column],
-        np.full_like(two[50:, : pictures._GAP], 255),
+        two[50:, panels._GAP + column : 2 * panels._GAP + column],
+        np.full_like(two[50:, : panels._GAP], 255),
     )
-    assert (one[:, -pictures._GAP :] == 255).all()
+    assert (one[:, -panels._GAP :] == 255).all()
 
 
 def test_what_the_font_does_not_have_is_not_drawn_as_a_box():
-    assert pictures._printed("5 µm 组织") == "5 ?m ??"
+    assert panels._printed("5 µm 组织") == "5 ?m ??"

@@ -1,0 +1,129 @@
+"""`pathencoder picture`: a map of a slide's features as an image file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from pathencoder.cli.common import FilledPath, debug_option, echo_json, json_option
+from pathencoder.errors import ConfigError
+from pathencoder.walk import printable
+
+if TYPE_CHECKING:
+    from pathencoder.pictures.ground import Ground
+    from pathencoder.pictures.located import Tiles
+    from pathencoder.pictures.maps import Painted
+
+_FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
+
+
+def _point(_: click.Context, __: click.Parameter, value: str | None) -> tuple[float, float] | None:
+    if value is None:
+        return None
+    x, _comma, y = value.partition(",")
+    if not (x.strip().isdigit() and y.strip().isdigit()):
+        raise click.BadParameter("two whole numbers, X,Y in level-0 pixels of the slide")
+    return float(x), float(y)
+
+
+def _picture(_: click.Context, __: click.Parameter, value: Path | None) -> Path | None:
+    if value is not None and value.suffix.lower() not in _FORMATS:
+        raise click.BadParameter(
+            f"{value} ends in none of {', '.join(_FORMATS)}: the suffix decides the format"
+        )
+    return value
+
+
+@click.command(short_help="Draw a slide's features.")
+@click.argument("features", type=FilledPath(path_type=Path))
+@click.option(
+    "--kind",
+    type=click.Choice(["pca", "similarity", "clusters"]),
+    default="pca",
+    show_default=True,
+    help="Features as colours, the similarity to one tile, or clusters of tiles.",
+)
+@click.option(
+    "--tile",
+    callback=_point,
+    help="X,Y in level-0 pixels: a point of the tile that others are compared with.",
+)
+@click.option(
+    "--clusters", type=click.IntRange(2, 9), default=6, show_default=True, help="How many clusters."
+)
+@click.option(
+    "--slide",
+    type=FilledPath(path_type=Path),
+    help="The slide. Default: the one that the features were made from, where it still exists.",
+)
+@click.option(
+    "--out",
+    type=FilledPath(path_type=Path, dir_okay=False),
+    callback=_picture,
+    help="The picture; its suffix decides the format. Default: NAME-KIND.png in this folder.",
+)
+@json_option
+@debug_option
+def command(
+    *,
+    features: Path,
+    kind: str,
+    tile: tuple[float, float] | None,
+    clusters: int,
+    slide: Path | None,
+    out: Path | None,
+    as_json: bool,
+) -> None:
+    """Draw the features of a slide as a map over the slide.
+
+    FEATURES is a feature file of a slide, in any layout. Without the slide itself the map is drawn
+    on white.
+
+    \b
+    pathencoder picture features/slide.h5
+    pathencoder picture features/slide.h5 --kind similarity --tile 12000,8400 --out near.png
+    pathencoder picture features/slide.h5 --kind clusters --clusters 5 --slide slide.svs
+    """
+    from pathencoder.files import make_folder, whole_file
+    from pathencoder.pictures.ground import ground_of
+    from pathencoder.pictures.located import read_tiles
+    from pathencoder.pictures.maps import draw_map
+
+    if (tile is not None) != (kind == "similarity"):
+        raise ConfigError(
+            "--kind similarity needs --tile X,Y: the tile that others are compared with"
+            if tile is None
+            else f"--tile is for --kind similarity, not for {kind}"
+        )
+    tiles = read_tiles(features)
+    if not len(tiles.rows):
+        raise ConfigError(f"{features} holds no tiles: there is nothing to draw")
+    tiles, ground = ground_of(tiles, slide)
+    painted = _painted(tiles, kind, tile, clusters)
+    out = out or Path(f"{features.stem}-{kind}.png")
+    make_folder(out.absolute().parent)
+    with whole_file(out) as temporary:
+        draw_map(tiles, ground, painted).save(temporary, format=_FORMATS[out.suffix.lower()])
+    _report(out, tiles, ground, painted, as_json=as_json)
+
+
+def _painted(tiles: Tiles, kind: str, point: tuple[float, float] | None, clusters: int) -> Painted:
+    from pathencoder.pictures import maps
+
+    if kind == "similarity" and point is not None:
+        return maps.similarity_map(tiles, tiles.at(*point))
+    return maps.cluster_map(tiles, clusters) if kind == "clusters" else maps.pca_map(tiles)
+
+
+def _report(out: Path, tiles: Tiles, ground: Ground, painted: Painted, *, as_json: bool) -> None:
+    notes = [*ground.notes, *tiles.notes]
+    if as_json:
+        chosen = None if painted.chosen is None else tiles.corners[painted.chosen].tolist()
+        facts = {"picture": str(out), "tiles": len(tiles.rows), "tile": chosen, "notes": notes}
+        echo_json({**facts, "slide": ground.slide and str(ground.slide)})
+        return
+    for note in notes:
+        click.echo(f"note: {printable(note)}", err=True)
+    click.echo(printable(f"{painted.title}, {len(tiles.rows):,} tiles: {out}"))

@@ -1,0 +1,73 @@
+"""`pathencoder picture`: what it writes and says, with and without the slide."""
+
+import json
+
+import numpy as np
+import pytest
+import small_maps
+from PIL import Image
+
+from pathencoder.cli.main import run
+from pathencoder.features.layouts import LAYOUTS
+from pathencoder.pictures import ground
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("kind", ["pca", "clusters", "similarity"])
+def test_a_picture_of_every_kind_and_layout(tmp_path, capsys, monkeypatch, kind, layout):
+    monkeypatch.chdir(tmp_path)
+    file = small_maps.feature_file(tmp_path, layout=layout)
+    tile = ["--tile", "250,550"] if kind == "similarity" else []
+    assert run(["picture", str(file), "--kind", kind, *tile]) == 0
+    said = capsys.readouterr()
+    assert "note: the slide is not shown: slide.svs is no longer where it was encoded" in said.err
+    assert f"45 tiles: slide-{kind}.png" in said.out
+    with Image.open(f"slide-{kind}.png") as picture:
+        assert picture.format == "PNG"
+        assert len(np.unique(np.asarray(picture).reshape(-1, 3), axis=0)) > 3
+
+
+def test_the_slide_is_drawn_beside_the_map(tmp_path, capsys, monkeypatch):
+    slide = small_maps.slide(tmp_path / "slide.svs")
+    monkeypatch.setattr(ground, "open_slide", lambda path: slide)
+    file = small_maps.feature_file(tmp_path, made_from=slide.path)
+    out = tmp_path / "new folder" / "map.jpg"
+    line = ["picture", str(file), "--kind", "similarity", "--tile", "250,550", "--json"]
+    assert run([*line, "--out", str(out)]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said == {
+        "picture": str(out),
+        "tiles": 45,
+        "tile": [200, 500],
+        "notes": [],
+        "slide": str(slide.path),
+    }
+    with Image.open(out) as picture:
+        assert picture.format == "JPEG"
+        assert picture.width > 2 * 1200
+
+
+@pytest.mark.parametrize(
+    ("options", "status", "message"),
+    [
+        (["--kind", "similarity"], 2, "needs --tile X,Y"),
+        (["--tile", "5,5"], 2, "--tile is for --kind similarity"),
+        (["--kind", "similarity", "--tile", "5"], 2, "two whole numbers"),
+        (["--kind", "similarity", "--tile", "5,5"], 2, "the nearest begins at 100,100"),
+        (["--out", "map.gif"], 2, "ends in none of .png"),
+        (["--slide", "gone.svs"], 1, "no such file"),
+    ],
+)
+def test_wrong_use_says_what_to_do(tmp_path, capsys, monkeypatch, options, status, message):
+    monkeypatch.chdir(tmp_path)
+    file = small_maps.feature_file(tmp_path)
+    assert run(["picture", str(file), *options]) == status
+    assert message in capsys.readouterr().err
+    assert not list(tmp_path.glob("*.png"))
+
+
+def test_no_tiles_no_picture(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    empty = {"places": np.zeros((0, 2), int), "features": np.zeros((0, 5), np.float32)}
+    assert run(["picture", str(small_maps.feature_file(tmp_path, **empty))]) == 2
+    assert "holds no tiles: there is nothing to draw" in capsys.readouterr().err
