@@ -42,6 +42,7 @@ check: .venv/.done .venv-full/.done
 # The documentation site, in site/; a warning is an error.
 docs: .venv-full/.done
 	PYTHONPATH=. .venv-full/bin/python scripts/docs_cli.py docs/cli.md
+	PYTHONPATH=. .venv-full/bin/python scripts/docs_settings.py docs/pretraining-settings.md
 	PYTHONPATH=. .venv-full/bin/zensical build --clean --strict
 
 test: check test-quick test-full docs test-wheel

@@ -162,8 +162,11 @@ def main(arguments: list[str]) -> int:
     from training.monitor.retrieval import retrieval
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    if not 1 <= len(arguments) <= 2:
+    if arguments in (["-h"], ["--help"]):
         print(__doc__)
+        return 0
+    if not 1 <= len(arguments) <= 2 or arguments[0].startswith("-"):
+        print(__doc__, file=sys.stderr)
         return 2
     run = Path(arguments[0])
     folder = Path(arguments[1]) if len(arguments) == 2 else run

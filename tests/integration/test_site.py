@@ -56,6 +56,8 @@ def server(tmp_path_factory):
     shutil.copy(ROOT / "mkdocs.yml", work)
     (work / "pathencoder").symlink_to(ROOT / "pathencoder")
     run(sys.executable, ROOT / "scripts/docs_cli.py", "docs/cli.md", cwd=work)
+    settings = "docs/pretraining-settings.md"
+    run(sys.executable, ROOT / "scripts/docs_settings.py", settings, cwd=work)
     built = run(sys.executable, "-m", "zensical", "build", "--clean", "--strict", cwd=work)
     # --strict does not count what the reader of docstrings warns of
     assert [line for line in built.stdout.splitlines() if line.startswith("griffe")] == []
@@ -69,7 +71,12 @@ def server(tmp_path_factory):
 
 @pytest.mark.parametrize(
     ("page", "expected"),
-    [("", "Start in five minutes"), ("api/encoders/", "load_encoder"), ("cli/", "--target-mpp")],
+    [
+        ("", "Start in five minutes"),
+        ("api/encoders/", "load_encoder"),
+        ("cli/", "--target-mpp"),
+        ("pretraining-settings/", "optim.lr"),
+    ],
 )
 def test_pages_are_drawn_without_errors_or_other_hosts(server, page, expected, chromium, tmp_path):
     server.answers.clear()

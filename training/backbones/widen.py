@@ -123,8 +123,11 @@ class _Widening:
 
 def main(arguments: list[str]) -> int:
     """Run the command; the exit status is 0, or 2 for wrong usage."""
-    if len(arguments) < 4:
+    if arguments in (["-h"], ["--help"]):
         print(__doc__)
+        return 0
+    if len(arguments) < 4:
+        print(__doc__, file=sys.stderr)
         return 2
     narrow_name, start, wide_name, out, *given = arguments
     args = {k: yaml.safe_load(v) for k, _, v in (item.partition("=") for item in given)}

@@ -226,8 +226,11 @@ def main(arguments: list[str]) -> int:
     Returns:
         Exit status: 0; 1 without any shard, 2 for wrong usage, 3 with damaged shards.
     """
-    if len(arguments) != 1 or not Path(arguments[0]).is_dir():
+    if arguments in (["-h"], ["--help"]):
         print(__doc__)
+        return 0
+    if len(arguments) != 1 or not Path(arguments[0]).is_dir():
+        print(__doc__, file=sys.stderr)
         return 2
     shards = [file for file in walk(arguments[0]).files if file.suffix == ".tar"]
     if not shards:

@@ -17,13 +17,6 @@ _WRITTEN = {name.casefold(): name for name in _ORDER}
 # P: to anyone. N: the source forbids commercial use, or is silent, and its maintainer chose to use
 # it for research.
 OF_TILES = {"P": OWN, "N": "CC-BY-NC-4.0"}
-# Weights of other packages that recipes start from, by the sha256 of the file.
-OF_FILES = {
-    "aad6954e0cdecc238e605dc99511c26ff480eb72447432454bb3e7db1adaf841": (
-        "ImageNet weights of MobileNetV2",
-        "Apache-2.0",
-    ),
-}
 
 
 def strictest(licences: Iterable[str]) -> str:

@@ -17,6 +17,7 @@ import torch
 import pathencoder
 from pathencoder.pretrained import folder, locate
 from training import config, distributed
+from training.backbones.known_starts import KNOWN
 from training.config import Config
 from training.data.contents import Contents, Count, Scale
 from training.data.corpus import Corpus
@@ -223,9 +224,13 @@ def _start(cfg: Config) -> Source | None:
     if Path(start).suffix != ".safetensors":
         return _encoder(str(start))
     sha256 = folder.sha256_of(start)
-    name, licence = licences.OF_FILES.get(sha256, (Path(start).name, licences.UNKNOWN))
+    known = KNOWN.get(sha256)
+    licence = known.licence if known else licences.UNKNOWN
     return Source(
-        name=name, sha256=sha256, licence=licence, commercial=licences.is_commercial(licence)
+        name=known.name if known else Path(start).name,
+        sha256=sha256,
+        licence=licence,
+        commercial=licences.is_commercial(licence),
     )
 
 

@@ -16,7 +16,7 @@ from torch import nn
 
 from pathencoder.errors import ConfigError, ImageError
 from pathencoder.pretrained.locate import check_sha256
-from training.backbones import imagenet_weights, make
+from training.backbones import known_starts, make
 from training.config import Config
 from training.data.tiles import Corpus
 from training.methods import MethodSettings
@@ -60,7 +60,7 @@ def refuse_other_start(cfg: Config) -> None:
     if not Path(start).is_file():
         raise ConfigError(
             f"backbone.start: there is no file {str(start)!r}. "
-            + imagenet_weights.how_to_obtain(expected, Path(start))
+            + known_starts.how_to_obtain(expected, Path(start))
         )
     check_sha256(Path(start), expected)
 

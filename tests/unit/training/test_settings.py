@@ -1,7 +1,10 @@
 """The command line explains every setting, checks a config, and lists every mistake at once."""
 
+from runpy import run_path
+
 import pytest
 import yaml
+from paths import ROOT
 from small_runs import values, write_tiles
 
 from pathencoder.errors import ConfigError
@@ -104,3 +107,15 @@ def test_a_run_with_a_wrong_embedding_rule_ends_before_its_first_step(recipe, ca
     assert pretrain.main([str(recipe), "backbone.embedding=stages:blocks.9"]) == 1
     assert "blocks.9" in caplog.text
     assert not (recipe.parent / "run/log.jsonl").exists()
+
+
+def test_the_page_of_settings_has_every_setting():
+    page = run_path(str(ROOT / "scripts/docs_settings.py"))["page"]()
+    for title, about, found in settings.sections():
+        assert f"\n## {title}\n\n{about}\n" in page
+        for setting in found:
+            line = next(x for x in page.splitlines() if x.startswith(f"| `{setting.name}` |"))
+            assert line.count(" | ") == 3
+    assert "| `optim.lr` | `0.0003` | >= 0 | Of the backbone;" in page
+    built = "scripts/docs_settings.py docs/pretraining-settings.md"
+    assert built in (ROOT / "Makefile").read_text()
