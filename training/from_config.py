@@ -14,6 +14,7 @@ from training.data.loader import batches
 from training.data.sampler import Sampler, make_sampler
 from training.data.stains import stain_weights
 from training.data.tiles import STAIN_CLASSES, Corpus
+from training.data.window import in_window
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +27,7 @@ def sampler_of(cfg: Config, corpus: Corpus) -> Sampler:
         log.warning(
             "data.stain_weights: no tile is %s: these weights change nothing", " or ".join(without)
         )
-    return make_sampler(
+    sampler = make_sampler(
         corpus,
         batch=d.batch,
         seed=cfg.seed,
@@ -35,6 +36,7 @@ def sampler_of(cfg: Config, corpus: Corpus) -> Sampler:
         stain_power=d.stain_power,
         stain_weights=stain_weights(d.stain_weights),
     )
+    return in_window(sampler, corpus, d.window)
 
 
 def starting_network(cfg: Config, corpus: Corpus, sampler: Sampler) -> nn.Module:

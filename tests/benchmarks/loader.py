@@ -1,9 +1,16 @@
-"""The cost of decoding tiles for the training thread.
+"""Reading tiles: from 20, 376 and 20,000 shards, and what decoding costs the training thread.
 
-Microseconds of one small operation, alone and with decoding threads or processes.
+    python -m tests.benchmarks.loader [--shards 20 376 20000] [--rounds 5] [--open-ms 1]
+    python -m tests.benchmarks.loader threads [--threads 1 4 12] [--processes 1 4] [--rounds 3]
 
-    python -m tests.benchmarks.loader [--threads 1 4 12] [--processes 1 4] [--rounds 3]
+The first prints tiles per second and per CPU second through the loader (one decoding thread,
+batches of 64) beside decoding the same tiles from memory; opened files and asked statuses per tile,
+counted by wrapping os.open, io.open and os.stat in the process. Shards have 64 JPEG tiles of 224 px
+and are hard links of one tar, so that they differ in nothing but their number. With --open-ms,
+opening a shard takes that much longer, as on a network file system. Bar: 20,000 shards at 95 % of
+the rate with 20.
 
+The second prints microseconds of one small operation, alone and with decoding threads or processes.
 A training thread that feeds a GPU launches thousands of such operations a step. Each releases the
 interpreter lock and has to acquire it again, in competition with the decoding threads.
 """
@@ -11,34 +18,192 @@ interpreter lock and has to acquire it again, in competition with the decoding t
 from __future__ import annotations
 
 import argparse
+import builtins
+import io
 import json
+import logging
+import os
 import statistics
+import tarfile
 import tempfile
 import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
 
+from pathencoder.images import decode_image
+from training.data import open_files
 from training.data.corpus import open_corpus
 from training.data.loader import batches
-from training.data.sampler import make_sampler
+from training.data.sampler import Sampler, make_sampler
+from training.data.shards import index_path, write_index
 from training.data.tiles import Corpus
+from training.data.window import in_window
 
 OPERATIONS = 10_000
 STEPS = 1_000_000  # more than are read
+TILES, SIDE, BATCH = 64, 224, 64
+BAR = 0.95
+
+
+def jpeg(rng: np.random.Generator, side: int = SIDE) -> bytes:
+    """A tile of smooth noise."""
+    noise = Image.fromarray(rng.integers(0, 255, (side // 8, side // 8, 3), dtype=np.uint8))
+    out = io.BytesIO()
+    noise.resize((side, side), Image.Resampling.BICUBIC).save(out, "JPEG", quality=90)
+    return out.getvalue()
+
+
+def write_shards(folder: Path, count: int) -> list[bytes]:
+    """A corpus of that many shards, one slide each; returns the tiles of a shard."""
+    rng = np.random.default_rng(0)
+    tiles = [jpeg(rng) for _ in range(TILES)]
+    folder.mkdir()
+    with tarfile.open(folder / "first", "w") as tar:
+        for i, data in enumerate(tiles):
+            info = tarfile.TarInfo(f"{i}.jpg")
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    index = write_index((folder / "first").rename(folder / "first.tar"))
+    rows = ["slide,shard,first,tiles"]
+    for s in range(count):
+        shard = folder / f"{s // 1000:02}" / f"{s:05}.tar"
+        shard.parent.mkdir(exist_ok=True)
+        os.link(folder / "first.tar", shard)
+        os.link(index, index_path(shard))
+        rows.append(f"s{s:05},{shard.relative_to(folder)},0,{TILES}")
+    (folder / "slides.csv").write_text("\n".join(rows) + "\n")
+    return tiles
+
+
+@contextmanager
+def counting(open_ms: float) -> Iterator[Counter[str]]:
+    """Count opened files and asked statuses; opening a tar takes `open_ms` longer."""
+    seen = Counter[str]()
+    plain = (os.open, os.stat, io.open, builtins.open)
+
+    def wrapped(name, act):
+        def call(path, *args, **options):
+            seen[name] += 1
+            if name == "opens" and str(path).endswith(".tar"):
+                time.sleep(open_ms / 1000)
+            return act(path, *args, **options)
+
+        return call
+
+    os.open, os.stat = wrapped("opens", os.open), wrapped("stats", os.stat)
+    io.open = builtins.open = wrapped("opens", io.open)
+    try:
+        yield seen
+    finally:
+        os.open, os.stat, io.open, builtins.open = plain
+
+
+@dataclass
+class Feed:
+    """Batches of one corpus, a few at a time, and what they took."""
+
+    corpus: Corpus
+    sampler: Sampler
+    open_ms: float = 0.0
+    step: int = 0
+
+    def take(self, steps: int) -> dict[str, float]:
+        """Read the batches of the next steps."""
+        open_files.close_files() if self.step == 0 else None
+        begun, cpu = time.perf_counter(), time.process_time()
+        with counting(self.open_ms) as seen:
+            feed = batches(
+                self.corpus, self.sampler, canvas=SIDE, start=self.step, stop=self.step + steps
+            )
+            tiles = sum(len(batch.tiles) for _, batch in feed)
+        self.step += steps
+        return {
+            "wall": (time.perf_counter() - begun) / tiles,
+            "cpu": (time.process_time() - cpu) / tiles,
+            "opens": seen["opens"] / tiles,
+            "stats": seen["stats"] / tiles,
+        }
+
+
+def decoding(tiles: list[bytes], steps: int) -> dict[str, float]:
+    """The same for decoding tiles that are in memory."""
+    begun, cpu = time.perf_counter(), time.process_time()
+    for _ in range(steps):
+        for data in tiles:
+            decode_image(data, "tile")
+    return {
+        "wall": (time.perf_counter() - begun) / (steps * TILES),
+        "cpu": (time.process_time() - cpu) / (steps * TILES),
+        "opens": 0.0,
+        "stats": 0.0,
+    }
+
+
+def table(folder: Path, shards: list[int], rounds: int, steps: int, open_ms: float) -> None:
+    """Read in turn from every corpus; print medians over rounds, and one line of JSON."""
+    feeds: dict[str, Feed] = {}
+    for count in shards:
+        tiles = write_shards(folder / str(count), count)
+        begun = time.perf_counter()
+        corpus = open_corpus(folder / str(count))
+        first, begun = time.perf_counter() - begun, time.perf_counter()
+        open_corpus(folder / str(count))
+        again = time.perf_counter() - begun
+        print(f"{count} shards: opened in {first:.2f} s, the second time in {again:.2f} s")
+        whole = make_sampler(corpus, batch=BATCH, seed=0)
+        windowed = in_window(whole, corpus, None)
+        feeds[f"{count} shards"] = Feed(corpus, windowed)
+        if windowed is not whole:
+            feeds[f"{count} shards, no window"] = Feed(corpus, whole)
+    if open_ms:
+        feeds |= {
+            f"{name}, opening +{open_ms:g} ms": Feed(feed.corpus, feed.sampler, open_ms)
+            for name, feed in feeds.items()
+        }
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in ("decoding alone", *feeds)}
+    for _ in range(rounds):
+        found["decoding alone"].append(decoding(tiles, steps))
+        for name, feed in feeds.items():
+            # the handles of the corpus before are still open, those of this one were closed
+            open_files.close_files()
+            feed.take(2 * getattr(feed.sampler, "window", shards[0]) // BATCH + 1)
+            found[name].append(feed.take(steps))
+    report(found, f"{shards[0]} shards")
+
+
+def report(found: dict[str, list[dict[str, float]]], base: str) -> None:
+    """Print the table of medians; ratios are medians of the ratios of each round."""
+    print(f"{'':44} tiles/s  per CPU-s  of {base}  of decoding  opens/tile  stats/tile")
+    out = {}
+    for name, rows in found.items():
+        middle = {key: statistics.median(row[key] for row in rows) for key in rows[0]}
+        ratios = [
+            statistics.median(b["cpu"] / a["cpu"] for a, b in zip(rows, found[of], strict=True))
+            for of in (base, "decoding alone")
+        ]
+        middle |= {"of_base": ratios[0], "of_decoding": ratios[1]}
+        out[name] = {key: round(value, 6) for key, value in middle.items()}
+        print(
+            f"{name:44} {1 / middle['wall']:7.0f}  {1 / middle['cpu']:9.0f} "
+            f" {ratios[0]:{len(base) + 3}.3f}  {ratios[1]:11.3f}  {middle['opens']:10.3f} "
+            f" {middle['stats']:10.3f}"
+        )
+    print(json.dumps({"benchmark": "loader", "of": out}))
 
 
 def write_tiles(folder: Path, count: int = 64) -> Corpus:
-    """JPEG tiles of 256 px, smooth noise, in eight slides."""
+    """JPEG tiles of 256 px in eight slides."""
     rng = np.random.default_rng(0)
     for i in range(count):
         (folder / f"s{i % 8}").mkdir(exist_ok=True)
-        noise = Image.fromarray(rng.integers(0, 255, (32, 32, 3), dtype=np.uint8))
-        noise.resize((256, 256), Image.Resampling.BICUBIC).save(
-            folder / f"s{i % 8}" / f"{i}.jpg", quality=90
-        )
+        (folder / f"s{i % 8}" / f"{i}.jpg").write_bytes(jpeg(rng, 256))
     return open_corpus(folder)
 
 
@@ -60,28 +225,41 @@ def beside(corpus: Corpus, **means: int) -> float:
     return cost
 
 
-def main() -> None:
+def operations(folder: Path, threads: list[int], processes: list[int], rounds: int) -> None:
     """Print medians over rounds, and one line of JSON."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--threads", type=int, nargs="+", default=[1, 4, 12])
-    parser.add_argument("--processes", type=int, nargs="+", default=[1, 4])
-    parser.add_argument("--rounds", type=int, default=3)
-    options = parser.parse_args()
-    torch.set_num_threads(1)
     found: dict[str, list[float]] = {}
-    with tempfile.TemporaryDirectory() as folder:
-        corpus = write_tiles(Path(folder))
-        for _ in range(options.rounds):
-            found.setdefault("alone", []).append(microseconds(torch.zeros(64)))
-            for kind, counts in (("threads", options.threads), ("processes", options.processes)):
-                for n in counts:
-                    found.setdefault(f"{kind} {n}", []).append(beside(corpus, **{kind: n}))
+    corpus = write_tiles(folder)
+    for _ in range(rounds):
+        found.setdefault("alone", []).append(microseconds(torch.zeros(64)))
+        for kind, counts in (("threads", threads), ("processes", processes)):
+            for n in counts:
+                found.setdefault(f"{kind} {n}", []).append(beside(corpus, **{kind: n}))
     medians = {name: round(statistics.median(values), 1) for name, values in found.items()}
     for name, value in medians.items():
         print(f"{name:12} {value:8.1f} us  {value / medians['alone']:6.1f} x")
     print(json.dumps({"benchmark": "loader", "torch": torch.__version__, "microseconds": medians}))
+
+
+def main() -> None:
+    """Run one of the two."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("which", nargs="?", choices=["shards", "threads"], default="shards")
+    parser.add_argument("--shards", type=int, nargs="+", default=[20, 376, 20_000])
+    parser.add_argument("--steps", type=int, default=30, help="batches a round")
+    parser.add_argument("--open-ms", type=float, default=0.0)
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 4, 12])
+    parser.add_argument("--processes", type=int, nargs="+", default=[1, 4])
+    parser.add_argument("--rounds", type=int, default=5)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    with tempfile.TemporaryDirectory() as folder:
+        if options.which == "threads":
+            operations(Path(folder), options.threads, options.processes, options.rounds)
+        else:
+            table(Path(folder), options.shards, options.rounds, options.steps, options.open_ms)
 
 
 if __name__ == "__main__":

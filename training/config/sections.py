@@ -30,6 +30,8 @@ class DataSettings(_Section):
         organ_power: The same for organs.
         stain_power: The same for stains.
         stain_weights: How many times as often a stain class is drawn.
+        window: Shards from which tiles are drawn at a time (training/data/window.py); 0: all. None:
+            all, or 2,048 of a corpus of more than 4,096 shards, which cannot all stay open.
     """
 
     root: Path
@@ -42,6 +44,7 @@ class DataSettings(_Section):
     organ_power: float = Field(default=1.0, ge=0, le=1)
     stain_power: float = Field(default=1.0, ge=0, le=1)
     stain_weights: dict[str, float] = {}
+    window: int | None = Field(default=None, ge=0)
 
 
 class BackboneSettings(_Section):

@@ -11,7 +11,6 @@ Optional columns: patient, stain_class, organ, licence, src, split, use, as in m
 from __future__ import annotations
 
 import logging
-import os
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,9 +18,10 @@ from pathlib import Path
 
 import numpy as np
 
-from pathencoder.errors import ConfigError, ImageError
+from pathencoder.errors import ConfigError
 from pathencoder.tables import Table, read_table
 from training.data.contents import contents_of
+from training.data.joint_index import JointIndex, joint_index
 from training.data.manifest import (
     STAIN_CLASSES,
     Rows,
@@ -31,14 +31,12 @@ from training.data.manifest import (
     read_rows,
     warn_of_differences,
 )
-from training.data.shards import Place, indexed, ranges_of
-from training.data.tar import members_of
-from training.data.tiles import Corpus
+from training.data.open_files import Place
+from training.data.sources import Source
+from training.data.tiles import Corpus, Parts
 from training.data.values import name_of
 
 log = logging.getLogger(__name__)
-
-_MANY = 50  # shards without an index: opening takes long
 
 
 @dataclass(frozen=True)
@@ -53,6 +51,8 @@ class RangeTiles:
         slide_names: Names of the slides.
         shards: The tar files.
         shard_names: The same, as the table names them.
+        index: Of all shards.
+        numbers: int [shards], the number of each in the index.
     """
 
     starts: np.ndarray
@@ -60,8 +60,10 @@ class RangeTiles:
     shard: np.ndarray
     first: np.ndarray
     slide_names: list[str]
-    shards: list[Path]
+    shards: list[Path | str]
     shard_names: list[str]
+    index: JointIndex
+    numbers: np.ndarray
 
     def __len__(self) -> int:
         return int(self.starts[-1])
@@ -75,33 +77,31 @@ class RangeTiles:
         """Where the bytes of a tile are.
 
         Raises:
-            ImageError: The shard is missing, has fewer images, or its index is damaged.
+            ImageError: The shard has fewer images, or its index is damaged.
         """
         r, member = self._member(index)
-        shard = self.shards[self.shard[r]]
-        try:
-            ranges = ranges_of(shard)
-        except FileNotFoundError:
-            raise ImageError(f"shard {shard} is missing") from None
-        if member >= len(ranges):
-            raise ImageError(f"shard {shard} has only {len(ranges)} tiles")
-        offset, size = ranges[member].tolist()
-        if offset < 0 or size < 0:
-            raise ImageError(
-                f"the index of shard {shard} is damaged at image {member}: write it again"
-            )
-        return Place(shard, offset, size)
+        shard = self.shard[r]
+        return self.index.place(int(self.numbers[shard]), member, self.shards[shard])
+
+    def parts(self) -> Parts:
+        """The ranges, and the shard of each."""
+        return Parts(self.starts, self.shard)
+
+    def content(self) -> str:
+        """sha256 of the shards' names, sizes, ranges and samples of their bytes."""
+        return self.index.digest(self.shard_names)
 
     def _member(self, index: int) -> tuple[int, int]:
         r = int(np.searchsorted(self.starts, index, side="right")) - 1
         return r, int(self.first[r] + index - self.starts[r])
 
 
-def read(root: Path, wanted: Wanted) -> Corpus | None:
+def read(file: Path, source: Source, wanted: Wanted) -> Corpus | None:
     """Read the requested rows of slides.csv whose images exist.
 
     Args:
-        root: A folder with slides.csv.
+        file: slides.csv.
+        source: Where the shards are.
         wanted: Which rows.
 
     Returns:
@@ -112,14 +112,15 @@ def read(root: Path, wanted: Wanted) -> Corpus | None:
             overlap, a range ends beyond the images of an undamaged shard, or a slide has several
             stain classes. The message names the rows.
     """
-    table = read_table(root / "slides.csv", required=("slide", "shard", "first", "tiles"))
+    table = read_table(file, required=("slide", "shard", "first", "tiles"))
     normalise_shard_names(table)
     rows = read_rows(table, wanted)
     if not table.rows:
         return None
     ranges = _ranges(table)
     _refuse_overlaps(ranges)
-    present = _present(ranges, np.array(rows.used, dtype=bool), root)
+    index = joint_index(source, ranges.shards)
+    present = _present(ranges, np.array(rows.used, dtype=bool), source, index)
     chosen = [i for i in np.flatnonzero(present).tolist() if rows.used[i]]
     if not chosen:
         return None
@@ -127,7 +128,7 @@ def read(root: Path, wanted: Wanted) -> Corpus | None:
         key=lambda i: (table.rows[i]["slide"], table.rows[i]["shard"], int(ranges.first[i]))
     )
     _refuse_several_stains(table, rows, chosen)
-    return _corpus(table, rows, chosen, ranges.first[chosen], present[chosen], root)
+    return _corpus(table, rows, chosen, ranges.first[chosen], present[chosen], index, source)
 
 
 @dataclass(frozen=True)
@@ -201,28 +202,19 @@ def _refuse_overlaps(ranges: _Ranges) -> None:
         )
 
 
-def _present(ranges: _Ranges, used: np.ndarray, root: Path) -> np.ndarray:
+def _present(ranges: _Ranges, used: np.ndarray, source: Source, index: JointIndex) -> np.ndarray:
     """int64 [rows]: tiles of each row that exist.
 
     0 where the shard is missing, fewer than the row states where it is damaged.
     """
     present = ranges.count.copy()
-    missing, walked = Counter[str](), 0
+    missing = Counter[str]()
     for name, of in ranges.by_shard():
-        shard = root / name
-        if not os.path.isfile(shard):  # also for names that no file system allows
+        if name not in index.numbers:
             present[of] = 0
-            missing[name] = int(used[of].sum())
+            missing[str(source.place(name))] = int(used[of].sum())
             continue
-        images, damage, by_index = _images(shard)
-        walked += not by_index
-        if walked == _MANY:
-            log.warning(
-                "%d shards without an index were scanned so far: python -m training.data.shards %s"
-                " writes the indices",
-                walked,
-                root,
-            )
+        images, damage = index.images(name), index.damage(name)
         beyond = of[ranges.first[of] + ranges.count[of] > images]
         if len(beyond) and not damage:
             row = int(beyond[0])
@@ -235,27 +227,18 @@ def _present(ranges: _Ranges, used: np.ndarray, root: Path) -> np.ndarray:
             lost = int((ranges.count[of] - present[of])[used[of]].sum())
             log.warning(
                 "shard %s %s: its first %d tiles are whole, %d others are skipped",
-                shard,
+                source.place(name),
                 damage,
                 images,
                 lost,
             )
-    _log_missing(missing, root)
+    _log_missing(missing)
     return present
 
 
-def _images(shard: Path) -> tuple[int, str, bool]:
-    """How many images a shard has, its damage or "", and whether that is read from an index."""
-    count = indexed(shard)
-    if count is not None:
-        return count, "", True
-    found = members_of(shard)
-    return len(found.names), found.damage, False
-
-
-def _log_missing(missing: Counter[str], root: Path) -> None:
+def _log_missing(missing: Counter[str]) -> None:
     for shard, count in sorted(missing.items())[:10]:
-        log.warning("skipped: shard %s with %d rows of slides.csv is missing", root / shard, count)
+        log.warning("skipped: shard %s with %d rows of slides.csv is missing", shard, count)
     if len(missing) > 10:
         log.warning("skipped: %d more shards are missing", len(missing) - 10)
 
@@ -274,7 +257,13 @@ def _refuse_several_stains(table: Table, rows: Rows, chosen: list[int]) -> None:
 
 
 def _corpus(
-    table: Table, rows: Rows, chosen: list[int], first: np.ndarray, count: np.ndarray, root: Path
+    table: Table,
+    rows: Rows,
+    chosen: list[int],
+    first: np.ndarray,
+    count: np.ndarray,
+    index: JointIndex,
+    source: Source,
 ) -> Corpus:
     """The corpus of the rows `chosen`, sorted by slide; first and count are int64 [chosen]."""
     starts = np.concatenate([[0], np.cumsum(count)])
@@ -302,8 +291,10 @@ def _corpus(
             shard_of.astype(np.int32),
             first,
             names,
-            [root / s for s in shards.tolist()],
+            [source.place(s) for s in shards.tolist()],
             shards.tolist(),
+            index,
+            np.array([index.numbers[s] for s in shards.tolist()]),
         ),
         slide_names=names,
         slide_starts=np.append(starts[slide_first], starts[-1]),
@@ -314,4 +305,5 @@ def _corpus(
             [f"{slide} {shard} {first} {count}" for slide, shard, first, count in lines]
         ),
         contents=contents,
+        source=source,
     )

@@ -18,6 +18,7 @@ import numpy as np
 from pathencoder.errors import ConfigError
 from pathencoder.tables import Table, read_table
 from pathencoder.walk import printable, walk
+from training.data.content import content_of
 from training.data.contents import contents_of
 from training.data.keys import Keys
 from training.data.manifest import (
@@ -29,9 +30,10 @@ from training.data.manifest import (
     read_rows,
     warn_of_differences,
 )
-from training.data.shards import Place
+from training.data.open_files import Place
+from training.data.sources import Folder
 from training.data.tar import members_of, why_no_tile
-from training.data.tiles import Corpus
+from training.data.tiles import Corpus, Parts
 from training.data.values import name_of
 
 log = logging.getLogger(__name__)
@@ -41,7 +43,12 @@ _NAMED = 5  # examples in a message
 
 @dataclass(frozen=True)
 class RowTiles:
-    """The key and the place of every tile."""
+    """The key and the place of every tile.
+
+    Attributes:
+        keys: Their names.
+        places: Their files, or ranges of shards.
+    """
 
     keys: list[str]
     places: list[Place]
@@ -57,6 +64,19 @@ class RowTiles:
         """Where the bytes of a tile are."""
         return self.places[index]
 
+    def parts(self) -> Parts | None:
+        """Runs of tiles of one slide and shard; None for a folder of images."""
+        if not self.places or self.places[0].size < 0:
+            return None
+        numbers: dict[Path | str, int] = {}
+        shard = np.array([numbers.setdefault(p.file, len(numbers)) for p in self.places])
+        cut = np.flatnonzero(np.append(True, shard[1:] != shard[:-1]))
+        return Parts(np.append(cut, len(shard)), shard[cut])
+
+    def content(self) -> str:
+        """sha256 of names, sizes and samples of the bytes."""
+        return content_of(self.keys, self.places)
+
 
 @dataclass(frozen=True)
 class _Row:
@@ -69,11 +89,12 @@ class _Row:
     mpp: float = math.nan
 
 
-def read_shards(root: Path, wanted: Wanted) -> Corpus | None:
+def read_shards(root: Path, source: Folder, wanted: Wanted) -> Corpus | None:
     """Read the requested rows of a manifest whose images exist.
 
     Args:
         root: A folder with manifest.csv.
+        source: The same folder.
         wanted: Which rows.
 
     Returns:
@@ -107,7 +128,8 @@ def read_shards(root: Path, wanted: Wanted) -> Corpus | None:
                 rows.mpp[i],
             )
             for i, key in keys.items()
-        ]
+        ],
+        source,
     )
 
 
@@ -237,14 +259,14 @@ def read_folder(root: Path, wanted: Wanted) -> Corpus | None:
             )
     if left_out:
         log.info("left out of %s: %s", root, _listed(left_out))
-    return _corpus(rows)
+    return _corpus(rows, Folder(root))
 
 
 def _listed(counts: Counter[str]) -> str:
     return ", ".join(f"{count} ({reason})" for reason, count in counts.most_common())
 
 
-def _corpus(rows: list[_Row]) -> Corpus | None:
+def _corpus(rows: list[_Row], source: Folder) -> Corpus | None:
     if not rows:
         return None
     rows.sort(key=lambda r: (r.slide, r.key))
@@ -265,5 +287,6 @@ def _corpus(rows: list[_Row]) -> Corpus | None:
             [STAIN_CLASSES[r.stain] for r in rows],
             [r.mpp for r in rows],
         ),
+        source=source,
         tile_stains=stains,
     )

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pathencoder.errors import ConfigError
-from training.data import by_slide, by_tile, shards
+from training.data import by_slide, by_tile, open_files
 from training.data.manifest import STAIN_CLASSES, Wanted
+from training.data.sources import Folder
 from training.data.tiles import Corpus
 
 __all__ = ["STAIN_CLASSES", "Corpus", "open_corpus"]
@@ -44,7 +45,7 @@ def open_corpus(
     """
     if not root.is_dir():
         raise ConfigError(f"data.root {str(root)!r} is not a folder")
-    shards.close_files()
+    open_files.close_files()
     wanted = Wanted(tuple(licences), tuple(stains), tuple(without))
     tables = [name for name in ("slides.csv", "manifest.csv") if (root / name).exists()]
     if len(tables) > 1:
@@ -52,9 +53,9 @@ def open_corpus(
     if not tables:
         corpus = by_tile.read_folder(root, wanted)
     elif tables[0] == "slides.csv":
-        corpus = by_slide.read(root, wanted)
+        corpus = by_slide.read(root / tables[0], Folder(root), wanted)
     else:
-        corpus = by_tile.read_shards(root, wanted)
+        corpus = by_tile.read_shards(root, Folder(root), wanted)
     if corpus is None:
         asked = (
             f"with licences {wanted.licences or 'any'}, stains {wanted.stains or 'any'}, without"

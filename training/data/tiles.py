@@ -13,14 +13,27 @@ import numpy as np
 
 from pathencoder.errors import ImageError
 from pathencoder.images import decode_image
-from training.data import shards
 from training.data.contents import Contents
 from training.data.manifest import STAIN_CLASSES
-from training.data.shards import Place
+from training.data.open_files import Place
+from training.data.sources import Source
 
-__all__ = ["STAIN_CLASSES", "Corpus", "Place", "Tiles"]
+__all__ = ["STAIN_CLASSES", "Corpus", "Parts", "Place", "Tiles"]
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The tiles of a corpus, cut where the slide or the shard changes.
+
+    Attributes:
+        starts: int64 [parts + 1], the first tile of each part, and the number of tiles.
+        shard: int [parts], the number of the shard that holds each.
+    """
+
+    starts: np.ndarray
+    shard: np.ndarray
 
 
 class Tiles(Protocol):
@@ -38,6 +51,12 @@ class Tiles(Protocol):
             ImageError: Its shard is missing or ends before them.
         """
 
+    def parts(self) -> Parts | None:
+        """The shards of the tiles; None for tiles that are files of their own."""
+
+    def content(self) -> str:
+        """sha256 of names, sizes and samples of the bytes: equal for a copy of the corpus."""
+
 
 @dataclass(frozen=True)
 class Corpus:
@@ -51,9 +70,10 @@ class Corpus:
         slide_stains: int8 [slides], index into STAIN_CLASSES.
         slide_organs: int32 [slides], index into organs.
         organs: Names of the organs.
-        digest: sha256 of the sorted keys (of the slides' ranges in a corpus by slides): the
-            identity of the corpus in logs and checkpoints.
+        digest: sha256 of the sorted keys (of the slides' ranges in a corpus by slides). Together
+            with tiles.content() it is the identity of the corpus in logs and checkpoints.
         contents: Its tiles by licence, stain and scale.
+        source: Where the bytes of the tiles are.
         tile_stains: int8 [tiles], only where the tiles of a slide may differ.
     """
 
@@ -65,6 +85,7 @@ class Corpus:
     organs: tuple[str, ...]
     digest: str
     contents: Contents
+    source: Source
     tile_stains: np.ndarray | None = None
 
     def __len__(self) -> int:
@@ -78,7 +99,7 @@ class Corpus:
         """
         try:
             place = self.tiles.place(index)
-            return decode_image(shards.read(place), str(place.file))
+            return decode_image(self.source.read([place])[0], str(place.file))
         except (OSError, ImageError) as error:
             raise ImageError(f"tile {self.tiles.key(index)} cannot be decoded: {error}") from error
 

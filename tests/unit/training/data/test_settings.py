@@ -38,14 +38,15 @@ CHANGED = {
     "organ_power": 0.0,
     "stain_power": 0.0,
     "stain_weights": {"ihc": 3.0},
+    "window": 1,
 }
 
 
 def shards(folder, shade):
     folder.mkdir()
     rows = []
-    with tarfile.open(folder / "part.tar", "w") as tar:
-        for slide, (tiles, stain, organ, licence, source) in enumerate(SLIDES):
+    for slide, (tiles, stain, organ, licence, source) in enumerate(SLIDES):
+        with tarfile.open(folder / f"part-{slide}.tar", "w") as tar:
             for i in range(tiles):
                 data = io.BytesIO()
                 Image.fromarray(np.full((48, 48, 3), shade + 10 * slide, np.uint8)).save(
@@ -55,7 +56,7 @@ def shards(folder, shade):
                 info.size = len(data.getvalue())
                 tar.addfile(info, io.BytesIO(data.getvalue()))
                 row = {
-                    "shard": "part.tar",
+                    "shard": f"part-{slide}.tar",
                     "key": f"s{slide}-{i}",
                     "src": source,
                     "stain_class": stain,
