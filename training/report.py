@@ -1,9 +1,10 @@
 """Draw a run: its training curves, and the nearest neighbours of a few tiles.
 
-python -m training.report RUN [FOLDER]     FOLDER exists; default: RUN
+python -m training.report RUN [FOLDER] [--control RUN]     FOLDER exists; default: RUN
 
 curves.png is drawn from log.jsonl; retrieval.png from the exported encoder and the run's tiles, if
-both are there.
+both are there. With --control, the k-NN of another run, such as the same one at learning rate zero,
+is drawn dashed beside that of RUN.
 """
 
 from __future__ import annotations
@@ -60,12 +61,13 @@ _NOT_DRAWN = ("kind", "step", "wall_s", "cpu_s", "processes")
 _COLUMNS = 3
 
 
-def curves(run: Path, out: Path) -> Path:
+def curves(run: Path, out: Path, control: Path | None = None) -> Path:
     """Draw the figures of run/log.jsonl; alarms are dotted lines.
 
     Args:
         run: The run's folder.
         out: The picture to write.
+        control: The folder of the same run at learning rate zero: its k-NN is drawn dashed.
 
     Returns:
         `out`.
@@ -79,7 +81,7 @@ def curves(run: Path, out: Path) -> Path:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    lines = read_log(run)
+    lines, beside = read_log(run), read_log(control) if control else []
     every = (*_PANELS, *_others(lines))
     panels = [p for p in every if any(_points(lines, p.kind, key) for key in _keys(lines, p))]
     if not panels:
@@ -91,7 +93,7 @@ def curves(run: Path, out: Path) -> Path:
         rows, _COLUMNS, figsize=(4.2 * _COLUMNS, 2.4 * rows), squeeze=False, constrained_layout=True
     )
     for axis, panel in zip(axes.flat, panels, strict=False):
-        _draw(axis, panel, lines)
+        _draw(axis, panel, lines, beside)
     for axis in list(axes.flat)[len(panels) :]:
         axis.set_visible(False)
     alarms = list(dict.fromkeys(line["alarm"] for line in lines if line["kind"] == "alarm"))
@@ -116,27 +118,35 @@ def _others(lines: list[dict[str, Any]]) -> list[_Panel]:
     return list(found.values())
 
 
-def _draw(axis: Any, panel: _Panel, lines: list[dict[str, Any]]) -> None:
+def _draw(
+    axis: Any, panel: _Panel, lines: list[dict[str, Any]], control: list[dict[str, Any]]
+) -> None:
     for key in _keys(lines, panel):
         points = _points(lines, panel.kind, key)
-        axis.plot(
+        (line,) = axis.plot(
             *zip(*points, strict=True),
             marker="o" if len(points) < 12 else None,
             markersize=3,
             linewidth=1.2,
-            label=key,
+            label=key.removeprefix("knn_"),
         )
+        beside = _points(control, panel.kind, key) if panel.kind == "knn" else []
+        if beside:
+            label = f"{line.get_label()}, control at rate 0"
+            axis.plot(
+                *zip(*beside, strict=True), "--", color=line.get_color(), linewidth=1, label=label
+            )
     if panel.sick is not None:
         axis.axhline(panel.sick, color="tab:red", linewidth=0.6)
-    for line in lines:
-        if line["kind"] == "alarm":
-            axis.axvline(line["step"], color="tab:red", linewidth=0.8, linestyle=":")
+    for entry in lines:
+        if entry["kind"] == "alarm":
+            axis.axvline(entry["step"], color="tab:red", linewidth=0.8, linestyle=":")
     axis.set_yscale(panel.scale)
     axis.set_title(panel.title, fontsize=9)
     axis.set_xlabel("step", fontsize=8)
     axis.tick_params(labelsize=8)
-    if len(_keys(lines, panel)) > 1:
-        axis.legend([key.removeprefix("knn_") for key in _keys(lines, panel)], fontsize=7)
+    if len(_keys(lines, panel)) > 1 or (control and panel.kind == "knn"):
+        axis.legend(fontsize=7)
 
 
 def _keys(lines: list[dict[str, Any]], panel: _Panel) -> list[str]:
@@ -165,7 +175,12 @@ def main(arguments: list[str]) -> int:
     if arguments in (["-h"], ["--help"]):
         print(__doc__)
         return 0
-    if not 1 <= len(arguments) <= 2 or arguments[0].startswith("-"):
+    control = None
+    if "--control" in arguments[:-1]:
+        at = arguments.index("--control")
+        control = Path(arguments[at + 1])
+        arguments = arguments[:at] + arguments[at + 2 :]
+    if not 1 <= len(arguments) <= 2 or any(a.startswith("-") for a in arguments):
         print(__doc__, file=sys.stderr)
         return 2
     run = Path(arguments[0])
@@ -173,7 +188,7 @@ def main(arguments: list[str]) -> int:
     try:
         if not folder.is_dir():
             raise ConfigError(f"{folder} is not a folder: create it, or name the folder of a run")
-        log.info("%s", curves(run, folder / "curves.png"))
+        log.info("%s", curves(run, folder / "curves.png", control))
         log.info("%s", retrieval(run, folder / "retrieval.png"))
     except PathEncoderError as error:
         log.error("error: %s", error)

@@ -314,6 +314,25 @@ def test_tensorboard_hides_what_a_resumed_run_repeats(tmp_path, monkeypatch):
     assert asked == [{}, {"purge_step": 41}]
 
 
+def test_the_report_draws_the_k_nn_of_a_control_beside_that_of_the_run(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(
+        "training.report.save_figure", lambda figure, *_, **__: drawn.append(figure)
+    )
+    for name, accuracies in (("run", (0.3, 0.6)), ("control", (0.3, 0.4))):
+        (tmp_path / name).mkdir()
+        lines = [{"kind": "train", "step": 1, "loss": 2.0}]
+        lines += [{"kind": "knn", "step": i, "knn_a": v} for i, v in enumerate(accuracies)]
+        text = "".join(json.dumps(line) + "\n" for line in lines)
+        (tmp_path / name / "log.jsonl").write_text(text)
+    report.curves(tmp_path / "run", tmp_path / "x.png", control=tmp_path / "control")
+    loss, knn = (axis for axis in drawn[0].axes if axis.get_title().startswith(("loss", "k-NN")))
+    assert len(loss.lines) == 1
+    assert [list(line.get_ydata()) for line in knn.lines] == [[0.3, 0.6], [0.3, 0.4]]
+    assert knn.lines[1].get_linestyle() == "--"
+    assert [t.get_text() for t in knn.get_legend().get_texts()] == ["a", "a, control at rate 0"]
+
+
 def test_the_report_draws_both_pictures(run, tmp_path):
     with (run / "log.jsonl").open("a") as file:
         file.write(
@@ -329,6 +348,7 @@ def test_the_report_draws_both_pictures(run, tmp_path):
         assert picture.shape[0] > 300
         assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 50
     assert report.main([]) == 2
+    assert report.main([str(run), "--control"]) == 2  # without a run
     assert report.main([str(tmp_path)]) == 1
     with pytest.raises(ConfigError, match="no export yet"):
         retrieval.retrieval(tmp_path, tmp_path / "x.png")
