@@ -101,6 +101,17 @@ def _batch_size(_: click.Context, __: click.Parameter, value: str) -> int | Lite
     help="Share of a slide tile that must be tissue.",
 )
 @click.option(
+    "--tissue",
+    type=FilledPath(path_type=Path, exists=True),
+    help="GeoJSON of the areas to embed, as QuPath exports it, or a folder with NAME.geojson of"
+    " each slide, in place of the tissue that is found.",
+)
+@click.option(
+    "--save-tissue",
+    is_flag=True,
+    help="Also write the tissue of every slide for QuPath, as OUT/tissue/NAME.geojson.",
+)
+@click.option(
     "--precision",
     type=click.Choice(["auto", "fp32", "bf16", "fp16"]),
     default="auto",
@@ -144,6 +155,8 @@ def command(
     output: str,
     overlap: int,
     min_tissue: float,
+    tissue: Path | None,
+    save_tissue: bool,
     precision: str,
     workers: int | None,
     batch_size: int | Literal["auto"],
@@ -165,6 +178,7 @@ def command(
     pathencoder encode slides/*.svs --out features --encoder uni2-h --layout clam
     pathencoder encode scan.tif --as slides --mpp 0.25 --out features
     """
+    from pathencoder.cli.drawn_tissue import drawn_for
     from pathencoder.cli.dry_run import dry_run_of
     from pathencoder.cli.encode_run import encode_all
     from pathencoder.cli.inputs import find_inputs, refuse_nothing
@@ -188,6 +202,7 @@ def command(
     found = find_inputs(inputs, taken_as=taken_as, out=out)
     refuse_nothing(found)
     scales = assign(rows, found.jobs)
+    drawn_for(tissue, found.jobs)  # refuses what fits no slide before the encoder is loaded
     if dry_run:
         spec = _known_spec(name, revision)
         raise Failed(dry_run_of(found, scales, settings, spec, out, as_json=as_json))
@@ -200,7 +215,9 @@ def command(
             scales,
             settings,
             out,
+            drawn=tissue,
             pictures=pictures,
+            save_tissue=save_tissue,
             as_json=as_json,
             debug=state.debug,
         )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pathencoder.cli import report
+from pathencoder.cli.drawn_tissue import TISSUE, drawn_for
 from pathencoder.cli.inputs import Found, name_of, output_of, source_of
 from pathencoder.cli.job import Job
 from pathencoder.cli.jobs import Ended, Loop, conclude
@@ -23,6 +24,7 @@ from pathencoder.features.job import Outcome
 from pathencoder.features.layouts import LAYOUTS
 from pathencoder.features.provenance import Settings, slide_provenance, tiles_provenance
 from pathencoder.mpp import scale_notes
+from pathencoder.slides.tissue_file import SUFFIX
 from pathencoder.walk import printable
 
 if TYPE_CHECKING:
@@ -36,7 +38,9 @@ def encode_all(
     settings: Settings,
     out: Path,
     *,
+    drawn: Path | None,
     pictures: bool,
+    save_tissue: bool,
     as_json: bool,
     debug: bool,
 ) -> int:
@@ -48,7 +52,9 @@ def encode_all(
         scales: The scale of each job, where a table gives it.
         settings: The same for all.
         out: An existing folder.
+        drawn: File or folder of areas that were drawn, in place of the tissue that is found.
         pictures: Also draw every slide's tissue and tiles.
+        save_tissue: Also write every slide's tissue.
         as_json: Print JSON instead of text.
         debug: Print tracebacks.
 
@@ -61,12 +67,14 @@ def encode_all(
     mpps = {
         job.name: mpp for job, mpp in zip(found.jobs, scales.mpps, strict=True) if mpp is not None
     }
-    run = _Run(encoder, out, settings, mpps, pictures)
+    areas, of_areas = drawn_for(drawn, found.jobs)
+    run = _Run(encoder, out, settings, mpps, areas, pictures, save_tissue)
     run.check(found.jobs)
     ended = Loop(run.encode, source_of, name_of, debug=debug).run(found.jobs)
     none_to_draw = pictures and not any(job.kind == "slide" for job in found.jobs)
     notes = [
         *scales.notes,
+        *of_areas,
         *(["--pictures draws slides, and no input is a slide"] if none_to_draw else []),
     ]
     return _conclude(ended, run, found, notes, as_json=as_json, debug=debug)
@@ -74,13 +82,18 @@ def encode_all(
 
 @dataclass(frozen=True)
 class _Run:
-    """What is the same for all jobs of one command; `mpps` are scales from a table, by job name."""
+    """What is the same for all jobs of one command.
+
+    By job name: `mpps` are scales from a table, `areas` files of areas that were drawn.
+    """
 
     encoder: Encoder
     out: Path
     settings: Settings
     mpps: dict[str, float]
+    areas: dict[str, Path]
     pictures: bool
+    save_tissue: bool
     printed: set[str] = field(default_factory=set)
 
     def check(self, jobs: Sequence[Job]) -> None:
@@ -105,6 +118,7 @@ class _Run:
             output_of(job, self.out, settings.layout),
             settings,
             picture=self.out / PICTURES / f"{job.name}.jpg" if self.pictures else None,
+            outlines=self.out / TISSUE / f"{job.name}{SUFFIX}" if self.save_tissue else None,
             progress=meter,
             on_notes=lambda notes: self._print_notes(job, notes),
         )
@@ -147,7 +161,11 @@ class _Run:
                 click.echo(f"{printable(name_of(job))}: note: {note}", err=True)
 
     def _settings(self, job: Job) -> Settings:
-        return replace(self.settings, mpp=self.mpps.get(job.name, self.settings.mpp))
+        return replace(
+            self.settings,
+            mpp=self.mpps.get(job.name, self.settings.mpp),
+            tissue=self.areas.get(job.name),
+        )
 
     def _misfit(self, job: Job) -> ConfigError | None:
         """What is wrong with the settings for a job, without opening its input."""
@@ -155,7 +173,7 @@ class _Run:
             if job.kind == "tiles":
                 tiles_provenance(self.encoder, self._settings(job))
             else:
-                slide_provenance(self.encoder, self._settings(job))
+                slide_provenance(self.encoder, replace(self._settings(job), tissue=None))
         except ConfigError as error:
             return error
         return None

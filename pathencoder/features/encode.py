@@ -37,6 +37,7 @@ def encode_slide(
     output: str = "embedding",
     overlap_px: int = 0,
     min_tissue: float = 0.25,
+    tissue: str | os.PathLike[str] | None = None,
     layout: str = "trident",
     precision: str = "auto",
     batch_size: int | Literal["auto"] = "auto",
@@ -69,6 +70,8 @@ def encode_slide(
             `Encoder.encode`.
         overlap_px: Overlap of neighbouring tiles, in pixels of the tile.
         min_tissue: Share of a tile that must be tissue, 0 to 1.
+        tissue: GeoJSON of the areas to embed, in level-0 pixels, in place of the tissue that is
+            found: QuPath's export, or what `pathencoder encode --save-tissue` wrote.
         layout: Of the file: "trident", "clam" or "stamp". "clam" wants an `out` of the form
             FOLDER/h5_files/NAME.h5, and writes FOLDER/pt_files/NAME.pt too.
         precision: As for `Encoder.encode`.
@@ -101,6 +104,7 @@ def encode_slide(
         target_mpp=target_mpp,
         overlap_px=overlap_px,
         min_tissue=min_tissue,
+        tissue=None if tissue is None else _path(tissue, "tissue"),
         layout=layout,
         precision=precision,
         workers=workers,

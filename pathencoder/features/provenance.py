@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from numbers import Integral, Real
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pathencoder.errors import ConfigError
 from pathencoder.features.layouts import LAYOUTS
 from pathencoder.mpp import check_mpp
+from pathencoder.slides.tissue_file import read_outlines
 
 if TYPE_CHECKING:
     from pathencoder.encoder import Encoder
@@ -34,6 +36,7 @@ class Settings:
         min_tissue: Share of a slide's tile that must be tissue, 0 to 1.
         layout: Of a slide's file: one of `layouts.LAYOUTS`.
         precision: Of the network, as `Encoder.encode` takes it.
+        tissue: GeoJSON of the areas of a slide to embed, in place of the tissue that is found.
         workers: Decoding threads. None: one a core, at most 16.
         batch_size: Tiles in a forward pass, or "auto".
         overwrite: Replace an existing file, and start again where a run was interrupted.
@@ -49,6 +52,7 @@ class Settings:
     min_tissue: float = 0.25
     layout: str = "trident"
     precision: str = "auto"
+    tissue: Path | None = None
     workers: int | None = None
     batch_size: int | Literal["auto"] = "auto"
     overwrite: bool = False
@@ -92,7 +96,8 @@ class Provenance:
         runtime: That was used.
         overlap_px: Slides only, as what follows.
         min_tissue: Share of a tile that must be tissue.
-        tissue: The rules that found the tissue, and their version.
+        tissue: The rules that found the tissue and their version, or the digest of the areas that
+            were drawn.
     """
 
     encoder: str
@@ -118,14 +123,19 @@ def slide_provenance(encoder: Encoder, settings: Settings) -> Provenance:
 
     Raises:
         ConfigError: Neither the encoder nor the settings say at what scale to read them.
+        SlideError: The file of areas cannot be read.
     """
     return dataclasses.replace(
         _of_encoder(encoder, settings),
         target_mpp=slide_target(encoder.spec, settings),
         overlap_px=settings.overlap_px,
         min_tissue=settings.min_tissue,
-        tissue=TISSUE,
+        tissue=TISSUE if settings.tissue is None else _drawn(settings.tissue),
     )
+
+
+def _drawn(file: Path) -> str:
+    return f"areas drawn in a file of sha256 {read_outlines(file).sha256}"
 
 
 def slide_target(spec: EncoderSpec, settings: Settings) -> float:

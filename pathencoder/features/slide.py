@@ -29,6 +29,7 @@ from pathencoder.slides.mpp import Mpp, scale_notes
 from pathencoder.slides.overlay import write_overlay
 from pathencoder.slides.reader import Slide, open_slide
 from pathencoder.slides.tissue import TissueMask, find_tissue, refuse_dark
+from pathencoder.slides.tissue_file import drawn_tissue, read_outlines, write_tissue
 from pathencoder.walk import printable
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ def slide_to_file(
     settings: Settings,
     *,
     picture: Path | None = None,
+    outlines: Path | None = None,
     progress: Progress = silent,
     on_notes: OnNotes = lambda _: None,
 ) -> Outcome:
@@ -57,6 +59,7 @@ def slide_to_file(
         file: The feature file.
         settings: How to encode.
         picture: A .jpg or .png of the tissue and the tiles, drawn where it does not exist.
+        outlines: A .geojson of the tissue, written where it does not exist.
         progress: Called with (done, total) in tiles.
         on_notes: Called once with the notes on the slide's scale and pixels, before any tile is
             embedded; not for a slide that is done.
@@ -77,7 +80,7 @@ def slide_to_file(
     started = time.monotonic()
     provenance = slide_provenance(encoder, settings)
     before = done_before(source, file, provenance, settings)
-    if before is not None and (picture is None or picture.exists()):
+    if before is not None and all(f is None or f.exists() for f in (picture, outlines)):
         before.picture = picture
         return before
     slide = open_slide(source)
@@ -87,6 +90,8 @@ def slide_to_file(
             on_notes(scale.notes)
         plan = _plan(encoder, slide, scale, settings)
         outcome = before or _encode(encoder, slide, plan, file, provenance, settings, progress)
+        if outlines is not None:
+            write_tissue(plan.tissue, make_folder(outlines.parent) / outlines.name)
         if picture is not None:
             make_folder(picture.parent)
             outcome.picture = write_overlay(
@@ -171,8 +176,7 @@ class _Plan:
 
 
 def _plan(encoder: Encoder, slide: Slide, scale: _Scale, settings: Settings) -> _Plan:
-    tissue = find_tissue(slide, scale.slide.value)
-    refuse_dark(tissue, slide.path)
+    tissue = _tissue(slide, scale.slide.value, settings.tissue)
     grid = plan_grid(
         tissue,
         slide.bounds,
@@ -183,6 +187,15 @@ def _plan(encoder: Encoder, slide: Slide, scale: _Scale, settings: Settings) -> 
         min_tissue=settings.min_tissue,
     )
     return _Plan(scale.slide, tissue, grid, [*scale.notes, *tissue.notes, *grid.notes])
+
+
+def _tissue(slide: Slide, mpp: float, drawn: Path | None) -> TissueMask:
+    """The tissue that is found, or the areas that were drawn."""
+    found = find_tissue(slide, mpp)
+    if drawn is not None:
+        return drawn_tissue(found, read_outlines(drawn))
+    refuse_dark(found, slide.path)
+    return found
 
 
 def _encode(

@@ -1,0 +1,162 @@
+"""Masks to closed rings along pixel edges, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pathencoder.slides.filters import Mask
+
+Ring = NDArray[np.float64]  # [K, 2], x and y; the first point is repeated as the last
+
+# The sides of a pixel as (dy, dx) to the pixel beyond it, and where the side starts and ends, as
+# (x, y) from the pixel's top left corner. Tissue lies on the right, with y pointing down.
+_SIDES = (
+    ((-1, 0), (0, 0), (1, 0)),
+    ((0, 1), (1, 0), (1, 1)),
+    ((1, 0), (1, 1), (0, 1)),
+    ((0, -1), (0, 1), (0, 0)),
+)
+
+
+def rings_of(mask: Mask) -> list[list[Ring]]:
+    """The polygons of a mask, exactly along the edges of its pixels.
+
+    Pixels that touch only at a corner are separate.
+
+    Args:
+        mask: bool [h, w].
+
+    Returns:
+        One list a polygon: its outer ring, then its holes; in pixels, 0 being the outer edge of
+        the first pixel.
+    """
+    rings = _loops(_edges(mask))
+    outer = [ring for ring in rings if _area(ring) > 0]
+    polygons = [[ring] for ring in outer]
+    boxes = np.array([[*ring.min(0), *ring.max(0)] for ring in outer]).reshape(-1, 4)
+    areas = np.array([_area(ring) for ring in outer])
+    for hole in (ring for ring in rings if _area(ring) < 0):
+        low, high = hole.min(0), hole.max(0)
+        around = (boxes[:, :2] <= low).all(1) & (boxes[:, 2:] >= high).all(1)
+        inside = [i for i in np.flatnonzero(around) if _contains(outer[i], _tissue_beside(hole))]
+        polygons[min(inside, key=lambda i: areas[i])].append(hole)
+    return polygons
+
+
+def mask_of(polygons: Iterable[Sequence[Ring]], shape: tuple[int, int]) -> Mask:
+    """The pixels whose centres lie in one of the polygons (each by the even-odd rule).
+
+    Args:
+        polygons: Each a list of rings in pixels: the outer one and holes. An open ring is closed.
+        shape: Of the mask: h, w.
+
+    Returns:
+        bool [h, w].
+    """
+    mask = np.zeros(shape, np.bool_)
+    limits = np.array([shape[1], shape[0]])
+    for rings in polygons:
+        points = np.concatenate(rings)
+        left, top = np.clip(np.floor(points.min(0)), 0, limits).astype(int).tolist()
+        right, bottom = np.clip(np.ceil(points.max(0)), 0, limits).astype(int).tolist()
+        shifted = [ring - (left, top) for ring in rings]
+        mask[top:bottom, left:right] |= _even_odd(shifted, (bottom - top, right - left))
+    return mask
+
+
+def _even_odd(rings: Sequence[Ring], shape: tuple[int, int]) -> Mask:
+    """Crossings of every row of centres with every edge; a pixel is inside after an odd number."""
+    height, width = shape
+    starts = np.concatenate(rings)
+    ends = np.concatenate([np.roll(ring, -1, axis=0) for ring in rings])
+    low, high = (f(starts[:, 1], ends[:, 1]) for f in (np.minimum, np.maximum))
+    first = np.clip(np.ceil(low - 0.5), 0, height).astype(np.int64)
+    after = np.clip(np.ceil(high - 0.5), 0, height).astype(np.int64)
+    edges = np.repeat(np.arange(len(starts)), after - first)
+    rows = np.arange(len(edges)) - np.repeat(
+        np.cumsum(after - first) - (after - first), after - first
+    )
+    rows += first[edges]
+    dx, dy = (ends - starts)[edges].T
+    x = starts[edges, 0] + (rows + 0.5 - starts[edges, 1]) / dy * dx
+    columns = np.clip(np.ceil(x - 0.5), 0, width).astype(np.int64)
+    crossings = np.zeros((height, width + 1), np.int64)
+    np.add.at(crossings, (rows, columns), 1)
+    inside: Mask = crossings.cumsum(1)[:, :width] % 2 == 1
+    return inside
+
+
+def _edges(mask: Mask) -> dict[tuple[int, int], list[tuple[int, int]]]:
+    """The directed sides between tissue and the rest: ends by start."""
+    padded = np.pad(mask, 1)
+    height, width = mask.shape
+    edges: dict[tuple[int, int], list[tuple[int, int]]] = {}
+    for (dy, dx), start, end in _SIDES:
+        beyond = padded[1 + dy : 1 + dy + height, 1 + dx : 1 + dx + width]
+        ys, xs = np.nonzero(mask & ~beyond)
+        for x, y in zip(xs.tolist(), ys.tolist(), strict=True):
+            edges.setdefault((x + start[0], y + start[1]), []).append((x + end[0], y + end[1]))
+    return edges
+
+
+def _loops(edges: dict[tuple[int, int], list[tuple[int, int]]]) -> list[Ring]:
+    """The edges joined into closed rings, without the points inside straight lines."""
+    rings = []
+    while edges:
+        first = at = next(iter(edges))
+        step = (0, 0)
+        points = []
+        while True:
+            ends = edges[at]
+            # Where two pixels touch at a corner, the right turn stays on the same pixel.
+            right = (at[0] - step[1], at[1] + step[0])
+            end = right if right in ends else ends[0]
+            ends.remove(end)
+            if not ends:
+                del edges[at]
+            turn = (end[0] - at[0], end[1] - at[1])
+            if turn != step:
+                points.append(at)
+            at, step = end, turn
+            if at == first and at not in edges:
+                break
+            if at == first and (at[0] - step[1], at[1] + step[0]) not in edges[at]:
+                break
+        rings.append(_closed(points))
+    return rings
+
+
+def _closed(points: list[tuple[int, int]]) -> Ring:
+    """A ring of these corners; the first one is left out if it lies on a straight line."""
+    corners = np.array(points, np.float64)
+    before, after = corners[0] - corners[-1], corners[1] - corners[0]
+    if before[0] * after[1] == before[1] * after[0]:
+        corners = corners[1:]
+    return np.concatenate([corners, corners[:1]])
+
+
+def _area(ring: Ring) -> float:
+    """Signed area; with y pointing down, outer rings are positive."""
+    x, y = ring.T
+    return float(np.sum(x[:-1] * y[1:] - x[1:] * y[:-1])) / 2
+
+
+def _tissue_beside(hole: Ring) -> tuple[float, float]:
+    """The centre of a pixel of tissue along a hole's first edge."""
+    start, end = hole[0], hole[1]
+    along = np.sign(end - start)
+    x, y = start + along / 2 + np.array([-along[1], along[0]]) / 2
+    return float(x), float(y)
+
+
+def _contains(ring: Ring, point: tuple[float, float]) -> bool:
+    x, y = ring.T
+    crosses = (y[:-1] > point[1]) != (y[1:] > point[1])
+    at = (
+        x[:-1][crosses]
+        + (point[1] - y[:-1][crosses]) / (y[1:] - y[:-1])[crosses] * (x[1:] - x[:-1])[crosses]
+    )
+    return bool((at > point[0]).sum() % 2)

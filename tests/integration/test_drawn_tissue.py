@@ -1,0 +1,56 @@
+"""`encode --save-tissue` and `--tissue`: areas that a person drew decide what is embedded."""
+
+import json
+
+import numpy as np
+import pytest
+import small_encoders
+from small_slides import section, write_tiff
+
+from pathencoder.cli.main import run
+from pathencoder.features.store import read_features
+
+pytestmark = pytest.mark.full
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("encoder") / "small"
+    small_encoders.encoder("cnn").save_pretrained(path)
+    return path
+
+
+def test_drawn_areas_take_the_place_of_the_tissue(tmp_path, folder, capsys):
+    write_tiff(tmp_path / "section.tiff", section(), mpp=0.25)
+    out, again = tmp_path / "out", tmp_path / "again"
+    slide = [str(tmp_path / "section.tiff"), "--as", "slides", "--encoder", str(folder)]
+    assert run(["encode", *slide, "--out", str(out), "--save-tissue"]) == 0
+    saved = out / "tissue/section.geojson"
+    whole = read_features(out / "section.h5")
+
+    command = ["encode", *slide, "--out", str(again)]
+    assert run([*command, "--tissue", str(saved.parent)]) == 0
+    assert np.array_equal(read_features(again / "section.h5").coords, whole.coords)
+    assert "areas drawn in section.geojson" in capsys.readouterr().out
+
+    side = int(whole.attributes["patch_size_level0"])
+    x, y = (int(v) for v in whole.coords[len(whole.coords) // 2])
+    ring = [[x, y], [x + side, y], [x + side, y + side], [x, y + side], [x, y]]
+    drawn = tmp_path / "one.geojson"
+    drawn.write_text(json.dumps({"type": "Polygon", "coordinates": [ring]}))
+    command += ["--tissue", str(drawn), "--min-tissue", "0.9"]
+    assert run(command) == 1  # other areas: nothing is overwritten
+    assert "tissue" in capsys.readouterr().out
+    assert run([*command, "--overwrite"]) == 0
+    found = read_features(again / "section.h5")
+    assert found.coords.tolist() == [[x, y]]
+    assert np.array_equal(found.rows, whole.rows[(whole.coords == (x, y)).all(1)])
+
+
+def test_a_folder_without_areas_of_any_slide_is_refused(tmp_path, capsys):
+    write_tiff(tmp_path / "section.tiff", section(), mpp=0.25)
+    (tmp_path / "areas").mkdir()
+    command = ["encode", str(tmp_path / "section.tiff"), "--as", "slides"]
+    command += ["--out", str(tmp_path / "out"), "--tissue", str(tmp_path / "areas")]
+    assert run(command) == 2
+    assert "such as section.geojson" in capsys.readouterr().err
