@@ -49,7 +49,7 @@ class RangeTiles:
         shard: int [ranges], index into shards.
         first: int64 [ranges], the first image of each range in its shard.
         slide_names: Names of the slides.
-        shards: The tar files.
+        shards: Paths or URLs of the tar files.
         shard_names: The same, as the table names them.
         index: Of all shards.
         numbers: int [shards], the number of each in the index.
@@ -60,7 +60,7 @@ class RangeTiles:
     shard: np.ndarray
     first: np.ndarray
     slide_names: list[str]
-    shards: list[Path | str]
+    shards: list[str]
     shard_names: list[str]
     index: JointIndex
     numbers: np.ndarray
@@ -291,7 +291,7 @@ def _corpus(
             shard_of.astype(np.int32),
             first,
             names,
-            [source.place(s) for s in shards.tolist()],
+            [str(source.place(s)) for s in shards.tolist()],
             shards.tolist(),
             index,
             np.array([index.numbers[s] for s in shards.tolist()]),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -118,7 +119,7 @@ def index_name(root: str) -> str:
 
 def _state(file: Path) -> State | None:
     with contextlib.suppress(OSError, ValueError):  # also names that no file system allows
-        status = file.stat()
-        if not file.is_dir():
+        status = os.stat(file)
+        if not stat.S_ISDIR(status.st_mode):
             return State(status.st_size, status.st_mtime_ns)
     return None

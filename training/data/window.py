@@ -69,6 +69,9 @@ class WindowSampler(Sampler):
     kinds: np.ndarray
     # what is made from these once
     _part: dict[str, np.ndarray] = field(default_factory=dict, repr=False, compare=False)
+    _draws: dict[tuple[int, int], np.ndarray] = field(
+        default_factory=dict, repr=False, compare=False
+    )
     _views: dict[tuple[int, ...], _View] = field(default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -110,11 +113,14 @@ class WindowSampler(Sampler):
     def shards_at(self, step: int) -> np.ndarray:
         """The shards in the window of a step, int [window]; large shards several times."""
         groups = self._groups()
-        drawn = [
-            self._drawn(group, size, self._generation(group, len(groups), step))
-            for group, size in enumerate(groups)
-        ]
-        return np.concatenate(drawn)
+        now = [(group, self._generation(group, len(groups), step)) for group in range(len(groups))]
+        drawn = {
+            key: self._draws[key] if key in self._draws else self._drawn(*key, groups[key[0]])
+            for key in now
+        }
+        self._draws.clear()
+        self._draws.update(drawn)
+        return np.concatenate(list(drawn.values()))
 
     def _groups(self) -> list[int]:
         """Shards of each group."""
@@ -125,7 +131,7 @@ class WindowSampler(Sampler):
         """How often a group has changed before a step."""
         return (step + group * self.period // groups) // self.period
 
-    def _drawn(self, group: int, size: int, generation: int) -> np.ndarray:
+    def _drawn(self, group: int, generation: int, size: int) -> np.ndarray:
         rng = np.random.default_rng((self.seed, 2, group, generation))
         order = np.lexsort((rng.random(len(self._part["share"])), self._part["kind"]))
         ends = np.cumsum(self._part["share"][order])

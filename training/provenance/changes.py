@@ -8,7 +8,7 @@ import logging
 from pathlib import Path
 
 from pathencoder.errors import ConfigError
-from training.provenance.record import Provenance
+from training.provenance.record import CorpusRecord, Provenance
 
 log = logging.getLogger("training")
 
@@ -39,11 +39,12 @@ def resumed(checkpoint: Path, now: Provenance, *, allowed: bool) -> Provenance:
         now = now.after(step, corpus)
     now = dataclasses.replace(now, continued=now.continued or before.continued)
     if before.corpus.digest == now.corpus.digest:
-        return now
-    counts = (
-        f"{before.corpus.tiles:,} tiles of {before.corpus.slides:,} slides at step {about['step']},"
-        f" now {now.corpus.tiles:,} of {now.corpus.slides:,}"
-    )
+        if before.corpus.content is None:
+            log.info("%s names its tiles, not their content: only names were compared", checkpoint)
+            return now
+        if before.corpus.content == now.corpus.content:
+            return now
+    counts = _difference(before.corpus, now.corpus, about["step"])
     if not allowed:
         raise ConfigError(
             f"the tiles of data.root are not those of {checkpoint}: {counts}. Restore them, give"
@@ -52,3 +53,14 @@ def resumed(checkpoint: Path, now: Provenance, *, allowed: bool) -> Provenance:
         )
     log.warning("the tiles have changed (%s), which run.accept_changed_tiles allows", counts)
     return now.after(int(about["step"]), before.corpus)
+
+
+def _difference(before: CorpusRecord, now: CorpusRecord, step: int) -> str:
+    if before.digest == now.digest:
+        return (
+            f"{now.tiles:,} tiles of the same names, but some are other images than at step {step}"
+        )
+    return (
+        f"{before.tiles:,} tiles of {before.slides:,} slides at step {step}, now {now.tiles:,} of"
+        f" {now.slides:,}"
+    )

@@ -55,12 +55,15 @@ class CorpusRecord:
         tiles: Their number.
         slides: The number of slides.
         contents: Tiles and slides by licence and stain, and the stated scale.
+        content: sha256 of the tiles' sizes and of samples of their bytes (Tiles.content); None in
+            records of older runs.
     """
 
     digest: str
     tiles: int
     slides: int
     contents: Contents
+    content: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,6 +196,7 @@ def record_of(corpus: Corpus) -> CorpusRecord:
         tiles=len(corpus),
         slides=len(corpus.slide_names),
         contents=corpus.contents,
+        content=corpus.tiles.content(),
     )
 
 
@@ -282,4 +286,5 @@ def _corpus(values: dict[str, Any]) -> CorpusRecord:
             stains={k: Count(**v) for k, v in contents["stains"].items()},
             scale=Scale(**contents["scale"]) if contents["scale"] else None,
         ),
+        content=values.get("content"),
     )

@@ -1,6 +1,7 @@
 """What a run was made from reaches log, checkpoint and export, and decides the licence."""
 
 import json
+import shutil
 
 import pytest
 from small_runs import values, write_tiles
@@ -142,6 +143,31 @@ def test_a_run_does_not_resume_on_other_tiles_unless_that_is_accepted(tiles, tmp
     assert [(step, then["tiles"]) for step, then in about["earlier"]] == [(1, 8)]
     assert about["corpus"]["tiles"] == 7
     assert "earlier steps on other tiles" in spec.training
+
+
+def test_a_tile_replaced_by_another_of_its_name_is_noticed(tiles, tmp_path):
+    said = asked(tiles, tmp_path / "run")
+    train(config.check(said))
+    copied = tmp_path / "copied.png"
+    shutil.copy(tiles / "s0/0.png", copied)
+    copied.replace(tiles / "s0/0.png")  # a copy is no change
+    train(config.check(said))
+    shutil.copy(tiles / "s1/0.png", tiles / "s0/0.png")
+    with pytest.raises(ConfigError, match="8 tiles of the same names, but some are not the images"):
+        train(config.check(said))
+
+
+def test_a_checkpoint_that_names_its_tiles_only_is_resumed(tiles, tmp_path, caplog):
+    said = asked(tiles, tmp_path / "run")
+    train(config.check(said))
+    (file,) = (tmp_path / "run/checkpoints").glob("*/run.json")
+    about = json.loads(file.read_text())
+    del about["provenance"]["corpus"]["content"]
+    file.write_text(json.dumps(about))
+    shutil.copy(tiles / "s1/0.png", tiles / "s0/0.png")
+    with caplog.at_level("INFO"):
+        train(config.check(said))
+    assert "only names were compared" in caplog.text
 
 
 def test_tiles_of_earlier_steps_count_for_the_licence(tiles, tmp_path):
