@@ -16,6 +16,7 @@ COMMANDS = (
     "training.evaluate",
     "training.evaluation.stain_guess",
     "training.experiments",
+    "training.export",
     "training.pretrain",
     "training.publishing.bundle",
     "training.report",
@@ -26,8 +27,10 @@ _COMMAND_OF = {
     "training.evaluation.experiments_table": "training.experiments",
     "training.evaluation.plan": "training.experiments",
     "training.monitor.retrieval": "training.report",
-    "training.provenance": "training.publishing.bundle",
+    "training.provenance": "training.export",
     "training.publishing": "training.publishing.bundle",
+    "training.publishing.average": "training.export",
+    "training.trainer.export": "training.export",
 }
 
 

@@ -1,106 +1,136 @@
-"""A trained backbone as a folder that `load_encoder` reads.
+"""Export the encoder of a run again, from one of its checkpoints, without training.
 
-It holds the config, the weights in fp16, a reference tile, and what the run was made from.
+python -m training.export RUN[@STEP]
+
+RUN is a run's folder, STEP a step with a checkpoint (default: the newest). The tiles are not
+needed, except for an average with the starting weights (export.start_share).
 """
 
 from __future__ import annotations
 
-import dataclasses
+import functools
 import json
-import logging
-from collections.abc import Sequence
+import sys
 from pathlib import Path
-from typing import Any
 
+import click
+import torch
 from torch import nn
 
-from pathencoder.spec import STAINS
+from pathencoder.errors import ConfigError, PathEncoderError
+from training import config, methods
 from training.backbones import make
-from training.backbones.save import write_encoder
-from training.config import Config, ExportSettings
-from training.files import write_text
+from training.from_config import sampler_of, starting_network
 from training.provenance.record import Provenance
+from training.publishing.average import corpus_of, record_of
+from training.trainer import checkpoint
+from training.trainer.export import export_method
+from training.trainer.optimizer import make_optimizer
 
-log = logging.getLogger("training")
 
-RECORD = "provenance.json"
+@click.command(help=__doc__)
+@click.argument("run", metavar="RUN[@STEP]")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="The folder to write. Default: RUN/export, and RUN/export-STEP where a step is named.",
+)
+@click.option("--embedding", help="Another rule for the embedding: cls, mean, stages:a,b/mean,max.")
+def main(run: str, out: Path | None, embedding: str | None) -> None:
+    """Export a run."""
+    try:
+        click.echo(export_run(*_named(run), out=out, embedding=embedding))
+    except PathEncoderError as error:
+        raise click.ClickException(str(error)) from error
 
 
-def export(
-    cfg: Config, network: nn.Module, made_from: Provenance, folder: Path, *, steps: Sequence[int]
+def export_run(
+    run: Path, step: int | None = None, *, out: Path | None = None, embedding: str | None = None
 ) -> Path:
-    """Write a network as an encoder; the reference embedding is computed from the fp16 weights.
+    """Export the encoder of a checkpoint.
 
     Args:
-        cfg: Of the run.
-        network: The trained backbone.
-        made_from: The record of the run: it decides licence, stains and scale.
-        folder: Where to write.
-        steps: Those of the run; of each run where the network is an average of several.
+        run: The run's folder.
+        step: The step of the checkpoint; None: the newest.
+        out: The folder to write; None: export, or export-STEP, in the run's folder.
+        embedding: The embedding rule; None: that of the run.
 
     Returns:
-        The folder.
+        The folder that was written.
+
+    Raises:
+        ConfigError: The run has no such checkpoint, or its config is not valid.
+        StoreError: The checkpoint is damaged, or the folder cannot be written.
     """
-    spec = make.spec_of(cfg.backbone, cfg.export)
-    done = {**_what_was_done(cfg, made_from, steps), **_tiles(cfg.export, made_from)}
-    write_encoder(network, dataclasses.replace(spec, **done), folder)
-    write_text(folder / RECORD, json.dumps(made_from.to_json(), indent=1))
-    return folder
-
-
-def _what_was_done(cfg: Config, made_from: Provenance, steps: Sequence[int]) -> dict[str, Any]:
-    start, corpus, share = made_from.start, made_from.corpus, cfg.export.start_share
-    stains = ", ".join(f"{n.tiles} {name}" for name, n in corpus.contents.stains.items())
-    licences = ", ".join(f"{n.tiles} {name}" for name, n in corpus.contents.licences.items())
-    stated = f" (as stated by the user: {made_from.stated})" if made_from.stated else ""
-    training = (
-        f"{cfg.method.name}{_taught_by(made_from)} from {start.name if start else 'random weights'}"
-        f", {_length(steps, cfg.optim.steps)} steps of {cfg.data.batch} tiles;"
-        f" {corpus.tiles} tiles of {corpus.slides} slides ({stains}; licences: {licences}{stated})"
-        + ("; earlier steps on other tiles" if made_from.earlier else "")
-        + (f"; averaged with the starting weights ({share:g} of them)" if share else "")
+    place = _checkpoint(run, step)
+    cfg = config.load(run / "config.yaml")
+    if embedding:
+        backbone = cfg.backbone.model_copy(update={"embedding": embedding})
+        cfg = cfg.model_copy(update={"backbone": backbone})
+    about = json.loads((place / "run.json").read_text())
+    known = about.get("provenance")  # older checkpoints have none
+    made_from = Provenance.from_json(known) if known else record_of(run, cfg)
+    method = methods.build(cfg.method, _plan(cfg, made_from.corpus.tiles))
+    checkpoint.load(place, method, make_optimizer(method, cfg), about["settings"])
+    return export_method(
+        cfg,
+        method.eval(),
+        made_from,
+        out or run / ("export" if step is None else f"export-{step}"),
+        step=int(about["step"]),
+        start=functools.partial(_start, cfg),
     )
-    base = start or made_from.continued
-    return {
-        "training": training,
-        "licence": made_from.licence,
-        "commercial": made_from.commercial,
-        "base_model": f"{base.name}, sha256 {base.sha256}" if base else None,
-        "verified": False,
-    }
 
 
-def _tiles(settings: ExportSettings, made_from: Provenance) -> dict[str, Any]:
-    """Stains and scale: as the table of the tiles states them, else as the settings do."""
-    contents = made_from.corpus.contents
-    stains = tuple(name for name in STAINS if name in contents.stains) or settings.stains
-    scale, asked = contents.scale, settings.mpp
-    if scale is None:
-        return {"stains": stains, "mpp": asked}
-    if asked is not None and not scale.low <= asked <= scale.high:
-        log.warning(
-            "export.mpp=%g: the tiles have %g to %g um/px (median %g), which the export will say",
-            asked,
-            scale.low,
-            scale.high,
-            scale.median,
+def _named(text: str) -> tuple[Path, int | None]:
+    """Folder and step of RUN[@STEP]; a folder's own name may hold an @."""
+    name, at, step = text.rpartition("@")
+    if not at or Path(text).is_dir():
+        return Path(text), None
+    if not step.isdecimal():
+        raise ConfigError(f"{text!r}: {step!r} is not a step. Write RUN@300")
+    return Path(name), int(step)
+
+
+def _checkpoint(run: Path, step: int | None) -> Path:
+    if not (run / "config.yaml").is_file():
+        raise ConfigError(f"{run} has no config.yaml: give the folder of a run")
+    place = checkpoint.latest(run) if step is None else checkpoint.path_of(run, step)
+    if place is None or not (place / "run.json").is_file():
+        found = (run / "checkpoints").glob("step-*/run.json")
+        there = sorted((int(file.parent.name.partition("-")[2]) for file in found), reverse=True)
+        raise ConfigError(
+            f"{run} has no checkpoint"
+            + (f" of step {step}" if step is not None else "")
+            + (f"; there are: {', '.join(map(str, there))}" if there else "")
+            + ". run.keep_every=N keeps one of every N steps"
         )
-        asked = None
-    narrow = scale.high <= 1.25 * scale.low
-    return {
-        "stains": stains,
-        "mpp": asked or (scale.median if narrow else None),
-        "mpp_range": (scale.low, scale.high),
-    }
+    return place
 
 
-def _taught_by(made_from: Provenance) -> str:
-    names = [teacher.name for teacher in made_from.teachers]
-    return f" of {', '.join(names)}" if names else ""
+def _plan(cfg: config.Config, tiles: int) -> methods.Plan:
+    """What the method is built from; its weights are those of the checkpoint."""
+    untrained = cfg.backbone.model_copy(update={"start": None})
+    return methods.Plan(
+        backbone=lambda: make.make_backbone(untrained),
+        width=make.output_width(make.make_backbone(untrained)),
+        steps=cfg.optim.steps,
+        batch=cfg.data.batch,
+        tiles=tiles,
+        mean=cfg.backbone.mean,
+        std=cfg.backbone.std,
+        generator=torch.Generator(),
+        spec=functools.partial(make.spec_of, cfg.backbone, cfg.export),
+    )
 
 
-def _length(steps: Sequence[int], planned: int) -> str:
-    lengths = " or ".join(str(n) for n in sorted(set(steps)))
-    if max(steps) < planned:
-        lengths = f"stopped at {lengths} of {planned}"
-    return lengths if len(steps) == 1 else f"average of {len(steps)} runs of {lengths}"
+def _start(cfg: config.Config) -> nn.Module:
+    """The backbone as the run started with it."""
+    corpus = corpus_of(cfg)
+    sampler = sampler_of(cfg, corpus)
+    torch.manual_seed(cfg.seed)
+    return starting_network(cfg, corpus, sampler)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -54,9 +54,9 @@ LAYERS = {
         ("config",),
         ("backbones",),
         ("provenance",),
-        ("monitor", "from_config", "export"),
+        ("monitor", "from_config"),
         ("trainer", "report", "evaluation"),
-        ("publishing", "evaluate"),
+        ("publishing", "evaluate", "export"),
         ("experiments", "pretrain"),
     ),
 }

@@ -189,7 +189,7 @@ def averaged(trained: nn.Module, start: nn.Module, share: float) -> nn.Module:
 def spec_of(settings: BackboneSettings, export: ExportSettings) -> EncoderSpec:
     """The spec of a network; dim and prefix tokens are measured on the network itself.
 
-    Its licence, and what it was trained on, are those of a run (training/export.py).
+    Its licence, and what it was trained on, are those of a run (training/trainer/export.py).
     """
     with torch.device("meta"):
         net: Any = _build(settings).eval()

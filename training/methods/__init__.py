@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from pydantic import BaseModel, ConfigDict
@@ -148,8 +148,13 @@ class Method(nn.Module, ABC):
         """The network to export; default: the backbone."""
         return self.backbone
 
-    def export(self, folder: Path) -> Path:
+    def export(self, folder: Path, described: dict[str, Any]) -> Path:
         """Write the exported folder; called only where `MethodSettings.own_network` is set.
+
+        Args:
+            folder: Where to write.
+            described: What the run was made from and did, for the folder's description: training,
+                licence, commercial, base_model, stains, mpp and the like, plain values.
 
         Returns:
             The folder.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -129,7 +129,7 @@ class PatchContrast(Method):
         """Apply the stopping rule."""
         self.converged = self.convergence.update(self.last) and self.settings.stop
 
-    def export(self, folder: Path) -> Path:
+    def export(self, folder: Path, described: dict[str, Any]) -> Path:
         """Write the confidence network's weights, and a config.json that says what they are."""
         folder.mkdir(parents=True, exist_ok=True)
         state = {k: v.contiguous() for k, v in self.backbone.state_dict().items()}
@@ -138,6 +138,7 @@ class PatchContrast(Method):
         about = {
             "format": "patch-contrast",
             "settings": self.settings.model_dump(),
+            **described,
             # also of a featuriser that is not run, whose parameters are not trained
             "parameters": sum(
                 p.numel() for part in (self.backbone, self.featuriser) for p in part.parameters()

@@ -17,11 +17,11 @@ from training.backbones import make
 from training.config import Config
 from training.data.corpus import open_corpus
 from training.data.tiles import Corpus
-from training.export import export
 from training.from_config import sampler_of, starting_network
 from training.provenance import record
 from training.provenance.record import Provenance
 from training.trainer import checkpoint
+from training.trainer.export import export
 
 
 def reexport(
@@ -54,36 +54,34 @@ def reexport(
                 " export.start_share=0"
             )
     cfg = configs[0]
-    corpus = corpus_of(cfg)
     network = trained_network(runs[0], cfg)
     for done, run in enumerate(runs[1:], 1):
         network = make.averaged(network, trained_network(run, cfg), 1 / (done + 1))
     if start_share:
+        corpus = corpus_of(cfg)
         network = make.averaged(
             network, starting_network(cfg, corpus, sampler_of(cfg, corpus)), start_share
         )
     backbone = cfg.backbone.model_copy(update={"embedding": embedding or cfg.backbone.embedding})
     exported = cfg.export.model_copy(update={"start_share": start_share})
     cfg = cfg.model_copy(update={"backbone": backbone, "export": exported})
-    return export(
-        cfg, network, _record(runs, configs, corpus), folder, steps=[*map(steps_of, runs)]
-    )
+    return export(cfg, network, record_of_all(runs, configs), folder, steps=[*map(steps_of, runs)])
 
 
-def _record(runs: Sequence[Path], configs: Sequence[Config], corpus: Corpus) -> Provenance:
+def record_of_all(runs: Sequence[Path], configs: Sequence[Config]) -> Provenance:
     """The first run's record, with the strictest licence of all runs."""
-    first, *others = (_record_of(run, cfg, corpus) for run, cfg in zip(runs, configs, strict=True))
+    first, *others = (record_of(run, cfg) for run, cfg in zip(runs, configs, strict=True))
     for other in others:
         first = first.averaged_with(other)
     return first
 
 
-def _record_of(run: Path, cfg: Config, corpus: Corpus) -> Provenance:
-    """The record of a run; of older runs, which have none, by its configuration."""
+def record_of(run: Path, cfg: Config) -> Provenance:
+    """The record of a run; of older runs, which have none, by its configuration and its tiles."""
     values = json.loads((run / "data.json").read_text())
     if "settings" in values:
         return Provenance.from_json(values)
-    made = record.of_run(cfg, corpus, device=torch.device("cpu"), dtype=None)
+    made = record.of_run(cfg, corpus_of(cfg), device=torch.device("cpu"), dtype=None)
     return dataclasses.replace(made, precision="unknown", hardware="unknown", commit=None)
 
 

@@ -13,11 +13,10 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from training import config, distributed
-from training.backbones import make
 from training.data.loader import TileBatch
-from training.export import export
 from training.methods import Logs
-from training.trainer import checkpoint, parallel
+from training.trainer import checkpoint
+from training.trainer.export import export_method
 from training.trainer.feed import Feed, Item, seed_of
 from training.trainer.guard import Guard, agree, first_not_finite
 from training.trainer.parts import Parts
@@ -184,17 +183,11 @@ class Run:
         self._throughput.restart()
 
     def _export(self, step: int) -> Path:
-        target = self._folder / "export"
-        own_network = self._cfg.method.own_network
-        # all processes must take part
-        weights = {} if own_network else parallel.full_state(self.method.encoder())
-        if distributed.rank() != 0:
-            return target
-        if own_network:
-            return self.method.export(target)
-        network = make.make_backbone(self._cfg.backbone.model_copy(update={"start": None}))
-        network.load_state_dict(weights)
-        share = self._cfg.export.start_share
-        if share:
-            network = make.averaged(network, self._parts.plan.backbone(), share)
-        return export(self._cfg, network, self._parts.provenance, target, steps=[step])
+        return export_method(
+            self._cfg,
+            self.method,
+            self._parts.provenance,
+            self._folder / "export",
+            step=step,
+            start=self._parts.plan.backbone,
+        )

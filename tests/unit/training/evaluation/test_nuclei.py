@@ -55,8 +55,9 @@ def test_it_stops_when_the_rule_says_so():
 
 
 def test_export_says_what_it_is(tmp_path):
-    folder = method().export(tmp_path / "export")
-    assert json.loads((folder / "config.json").read_text())["parameters"] == 10_758
+    folder = method().export(tmp_path / "export", {"licence": "unknown"})
+    about = json.loads((folder / "config.json").read_text())
+    assert (about["parameters"], about["licence"]) == (10_758, "unknown")
     assert (folder / "model.safetensors").exists()
 
 
