@@ -14,9 +14,11 @@ from typing import Annotated
 
 import torch
 import torch.nn.functional as F
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, Field
 from torch import Tensor
 
+from training import bounds
+from training.bounds import Fraction, Ratios, Section, Shares, Strength
 from training.data.tiles import STAIN_CLASSES
 from training.distributed import share, world
 
@@ -28,16 +30,13 @@ _OF_HED = torch.linalg.inv(_HED_OF)
 
 
 def _known(stain: str) -> str:
-    if stain not in STAIN_CLASSES:
-        raise ValueError(f"{stain!r} is not one of {', '.join(STAIN_CLASSES)}")
-    return stain
+    return bounds.one_of(stain, STAIN_CLASSES)
 
 
-Fraction = Annotated[float, Field(ge=0, le=1)]
 StainClass = Annotated[str, AfterValidator(_known)]
 
 
-class CropSettings(BaseModel):
+class CropSettings(Section):
     """Crops of one kind.
 
     Attributes:
@@ -52,15 +51,14 @@ class CropSettings(BaseModel):
         aspect: Least and largest ratio of the sides.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-    count: int = Field(default=2, ge=0)
-    px: int = Field(default=112, ge=16)
-    field: tuple[float, float] = (1.0, 1.0)
-    area: tuple[float, float] = (0.25, 1.0)
-    aspect: tuple[float, float] = (0.8, 1.25)
+    count: int = Field(default=2, ge=0, le=64)
+    px: int = Field(default=112, ge=16, le=4096)
+    field: Shares = (1.0, 1.0)
+    area: Shares = (0.25, 1.0)
+    aspect: Ratios = (0.8, 1.25)
 
 
-class ColourSettings(BaseModel):
+class ColourSettings(Section):
     """Colour changes.
 
     Attributes:
@@ -76,12 +74,11 @@ class ColourSettings(BaseModel):
         blur: Share of all views that are blurred.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-    he_scale: float = Field(default=0.15, ge=0)
-    he_shift: float = Field(default=0.05, ge=0)
-    od_scale: float = Field(default=0.08, ge=0)
-    od_shift: float = Field(default=0.02, ge=0)
-    brightness: float = Field(default=0.1, ge=0)
+    he_scale: Strength = 0.15
+    he_shift: Strength = 0.05
+    od_scale: Strength = 0.08
+    od_shift: Strength = 0.02
+    brightness: Fraction = 0.1
     hed_classes: tuple[StainClass, ...] = ("he",)
     grey: Fraction = 0.1
     blur: Fraction = 0.2

@@ -47,7 +47,7 @@ LAYERS = {
         ("cli", "__main__"),
     ),
     "training": (
-        ("files", "schedules", "distributed"),
+        ("bounds", "files", "schedules", "distributed"),
         ("data",),
         ("labels", "augment"),
         ("methods",),

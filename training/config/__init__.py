@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
+import functools
 import os
+import re
+import reprlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, get_args
@@ -21,6 +23,7 @@ from training.config.sections import (
     OptimSettings,
     RunSettings,
 )
+from training.data.values import nearest
 from training.methods import MethodSettings
 
 __all__ = [
@@ -39,6 +42,8 @@ __all__ = [
 
 # Keys at the top level that stand for longer ones.
 _SHORT = {"minutes": "run.minutes", "out": "run.out", "steps": "optim.steps"}
+# What PyYAML raises: ValueError for a date that does not exist and for bytes that are no text
+_NOT_YAML = (yaml.YAMLError, ValueError, RecursionError)
 # What to give where a setting without a default is missing.
 _MISSING = {"data.root": "FOLDER, the folder of your tiles", "run.out": "FOLDER of the run"}
 
@@ -85,34 +90,43 @@ def _follow_paths(values: dict[str, Any], folder: Path) -> None:
         inner = values.get(section) if section else values
         if isinstance(inner, dict) and isinstance(inner.get(key), str | list):
             value = inner[key]
-            inner[key] = [act(v) for v in value] if isinstance(value, list) else act(value)
+            inner[key] = list(map(act, value)) if isinstance(value, list) else act(value)
 
     for section, key in (("data", "root"), ("run", "knn_sets"), ("", "start_from")):
-        change(section, key, lambda text: _from(folder, str(text)))
+        change(section, key, lambda given: _from(folder, given))
     for section, key in (("backbone", "start"), ("method", "teachers")):
-        change(section, key, lambda text: _encoder_from(folder, str(text)))
+        change(section, key, lambda given: _encoder_from(folder, given))
 
 
-def _from(folder: Path, text: str) -> str:
-    joined = folder / Path(text).expanduser()
-    plain = Path(os.path.normpath(joined))
-    # a folder that is a link has another parent than its name says
-    return str(plain if plain.resolve() == joined.resolve() else joined)
+def _from(folder: Path, given: Any) -> Any:
+    """A path that is read from a folder; what is no path stays, for the check to refuse it."""
+    if not isinstance(given, str) or not given:
+        return given
+    try:
+        joined = folder / Path(given).expanduser()
+        plain = Path(os.path.normpath(joined))
+        # a folder that is a link has another parent than its name says
+        return str(plain if plain.resolve() == joined.resolve() else joined)
+    # an unknown user after "~", a loop of links, a null character
+    except (RuntimeError, ValueError, OSError):
+        return given
 
 
-def _encoder_from(folder: Path, text: str) -> str:
+def _encoder_from(folder: Path, given: Any) -> Any:
     """The same for weights or an encoder, which may also be a name."""
-    is_path = text.startswith((".", "~")) or text.endswith(".safetensors")
-    if not (is_path or (folder / text / "config.json").is_file()):
-        return text
-    found = _from(folder, text)
-    return found if found.startswith(".") or Path(found).is_absolute() else f"./{found}"
+    if not isinstance(given, str):
+        return given
+    is_path = given.startswith((".", "~")) or given.endswith(".safetensors")
+    if not (is_path or (folder / given / "config.json").is_file()):
+        return given
+    found = _from(folder, given)
+    return found if found.startswith((".", "~")) or Path(found).is_absolute() else f"./{found}"
 
 
 def _read(recipe: Path) -> dict[str, Any]:
     try:
         values = yaml.safe_load(recipe.read_text(encoding="utf-8")) or {}
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, *_NOT_YAML) as error:
         raise ConfigError(f"{recipe} is not readable as YAML: {error}") from None
     if not isinstance(values, dict):
         raise ConfigError(f"{recipe} holds {type(values).__name__}, not settings: see --help")
@@ -132,16 +146,22 @@ def check(values: dict[str, Any], problems: Sequence[str] = ()) -> Config:
         settings = methods.module_of(_method_named(values)).Settings
     except ConfigError as error:
         found.append(str(error))
-    # of an unknown method nothing else is known
-    whole = create_model("Config", __base__=Config, method=(settings or Any, ...))
+    whole = _with_method(settings)
     try:
         checked = whole.model_validate(values)
     except ValidationError as error:
         found += [_explain(whole, e) for e in error.errors()]
+    else:
+        found += _too_large_crops(checked.method, checked.data.canvas)
     if found:
         raise ConfigError("; ".join(found))
-    _refuse_large_crops(checked.method, checked.data.canvas)
     return Config.model_construct(**{name: getattr(checked, name) for name in whole.model_fields})
+
+
+@functools.cache
+def _with_method(settings: type[MethodSettings] | None) -> type[Config]:
+    """The config of a method; of an unknown one (None) nothing else is known."""
+    return create_model("Config", __base__=Config, method=(settings or Any, ...))
 
 
 def _method_named(values: dict[str, Any]) -> str:
@@ -151,14 +171,16 @@ def _method_named(values: dict[str, Any]) -> str:
     return str(method["name"])
 
 
-def _refuse_large_crops(method: MethodSettings, canvas: int) -> None:
+def _too_large_crops(method: Any, canvas: int) -> list[str]:
     """A crop is cut from the canvas, so it may not be larger."""
-    for name, px in method.crop_sizes().items():
-        if px > canvas:
-            raise ConfigError(
-                f"method.{name}: crops of {px} px do not fit data.canvas={canvas}. Lower the former"
-                " or raise the latter"
-            )
+    if not isinstance(method, MethodSettings):  # the method is unknown
+        return []
+    return [
+        f"method.{name}: crops of {px} px do not fit data.canvas={canvas}. Lower the former or"
+        " raise the latter"
+        for name, px in method.crop_sizes().items()
+        if px > canvas
+    ]
 
 
 def dump(config: Config) -> dict[str, Any]:
@@ -209,7 +231,7 @@ def _override(values: dict[str, Any], item: str) -> str:
             raise ConfigError(f"{name!r}: {part!r} holds a value, not settings")
     try:
         values[last] = yaml.safe_load(text)
-    except yaml.YAMLError:
+    except _NOT_YAML:
         raise ConfigError(f"{item!r}: the value is not readable as YAML") from None
     if key == "backbone.start":
         values.pop("start_sha256", None)  # it was that of the recipe's start
@@ -217,18 +239,23 @@ def _override(values: dict[str, Any], item: str) -> str:
 
 
 def _explain(model: type[BaseModel], error: Any) -> str:
-    path = ".".join(str(p) for p in error["loc"])
-    if error["type"] == "missing":
+    path, kind = ".".join(str(p) for p in error["loc"] if p != "[key]"), error["type"]
+    if kind == "missing":
         return f"{path} is missing: give {path}={_MISSING.get(path, 'VALUE')}"
-    if error["type"] != "extra_forbidden":
-        return f"{path}: {error['msg']} (found {error.get('input')!r})"
+    if kind == "extra_forbidden":
+        return f"{path}: no such setting{_nearest_setting(model, error['loc'])}"
+    words = str(error["ctx"]["error"]) if kind == "value_error" else error["msg"]
+    if kind == "literal_error":
+        words += nearest(str(error["input"]), re.findall(r"'(.*?)'", words))
+    return f"{path}: {words} (found {reprlib.repr(error['input'])})"
+
+
+def _nearest_setting(model: type[BaseModel], place: Sequence[Any]) -> str:
     section: Any = model
-    for part in error["loc"][:-1]:
+    for part in place[:-1]:
         section = _settings_in(section.model_fields[part].annotation)
-    near = difflib.get_close_matches(str(error["loc"][-1]), section.model_fields, n=1, cutoff=0.4)
-    return f"{path}: no such setting" + (
-        f"; nearest: {near[0]}" if near else f"; one of {sorted(section.model_fields)}"
-    )
+    known = section.model_fields
+    return nearest(str(place[-1]), known) or f"; one of {', '.join(sorted(known))}"
 
 
 def _settings_in(annotation: Any) -> Any:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 import re
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, get_args, get_origin
 
@@ -18,7 +18,7 @@ from pydantic.fields import FieldInfo
 from training import config, methods
 
 _WIDTH = 100
-_SIGNS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<", "min_length": "entries >="}
+_SIGNS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<", "min_length": "length >="}
 _ENTRY = re.compile(r"^    (\w+): (.*)$")
 
 
@@ -179,15 +179,24 @@ def as_yaml(value: Any) -> str:
 
 
 def _bounds(field: FieldInfo) -> str:
-    found = [
+    leaves = list(_leaves(field.annotation))
+    found = _limits(field.metadata)
+    for kind in leaves:
+        if get_origin(kind) is Annotated:
+            inside = [m for part in get_args(kind)[1:] for m in getattr(part, "metadata", ())]
+            found += _limits(inside)
+    choices = [c for c in leaves if get_origin(c) is Literal]
+    found += ["one of " + ", ".join(map(str, get_args(c))) for c in choices]
+    return ", ".join(dict.fromkeys(found))
+
+
+def _limits(metadata: Iterable[Any]) -> list[str]:
+    return [
         f"{sign} {getattr(limit, name):g}"
-        for limit in field.metadata
+        for limit in metadata
         for name, sign in _SIGNS.items()
         if getattr(limit, name, None) is not None
     ]
-    choices = [c for c in _leaves(field.annotation) if get_origin(c) is Literal]
-    found += ["one of " + ", ".join(map(str, get_args(c))) for c in choices]
-    return ", ".join(found)
 
 
 def _leaves(annotation: Any) -> Iterator[Any]:

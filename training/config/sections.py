@@ -2,19 +2,52 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any, Literal
+import functools
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+import torch
+from pydantic import AfterValidator, Field
 
+from pathencoder.pooling import POOLS, stage_rule
+from pathencoder.spec import EMBEDDINGS, STAINS
+from training import bounds
+from training.augment import StainClass
+from training.bounds import (
+    Count,
+    EncoderName,
+    Fraction,
+    Mpp,
+    Name,
+    Place,
+    Rate,
+    Section,
+    Share,
+    Weight,
+)
 from training.methods import MethodSettings
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+def _embedding(rule: str) -> str:
+    if rule not in EMBEDDINGS and stage_rule(rule) is None:
+        raise ValueError(
+            f"one of {', '.join(EMBEDDINGS)}, or stages:a,b with /{','.join(POOLS)} or some of them"
+        )
+    return rule
 
 
-class DataSettings(_Section):
+def _device(name: str) -> str:
+    if name != "auto":
+        try:
+            torch.device(name)
+        except RuntimeError:
+            raise ValueError("auto, cpu, cuda, cuda:1 or mps is expected") from None
+    return name
+
+
+_Stain = Annotated[str, AfterValidator(functools.partial(bounds.one_of, known=STAINS))]
+
+
+class DataSettings(Section):
     """Which tiles, and how often.
 
     Attributes:
@@ -34,20 +67,20 @@ class DataSettings(_Section):
             all, or 2,048 of a corpus of more than 4,096 shards, which cannot all stay open.
     """
 
-    root: Path
+    root: Place
     licences: tuple[str, ...] = ()
     stains: tuple[str, ...] = ()
     without: tuple[str, ...] = ()
-    canvas: int = Field(default=224, ge=32)
-    batch: int = Field(default=64, ge=2)
-    slide_power: float = Field(default=0.5, ge=0, le=1)
-    organ_power: float = Field(default=1.0, ge=0, le=1)
-    stain_power: float = Field(default=1.0, ge=0, le=1)
-    stain_weights: dict[str, float] = {}
-    window: int | None = Field(default=None, ge=0)
+    canvas: int = Field(default=224, ge=32, le=4096)
+    batch: int = Field(default=64, ge=2, le=1_000_000)
+    slide_power: Fraction = 0.5
+    organ_power: Fraction = 1.0
+    stain_power: Fraction = 1.0
+    stain_weights: dict[StainClass, Weight] = Field(default_factory=dict)
+    window: Count | None = None
 
 
-class BackboneSettings(_Section):
+class BackboneSettings(Section):
     """A timm network, its starting weights, and how its embedding is read.
 
     Attributes:
@@ -67,19 +100,19 @@ class BackboneSettings(_Section):
         layout: "ctranspath": the network has that encoder's convolutional stem.
     """
 
-    architecture: str = "mobilenetv2_100"
-    args: dict[str, Any] = {}
-    start: Path | str | None = None
-    start_sha256: str | None = None
-    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
-    std: tuple[float, float, float] = (0.5, 0.5, 0.5)
-    embedding: str = "pool"
-    input_size: int = 224
+    architecture: str = Field(default="mobilenetv2_100", pattern=r"^\w[\w.-]*$")
+    args: dict[str, Any] = Field(default_factory=dict)
+    start: EncoderName | None = None
+    start_sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
+    mean: tuple[Fraction, Fraction, Fraction] = (0.5, 0.5, 0.5)
+    std: tuple[Share, Share, Share] = (0.5, 0.5, 0.5)
+    embedding: Annotated[str, AfterValidator(_embedding)] = "pool"
+    input_size: int = Field(default=224, ge=16, le=4096)
     real_statistics: bool = False
     layout: Literal["timm", "ctranspath"] = "timm"
 
 
-class OptimSettings(_Section):
+class OptimSettings(Section):
     """AdamW with a warm-up and a schedule; learning rates are not scaled by the batch.
 
     Attributes:
@@ -101,16 +134,16 @@ class OptimSettings(_Section):
             train equally on every machine.
     """
 
-    steps: int = Field(ge=1)
+    steps: int = Field(ge=1, le=10**9)
     schedule: Literal["cosine", "constant"] = "cosine"
-    cooldown: float = Field(default=0.1, gt=0, le=1)
-    lr: float = Field(default=3e-4, ge=0)
-    lr_end: float = Field(default=1e-6, ge=0)
-    head_lr: float = Field(default=1e-3, ge=0)
-    warmup: int = Field(default=50, ge=0)
-    weight_decay: tuple[float, float] = (1e-3, 1e-3)
-    clip: float = Field(default=10.0, gt=0)
-    accumulate: int = Field(default=1, ge=1)
+    cooldown: Share = 0.1
+    lr: Rate = 3e-4
+    lr_end: Rate = 1e-6
+    head_lr: Rate = 1e-3
+    warmup: Count = 50
+    weight_decay: tuple[Rate, Rate] = (1e-3, 1e-3)
+    clip: float = Field(default=10.0, gt=0, le=1e9)
+    accumulate: int = Field(default=1, ge=1, le=10_000)
     precision: Literal["auto", "fp32", "bf16"] = "auto"
 
     @property
@@ -119,7 +152,7 @@ class OptimSettings(_Section):
         return max(1, round(self.cooldown * self.steps))
 
 
-class RunSettings(_Section):
+class RunSettings(Section):
     """What does not change results: where, how long, how often, on which devices.
 
     `compile`, `checkpoint_activations` and `parallel` compute the same sums in another order, so
@@ -158,30 +191,30 @@ class RunSettings(_Section):
         wandb: A project of Weights and Biases.
     """
 
-    out: Path
-    minutes: float | None = Field(default=None, gt=0)
+    out: Place
+    minutes: float | None = Field(default=None, gt=0, le=1e6)
     fit_steps: bool = False
-    threads: int = Field(default=1, ge=1)
-    loaders: int = Field(default=1, ge=1)
-    loader_processes: int = Field(default=0, ge=0)
-    keep_mb: int = Field(default=0, ge=0)
-    checkpoint_every: int = Field(default=100, ge=1)
-    keep_every: int = Field(default=0, ge=0)
-    log_every: int = Field(default=10, ge=1)
-    knn_every: int = Field(default=0, ge=0)
-    knn_sets: tuple[Path, ...] = ()
-    device: str = "auto"
+    threads: int = Field(default=1, ge=1, le=1024)
+    loaders: int = Field(default=1, ge=1, le=1024)
+    loader_processes: int = Field(default=0, ge=0, le=1024)
+    keep_mb: int = Field(default=0, ge=0, le=10_000_000)
+    checkpoint_every: int = Field(default=100, ge=1, le=10**9)
+    keep_every: Count = 0
+    log_every: int = Field(default=10, ge=1, le=10**9)
+    knn_every: Count = 0
+    knn_sets: tuple[Place, ...] = ()
+    device: Annotated[str, AfterValidator(_device)] = "auto"
     parallel: Literal["ddp", "fsdp"] = "ddp"
-    timeout_minutes: float | None = Field(default=None, gt=0)
+    timeout_minutes: float | None = Field(default=None, gt=0, le=1e6)
     compile: bool = False
     checkpoint_activations: bool = False
-    bad_batches: int = Field(default=5, ge=1)
+    bad_batches: int = Field(default=5, ge=1, le=10**6)
     accept_changed_tiles: bool = False
     tensorboard: bool = False
-    wandb: str | None = None
+    wandb: Name | None = None
 
 
-class ExportSettings(_Section):
+class ExportSettings(Section):
     """What is exported, and how the folder describes it.
 
     Attributes:
@@ -196,15 +229,15 @@ class ExportSettings(_Section):
     """
 
     start_share: float = Field(default=0.0, ge=0, lt=1)
-    name: str = "encoder"
-    licence: str = "unknown"
+    name: Name = "encoder"
+    licence: Name = "unknown"
     commercial: bool | None = None
     summary: str = ""
-    stains: tuple[str, ...] = ("he",)
-    mpp: float | None = None
+    stains: tuple[_Stain, ...] = ("he",)
+    mpp: Mpp | None = None
 
 
-class Config(_Section):
+class Config(Section):
     """A whole config.
 
     Attributes:
@@ -214,8 +247,8 @@ class Config(_Section):
         method: The `Settings` of the method's file.
     """
 
-    seed: int = 0
-    start_from: Path | None = None
+    seed: int = Field(default=0, ge=0, le=10**9)
+    start_from: Place | None = None
     data: DataSettings
     backbone: BackboneSettings = BackboneSettings()
     optim: OptimSettings

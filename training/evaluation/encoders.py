@@ -17,7 +17,7 @@ from training.config import BackboneSettings, ExportSettings
 IMAGENET = BackboneSettings(
     architecture="mobilenetv2_100",
     args={"pad_type": "same"},
-    start=Path("../shared/weights/mobilenetv2_100_imagenet.safetensors"),
+    start="../shared/weights/mobilenetv2_100_imagenet.safetensors",
 )
 # The network's own output; the best readout before ours; ours, so that the effects of training and
 # readout can be separated.

@@ -17,12 +17,12 @@ from types import ModuleType
 from typing import Any, ClassVar
 
 import torch
-from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from pathencoder.errors import ConfigError
 from pathencoder.spec import EncoderSpec
 from training.augment import CropSettings
+from training.bounds import Section
 from training.data.loader import TileBatch
 from training.data.values import nearest
 
@@ -31,7 +31,7 @@ Views = list[Tensor]  # normalised float [N, 3, px, px], one a crop
 Logs = dict[str, Tensor | float]
 
 
-class MethodSettings(BaseModel):
+class MethodSettings(Section):
     """A method's part of a config, and what the trainer must know before the method is built.
 
     Only fields are settings. The class variables and the functions describe the method; a method
@@ -45,7 +45,6 @@ class MethodSettings(BaseModel):
             optim.accumulate changes the loss.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
     own_network: ClassVar[bool] = False
     compares_tiles: ClassVar[bool] = False
     name: str
@@ -68,7 +67,7 @@ class MethodSettings(BaseModel):
         """
         return None
 
-    def teacher_encoders(self) -> tuple[Path | str, ...]:
+    def teacher_encoders(self) -> tuple[str, ...]:
         """The encoders that the method learns from, as `load_encoder` takes them; default: none."""
         return ()
 

@@ -13,6 +13,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from training.augment import ColourSettings, CropSettings
+from training.bounds import Width
 from training.data.loader import TileBatch
 from training.methods import Logs, Method, MethodSettings, Plan, Views
 from training.methods.parts.multicrop import Pair, follow, forward_by_size, make_views
@@ -48,8 +49,8 @@ class Settings(MethodSettings):
     crop: Pair = CropSettings()
     local_crops: CropSettings = CropSettings(count=0, px=64, area=(0.08, 0.32))
     colour: ColourSettings = ColourSettings()
-    hidden: int | None = Field(default=None, ge=1)
-    out: int | None = Field(default=None, ge=1)
+    hidden: Width | None = None
+    out: Width | None = None
     momentum: float | None = Field(default=None, gt=0, lt=1)
 
 

@@ -15,6 +15,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from training.augment import ColourSettings, CropSettings
+from training.bounds import Fraction, Temperature, Width
 from training.data.loader import TileBatch
 from training.methods import Logs, Method, MethodSettings, Plan, Views
 from training.methods.parts.ibot import MaskedPatches, PatchSettings, hidden, patch_loss, tokens_of
@@ -63,17 +64,17 @@ class Settings(MethodSettings):
     global_crops: Pair = CropSettings(count=2, px=112, area=(0.32, 1.0))
     local_crops: CropSettings = CropSettings(count=4, px=64, area=(0.08, 0.32))
     colour: ColourSettings = ColourSettings()
-    hidden: int | None = Field(default=None, ge=1)
+    hidden: Width | None = None
     head_norm: bool = False
-    bottleneck: int | None = Field(default=None, ge=1)
-    prototypes: int | None = Field(default=None, ge=2)
-    student_temperature: float = Field(default=0.1, gt=0)
-    teacher_temperature: tuple[float, float] | None = None
-    teacher_warmup: float = Field(default=0.1, ge=0, le=1)
+    bottleneck: Width | None = None
+    prototypes: int | None = Field(default=None, ge=2, le=1_000_000)
+    student_temperature: Temperature = 0.1
+    teacher_temperature: tuple[Temperature, Temperature] | None = None
+    teacher_warmup: Fraction = 0.1
     momentum: float | None = Field(default=None, gt=0, lt=1)
     balance: Literal["centring", "sinkhorn"] = "centring"
     center_momentum: float = Field(default=0.9, ge=0, lt=1)
-    freeze_last: float = Field(default=0.02, ge=0, le=1)
+    freeze_last: Fraction = 0.02
     spread: SpreadSettings | None = None
     patches: PatchSettings | None = None
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Annotated, Literal
 
 import torch
@@ -24,6 +23,7 @@ from pathencoder.pooling import stage_rule
 from pathencoder.spec import EncoderSpec
 from training import augment, distributed
 from training.augment import ColourSettings, CropSettings
+from training.bounds import EncoderName
 from training.data.loader import TileBatch
 from training.methods import Logs, Method, MethodSettings, Plan, Views
 from training.methods.parts.multicrop import averaged
@@ -53,12 +53,12 @@ class Settings(MethodSettings):
     """
 
     name: Literal["distill"] = "distill"
-    teachers: tuple[Path | str, ...] = Field(min_length=1)
+    teachers: tuple[EncoderName, ...] = Field(min_length=1)
     crop: Annotated[CropSettings, AfterValidator(_at_least_one)] = CropSettings(px=224)
     colour: ColourSettings = ColourSettings()
     average: float = Field(default=0.99, ge=0, lt=1)
 
-    def teacher_encoders(self) -> tuple[Path | str, ...]:
+    def teacher_encoders(self) -> tuple[str, ...]:
         """The teachers."""
         return self.teachers
 

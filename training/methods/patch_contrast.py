@@ -48,12 +48,12 @@ class Settings(MethodSettings):
 
     own_network: ClassVar[bool] = True
     name: Literal["patch_contrast"] = "patch_contrast"
-    channels: int = Field(default=4, ge=1)
-    crop: int = Field(default=300, ge=64)
+    channels: int = Field(default=4, ge=1, le=1024)
+    crop: int = Field(default=300, ge=64, le=4096)
     patch: int = Field(default=50, ge=50, le=50)
-    stride: int = Field(default=20, ge=1)
-    per_image: int = Field(default=10, ge=1)
-    anchors: int = Field(default=10, ge=1)
+    stride: int = Field(default=20, ge=1, le=4096)
+    per_image: int = Field(default=10, ge=1, le=10_000)
+    anchors: int = Field(default=10, ge=1, le=10_000)
     similarity: Literal["mse", "cross_entropy", "divergence", "mutual_information", "cosine"] = (
         "mse"
     )

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from training import distributed
 from training.augment import ColourSettings, CropSettings
+from training.bounds import Temperature, Width
 from training.data.loader import TileBatch
 from training.methods import Logs, Method, MethodSettings, Plan, Views
 from training.methods.parts.multicrop import Pair, averaged, forward_by_size, make_views
@@ -54,9 +55,9 @@ class Settings(MethodSettings):
     crop: Pair = CropSettings()
     local_crops: CropSettings = CropSettings(count=0, px=64, area=(0.08, 0.32))
     colour: ColourSettings = ColourSettings()
-    temperature: float = Field(default=0.2, gt=0)
-    hidden: int | None = Field(default=None, ge=1)
-    out: int | None = Field(default=None, ge=1)
+    temperature: Temperature = 0.2
+    hidden: Width | None = None
+    out: Width | None = None
     average: float = Field(default=0.99, ge=0, lt=1)
 
     def chance_loss(self, tiles: int) -> float:

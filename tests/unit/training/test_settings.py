@@ -32,12 +32,12 @@ def test_help_lists_every_setting_with_default_and_bounds(capsys):
     assert pretrain.main(["--help"]) == 0
     shown = capsys.readouterr().out
     assert "--check" in shown
-    assert "optim.lr  [0.0003, >= 0]\n      Of the backbone; 0 is a control run" in shown
+    assert "optim.lr  [0.0003, >= 0, <= 10]\n      Of the backbone; 0 is a control run" in shown
     assert "data.root  [required]" in shown
     assert "optim.precision  [auto, one of auto, fp32, bf16]" in shown
-    assert "method.teachers  [required, entries >= 1]" in shown
+    assert "method.teachers  [required, length >= 1]" in shown
     # inside another setting, the default is the outer one's
-    assert "method.local_crops.count  [4, >= 0]" in shown
+    assert "method.local_crops.count  [4, >= 0, <= 64]" in shown
     for section, kind in config.Config.model_fields.items():
         if section not in ("method", "seed", "start_from"):
             for name in kind.annotation.model_fields:
@@ -116,6 +116,6 @@ def test_the_page_of_settings_has_every_setting():
         for setting in found:
             line = next(x for x in page.splitlines() if x.startswith(f"| `{setting.name}` |"))
             assert line.count(" | ") == 3
-    assert "| `optim.lr` | `0.0003` | >= 0 | Of the backbone;" in page
+    assert "| `optim.lr` | `0.0003` | >= 0, &lt;= 10 | Of the backbone;" in page
     built = "scripts/docs_settings.py docs/pretraining-settings.md"
     assert built in (ROOT / "Makefile").read_text()

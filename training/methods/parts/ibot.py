@@ -12,11 +12,11 @@ from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor, nn
 
 from pathencoder.errors import ConfigError
-from training.augment import Fraction
+from training.bounds import Fraction, Fractions, Section
 from training.distributed import share, world
 from training.methods.parts.precision import in_fp32
 
@@ -25,7 +25,7 @@ _BLOCKS = 12  # rectangles tried for an image's mask: enough to cover half of it
 _ASPECTS = (0.3, 1 / 0.3)
 
 
-class PatchSettings(BaseModel):
+class PatchSettings(Section):
     """The task of masked patches.
 
     Attributes:
@@ -37,11 +37,10 @@ class PatchSettings(BaseModel):
             head, which iBOT found best at its size.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-    weight: float = Field(default=1.0, gt=0)
+    weight: float = Field(default=1.0, gt=0, le=1000)
     shape: Literal["block", "random"] = "block"
     probability: Fraction = 0.5
-    share: tuple[Fraction, Fraction] = (0.1, 0.5)
+    share: Fractions = (0.1, 0.5)
     own_head: bool = True
 
 

@@ -9,14 +9,15 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor
 
 from training import distributed
+from training.bounds import Section
 from training.methods.parts.precision import in_fp32
 
 
-class SpreadSettings(BaseModel):
+class SpreadSettings(Section):
     """The regulariser and its weight in the loss.
 
     Attributes:
@@ -25,10 +26,9 @@ class SpreadSettings(BaseModel):
         concentration: Of the kernel of `kde`.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
     name: Literal["koleo", "kde"] = "kde"
-    weight: float = Field(default=0.05, gt=0)
-    concentration: float = Field(default=5.0, gt=0)
+    weight: float = Field(default=0.05, gt=0, le=1000)
+    concentration: float = Field(default=5.0, gt=0, le=1000)
 
 
 @in_fp32
