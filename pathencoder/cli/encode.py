@@ -107,6 +107,12 @@ def _batch_size(_: click.Context, __: click.Parameter, value: str) -> int | Lite
     " each slide, in place of the tissue that is found.",
 )
 @click.option(
+    "--coords",
+    type=FilledPath(path_type=Path, exists=True),
+    help="HDF5 file of TRIDENT's or CLAM's patches, or a feature file, or a folder of them: the"
+    " tiles at its coordinates are embedded.",
+)
+@click.option(
     "--save-tissue",
     is_flag=True,
     help="Also write the tissue of every slide for QuPath, as OUT/tissue/NAME.geojson.",
@@ -156,6 +162,7 @@ def command(
     overlap: int,
     min_tissue: float,
     tissue: Path | None,
+    coords: Path | None,
     save_tissue: bool,
     precision: str,
     workers: int | None,
@@ -178,7 +185,7 @@ def command(
     pathencoder encode slides/*.svs --out features --encoder uni2-h --layout clam
     pathencoder encode scan.tif --as slides --mpp 0.25 --out features
     """
-    from pathencoder.cli.drawn_tissue import drawn_for
+    from pathencoder.cli.beside import find_beside
     from pathencoder.cli.dry_run import dry_run_of
     from pathencoder.cli.encode_run import encode_all
     from pathencoder.cli.inputs import find_inputs, refuse_nothing
@@ -202,7 +209,7 @@ def command(
     found = find_inputs(inputs, taken_as=taken_as, out=out)
     refuse_nothing(found)
     scales = assign(rows, found.jobs)
-    drawn_for(tissue, found.jobs)  # refuses what fits no slide before the encoder is loaded
+    beside = find_beside(tissue, coords, found.jobs)
     if dry_run:
         spec = _known_spec(name, revision)
         raise Failed(dry_run_of(found, scales, settings, spec, out, as_json=as_json))
@@ -215,7 +222,7 @@ def command(
             scales,
             settings,
             out,
-            drawn=tissue,
+            beside=beside,
             pictures=pictures,
             save_tissue=save_tissue,
             as_json=as_json,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pathencoder.cli import report
-from pathencoder.cli.drawn_tissue import TISSUE, drawn_for
+from pathencoder.cli.beside import TISSUE, Beside
 from pathencoder.cli.inputs import Found, name_of, output_of, source_of
 from pathencoder.cli.job import Job
 from pathencoder.cli.jobs import Ended, Loop, conclude
@@ -19,12 +19,11 @@ from pathencoder.cli.mpp_table import Scales
 from pathencoder.cli.own_files import PICTURES
 from pathencoder.cli.slide_maps import draw_slide_maps
 from pathencoder.cli.tile_scales import stated_scales
-from pathencoder.errors import ConfigError, ImageError
+from pathencoder.errors import ConfigError, ImageError, SlideError
 from pathencoder.features.job import Outcome
 from pathencoder.features.layouts import LAYOUTS
 from pathencoder.features.provenance import Settings, slide_provenance, tiles_provenance
 from pathencoder.mpp import scale_notes
-from pathencoder.slides.tissue_file import SUFFIX
 from pathencoder.walk import printable
 
 if TYPE_CHECKING:
@@ -38,7 +37,7 @@ def encode_all(
     settings: Settings,
     out: Path,
     *,
-    drawn: Path | None,
+    beside: Beside,
     pictures: bool,
     save_tissue: bool,
     as_json: bool,
@@ -52,7 +51,7 @@ def encode_all(
         scales: The scale of each job, where a table gives it.
         settings: The same for all.
         out: An existing folder.
-        drawn: File or folder of areas that were drawn, in place of the tissue that is found.
+        beside: Files of areas and coordinates of slides.
         pictures: Also draw every slide's tissue and tiles.
         save_tissue: Also write every slide's tissue.
         as_json: Print JSON instead of text.
@@ -67,14 +66,13 @@ def encode_all(
     mpps = {
         job.name: mpp for job, mpp in zip(found.jobs, scales.mpps, strict=True) if mpp is not None
     }
-    areas, of_areas = drawn_for(drawn, found.jobs)
-    run = _Run(encoder, out, settings, mpps, areas, pictures, save_tissue)
+    run = _Run(encoder, out, settings, mpps, beside, pictures, save_tissue)
     run.check(found.jobs)
     ended = Loop(run.encode, source_of, name_of, debug=debug).run(found.jobs)
     none_to_draw = pictures and not any(job.kind == "slide" for job in found.jobs)
     notes = [
         *scales.notes,
-        *of_areas,
+        *beside.notes,
         *(["--pictures draws slides, and no input is a slide"] if none_to_draw else []),
     ]
     return _conclude(ended, run, found, notes, as_json=as_json, debug=debug)
@@ -84,14 +82,14 @@ def encode_all(
 class _Run:
     """What is the same for all jobs of one command.
 
-    By job name: `mpps` are scales from a table, `areas` files of areas that were drawn.
+    `mpps` are scales from a table, by job name.
     """
 
     encoder: Encoder
     out: Path
     settings: Settings
     mpps: dict[str, float]
-    areas: dict[str, Path]
+    beside: Beside
     pictures: bool
     save_tissue: bool
     printed: set[str] = field(default_factory=set)
@@ -118,7 +116,7 @@ class _Run:
             output_of(job, self.out, settings.layout),
             settings,
             picture=self.out / PICTURES / f"{job.name}.jpg" if self.pictures else None,
-            outlines=self.out / TISSUE / f"{job.name}{SUFFIX}" if self.save_tissue else None,
+            outlines=self.out / TISSUE / f"{job.name}.geojson" if self.save_tissue else None,
             progress=meter,
             on_notes=lambda notes: self._print_notes(job, notes),
         )
@@ -164,7 +162,8 @@ class _Run:
         return replace(
             self.settings,
             mpp=self.mpps.get(job.name, self.settings.mpp),
-            tissue=self.areas.get(job.name),
+            tissue=self.beside.tissue.get(job.name),
+            coords=self.beside.coords.get(job.name),
         )
 
     def _misfit(self, job: Job) -> ConfigError | None:
@@ -173,9 +172,13 @@ class _Run:
             if job.kind == "tiles":
                 tiles_provenance(self.encoder, self._settings(job))
             else:
-                slide_provenance(self.encoder, replace(self._settings(job), tissue=None))
+                slide_provenance(
+                    self.encoder, replace(self._settings(job), tissue=None, coords=None)
+                )
         except ConfigError as error:
             return error
+        except SlideError:  # of a file of areas or coordinates: it fails its own slide
+            return None
         return None
 
 

@@ -38,6 +38,7 @@ def encode_slide(
     overlap_px: int = 0,
     min_tissue: float = 0.25,
     tissue: str | os.PathLike[str] | None = None,
+    coords: str | os.PathLike[str] | None = None,
     layout: str = "trident",
     precision: str = "auto",
     batch_size: int | Literal["auto"] = "auto",
@@ -72,6 +73,9 @@ def encode_slide(
         min_tissue: Share of a tile that must be tissue, 0 to 1.
         tissue: GeoJSON of the areas to embed, in level-0 pixels, in place of the tissue that is
             found: QuPath's export, or what `pathencoder encode --save-tissue` wrote.
+        coords: HDF5 file of TRIDENT's or CLAM's patches, or a feature file: the tiles at its
+            coordinates are embedded, each resampled to the encoder's input, in place of a grid
+            over tissue.
         layout: Of the file: "trident", "clam" or "stamp". "clam" wants an `out` of the form
             FOLDER/h5_files/NAME.h5, and writes FOLDER/pt_files/NAME.pt too.
         precision: As for `Encoder.encode`.
@@ -105,6 +109,7 @@ def encode_slide(
         overlap_px=overlap_px,
         min_tissue=min_tissue,
         tissue=None if tissue is None else _path(tissue, "tissue"),
+        coords=None if coords is None else _path(coords, "coords"),
         layout=layout,
         precision=precision,
         workers=workers,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pathencoder.errors import ConfigError
 from pathencoder.features.layouts import LAYOUTS
 from pathencoder.mpp import check_mpp
+from pathencoder.slides.coords_file import read_coords
 from pathencoder.slides.tissue_file import read_outlines
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ class Settings:
         layout: Of a slide's file: one of `layouts.LAYOUTS`.
         precision: Of the network, as `Encoder.encode` takes it.
         tissue: GeoJSON of the areas of a slide to embed, in place of the tissue that is found.
+        coords: HDF5 file with the coordinates of the tiles of a slide, in place of a grid.
         workers: Decoding threads. None: one a core, at most 16.
         batch_size: Tiles in a forward pass, or "auto".
         overwrite: Replace an existing file, and start again where a run was interrupted.
@@ -53,6 +55,7 @@ class Settings:
     layout: str = "trident"
     precision: str = "auto"
     tissue: Path | None = None
+    coords: Path | None = None
     workers: int | None = None
     batch_size: int | Literal["auto"] = "auto"
     overwrite: bool = False
@@ -70,11 +73,28 @@ class Settings:
         object.__setattr__(self, "min_tissue", float(share))
         if self.layout not in LAYOUTS:
             raise ConfigError(f"layout={self.layout!r}: one of {', '.join(LAYOUTS)}")
+        if self.coords is not None:
+            self._check_coords()
         if self.output == "dense" and self.layout != "trident":
             raise ConfigError(
                 f"output='dense' with layout={self.layout!r}: dense features are maps, which only"
                 " the layout trident holds"
             )
+
+    def _check_coords(self) -> None:
+        """Given coordinates decide where tiles lie and how wide they are."""
+        for name, given in (
+            ("--tissue (tissue)", self.tissue is not None),
+            ("--target-mpp (target_mpp)", self.target_mpp is not None),
+            ("--overlap (overlap_px)", bool(self.overlap_px)),
+        ):
+            if given:
+                raise ConfigError(
+                    f"{name} does not go with --coords (coords): the file of coordinates decides"
+                    " where the tiles lie and how wide they are"
+                )
+        if self.layout == "stamp":
+            raise ConfigError("layout='stamp' needs a regular grid, which given coords are not")
 
 
 @dataclass(frozen=True)
@@ -97,7 +117,7 @@ class Provenance:
         overlap_px: Slides only, as what follows.
         min_tissue: Share of a tile that must be tissue.
         tissue: The rules that found the tissue and their version, or the digest of the areas that
-            were drawn.
+            were drawn or of the coordinates that were given.
     """
 
     encoder: str
@@ -123,8 +143,13 @@ def slide_provenance(encoder: Encoder, settings: Settings) -> Provenance:
 
     Raises:
         ConfigError: Neither the encoder nor the settings say at what scale to read them.
-        SlideError: The file of areas cannot be read.
+        SlideError: The file of areas or coordinates cannot be read.
     """
+    if settings.coords is not None:
+        digest = read_coords(settings.coords).sha256
+        return dataclasses.replace(
+            _of_encoder(encoder, settings), tissue=f"coordinates of sha256 {digest}"
+        )
     return dataclasses.replace(
         _of_encoder(encoder, settings),
         target_mpp=slide_target(encoder.spec, settings),

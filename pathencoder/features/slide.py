@@ -24,6 +24,7 @@ from pathencoder.features.job import Job, Outcome, Progress, silent
 from pathencoder.features.provenance import Provenance, Settings, device_used, slide_provenance
 from pathencoder.features.store import Content, Failure
 from pathencoder.files import Mismatch, make_folder
+from pathencoder.slides.coords_file import covered, given_grid, read_coords
 from pathencoder.slides.grid import Grid, plan_grid, read_tile
 from pathencoder.slides.mpp import Mpp, scale_notes
 from pathencoder.slides.overlay import write_overlay
@@ -161,6 +162,8 @@ class _Scale:
 def _scale(encoder: Encoder, slide: Slide, provenance: Provenance, settings: Settings) -> _Scale:
     found = slide.mpp(settings.mpp)
     target = provenance.target_mpp or found.value
+    if settings.coords is not None:
+        target = read_coords(settings.coords).side / encoder.spec.input_size * found.value
     notes = scale_notes(found.value, target, encoder.spec.mpp)
     return _Scale(found, target, [*slide.notes, *found.notes, *notes])
 
@@ -176,6 +179,8 @@ class _Plan:
 
 
 def _plan(encoder: Encoder, slide: Slide, scale: _Scale, settings: Settings) -> _Plan:
+    if settings.coords is not None:
+        return _given_plan(encoder, slide, scale, settings.coords)
     tissue = _tissue(slide, scale.slide.value, settings.tissue)
     grid = plan_grid(
         tissue,
@@ -187,6 +192,14 @@ def _plan(encoder: Encoder, slide: Slide, scale: _Scale, settings: Settings) -> 
         min_tissue=settings.min_tissue,
     )
     return _Plan(scale.slide, tissue, grid, [*scale.notes, *tissue.notes, *grid.notes])
+
+
+def _given_plan(encoder: Encoder, slide: Slide, scale: _Scale, file: Path) -> _Plan:
+    """The tiles of a file of coordinates; their places are shown as the tissue."""
+    given, mpp = read_coords(file), scale.slide.value
+    grid = given_grid(given, slide.bounds, mpp=mpp, tile_px=encoder.spec.input_size)
+    tissue = covered(slide, grid)
+    return _Plan(scale.slide, tissue, grid, [*scale.notes, given.note])
 
 
 def _tissue(slide: Slide, mpp: float, drawn: Path | None) -> TissueMask:
@@ -224,7 +237,7 @@ def _encode(
     ) as job:
         failures = _embed(encoder, slide, grid, job)
         kept = np.array([_tile_id((x, y)) in job.journal for x, y in grid.coords.tolist()], bool)
-        place = _place(slide, grid, kept, settings.overlap_px)
+        place = _place(slide, grid, kept)
         content = Content(provenance, failures, facts, place=place, layout=settings.layout)
         new = job.finish(content, [_tile_id((x, y)) for x, y in place.coords.tolist()])
     return Outcome(
@@ -238,9 +251,7 @@ def _encode(
     )
 
 
-def _place(
-    slide: Slide, grid: Grid, kept: np.ndarray[Any, np.dtype[np.bool_]], overlap_px: int
-) -> layouts.Place:
+def _place(slide: Slide, grid: Grid, kept: np.ndarray[Any, np.dtype[np.bool_]]) -> layouts.Place:
     return layouts.Place(
         slide=printable(slide.path.name),
         coords=grid.coords[kept],
@@ -248,7 +259,7 @@ def _place(
         target_mpp=grid.target_mpp,
         side=grid.side,
         tile_px=grid.tile_px,
-        overlap_px=overlap_px,
+        overlap_px=round(grid.tile_px * (1 - grid.stride / grid.side)),
         size=slide.size,
         origin=slide.bounds[:2],
     )

@@ -54,3 +54,21 @@ def test_a_folder_without_areas_of_any_slide_is_refused(tmp_path, capsys):
     command += ["--out", str(tmp_path / "out"), "--tissue", str(tmp_path / "areas")]
     assert run(command) == 2
     assert "such as section.geojson" in capsys.readouterr().err
+
+
+def test_given_coordinates_are_embedded(tmp_path, folder, capsys):
+    write_tiff(tmp_path / "section.tiff", section(), mpp=0.25)
+    slide = [str(tmp_path / "section.tiff"), "--as", "slides", "--encoder", str(folder)]
+    assert run(["encode", *slide, "--out", str(tmp_path / "first")]) == 0
+    first = read_features(tmp_path / "first/section.h5")
+
+    line = ["encode", *slide, "--coords", str(tmp_path / "first"), "--out", str(tmp_path / "again")]
+    assert run([*line, "--pictures"]) == 0
+    again = read_features(tmp_path / "again/section.h5")
+    assert np.array_equal(again.coords, first.coords)
+    assert np.array_equal(again.rows, first.rows)
+    assert again.attributes["overlap"] == 0
+    assert "at the coordinates of section.h5 (TRIDENT's attributes)" in capsys.readouterr().out
+    assert run(line) == 0  # done before
+    assert run([*line, "--target-mpp", "1"]) == 2
+    assert "--target-mpp (target_mpp) does not go with --coords" in capsys.readouterr().err

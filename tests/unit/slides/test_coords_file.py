@@ -1,0 +1,76 @@
+"""Coordinates of tiles from files of TRIDENT and CLAM."""
+
+import h5py
+import numpy as np
+import pytest
+
+from pathencoder.errors import SlideError
+from pathencoder.slides.coords_file import given_grid, read_coords
+
+BOUNDS = (0, 0, 4000, 3000)
+PLACES = [[0, 0], [512, 0], [512, 512]]
+
+
+def write(path, coords=PLACES, dtype=np.int64, **attributes):
+    with h5py.File(path, "w") as file:
+        file["coords"] = np.array(coords, dtype)
+        file["coords"].attrs.update(attributes)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("attributes", "side"),
+    [
+        ({"patch_size": 256, "patch_size_level0": 512, "overlap": 0}, 512),
+        ({"patch_size": 256, "patch_level": 0}, 256),
+        ({"patch_size": 256, "patch_level": 1, "downsample": np.array([4.0, 4.0])}, 1024),
+    ],
+    ids=["TRIDENT", "CLAM", "CLAM, level 1"],
+)
+def test_sides(attributes, side, tmp_path):
+    given = read_coords(write(tmp_path / "s.h5", **attributes))
+    assert given.coords.tolist() == PLACES
+    assert given.side == side
+    grid = given_grid(given, BOUNDS, mpp=0.25, tile_px=128)
+    assert grid.target_mpp == pytest.approx(side / 128 * 0.25)
+    assert grid.stride == side
+
+
+def test_overlap_and_repeated_tiles(tmp_path):
+    file = write(
+        tmp_path / "s.h5", [*PLACES, [0, 0]], patch_size=256, patch_size_level0=512, overlap=64
+    )
+    given = read_coords(file)
+    assert given.coords.tolist() == PLACES
+    assert "1 stand there twice" in given.note
+    assert given_grid(given, BOUNDS, mpp=0.25, tile_px=128).stride == 384
+
+
+@pytest.mark.parametrize(
+    ("coords", "dtype", "attributes", "message"),
+    [
+        (PLACES, np.int64, {}, "patch_level"),
+        (PLACES, np.int64, {"patch_size": 256, "patch_level": 2}, "downsample"),
+        (PLACES, np.float32, {"patch_size_level0": 512}, "whole level-0 pixels"),
+        ([1, 2, 3], np.int64, {"patch_size_level0": 512}, "whole level-0 pixels"),
+        (PLACES, np.int64, {"patch_size_level0": 0}, "tiles of 0"),
+    ],
+)
+def test_files_that_do_not_say_enough(coords, dtype, attributes, message, tmp_path):
+    with pytest.raises(SlideError, match=message):
+        read_coords(write(tmp_path / "s.h5", coords, dtype, **attributes))
+
+
+def test_no_hdf5_and_no_coords(tmp_path):
+    (tmp_path / "text.h5").write_text("no")
+    with h5py.File(tmp_path / "empty.h5", "w"):
+        pass
+    for name in ("text.h5", "empty.h5", "missing.h5"):
+        with pytest.raises(SlideError, match="no HDF5 file with `coords`"):
+            read_coords(tmp_path / name)
+
+
+def test_coordinates_of_another_slide_are_refused(tmp_path):
+    given = read_coords(write(tmp_path / "s.h5", [[9000, 0]], patch_size_level0=512))
+    with pytest.raises(SlideError, match="outside the slide"):
+        given_grid(given, BOUNDS, mpp=0.25, tile_px=128)
