@@ -26,6 +26,7 @@ VERBS = {
     "encode": "encode",
     "nuclei": "nuclei",
     "picture": "picture",
+    "explore": "explore",
     "list": "list_",
     "info": "info",
     "verify": "verify",

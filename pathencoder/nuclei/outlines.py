@@ -83,7 +83,7 @@ def _outer_rings(labels: Labels) -> Iterator[tuple[Index, Rings]]:
         bottom, right = (max(box[axis].stop for _, box in band) for axis in (0, 1))
         window = labels[top:bottom, left:right]
         wanted[numbers] = True
-        found, rings = _trace(np.where(wanted[window], window, 0))
+        found, rings = trace(np.where(wanted[window], window, 0))
         wanted[numbers] = False
         largest = _largest_of_each(found, rings.areas())
         chosen = rings.chosen(largest)
@@ -97,8 +97,15 @@ def _largest_of_each(labels: Index, areas: Points) -> Index:
     return np.asarray(order[last])
 
 
-def _trace(window: Labels) -> tuple[Index, Rings]:
-    """Labels [R] of all outlines in a window; outer ones counter-clockwise, holes clockwise."""
+def trace(window: Labels) -> tuple[Index, Rings]:
+    """All outlines in a window, outer ones counter-clockwise, holes clockwise; needs only numpy.
+
+    Args:
+        window: int32 [H, W], 0 for background.
+
+    Returns:
+        The label of each outline, int64 [R], and the outlines.
+    """
     padded = np.pad(window, 1)
     width = padded.shape[1]
     flat = padded.ravel()

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pathencoder.errors import ConfigError, MissingMpp, PathEncoderError
+from pathencoder.errors import ConfigError, MissingExtra, MissingMpp, PathEncoderError, SlideError
 from pathencoder.features.identity import identify_slide, slide_stat
 from pathencoder.pictures.colours import RGB
 from pathencoder.pictures.located import Tiles
@@ -96,7 +96,7 @@ def ground_of(
     """
     found, note = (slide, "") if slide is not None else _recorded(tiles)
     if found is None:
-        return tiles, _white(tiles, longest, note)
+        return tiles, _white(tiles, min(longest, LONGEST), note)
     if slide is not None:
         check_slide(tiles, slide)
     try:
@@ -108,6 +108,16 @@ def ground_of(
     except PathEncoderError as error:
         if slide is not None:
             raise
+        return tiles, _white(tiles, longest, f"the slide is not shown: {error}")
+
+
+def ground_or_white(
+    tiles: Tiles, slide: Path | None, *, longest: int = LONGEST
+) -> tuple[Tiles, Ground]:
+    """`ground_of`, with a white picture and a note in place of an error about a given slide."""
+    try:
+        return ground_of(tiles, slide, longest=longest)
+    except (ConfigError, SlideError, MissingExtra) as error:
         return tiles, _white(tiles, longest, f"the slide is not shown: {error}")
 
 

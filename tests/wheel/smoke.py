@@ -15,6 +15,7 @@ for absent in ("sklearn", "skimage", "openslide", "pytest", "training", "pydanti
     spec = importlib.util.find_spec(absent)
     assert spec is None, f"{absent} is here: this environment is not slim"
 
+import h5py  # noqa: E402
 import numpy as np  # noqa: E402
 
 import pathencoder  # noqa: E402
@@ -38,6 +39,15 @@ with tempfile.TemporaryDirectory() as folder:
     )
     assert done.returncode == 0, done.stderr
     assert (Path(folder) / "demo.png").stat().st_size > 100_000
+    with h5py.File(Path(folder) / "slide.h5", "w") as file:  # as CLAM writes it
+        file["features"] = np.random.default_rng(0).normal(size=(9, 32)).astype(np.float32)
+        file["coords"] = np.stack(np.divmod(np.arange(9), 3), axis=1) * 256
+    for verb, written in (("explore", "explore.html"), ("picture", "slide-pca.png")):
+        done = subprocess.run(
+            [command, verb, "slide.h5"], capture_output=True, text=True, cwd=folder
+        )
+        assert done.returncode == 0, done.stderr
+        assert (Path(folder) / written).stat().st_size > 10_000
     # what an extra brings is asked for by name
     asked = [command, "nuclei", "demo.png", "--mpp", "0.5", "--out", "nuclei"]
     done = subprocess.run(asked, capture_output=True, text=True, cwd=folder)
@@ -45,6 +55,6 @@ with tempfile.TemporaryDirectory() as folder:
     assert "pathencoder[nuclei]" in done.stderr + done.stdout, done.stderr
     assert "Traceback" not in done.stderr, done.stderr
 print(
-    f"1 passed, 0 failed: the wheel alone encodes {rows.shape}, lists, verifies, draws its demo,"
-    " and asks for extras by name"
+    f"1 passed, 0 failed: the wheel alone encodes {rows.shape}, lists, verifies, draws its demo"
+    " and maps of features, and asks for extras by name"
 )

@@ -1,0 +1,1 @@
+"""One HTML page to explore the features of slides with a browser, without a network."""

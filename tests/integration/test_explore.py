@@ -1,0 +1,56 @@
+"""`pathencoder explore`: the page it writes and what it says."""
+
+import json
+
+import numpy as np
+import pytest
+import small_maps
+
+from pathencoder.cli.main import run
+from pathencoder.features.layouts import LAYOUTS
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_page_of_every_layout(tmp_path, capsys, layout):
+    file = small_maps.feature_file(tmp_path, layout=layout)
+    out = tmp_path / "new folder" / "page.html"
+    assert run(["explore", str(file), "--out", str(out), "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert (said["slides"], said["tiles"]) == (["slide.svs"], 45)
+    assert said["bytes"] == out.stat().st_size < 200_000
+    assert said["correlation"] > 0.99
+    assert "no longer where it was encoded" in said["notes"][0]
+
+
+def test_files_that_cannot_be_read_are_listed_and_the_page_is_written(tmp_path, capsys):
+    good = small_maps.feature_file(tmp_path)
+    (tmp_path / "bad.h5").write_bytes(b"no HDF5")
+    line = ["explore", str(good), str(tmp_path / "bad.h5"), "--out", str(tmp_path / "page.html")]
+    assert run(line) == 3
+    said = capsys.readouterr()
+    assert "failed: " in said.err
+    assert "bad.h5" in said.err
+    assert "1 slide, 45 tiles" in said.out
+    assert (tmp_path / "page.html").exists()
+
+
+def test_a_slide_without_tiles_has_a_page(tmp_path, capsys):
+    empty = {"places": np.zeros((0, 2), int), "features": np.zeros((0, 5), np.float32)}
+    file = small_maps.feature_file(tmp_path, **empty)
+    assert run(["explore", str(file), "--out", str(tmp_path / "page.html")]) == 0
+    assert "1 slide, 0 tiles" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "status", "message"),
+    [
+        (["--out", "page.txt"], 2, "does not end in .html"),
+        (["--slides", "none"], 2, "not a folder of slides"),
+        (["--max-mb", "0"], 2, "--max-mb"),
+    ],
+)
+def test_wrong_use_says_what_to_do(tmp_path, capsys, monkeypatch, options, status, message):
+    monkeypatch.chdir(tmp_path)
+    assert run(["explore", str(small_maps.feature_file(tmp_path)), *options]) == status
+    assert message in capsys.readouterr().err
+    assert not list(tmp_path.glob("*.html"))
