@@ -25,7 +25,18 @@ _WANTED = {
     (0x0002, 0x0010): "syntax",
     (0x0008, 0x0008): "kind",
     (0x0020, 0x000E): "series",
+    (0x0020, 0x9161): "concatenation",
+    (0x0020, 0x9311): "organization",
     (0x0028, 0x0004): "colours",
+    (0x0028, 0x0008): "frames",
+}
+_NUMBERS = {
+    (0x0020, 0x9162): "part",
+    (0x0020, 0x9163): "parts",
+    (0x0028, 0x0010): "tile_height",
+    (0x0028, 0x0011): "tile_width",
+    (0x0048, 0x0006): "width",
+    (0x0048, 0x0007): "height",
 }
 _BIG_ENDIAN, _IMPLICIT = "1.2.840.10008.1.2.2", "1.2.840.10008.1.2"
 _JPEG = frozenset({"1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51"})
@@ -44,6 +55,15 @@ class Header:
         colours: PhotometricInterpretation.
         syntax: TransferSyntaxUID.
         stored: What its JPEG frames hold: "RGB" or "YCbCr".
+        concatenation: ConcatenationUID of an image that is split over several files.
+        organization: DimensionOrganizationType; "TILED_FULL" states every tile.
+        frames: NumberOfFrames: the tiles of this file.
+        part: InConcatenationNumber; like all numbers 0 where the header does not say it.
+        parts: InConcatenationTotalNumber.
+        tile_width: Of a tile, in pixels.
+        tile_height: Of a tile, in pixels.
+        width: Of the whole image, in pixels.
+        height: Of the whole image, in pixels.
     """
 
     series: str = ""
@@ -51,6 +71,15 @@ class Header:
     colours: str = ""
     syntax: str = ""
     stored: str = ""
+    concatenation: str = ""
+    organization: str = ""
+    frames: str = ""
+    part: int = 0
+    parts: int = 0
+    tile_width: int = 0
+    tile_height: int = 0
+    width: int = 0
+    height: int = 0
 
     @property
     def is_volume(self) -> bool:
@@ -58,10 +87,52 @@ class Header:
         return "VOLUME" in self.kind.split("\\")
 
     @property
+    def tiles(self) -> int:
+        """The tiles that the whole image needs; 0 where the header does not say it."""
+        if self.organization != "TILED_FULL" or not (self.tile_width and self.tile_height):
+            return 0
+        return -(-self.width // self.tile_width) * -(-self.height // self.tile_height)
+
+    @property
     def false_colours(self) -> bool:
         """Whether the frames hold other colours than the header says."""
         said = "RGB" if self.colours == "RGB" else "YCbCr" if self.colours[:3] == "YBR" else ""
         return bool(said and self.stored) and said != self.stored
+
+
+def missing_instances(path: Path) -> str:
+    """Which instances of a DICOM slide are not there, as far as the others say it.
+
+    Args:
+        path: One of its files, or the folder that holds them.
+
+    Returns:
+        A sentence; "" where all are there, or where nothing says that one is missing.
+    """
+    headers = {file: read_header(file) for file in files_of_slide(path)[1]}
+    volumes = {file: header for file, header in headers.items() if header}
+    if volumes and all(header.kind.endswith("\\RESAMPLED") for header in volumes.values()):
+        largest = max(volumes.values(), key=lambda header: header.width)
+        return (
+            f"its full resolution is missing: all {len(volumes)} instances of series"
+            f" {largest.series} are reduced ({largest.kind}), the largest {largest.width} x"
+            f" {largest.height} px. Copy the instance whose ImageType ends with VOLUME\\NONE"
+        )
+    for file, header in volumes.items():
+        parts = [h.part for h in volumes.values() if h.concatenation == header.concatenation]
+        lost = sorted(set(range(1, header.parts + 1)) - set(parts)) if header.concatenation else []
+        if lost:
+            named = ", ".join(map(str, lost[:10]))
+            return (
+                f"instance {named} of {header.parts} is missing from the image of {header.width} x"
+                f" {header.height} px (ConcatenationUID {header.concatenation}). Copy it again"
+            )
+        if not header.concatenation and (wanted := header.tiles) > int(header.frames or wanted):
+            return (
+                f"{file.name} holds {header.frames} of {wanted} tiles of the image of"
+                f" {header.width} x {header.height} px. Convert the original again"
+            )
+    return ""
 
 
 def series_of(path: str | Path) -> str | None:
@@ -123,19 +194,22 @@ def files_of_slide(path: Path) -> tuple[Path, list[Path]]:
 def _header(path: Path, size: int, changed: int) -> Header | None:
     """The header; `size` and `changed` are of the file, so that a changed file is read again."""
     found: dict[str, str] = {}
+    numbers: dict[str, int] = {}
     with path.open("rb") as stream:
         if stream.read(132)[128:] != b"DICM":
             return None
         with contextlib.suppress(struct.error, ValueError, OverflowError):
-            _Reader(stream, found).read()  # what was read up to the damage counts
-    return Header(**found)
+            _Reader(stream, found, numbers).read()  # what was read up to the damage counts
+    if not found.get("frames", "0").isdecimal():
+        del found["frames"]
+    return Header(**found, **numbers)
 
 
 class _Reader:
     """One pass over a file's elements, up to its pixels."""
 
-    def __init__(self, stream: BinaryIO, found: dict[str, str]) -> None:
-        self.stream, self.found = stream, found
+    def __init__(self, stream: BinaryIO, found: dict[str, str], numbers: dict[str, int]) -> None:
+        self.stream, self.found, self.numbers = stream, found, numbers
         self.order, self.explicit = "<", True
         self.left = _MOST_ELEMENTS
 
@@ -157,6 +231,8 @@ class _Reader:
             if tag in _WANTED and length < 1 << 16:
                 text = self.stream.read(length).decode("latin-1").strip(" \0")
                 self.found[_WANTED[tag]] = text
+            elif tag in _NUMBERS and length in (2, 4):
+                self.numbers[_NUMBERS[tag]] = self._numbers("H" if length == 2 else "I")[0]
             else:
                 self._skip(length, is_sequence=is_sequence, depth=0)
 

@@ -10,7 +10,7 @@ from typing import Protocol
 from pathencoder.errors import MissingExtra, PathEncoderError, SlideError
 from pathencoder.formats.file_kinds import FASTSLIDE, FOREIGN_SUFFIXES, OPENSLIDE, OTHERS, READERS
 from pathencoder.formats.tiff_tags import levels_in, read_pages
-from pathencoder.slides.dicom import read_header
+from pathencoder.slides.dicom import missing_instances, read_header
 from pathencoder.slides.levels import RGB
 from pathencoder.slides.mpp import Mpp
 from pathencoder.walk import NEITHER, is_special
@@ -100,6 +100,8 @@ def open_slide(path: str | Path) -> Slide:
     if is_special(path):
         raise SlideError(f"{path}: {NEITHER}")
     suffix = path.suffix.lower()
+    if (path.is_dir() or read_header(path)) and (missing := missing_instances(path)):
+        raise SlideError(f"{path}: {missing}")
     if path.is_dir():
         return _first_of((OPENSLIDE, FASTSLIDE), path)
     if path.stat().st_size == 0:
