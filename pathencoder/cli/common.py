@@ -79,6 +79,23 @@ class FilledPath(click.Path):
         return super().convert(value, param, ctx)
 
 
+class InputPath(FilledPath):
+    """An input: a path, or the URL of a remote slide as `UrlPath`."""
+
+    def convert(
+        self,
+        value: str | os.PathLike[str],
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> Any:
+        """A URL as it is; anything else as `FilledPath` does."""
+        from pathencoder.remote.objects import UrlPath, as_url, is_remote
+
+        if is_remote(value):
+            return UrlPath(as_url(os.fspath(value)))
+        return super().convert(value, param, ctx)
+
+
 def spec_of(name: str | None, revision: str | None) -> EncoderSpec:
     """The spec of an encoder, without its weights.
 

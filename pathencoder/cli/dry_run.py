@@ -96,6 +96,9 @@ def _plan(job: Job, settings: Settings, spec: EncoderSpec | None, out: Path) -> 
     try:
         if file.exists() and not settings.overwrite:
             check_kind(file, settings.layout, is_slide=job.kind == "slide")
+        if job.remote is not None:
+            size = f"{job.remote.size / 1e6:,.0f} MB to download; its scale is read then"
+            return _Plan(**facts, mpp=given, mpp_source="not known yet", notes=(size,))
         if job.kind == "slide":
             return _Plan(**facts, **_slide(job.source, settings, spec))
         source = "given" if given else "not given: every image is resized whole"

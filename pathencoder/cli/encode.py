@@ -10,6 +10,7 @@ import click
 from pathencoder.cli.common import (
     Failed,
     FilledPath,
+    InputPath,
     State,
     debug_option,
     device_option,
@@ -34,7 +35,7 @@ def _batch_size(_: click.Context, __: click.Parameter, value: str) -> int | Lite
 
 
 @click.command(short_help="Embed tiles and slides.")
-@click.argument("inputs", nargs=-1, required=True, type=FilledPath(path_type=Path))
+@click.argument("inputs", nargs=-1, required=True, type=InputPath(path_type=Path))
 @click.option(
     "--out",
     required=True,
@@ -140,6 +141,18 @@ def _batch_size(_: click.Context, __: click.Parameter, value: str) -> int | Lite
         " in pictures/pca and pictures/clusters."
     ),
 )
+@click.option(
+    "--scratch",
+    type=FilledPath(path_type=Path, file_okay=False),
+    help="Folder for copies of remote slides while they are read. Default: the temporary folder.",
+)
+@click.option(
+    "--scratch-gb",
+    type=click.FloatRange(0.001),
+    default=50.0,
+    show_default=True,
+    help="The most that these copies may take.",
+)
 @click.option("--dry-run", is_flag=True, help="Print what would be done, and write nothing.")
 @click.option("--overwrite", is_flag=True, help="Start again instead of resuming an earlier run.")
 @device_option
@@ -168,12 +181,14 @@ def command(
     workers: int | None,
     batch_size: int | Literal["auto"],
     pictures: bool,
+    scratch: Path | None,
+    scratch_gb: float,
     dry_run: bool,
     overwrite: bool,
     device: str,
     as_json: bool,
 ) -> None:
-    """Embed INPUTS: folders of tiles, single images, slides, or folders of slides.
+    """Embed INPUTS: folders of tiles, single images, slides, folders or URLs of slides.
 
     A folder of tiles becomes one HDF5 file with `features` and `keys`, a slide one with
     `features` and `coords`. The same command again resumes where it stopped. Inputs that fail are
@@ -184,6 +199,7 @@ def command(
     pathencoder encode tiles/ --out features
     pathencoder encode slides/*.svs --out features --encoder uni2-h --layout clam
     pathencoder encode scan.tif --as slides --mpp 0.25 --out features
+    pathencoder encode s3://bucket/slides/ --out features
     """
     from pathencoder.cli.beside import find_beside
     from pathencoder.cli.dry_run import dry_run_of
@@ -192,6 +208,7 @@ def command(
     from pathencoder.cli.mpp_table import assign, read_mpp_csv
     from pathencoder.features.provenance import Settings
     from pathencoder.files import make_folder
+    from pathencoder.remote.staging import Scratch
 
     settings = Settings(
         output=output,
@@ -225,6 +242,7 @@ def command(
             beside=beside,
             pictures=pictures,
             save_tissue=save_tissue,
+            scratch=Scratch(scratch, scratch_gb),
             as_json=as_json,
             debug=state.debug,
         )

@@ -17,13 +17,16 @@ from pathencoder.cli.jobs import Ended, Loop, conclude
 from pathencoder.cli.meter import Meter
 from pathencoder.cli.mpp_table import Scales
 from pathencoder.cli.own_files import PICTURES
+from pathencoder.cli.remote_slides import copied, origin_of, staging_of
 from pathencoder.cli.slide_maps import draw_slide_maps
 from pathencoder.cli.tile_scales import stated_scales
 from pathencoder.errors import ConfigError, ImageError, SlideError
+from pathencoder.features.identity import Origin
 from pathencoder.features.job import Outcome
 from pathencoder.features.layouts import LAYOUTS
 from pathencoder.features.provenance import Settings, slide_provenance, tiles_provenance
 from pathencoder.mpp import scale_notes
+from pathencoder.remote.staging import Scratch, Staging
 from pathencoder.walk import printable
 
 if TYPE_CHECKING:
@@ -40,6 +43,7 @@ def encode_all(
     beside: Beside,
     pictures: bool,
     save_tissue: bool,
+    scratch: Scratch,
     as_json: bool,
     debug: bool,
 ) -> int:
@@ -54,6 +58,7 @@ def encode_all(
         beside: Files of areas and coordinates of slides.
         pictures: Also draw every slide's tissue and tiles.
         save_tissue: Also write every slide's tissue.
+        scratch: Where copies of remote slides lie.
         as_json: Print JSON instead of text.
         debug: Print tracebacks.
 
@@ -68,7 +73,9 @@ def encode_all(
     }
     run = _Run(encoder, out, settings, mpps, beside, pictures, save_tissue)
     run.check(found.jobs)
-    ended = Loop(run.encode, source_of, name_of, debug=debug).run(found.jobs)
+    with staging_of(found.jobs, scratch, run.needs) as staging:
+        run = replace(run, staging=staging)
+        ended = Loop(run.encode, source_of, name_of, debug=debug).run(found.jobs)
     none_to_draw = pictures and not any(job.kind == "slide" for job in found.jobs)
     notes = [
         *scales.notes,
@@ -92,6 +99,7 @@ class _Run:
     beside: Beside
     pictures: bool
     save_tissue: bool
+    staging: Staging | None = None
     printed: set[str] = field(default_factory=set)
 
     def check(self, jobs: Sequence[Job]) -> None:
@@ -106,26 +114,62 @@ class _Run:
             raise ImageError(f"{job.source}: {job.problem}")
         return self._slide(job, meter) if job.kind == "slide" else self._tiles(job, meter)
 
+    def needs(self, job: Job) -> bool:
+        """Whether a remote slide must be copied here."""
+        drawn = (self._picture(job), self._outlines(job))
+        if any(file is not None and not file.exists() for file in drawn):
+            return True
+        return self._remote_before(job) is None
+
     def _slide(self, job: Job, meter: Meter) -> Outcome:
+        if job.remote is None or self.staging is None:
+            return self._slide_at(job, job.source, None, meter)
+        if not self.needs(job) and (before := self._remote_before(job)) is not None:
+            self.staging.release(job.remote)
+            before.source = job.source
+            return before
+        with copied(job.remote, self.staging) as (staged, origin):
+            outcome = self._slide_at(job, staged.path, origin, meter)
+        outcome.source = job.source
+        outcome.notes += staged.notes
+        return outcome
+
+    def _slide_at(self, job: Job, path: Path, origin: Origin | None, meter: Meter) -> Outcome:
         from pathencoder.features.slide import slide_to_file
 
         settings = self._settings(job)
         outcome = slide_to_file(
             self.encoder,
-            job.source,
+            path,
             output_of(job, self.out, settings.layout),
             settings,
-            picture=self.out / PICTURES / f"{job.name}.jpg" if self.pictures else None,
-            outlines=self.out / TISSUE / f"{job.name}.geojson" if self.save_tissue else None,
+            picture=self._picture(job),
+            outlines=self._outlines(job),
             progress=meter,
             on_notes=lambda notes: self._print_notes(job, notes),
+            origin=origin,
         )
         outcome.notes += _other_layouts(job, self.out, settings.layout)
         if self.pictures and outcome.file is not None:
             outcome.notes += draw_slide_maps(
-                outcome.file, job.source, self.out, anew=outcome.status != "before"
+                outcome.file, path, self.out, anew=outcome.status != "before"
             )
         return outcome
+
+    def _picture(self, job: Job) -> Path | None:
+        return self.out / PICTURES / f"{job.name}.jpg" if self.pictures else None
+
+    def _outlines(self, job: Job) -> Path | None:
+        return self.out / TISSUE / f"{job.name}.geojson" if self.save_tissue else None
+
+    def _remote_before(self, job: Job) -> Outcome | None:
+        """The outcome of an earlier run for this version of a remote slide."""
+        from pathencoder.features.slide import remote_done_before
+
+        assert job.remote is not None
+        settings = self._settings(job)
+        file = output_of(job, self.out, settings.layout)
+        return remote_done_before(self.encoder, origin_of(job.remote), file, settings)
 
     def _tiles(self, job: Job, meter: Meter) -> Outcome:
         from pathencoder.features.tiles import tiles_to_file

@@ -18,6 +18,7 @@ import click
 from pathencoder.cli.job import Job
 from pathencoder.cli.names import give_names
 from pathencoder.cli.own_files import PICTURES, hidden_in, is_own_picture, without_own
+from pathencoder.errors import PathEncoderError
 from pathencoder.features.identity import place_of
 from pathencoder.features.layouts import path_of
 from pathencoder.formats.file_kinds import (
@@ -26,6 +27,8 @@ from pathencoder.formats.file_kinds import (
     looks_like_slide,
 )
 from pathencoder.images import SUFFIXES as IMAGE_SUFFIXES
+from pathencoder.remote.objects import UrlPath
+from pathencoder.remote.slides import find_slides
 from pathencoder.slides.dicom import read_header
 from pathencoder.walk import NEITHER, LeftOut, Walk, natural, printable, walk
 
@@ -60,8 +63,10 @@ def find_inputs(
     loose: dict[str, dict[str, Path]] = {}
     dicom: dict[str, list[Path]] = {}
     for path in inputs:
-        kind = _kind_of(path)
-        if kind == "folder":
+        kind = "" if isinstance(path, UrlPath) else _kind_of(path)
+        if isinstance(path, UrlPath):
+            add_remote(path, taken_as, found)
+        elif kind == "folder":
             _look_into(path, taken_as, found, out)
         elif kind != "file":
             found.jobs.append(Job(path, "nothing", problem=kind))
@@ -84,6 +89,24 @@ def find_inputs(
     found.jobs += _loose_images(loose.values(), found.jobs)
     found.jobs = give_names(_once(found.jobs))
     return found
+
+
+def add_remote(url: UrlPath, taken_as: str | None, found: Found) -> None:
+    """Add the slides of a URL, and what is left out below it."""
+    if taken_as == "tiles":
+        problem = "remote inputs are slides. Copy images to this machine to encode them"
+        found.jobs.append(Job(url, "nothing", problem=problem))
+        return
+    try:
+        there = find_slides(str(url))
+    except PathEncoderError as error:
+        problem = str(error).removeprefix(f"{url}: ")
+        found.jobs.append(Job(url, "nothing", problem=problem))
+        return
+    found.jobs += [Job(UrlPath(slide.url), "slide", remote=slide) for slide in there.slides]
+    found.left_out += [LeftOut(UrlPath(place), reason) for place, reason in there.left_out]
+    if not there.slides:
+        found.jobs.append(Job(url, "nothing", problem="no slides below this prefix"))
 
 
 def _loose_images(folders: Iterable[dict[str, Path]], jobs: Sequence[Job]) -> list[Job]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from pathencoder.remote.slides import RemoteSlide
+
 
 @dataclass(frozen=True)
 class Job:
@@ -17,6 +19,7 @@ class Job:
         images: Key and file of each image of "tiles".
         whole: The images are all of a folder: rows of images that no longer exist are removed.
         problem: What is wrong with a "nothing".
+        remote: The slide of a store, where `source` is its URL.
     """
 
     source: Path
@@ -25,6 +28,7 @@ class Job:
     images: tuple[tuple[str, Path], ...] = ()
     whole: bool = True
     problem: str = ""
+    remote: RemoteSlide | None = None
 
     @property
     def folder(self) -> Path:

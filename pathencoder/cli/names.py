@@ -55,7 +55,8 @@ def _options(job: Job) -> list[str]:
     """The names that a job may have, from the shortest to the most specific."""
     place = Path(place_of(job.source))
     full = place.name or "root"
-    if job.is_one_image or (job.kind == "slide" and not job.source.is_dir()):
+    is_folder = job.remote.whole_folder if job.remote else job.source.is_dir()
+    if job.is_one_image or (job.kind == "slide" and not is_folder):
         short, long = file_stem(job.source), full
     else:
         short, long = full, f"{full}-tiles"

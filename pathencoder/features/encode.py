@@ -13,10 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pathencoder.errors import ConfigError
+from pathencoder.features.identity import Origin, Stat
 from pathencoder.features.job import Outcome, Progress
 from pathencoder.features.provenance import Settings
 from pathencoder.features.slide import slide_to_file
 from pathencoder.features.store import FeatureFile, read_features
+from pathencoder.remote.objects import as_url, is_remote
+from pathencoder.remote.slides import find_slides
+from pathencoder.remote.staging import Staging
 from pathencoder.walk import printable
 
 if TYPE_CHECKING:
@@ -58,7 +62,8 @@ def encode_slide(
         features.rows, features.coords  # float32 [N, D], int64 [N, 2] in level-0 pixels
 
     Args:
-        slide: A file that OpenSlide reads, one file of a DICOM slide, or the folder of one.
+        slide: A slide file, one file of a DICOM slide, or the folder of one; or the URL of a slide
+            (s3://, gs://, az://, https://), which is copied to the temporary folder.
         out: The feature file to write, ending in .h5; its folder is made where it is missing. A
             file of the same slide and settings is read, not made again, and an interrupted call is
             resumed by the next one. None: nothing is kept. The rows pass through a temporary file,
@@ -122,19 +127,34 @@ def encode_slide(
         raise ConfigError(f"layout={layout!r} is the layout of a file: say which with out=")
     bar = _bar(printable(source.name), progress)
     network = _loaded(encoder)
-    with bar as show, tempfile.TemporaryDirectory() as temporary:
+    with bar as show, tempfile.TemporaryDirectory() as temporary, _here(source) as (here, origin):
         made = slide_to_file(
             network,
-            source,
+            here,
             file or Path(temporary) / "slide.h5",
             settings,
             picture=drawing,
             progress=show,
+            origin=origin,
         )
         _log(source, made)
         assert made.file is not None
         features = read_features(made.file)
     return features if file is not None else _without_folder(features)
+
+
+@contextlib.contextmanager
+def _here(source: Path) -> Iterator[tuple[Path, Origin | None]]:
+    """A slide on this machine: the path itself, or a copy of a remote one and where it is from."""
+    if not is_remote(source):
+        yield source, None
+        return
+    url = as_url(os.fspath(source))
+    slides = find_slides(url).slides
+    if len(slides) != 1:
+        raise ConfigError(f"{url}: {len(slides)} slides lie there. Name one")
+    with Staging(slides) as staging, staging.staged(slides[0]) as staged:
+        yield staged.path, Origin(staged.slide.url, Stat(*staged.slide.version))
 
 
 def _path(given: object, name: str) -> Path:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pathencoder.errors import SlideError
+from pathencoder.remote.objects import is_remote
 from pathencoder.slides.dicom import files_of_slide
 from pathencoder.walk import printable
 
@@ -74,9 +75,23 @@ class SlideIdentity:
     content: str
 
 
+@dataclass(frozen=True)
+class Origin:
+    """Where a slide is from that was copied here to be read, and its version there.
+
+    Attributes:
+        url: Of the slide.
+        stat: Bytes, the latest change, and in place of a change of the inode a number made of the
+            ETags.
+    """
+
+    url: str
+    stat: Stat
+
+
 def place_of(path: str | Path) -> str:
-    """A path as identities hold it: absolute, links not resolved, printable."""
-    return printable(os.path.abspath(path))
+    """A path as identities hold it: absolute, links not resolved, printable; a URL as it is."""
+    return printable(path if is_remote(path) else os.path.abspath(path))
 
 
 def stat_of(path: Path) -> Stat:
@@ -102,11 +117,12 @@ def hash_file(path: Path) -> bytes:
         return b""
 
 
-def identify_slide(path: Path) -> SlideIdentity:
+def identify_slide(path: Path, origin: Origin | None = None) -> SlideIdentity:
     """The identity of a slide.
 
     Args:
         path: A file, a file with a folder or files beside it (MIRAX, VMS, DICOM), or a folder.
+        origin: Where it was copied from.
 
     Raises:
         SlideError: A file cannot be read, or a folder of DICOM files holds several slides.
@@ -119,7 +135,8 @@ def identify_slide(path: Path) -> SlideIdentity:
                 hashed.update(os.fsencode(file.name) + b"\0")
             for block in _samples(file, share=len(files)):
                 hashed.update(block)
-    return SlideIdentity(place_of(path), slide_stat(path), hashed.hexdigest())
+    place, stat = (origin.url, origin.stat) if origin else (place_of(path), slide_stat(path))
+    return SlideIdentity(place, stat, hashed.hexdigest())
 
 
 def slide_stat(path: Path) -> Stat:

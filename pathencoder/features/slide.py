@@ -19,7 +19,13 @@ import numpy as np
 from pathencoder.errors import SlideError
 from pathencoder.features import finished, layouts
 from pathencoder.features.finished import ANEW, check_provenance
-from pathencoder.features.identity import SlideIdentity, identify_slide, place_of, slide_stat
+from pathencoder.features.identity import (
+    Origin,
+    SlideIdentity,
+    identify_slide,
+    place_of,
+    slide_stat,
+)
 from pathencoder.features.job import Job, Outcome, Progress, silent
 from pathencoder.features.provenance import Provenance, Settings, device_used, slide_provenance
 from pathencoder.features.store import Content, Failure
@@ -49,6 +55,7 @@ def slide_to_file(
     outlines: Path | None = None,
     progress: Progress = silent,
     on_notes: OnNotes = lambda _: None,
+    origin: Origin | None = None,
 ) -> Outcome:
     """Embed the tissue tiles of one slide into a feature file; resume an earlier run.
 
@@ -64,6 +71,7 @@ def slide_to_file(
         progress: Called with (done, total) in tiles.
         on_notes: Called once with the notes on the slide's scale and pixels, before any tile is
             embedded; not for a slide that is done.
+        origin: Where a remote slide is from; `source` is its copy here.
 
     Returns:
         The status, the file, the number of rows, the tiles that failed (also listed in the file)
@@ -80,7 +88,7 @@ def slide_to_file(
     """
     started = time.monotonic()
     provenance = slide_provenance(encoder, settings)
-    before = done_before(source, file, provenance, settings)
+    before = done_before(source, file, provenance, settings, origin)
     if before is not None and all(f is None or f.exists() for f in (picture, outlines)):
         before.picture = picture
         return before
@@ -90,7 +98,9 @@ def slide_to_file(
         if before is None:
             on_notes(scale.notes)
         plan = _plan(encoder, slide, scale, settings)
-        outcome = before or _encode(encoder, slide, plan, file, provenance, settings, progress)
+        outcome = before or _encode(
+            encoder, slide, plan, file, provenance, settings, progress, origin
+        )
         if outlines is not None:
             write_tissue(plan.tissue, make_folder(outlines.parent) / outlines.name)
         if picture is not None:
@@ -105,7 +115,11 @@ def slide_to_file(
 
 
 def done_before(
-    source: Path, file: Path, provenance: Provenance, settings: Settings
+    source: Path,
+    file: Path,
+    provenance: Provenance,
+    settings: Settings,
+    origin: Origin | None = None,
 ) -> Outcome | None:
     """The outcome of an earlier run that made this file from this slide.
 
@@ -119,7 +133,7 @@ def done_before(
         return None
     check_provenance(file, provenance, settings.layout)
     found = finished.read_facts(file)
-    notes = _check_slide(source, found.slide, file)
+    notes = _check_slide(source, found.slide, file, origin)
     if settings.layout == "clam" and not layouts.tensor_path(file).exists():
         return None  # the second of its two files is missing
     return Outcome(
@@ -127,12 +141,37 @@ def done_before(
     )
 
 
-def _check_slide(source: Path, made_from: SlideIdentity, file: Path) -> list[str]:
+def remote_done_before(
+    encoder: Encoder, origin: Origin, file: Path, settings: Settings
+) -> Outcome | None:
+    """As `done_before`, of a remote slide that was not downloaded.
+
+    Returns:
+        None also where the file was made from another version or another place: the content
+        decides.
+
+    Raises:
+        Mismatch: The file is of other settings, or damaged.
+        ConfigError: The settings do not fit the encoder.
+    """
+    if settings.overwrite or not file.exists():
+        return None
+    provenance = slide_provenance(encoder, settings)
+    check_provenance(file, provenance, settings.layout)
+    made_from = finished.read_facts(file).slide
+    if (made_from.path, made_from.stat) != (origin.url, origin.stat):
+        return None
+    return done_before(file, file, provenance, settings, origin)
+
+
+def _check_slide(
+    source: Path, made_from: SlideIdentity, file: Path, origin: Origin | None
+) -> list[str]:
     """A note where a file was made from another path with the same content.
 
     Raises Mismatch where the content differs.
     """
-    place, stat = place_of(source), slide_stat(source)
+    place, stat = (origin.url, origin.stat) if origin else (place_of(source), slide_stat(source))
     if stat.size < 0:
         raise SlideError(f"{source}: no such file. Check the path")
     if (place, stat) == (made_from.path, made_from.stat):
@@ -219,9 +258,14 @@ def _encode(
     provenance: Provenance,
     settings: Settings,
     progress: Progress,
+    origin: Origin | None,
 ) -> Outcome:
     grid, notes = plan.grid, plan.notes
-    facts = {**_facts(slide, plan.scale), "device": device_used(encoder), "notes": "\n".join(notes)}
+    facts = {
+        **_facts(slide, plan.scale, origin),
+        "device": device_used(encoder),
+        "notes": "\n".join(notes),
+    }
     header = {
         **provenance.settings(),
         "slide_bytes": facts["slide_bytes"],
@@ -293,10 +337,10 @@ def _at_scale(encoder: Encoder, mpp: float) -> Encoder:
     return same
 
 
-def _facts(slide: Slide, scale: Mpp) -> dict[str, Any]:
+def _facts(slide: Slide, scale: Mpp, origin: Origin | None) -> dict[str, Any]:
     return {
         "slide": printable(slide.path.name),
-        **finished.slide_facts(identify_slide(slide.path)),
+        **finished.slide_facts(identify_slide(slide.path, origin)),
         "slide_mpp_source": scale.source,
         "vendor": slide.vendor,
         "reader": slide.reader,

@@ -11,7 +11,7 @@ import functools
 import struct
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from pathencoder.errors import SlideError
 from pathencoder.formats.jpeg_colours import jpeg_colours
@@ -193,8 +193,8 @@ def files_of_slide(path: Path) -> tuple[Path, list[Path]]:
 @functools.lru_cache(maxsize=1 << 16)
 def _header(path: Path, size: int, changed: int) -> Header | None:
     """The header; `size` and `changed` are of the file, so that a changed file is read again."""
-    found: dict[str, str] = {}
-    numbers: dict[str, int] = {}
+    found: dict[str, Any] = {}
+    numbers: dict[str, Any] = {}
     with path.open("rb") as stream:
         if stream.read(132)[128:] != b"DICM":
             return None

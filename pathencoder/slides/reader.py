@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
@@ -95,6 +96,11 @@ def open_slide(path: str | Path) -> Slide:
         MissingExtra: The reader is not installed.
     """
     path = Path(path)
+    if re.match(r"(s3|gs|az|https?):/", str(path)):
+        raise SlideError(
+            f"{path}: a remote slide must be copied here first: pathencoder.encode_slide and"
+            " `pathencoder encode` do so"
+        )
     if not path.exists():
         raise SlideError(f"{path}: no such file. Check the path")
     if is_special(path):

@@ -40,7 +40,7 @@ LAYERS = {
         ("transforms", "wrapped", "network", "outputs", "runtime", "stream"),
         ("pretrained",),
         ("module", "encoder"),
-        ("verify", "slides"),
+        ("verify", "slides", "remote"),
         ("features", "nuclei"),
         ("pictures", "integrations"),
         ("explore",),

@@ -15,10 +15,6 @@ from pathencoder.slides import fastslide_reader
 from pathencoder.slides.fastslide_reader import FastSlideReader
 from pathencoder.slides.reader import open_slide
 
-installed = pytest.mark.skipif(
-    importlib.util.find_spec("fastslide") is None, reason="fastslide is not installed"
-)
-
 
 @pytest.fixture
 def stub(tmp_path):
@@ -140,7 +136,6 @@ def test_without_fastslide_the_extra_is_named(tmp_path, monkeypatch):
 
 
 @pytest.mark.full
-@installed
 def test_a_pyramid_is_read_as_by_openslide(tmp_path):
     pixels = section()
     slide = fastslide_reader.open_file(write_tiff(tmp_path / "a.tif", pixels))
@@ -156,7 +151,6 @@ def test_a_pyramid_is_read_as_by_openslide(tmp_path):
 
 
 @pytest.mark.full
-@installed
 def test_a_tiff_with_a_wrong_header_is_refused(tmp_path):
     """It shows the colours that the header says."""
     path = write_wrong_header(tmp_path / "a.tif", section(600, 460))
@@ -169,7 +163,6 @@ def test_a_tiff_with_a_wrong_header_is_refused(tmp_path):
 
 
 @pytest.mark.full
-@installed
 def test_text_is_no_slide(tmp_path):
     (tmp_path / "a.svs").write_text("text")
     with pytest.raises(SlideError, match="no image"):
