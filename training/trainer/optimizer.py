@@ -40,12 +40,14 @@ def set_rates(optimizer: torch.optim.Optimizer, cfg: Config, step: int) -> None:
 
 
 def rate_of(o: OptimSettings, peak: float, step: int) -> float:
-    """The learning rate of a step, by the schedule of the settings."""
+    """The learning rate of a step, by the schedule of the settings.
+
+    It ends at lr_end or, if that is higher, at its peak: a rate of 0 stays 0.
+    """
+    end = min(o.lr_end, peak)
     if o.schedule == "cosine":
-        return warmup_cosine(peak, o.lr_end, step, o.steps, o.warmup)
-    return warmup_constant(
-        peak, o.lr_end, step, o.steps, warmup=o.warmup, cooldown=o.cooldown_steps
-    )
+        return warmup_cosine(peak, end, step, o.steps, o.warmup)
+    return warmup_constant(peak, end, step, o.steps, warmup=o.warmup, cooldown=o.cooldown_steps)
 
 
 def _weight_decay(o: OptimSettings, step: int) -> float:

@@ -11,6 +11,7 @@ from training import config
 from training.pretrain import train
 from training.schedules import warmup_constant
 from training.trainer import changes, checkpoint, fit
+from training.trainer.optimizer import rate_of
 
 pytestmark = pytest.mark.full
 
@@ -18,6 +19,13 @@ pytestmark = pytest.mark.full
 @pytest.fixture(scope="module")
 def tiles(tmp_path_factory):
     return write_tiles(tmp_path_factory.mktemp("tiles"))
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "constant"])
+def test_a_rate_of_zero_stays_zero_whatever_the_end_of_the_schedule(schedule):
+    o = config.OptimSettings(steps=9, schedule=schedule, warmup=2, lr=0, lr_end=1e-3)
+    assert [rate_of(o, o.lr, step) for step in range(10)] == [0.0] * 10
+    assert rate_of(o, 2e-3, 9) == pytest.approx(1e-3)
 
 
 def test_warmup_constant_has_its_closed_form():
