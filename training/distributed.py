@@ -58,6 +58,15 @@ def rank() -> int:
     return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
 
 
+def on_this_node() -> tuple[int, int] | None:
+    """Processes of this node and this one's number among them, as torchrun's environment says.
+
+    None where it does not say.
+    """
+    size, number = os.environ.get("LOCAL_WORLD_SIZE"), os.environ.get("LOCAL_RANK")
+    return (int(size), int(number)) if size and number else None
+
+
 def device_of(name: str) -> torch.device:
     """The device of this name; "auto" is this process's GPU where there is one, else the CPU."""
     if name != "auto":

@@ -22,7 +22,7 @@ from training import config, distributed
 from training.config import help as settings
 from training.data.loader import TileBatch
 from training.methods import Logs, Views
-from training.trainer import allocator, checkpoint, checks, fit, signals
+from training.trainer import allocator, checks, fit, saving, signals
 from training.trainer.optimizer import clip, set_rates
 from training.trainer.prepare import opened
 from training.trainer.run import Run
@@ -131,7 +131,7 @@ def _act(recipe: Path, overrides: list[str], *, only_check: bool) -> int:
         log.error("error: %s", error)
         return 1
     except OSError as error:
-        if error.errno not in checkpoint.FULL:
+        if error.errno not in saving.FULL:
             raise
         log.error(
             "error: no space left (%s). Checkpoints are whole: free some space and run the same"

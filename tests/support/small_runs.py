@@ -4,6 +4,7 @@ import numpy as np
 from PIL import Image
 
 from training import config
+from training.trainer import checkpoint
 
 METHODS = {
     "simclr": {"name": "simclr", "crop": {"px": 32}, "hidden": 16, "out": 8},
@@ -45,3 +46,22 @@ def values(tiles, out, method="simclr", **run):
 def settings(tiles, out, method="simclr", **run):
     """The same, checked."""
     return config.check(values(tiles, out, method, **run))
+
+
+def state_of(run, step=None):
+    """Every tensor of a checkpoint, the newest one or that of a step, by name."""
+    import torch
+    from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
+
+    path = checkpoint.latest(run) if step is None else checkpoint.path_of(run, step)
+    dcp_to_torch_save(path, run / "state.pt")
+    return _flat(torch.load(run / "state.pt", weights_only=False))
+
+
+def _flat(value, name=""):
+    import torch
+
+    if isinstance(value, dict):
+        found = (_flat(inner, f"{name}/{key}").items() for key, inner in value.items())
+        return {k: v for part in found for k, v in part}
+    return {name: value} if torch.is_tensor(value) else {}

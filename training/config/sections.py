@@ -175,11 +175,15 @@ class RunSettings(Section):
         checkpoint_every: Steps between checkpoints.
         keep_every: Checkpoints of every so many steps are written and never removed; 0: only the
             newest two are kept.
+        save_in_background: Copy a checkpoint to memory and write it while the run goes on; null:
+            with sharded weights.
         log_every: Steps between log lines.
         knn_every: 0: only at the start and the end.
         knn_sets: Folders with a labels.csv; only their train parts are read.
         device: "auto" (a GPU where there is one), or a name of torch: cpu, cuda, cuda:1, mps.
         parallel: With several processes; "fsdp" for ViT-L and larger.
+        shard: With "fsdp": weights are divided among all processes, or ("node") among those of
+            each node, which then hold a copy each. Faster between nodes, more memory.
         timeout_minutes: A process that waits longer than this for the others ends with an error;
             null: torch's default, 10 minutes with NCCL and 30 with gloo.
         compile: Compile the blocks by torch.compile.
@@ -200,11 +204,13 @@ class RunSettings(Section):
     keep_mb: int = Field(default=0, ge=0, le=10_000_000)
     checkpoint_every: int = Field(default=100, ge=1, le=10**9)
     keep_every: Count = 0
+    save_in_background: bool | None = None
     log_every: int = Field(default=10, ge=1, le=10**9)
     knn_every: Count = 0
     knn_sets: tuple[Place, ...] = ()
     device: Annotated[str, AfterValidator(_device)] = "auto"
     parallel: Literal["ddp", "fsdp"] = "ddp"
+    shard: Literal["all", "node"] = "all"
     timeout_minutes: float | None = Field(default=None, gt=0, le=1e6)
     compile: bool = False
     checkpoint_activations: bool = False

@@ -87,7 +87,9 @@ class Distill(Method):
         assert plan.spec is not None
         self.settings, self.plan, self.spec = settings, plan, plan.spec()
         # In a tuple, so that they are no submodules: they are not trained, sharded or saved.
-        self._teachers = tuple(load_encoder(str(name), device="cpu") for name in settings.teachers)
+        # On the CPU also where the method itself is built on the meta device.
+        with torch.device("cpu"):
+            self._teachers = tuple(load_encoder(str(t), device="cpu") for t in settings.teachers)
         _refuse_licences([t.spec for t in self._teachers], self.spec)
         self.backbone = plan.backbone()
         self.average = averaged(self.backbone, settings.average)
@@ -166,7 +168,9 @@ class Distill(Method):
             return
         mean = distributed.mean(targets.mean(0))
         now = distributed.mean((targets - mean).square().mean(0))
-        self.variances.lerp_(now, 1 - _MOMENTUM if bool(self.variances.any()) else 1.0)
+        # not a Python number, which the host would have to read from the device
+        weight = torch.where(self.variances.any(), 1 - _MOMENTUM, 1.0)
+        self.variances.lerp_(now, weight)
 
 
 @in_fp32

@@ -1,25 +1,22 @@
-"""Checkpoints: folders of torch.distributed.checkpoint, written whole or not at all.
+"""Checkpoints: folders of torch.distributed.checkpoint; saving.py writes them.
 
-The newest two are kept, and milestones. A damaged one is set aside, and the one before it is used.
+A damaged one is set aside, and the one before it is used.
 """
 
 from __future__ import annotations
 
-import errno
 import json
 import logging
 import os
 import shutil
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
-from torch import Tensor, nn
-from torch.distributed.checkpoint import state_dict_loader, state_dict_saver
+from torch import nn
+from torch.distributed.checkpoint import state_dict_loader
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.filesystem import FileSystemReader
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
@@ -27,64 +24,11 @@ from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_di
 from pathencoder.errors import ConfigError, IncompatibleWeights, StoreError
 from pathencoder.state_dicts import Differences, shapes_of
 from training import distributed
-from training.files import write_text
 from training.trainer.changes import changes
 
 log = logging.getLogger("training")
 
-_KEEP = 2
 _NAME = "step-"
-FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
-
-
-def save(
-    run: Path,
-    step: int,
-    method: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    settings: dict[str, Any],
-    *,
-    keep_every: int = 0,
-    provenance: dict[str, Any],
-) -> Path:
-    """Write run/checkpoints/step-XXXXXXXX; all processes must call it together.
-
-    Args:
-        run: The run's folder.
-        step: The step that a resumed run starts with.
-        method: The method.
-        optimizer: Its optimiser.
-        settings: The settings that the result depends on.
-        keep_every: Checkpoints of multiples of this step are never removed; 0: all are.
-        provenance: The record of the run, as plain values.
-
-    Returns:
-        The checkpoint.
-
-    Raises:
-        StoreError: No space is left. Older checkpoints are unchanged.
-    """
-    final = path_of(run, step)
-    partial = final.with_name(f".{final.name}.incomplete")
-    model_state, optimizer_state = get_state_dict(method, optimizer)
-    state = {"method": model_state, "optimizer": optimizer_state}
-    with _whole_or_not(partial, run, needed=_bytes(state)):
-        if distributed.rank() == 0:
-            shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir(parents=True)
-            _refuse_small_disk(partial, _bytes(state))
-        _wait()
-        _quietly(state_dict_saver.save, state, partial)
-        if distributed.rank() == 0:
-            about = {"step": step, "settings": settings, "provenance": provenance}
-            write_text(partial / "run.json", json.dumps(about, indent=1))
-            shutil.rmtree(final, ignore_errors=True)
-            os.replace(partial, final)
-            for old in _newest_first(run)[_KEEP:]:
-                if not (keep_every and _step_of(old) % keep_every == 0):
-                    shutil.rmtree(old)
-        _wait()
-    return final
 
 
 def path_of(run: Path, step: int) -> Path:
@@ -92,9 +36,24 @@ def path_of(run: Path, step: int) -> Path:
     return run / "checkpoints" / f"{_NAME}{step:08d}"
 
 
+def partial_path_of(run: Path, step: int) -> Path:
+    """Where the checkpoint of a step is written until it is whole."""
+    return run / "checkpoints" / f".{_NAME}{step:08d}.incomplete"
+
+
+def newest_first(run: Path) -> list[Path]:
+    """The checkpoints of a run, also damaged ones, but none that is being written."""
+    return sorted((run / "checkpoints").glob(f"{_NAME}[0-9]*"), key=step_of, reverse=True)
+
+
+def step_of(path: Path) -> int:
+    """The step that a run starts with when it resumes from a checkpoint."""
+    return int(path.name.removeprefix(_NAME))
+
+
 def latest(run: Path) -> Path | None:
     """The newest checkpoint of a run; None without one."""
-    return next((p for p in _newest_first(run) if (p / "run.json").is_file()), None)
+    return next((p for p in newest_first(run) if (p / "run.json").is_file()), None)
 
 
 def resume(
@@ -102,7 +61,8 @@ def resume(
 ) -> int | None:
     """Load the newest checkpoint that is not damaged; all processes must call it together.
 
-    Damaged ones that are newer are renamed to damaged-step-XXXXXXXX, and the log says so.
+    Damaged ones that are newer are renamed to damaged-step-XXXXXXXX, and the log says so. What a
+    killed run left of a checkpoint that it was writing is removed.
 
     Args:
         run: The run's folder.
@@ -126,6 +86,8 @@ def resume(
             " a backup, or begin again in another folder (out=)"
         )
     if distributed.rank() == 0:
+        for unfinished in (run / "checkpoints").glob(f".{_NAME}*.incomplete"):
+            shutil.rmtree(unfinished, ignore_errors=True)
         for path, problem in damaged.items():
             aside = path.with_name(f"damaged-{path.name}")
             shutil.rmtree(aside, ignore_errors=True)
@@ -275,15 +237,7 @@ def _about(path: Path) -> dict[str, Any]:
 
 def _names(run: Path) -> list[str]:
     """The names of a run's checkpoints, also of damaged ones, the newest first."""
-    return [p.name for p in _newest_first(run)]
-
-
-def _newest_first(run: Path) -> list[Path]:
-    return sorted((run / "checkpoints").glob(f"{_NAME}[0-9]*"), key=_step_of, reverse=True)
-
-
-def _step_of(path: Path) -> int:
-    return int(path.name.removeprefix(_NAME))
+    return [p.name for p in newest_first(run)]
 
 
 def _fill(path: Path, method: nn.Module, optimizer: torch.optim.Optimizer) -> None:
@@ -291,7 +245,7 @@ def _fill(path: Path, method: nn.Module, optimizer: torch.optim.Optimizer) -> No
     state = {"method": model_state, "optimizer": optimizer_state}
     _refuse_other_shapes(path, model_state)
     try:
-        _quietly(state_dict_loader.load, state, path)  # in place
+        quietly(state_dict_loader.load, state, path)  # in place
     # it is not an Exception; every process gets it
     except CheckpointException as error:
         causes = "; ".join(sorted({str(e) for e, _ in error.failures.values()}))
@@ -314,58 +268,9 @@ def _refuse_other_shapes(path: Path, own: dict[str, Any]) -> None:
         )
 
 
-@contextmanager
-def _whole_or_not(partial: Path, run: Path, *, needed: int) -> Iterator[None]:
-    """Remove the partial folder if the block fails; a full disk becomes a StoreError."""
-    try:
-        yield
-    # torch's CheckpointException, for a file that cannot be written, is not an Exception
-    except BaseException as error:
-        free = shutil.disk_usage(run).free
-        shutil.rmtree(partial, ignore_errors=True)
-        if isinstance(error, StoreError) or not (_is_full(error) or free < needed):
-            raise
-        raise StoreError(_disk_is_full(run, needed, free)) from error
-
-
-def _refuse_small_disk(partial: Path, needed: int) -> None:
-    free = shutil.disk_usage(partial).free
-    if free < 1.02 * needed:
-        raise StoreError(_disk_is_full(partial.parents[1], needed, free))
-
-
-def _disk_is_full(run: Path, needed: int, free: int) -> str:
-    kept = latest(run)
-    good = f"the last good checkpoint, {kept}, is kept" if kept else "no older checkpoint exists"
-    return (
-        f"no space left in {run} for a checkpoint of {needed / 1e6:.1f} MB ({free / 1e6:.1f} MB are"
-        f" free); {good}. Free some space and run the same command: the run resumes from there"
-    )
-
-
-def _is_full(error: BaseException | None) -> bool:
-    if isinstance(error, OSError) and error.errno in FULL:
-        return True
-    # torch's CheckpointException: {rank: (error, traceback)}
-    failures = getattr(error, "failures", {})
-    return any(_is_full(f[0]) for f in failures.values()) or (
-        error is not None and _is_full(error.__cause__)
-    )
-
-
-def _bytes(state: Any) -> int:
-    if isinstance(state, Tensor):
-        return state.numel() * state.element_size()
-    return sum(map(_bytes, state.values())) if isinstance(state, dict) else 0
-
-
-def _wait() -> None:
-    if distributed.world() > 1:
-        dist.barrier()
-
-
-def _quietly(act: Any, state: dict[str, Any], path: Path) -> None:
+def quietly(act: Callable[..., Any], state: dict[str, Any], path: Path, **options: Any) -> Any:
+    """Call torch's function for a checkpoint without its warnings."""
     # with one process it warns that there is no process group
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        act(state, checkpoint_id=str(path))
+        return act(state, checkpoint_id=str(path), **options)

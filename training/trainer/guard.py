@@ -183,6 +183,8 @@ class Verdict:
 def agree(loss: Tensor, norm: Tensor, *, stop: bool) -> Verdict:
     """Exchange the results of a backward pass between all processes, in one small collective.
 
+    Its result is the one value that a step reads from the device before the optimiser's step.
+
     Args:
         loss: This process's loss, a scalar.
         norm: Its gradient norm, a scalar.
@@ -191,6 +193,7 @@ def agree(loss: Tensor, norm: Tensor, *, stop: bool) -> Verdict:
     Returns:
         The same value in every process.
     """
-    bad = not (bool(loss.isfinite()) and bool(norm.isfinite()))
-    flags = distributed.mean(torch.tensor([bad, stop], dtype=torch.float32, device=loss.device))
-    return Verdict(finite=not bool(flags[0]), stop=bool(flags[1]))
+    bad = (loss.isfinite() & norm.isfinite()).logical_not().float()
+    flags = torch.stack([bad, torch.full_like(bad, float(stop))])
+    not_finite, stops = distributed.mean(flags).tolist()
+    return Verdict(finite=not not_finite, stop=bool(stops))

@@ -57,16 +57,22 @@ def _weight_decay(o: OptimSettings, step: int) -> float:
     return linear(*o.weight_decay, step - (o.steps - o.cooldown_steps), o.cooldown_steps)
 
 
+@torch.no_grad()
 def clip(parameters: list[nn.Parameter], most: float) -> Tensor:
     """Scale gradients down to a joint norm of `most`, in place.
 
-    Gradients whose norm is not finite are left unchanged.
+    Gradients whose norm is not finite are left unchanged. Nothing is read from the device.
+
+    Args:
+        parameters: The trainable parameters, sharded or not.
+        most: The largest joint norm.
 
     Returns:
         The joint norm before, a scalar.
     """
-    norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+    grads = [p.grad for p in parameters if p.grad is not None]
+    norm = nn.utils.get_total_norm(grads)
     whole = norm.full_tensor() if isinstance(norm, DTensor) else norm
-    if whole.isfinite():
-        nn.utils.clip_grads_with_norm_(parameters, most, norm)
+    scale = torch.where(whole.isfinite(), (most / (whole + 1e-6)).clamp(max=1.0), 1.0)
+    torch._foreach_mul_([g.to_local() if isinstance(g, DTensor) else g for g in grads], scale)
     return whole

@@ -1,28 +1,26 @@
 """A method on several processes or with less memory: DDP, FSDP2, compiled and checkpointed blocks.
 
 Call `checkpoint_blocks`, `compile_blocks` and `wrap` once, in this order, before the optimiser is
-made.
+made. How weights are sharded is in sharding.py.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
-from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
-from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
 from pathencoder import runtime
 from pathencoder.errors import ConfigError
 from training import distributed
 from training.methods import Logs, Method, Views
+from training.trainer import sharding
+from training.trainer.sharding import Shard, Strategy
 
-Strategy = Literal["ddp", "fsdp"]
 # Graphs of one kind of block: crop sizes, with and without gradients, first and later blocks.
 _GRAPHS = 64
 # Buffers (running statistics, centres) are equal in all processes, so that none need be sent. torch
@@ -48,17 +46,19 @@ def wrap(
     device: torch.device,
     *,
     strategy: Strategy = "ddp",
+    shard: Shard = "all",
     dtype: torch.dtype | None = None,
 ) -> nn.Module:
     """A method's loss over all processes.
 
     Args:
-        method: The method, on `device`. It is changed in place: BatchNorm uses the joint batch, and
-            with "fsdp" its weights become sharded DTensors. after_step, encoder, state_dict and the
-            optimiser still use this object.
+        method: The method, on `device`; with "fsdp" as `sharding.built` makes it. It is changed in
+            place: BatchNorm uses the joint batch, and with "fsdp" its weights become sharded
+            DTensors. after_step, encoder, state_dict and the optimiser still use this object.
         device: The device of this process.
         strategy: "ddp" keeps everything in each process; "fsdp" shards weights, gradients and the
             optimiser's state block by block (FSDP2), for ViT-L and larger.
+        shard: With "fsdp", over which processes.
         dtype: The dtype in which FSDP gathers and computes weights (torch.bfloat16 on GPUs); None:
             the dtype of the weights.
 
@@ -66,14 +66,14 @@ def wrap(
         A module (views, step) -> (loss, logs). Its backward pass gives every process the gradient
         of the joint batch. In a single process: the plain loss.
     """
-    if distributed.world() == 1:
-        return Step(method)
-    distributed.synchronise(method, device)
-    if strategy == "ddp":
+    sharded = sharding.applies(strategy)
+    if distributed.world() > 1:
+        distributed.synchronise(method, device)
+    if sharded:
+        sharding.shard(method, device, shard=shard, dtype=dtype)
+    elif distributed.world() > 1:
         options: dict[str, Any] = {"gradient_as_bucket_view": True, _SYNC_BUFFERS: False}
         return DistributedDataParallel(Step(method), **options)
-    policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32 if dtype else None)
-    _shard(method, init_device_mesh(device.type, (distributed.world(),)), policy)
     return Step(method)
 
 
@@ -87,26 +87,6 @@ def full_state(module: nn.Module) -> dict[str, Tensor]:
         module, options=StateDictOptions(full_state_dict=True, cpu_offload=True)
     )
     return {name: value for name, value in state.items() if isinstance(value, Tensor)}
-
-
-def blocks_of(backbone: nn.Module) -> list[nn.Module]:
-    """The repeated blocks of a timm network, in order.
-
-    Raises:
-        ConfigError: The network has none of timm's usual names of stages.
-    """
-    stages = [
-        getattr(backbone, n)
-        for n in ("blocks", "stages", "layers", "layer1", "layer2", "layer3", "layer4")
-        if hasattr(backbone, n)
-    ]
-    found = [block for stage in stages if isinstance(stage, nn.Module) for block in _leaves(stage)]
-    if not found:
-        raise ConfigError(
-            f"no blocks are known of {type(backbone).__name__}: train it without compile and"
-            " without fsdp"
-        )
-    return found
 
 
 def compile_blocks(
@@ -131,7 +111,7 @@ def compile_blocks(
     dynamo = torch._dynamo.config
     limit = "recompile_limit" if hasattr(dynamo, "recompile_limit") else "cache_size_limit"
     setattr(dynamo, limit, max(getattr(dynamo, limit), _GRAPHS))
-    blocks = blocks_of(backbone)
+    blocks = sharding.blocks_of(backbone)
     for block in blocks:
         block.compile(backend=backend, dynamic=dynamic)
     return len(blocks)
@@ -196,53 +176,3 @@ def gains_from_bf16(network: nn.Module, device: torch.device) -> bool:
     """
     grouped = any(isinstance(m, nn.Conv2d) and m.groups > 1 for m in network.modules())
     return runtime.gains_from_bf16(device) and not (device.type == "cpu" and grouped)
-
-
-def _leaves(stage: nn.Module) -> Iterator[nn.Module]:
-    """The blocks inside Sequentials and inside stages that have a list `blocks`."""
-    inner = getattr(stage, "blocks", None)
-    if isinstance(stage, nn.Sequential | nn.ModuleList):
-        for child in stage:
-            yield from _leaves(child)
-    elif isinstance(inner, nn.Sequential | nn.ModuleList):
-        yield from _leaves(inner)
-    else:
-        yield stage
-
-
-def _shard(method: nn.Module, mesh: DeviceMesh, policy: MixedPrecisionPolicy) -> None:
-    """Shard each backbone block by block, then its rest; every other part as one unit."""
-    for p in method.parameters():
-        p.data = p.data.contiguous()  # fully_shard refuses channels_last
-    for unit in list(_units(method)):
-        if _is_backbone(unit):
-            # A view as output (timm's class token) could be changed in place, unseen by FSDP,
-            # which warns of it. The hook runs before FSDP's own.
-            unit.register_forward_hook(lambda _module, _inputs, out: out.clone())
-        for module in [*(blocks_of(unit) if _is_backbone(unit) else []), unit]:
-            # Resharded after forward also at the top: a teacher has no backward pass that would do
-            # it before the teacher is updated.
-            fully_shard(module, mesh=mesh, mp_policy=policy, reshard_after_forward=True)
-
-
-def _units(module: nn.Module) -> Iterator[nn.Module]:
-    """The modules to shard: those whose forward pass uses all that they hold, and backbones.
-
-    FSDP gathers the weights of a unit in its forward pass.
-    """
-    has_forward = type(module).forward is not nn.Module.forward
-    if _is_backbone(module) or (has_forward and not any(_is_backbone(m) for m in module.modules())):
-        if any(True for _ in module.parameters()):
-            yield module
-        return
-    if any(True for _ in module.parameters(recurse=False)):
-        raise ConfigError(
-            f"{type(module).__name__} holds parameters outside its submodules: put them in a module"
-            " with a forward method"
-        )
-    for child in module.children():
-        yield from _units(child)
-
-
-def _is_backbone(module: nn.Module) -> bool:
-    return hasattr(module, "forward_features")

@@ -25,7 +25,7 @@ from training.monitor.log import Monitor
 from training.monitor.trackers import TensorBoard, Tracker, WandB
 from training.provenance import changes, record
 from training.provenance.record import Provenance
-from training.trainer import checkpoint, checks, lock, parallel, preflight
+from training.trainer import checkpoint, checks, lock, parallel, preflight, sharding
 from training.trainer.optimizer import make_optimizer
 from training.trainer.parts import Parts
 from training.trainer.run import Run
@@ -57,9 +57,11 @@ def opened(cfg: config.Config, request: StopRequest) -> Iterator[Run]:
     cfg = cfg.model_copy(update={"backbone": make.with_start(cfg.backbone)})
     with lock.held(cfg.run.out) if first else nullcontext():
         parts, first_step = _prepare(cfg, request)
+        run = Run(parts, first_step=first_step)
         try:
-            yield Run(parts, first_step=first_step)
+            yield run
         finally:
+            run.close()
             parts.monitor.close()
 
 
@@ -73,8 +75,8 @@ def _prepare(cfg: config.Config, request: StopRequest) -> tuple[Parts, int]:
     preflight.check(cfg, corpus)
     sampler = sampler_of(cfg, corpus)
     torch.manual_seed(cfg.seed)
-    plan = _plan(cfg, corpus, sampler, torch.Generator(device))
-    method, forward, dtype = _method(cfg, plan, device)
+    plan, method = _built(cfg, corpus, sampler, device)
+    forward, dtype = _wrapped(cfg, method, device)
     if distributed.rank() == 0:
         checks.warn_of_small_disk(cfg.run.out, method)
     optimizer = make_optimizer(method, cfg)
@@ -139,17 +141,36 @@ def _dtype(cfg: config.Config, device: torch.device, backbone: nn.Module) -> tor
     return None if unsafe else torch.bfloat16
 
 
-def _method(
-    cfg: config.Config, plan: methods.Plan, device: torch.device
-) -> tuple[methods.Method, nn.Module, torch.dtype | None]:
-    method = methods.build(cfg.method, plan).to(device).train()
+def _built(
+    cfg: config.Config, corpus: Corpus, sampler: Sampler, device: torch.device
+) -> tuple[methods.Plan, methods.Method]:
+    """The plan and the method, on the device unless its weights are to be sharded."""
+    sharded = sharding.applies(cfg.run.parallel)
+    if sharded and distributed.rank() != 0:  # its weights come from process 0
+        random = cfg.backbone.model_copy(update={"start": None, "real_statistics": False})
+        cfg = cfg.model_copy(update={"backbone": random})
+
+    def build() -> tuple[methods.Plan, methods.Method]:
+        plan = _plan(cfg, corpus, sampler, torch.Generator(device))
+        return plan, methods.build(cfg.method, plan).train()
+
+    plan, method = sharding.built(build) if sharded else build()
+    return plan, method if sharded else method.to(device)
+
+
+def _wrapped(
+    cfg: config.Config, method: methods.Method, device: torch.device
+) -> tuple[nn.Module, torch.dtype | None]:
+    """The method's loss over all processes, and the dtype of autocast."""
     dtype = _dtype(cfg, device, method.backbone)
     if cfg.run.checkpoint_activations:
         parallel.checkpoint_blocks(method.backbone)
     if cfg.run.compile:
         for network in [m for m in method.modules() if hasattr(m, "forward_features")]:
             parallel.compile_blocks(network)
-    return method, parallel.wrap(method, device, strategy=cfg.run.parallel, dtype=dtype), dtype
+    run = cfg.run
+    forward = parallel.wrap(method, device, strategy=run.parallel, shard=run.shard, dtype=dtype)
+    return forward, dtype
 
 
 def _plan(

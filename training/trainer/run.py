@@ -15,12 +15,13 @@ from torch.nn.parallel import DistributedDataParallel
 from training import config, distributed
 from training.data.loader import TileBatch
 from training.methods import Logs
-from training.trainer import checkpoint
+from training.trainer import checkpoint, sharding
 from training.trainer.export import export_method
 from training.trainer.feed import Feed, Item, seed_of
 from training.trainer.guard import Guard, agree, first_not_finite
 from training.trainer.parts import Parts
 from training.trainer.reporter import Reporter
+from training.trainer.saving import Saver
 from training.trainer.throughput import Throughput
 
 log = logging.getLogger("training")
@@ -49,6 +50,11 @@ class Run:
         self.first_step, self.stopping, self.device = first_step, False, parts.device
         self._parts, self._cfg, self._folder = parts, parts.cfg, parts.cfg.run.out
         self._guard = Guard(parts.method, self._folder, in_a_row=self._cfg.run.bad_batches)
+        self._saver = Saver(
+            self._folder,
+            keep_every=self._cfg.run.keep_every,
+            background=self._in_background(),
+        )
         self._throughput = Throughput(self._cfg.data.batch)
         self._feed = Feed(parts, self._throughput)
         self._reporter = Reporter(parts, self._throughput)
@@ -129,6 +135,7 @@ class Run:
             The run's folder.
         """
         steps, signal = self._cfg.optim.steps, self._parts.request.signal
+        self._saver.wait()
         if signal and step < steps:
             log.warning(
                 "stopped by %s after step %d of %d; the same command resumes", signal, step, steps
@@ -137,6 +144,7 @@ class Run:
         newest = checkpoint.latest(self._folder)
         if not (self.stopping or newest == checkpoint.path_of(self._folder, step)):
             self._save(step)
+            self._saver.wait()
         self.report_knn(step)
         folder = self._export(step)
         if step < steps and not self.method.converged:
@@ -152,6 +160,15 @@ class Run:
         word = "done" if step >= steps else "stopped"
         log.info("%s after %d of %d steps: %s", word, step, steps, folder)
         return self._folder
+
+    def close(self) -> None:
+        """Wait for a checkpoint that is still being written."""
+        self._saver.close()
+
+    def _in_background(self) -> bool:
+        """Whether checkpoints are written while the run goes on; by default sharded ones are."""
+        asked = self._cfg.run.save_in_background
+        return sharding.applies(self._cfg.run.parallel) if asked is None else asked
 
     def _seed(self, step: int) -> None:
         torch.manual_seed(seed_of(self._cfg, step) + distributed.rank())
@@ -170,16 +187,11 @@ class Run:
 
     def _save(self, step: int) -> None:
         """Write a checkpoint; a run that is resumed from it starts with `step`."""
-        settings = config.result_changing(config.dump(self._cfg))
-        checkpoint.save(
-            self._folder,
-            step,
-            self.method,
-            self.optimizer,
-            settings,
-            keep_every=self._cfg.run.keep_every,
-            provenance=self._parts.provenance.to_json(),
-        )
+        about = {
+            "settings": config.result_changing(config.dump(self._cfg)),
+            "provenance": self._parts.provenance.to_json(),
+        }
+        self._saver.save(step, self.method, self.optimizer, about)
         self._throughput.restart()
 
     def _export(self, step: int) -> Path:

@@ -16,7 +16,7 @@ import pytest
 import torch
 import yaml
 from paths import ROOT
-from small_runs import METHODS, settings, values, write_tiles
+from small_runs import METHODS, settings, state_of, values, write_tiles
 
 from pathencoder.errors import (
     ConfigError,
@@ -26,7 +26,7 @@ from pathencoder.errors import (
 )
 from training import config
 from training.pretrain import train
-from training.trainer import checkpoint, guard, lock, signals
+from training.trainer import checkpoint, guard, lock, saving, signals
 
 pytestmark = pytest.mark.full
 
@@ -34,22 +34,6 @@ pytestmark = pytest.mark.full
 @pytest.fixture(scope="module")
 def tiles(tmp_path_factory):
     return write_tiles(tmp_path_factory.mktemp("tiles"))
-
-
-def state_of(run):
-    """Every tensor of the newest checkpoint, by name."""
-    from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
-
-    dcp_to_torch_save(checkpoint.latest(run), run / "state.pt")
-    return flat(torch.load(run / "state.pt", weights_only=False))
-
-
-def flat(value, name=""):
-    if isinstance(value, dict):
-        return {
-            k: v for key, inner in value.items() for k, v in flat(inner, f"{name}/{key}").items()
-        }
-    return {name: value} if torch.is_tensor(value) else {}
 
 
 def poisoned(monkeypatch, method, at):
@@ -119,18 +103,18 @@ def test_a_full_disk_is_an_error_and_the_last_checkpoint_is_kept(tiles, tmp_path
     run = train(settings(tiles, tmp_path / "run", minutes=1e-9))
     good = checkpoint.latest(run)
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "_refuse_small_disk", lambda partial, needed: None)
+        patch.setattr(saving, "_refuse_small_disk", lambda partial, needed: None)
         patch.setattr(
-            checkpoint.state_dict_saver,
+            saving.state_dict_saver,
             "save",
             lambda state, checkpoint_id: fill_up(checkpoint_id),
         )
         with pytest.raises(StoreError, match=rf"no space left.*{good.name}, is kept.*same command"):
             train(settings(tiles, run))
     assert [p.name for p in (run / "checkpoints").iterdir()] == [good.name]
-    usage = checkpoint.shutil.disk_usage(run)._replace(free=1000)
+    usage = saving.shutil.disk_usage(run)._replace(free=1000)
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint.shutil, "disk_usage", lambda path: usage)
+        patch.setattr(saving.shutil, "disk_usage", lambda path: usage)
         with pytest.raises(StoreError, match="no space left"):
             train(settings(tiles, run))
     assert [p.name for p in (run / "checkpoints").iterdir()] == [good.name]

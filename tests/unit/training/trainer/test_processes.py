@@ -2,13 +2,11 @@
 
 import datetime
 import json
-import multiprocessing
-import os
-import socket
-from concurrent.futures import ProcessPoolExecutor
+import shutil
 
 import pytest
 import torch
+from groups import group
 from paths import ROOT
 from small_recipes import sibling, write_pictures
 
@@ -22,39 +20,11 @@ RECIPES = ROOT / "training/recipes"
 VIT, CNN = RECIPES / "dino_large_cluster.yaml", RECIPES / "byol_tiny_cpu.yaml"
 
 
-def as_process(rank, port, arguments):
-    """`main` in the environment that torchrun gives; the result is its exit status."""
-    torch.set_num_threads(1)
-    os.environ |= {
-        "RANK": str(rank),
-        "LOCAL_RANK": str(rank),
-        "WORLD_SIZE": "2",
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-    }
-    return main(arguments)
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
-
-
 @pytest.fixture(scope="module")
 def on_two():
     """Run the command on two processes; returns their exit statuses."""
-    spawn = multiprocessing.get_context("spawn")
-    pools = [ProcessPoolExecutor(1, mp_context=spawn) for _ in range(2)]
-
-    def call(recipe, settings):
-        port, arguments = free_port(), [str(recipe), *settings]
-        asked = [pool.submit(as_process, rank, port, arguments) for rank, pool in enumerate(pools)]
-        return [a.result(timeout=600) for a in asked]
-
-    yield call
-    for pool in pools:
-        pool.shutdown()
+    with group(2) as two:
+        yield two.pretrain
 
 
 @pytest.fixture(scope="module")
@@ -86,13 +56,20 @@ def test_a_recipe_stops_resumes_and_exports_on_two_processes(
     assert all(torch.equal(a[k], b[k]) for k in a)
 
 
-def test_one_process_goes_on_from_the_checkpoint_of_two(on_two, pictures, tmp_path):
-    settings = [*sibling(VIT, pictures, tmp_path / "run"), "optim.precision=fp32"]
+def test_one_process_and_four_go_on_from_the_checkpoint_of_two(on_two, pictures, tmp_path):
+    settings = [*sibling(VIT, pictures, tmp_path / "one"), "optim.precision=fp32"]
     assert on_two(VIT, [*settings, "run.minutes=1e-9"]) == [0, 0]
+    shutil.copytree(tmp_path / "one", tmp_path / "four")
+    shutil.copytree(tmp_path / "one", tmp_path / "two")
     assert main([str(VIT), *settings]) == 0
-    assert list(losses(tmp_path / "run")) == [1, 2, 3, 4]
     assert on_two(VIT, [*settings, f"run.out={tmp_path / 'two'}"]) == [0, 0]
-    assert losses(tmp_path / "run") == pytest.approx(losses(tmp_path / "two"), rel=1e-3)
+    with group(4) as four:  # on two nodes, each of which has all weights
+        nodes = [*settings, f"run.out={tmp_path / 'four'}", "run.shard=node"]
+        assert four.pretrain(VIT, nodes, node=2) == [0] * 4
+    for processes in ("one", "four"):
+        assert list(losses(tmp_path / processes)) == [1, 2, 3, 4]
+        assert losses(tmp_path / processes) == pytest.approx(losses(tmp_path / "two"), rel=1e-3)
+    assert not list(tmp_path.glob("*/checkpoints/.step*"))
 
 
 def test_how_long_a_process_waits_for_the_others_is_a_setting(
