@@ -19,6 +19,7 @@ from PIL import Image
 
 from pathencoder.arrays import over_white
 from pathencoder.errors import MissingExtra, SlideError
+from pathencoder.formats import jpeg
 from pathencoder.formats.image_scale import evidence_of
 from pathencoder.formats.jpeg_colours import jpeg_colours
 from pathencoder.formats.tiff_tags import is_reduced_copy, read_pages
@@ -249,7 +250,7 @@ def _decode_jpeg(page: Any, data: bytes) -> RGB:
         adobe = b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00" + transform
         data = data[:2] + adobe + data[2:]
     with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
-        image.load()
+        jpeg.load(image)  # Pillow alone fills what is missing with grey
         pixels = np.asarray(image)
     return pixels if pixels.ndim == 3 else pixels[..., None]
 
