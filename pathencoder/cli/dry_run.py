@@ -40,6 +40,7 @@ class _Plan:
     size: tuple[int, int] | None = None
     mpp: float | None = None
     mpp_source: str | None = None
+    reader: str | None = None
     notes: tuple[str, ...] = ()
     problem: str | None = None
 
@@ -122,6 +123,7 @@ def _slide(path: Path, settings: Settings, spec: EncoderSpec | None) -> dict[str
         "size": slide.size,
         "mpp": scale.value,
         "mpp_source": scale.source,
+        "reader": slide.reader,
         "notes": (*slide.notes, *scale.notes, *notes),
     }
 
@@ -137,7 +139,8 @@ def _lines(plan: _Plan) -> list[str]:
         else f"{plan.mpp:.4g} um/px ({plan.mpp_source})"
     )
     there = " (exists)" if plan.output_exists else ""
+    by = f" by {plan.reader}" if plan.reader else ""
     return [
-        f"{plan.input}: {what}, {scale} -> {plan.output}{there}",
+        f"{plan.input}: {what}{by}, {scale} -> {plan.output}{there}",
         *(f"    {note}" for note in plan.notes),
     ]

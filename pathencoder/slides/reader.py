@@ -157,7 +157,8 @@ def _noted(slide: Slide, refusals: Sequence[PathEncoderError]) -> Slide:
     """The slide with a note on the readers that refused it."""
     if refusals:
         reason = str(refusals[0]).removeprefix(f"{slide.path}: ").partition(". ")[0]
-        slide.notes = (*slide.notes, f"read with {slide.reader}; OpenSlide: {reason}")
+        reason = reason.removeprefix("OpenSlide does not read it: ")
+        slide.notes = (*slide.notes, f"read with {slide.reader}, not with OpenSlide: {reason}")
     return slide
 
 

@@ -1,0 +1,82 @@
+"""Which of several readers opens a slide, and what is said of it."""
+
+import sys
+from types import ModuleType
+
+import pytest
+from small_slides import MemorySlide, section
+from tiff_headers import page, tiff
+
+from pathencoder.errors import MissingExtra, SlideError
+from pathencoder.formats import file_kinds
+from pathencoder.slides.reader import open_slide
+
+
+@pytest.fixture
+def readers(monkeypatch):
+    """Replaces the readers of .svs: readers({name: slide or error}), in their order."""
+
+    def replace(found):
+        for name, result in found.items():
+            module = ModuleType(name)
+
+            def open_file(path, result=result):
+                if isinstance(result, Exception):
+                    raise result
+                return result
+
+            module.open_file = open_file
+            monkeypatch.setitem(sys.modules, name, module)
+        monkeypatch.setitem(file_kinds.READERS, ".svs", tuple(found))
+
+    return replace
+
+
+@pytest.fixture
+def made(tmp_path):
+    """Slides in memory whose file is a TIFF of two levels."""
+    path = tmp_path / "a.svs"
+    path.write_bytes(tiff(page(512, 384, tiled=True), page(256, 192, tiled=True)))
+
+    def slide(downsamples=(1.0, 2.0)):
+        return MemorySlide(section(64, 48), path=path, downsamples=downsamples)
+
+    return slide
+
+
+def test_the_next_reader_opens_what_the_first_refuses_and_that_is_noted(readers, made):
+    slide = made()
+    readers({"r1": SlideError(f"{slide.path}: in strips. Rewrite it"), "r2": slide})
+    assert open_slide(slide.path) is slide
+    assert slide.notes == ("read with memory, not with OpenSlide: in strips",)
+
+
+def test_a_reader_that_shows_all_levels_comes_before_one_that_shows_one(readers, made):
+    flat, whole = made((1.0,)), made()
+    readers({"r1": flat, "r2": MissingExtra("no fastslide"), "r3": whole})
+    assert open_slide(flat.path) is whole
+    readers({"r1": flat, "r2": MissingExtra("no fastslide"), "r3": SlideError("no")})
+    assert open_slide(flat.path) is flat
+    assert flat.notes == ("one of its 2 levels is read, which is slower",)
+
+
+def test_the_first_readers_reason_is_given_and_the_extra_that_may_help(readers, made):
+    path = made().path
+    readers({"r1": SlideError(f"{path}: broken"), "r2": SlideError("other")})
+    with pytest.raises(SlideError, match=r"a\.svs: broken$"):
+        open_slide(path)
+    readers({"r1": SlideError(f"{path}: broken"), "r2": MissingExtra("pip install it")})
+    with pytest.raises(SlideError, match=r"broken\. Or let another reader try: pip install it"):
+        open_slide(path)
+    path.write_bytes(b"text")  # no reader reads that
+    with pytest.raises(SlideError, match=r"a\.svs: broken$"):
+        open_slide(path)
+    readers({"r1": MissingExtra("no OpenSlide"), "r2": made()})
+    with pytest.raises(MissingExtra, match="no OpenSlide"):
+        open_slide(path)
+
+
+def test_a_url_is_not_opened(tmp_path):
+    for url in ("s3://bucket/a.svs", "https://host/a.svs"):
+        with pytest.raises(SlideError, match="remote slide"):
+            open_slide(url)
