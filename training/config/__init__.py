@@ -14,6 +14,7 @@ import yaml  # type: ignore[import-untyped]  # PyYAML has no annotations
 from pydantic import BaseModel, ValidationError, create_model
 
 from pathencoder.errors import ConfigError
+from pathencoder.remote.objects import is_remote
 from training import methods
 from training.config.sections import (
     BackboneSettings,
@@ -100,7 +101,7 @@ def _follow_paths(values: dict[str, Any], folder: Path) -> None:
 
 def _from(folder: Path, given: Any) -> Any:
     """A path that is read from a folder; what is no path stays, for the check to refuse it."""
-    if not isinstance(given, str) or not given:
+    if not isinstance(given, str) or not given or is_remote(given):
         return given
     try:
         joined = folder / Path(given).expanduser()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import AfterValidator, Field
 
 from pathencoder.pooling import POOLS, stage_rule
+from pathencoder.remote.objects import UrlPath, is_remote
 from pathencoder.spec import EMBEDDINGS, STAINS
 from training import bounds
 from training.augment import StainClass
@@ -44,6 +46,10 @@ def _device(name: str) -> str:
     return name
 
 
+def _root(path: Path) -> Path:
+    return UrlPath(path) if is_remote(path) else path
+
+
 _Stain = Annotated[str, AfterValidator(functools.partial(bounds.one_of, known=STAINS))]
 
 
@@ -52,7 +58,7 @@ class DataSettings(Section):
 
     Attributes:
         root: Folder of the tiles: images in any subfolder, or tar shards with a manifest.csv or
-            slides.csv.
+            slides.csv or without. Or a URL of tar shards: s3://, gs://, az://, https://.
         licences: Licences of a manifest that are read; empty: all.
         stains: The same for stain classes.
         without: Sources of a manifest that are left out.
@@ -67,7 +73,7 @@ class DataSettings(Section):
             all, or 2,048 of a corpus of more than 4,096 shards, which cannot all stay open.
     """
 
-    root: Place
+    root: Annotated[Place, AfterValidator(_root)]
     licences: tuple[str, ...] = ()
     stains: tuple[str, ...] = ()
     without: tuple[str, ...] = ()
@@ -172,6 +178,7 @@ class RunSettings(Section):
             GPUs.
         keep_mb: Memory for decoded tiles in each process (also of loader_processes). It saves
             decoding where the corpus is passed several times.
+        cache_mb: Space on the local disk for tiles of a `data.root` in an object store, in MB.
         checkpoint_every: Steps between checkpoints.
         keep_every: Checkpoints of every so many steps are written and never removed; 0: only the
             newest two are kept.
@@ -202,6 +209,7 @@ class RunSettings(Section):
     loaders: int = Field(default=1, ge=1, le=1024)
     loader_processes: int = Field(default=0, ge=0, le=1024)
     keep_mb: int = Field(default=0, ge=0, le=10_000_000)
+    cache_mb: int = Field(default=0, ge=0, le=1_000_000_000)
     checkpoint_every: int = Field(default=100, ge=1, le=10**9)
     keep_every: Count = 0
     save_in_background: bool | None = None

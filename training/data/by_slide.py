@@ -38,6 +38,8 @@ from training.data.values import name_of
 
 log = logging.getLogger(__name__)
 
+_COLUMNS = ("slide", "shard", "first", "tiles")
+
 
 @dataclass(frozen=True)
 class RangeTiles:
@@ -112,14 +114,20 @@ def read(file: Path, source: Source, wanted: Wanted) -> Corpus | None:
             overlap, a range ends beyond the images of an undamaged shard, or a slide has several
             stain classes. The message names the rows.
     """
-    table = read_table(file, required=("slide", "shard", "first", "tiles"))
+    table = read_table(file, required=_COLUMNS)
     normalise_shard_names(table)
+    return _from_table(table, source, wanted)
+
+
+def _from_table(
+    table: Table, source: Source, wanted: Wanted, index: JointIndex | None = None
+) -> Corpus | None:
     rows = read_rows(table, wanted)
     if not table.rows:
         return None
     ranges = _ranges(table)
     _refuse_overlaps(ranges)
-    index = joint_index(source, ranges.shards)
+    index = index or joint_index(source, ranges.shards)
     present = _present(ranges, np.array(rows.used, dtype=bool), source, index)
     chosen = [i for i in np.flatnonzero(present).tolist() if rows.used[i]]
     if not chosen:
@@ -129,6 +137,42 @@ def read(file: Path, source: Source, wanted: Wanted) -> Corpus | None:
     )
     _refuse_several_stains(table, rows, chosen)
     return _corpus(table, rows, chosen, ranges.first[chosen], present[chosen], index, source)
+
+
+def read_tars(source: Source, wanted: Wanted) -> Corpus | None:
+    """Read every image of every tar: its folder in the tar is its slide, without one the tar is.
+
+    Args:
+        source: Where the shards are.
+        wanted: Must ask for all: without a table, nothing is known of the images.
+
+    Returns:
+        The corpus; None without any tar.
+
+    Raises:
+        ConfigError: A filter was asked for.
+    """
+    shards = source.shards()
+    if not shards:
+        return None
+    wanted.refuse(source.place(""))
+    index = joint_index(source, shards, folders=True)
+    rows = []
+    for name in index.names:
+        first = 0
+        for folder, count in index.about.get(name, {}).get("folders", []):
+            slide = folder or name.removesuffix(".tar")
+            values = (slide, name, str(first), str(count))
+            rows.append(dict(zip(_COLUMNS, values, strict=True)))
+            first += count
+    if not rows:
+        return None
+    where = source.place("")
+    log.info(
+        "%s has no table: %d tars are read, each folder in them as a slide", where, len(shards)
+    )
+    table = Table(Path(where), _COLUMNS, rows, list(range(len(rows))), ",")
+    return _from_table(table, source, wanted, index)
 
 
 @dataclass(frozen=True)

@@ -239,11 +239,7 @@ def read_folder(root: Path, wanted: Wanted) -> Corpus | None:
     Raises:
         ConfigError: A filter was asked for.
     """
-    for setting, name, values in wanted.asked():
-        raise ConfigError(
-            f"data.{setting}=[{', '.join(values)}]: {root} has no manifest.csv or slides.csv with a"
-            f" column {name!r}. Add one, or ask for all images: data.{setting}=[]"
-        )
+    wanted.refuse(root)
     found = walk(root)
     left_out = Counter({"hidden": found.hidden} if found.hidden else {})
     for entry in found.left_out:
@@ -257,6 +253,8 @@ def read_folder(root: Path, wanted: Wanted) -> Corpus | None:
             rows.append(
                 _Row(printable(path.as_posix()), Place(file), printable(path.parent.as_posix()))
             )
+    if not rows:
+        left_out.pop("no image (.tar)", None)  # without images, the tars are read
     if left_out:
         log.info("left out of %s: %s", root, _listed(left_out))
     return _corpus(rows, Folder(root))

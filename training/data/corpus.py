@@ -1,40 +1,48 @@
-"""Open a folder of tiles as a corpus: with slides.csv, with manifest.csv, or images alone."""
+"""Open tiles as a corpus: with slides.csv, with manifest.csv, images alone or shards alone."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pathencoder.errors import ConfigError
+from pathencoder.remote.objects import as_url, is_remote
 from training.data import by_slide, by_tile, open_files
 from training.data.manifest import STAIN_CLASSES, Wanted
-from training.data.sources import Folder
+from training.data.remote import Bucket
+from training.data.sources import Folder, Source
 from training.data.tiles import Corpus
 
 __all__ = ["STAIN_CLASSES", "Corpus", "open_corpus"]
 
 log = logging.getLogger(__name__)
 
+_TABLES = ("slides.csv", "manifest.csv")
+
 
 def open_corpus(
-    root: Path,
+    root: Path | str,
     *,
     licences: Sequence[str] = (),
     stains: Sequence[str] = (),
     without: Sequence[str] = (),
+    cache_mb: int = 0,
 ) -> Corpus:
-    """Index a folder.
+    """Index a folder, or a URL of an object store.
 
     With slides.csv (a row per slide or part of a slide) or manifest.csv (a row per tile) and tar
     shards: the rows that are used and not of a held-out split. Otherwise: every image in the folder
-    that `encode` accepts; the parent folder is the slide. What is left out is logged.
+    that `encode` accepts, whose parent folder is the slide; where there is none, every image in the
+    tars below the folder. What is left out is logged.
 
     Args:
-        root: The folder.
+        root: The folder, or its URL (s3://, gs://, az://, https://), which needs tar shards with
+            slides.csv, or shards alone.
         licences: Only rows of these licences (P, N); empty: all.
         stains: Only rows of these stain classes; empty: all.
         without: No rows of these sources (`src`).
+        cache_mb: Space on the local disk for tiles of an object store, in MB.
 
     Returns:
         The tiles, not decoded.
@@ -42,31 +50,51 @@ def open_corpus(
     Raises:
         ConfigError: No tile is left, a table has an unknown value, a patient or slide is in two
             splits, a filter asks for what the table lacks, or table and shards do not match.
+        SlideError: An object store cannot be listed.
+        StoreError: An object store cannot be read.
     """
-    if not root.is_dir():
-        raise ConfigError(f"data.root {str(root)!r} is not a folder")
-    open_files.close_files()
     wanted = Wanted(tuple(licences), tuple(stains), tuple(without))
-    tables = [name for name in ("slides.csv", "manifest.csv") if (root / name).exists()]
+    source = _source(root, cache_mb)
+    open_files.close_files()
+    tables = {name: file for name in _TABLES if (file := source.table(name)) is not None}
     if len(tables) > 1:
         log.warning("%s has slides.csv and manifest.csv: only slides.csv is read", root)
-    if not tables:
-        corpus = by_tile.read_folder(root, wanted)
-    elif tables[0] == "slides.csv":
-        corpus = by_slide.read(root / tables[0], Folder(root), wanted)
-    else:
-        corpus = by_tile.read_shards(root, Folder(root), wanted)
+    corpus = _read(source, tables, wanted)
     if corpus is None:
         asked = (
             f"with licences {wanted.licences or 'any'}, stains {wanted.stains or 'any'}, without"
             f" {wanted.without or 'none'}"
         )
         raise ConfigError(
-            f"no tiles in {str(root)!r} {asked}. It must hold images, in any subfolder, or tar"
-            " shards with a manifest.csv or slides.csv. The log says what was left out"
+            f"no tiles in {str(source.place(''))!r} {asked}. It must hold images, in any subfolder,"
+            " or tar shards, with manifest.csv or slides.csv or without. The log says what was left"
+            " out"
         )
     _warn_of_one_slide(corpus)
     return corpus
+
+
+def _source(root: Path | str, cache_mb: int) -> Source:
+    if is_remote(root):
+        return Bucket(as_url(str(root)), cache_mb)
+    if not Path(root).is_dir():
+        raise ConfigError(f"data.root {str(root)!r} is not a folder")
+    return Folder(Path(root))
+
+
+def _read(source: Source, tables: Mapping[str, Path], wanted: Wanted) -> Corpus | None:
+    if "slides.csv" in tables:
+        return by_slide.read(tables["slides.csv"], source, wanted)
+    if not isinstance(source, Folder):
+        if tables:
+            raise ConfigError(
+                f"{source.place('manifest.csv')}: a manifest of tiles is read from a folder only."
+                " Add a slides.csv, a row for each slide"
+            )
+        return by_slide.read_tars(source, wanted)
+    if tables:
+        return by_tile.read_shards(source.root, source, wanted)
+    return by_tile.read_folder(source.root, wanted) or by_slide.read_tars(source, wanted)
 
 
 def _warn_of_one_slide(corpus: Corpus) -> None:

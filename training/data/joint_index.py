@@ -270,10 +270,12 @@ def _digest(source: Source, name: str, state: State, blocks: np.ndarray) -> int:
     last = max(0, state.size - _SAMPLE)
     length = min(_SAMPLE, state.size)
     at = sorted({last * i // (_SAMPLES - 1) for i in range(_SAMPLES)})
-    file = source.place(name)
+    file = str(source.place(name))  # the key of its open file, as that of its tiles
     try:
         for data in source.read([Place(file, start, length) for start in at]):
             seen.update(data)
+    except StoreError:  # of an object store that does not answer
+        raise
     except (OSError, ImageError):  # each of its tiles will say so
         seen.update(b"unreadable")
     return int.from_bytes(seen.digest(), "big")

@@ -10,9 +10,10 @@ from __future__ import annotations
 import logging
 import signal
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -27,7 +28,9 @@ from training.data.tiles import Corpus
 log = logging.getLogger(__name__)
 
 _Read = tuple[int, np.ndarray | None]  # a tile's index, and its pixels if it can be decoded
+_Fetched = Mapping[int, bytes | ImageError]  # by index; empty where tiles are read one by one
 
+_NOTHING: _Fetched = MappingProxyType({})
 _AHEAD = 2  # batches that are being decoded during a step
 _NAMED = 50  # bad tiles that are named one by one; then every hundredth
 
@@ -126,7 +129,13 @@ class _Share(Dataset[TileBatch]):
 
     def __getitem__(self, step: int) -> TileBatch:
         indices = self.indices(step)
-        return self.join(step, indices, [self.reader.read(i) for i in indices])
+        fetched = self.fetch(indices)
+        return self.join(step, indices, [self.reader.read(i, fetched) for i in indices])
+
+    def fetch(self, indices: list[int]) -> _Fetched:
+        """The bytes of a batch from an object store, which takes many requests at a time."""
+        wanted = self.reader.missing(indices) if self.corpus.source.remote else []
+        return self.corpus.fetch(wanted) if wanted else {}
 
     def join(self, step: int, indices: list[int], read: Sequence[np.ndarray | None]) -> TileBatch:
         """The batch of a step from its tiles; those that could not be decoded are replaced."""
@@ -153,13 +162,17 @@ def _by_threads(
         batch = share.join(step, indices, [r.result() for r in reads])
         return batch.pin_memory() if pin else batch
 
-    with ThreadPoolExecutor(threads) as pool:
+    def read(index: int, fetched: Future[_Fetched]) -> np.ndarray | None:
+        return share.reader.read(index, fetched.result())
+
+    with ThreadPoolExecutor(threads) as pool, ThreadPoolExecutor(_AHEAD) as network:
         steps, waiting = iter(range(start, stop)), deque[tuple[int, Future[TileBatch]]]()
 
         def order() -> None:
             for step in steps:
                 indices = share.indices(step)
-                tiles = [pool.submit(share.reader.read, i) for i in indices]
+                fetched = network.submit(share.fetch, indices)
+                tiles = [pool.submit(read, i, fetched) for i in indices]
                 # The pool is first in, first out: what this job waits for was started before it.
                 waiting.append((step, pool.submit(join, step, indices, tiles)))
                 return
@@ -174,6 +187,7 @@ def _by_threads(
                 yield step, ready
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+            network.shutdown(wait=True, cancel_futures=True)
 
 
 def _by_processes(
@@ -194,6 +208,8 @@ def _by_processes(
         pin_memory=pin,
         worker_init_fn=_ignore_signals,
         generator=torch.Generator(),  # the default would draw from the global generator
+        # the threads of an object store's client do not survive a fork
+        multiprocessing_context="spawn" if share.corpus.source.remote else None,
     )
     yield from zip(steps, loader, strict=True)
 
@@ -219,13 +235,20 @@ class _Reader:
     kept: dict[int, np.ndarray] = field(default_factory=dict)
     bad: set[int] = field(default_factory=set)
 
-    def read(self, index: int) -> np.ndarray | None:
+    def missing(self, indices: list[int]) -> list[int]:
+        """The tiles whose bytes are needed."""
+        return [i for i in indices if i not in self.bad and i not in self.kept]
+
+    def read(self, index: int, fetched: _Fetched = _NOTHING) -> np.ndarray | None:
+        """A tile, from bytes that were fetched or from its file; None where it is bad."""
         if index in self.bad:
             return None
         if index in self.kept:
             return self.kept[index]
         try:
-            tile = fit_canvas(self.corpus.read(index), self.canvas)
+            data = fetched.get(index)
+            tile = self.corpus.read(index) if data is None else self.corpus.decode(index, data)
+            tile = fit_canvas(tile, self.canvas)
         except ImageError as error:
             self.bad.add(index)
             if len(self.bad) <= _NAMED or len(self.bad) % 100 == 0:

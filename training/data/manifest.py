@@ -46,6 +46,14 @@ class Wanted:
             if values := getattr(self, setting):
                 yield setting, name, tuple(value.strip().casefold() for value in values)
 
+    def refuse(self, root: Path | str) -> None:
+        """Raise ConfigError where a filter is set, for a corpus without a table."""
+        for setting, name, values in self.asked():
+            raise ConfigError(
+                f"data.{setting}=[{', '.join(values)}]: {root} has no manifest.csv or slides.csv"
+                f" with a column {name!r}. Add one, or ask for all images: data.{setting}=[]"
+            )
+
 
 @dataclass(frozen=True)
 class Rows:

@@ -26,11 +26,12 @@ log = logging.getLogger(__name__)
 _FORMAT = 2
 _HEAD = 2  # rows before the ranges: (format, images), (size, mtime in ns) of the tar
 _ROW = 16  # bytes
+INDEX_SUFFIX = ".index.npy"
 
 
 def index_path(shard: Path) -> Path:
     """The file that holds a shard's index."""
-    return shard.with_name(f"{shard.name}.index.npy")
+    return shard.with_name(f"{shard.name}{INDEX_SUFFIX}")
 
 
 def ranges_of(shard: Path) -> np.ndarray:
@@ -56,6 +57,26 @@ def ranges_in_index(shard: Path, images: int) -> np.ndarray:
         index_path(shard), "<i8", offset=len(index_start(shard, images)), count=2 * images
     )
     return found.reshape(-1, 2)
+
+
+def ranges_of_copy(index: bytes, size: int) -> np.ndarray | None:
+    """The ranges in the index of a shard that was copied: its time is another.
+
+    Args:
+        index: The bytes of the index.
+        size: Of the shard.
+
+    Returns:
+        int64 [images, 2]; None where it is damaged, or of a shard of another size.
+    """
+    images = max(0, (len(index) - len(_start(0, 0, 0))) // _ROW)
+    ranges_at = len(_start(images, 0, 0))
+    if len(index) != ranges_at + _ROW * images:
+        return None
+    changed = int(np.frombuffer(index, "<i8", 1, ranges_at - 8)[0])
+    if index[:ranges_at] != _start(images, size, changed):
+        return None
+    return np.frombuffer(index, "<i8", offset=ranges_at).reshape(-1, 2)
 
 
 def indexed(shard: Path) -> int | None:
@@ -92,12 +113,19 @@ def index_start(shard: Path, images: int) -> bytes:
     Raises:
         FileNotFoundError: The shard does not exist.
     """
-    status, out = shard.stat(), io.BytesIO()
+    status = shard.stat()
+    return _start(images, status.st_size, status.st_mtime_ns)
+
+
+def _start(images: int, size: int, changed: int) -> bytes:
+    head = np.array([[_FORMAT, images], [size, changed]], dtype="<i8")
+    return _array_header(images) + head.tobytes()
+
+
+def _array_header(images: int) -> bytes:
+    out = io.BytesIO()
     np.lib.format.write_array_header_1_0(
         out, {"descr": "<i8", "fortran_order": False, "shape": (_HEAD + images, 2)}
-    )
-    out.write(
-        np.array([[_FORMAT, images], [status.st_size, status.st_mtime_ns]], dtype="<i8").tobytes()
     )
     return out.getvalue()
 

@@ -9,10 +9,11 @@ import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 
+from pathencoder.errors import ImageError
 from pathencoder.walk import walk
 from training.data import open_files
 from training.data.open_files import Place
@@ -38,8 +39,12 @@ class State:
 class Source(Protocol):
     """The files of a corpus, by their names relative to its root."""
 
+    @property
+    def remote(self) -> bool:
+        """Whether places are better fetched many at a time."""
+
     def place(self, name: str) -> Path | str:
-        """The file of a name, for `Place` and for messages."""
+        """The file of a name, for `Place` and for messages; the root for ""."""
 
     def states(self, names: Sequence[str]) -> list[State | None]:
         """The state of each file; None where there is none."""
@@ -61,6 +66,12 @@ class Source(Protocol):
             OSError: A file cannot be read.
         """
 
+    def fetch(self, places: Sequence[Place]) -> list[bytes | ImageError]:
+        """The same, with the error of a place instead of its bytes."""
+
+    def table(self, name: str) -> Path | None:
+        """A local file with a table of the root; None where there is none."""
+
     def index_files(self) -> list[Path]:
         """Where the index of all shards may be kept, the best place first."""
 
@@ -74,6 +85,7 @@ class Folder:
     """
 
     root: Path
+    remote: ClassVar[bool] = False
 
     def place(self, name: str) -> Path:
         """The path of a file."""
@@ -100,6 +112,23 @@ class Folder:
     def read(self, places: Sequence[Place]) -> list[bytes]:
         """The bytes of several places."""
         return [open_files.read(place) for place in places]
+
+    def fetch(self, places: Sequence[Place]) -> list[bytes | ImageError]:
+        """The bytes of several places, or the error of each."""
+        return [self._one(place) for place in places]
+
+    def _one(self, place: Place) -> bytes | ImageError:
+        try:
+            return open_files.read(place)
+        except ImageError as error:
+            return error
+        except OSError as error:
+            return ImageError(f"{place.file} cannot be read: {error.strerror or error}")
+
+    def table(self, name: str) -> Path | None:
+        """The path of a table; None where there is none."""
+        file = self.root / name
+        return file if file.exists() else None
 
     def index_files(self) -> list[Path]:
         """Beside the shards; in the user's cache where that is read-only."""

@@ -11,6 +11,7 @@ from typing import BinaryIO
 
 import numpy as np
 
+from pathencoder.errors import StoreError
 from pathencoder.images import SUFFIXES
 from pathencoder.walk import printable
 
@@ -60,10 +61,21 @@ def members_of(shard: Path) -> Members:
     Returns:
         Its images.
     """
-    found = _Found()
     try:
         with shard.open("rb") as file:
-            damage = _read_all(file, shard.stat().st_size, found)
+            return members_in(file, shard.stat().st_size)
+    except OSError as error:
+        damage = f"cannot be read ({error.strerror or error})"
+        return _Found().members(damage)
+
+
+def members_in(file: BinaryIO, size: int) -> Members:
+    """The same for an open file of this size."""
+    found = _Found()
+    try:
+        damage = _read_all(file, size, found)
+    except StoreError:  # of an object store that does not answer
+        raise
     except OSError as error:
         damage = f"cannot be read ({error.strerror or error})"
     return found.members(damage)
@@ -157,6 +169,8 @@ def _read_one(file: BinaryIO, start: int, end: int, found: _Found) -> tuple[str,
                 at = tar.offset
                 found.add(member)
             at = tar.offset
+    except StoreError:
+        raise
     # On damaged headers, tarfile raises more than its own errors.
     except (
         tarfile.TarError,

@@ -6,6 +6,7 @@ It is made from tar shards with a table of tiles or of slides, or from any folde
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -96,11 +97,37 @@ class Corpus:
 
         Raises:
             ImageError: It cannot be read or decoded. The message names the tile.
+            StoreError: An object store does not answer.
+        """
+        return self.decode(index, self.fetch([index])[index])
+
+    def fetch(self, indices: Sequence[int]) -> dict[int, bytes | ImageError]:
+        """The bytes of several tiles, read together, or why one cannot be read.
+
+        Raises:
+            StoreError: An object store does not answer.
+        """
+        found: dict[int, bytes | ImageError] = {}
+        places = {}
+        for index in indices:
+            try:
+                places[index] = self.tiles.place(index)
+            except ImageError as error:
+                found[index] = error
+        read = self.source.fetch(list(places.values()))
+        return found | dict(zip(places, read, strict=True))
+
+    def decode(self, index: int, data: bytes | ImageError) -> np.ndarray:
+        """A tile from its bytes.
+
+        Raises:
+            ImageError: It could not be read, or cannot be decoded. The message names the tile.
         """
         try:
-            place = self.tiles.place(index)
-            return decode_image(self.source.read([place])[0], str(place.file))
-        except (OSError, ImageError) as error:
+            if isinstance(data, ImageError):
+                raise data
+            return decode_image(data, str(self.tiles.place(index).file))
+        except ImageError as error:
             raise ImageError(f"tile {self.tiles.key(index)} cannot be decoded: {error}") from error
 
     def stains_of(self, indices: np.ndarray) -> np.ndarray:

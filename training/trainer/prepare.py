@@ -71,7 +71,13 @@ def _prepare(cfg: config.Config, request: StopRequest) -> tuple[Parts, int]:
     checks.refuse(cfg)
     device = distributed.device_of(cfg.run.device)
     d = cfg.data
-    corpus = open_corpus(d.root, licences=d.licences, stains=d.stains, without=d.without)
+    corpus = open_corpus(
+        d.root,
+        licences=d.licences,
+        stains=d.stains,
+        without=d.without,
+        cache_mb=cfg.run.cache_mb,
+    )
     preflight.check(cfg, corpus)
     sampler = sampler_of(cfg, corpus)
     torch.manual_seed(cfg.seed)
