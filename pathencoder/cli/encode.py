@@ -18,6 +18,7 @@ from pathencoder.cli.common import (
     load,
     spec_of,
 )
+from pathencoder.cli.shard import Shard, as_shard
 from pathencoder.errors import OfflineError
 
 if TYPE_CHECKING:
@@ -153,6 +154,23 @@ def _batch_size(_: click.Context, __: click.Parameter, value: str) -> int | Lite
     show_default=True,
     help="The most that these copies may take.",
 )
+@click.option(
+    "--only-tissue",
+    is_flag=True,
+    help="Find the tissue and the tiles of slides and write them, in OUT/tissue and OUT/coords;"
+    " embed nothing.",
+)
+@click.option(
+    "--shard",
+    callback=as_shard,
+    metavar="I/N",
+    help="Only the inputs of share I of N, a fixed one by their names: one job of an array each.",
+)
+@click.option(
+    "--retry-failed",
+    is_flag=True,
+    help="Only inputs in OUT/failures.csv; slides of which some tiles failed are encoded again.",
+)
 @click.option("--dry-run", is_flag=True, help="Print what would be done, and write nothing.")
 @click.option("--overwrite", is_flag=True, help="Start again instead of resuming an earlier run.")
 @device_option
@@ -183,6 +201,9 @@ def command(
     pictures: bool,
     scratch: Path | None,
     scratch_gb: float,
+    only_tissue: bool,
+    shard: Shard | None,
+    retry_failed: bool,
     dry_run: bool,
     overwrite: bool,
     device: str,
@@ -202,10 +223,12 @@ def command(
     pathencoder encode s3://bucket/slides/ --out features
     """
     from pathencoder.cli.beside import find_beside
+    from pathencoder.cli.chosen import of_shard, only_failed
     from pathencoder.cli.dry_run import dry_run_of
     from pathencoder.cli.encode_run import encode_all
     from pathencoder.cli.inputs import find_inputs, refuse_nothing
     from pathencoder.cli.mpp_table import assign, read_mpp_csv
+    from pathencoder.cli.tissue_run import find_all_tissue
     from pathencoder.features.provenance import Settings
     from pathencoder.files import make_folder
     from pathencoder.remote.staging import Scratch
@@ -225,12 +248,33 @@ def command(
     rows = read_mpp_csv(mpp_csv) if mpp_csv else []
     found = find_inputs(inputs, taken_as=taken_as, out=out)
     refuse_nothing(found)
+    notes = of_shard(found, shard)
+    again: frozenset[str] = frozenset()
+    if retry_failed:
+        again, of_failed = only_failed(found, out)
+        notes += of_failed
     scales = assign(rows, found.jobs)
     beside = find_beside(tissue, coords, found.jobs)
     if dry_run:
         spec = _known_spec(name, revision)
         raise Failed(dry_run_of(found, scales, settings, spec, out, as_json=as_json))
     make_folder(out)
+    if only_tissue:
+        raise Failed(
+            find_all_tissue(
+                spec_of(name, revision),
+                found,
+                scales,
+                settings,
+                out,
+                beside=beside,
+                pictures=pictures,
+                notes=notes,
+                scratch=Scratch(scratch, scratch_gb),
+                as_json=as_json,
+                debug=state.debug,
+            )
+        )
     encoder = load(name, device=device, revision=revision)
     raise Failed(
         encode_all(
@@ -240,6 +284,8 @@ def command(
             settings,
             out,
             beside=beside,
+            again=again,
+            notes=notes,
             pictures=pictures,
             save_tissue=save_tissue,
             scratch=Scratch(scratch, scratch_gb),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,6 +42,8 @@ def encode_all(
     out: Path,
     *,
     beside: Beside,
+    again: AbstractSet[str],
+    notes: Sequence[str],
     pictures: bool,
     save_tissue: bool,
     scratch: Scratch,
@@ -56,6 +59,8 @@ def encode_all(
         settings: The same for all.
         out: An existing folder.
         beside: Files of areas and coordinates of slides.
+        again: Names of jobs that are encoded again although they were done.
+        notes: For the summary.
         pictures: Also draw every slide's tissue and tiles.
         save_tissue: Also write every slide's tissue.
         scratch: Where copies of remote slides lie.
@@ -71,13 +76,14 @@ def encode_all(
     mpps = {
         job.name: mpp for job, mpp in zip(found.jobs, scales.mpps, strict=True) if mpp is not None
     }
-    run = _Run(encoder, out, settings, mpps, beside, pictures, save_tissue)
+    run = _Run(encoder, out, settings, mpps, beside, again, pictures, save_tissue)
     run.check(found.jobs)
     with staging_of(found.jobs, scratch, run.needs) as staging:
         run = replace(run, staging=staging)
         ended = Loop(run.encode, source_of, name_of, debug=debug).run(found.jobs)
     none_to_draw = pictures and not any(job.kind == "slide" for job in found.jobs)
     notes = [
+        *notes,
         *scales.notes,
         *beside.notes,
         *(["--pictures draws slides, and no input is a slide"] if none_to_draw else []),
@@ -97,6 +103,7 @@ class _Run:
     settings: Settings
     mpps: dict[str, float]
     beside: Beside
+    again: AbstractSet[str]
     pictures: bool
     save_tissue: bool
     staging: Staging | None = None
@@ -208,6 +215,7 @@ class _Run:
             mpp=self.mpps.get(job.name, self.settings.mpp),
             tissue=self.beside.tissue.get(job.name),
             coords=self.beside.coords.get(job.name),
+            overwrite=self.settings.overwrite or job.name in self.again,
         )
 
     def _misfit(self, job: Job) -> ConfigError | None:

@@ -90,6 +90,17 @@ def _only_writer(path: Path) -> Iterator[None]:
             lock.release()
 
 
+def read_failures(out: Path) -> list[tuple[str, str]]:
+    """The rows of OUT/failures.csv: the absolute path of the input, and the part that failed.
+
+    The part is empty where the whole input failed.
+
+    Raises:
+        StoreError: A file of that name is not such a list.
+    """
+    return [(os.path.abspath(row[0]), row[1]) for row in _rows(out / FAILURES)]
+
+
 def is_failures_list(path: Path) -> bool:
     """Whether a file is a list of failures that pathencoder wrote."""
     try:
@@ -160,7 +171,7 @@ def as_json(
 
 def summary(outcomes: Sequence[Outcome], about: About, *, failures: Path | None) -> str:
     """The summary as text: every input and its status, what was left out, how to read the files."""
-    lines = [line for outcome in outcomes for line in _lines(outcome)]
+    lines = [line for outcome in outcomes for line in lines_of(outcome)]
     lines += [*left_out_lines(about.left_out), *(f"Note: {note}" for note in about.notes)]
     counts = Counter(o.status for o in outcomes)
     said = ", ".join(
@@ -205,10 +216,11 @@ def failure_lines(outcomes: Sequence[Outcome], failures: Path | None) -> list[st
     ]
 
 
-def _lines(outcome: Outcome) -> list[str]:
+def lines_of(outcome: Outcome, unit: str = "embedding") -> list[str]:
+    """The lines of one input: its status, what it has, where, notes, and what failed."""
     parts = [f"{_input(outcome)}: {_WORDS[outcome.status]}"]
     if outcome.status in ("done", "before"):
-        parts.append(plural(outcome.rows, "embedding"))
+        parts.append(plural(outcome.rows, unit))
     if outcome.status == "done":
         parts.append(duration(outcome.seconds))
     if outcome.file:

@@ -10,7 +10,6 @@ import copy
 import dataclasses
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,16 +26,15 @@ from pathencoder.features.identity import (
     slide_stat,
 )
 from pathencoder.features.job import Job, Outcome, Progress, silent
+from pathencoder.features.plan import SlidePlan, place_of_tiles, plan_slide, scale_of
 from pathencoder.features.provenance import Provenance, Settings, device_used, slide_provenance
 from pathencoder.features.store import Content, Failure
 from pathencoder.files import Mismatch, make_folder
-from pathencoder.slides.coords_file import covered, given_grid, read_coords
-from pathencoder.slides.grid import Grid, plan_grid, read_tile
-from pathencoder.slides.mpp import Mpp, scale_notes
+from pathencoder.slides.grid import Grid, read_tile
+from pathencoder.slides.mpp import Mpp
 from pathencoder.slides.overlay import write_overlay
 from pathencoder.slides.reader import Slide, open_slide
-from pathencoder.slides.tissue import TissueMask, find_tissue, refuse_dark
-from pathencoder.slides.tissue_file import drawn_tissue, read_outlines, write_tissue
+from pathencoder.slides.tissue_file import write_tissue
 from pathencoder.walk import printable
 
 if TYPE_CHECKING:
@@ -94,10 +92,10 @@ def slide_to_file(
         return before
     slide = open_slide(source)
     try:
-        scale = _scale(encoder, slide, provenance, settings)
+        scale = scale_of(encoder.spec, slide, settings)
         if before is None:
             on_notes(scale.notes)
-        plan = _plan(encoder, slide, scale, settings)
+        plan = plan_slide(encoder.spec, slide, scale, settings)
         outcome = before or _encode(
             encoder, slide, plan, file, provenance, settings, progress, origin
         )
@@ -189,71 +187,10 @@ def _check_slide(
     return [f"made from {made_from.path}, whose content is the same"]
 
 
-@dataclass(frozen=True)
-class _Scale:
-    """The scale of a slide, the one its tiles are read at, and notes on both and on the pixels."""
-
-    slide: Mpp
-    target: float
-    notes: list[str]
-
-
-def _scale(encoder: Encoder, slide: Slide, provenance: Provenance, settings: Settings) -> _Scale:
-    found = slide.mpp(settings.mpp)
-    target = provenance.target_mpp or found.value
-    if settings.coords is not None:
-        target = read_coords(settings.coords).side / encoder.spec.input_size * found.value
-    notes = scale_notes(found.value, target, encoder.spec.mpp)
-    return _Scale(found, target, [*slide.notes, *found.notes, *notes])
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """The tiles of a slide, and the notes for the user."""
-
-    scale: Mpp
-    tissue: TissueMask
-    grid: Grid
-    notes: list[str]
-
-
-def _plan(encoder: Encoder, slide: Slide, scale: _Scale, settings: Settings) -> _Plan:
-    if settings.coords is not None:
-        return _given_plan(encoder, slide, scale, settings.coords)
-    tissue = _tissue(slide, scale.slide.value, settings.tissue)
-    grid = plan_grid(
-        tissue,
-        slide.bounds,
-        mpp=scale.slide.value,
-        target_mpp=scale.target,
-        tile_px=encoder.spec.input_size,
-        overlap_px=settings.overlap_px,
-        min_tissue=settings.min_tissue,
-    )
-    return _Plan(scale.slide, tissue, grid, [*scale.notes, *tissue.notes, *grid.notes])
-
-
-def _given_plan(encoder: Encoder, slide: Slide, scale: _Scale, file: Path) -> _Plan:
-    """The tiles of a file of coordinates; their places are shown as the tissue."""
-    given, mpp = read_coords(file), scale.slide.value
-    grid = given_grid(given, slide.bounds, mpp=mpp, tile_px=encoder.spec.input_size)
-    tissue = covered(slide, grid)
-    return _Plan(scale.slide, tissue, grid, [*scale.notes, given.note])
-
-
-def _tissue(slide: Slide, mpp: float, drawn: Path | None) -> TissueMask:
-    """The tissue that is found, or the areas that were drawn."""
-    found = find_tissue(slide, mpp)
-    if drawn is not None:
-        return drawn_tissue(found, read_outlines(drawn))
-    refuse_dark(found, slide.path)
-    return found
-
-
 def _encode(
     encoder: Encoder,
     slide: Slide,
-    plan: _Plan,
+    plan: SlidePlan,
     file: Path,
     provenance: Provenance,
     settings: Settings,
@@ -281,7 +218,7 @@ def _encode(
     ) as job:
         failures = _embed(encoder, slide, grid, job)
         kept = np.array([_tile_id((x, y)) in job.journal for x, y in grid.coords.tolist()], bool)
-        place = _place(slide, grid, kept)
+        place = place_of_tiles(slide, grid, kept)
         content = Content(provenance, failures, facts, place=place, layout=settings.layout)
         new = job.finish(content, [_tile_id((x, y)) for x, y in place.coords.tolist()])
     return Outcome(
@@ -292,20 +229,6 @@ def _encode(
         new=new,
         failures=failures,
         notes=notes,
-    )
-
-
-def _place(slide: Slide, grid: Grid, kept: np.ndarray[Any, np.dtype[np.bool_]]) -> layouts.Place:
-    return layouts.Place(
-        slide=printable(slide.path.name),
-        coords=grid.coords[kept],
-        mpp=grid.mpp,
-        target_mpp=grid.target_mpp,
-        side=grid.side,
-        tile_px=grid.tile_px,
-        overlap_px=round(grid.tile_px * (1 - grid.stride / grid.side)),
-        size=slide.size,
-        origin=slide.bounds[:2],
     )
 
 

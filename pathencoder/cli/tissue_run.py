@@ -1,0 +1,152 @@
+"""`encode --only-tissue`: the tissue and the tiles of slides, without an encoder's weights."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from pathencoder.cli import report
+from pathencoder.cli.beside import TISSUE, Beside
+from pathencoder.cli.common import plural
+from pathencoder.cli.inputs import Found, name_of, source_of
+from pathencoder.cli.job import Job
+from pathencoder.cli.jobs import Ended, Loop, conclude
+from pathencoder.cli.meter import Meter
+from pathencoder.cli.mpp_table import Scales
+from pathencoder.cli.own_files import PICTURES
+from pathencoder.cli.remote_slides import copied, staging_of
+from pathencoder.errors import SlideError
+from pathencoder.features.job import Outcome
+from pathencoder.features.plan import place_of_tiles, plan_slide, scale_of, write_coords
+from pathencoder.features.provenance import Settings
+from pathencoder.files import make_folder
+from pathencoder.remote.staging import Scratch, Staging
+from pathencoder.slides.overlay import write_overlay
+from pathencoder.slides.reader import open_slide
+from pathencoder.slides.tissue_file import write_tissue
+from pathencoder.spec import EncoderSpec
+from pathencoder.walk import printable
+
+COORDS = "coords"  # the folder of coordinates in an output folder
+
+
+def find_all_tissue(
+    spec: EncoderSpec,
+    found: Found,
+    scales: Scales,
+    settings: Settings,
+    out: Path,
+    *,
+    beside: Beside,
+    pictures: bool,
+    notes: Sequence[str],
+    scratch: Scratch,
+    as_json: bool,
+    debug: bool,
+) -> int:
+    """Write the tissue, the coordinates of the tiles and, if wanted, a picture of every slide.
+
+    Args:
+        spec: Of the encoder: the size and scale of its tiles.
+        found: The jobs, and what was left out; tiles are not slides, and fail.
+        scales: The scale of each job, where a table gives it.
+        settings: The same for all.
+        out: An existing folder.
+        beside: Files of areas and coordinates of slides.
+        pictures: Also draw every slide's tissue and tiles.
+        notes: For the summary.
+        scratch: Where copies of remote slides go.
+        as_json: Print JSON instead of text.
+        debug: Print tracebacks.
+
+    Returns:
+        The exit status.
+    """
+    mpps = {job.name: mpp for job, mpp in zip(found.jobs, scales.mpps, strict=True)}
+    with staging_of(found.jobs, scratch, lambda _: True) as staging:
+        run = _Run(spec, mpps, settings, out, beside, pictures, staging)
+        ended = Loop(run.one, source_of, name_of, debug=debug).run(found.jobs)
+    about = report.About(spec.name, out, found.left_out, [*scales.notes, *beside.notes, *notes])
+    return _conclude(ended, about, as_json=as_json, debug=debug)
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What is the same for all slides of one command."""
+
+    spec: EncoderSpec
+    mpps: Mapping[str, float | None]
+    settings: Settings
+    out: Path
+    beside: Beside
+    pictures: bool
+    staging: Staging | None
+
+    def one(self, job: Job, _: Meter) -> Outcome:
+        """Find the tissue of one slide and write it."""
+        if job.kind != "slide":
+            raise SlideError(f"{job.source}: {job.problem or 'no slide: its tiles are all tissue'}")
+        if job.remote is None or self.staging is None:
+            return self._slide(job, job.source)
+        with copied(job.remote, self.staging) as (staged, _origin):
+            outcome = self._slide(job, staged.path)
+        outcome.notes += staged.notes
+        return outcome
+
+    def _slide(self, job: Job, path: Path) -> Outcome:
+        started = time.monotonic()
+        mpp = self.mpps[job.name]
+        settings = replace(
+            self.settings,
+            mpp=self.settings.mpp if mpp is None else mpp,
+            tissue=self.beside.tissue.get(job.name),
+            coords=self.beside.coords.get(job.name),
+        )
+        slide = open_slide(path)
+        try:
+            plan = plan_slide(self.spec, slide, scale_of(self.spec, slide, settings), settings)
+            place = place_of_tiles(slide, plan.grid)
+        finally:
+            slide.close()
+        outlines = self._file(TISSUE, job, ".geojson")
+        write_coords(place, self._file(COORDS, job, ".h5"))
+        outcome = Outcome(
+            job.source,
+            "done" if len(place.coords) else "empty",
+            write_tissue(plan.tissue, outlines),
+            rows=len(place.coords),
+            notes=[f"{100 * plan.tissue.mask.mean():.0f} % tissue", *plan.notes],
+        )
+        if self.pictures:
+            picture = self._file(PICTURES, job, ".jpg")
+            outcome.picture = write_overlay(
+                plan.tissue, plan.grid, picture, title=printable(job.source.name)
+            )
+        outcome.seconds = time.monotonic() - started
+        return outcome
+
+    def _file(self, folder: str, job: Job, end: str) -> Path:
+        file = self.out / folder / f"{job.name}{end}"
+        make_folder(file.parent)
+        return file
+
+
+def _conclude(ended: Ended, about: report.About, *, as_json: bool, debug: bool) -> int:
+    def text(failures: Path | None) -> str:
+        lines = [line for outcome in ended.outcomes for line in report.lines_of(outcome, "tile")]
+        lines += [*report.left_out_lines(about.left_out), *(f"Note: {n}" for n in about.notes)]
+        tiles = sum(o.rows for o in ended.outcomes)
+        slides = plural(len(ended.outcomes), "slide")
+        lines.append(
+            f"{plural(tiles, 'tile')} for {about.encoder} on {slides}. Embed them:"
+            f" pathencoder encode SLIDES --coords {about.out / COORDS} --out FEATURES"
+        )
+        return "\n".join([*lines, *report.failure_lines(ended.outcomes, failures)])
+
+    def data(failures: Path | None) -> dict[str, Any]:
+        return report.as_json(ended.outcomes, about, failures=failures, status=ended.status)
+
+    return conclude(ended, about.out, as_text=text, as_json=data if as_json else None, debug=debug)

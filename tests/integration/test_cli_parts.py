@@ -1,0 +1,94 @@
+"""`encode` on a part of the work: --only-tissue, --shard, --retry-failed."""
+
+import json
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import small_encoders
+from PIL import Image
+from small_slides import section, write_tiff
+
+from pathencoder.cli.main import run
+from pathencoder.features.store import read_features
+
+pytestmark = pytest.mark.full
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("encoder") / "small"
+    small_encoders.encoder("cnn").save_pretrained(path)
+    return ["--encoder", str(path)]
+
+
+@pytest.fixture
+def slides(tmp_path):
+    folder = tmp_path / "slides"
+    folder.mkdir()
+    for name in ("a", "b", "c"):
+        write_tiff(folder / f"{name}.tiff", section(), mpp=0.25)
+    return folder
+
+
+def test_tissue_and_tiles_without_an_encoder_and_then_embedded(tmp_path, slides, encoder, capsys):
+    out = tmp_path / "found"
+    line = ["encode", str(slides), "--as", "slides", *encoder, "--out", str(out)]
+    assert run([*line, "--only-tissue", "--pictures"]) == 0
+    assert "for small-cnn on 3 slides" in capsys.readouterr().out
+    assert {p.relative_to(out).as_posix() for p in out.rglob("*") if p.is_file()} == {
+        f"{folder}/{name}{end}"
+        for folder, end in (("tissue", ".geojson"), ("coords", ".h5"), ("pictures", ".jpg"))
+        for name in "abc"
+    }
+    with h5py.File(out / "coords/a.h5") as file:
+        coords, attributes = np.array(file["coords"]), dict(file["coords"].attrs)
+    assert (attributes["patch_size"], attributes["patch_size_level0"]) == (64, 128)
+
+    line[-1] = str(tmp_path / "given")
+    assert run([*line, "--coords", str(out / "coords")]) == 0
+    line[-1] = str(tmp_path / "whole")
+    assert run(line) == 0
+    given, whole = (read_features(tmp_path / f"{name}/a.h5") for name in ("given", "whole"))
+    assert np.array_equal(given.coords, coords)
+    assert np.array_equal(given.coords, whole.coords)
+    assert np.array_equal(given.rows, whole.rows)
+
+
+def test_tiles_are_no_slides(tmp_path, encoder, capsys):
+    Image.fromarray(section()).save(tmp_path / "tile.png")
+    line = ["encode", str(tmp_path / "tile.png"), *encoder, "--out", str(tmp_path / "out")]
+    assert run([*line, "--only-tissue"]) == 1
+    assert "no slide" in capsys.readouterr().out
+
+
+def test_shards_are_disjoint_and_complete(tmp_path, slides, encoder, capsys):
+    line = ["encode", str(slides), "--as", "slides", *encoder, "--out", str(tmp_path / "out")]
+    names = []
+    for number in (1, 2, 3):
+        assert run([*line, "--only-tissue", "--json", "--shard", f"{number}/3"]) == 0
+        found = json.loads(capsys.readouterr().out)
+        names += [Path(one["input"]).name for one in found["inputs"]]
+        assert f"shard {number} of 3: {len(found['inputs'])} of 3 inputs" in found["notes"]
+    assert sorted(names) == ["a.tiff", "b.tiff", "c.tiff"]
+
+
+@pytest.mark.parametrize("value", ["0/3", "4/3", "1", "a/b", "1/0"])
+def test_shards_that_do_not_exist(value, tmp_path, slides, capsys):
+    line = ["encode", str(slides), "--out", str(tmp_path / "out"), "--shard", value]
+    assert run(line) == 2
+    assert "3/16" in capsys.readouterr().err
+
+
+def test_only_what_failed_is_tried_again(tmp_path, slides, encoder, capsys):
+    write_tiff(slides / "b.tiff", section(), mpp=None)
+    line = ["encode", str(slides), "--as", "slides", *encoder, "--out", str(tmp_path / "out")]
+    assert run([*line, "--json"]) == 3
+    capsys.readouterr()
+    write_tiff(slides / "b.tiff", section(), mpp=0.25)
+    assert run([*line, "--json", "--retry-failed"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [(Path(o["input"]).name, o["status"]) for o in found["inputs"]] == [("b.tiff", "done")]
+    assert run([*line, "--retry-failed"]) == 2
+    assert "no input has failed" in capsys.readouterr().err
