@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,10 @@ class Stopped(Exception):
 
 class Changed(Exception):
     """The object is not the one that was listed."""
+
+
+class _NoRanges(Exception):
+    """The server does not give parts of a file."""
 
 
 def download(
@@ -71,25 +77,60 @@ def download(
     raise AssertionError("the second time returns or raises")
 
 
+@dataclass(frozen=True)
+class _Source:
+    """What is downloaded, and how long to wait before another try."""
+
+    url: str
+    listed: Object
+    stop: threading.Event
+    pause: float
+
+    def get(self, options: Any = None) -> Any:
+        """Ask for the object, or for a range of it, as long as it is the one that was listed.
+
+        Raises:
+            Changed: It is another one.
+            SlideError: It is gone, or access is refused.
+        """
+        import obstore
+
+        folder, name = split(self.url)
+        options = {**(options or {})}
+        if self.listed.etag and not self.listed.etag.startswith("W/"):  # a weak one never matches
+            options["if_match"] = self.listed.etag
+        try:
+            found = obstore.get(store_of(folder), name, options=options)
+        except Exception as error:
+            if type(error).__name__ == "PreconditionError":
+                raise Changed from error
+            if isinstance(error, FileNotFoundError) or _is_final(error):
+                raise SlideError(f"{self.url}: {explain(error)}") from error
+            if type(error).__name__ == "NotSupportedError":
+                raise _NoRanges from error
+            raise
+        if found.meta["size"] != self.listed.size:
+            raise Changed
+        return found
+
+
 def _once(
     url: str, listed: Object, file: Path, stop: threading.Event, pause: float, block: int
 ) -> None:
-    folder, name = split(url)
-    store, received = store_of(folder), hashlib.blake2b()
-
-    def fetch(start: int) -> bytes:
-        end = min(start + block, listed.size)
-        return _block(store, url, name, listed, (start, end), stop, pause)
-
-    with file.open("wb") as out, ThreadPoolExecutor(_TOGETHER) as pool:
-        for start in range(0, listed.size, block * _TOGETHER):
-            if stop.is_set():
-                raise Stopped
-            starts = range(start, min(start + block * _TOGETHER, listed.size), block)
-            for data in pool.map(fetch, starts):
+    source, received = _Source(url, listed, stop, pause), hashlib.blake2b()
+    with file.open("wb") as out:
+        try:
+            for data in _in_blocks(source, block):
                 out.write(data)
                 received.update(data)
-    _compare(url, listed, head(url))
+        except _NoRanges:
+            out.seek(0)
+            out.truncate()
+            received = hashlib.blake2b()
+            for data in _in_one(source):
+                out.write(data)
+                received.update(data)
+    _compare(listed, head(url))
     with file.open("rb") as written:
         if hashlib.file_digest(written, hashlib.blake2b).digest() != received.digest():
             raise SlideError(
@@ -97,49 +138,62 @@ def _once(
             )
 
 
-def _block(
-    store: Any,
-    url: str,
-    name: str,
-    listed: Object,
-    place: tuple[int, int],
-    stop: threading.Event,
-    pause: float,
-) -> bytes:
-    """The bytes of one block; tried again where the connection breaks."""
-    import obstore
+def _in_blocks(source: _Source, block: int) -> Iterator[bytes]:
+    """The bytes of an object, several blocks at the same time."""
+    size = source.listed.size
+    with ThreadPoolExecutor(_TOGETHER) as pool:
+        for start in range(0, size, block * _TOGETHER):
+            starts = range(start, min(start + block * _TOGETHER, size), block)
+            ends = [min(at + block, size) for at in starts]
+            yield from pool.map(lambda at, end: _block(source, at, end), starts, ends)
 
-    options: Any = {"range": place}
-    if listed.etag and not listed.etag.startswith("W/"):  # a weak one never matches
-        options["if_match"] = listed.etag
+
+def _block(source: _Source, start: int, end: int) -> bytes:
+    """The bytes of one block; tried again where the connection breaks."""
+    error: Exception = OSError("no answer")
     for attempt in range(_TRIES):
-        if stop.is_set():
+        if source.stop.is_set():
             raise Stopped
         try:
-            result = obstore.get(store, name, options=options)
-            if result.meta["size"] != listed.size:
-                raise Changed
-            data = bytes(result.bytes())
-            if len(data) == place[1] - place[0]:
+            data = bytes(source.get({"range": (start, end)}).bytes())
+            if len(data) == end - start:
                 return data
-            error: Exception = OSError(f"{len(data)} bytes of {place[1] - place[0]}")
-        except (Changed, Stopped):
+            error = OSError(f"{len(data)} bytes of {end - start}")
+        except (Changed, Stopped, SlideError, _NoRanges):
             raise
-        except Exception as broken:
-            if type(broken).__name__ == "PreconditionError":
-                raise Changed from broken
-            if isinstance(broken, FileNotFoundError) or _is_final(broken):
-                raise SlideError(f"{url}: {explain(broken)}") from broken
+        except Exception as broken:  # of the connection
             error = broken
-        stop.wait(pause * 2**attempt)
-    raise SlideError(f"{url}: the download broke off {_TRIES} times: {explain(error)}") from error
+        source.stop.wait(source.pause * 2**attempt)
+    raise SlideError(
+        f"{source.url}: the download broke off {_TRIES} times: {explain(error)}"
+    ) from error
+
+
+def _in_one(source: _Source) -> Iterator[bytes]:
+    """The bytes of an object of a server that does not give parts; a break is an error."""
+    left = source.listed.size
+    try:
+        for chunk in source.get().stream(min_chunk_size=1 << 20):
+            if source.stop.is_set():
+                raise Stopped
+            left -= len(chunk)
+            yield bytes(chunk)
+    except (Changed, Stopped, SlideError):
+        raise
+    except Exception as error:
+        raise SlideError(f"{source.url}: the download broke off: {explain(error)}") from error
+    if left:
+        raise SlideError(
+            f"{source.url}: the download broke off, {left:,} bytes are missing. Run the command"
+            " again"
+        )
 
 
 def _is_final(error: Exception) -> bool:
     return type(error).__name__ in ("PermissionDeniedError", "UnauthenticatedError")
 
 
-def _compare(url: str, before: Object, after: Object | None) -> None:
+def _compare(before: Object, after: Object | None) -> None:
     if after is None or (before.size, before.etag, before.modified) != (
         after.size,
         after.etag,

@@ -26,6 +26,7 @@ class WebFiles:
     Attributes:
         files: Contents by path, without the first slash.
         break_after: The body of the next `breaks` answers ends after so many bytes.
+        gives_ranges: Requests for a range are answered with that range.
         on_get: Called with the number of each GET request, before it is answered.
         ranges: The Range of each GET request that was answered.
     """
@@ -33,6 +34,7 @@ class WebFiles:
     def __init__(self, files):
         self.files = dict(files)
         self.breaks, self.break_after = 0, 0
+        self.gives_ranges = True
         self.on_get = lambda number: None
         self.ranges = []
         self.address = ""
@@ -67,7 +69,7 @@ class Handler(BaseHTTPRequestHandler):
             return self.head(412, {"Content-Length": "0"})
         part, status = data, 200
         headers = {"ETag": etag, "Last-Modified": "Sat, 21 Nov 2026 10:00:00 GMT"}
-        if wanted := self.headers.get("Range"):
+        if (wanted := self.headers.get("Range")) and held.gives_ranges:
             start, end = map(int, wanted.removeprefix("bytes=").split("-"))
             part, status = data[start : end + 1], 206
             headers["Content-Range"] = f"bytes {start}-{end}/{len(data)}"

@@ -49,6 +49,15 @@ def test_a_connection_that_breaks_costs_the_rest_of_one_block(web, tmp_path):
     assert sum(end + 1 - start for start, end in asked) < len(DATA) + 6 * BLOCK
 
 
+def test_a_server_without_ranges_sends_the_whole_file(web, tmp_path):
+    web.gives_ranges = False
+    fetch(web, tmp_path / "a.svs")
+    assert (tmp_path / "a.svs").read_bytes() == DATA
+    web.breaks, web.break_after = 99, 1000
+    with pytest.raises(SlideError, match="broke off"):
+        fetch(web, tmp_path / "a.svs")
+
+
 def test_a_connection_that_always_breaks_is_an_error(web, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "_TRIES", 2)
     monkeypatch.setattr(module, "_TOGETHER", 1)
