@@ -112,7 +112,7 @@ def _outlines(ground: Ground) -> dict[str, Any]:
 
 
 def _jpeg(image: RGB, most: int) -> str:
-    """A picture as a data address, made smaller until it has at most `most` bytes."""
+    """A picture as base64 of a JPEG, made smaller until it has at most `most` bytes."""
     picture = Image.fromarray(image)
     for _ in range(_TRIES):
         stream = io.BytesIO()
@@ -123,7 +123,7 @@ def _jpeg(image: RGB, most: int) -> str:
         factor = min(0.95, 0.97 * (most / size) ** 0.5)
         width, height = (max(1, round(n * factor)) for n in picture.size)
         picture = Image.fromarray(image).resize((width, height), Image.Resampling.BOX)
-    return "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode()
+    return base64.b64encode(stream.getvalue()).decode()
 
 
 def _text(values: NDArray[Any]) -> str:

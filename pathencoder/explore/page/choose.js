@@ -74,17 +74,17 @@ function cut(target, tile) {
   const s = slideOf(tile);
   const i = tile - s.first;
   const to = target.getContext("2d");
-  to.fillStyle = pcaCss[tile];
+  to.fillStyle = css(pca, tile);
   to.fillRect(0, 0, target.width, target.height);
   if (!s.picture) return;
-  const x = s.picture.width / s.extent[0];
-  const y = s.picture.height / s.extent[1];
-  to.imageSmoothingQuality = "high";
+  const picture = pictureFor(s, (target.width / s.side) * s.extent[0]);
+  const x = picture.width / s.extent[0];
+  const y = picture.height / s.extent[1];
   to.fillStyle = "#fff";
   to.fillRect(0, 0, target.width, target.height);
   const left = (s.corners[2 * i] - s.origin[0]) * x;
   const top = (s.corners[2 * i + 1] - s.origin[1]) * y;
-  to.drawImage(s.picture, left, top, s.side * x, s.side * y, 0, 0, target.width, target.height);
+  to.drawImage(picture, left, top, s.side * x, s.side * y, 0, 0, target.width, target.height);
 }
 
 function where(tile) {

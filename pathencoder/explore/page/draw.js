@@ -10,6 +10,7 @@ let cosines = null;
 let ends = [0, 1];
 let nearest = [];
 let colours = "pca";
+let shown = 0; // counts changes of the colours
 let waiting = false;
 
 function fit() {
@@ -41,12 +42,15 @@ function box(s, i, whole) {
   ];
 }
 
-function colourOf(tile) {
-  if (colours === "pca") return pcaCss[tile];
-  if (colours === "clusters") return groupCss[groups[tile]];
-  const share = (cosines[tile] - ends[0]) / Math.max(ends[1] - ends[0], 1e-6);
-  return scaleCss[Math.max(0, Math.min(255, Math.round(255 * share)))];
-}
+// The table of colours that is shown, and the place of a tile's colour in it.
+const TABLES = {
+  pca: [pca, (tile) => tile],
+  clusters: [groupColours, (tile) => groups[tile]],
+  similarity: [scale, (tile) => {
+    const share = (cosines[tile] - ends[0]) / Math.max(ends[1] - ends[0], 1e-6);
+    return Math.max(0, Math.min(255, Math.round(255 * share)));
+  }],
+};
 
 function draw() {
   waiting = false;
@@ -71,7 +75,7 @@ function drawPicture(s) {
   const width = s.width * view.zoom;
   const height = s.height * view.zoom;
   if (s.picture) {
-    const picture = s.smaller.find((p) => p.width >= width) || s.picture;
+    const picture = pictureFor(s, width);
     ctx.imageSmoothingEnabled = width < 3 * s.picture.width;
     ctx.drawImage(picture, left, top, width, height);
   }
@@ -80,28 +84,71 @@ function drawPicture(s) {
   ctx.strokeRect(Math.round(left) + 0.5, Math.round(top) + 0.5, Math.round(width), Math.round(height));
 }
 
-// On a layer of its own, so that tiles that share a pixel are not mixed.
+// The smallest copy of a slide's picture that is wide enough.
+function pictureFor(s, width) {
+  return s.smaller.find((copy) => copy.width >= width) || s.picture;
+}
+
+// On pale grey tissue: its light and dark stay visible, and colours are those of the legend.
 function drawTiles() {
+  const strength = $("strength").value / 100;
+  for (const s of slides) {
+    fade(s, strength);
+    ctx.globalAlpha = strength;
+    ctx.globalCompositeOperation = "multiply";
+    if (s.grid) drawGrid(s);
+    else drawSquares(s);
+    ctx.globalCompositeOperation = "source-over";
+    ctx.globalAlpha = 1;
+  }
+}
+
+// Tiles on a grid are one small picture of a pixel a tile, enlarged: the time to draw them does not
+// depend on their number.
+function drawGrid(s) {
+  const { low, texture } = s.grid;
+  if (s.grid.shown !== shown) paintGrid(s);
+  const inset = (s.side - s.step) / 2;
+  const left = toX(s, low[0] + inset);
+  const top = toY(s, low[1] + inset);
+  const cell = s.step * s.unit * view.zoom;
+  ctx.imageSmoothingEnabled = false;
+  ctx.drawImage(texture, left, top, texture.width * cell, texture.height * cell);
+  ctx.imageSmoothingEnabled = true;
+}
+
+function paintGrid(s) {
+  const { cells, texture } = s.grid;
+  const pen = texture.getContext("2d");
+  const image = pen.createImageData(texture.width, texture.height);
+  const [table, place] = TABLES[colours];
+  for (let i = 0; i < s.count; i++) {
+    const to = 4 * (cells[2 * i] + texture.width * cells[2 * i + 1]);
+    const from = 3 * place(s.first + i);
+    image.data[to] = table[from];
+    image.data[to + 1] = table[from + 1];
+    image.data[to + 2] = table[from + 2];
+    image.data[to + 3] = 255;
+  }
+  pen.putImageData(image, 0, 0);
+  s.grid.shown = shown;
+}
+
+// On a layer of its own, so that tiles that share a pixel are not mixed.
+function drawSquares(s) {
   if (layer.width !== canvas.width || layer.height !== canvas.height) {
     layer.width = canvas.width;
     layer.height = canvas.height;
   }
   layerCtx.clearRect(0, 0, layer.width, layer.height);
-  for (const s of slides) {
-    for (let i = 0; i < s.count; i++) {
-      const [left, top, right, bottom] = box(s, i, false);
-      if (right < 0 || bottom < 0 || left > layer.width || top > layer.height) continue;
-      layerCtx.fillStyle = colourOf(s.first + i);
-      layerCtx.fillRect(left, top, right - left, bottom - top);
-    }
+  const [table, place] = TABLES[colours];
+  for (let i = 0; i < s.count; i++) {
+    const [left, top, right, bottom] = box(s, i, false);
+    if (right < 0 || bottom < 0 || left > layer.width || top > layer.height) continue;
+    layerCtx.fillStyle = css(table, place(s.first + i));
+    layerCtx.fillRect(left, top, right - left, bottom - top);
   }
-  const strength = $("strength").value / 100;
-  for (const s of slides) fade(s, strength);
-  ctx.globalAlpha = strength;
-  ctx.globalCompositeOperation = "multiply";
   ctx.drawImage(layer, 0, 0);
-  ctx.globalCompositeOperation = "source-over";
-  ctx.globalAlpha = 1;
 }
 
 // The picture in pale grey, so that its stain does not change the colours of the map.

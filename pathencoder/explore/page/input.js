@@ -2,6 +2,7 @@
 
 function setColours(name) {
   colours = name;
+  shown++;
   document.querySelector(`input[value="${name}"]`).checked = true;
 }
 
@@ -83,7 +84,7 @@ addEventListener("keydown", (event) => {
 
 for (const input of document.querySelectorAll('input[name="view"]')) {
   input.addEventListener("change", () => {
-    colours = input.value;
+    setColours(input.value);
     legend();
     draw();
   });
@@ -125,27 +126,31 @@ function shrink(s) {
 
 async function loadPicture(s) {
   if (!s.image) return;
-  const picture = new Image();
-  picture.src = s.image;
+  s.picture = await createImageBitmap(new Blob([bytes(s.image)], { type: "image/jpeg" }));
   s.image = null;
-  await picture.decode();
-  s.picture = picture;
   shrink(s);
+}
+
+// A mark in the browser's list of timings when what was drawn is on the screen.
+function afterFrame(name) {
+  requestAnimationFrame(() => setTimeout(() => {
+    performance.mark(name);
+    document.body.dataset[name] = "yes";
+  }));
 }
 
 async function start() {
   write();
   legend();
   resize();
-  performance.mark("painted");
+  afterFrame("painted");
   addEventListener("resize", () => {
     if (!matchMedia("print").matches) resize();
   });
   await Promise.all(slides.map(loadPicture));
   draw();
   if (chosen >= 0) choose(chosen, false);
-  performance.mark("complete");
-  document.body.dataset.complete = "yes";
+  afterFrame("complete");
 }
 
 // For scripts and tests: the state, and where a tile is on the canvas in CSS pixels.

@@ -24,10 +24,8 @@ const scale = bytes(data.scale);
 const lengths = new Float32Array(count);
 const inMicrometres = slides.every((s) => s.mpp);
 
-const css = (c, i) => `rgb(${c[3 * i]},${c[3 * i + 1]},${c[3 * i + 2]})`;
-const scaleCss = Array.from({ length: 256 }, (_, i) => css(scale, i));
-const pcaCss = Array.from({ length: count }, (_, i) => css(pca, i));
-const groupCss = data.groups.map((g) => `rgb(${g.join(",")})`);
+const groupColours = Uint8Array.from(data.groups.flat());
+const css = (table, i) => `rgb(${table[3 * i]},${table[3 * i + 1]},${table[3 * i + 2]})`;
 
 // ---- slides: tiles, pictures, where they lie ---------------------------------------------------
 
@@ -39,6 +37,7 @@ for (const s of slides) {
   s.width = s.extent[0] * s.unit;
   s.height = s.extent[1] * s.unit;
   s.gap = s.step % 1 ? 1 : 0; // corners were rounded: neighbours may be one pixel apart
+  s.grid = gridOf(s);
   s.reach = [s.width, s.height]; // with the tiles that extend beyond the slide
   s.buckets = new Map();
   for (let i = 0; i < s.count; i++) {
@@ -59,6 +58,24 @@ for (let i = 0; i < count; i++) {
 
 function bucket(s, x, y) {
   return Math.floor((x - s.origin[0]) / s.side) + 65536 * Math.floor((y - s.origin[1]) / s.side);
+}
+
+// The cell of every tile on a regular grid; null where tiles lie anywhere.
+function gridOf(s) {
+  const low = [Infinity, Infinity];
+  for (let i = 0; i < 2 * s.count; i++) low[i % 2] = Math.min(low[i % 2], s.corners[i]);
+  const cells = new Int32Array(2 * s.count);
+  const size = [1, 1];
+  for (let i = 0; i < 2 * s.count; i++) {
+    const cell = (s.corners[i] - low[i % 2]) / s.step;
+    cells[i] = Math.round(cell);
+    if (Math.abs(cell - cells[i]) * s.step > 1.01) return null; // more than rounded corners
+    size[i % 2] = Math.max(size[i % 2], cells[i] + 1);
+  }
+  if (!s.count || size[0] * size[1] > 50 * s.count + 1e6) return null;
+  const texture = document.createElement("canvas");
+  [texture.width, texture.height] = size;
+  return { low, cells, texture };
 }
 
 function slideOf(tile) {

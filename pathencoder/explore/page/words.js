@@ -35,7 +35,7 @@ function legend() {
       if (!size) return;
       const entry = element("span");
       const swatch = element("i");
-      swatch.style.background = groupCss[g];
+      swatch.style.background = css(groupColours, g);
       entry.append(swatch, `${g + 1}: ${size.toLocaleString("en")} (${Math.round((100 * size) / count)} %)`);
       rows.append(entry);
     });
@@ -45,10 +45,10 @@ function legend() {
     bar.width = 256;
     bar.height = 1;
     const pen = bar.getContext("2d");
-    scaleCss.forEach((c, i) => {
-      pen.fillStyle = c;
+    for (let i = 0; i < 256; i++) {
+      pen.fillStyle = css(scale, i);
       pen.fillRect(i, 0, 1, 1);
-    });
+    }
     const row = element("div", undefined, "ends");
     row.append(
       element("span", `different (\u2264 ${ends[0].toFixed(2)})`),
