@@ -30,7 +30,9 @@ _PACKAGES = (
     "filelock",
 )
 _EXTRAS = {
-    "wsi": ("openslide-python", "openslide-bin"),
+    "wsi": ("openslide-python", "openslide-bin", "tifffile"),
+    "fastslide": ("fastslide",),
+    "remote": ("obstore",),
     "tiff": ("tifffile", "imagecodecs"),
     "nuclei": ("scikit-image",),
     "heads": ("scikit-learn",),

@@ -27,7 +27,7 @@ from pathencoder.formats.file_kinds import (
     looks_like_slide,
 )
 from pathencoder.images import SUFFIXES as IMAGE_SUFFIXES
-from pathencoder.remote.objects import UrlPath
+from pathencoder.remote.objects import UrlPath, is_remote
 from pathencoder.remote.slides import find_slides
 from pathencoder.slides.dicom import read_header
 from pathencoder.walk import NEITHER, LeftOut, Walk, natural, printable, walk
@@ -140,6 +140,8 @@ def is_slide(path: Path, taken_as: str | None = None) -> bool:
 
 def _kind_of(path: Path) -> str:
     """The kind of a path: "folder", "file", or a sentence on what is wrong with it."""
+    if is_remote(path):
+        return "remote slides are copied here by `pathencoder encode` alone. Download it first"
     try:
         mode = path.stat().st_mode
     except FileNotFoundError:

@@ -136,9 +136,12 @@ def _first_of(readers: Sequence[str], path: Path) -> Slide:
             refusals.append(error)
         else:
             if len(slide.downsamples) > 1 or levels == 1:
-                if flat is not None:
-                    flat.close()
-                return _noted(slide, refusals)
+                if flat is None:
+                    return _noted(slide, refusals)
+                flat.close()
+                why = f"{flat.reader} shows one of its {levels} levels"
+                slide.notes = (*slide.notes, f"read with {slide.reader}: {why}")
+                return slide
             flat = _keep_first(flat, slide)
     if flat is not None:
         flat.notes = (*flat.notes, f"one of its {levels} levels is read, which is slower")

@@ -55,6 +55,7 @@ def test_a_reader_that_shows_all_levels_comes_before_one_that_shows_one(readers,
     flat, whole = made((1.0,)), made()
     readers({"r1": flat, "r2": MissingExtra("no fastslide"), "r3": whole})
     assert open_slide(flat.path) is whole
+    assert whole.notes == ("read with memory: memory shows one of its 2 levels",)
     readers({"r1": flat, "r2": MissingExtra("no fastslide"), "r3": SlideError("no")})
     assert open_slide(flat.path) is flat
     assert flat.notes == ("one of its 2 levels is read, which is slower",)
