@@ -10,7 +10,7 @@ from training import config
 # Two blocks and crops of 32 and 16 px instead of the recipe's.
 VIT = (
     "backbone.args={dynamic_img_size: true, reg_tokens: 4, no_embed_class: true,"
-    " init_values: 1.0e-5, drop_path_rate: 0.1, img_size: 32, patch_size: 8, depth: 2,"
+    " init_values: 0.1, drop_path_rate: 0.1, img_size: 32, patch_size: 8, depth: 2,"
     " embed_dim: 32, num_heads: 2}"
 )
 _HEADS = {"hidden": 16, "out": 8, "bottleneck": 8, "prototypes": 16}

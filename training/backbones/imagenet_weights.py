@@ -21,7 +21,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from pathencoder import compat
+from pathencoder import network as networks
 from pathencoder.errors import (
     ChecksumError,
     IncompatibleWeights,
@@ -72,8 +72,7 @@ def lite_to_timm(state: dict[str, Tensor], architecture: str) -> dict[str, Tenso
     Raises:
         IncompatibleWeights: The keys and shapes are not exactly those of the timm network.
     """
-    timm = compat.import_timm()
-    network = timm.create_model(architecture, pretrained=False)
+    network = networks.build(architecture, {"num_classes": 1000})
     paths = [f"blocks.{s}.{b}" for s, stage in enumerate(network.blocks) for b in range(len(stage))]
     renamed = {_rename(key, paths): value.contiguous() for key, value in state.items()}
     own = {k: v.shape for k, v in network.state_dict().items()}

@@ -25,6 +25,12 @@ log = logging.getLogger("training")
 
 _CLASSIFIERS = ("classifier.", "fc.", "head.")
 _OPTIONAL = "num_batches_tracked"  # a counter, which some files leave out
+# how tiles become the input of an encoder, and its output an embedding
+_AS_THE_START = ("embedding", "input_size", "interpolation", "resize", "resize_size")
+# The standard deviation of class token and registers at the start, that of position embeddings.
+# timm's 1e-6 is far below the epsilon of the first LayerNorm, which then multiplies gradients by
+# 1,000 (tests/benchmarks/vit_start.py).
+_TOKEN_STD = 0.02
 # arguments of timm's networks that change no weight
 _NO_WEIGHTS = (
     "drop_rate",
@@ -39,6 +45,8 @@ _NO_WEIGHTS = (
 def make_backbone(settings: BackboneSettings) -> nn.Module:
     """The network with its starting weights, in channels_last; its output is pooled, [N, width].
 
+    Without `start` they are timm's random ones, but for class token and registers (`_TOKEN_STD`).
+
     Raises:
         ConfigError: There is no such file, or timm cannot build the architecture.
         IncompatibleWeights: The keys or shapes of the weights are not the network's, apart from a
@@ -46,7 +54,9 @@ def make_backbone(settings: BackboneSettings) -> nn.Module:
     """
     network = _build(settings)
     if settings.start:
-        _load(network, _weights_of(settings.start), str(settings.start))
+        _load(network, _weights_of(settings.start), settings.start)
+    else:
+        _start_tokens(network)
     # torch's annotations leave memory_format out
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return network
@@ -67,6 +77,13 @@ def _build(settings: BackboneSettings) -> nn.Module:
     return network
 
 
+def _start_tokens(network: nn.Module) -> None:
+    """Draw class token and registers anew, where the network has them."""
+    for name in ("cls_token", "reg_token"):
+        if isinstance(token := getattr(network, name, None), nn.Parameter):
+            nn.init.trunc_normal_(token, std=_TOKEN_STD)
+
+
 def output_width(network: nn.Module) -> int:
     """Channels of a timm network's pooled output, which may follow a hidden layer of its head."""
     timm_network: Any = network
@@ -77,12 +94,12 @@ def with_start(settings: BackboneSettings) -> BackboneSettings:
     """Complete settings that start from an encoder's name or folder.
 
     The network is the encoder's; of the settings' own arguments those stay that change no weight
-    (dropout and stochastic depth). Its normalisation, input size and readout are used where the
-    settings have none.
+    (dropout and stochastic depth). Its normalisation, the size and resizing of its input, and its
+    readout are used where the settings have none.
     """
     if not settings.start or _is_file_name(settings.start):
         return settings
-    spec = locate.describe(str(settings.start))
+    spec = locate.describe(settings.start)
     args = {**spec.model_args, "dynamic_img_size": True} if spec.prefix_tokens else spec.model_args
     network: dict[str, Any] = {
         "architecture": spec.architecture,
@@ -91,7 +108,7 @@ def with_start(settings: BackboneSettings) -> BackboneSettings:
     }
     _log_replaced(settings, network, spec.name)
     read: dict[str, Any] = {"mean": spec.mean, "std": spec.std}
-    read |= {"embedding": spec.embedding, "input_size": spec.input_size}
+    read |= {name: getattr(spec, name) for name in _AS_THE_START}
     return settings.model_copy(
         update={**network, **{k: v for k, v in read.items() if k not in settings.model_fields_set}}
     )
@@ -109,15 +126,15 @@ def _log_replaced(settings: BackboneSettings, network: dict[str, Any], name: str
             )
 
 
-def _is_file_name(start: Path | str) -> bool:
+def _is_file_name(start: str) -> bool:
     return Path(start).suffix == ".safetensors"
 
 
-def _weights_of(start: Path | str) -> dict[str, Tensor]:
+def _weights_of(start: str) -> dict[str, Tensor]:
     if not _is_file_name(start):
-        return dict(load_encoder(str(start), device="cpu").network.state_dict())
+        return dict(load_encoder(start, device="cpu").network.state_dict())
     if not Path(start).is_file():
-        raise ConfigError(f"backbone.start {str(start)!r} is not a file")
+        raise ConfigError(f"backbone.start {start!r} is not a file")
     weights: dict[str, Tensor] = load_file(start)
     return weights
 
@@ -202,6 +219,9 @@ def spec_of(settings: BackboneSettings, export: ExportSettings) -> EncoderSpec:
         dim=1,
         width=net.num_features,
         input_size=settings.input_size,
+        interpolation=settings.interpolation,
+        resize=settings.resize,
+        resize_size=settings.resize_size,
         mean=settings.mean,
         std=settings.std,
         embedding=embedding,

@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from pathencoder import compat
+from pathencoder import network as networks
 from pathencoder.errors import IncompatibleWeights, MissingExtra
 
 ARCHITECTURE, ARGS = "mobilenetv2_100", {"pad_type": "same"}
@@ -105,7 +105,7 @@ def _layers() -> list[tuple[str, str | None]]:
 
 def _network() -> Any:
     with torch.device("meta"):
-        return compat.import_timm().create_model(ARCHITECTURE, pretrained=False, **ARGS)
+        return networks.build(ARCHITECTURE, {**ARGS, "num_classes": 1000})
 
 
 def _refuse_other_shapes(state: dict[str, Tensor], file: Path) -> None:

@@ -23,7 +23,7 @@ import yaml  # type: ignore[import-untyped]  # PyYAML has no annotations
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from pathencoder import compat
+from pathencoder import network as networks
 from pathencoder.errors import IncompatibleWeights
 from pathencoder.files import whole_file
 from pathencoder.state_dicts import Differences, shapes_of
@@ -131,11 +131,7 @@ def main(arguments: list[str]) -> int:
         return 2
     narrow_name, start, wide_name, out, *given = arguments
     args = {k: yaml.safe_load(v) for k, _, v in (item.partition("=") for item in given)}
-    timm = compat.import_timm()
-    narrow, wide = (
-        timm.create_model(name, pretrained=False, num_classes=0, **args)
-        for name in (narrow_name, wide_name)
-    )
+    narrow, wide = (networks.build(name, args) for name in (narrow_name, wide_name))
     own = narrow.state_dict()
     state = {k: v.float() for k, v in load_file(start).items() if k in own}
     expected = {

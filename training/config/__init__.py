@@ -45,6 +45,8 @@ __all__ = [
 _SHORT = {"minutes": "run.minutes", "out": "run.out", "steps": "optim.steps"}
 # What PyYAML raises: ValueError for a date that does not exist and for bytes that are no text
 _NOT_YAML = (yaml.YAMLError, ValueError, RecursionError)
+# Settings of the backbone that no result depends on: how the export is read, and the start checked.
+_OF_THE_EXPORT = ("embedding", "interpolation", "resize", "resize_size", "start_sha256")
 # What to give where a setting without a default is missing.
 _MISSING = {"data.root": "FOLDER, the folder of your tiles", "run.out": "FOLDER of the run"}
 
@@ -204,7 +206,7 @@ def result_changing(values: dict[str, Any]) -> dict[str, Any]:
     kept = {k: v for k, v in values.items() if k not in ("run", "export")}
     if "backbone" not in kept:
         return kept
-    network = {k: v for k, v in kept["backbone"].items() if k not in ("embedding", "start_sha256")}
+    network = {k: v for k, v in kept["backbone"].items() if k not in _OF_THE_EXPORT}
     return {**kept, "backbone": network}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -28,6 +29,8 @@ from training.bounds import (
 )
 from training.methods import MethodSettings
 
+_NUMBER = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")
+
 
 def _embedding(rule: str) -> str:
     if rule not in EMBEDDINGS and stage_rule(rule) is None:
@@ -35,6 +38,13 @@ def _embedding(rule: str) -> str:
             f"one of {', '.join(EMBEDDINGS)}, or stages:a,b with /{','.join(POOLS)} or some of them"
         )
     return rule
+
+
+def _numbers(args: dict[str, Any]) -> dict[str, Any]:
+    """YAML reads 1e-5 as text, and only 1.0e-5 as a number."""
+    return {
+        k: float(v) if isinstance(v, str) and _NUMBER.fullmatch(v) else v for k, v in args.items()
+    }
 
 
 def _device(name: str) -> str:
@@ -101,19 +111,26 @@ class BackboneSettings(Section):
         embedding: How the exported encoder's embedding is read: pool, cls, mean, cls_mean, or
             stages:a,b/mean,centre,max (inner stages of a CNN, pooled in these ways).
         input_size: Side to which the exported encoder resizes tiles, px.
+        interpolation: How it resizes them.
+        resize: "squash": whole, to a square; "shortest": by their shortest side to `resize_size`,
+            then cropped.
+        resize_size: With "shortest", px; null: `input_size`.
         real_statistics: Give BatchNorm layers that were folded into constants the statistics of
             the first batch.
         layout: "ctranspath": the network has that encoder's convolutional stem.
     """
 
     architecture: str = Field(default="mobilenetv2_100", pattern=r"^\w[\w.-]*$")
-    args: dict[str, Any] = Field(default_factory=dict)
+    args: Annotated[dict[str, Any], AfterValidator(_numbers)] = Field(default_factory=dict)
     start: EncoderName | None = None
     start_sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
     mean: tuple[Fraction, Fraction, Fraction] = (0.5, 0.5, 0.5)
     std: tuple[Share, Share, Share] = (0.5, 0.5, 0.5)
     embedding: Annotated[str, AfterValidator(_embedding)] = "pool"
     input_size: int = Field(default=224, ge=16, le=4096)
+    interpolation: Literal["bilinear", "bicubic"] = "bicubic"
+    resize: Literal["squash", "shortest"] = "squash"
+    resize_size: int | None = Field(default=None, ge=16, le=4096)
     real_statistics: bool = False
     layout: Literal["timm", "ctranspath"] = "timm"
 

@@ -66,3 +66,19 @@ def test_the_start_decides_the_network_and_dropout_stays(monkeypatch, caplog):
 def test_an_architecture_that_timm_lacks_is_refused():
     with pytest.raises(ConfigError, match=r"'mobilenet_v9'.*Change backbone\.architecture"):
         make.make_backbone(BackboneSettings(architecture="mobilenet_v9"))
+
+
+def test_an_export_resizes_tiles_as_its_start_does(monkeypatch):
+    """Before, it said "squash" and "bicubic" whatever the start's authors do."""
+    spec = dataclasses.replace(described("virchow"), interpolation="bilinear", resize="shortest")
+    spec = dataclasses.replace(spec, resize_size=256)
+    monkeypatch.setattr("training.backbones.make.locate.describe", lambda _: spec)
+    settings = make.with_start(BackboneSettings(start="virchow"))
+    made = make.spec_of(settings.model_copy(update={"start": None}), ExportSettings())
+    kept = ("interpolation", "resize", "resize_size", "input_size", "mean", "std")
+    assert [getattr(made, k) for k in kept] == [getattr(spec, k) for k in kept]
+
+
+def test_numbers_in_arguments_may_be_written_as_yaml_does_not_read_them():
+    args = BackboneSettings(args={"init_values": "1e-5", "act_layer": "GELU"}).args
+    assert args == {"init_values": 1e-5, "act_layer": "GELU"}
