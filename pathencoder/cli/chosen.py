@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from pathlib import Path
 
 import click
@@ -11,6 +10,7 @@ import click
 from pathencoder.cli.inputs import Found
 from pathencoder.cli.report import read_failures
 from pathencoder.cli.shard import Shard
+from pathencoder.features.identity import place_of
 from pathencoder.walk import printable
 
 
@@ -72,7 +72,7 @@ def only_failed(found: Found, out: Path) -> tuple[frozenset[str], list[str]]:
 
 
 def _place(source: Path) -> str:
-    return printable(os.path.abspath(source))
+    return place_of(source)
 
 
 def _hash(name: str) -> int:

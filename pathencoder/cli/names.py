@@ -61,7 +61,8 @@ def _options(job: Job) -> list[str]:
     else:
         short, long = full, f"{full}-tiles"
     above = [part for part in place.parts[:-1] if part != place.anchor]
-    typed = os.fsencode(os.path.abspath(job.source))  # two paths may print the same
+    # two paths may print the same
+    typed = os.fsencode(job.source if job.remote else os.path.abspath(job.source))
     digest = hashlib.blake2b(typed, digest_size=6).hexdigest()
     options = [short, long]
     for depth in range(1, len(above) + 1):

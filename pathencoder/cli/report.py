@@ -14,6 +14,7 @@ from typing import Any
 
 from pathencoder.cli.common import plural
 from pathencoder.errors import StoreError
+from pathencoder.features.identity import place_of
 from pathencoder.features.job import Outcome
 from pathencoder.files import storing, whole_file
 from pathencoder.locks import Busy, Lock
@@ -98,7 +99,7 @@ def read_failures(out: Path) -> list[tuple[str, str]]:
     Raises:
         StoreError: A file of that name is not such a list.
     """
-    return [(os.path.abspath(row[0]), row[1]) for row in _rows(out / FAILURES)]
+    return [(place_of(row[0]), row[1]) for row in _rows(out / FAILURES)]
 
 
 def is_failures_list(path: Path) -> bool:
@@ -128,9 +129,9 @@ def _rows(path: Path) -> list[list[str]]:
 
 def _replaced(row: Sequence[str], outcomes: Sequence[Outcome]) -> bool:
     """Whether this run has processed the input or part of an earlier row."""
-    place = os.path.abspath(row[0])
+    place = place_of(row[0])
     for outcome in outcomes:
-        if outcome.status in _PROCESSED and printable(os.path.abspath(outcome.source)) == place:
+        if outcome.status in _PROCESSED and place_of(outcome.source) == place:
             if outcome.status == "failed":  # its parts were not processed
                 return not row[1]
             return outcome.parts is None or not row[1] or row[1] in outcome.parts

@@ -102,6 +102,18 @@ def test_what_is_not_there_is_one_failure_each(bucket, scan, encode):
     assert "4 inputs: 1 done, 3 failed" in text
 
 
+def test_a_failure_is_known_by_its_url_from_any_folder(bucket, scan, encode, tmp_path, monkeypatch):
+    url = bucket({"a.tif": b"no slide"})
+    assert encode(f"{url}/a.tif")[0] == 1
+    assert f"{url}/a.tif" in (tmp_path / "out" / "failures.csv").read_text()
+    obstore.put(store_of(url), "a.tif", scan)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    status, text, _ = encode(f"{url}/a.tif", "--retry-failed")
+    assert status == 0, text
+    assert not (tmp_path / "out" / "failures.csv").exists()
+
+
 def test_slides_of_several_files_are_one_slide_each(bucket):
     url = bucket(
         {
