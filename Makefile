@@ -1,7 +1,7 @@
 # make test, make demo and the rest set up what they need and take seconds the second time.
 # .venv       core and test tools, what the quick tests and the demo run in
 # .venv-full  all extras
-# .venv-tia   tiatoolbox, whose upper bounds suit no other environment (on demand)
+# .venvs      the tools of others, each in an environment of its own (on demand)
 # .venv-wheel the built wheel and nothing else
 # .venv-oldest the oldest versions that pyproject.toml allows (on demand)
 PYTHON ?= python3
@@ -9,7 +9,8 @@ PIP_INSTALL = -m pip install --quiet --disable-pip-version-check --no-compile --
 SOURCES = $(shell find pathencoder -type f -not -name '*.pyc')
 FULL = dev,wsi,fastslide,remote,tiff,nuclei,heads,training,full-tests,docs
 
-.PHONY: setup check docs test test-quick test-full test-oldest test-wheel demo clean
+.PHONY: setup check docs test test-quick test-full test-oldest test-wheel test-peers demo clean
+.PRECIOUS: .venvs/%/.done
 .DELETE_ON_ERROR:
 
 setup: .venv/.done
@@ -22,15 +23,6 @@ setup: .venv/.done
 .venv-full/.done: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv-full
 	.venv-full/bin/python $(PIP_INSTALL) --editable '.[$(FULL)]'
-	touch $@
-
-# tiatoolbox forbids torch 2.13 in its metadata and runs on it: only uv can override that.
-.venv-tia/.done: pyproject.toml constraints.txt
-	$(PYTHON) -m venv .venv-tia
-	.venv-tia/bin/python -m pip install --quiet uv
-	links=$$(.venv-tia/bin/python -m pip config get global.find-links 2>/dev/null || true); \
-	.venv-tia/bin/uv pip install --quiet --python .venv-tia/bin/python $${links:+--find-links $$links} \
-		--override constraints.txt tiatoolbox==2.1.3 pytest --editable .
 	touch $@
 
 # The types of training/ need its libraries.
@@ -80,8 +72,33 @@ test-wheel: .venv-wheel/.done
 	.venv-wheel/bin/python $(PIP_INSTALL) dist/*.whl
 	touch $@
 
+# Our encoders in the tools of others, on real slides (PATHENCODER_SLIDES, or ../shared/data/slides);
+# on demand. Only uv can override what these tools' metadata forbid: torch 2.13, and for slide2vec
+# huggingface-hub from 1.0, which its transformers refuse when they are imported.
+PEERS = tiatoolbox lazyslide slide2vec torch_tools
+tiatoolbox = tiatoolbox==2.1.3
+lazyslide = lazyslide==0.13.0 wsidata==0.12.0 lazyslide-models==0.1.0 'pandas<3'
+slide2vec = slide2vec==7.1.4
+torch_tools = onnx==1.23.2 onnxruntime==1.32.0 onnxscript==0.7.2 grad-cam==1.5.7 captum==0.9.0 \
+	scikit-learn==1.9.1 anndata==0.12.19 'pandas<3' torchmetrics==1.9.0 kaiko-eva==0.4.5
+
+test-peers: $(PEERS:%=test-peers-%)
+
+test-peers-%: .venvs/%/.done
+	PYTHONPATH=tests/peers/startup .venvs/$*/bin/python -m pytest tests/peers/test_$*.py \
+		-W default
+
+.venvs/%/.done: constraints.txt tests/peers/overrides-slide2vec.txt
+	$(PYTHON) -m venv .venvs/$*
+	.venvs/$*/bin/python -m pip install --quiet --disable-pip-version-check uv
+	links=$$(.venvs/$*/bin/python -m pip config get global.find-links 2>/dev/null || true); \
+	.venvs/$*/bin/uv pip install --quiet --python .venvs/$*/bin/python $${links:+--find-links $$links} \
+		--override constraints.txt $(if $(filter slide2vec,$*),--override tests/peers/overrides-slide2vec.txt) \
+		$($*) pytest openslide-python openslide-bin --editable .
+	touch $@
+
 demo: .venv/.done
 	.venv/bin/pathencoder demo
 
 clean:
-	rm -rf .venv .venv-full .venv-tia .venv-oldest .venv-wheel build dist site .cache *.egg-info
+	rm -rf .venv .venvs .venv-full .venv-oldest .venv-wheel build dist site .cache *.egg-info

@@ -25,12 +25,16 @@ _PUBLIC = {
     "Features": "pathencoder.outputs",
     "PathEncoderError": "pathencoder.errors",
     "encode_slide": "pathencoder.features.encode",
+    "find_tissue": "pathencoder.slides.tissue",
     "list_encoders": "pathencoder.pretrained.catalogue",
     "list_images": "pathencoder.images",
     "load_encoder": "pathencoder.encoder",
+    "load_module": "pathencoder.integrations.modules",
+    "open_slide": "pathencoder.slides.reader",
     "read_features": "pathencoder.features.store",
     "segment_nuclei": "pathencoder.nuclei.segment",
     "segment_slide": "pathencoder.nuclei.slide",
+    "to_anndata": "pathencoder.integrations.anndata",
 }
 
 __all__ = ["__version__", *sorted(_PUBLIC)]
@@ -42,10 +46,14 @@ if TYPE_CHECKING:
     from pathencoder.features.encode import encode_slide as encode_slide
     from pathencoder.features.store import read_features as read_features
     from pathencoder.images import list_images as list_images
+    from pathencoder.integrations.anndata import to_anndata as to_anndata
+    from pathencoder.integrations.modules import load_module as load_module
     from pathencoder.nuclei.segment import segment_nuclei as segment_nuclei
     from pathencoder.nuclei.slide import segment_slide as segment_slide
     from pathencoder.outputs import Features as Features
     from pathencoder.pretrained.catalogue import list_encoders as list_encoders
+    from pathencoder.slides.reader import open_slide as open_slide
+    from pathencoder.slides.tissue import find_tissue as find_tissue
     from pathencoder.spec import EncoderSpec as EncoderSpec
 
 

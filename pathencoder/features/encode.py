@@ -25,6 +25,7 @@ from pathencoder.walk import printable
 
 if TYPE_CHECKING:
     from pathencoder.encoder import Encoder
+    from pathencoder.slides.reader import Slide
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +33,7 @@ _PICTURES = (".jpg", ".jpeg", ".png")
 
 
 def encode_slide(
-    slide: str | os.PathLike[str],
+    slide: str | os.PathLike[str] | Slide,
     out: str | os.PathLike[str] | None = None,
     *,
     encoder: Encoder | str | os.PathLike[str] | None = None,
@@ -62,8 +63,9 @@ def encode_slide(
         features.rows, features.coords  # float32 [N, D], int64 [N, 2] in level-0 pixels
 
     Args:
-        slide: A slide file, one file of a DICOM slide, or the folder of one; or the URL of a slide
-            (s3://, gs://, az://, https://), which is copied to the temporary folder.
+        slide: A slide file, one file of a DICOM slide, or the folder of one; a slide that
+            `open_slide` opened (it is opened again by its path); or the URL of a slide (s3://,
+            gs://, az://, https://), which is copied to the temporary folder.
         out: The feature file to write, ending in .h5; its folder is made where it is missing. A
             file of the same slide and settings is read, not made again, and an interrupted call is
             resumed by the next one. None: nothing is kept. The rows pass through a temporary file,
@@ -121,12 +123,15 @@ def encode_slide(
         batch_size=batch_size,
         overwrite=overwrite,
     )
-    source, drawing = _path(slide, "slide"), None if picture is None else _picture(picture)
+    source, drawing = (
+        _path(getattr(slide, "path", slide), "slide"),
+        None if picture is None else _picture(picture),
+    )
     file = None if out is None else _feature_file(out, layout)
     if file is None and layout != "trident":
         raise ConfigError(f"layout={layout!r} is the layout of a file: say which with out=")
     bar = _bar(printable(source.name), progress)
-    network = _loaded(encoder)
+    network = as_encoder(encoder)
     with bar as show, tempfile.TemporaryDirectory() as temporary, _here(source) as (here, origin):
         made = slide_to_file(
             network,
@@ -157,6 +162,28 @@ def _here(source: Path) -> Iterator[tuple[Path, Origin | None]]:
         yield staged.path, Origin(staged.slide.url, Stat(*staged.slide.version))
 
 
+def as_encoder(encoder: Any) -> Encoder:
+    """The encoder that an argument stands for.
+
+    Args:
+        encoder: An `Encoder`; a name, folder or repository for `load_encoder`; None for the default
+            encoder.
+
+    Raises:
+        ConfigError: It is something else.
+        PathEncoderError: It cannot be loaded; see `load_encoder`.
+    """
+    from pathencoder.encoder import Encoder, load_encoder
+
+    if isinstance(encoder, Encoder):
+        return encoder
+    if encoder is None or isinstance(encoder, str | os.PathLike):
+        return load_encoder(encoder)
+    raise ConfigError(
+        f"encoder={type(encoder).__name__}: an Encoder, or a name for load_encoder, is needed"
+    )
+
+
 def _path(given: object, name: str) -> Path:
     if not isinstance(given, str | os.PathLike):
         raise ConfigError(f"{name}={type(given).__name__}: a path is needed")
@@ -184,18 +211,6 @@ def _picture(picture: object) -> Path:
     if file.suffix.lower() not in _PICTURES:
         raise ConfigError(f"picture={printable(file)!r}: end it in {', '.join(_PICTURES)}")
     return file
-
-
-def _loaded(encoder: Any) -> Encoder:
-    from pathencoder.encoder import Encoder, load_encoder
-
-    if isinstance(encoder, Encoder):
-        return encoder
-    if encoder is None or isinstance(encoder, str | os.PathLike):
-        return load_encoder(encoder)
-    raise ConfigError(
-        f"encoder={type(encoder).__name__}: an Encoder, or a name for load_encoder, is needed"
-    )
 
 
 def _bar(name: str, progress: object) -> contextlib.AbstractContextManager[Progress]:

@@ -6,6 +6,7 @@ features.rows, features.coords  # float32 [N, D], int64 [N, 2] in level-0 pixels
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import json
 import os
@@ -24,6 +25,8 @@ from pathencoder.features import checksums, layouts
 from pathencoder.features.identity import Stamp
 from pathencoder.features.provenance import Provenance
 from pathencoder.files import make_folder, whole_file
+from pathencoder.pretrained import catalogue
+from pathencoder.spec import EncoderSpec
 from pathencoder.walk import printable
 
 Rows = NDArray[np.float32]
@@ -95,6 +98,32 @@ class FeatureFile:
     layout: str
     failures: list[Failure]
     attributes: dict[str, Any]
+
+    @property
+    def features(self) -> Rows:
+        """`rows`, under the name of the dataset in the file."""
+        return self.rows
+
+    @property
+    def mpp(self) -> float | None:
+        """Micrometres per level-0 pixel of the slide; None where the file does not state it."""
+        found = self.attributes.get("slide_mpp")
+        return None if found is None else float(found)
+
+    @property
+    def spec(self) -> EncoderSpec | None:
+        """The description of the encoder that made the rows, with its revision and sha256.
+
+        None where the file names no encoder, or one that `list_encoders` does not have.
+        """
+        made_by = catalogue.catalogue().get(str(self.attributes.get("encoder")))
+        if made_by is None:
+            return None
+        return dataclasses.replace(
+            made_by,
+            revision=self.attributes.get("revision"),
+            sha256=self.attributes.get("sha256"),
+        )
 
     @property
     def notes(self) -> list[str]:
@@ -186,6 +215,8 @@ def _read(file: h5py.File, path: Path) -> FeatureFile:
     rows = np.asarray(file[name][:], dtype=np.float32)
     if rows.ndim == 3 and rows.shape[0] == 1:  # some writers keep a batch axis
         rows = rows[0]
+    if rows.ndim == 1:  # one vector of a slide, of TRIDENT or STAMP
+        rows = rows[None]
     attributes = {k: _plain(v) for k, v in file.attrs.items()}
     if "coords" in file:
         attributes = {**{k: _plain(v) for k, v in file["coords"].attrs.items()}, **attributes}

@@ -125,7 +125,7 @@ def refuse_dark(tissue: TissueMask, path: Path) -> None:
         raise SlideError(f"{path}: {DARK}. Leave it out")
 
 
-def find_tissue(slide: Slide, mpp: float) -> TissueMask:
+def find_tissue(slide: Slide, mpp: float | None = None) -> TissueMask:
     """Find the tissue of a slide.
 
     An area that cannot be read at low magnification counts as tissue: its tiles are tried, and
@@ -133,14 +133,17 @@ def find_tissue(slide: Slide, mpp: float) -> TissueMask:
 
     Args:
         slide: An open slide.
-        mpp: Micrometres per level-0 pixel.
+        mpp: Micrometres per level-0 pixel. None: as the slide states it.
 
     Returns:
         The mask at about 8 um a pixel, what was dropped, and notes.
 
     Raises:
         SlideError: No part of the slide can be read.
+        MissingMpp: The slide does not state its scale, and none is given.
     """
+    if mpp is None:
+        mpp = slide.mpp().value
     fine = thumbnail(slide, mpp, least=LEAST)
     small = fine.reduced(min(TARGET_MPP / mpp, max(slide.bounds[2:]) / _SMALLEST))
     seen = _look(fine, small, small.scale[0] * mpp)

@@ -53,6 +53,20 @@ def test_rows_and_file_are_those_of_the_command_line(tmp_path, layout):
     assert (out.parent.parent / "pt_files" / "s.pt").exists() == (layout == "clam")
 
 
+@pytest.mark.full
+def test_an_open_slide_is_taken_and_its_tissue_found(tmp_path):
+    file = write_tiff(tmp_path / "s.tiff", section(), mpp=0.25)
+    slide = pathencoder.open_slide(file)
+    tissue = pathencoder.find_tissue(slide)
+    assert tissue.mask.any()
+    np.testing.assert_array_equal(tissue.mask, pathencoder.find_tissue(slide, 0.25).mask)
+    encoder = small_encoders.shared("cnn")
+    found = pathencoder.encode_slide(slide, encoder=encoder)
+    slide.close()
+    np.testing.assert_array_equal(found.rows, pathencoder.encode_slide(file, encoder=encoder).rows)
+    assert found.mpp == 0.25
+
+
 def test_without_out_the_rows_are_the_same_and_no_file_stays(slide, tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
     (tmp_path / "temporary").mkdir()

@@ -4,6 +4,7 @@ Written whole or not at all, readable by the tools whose layout they have, refus
 """
 
 import contextlib
+import dataclasses
 import errno
 import json
 import os
@@ -51,10 +52,10 @@ def place(count=5, mpp=0.25):
     )
 
 
-def write(path, layout="trident", count=5, dim=7, failures=()):
+def write(path, layout="trident", count=5, dim=7, failures=(), provenance=PROVENANCE):
     rows = np.random.default_rng(0).normal(size=(count, dim)).astype(np.float32)
     content = Content(
-        PROVENANCE,
+        provenance,
         failures,
         {"slide": "slide.svs", **slide_facts(SLIDE)},
         place=place(count),
@@ -173,6 +174,31 @@ def test_files_of_other_tools_are_read(tmp_path):
     found = read_features(tmp_path / "batched.h5")
     assert (found.rows.shape, found.coords.shape, found.layout) == ((3, 4), (3, 2), "clam")
     assert read_settings(tmp_path / "batched.h5") is None
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_mpp_features_and_spec_of_every_layout(tmp_path, layout):
+    own = dataclasses.replace(PROVENANCE, encoder="pathencoder-tiny")
+    write(tmp_path / "h5_files/s.h5", layout, provenance=own)
+    found = read_features(tmp_path / "h5_files/s.h5")
+    assert found.features is found.rows
+    assert found.mpp == 0.25
+    assert (found.spec.name, found.spec.dim) == ("pathencoder-tiny", 768)
+    assert (found.spec.revision, found.spec.sha256) == ("abc", "123")
+
+
+def test_a_file_that_names_no_encoder_or_scale_has_none(tmp_path):
+    with h5py.File(tmp_path / "other.h5", "w") as file:
+        file["features"] = np.zeros((2, 3), np.float32)
+    found = read_features(tmp_path / "other.h5")
+    assert (found.mpp, found.spec) == (None, None)
+
+
+@pytest.mark.parametrize("name", ["features", "feats"])
+def test_one_vector_of_a_slide_is_one_row(tmp_path, name):
+    with h5py.File(tmp_path / "slide.h5", "w") as file:
+        file[name] = np.arange(3, dtype=np.float32)
+    assert read_features(tmp_path / "slide.h5").rows.tolist() == [[0.0, 1.0, 2.0]]
 
 
 @pytest.mark.parametrize("content", [b"", b"not HDF5 at all"])
