@@ -210,6 +210,17 @@ def result_changing(values: dict[str, Any]) -> dict[str, Any]:
     return {**kept, "backbone": network}
 
 
+def settings_of_run(cfg: Config, *, half: bool) -> dict[str, Any]:
+    """The settings on which the results of a run depend, as its checkpoints hold them.
+
+    Args:
+        cfg: The settings.
+        half: Whether the forward passes are in bf16: what precision "auto" has chosen.
+    """
+    values = result_changing(dump(cfg))
+    return {**values, "optim": {**values["optim"], "precision": "bf16" if half else "fp32"}}
+
+
 def with_defaults(settings: dict[str, Any]) -> dict[str, Any]:
     """Result-changing settings of an older checkpoint, completed by today's defaults.
 

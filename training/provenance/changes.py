@@ -37,7 +37,8 @@ def resumed(checkpoint: Path, now: Provenance, *, allowed: bool) -> Provenance:
     before = Provenance.from_json(about["provenance"])
     for step, corpus in before.earlier:
         now = now.after(step, corpus)
-    now = dataclasses.replace(now, continued=now.continued or before.continued)
+    continued = now.continued or before.continued
+    now = dataclasses.replace(now, continued=continued, changed=before.changed)
     if before.corpus.digest == now.corpus.digest:
         if before.corpus.content is None:
             log.info("%s names its tiles, not their content: only names were compared", checkpoint)

@@ -8,6 +8,7 @@ import json
 import logging
 import platform
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -88,6 +89,8 @@ class Provenance:
         torch: The version of torch.
         seed: Of the run.
         settings: sha256 of the settings that the result depends on.
+        changed: Settings that differed in earlier steps: (first step with the new value, the change
+            in words).
     """
 
     start: Source | None
@@ -106,6 +109,7 @@ class Provenance:
     torch: str
     seed: int
     settings: str
+    changed: tuple[tuple[int, str], ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, as data.json, a checkpoint and an export hold them."""
@@ -121,6 +125,7 @@ class Provenance:
                 **read,
                 "teachers": tuple(Source(**teacher) for teacher in values["teachers"]),
                 "corpus": _corpus(values["corpus"]),
+                "changed": tuple((step, words) for step, words in values.get("changed", ())),
                 "earlier": tuple((step, _corpus(then)) for step, then in values["earlier"]),
             }
         )
@@ -131,6 +136,11 @@ class Provenance:
         return dataclasses.replace(
             self, earlier=(*self.earlier, (step, corpus)), **self._narrowed(licence)
         )
+
+    def with_changed(self, step: int, changes: Sequence[str]) -> Provenance:
+        """The record of a run some of whose settings were others before a step."""
+        found = (*self.changed, *((step, words) for words in changes))
+        return dataclasses.replace(self, changed=found)
 
     def averaged_with(self, other: Provenance) -> Provenance:
         """The record of an average of weights with those of another run."""

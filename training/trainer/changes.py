@@ -11,13 +11,15 @@ from training import config
 log = logging.getLogger("training")
 
 # Settings that hold a path: the same file by another name is no change.
-_PATHS = (("data", "root"), ("", "start_from"), ("backbone", "start"))
+_PATHS = (("data", "root"), ("", "start_from"), ("backbone", "start"), ("method", "teachers"))
+_MAY_FALL = ("lr", "lr_end", "head_lr", "clip")
 
 
 def changes(old: dict[str, Any], new: dict[str, Any], step: int) -> list[str]:
     """The settings with which a run cannot go on from a checkpoint, each with both values.
 
     The steps of a run with a constant rate may change, as long as its cooldown is still to come.
+    What `accepted` finds may change too.
 
     Args:
         old: Those of the checkpoint that the result depends on.
@@ -29,7 +31,27 @@ def changes(old: dict[str, Any], new: dict[str, Any], step: int) -> list[str]:
     words = differences.pop("optim.steps", None)
     if words and (refused := _why_not_steps(old["optim"], new["optim"], step)):
         differences["optim.steps"] = f"{words} ({refused})"
-    return sorted(differences.values())
+    calmer = accepted(old, new)
+    return sorted(text for text in differences.values() if text not in calmer)
+
+
+def accepted(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """The changes that messages about a diverging run ask for, each with both values.
+
+    Lower learning rates, a lower norm of gradients, and fp32. `auto` of an older checkpoint, which
+    does not say what it chose, may be either precision.
+
+    Args:
+        old: The settings of the checkpoint that the result depends on.
+        new: Those of the run, with the precision that is used.
+    """
+    before, now = config.with_defaults(old).get("optim", {}), new.get("optim", {})
+    lower = [k for k in _MAY_FALL if k in before and k in now and now[k] < before[k]]
+    precise = before.get("precision") != now.get("precision") and (
+        now.get("precision") == "fp32" or before.get("precision") == "auto"
+    )
+    changed = [*lower, *(["precision"] if precise else [])]
+    return [f"optim.{k} was {before[k]!r}, is {now[k]!r}" for k in changed]
 
 
 def _why_not_steps(old: dict[str, Any], new: dict[str, Any], step: int) -> str | None:
@@ -57,10 +79,15 @@ def _with_real_paths(settings: dict[str, Any]) -> dict[str, Any]:
     out = {k: dict(v) if isinstance(v, dict) else v for k, v in settings.items()}
     for section, key in _PATHS:
         inner = out.get(section, {}) if section else out
-        value = inner.get(key)
-        if isinstance(value, str) and os.path.exists(value):
-            inner[key] = os.path.realpath(value)
+        if isinstance(value := inner.get(key), str):
+            inner[key] = _real(value)
+        elif isinstance(value, list):
+            inner[key] = [_real(v) if isinstance(v, str) else v for v in value]
     return out
+
+
+def _real(text: str) -> str:
+    return os.path.realpath(text) if os.path.exists(text) else text
 
 
 def _differences(old: Any, new: Any, path: str = "") -> dict[str, str]:

@@ -121,7 +121,7 @@ def load(
             f"{path} was made with other settings: {'; '.join(different)}. Give another out=, or"
             " the same settings"
         )
-    _fill(path, method, optimizer)
+    _fill_with_own_rates(path, method, optimizer)
     return int(meta["step"])
 
 
@@ -172,11 +172,16 @@ def _start(
                 f"start_from {path}: its {section}.{name} is {there!r}, this run's is {here!r}:"
                 " they must be the same"
             )
+    _fill_with_own_rates(path, method, optimizer)
+    return int(meta["step"])
+
+
+def _fill_with_own_rates(path: Path, method: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Load the state; learning rates stay those of the run's settings."""
     rates = [{k: v for k, v in g.items() if k != "params"} for g in optimizer.param_groups]
     _fill(path, method, optimizer)
     for group, own in zip(optimizer.param_groups, rates, strict=True):
         group.update(own)
-    return int(meta["step"])
 
 
 def _first_good(

@@ -17,6 +17,7 @@ from pathencoder.files import whole_file
 from training import distributed
 from training.data.loader import TileBatch
 from training.data.tiles import Corpus
+from training.trainer import checkpoint
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +47,11 @@ class Guard:
         """Copy the buffers; called before a step."""
         if self._buffers:
             torch._foreach_copy_(self._before, self._buffers)
+
+    @property
+    def bad_in_a_row(self) -> int:
+        """The number of bad batches since the last good one."""
+        return self._count
 
     def passed(self) -> None:
         """Note that the step was good."""
@@ -84,9 +90,16 @@ class Guard:
         if self._count >= self._limit:
             raise PathEncoderError(
                 f"{self._count} batches in a row gave no finite loss or gradient (step {step}:"
-                f" {values}); first not finite: {culprit}. The last checkpoint is good. Look at"
-                f" {kept}, lower optim.lr or optim.clip, or set optim.precision=fp32"
+                f" {values}); first not finite: {culprit}. {self._way_back()}. Look at {kept}, and"
+                " lower optim.lr or optim.clip, or set optim.precision=fp32: the run resumes also"
+                " with these"
             )
+
+    def _way_back(self) -> str:
+        newest = checkpoint.latest(self._folder.parent)
+        return (
+            f"The last checkpoint, {newest}, is of before them" if newest else "No checkpoint yet"
+        )
 
     def _keep(self, step: int, batch: TileBatch, corpus: Corpus, culprit: str) -> Path:
         self._folder.mkdir(exist_ok=True)

@@ -8,6 +8,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import torch
 import yaml  # type: ignore[import-untyped]  # its types are a separate package
@@ -26,6 +27,7 @@ from training.monitor.trackers import TensorBoard, Tracker, WandB
 from training.provenance import changes, record
 from training.provenance.record import Provenance
 from training.trainer import checkpoint, checks, lock, parallel, preflight, sharding
+from training.trainer.changes import accepted
 from training.trainer.optimizer import make_optimizer
 from training.trainer.parts import Parts
 from training.trainer.run import Run
@@ -86,9 +88,10 @@ def _prepare(cfg: config.Config, request: StopRequest) -> tuple[Parts, int]:
     if distributed.rank() == 0:
         checks.warn_of_small_disk(cfg.run.out, method)
     optimizer = make_optimizer(method, cfg)
-    first_step = _restore(cfg, method, optimizer)
+    settings = config.settings_of_run(cfg, half=dtype is not None)
+    first_step = _restore(cfg, method, optimizer, settings)
     made_from = record.of_run(cfg, corpus, device=device, dtype=dtype)
-    made_from = _resumed(cfg, made_from, first_step)
+    made_from = _resumed(cfg, made_from, first_step, settings)
     parts = Parts(
         cfg=cfg,
         corpus=corpus,
@@ -203,17 +206,28 @@ def _plan(
     )
 
 
-def _resumed(cfg: config.Config, now: Provenance, first_step: int) -> Provenance:
+def _resumed(
+    cfg: config.Config, now: Provenance, first_step: int, settings: dict[str, Any]
+) -> Provenance:
     """The record of the run; raises ConfigError where it resumes on other tiles."""
     used = checkpoint.path_of(cfg.run.out, first_step)
     if not used.is_dir():
         return now
-    return changes.resumed(used, now, allowed=cfg.run.accept_changed_tiles)
+    before = json.loads((used / "run.json").read_text())["settings"]
+    changed = accepted(before, settings)
+    for words in changed:
+        log.warning("from step %d on %s", first_step, words)
+    now = changes.resumed(used, now, allowed=cfg.run.accept_changed_tiles)
+    return now.with_changed(first_step, changed)
 
 
-def _restore(cfg: config.Config, method: nn.Module, optimizer: torch.optim.Optimizer) -> int:
+def _restore(
+    cfg: config.Config,
+    method: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    settings: dict[str, Any],
+) -> int:
     """Load the newest checkpoint or the state to start from; returns the first step to do."""
-    settings = config.result_changing(config.dump(cfg))
     step = checkpoint.resume(cfg.run.out, method, optimizer, settings)
     if step is not None:
         return step

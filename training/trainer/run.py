@@ -116,7 +116,9 @@ class Run:
         """
         self._reporter.after(step, loss, norm, logs)
         every = (self._cfg.run.checkpoint_every, self._cfg.run.keep_every)
-        if self.stopping or any(n and (step + 1) % n == 0 for n in every):
+        due = self.stopping or any(n and (step + 1) % n == 0 for n in every)
+        # between bad batches the run may be diverging: the last checkpoint is one from before them
+        if due and not self._guard.bad_in_a_row:
             self._save(step + 1)
 
     def report_knn(self, step: int) -> None:
@@ -188,7 +190,7 @@ class Run:
     def _save(self, step: int) -> None:
         """Write a checkpoint; a run that is resumed from it starts with `step`."""
         about = {
-            "settings": config.result_changing(config.dump(self._cfg)),
+            "settings": config.settings_of_run(self._cfg, half=self._parts.dtype is not None),
             "provenance": self._parts.provenance.to_json(),
         }
         self._saver.save(step, self.method, self.optimizer, about)

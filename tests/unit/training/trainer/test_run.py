@@ -206,8 +206,10 @@ def test_half_precision_is_a_setting_that_changes_results(tiles, tmp_path):
         losses[precision] = json.loads((run / "log.jsonl").read_text().splitlines()[0])["loss"]
     assert losses["bf16"] == pytest.approx(losses["fp32"], rel=0.05)
     assert losses["bf16"] != losses["fp32"]
-    with pytest.raises(ConfigError, match=r"optim\.precision was 'fp32', is 'auto'"):
-        train(settings(tiles, tmp_path / "fp32"))
+    asked = values(tiles, tmp_path / "fp32")
+    asked["optim"]["precision"] = "bf16"
+    with pytest.raises(ConfigError, match=r"optim\.precision was 'fp32', is 'bf16'"):
+        train(config.check(asked))
 
 
 def test_bf16_on_a_cpu_is_refused_where_a_gradient_would_be_wrong(
