@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from training import augment
 from training.backbones import make
 from training.config import Config
+from training.data.corpus import open_corpus
 from training.data.loader import batches
 from training.data.sampler import Sampler, make_sampler
 from training.data.stains import stain_weights
@@ -17,6 +20,44 @@ from training.data.tiles import STAIN_CLASSES, Corpus
 from training.data.window import in_window
 
 log = logging.getLogger(__name__)
+
+
+def corpus_of(cfg: Config) -> Corpus:
+    """The tiles that a config asks for.
+
+    Raises:
+        ConfigError: As `open_corpus`.
+    """
+    d = cfg.data
+    corpus = open_corpus(
+        d.root,
+        licences=d.licences,
+        stains=d.stains,
+        without=d.without,
+        cache_mb=cfg.run.cache_mb,
+    )
+    return corpus if d.stain is None else with_stain(corpus, d.stain)
+
+
+def with_stain(corpus: Corpus, name: str) -> Corpus:
+    """The corpus with a stain class for the tiles that have none."""
+    unknown, stain = STAIN_CLASSES.index("unknown"), STAIN_CLASSES.index(name)
+    count = corpus.stain_counts().get("unknown", 0)
+    if not count:
+        log.warning("data.stain=%s: every tile has a stain class, so that it changes nothing", name)
+        return corpus
+    log.info("data.stain: %d of %d tiles without a stain class are %s", count, len(corpus), name)
+
+    def known(stains: np.ndarray) -> np.ndarray:
+        return np.where(stains == unknown, stain, stains).astype(stains.dtype)
+
+    of_tiles = corpus.tile_stains
+    return dataclasses.replace(
+        corpus,
+        slide_stains=known(corpus.slide_stains),
+        tile_stains=None if of_tiles is None else known(of_tiles),
+        contents=corpus.contents.with_stain(name),
+    )
 
 
 def sampler_of(cfg: Config, corpus: Corpus) -> Sampler:

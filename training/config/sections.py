@@ -72,6 +72,8 @@ class DataSettings(Section):
         licences: Licences of a manifest that are read; empty: all.
         stains: The same for stain classes.
         without: Sources of a manifest that are left out.
+        stain: The stain class of tiles for which no table states one; null: "unknown", whose
+            colours are changed as those of IHC are.
         canvas: Tiles are resized to this side before crops are taken, px.
         batch: Over all processes.
         slide_power: 1 draws slides by their number of tiles, 0 all equally often
@@ -87,6 +89,7 @@ class DataSettings(Section):
     licences: tuple[str, ...] = ()
     stains: tuple[str, ...] = ()
     without: tuple[str, ...] = ()
+    stain: StainClass | None = None
     canvas: int = Field(default=224, ge=32, le=4096)
     batch: int = Field(default=64, ge=2, le=1_000_000)
     slide_power: Fraction = 0.5

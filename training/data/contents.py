@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -49,6 +50,17 @@ class Contents:
     licences: dict[str, Count]
     stains: dict[str, Count]
     scale: Scale | None
+
+    def with_stain(self, name: str) -> Contents:
+        """The same with this stain class for the tiles that have none.
+
+        A slide of both kinds of tiles is counted twice.
+        """
+        stains = dict(self.stains)
+        if (unknown := stains.pop(UNKNOWN, None)) is not None:
+            there = stains.get(name, Count(0, 0))
+            stains[name] = Count(there.tiles + unknown.tiles, there.slides + unknown.slides)
+        return dataclasses.replace(self, stains=stains)
 
 
 def contents_of(

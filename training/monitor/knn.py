@@ -13,7 +13,7 @@ from pathencoder import metrics, outputs
 from pathencoder.errors import ConfigError
 from pathencoder.spec import EncoderSpec
 from pathencoder.transforms import Transform
-from training.labels import read_label_rows
+from training.labels import LabelRow, read_label_rows
 from training.monitor.collapse import spread
 
 
@@ -52,21 +52,31 @@ def labelled_set(folder: Path, spec: EncoderSpec, *, px: int, most: int = 400) -
     """
     from pathencoder.images import open_image
 
-    rows = read_label_rows(folder / "labels.csv", choose=True)
+    rows = label_rows(folder)
     rows = rows[:: max(1, len(rows) // most)][:most]
     transform = Transform(dataclasses.replace(spec, input_size=px, resize_size=None))
     groups = np.array([r.group for r in rows])
-    if len(set(groups.tolist())) < 2:
-        raise ConfigError(
-            f"{folder / 'labels.csv'}: k-NN looks for neighbours in other groups, and all rows are"
-            " of one. Give the rows their groups, or remove the set from run.knn_sets"
-        )
     return LabelledSet(
         folder.name,
         torch.stack([transform(open_image(folder / r.file)) for r in rows]),
         np.unique([r.label for r in rows], return_inverse=True)[1],
         groups,
     )
+
+
+def label_rows(folder: Path) -> list[LabelRow]:
+    """The rows of a labelled folder that may be used during training, not of held-out parts.
+
+    Raises:
+        ConfigError: As `labelled_set`.
+    """
+    rows = read_label_rows(folder / "labels.csv", choose=True)
+    if len({row.group for row in rows}) < 2:
+        raise ConfigError(
+            f"{folder / 'labels.csv'}: k-NN looks for neighbours in other groups, and all rows are"
+            " of one. Give the rows their groups, or remove the set from run.knn_sets"
+        )
+    return rows
 
 
 @torch.no_grad()

@@ -16,13 +16,13 @@ import torch
 
 from pathencoder.errors import ConfigError, PathEncoderError
 from pathencoder.pretrained import locate
+from pathencoder.remote.objects import is_remote
 from training import distributed, methods
 from training.backbones import make
 from training.config import Config
-from training.data.corpus import open_corpus
 from training.data.tiles import Corpus
-from training.from_config import sampler_of
-from training.labels import read_label_rows
+from training.from_config import corpus_of, sampler_of
+from training.monitor.knn import label_rows
 from training.trainer import checkpoint, preflight
 
 log = logging.getLogger("training")
@@ -80,7 +80,9 @@ def _without_tiles(cfg: Config) -> Report:
         functools.partial(act, cfg) for act in (_batch, _device, _trackers, _network)
     ]
     checks += [functools.partial(_teacher, name) for name in cfg.method.teacher_encoders()]
-    checks += [functools.partial(_knn_set, folder) for folder in cfg.run.knn_sets]
+    checks += [functools.partial(_knn_set, f) for f in preflight.knn_sets_there(cfg)]
+    checks += [functools.partial(act, cfg) for act in (_continued, _root, _folder)]
+    _warn_of_absent_sets(cfg)
     for check in checks:
         with _noting(report):
             report.found.append(check())
@@ -147,15 +149,49 @@ def _teacher(name: Path | str) -> str:
 
 
 def _knn_set(folder: Path) -> str:
-    if not (folder / "labels.csv").is_file():
-        return f"k-NN set {folder}: not there, is left out"
-    rows = read_label_rows(folder / "labels.csv", choose=True)
+    rows = label_rows(folder)
     return f"k-NN set {folder}: {len(rows)} images, {len({row.label for row in rows})} classes"
 
 
+def _continued(cfg: Config) -> str:
+    """The run that this one starts with."""
+    place = cfg.start_from
+    if place and not any((place / name).exists() for name in ("run.json", "checkpoints")):
+        raise ConfigError(
+            f"start_from {str(place)!r} is neither a run with a checkpoint nor a checkpoint: give"
+            " the folder of one"
+        )
+    return f"start_from: {place or 'none'}"
+
+
+def _root(cfg: Config) -> str:
+    if not is_remote(cfg.data.root) and not cfg.data.root.is_dir():
+        raise ConfigError(f"data.root {str(cfg.data.root)!r} is not a folder")
+    return f"data.root: {cfg.data.root}"
+
+
+def _warn_of_absent_sets(cfg: Config) -> None:
+    there = preflight.knn_sets_there(cfg)
+    if absent := [str(folder) for folder in cfg.run.knn_sets if folder not in there]:
+        log.warning(
+            "run.knn_sets: no labels.csv in %s: k-NN accuracy is not measured on %s. Give folders"
+            " with a labels.csv, or run.knn_sets=[]",
+            ", ".join(absent),
+            "them" if len(absent) > 1 else "it",
+        )
+
+
+def _folder(cfg: Config) -> str:
+    """Raise OSError for an output folder that cannot be written to."""
+    out = cfg.run.out
+    there = next(p for p in (out.absolute(), *out.absolute().parents) if p.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise OSError(f"run.out={out}: {there} is not a folder that can be written to")
+    return f"folder of the run: {there} can be written to"
+
+
 def _corpus(cfg: Config) -> Corpus:
-    d = cfg.data
-    corpus = open_corpus(d.root, licences=d.licences, stains=d.stains, without=d.without)
+    corpus = corpus_of(cfg)
     sampler_of(cfg, corpus)
     preflight.check(cfg.model_copy(update={"backbone": make.with_start(cfg.backbone)}), corpus)
     return corpus
@@ -179,11 +215,9 @@ def _network(cfg: Config) -> str:
 
 
 def _output(cfg: Config, tiles: int) -> str:
-    """The run's folder: writable, with space for checkpoints, and its newest checkpoint if any."""
+    """Space for checkpoints, and the newest checkpoint if any."""
     out = cfg.run.out
     there = next(p for p in (out.absolute(), *out.absolute().parents) if p.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK):
-        raise OSError(f"run.out={out}: {there} is not a folder that can be written to")
     needed, free = _COPIES * checkpoint_bytes(cfg, tiles), shutil.disk_usage(there).free
     if free < needed:
         raise OSError(_too_little_space(out, needed, free))

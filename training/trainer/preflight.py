@@ -23,7 +23,8 @@ from training.methods import MethodSettings
 
 log = logging.getLogger("training")
 
-_TILES = 16  # tiles whose size is read
+_TILES = 32  # tiles whose size is read
+_FAR = 1.5  # times the canvas, or a part of it: a size from which on a warning is given
 
 
 def crop_sizes(method: MethodSettings) -> dict[str, int]:
@@ -41,7 +42,9 @@ def check(cfg: Config, corpus: Corpus) -> None:
     """
     refuse_other_start(cfg)
     sizes = crop_sizes(cfg.method)
-    _refuse_small_tiles(sizes, corpus)
+    sides = _sides(corpus)
+    _refuse_small_tiles(sizes, sides)
+    _warn_of_other_sizes(cfg.data.canvas, sides)
     if not cfg.method.own_network:
         for name, px in sizes.items():
             refuse_network(cfg, name, px)
@@ -66,16 +69,8 @@ def refuse_other_start(cfg: Config) -> None:
 
 
 def knn_sets_there(cfg: Config) -> tuple[Path, ...]:
-    """The k-NN sets of a config that exist; the others are named in a warning."""
-    there = tuple(folder for folder in cfg.run.knn_sets if (folder / "labels.csv").is_file())
-    if absent := [str(folder) for folder in cfg.run.knn_sets if folder not in there]:
-        log.warning(
-            "run.knn_sets: no labels.csv in %s: k-NN accuracy is not measured on %s. Give folders"
-            " with a labels.csv, or run.knn_sets=[]",
-            ", ".join(absent),
-            "them" if len(absent) > 1 else "it",
-        )
-    return there
+    """The k-NN sets of a config that exist."""
+    return tuple(folder for folder in cfg.run.knn_sets if (folder / "labels.csv").is_file())
 
 
 def refuse_network(cfg: Config, name: str, px: int) -> None:
@@ -145,17 +140,44 @@ def _find_one_pixel(found: list[str], name: str) -> Callable[..., None]:
     return hook
 
 
-def _refuse_small_tiles(sizes: dict[str, int], corpus: Corpus) -> None:
+def _sides(corpus: Corpus) -> list[int]:
+    """The shorter sides of some tiles, evenly spaced in the corpus, px."""
     sides = []
     for index in np.linspace(0, len(corpus) - 1, min(_TILES, len(corpus)), dtype=np.int64):
         try:
             sides.append(min(corpus.read(int(index)).shape[:2]))
         except ImageError:
             continue  # the loader logs it when it draws it
+    return sides
+
+
+def _refuse_small_tiles(sizes: dict[str, int], sides: list[int]) -> None:
     usual = int(np.median(sides)) if sides else 0
     for name, px in sizes.items():
         if sides and px > usual:
             raise ConfigError(
                 f"{name}: crops of {px} px are larger than the tiles ({usual} px): choose smaller"
                 " crops or larger tiles"
+            )
+
+
+def _warn_of_other_sizes(canvas: int, sides: list[int]) -> None:
+    """Say how many tiles are much larger or smaller than the canvas that they are resized to."""
+    kinds = {
+        "reduced": [side for side in sides if side > _FAR * canvas],
+        "enlarged": [side for side in sides if side < canvas / _FAR],
+    }
+    for what, found in kinds.items():
+        if found:
+            log.warning(
+                "data.canvas=%d: of %d tiles that were read, %d have sides of %d to %d px and are"
+                " %s to %d px, so that their scale in the crops is another one. Choose data.canvas"
+                " near the size of the tiles, or cut tiles of one size",
+                canvas,
+                len(sides),
+                len(found),
+                min(found),
+                max(found),
+                what,
+                canvas,
             )

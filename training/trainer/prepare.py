@@ -17,11 +17,10 @@ from torch import nn
 from pathencoder.errors import ConfigError
 from training import config, distributed, methods
 from training.backbones import make
-from training.data.corpus import open_corpus
 from training.data.sampler import Sampler
 from training.data.tiles import Corpus
 from training.files import write_text
-from training.from_config import sampler_of, starting_network
+from training.from_config import corpus_of, sampler_of, starting_network
 from training.monitor.log import Monitor
 from training.monitor.trackers import TensorBoard, Tracker, WandB
 from training.provenance import changes, record
@@ -56,6 +55,7 @@ def opened(cfg: config.Config, request: StopRequest) -> Iterator[Run]:
         MissingExtra: A tracker's package is not installed.
     """
     first = distributed.rank() == 0
+    checks.refuse(cfg)
     cfg = cfg.model_copy(update={"backbone": make.with_start(cfg.backbone)})
     with lock.held(cfg.run.out) if first else nullcontext():
         parts, first_step = _prepare(cfg, request)
@@ -70,16 +70,8 @@ def opened(cfg: config.Config, request: StopRequest) -> Iterator[Run]:
 def _prepare(cfg: config.Config, request: StopRequest) -> tuple[Parts, int]:
     """The parts of a run and the first step to do."""
     torch.set_num_threads(cfg.run.threads)
-    checks.refuse(cfg)
     device = distributed.device_of(cfg.run.device)
-    d = cfg.data
-    corpus = open_corpus(
-        d.root,
-        licences=d.licences,
-        stains=d.stains,
-        without=d.without,
-        cache_mb=cfg.run.cache_mb,
-    )
+    corpus = corpus_of(cfg)
     preflight.check(cfg, corpus)
     sampler = sampler_of(cfg, corpus)
     torch.manual_seed(cfg.seed)
