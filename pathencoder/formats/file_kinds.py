@@ -16,14 +16,17 @@ IMAGE = "pathencoder.slides.image_reader"
 _OPENSLIDE = ".svs .ndpi .mrxs .scn .bif .dcm .vms .vmu .svslide"
 _FASTSLIDE = ".vsi .isyntax .i2syntax .czi .qptiff"  # formats that OpenSlide does not have
 _IMAGES = ".jpg .jpeg .png .webp .bmp"
-# The readers of each format, in the order in which they are tried.
+# The readers of each format, in the order in which they are tried. tifffile takes the first page,
+# which in .bif and .scn is the label. It comes before fastslide, which fills the rest of a JPEG
+# tile that was cut off with grey.
 READERS = {
-    **dict.fromkeys(_OPENSLIDE.split(), (OPENSLIDE, FASTSLIDE, TIFFFILE)),
+    **dict.fromkeys(_OPENSLIDE.split(), (OPENSLIDE, FASTSLIDE)),
+    ".svs": (OPENSLIDE, TIFFFILE, FASTSLIDE),
     **dict.fromkeys(_FASTSLIDE.split(), (FASTSLIDE,)),
 }
 SLIDE_SUFFIXES = frozenset(READERS)
 READERS |= dict.fromkeys(_IMAGES.split(), (IMAGE,))  # with --as slides
-OTHERS = (OPENSLIDE, FASTSLIDE, TIFFFILE, IMAGE)  # of TIFFs, and of names that say nothing
+OTHERS = (OPENSLIDE, TIFFFILE, FASTSLIDE, IMAGE)  # of TIFFs, and of names that say nothing
 # Slide formats without a reader here: named in the summary.
 _FOREIGN = ".kfb .sdpc .mdsx .tmap .lif"
 FOREIGN_SUFFIXES = frozenset(_FOREIGN.split())

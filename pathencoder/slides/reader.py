@@ -81,7 +81,7 @@ class Slide(Protocol):
 def open_slide(path: str | Path) -> Slide:
     """Open a slide. A folder of DICOM files is one slide.
 
-    The readers of its format are tried in order: OpenSlide, then fastslide and tifffile for what
+    The readers of its format are tried in order: OpenSlide, then tifffile and fastslide for what
     OpenSlide refuses, and Pillow for plain images. Another reader than the first is a note.
 
     Args:

@@ -5,6 +5,7 @@ from types import ModuleType
 
 import pytest
 from small_slides import MemorySlide, section
+from small_tiffs import write_wrong_header
 from tiff_headers import page, tiff
 
 from pathencoder.errors import MissingExtra, SlideError
@@ -75,6 +76,34 @@ def test_the_first_readers_reason_is_given_and_the_extra_that_may_help(readers, 
     readers({"r1": MissingExtra("no OpenSlide"), "r2": made()})
     with pytest.raises(MissingExtra, match="no OpenSlide"):
         open_slide(path)
+
+
+def test_tifffile_never_opens_formats_whose_first_page_is_the_label():
+    """And where it reads, it comes before fastslide, which shows cut JPEG tiles grey."""
+    for suffix, names in file_kinds.READERS.items():
+        assert (file_kinds.TIFFFILE in names) == (suffix == ".svs")
+    for names in (file_kinds.READERS[".svs"], file_kinds.OTHERS):
+        assert names.index(file_kinds.TIFFFILE) < names.index(file_kinds.FASTSLIDE)
+
+
+@pytest.mark.full
+def test_a_jpeg_tiff_that_was_cut_off_has_no_grey_tile(tmp_path):
+    path = write_wrong_header(tmp_path / "a.tif", section(512, 512))
+    import tifffile
+
+    with tifffile.TiffFile(path) as file:
+        offsets, counts = file.pages[0].dataoffsets, file.pages[0].databytecounts
+    data = bytearray(path.read_bytes())
+    half = offsets[2] + counts[2] // 2
+    data[half : offsets[3] + counts[3]] = b"\0" * (offsets[3] + counts[3] - half)
+    path.write_bytes(data)
+    slide = open_slide(path)
+    assert slide.reader.startswith("tifffile")
+    assert slide.read(0, 0, 0, 512, 256).std() > 0
+    for x in (0, 256):
+        with pytest.raises(SlideError, match="cannot be read"):
+            slide.read(x, 256, 0, 256, 256)
+    slide.close()
 
 
 def test_a_url_is_not_opened(tmp_path):
