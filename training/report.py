@@ -55,6 +55,7 @@ _PANELS = (
     _Panel("train", "grad_norm", "gradient norm", scale="log"),
     _Panel("train", "tiles_per_s", "tiles a second"),
     _Panel("train", "data_wait", "share of the time waiting for data"),
+    _Panel("train", "memory_mb", "memory, MB"),
 )
 # Figures of a log line that are not drawn: clocks, and the step itself.
 _NOT_DRAWN = ("kind", "step", "wall_s", "cpu_s", "processes")

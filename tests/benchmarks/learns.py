@@ -32,6 +32,7 @@ PLAN = Path("training/plans/learns.yaml")
 CONTROL = "_control"
 MEAN = "mean of the sets"
 Rows = NDArray[np.int64]
+Sides = list[list[Outcome]]  # of a method, of its control
 
 
 def of_probe(o: Outcome, i: Rows) -> float:
@@ -47,14 +48,18 @@ def of_neighbours(o: Outcome, i: Rows) -> float:
 FIGURES: dict[str, Callable[[Outcome, Rows], float]] = {"auroc": of_probe, "knn20": of_neighbours}
 
 
-def outcomes_of(
-    plan: experiments.Plan, results: Results, arm: str, name: str
-) -> list[list[Outcome]]:
+def control_of(plan: experiments.Plan, arm: str) -> str | None:
+    """The control of an arm: that of its name, or of NAME where it is NAME_fast (other rates)."""
+    names = (arm + CONTROL, arm.rpartition("_")[0] + CONTROL)
+    return None if arm.endswith(CONTROL) else next((n for n in names if n in plan.arms), None)
+
+
+def outcomes_of(results: Results, folder: Path, arms: tuple[str, str], name: str) -> Sides:
     """The outcomes of an arm and of its control on a set, of the seeds that both have."""
-    sides = [results[a][name] for a in (arm, arm + CONTROL)]
+    sides = [results[a][name] for a in arms]
     seeds = set.intersection(*({line["seed"] for line in side} for side in sides))
     files = [
-        [plan.out / "outcomes" / line["cell"] / f"{name}.npz" for line in side]
+        [folder / "outcomes" / line["cell"] / f"{name}.npz" for line in side]
         for side in (
             sorted((line for line in side if line["seed"] in seeds), key=lambda x: x["seed"])
             for side in sides
@@ -64,7 +69,7 @@ def outcomes_of(
 
 
 def differences(
-    sides: list[list[Outcome]], figure: Callable[[Outcome, Rows], float], seed: int
+    sides: Sides, figure: Callable[[Outcome, Rows], float], seed: int
 ) -> tuple[list[float], NDArray[np.float64]]:
     """The means of a figure of both sides, and draws of their difference over groups."""
     first, drawn = sides[0][0], []
@@ -82,10 +87,10 @@ def differences(
     return means, np.array(drawn[:-1])  # the last is that of all rows
 
 
-def compare(plan: experiments.Plan, results: Results, arm: str) -> dict[str, object]:
+def compare(plan: experiments.Plan, results: Results, arm: str, control: str) -> dict[str, object]:
     """One method beside its control: means, and differences with their intervals."""
     row: dict[str, object] = {"method": arm}
-    sides = {name: outcomes_of(plan, results, arm, name) for name in plan.sets}
+    sides = {n: outcomes_of(results, plan.out, (arm, control), n) for n in plan.sets}
     row["seeds"] = len(next(iter(sides.values()))[0]) // plan.probe_seeds
     for label, figure in FIGURES.items():
         found = {
@@ -116,8 +121,8 @@ def main() -> None:
         left = None if options.minutes is None else time.monotonic() + 60 * options.minutes
         experiments.run(plan, deadline=left)
     results = read_results(plan.out)
-    both = [a for a in plan.arms if a in results and a + CONTROL in results]
-    rows = [compare(plan, results, arm) for arm in both]
+    pairs = [(arm, control_of(plan, arm)) for arm in plan.arms if arm in results]
+    rows = [compare(plan, results, arm, c) for arm, c in pairs if c and c in results]
     print("| method | seeds | figure | set | method | control | difference, 95 % |")
     print("|---|---|---|---|---|---|---|")
     for row in rows:
