@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
 import csv
 import io
 from collections import Counter
@@ -69,19 +70,53 @@ def read_table(file: str | Path, required: Sequence[str] = ()) -> Table:
         ConfigError: The file cannot be read or is not text, a required column is missing, a column
             is repeated, or a row has more values than the header. The message names the line.
     """
+    stream = stream_table(file, required)
+    rows, lines = [], []
+    for line, values in stream.rows:
+        rows.append(dict(zip(stream.columns, values, strict=True)))
+        lines.append(line)
+    return Table(stream.file, stream.columns, rows, lines, stream.delimiter)
+
+
+@dataclass(frozen=True)
+class TableStream:
+    """A table that is read row by row.
+
+    Attributes:
+        file: Where it is read from.
+        columns: As in Table.
+        delimiter: As in Table.
+        rows: The line at which each row ends, and its values: stripped, one for each column.
+            Raises ConfigError as `read_table` does.
+    """
+
+    file: Path
+    columns: tuple[str, ...]
+    delimiter: str
+    rows: Iterator[tuple[int, list[str]]]
+
+
+def stream_table(file: str | Path, required: Sequence[str] = ()) -> TableStream:
+    """The same table, whose rows are not kept: a manifest may have millions.
+
+    Args:
+        file: The file.
+        required: Columns that must be present.
+
+    Returns:
+        The table, of which the header has been read.
+
+    Raises:
+        ConfigError: As `read_table`.
+    """
     path = Path(file)
     data, encoding = _data(path)
     stream = io.TextIOWrapper(io.BytesIO(data), encoding, newline="")
     delimiter = _delimiter(stream)
     reader = csv.reader(stream, delimiter=delimiter)
-    try:
+    with _readable(path, reader):
         columns = _header(path, next(reader, []), required)
-        rows, lines = _rows(path, columns, reader)
-    except csv.Error as error:
-        raise ConfigError(
-            f"{path}, line {reader.line_num}: {error}. Save the table as CSV again"
-        ) from error
-    return Table(path, columns, rows, lines, delimiter)
+    return TableStream(path, columns, delimiter, _rows(path, columns, reader))
 
 
 def number(text: str, delimiter: str = ",") -> float:
@@ -147,19 +182,26 @@ def _header(path: Path, values: Sequence[str], required: Sequence[str]) -> tuple
     return columns
 
 
-def _rows(
-    path: Path, columns: tuple[str, ...], reader: Reader
-) -> tuple[list[dict[str, str]], list[int]]:
-    """Rows that are not empty, and the line at which each ends. A manifest may have millions."""
-    rows, lines, width = [], [], len(columns)
-    for values in reader:
-        stripped = list(map(str.strip, values))
-        if any(stripped):
-            if len(stripped) != width:
-                stripped = _fitted(f"{path}, line {reader.line_num}", stripped, width)
-            rows.append(dict(zip(columns, stripped, strict=True)))
-            lines.append(reader.line_num)
-    return rows, lines
+def _rows(path: Path, columns: tuple[str, ...], reader: Reader) -> Iterator[tuple[int, list[str]]]:
+    """Rows that are not empty, and the line at which each ends."""
+    width = len(columns)
+    with _readable(path, reader):
+        for values in reader:
+            stripped = list(map(str.strip, values))
+            if any(stripped):
+                if len(stripped) != width:
+                    stripped = _fitted(f"{path}, line {reader.line_num}", stripped, width)
+                yield reader.line_num, stripped
+
+
+@contextlib.contextmanager
+def _readable(path: Path, reader: Reader) -> Iterator[None]:
+    try:
+        yield
+    except csv.Error as error:
+        raise ConfigError(
+            f"{path}, line {reader.line_num}: {error}. Save the table as CSV again"
+        ) from error
 
 
 def _fitted(where: str, values: list[str], width: int) -> list[str]:

@@ -1,6 +1,7 @@
 """Reading tiles: from 20, 376 and 20,000 shards, and what decoding costs the training thread.
 
     python -m tests.benchmarks.loader [--shards 20 376 20000] [--rounds 24] [--open-ms 1]
+    python -m tests.benchmarks.loader s3 [--rounds 8]
     python -m tests.benchmarks.loader threads [--threads 1 4 12] [--processes 1 4]
 
 The first prints tiles per second and per CPU second through the loader (one decoding thread,
@@ -10,7 +11,10 @@ and are hard links of one tar, so that they differ in nothing but their number. 
 opening a shard takes that much longer, as on a network file system. Bar: 20,000 shards at 95 % of
 the rate with 20.
 
-The second prints microseconds of one small operation, alone and with decoding threads or processes.
+The second reads the 20 shards from a loopback S3 (moto, in a process of its own, whose time is not
+counted per CPU second but limits the tiles per second).
+
+The third prints microseconds of one small operation, alone and with decoding threads or processes.
 A training thread that feeds a GPU launches thousands of such operations a step. Each releases the
 interpreter lock and has to acquire it again, in competition with the decoding threads.
 """
@@ -23,15 +27,19 @@ import io
 import json
 import logging
 import os
+import socket
 import statistics
+import subprocess
+import sys
 import tarfile
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.request import Request, urlopen
 
 import numpy as np
 import torch
@@ -179,6 +187,56 @@ def table(folder: Path, shards: list[int], rounds: int, steps: int, open_ms: flo
     report(found, f"{shards[0]} shards")
 
 
+@contextmanager
+def s3_server() -> Iterator[str]:
+    """A bucket of a moto server in another process; its URL."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    address = f"http://127.0.0.1:{port}"
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    os.environ |= {
+        "AWS_ENDPOINT_URL": address,
+        "AWS_ACCESS_KEY_ID": "a",
+        "AWS_SECRET_ACCESS_KEY": "b",
+        "AWS_REGION": "us-east-1",
+    }
+    try:
+        for _ in range(600):
+            with suppress(OSError), urlopen(Request(f"{address}/tiles", method="PUT")):
+                break
+            time.sleep(0.1)
+        yield "s3://tiles"
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def from_s3(folder: Path, rounds: int, steps: int) -> None:
+    """Read 20 shards from the disk and from a loopback S3; print as `table` does."""
+    import obstore
+
+    from pathencoder.remote.objects import store_of
+
+    tiles = write_shards(folder / "20", 20)
+    local = open_corpus(folder / "20")
+    feeds = {"20 shards": Feed(local, make_sampler(local, batch=BATCH, seed=0))}
+    with s3_server() as url:
+        for file in (folder / "20").rglob("*"):
+            if file.is_file():
+                name = file.relative_to(folder / "20").as_posix()
+                obstore.put(store_of(url), name, file.read_bytes())
+        there = open_corpus(url)
+        feeds["20 shards, loopback S3"] = Feed(there, make_sampler(there, batch=BATCH, seed=0))
+        found: dict[str, list[dict[str, float]]] = {n: [] for n in ("decoding alone", *feeds)}
+        for _ in range(rounds):
+            found["decoding alone"].append(decoding(tiles, steps))
+            for name, feed in feeds.items():
+                found[name].append(feed.take(steps))
+    report(found, "20 shards")
+
+
 def report(found: dict[str, list[dict[str, float]]], base: str) -> None:
     """Print the table: times are those of the fastest quarter of the rounds, counts of all."""
     print(f"{'':40} tiles/s  per CPU-s  of {base}  of decoding  opens/tile  stats/tile")
@@ -250,11 +308,11 @@ def operations(folder: Path, threads: list[int], processes: list[int], rounds: i
 
 
 def main() -> None:
-    """Run one of the two."""
+    """Run one of the three."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("which", nargs="?", choices=["shards", "threads"], default="shards")
+    parser.add_argument("which", nargs="?", choices=["shards", "s3", "threads"], default="shards")
     parser.add_argument("--shards", type=int, nargs="+", default=[20, 376, 20_000])
     parser.add_argument("--steps", type=int, default=8, help="batches a round")
     parser.add_argument("--open-ms", type=float, default=0.0)
@@ -267,6 +325,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         if options.which == "threads":
             operations(Path(folder), options.threads, options.processes, options.rounds)
+        elif options.which == "s3":
+            from_s3(Path(folder), options.rounds, options.steps)
         else:
             table(Path(folder), options.shards, options.rounds, options.steps, options.open_ms)
 

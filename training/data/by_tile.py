@@ -1,4 +1,4 @@
-"""A corpus with an entry per tile: tar shards with manifest.csv, or a folder of images.
+"""A corpus with an entry per tile: a folder of images; training/data/by_manifest.py has shards.
 
 Memory grows with the number of tiles.
 """
@@ -7,38 +7,24 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import overload
 
 import numpy as np
 
-from pathencoder.errors import ConfigError
-from pathencoder.tables import Table, read_table
 from pathencoder.walk import printable, walk
 from training.data.content import content_of
 from training.data.contents import contents_of
-from training.data.keys import Keys
-from training.data.manifest import (
-    STAIN_CLASSES,
-    Rows,
-    Wanted,
-    digest_of,
-    normalise_shard_names,
-    read_rows,
-    warn_of_differences,
-)
+from training.data.manifest import STAIN_CLASSES, Wanted, digest_of
 from training.data.open_files import Place
 from training.data.sources import Folder
-from training.data.tar import members_of, why_no_tile
+from training.data.tar import why_no_tile
 from training.data.tiles import Corpus, Parts
-from training.data.values import name_of
 
 log = logging.getLogger(__name__)
-
-_NAMED = 5  # examples in a message
 
 
 @dataclass(frozen=True)
@@ -50,8 +36,8 @@ class RowTiles:
         places: Their files, or ranges of shards.
     """
 
-    keys: list[str]
-    places: list[Place]
+    keys: Sequence[str]
+    places: Sequence[Place]
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -65,11 +51,10 @@ class RowTiles:
         return self.places[index]
 
     def parts(self) -> Parts | None:
-        """Runs of tiles of one slide and shard; None for a folder of images."""
-        if not self.places or self.places[0].size < 0:
+        """Runs of tiles of one shard; None for a folder of images."""
+        if not isinstance(self.places, Ranges):
             return None
-        numbers: dict[Path | str, int] = {}
-        shard = np.array([numbers.setdefault(p.file, len(numbers)) for p in self.places])
+        shard = self.places.shard
         cut = np.flatnonzero(np.append(True, shard[1:] != shard[:-1]))
         return Parts(np.append(cut, len(shard)), shard[cut])
 
@@ -78,152 +63,77 @@ class RowTiles:
         return content_of(self.keys, self.places)
 
 
-@dataclass(frozen=True)
-class _Row:
-    key: str
-    place: Place
-    slide: str
-    stain: int = STAIN_CLASSES.index("unknown")
-    organ: str = "unknown"
-    licence: str = ""
-    mpp: float = math.nan
-
-
-def read_shards(root: Path, source: Folder, wanted: Wanted) -> Corpus | None:
-    """Read the requested rows of a manifest whose images exist.
+class Ranges(Sequence[Place]):
+    """Places in shards.
 
     Args:
-        root: A folder with manifest.csv.
-        source: The same folder.
-        wanted: Which rows.
-
-    Returns:
-        The corpus; None when no row is left.
-
-    Raises:
-        ConfigError: The manifest lacks a column or has an unknown value (see read_rows), a row has
-            no shard or key, two rows name one image, or a key could mean two images.
+        files: The shards.
+        shard: int32 [places], index into files.
+        offset: int64 [places].
+        size: int64 [places].
     """
-    table = read_table(root / "manifest.csv", required=("shard", "key"))
-    normalise_shard_names(table)
-    rows = read_rows(table, wanted)
-    places = _places(table, rows, root)
-    keys = _unique_keys(table, [i for i in places if rows.used[i]])
-    slides = {i: name_of(table.rows[i].get("slide", "")) for i in keys}
-    if nameless := sum(not name for name in slides.values()):
-        log.warning(
-            "%s: %d tiles have no slide: each is treated as a separate slide", table.file, nameless
-        )
-    named = [i for i in keys if slides[i]]
-    _warn_of_differences(table, rows, named)
-    return _corpus(
-        [
-            _Row(
-                key,
-                places[i],
-                slides[i] or key,
-                rows.stains[i],
-                rows.organs[i],
-                rows.licences[i],
-                rows.mpp[i],
-            )
-            for i, key in keys.items()
-        ],
-        source,
+
+    def __init__(
+        self, files: list[str], shard: np.ndarray, offset: np.ndarray, size: np.ndarray
+    ) -> None:
+        self.files, self.shard, self.offset, self.size = files, shard, offset, size
+
+    def __len__(self) -> int:
+        return len(self.shard)
+
+    @overload
+    def __getitem__(self, index: int) -> Place: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Place]: ...
+    def __getitem__(self, index: int | slice) -> Place | list[Place]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        file = self.files[self.shard[index]]
+        return Place(file, int(self.offset[index]), int(self.size[index]))
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known of each tile, in their order.
+
+    Attributes:
+        slides: Names of the slides, sorted.
+        slide_of: int [tiles], index into slides, ascending.
+        stains: int8 [tiles], index into STAIN_CLASSES.
+        organs: In lower case.
+        licences: Licence classes; "" for none.
+        mpp: Micrometres per pixel; NaN for none.
+    """
+
+    slides: list[str]
+    slide_of: np.ndarray
+    stains: np.ndarray
+    organs: Sequence[str]
+    licences: Sequence[str]
+    mpp: Sequence[float]
+
+
+def corpus_of(tiles: RowTiles, facts: Facts, digest: str, source: Folder) -> Corpus:
+    """The corpus of tiles that are sorted by slide."""
+    first = np.searchsorted(facts.slide_of, np.arange(len(facts.slides)))
+    organs, organ_of = np.unique([facts.organs[i] for i in first.tolist()], return_inverse=True)
+    return Corpus(
+        tiles=tiles,
+        slide_names=facts.slides,
+        slide_starts=np.append(first, len(tiles)).astype(np.int64),
+        slide_stains=facts.stains[first],
+        slide_organs=organ_of.astype(np.int32),
+        organs=tuple(organs.tolist()),
+        digest=digest,
+        contents=contents_of(
+            [facts.slides[i] for i in facts.slide_of.tolist()],
+            facts.licences,
+            [STAIN_CLASSES[i] for i in facts.stains.tolist()],
+            facts.mpp,
+        ),
+        source=source,
+        tile_stains=facts.stains,
     )
-
-
-def _warn_of_differences(table: Table, rows: Rows, chosen: Sequence[int]) -> None:
-    names = [table.rows[i]["slide"] for i in chosen]
-    patients = [name_of(table.rows[i].get("patient", "")) for i in chosen]
-    warn_of_differences(names, patients, "patients", table.file)
-    warn_of_differences(names, [rows.organs[i] for i in chosen], "organs", table.file)
-    warn_of_differences(
-        names, [STAIN_CLASSES[rows.stains[i]] for i in chosen], "stain classes", table.file
-    )
-
-
-def _places(table: Table, rows: Rows, root: Path) -> dict[int, Place]:
-    """Row -> its image, for all rows whose image exists, in the order of the rows."""
-    by_shard: dict[str, dict[str, int]] = {}
-    twice: dict[str, tuple[int, int]] = {}
-    for i, row in enumerate(table.rows):
-        if not row["shard"] or not row["key"]:
-            raise ConfigError(f"{table.where(i)}: every row needs a shard and a key")
-        before = by_shard.setdefault(row["shard"], {}).setdefault(row["key"], i)
-        if before != i:
-            twice.setdefault(row["shard"], (before, i))
-    left_out = Counter[str]()
-    found: dict[int, Place] = {}
-    for name, keys in sorted(by_shard.items()):
-        if not os.path.isfile(root / name):  # also for names that no file system allows
-            log.warning("shard %s of the manifest is missing", root / name)
-            _log_lost(table, rows, root / name, keys.values())
-        else:
-            found |= _in_shard(table, rows, root / name, keys, left_out)
-        if name in twice:
-            raise _two_rows(table, *twice[name])
-    if left_out:
-        log.info("members of the shards that are no tiles: %s", _listed(left_out))
-    return {i: found[i] for i in sorted(found)}
-
-
-def _in_shard(
-    table: Table, rows: Rows, shard: Path, keys: Mapping[str, int], left_out: Counter[str]
-) -> dict[int, Place]:
-    members = members_of(shard)
-    left_out.update(members.left_out)
-    if members.damage:
-        log.warning(
-            "shard %s %s: its first %d tiles are whole", shard, members.damage, len(members.names)
-        )
-    index = Keys(members.names, lambda key: table.where(keys[key])).find(keys)
-    owners: dict[int, int] = {}  # offset -> row
-    found = {}
-    for key, member in index.items():
-        row, (offset, size) = keys[key], members.ranges[member].tolist()
-        before = owners.setdefault(offset, row)
-        # Two links to the same bytes are two tiles, unless one of them must not be used.
-        if before != row and (
-            rows.used[before] != rows.used[row] or index[table.rows[before]["key"]] == member
-        ):
-            raise _two_rows(table, before, row)
-        found[row] = Place(shard, offset, size)
-    _log_lost(table, rows, shard, [i for i in keys.values() if i not in found])
-    return found
-
-
-def _two_rows(table: Table, one: int, other: int) -> ConfigError:
-    one, other = sorted((one, other))
-    a, b = (table.rows[i] for i in (one, other))
-    return ConfigError(
-        f"{table.where(one)} and line {table.lines[other]} name one image of {a['shard']} "
-        f"({a['key']!r} and {b['key']!r}). Remove one of the rows"
-    )
-
-
-def _log_lost(table: Table, rows: Rows, shard: Path, lost: Iterable[int]) -> None:
-    """Log the rows that would be used and have no image."""
-    wanted = [i for i in lost if rows.used[i]]
-    if wanted:
-        named = ", ".join(
-            f"{table.rows[i]['key']} (line {table.lines[i]})" for i in wanted[:_NAMED]
-        )
-        log.warning(
-            "skipped: %d tiles of the manifest are not in shard %s: %s ...",
-            len(wanted),
-            shard,
-            named,
-        )
-
-
-def _unique_keys(table: Table, chosen: Sequence[int]) -> dict[int, str]:
-    """Row -> a unique key: the manifest's, or SHARD/KEY where shards have keys in common."""
-    keys = [table.rows[i]["key"] for i in chosen]
-    if len(set(keys)) < len(keys):
-        log.info("%s: shards have keys in common: tiles are named SHARD/KEY", table.file)
-        keys = [f"{table.rows[i]['shard']}/{key}" for i, key in zip(chosen, keys, strict=True)]
-    return dict(zip(chosen, keys, strict=True))
 
 
 def read_folder(root: Path, wanted: Wanted) -> Corpus | None:
@@ -250,41 +160,28 @@ def read_folder(root: Path, wanted: Wanted) -> Corpus | None:
         if reason := why_no_tile(path.as_posix()):
             left_out[reason] += 1
         else:
-            rows.append(
-                _Row(printable(path.as_posix()), Place(file), printable(path.parent.as_posix()))
-            )
+            rows.append((printable(path.parent.as_posix()), printable(path.as_posix()), file))
     if not rows:
         left_out.pop("no image (.tar)", None)  # without images, the tars are read
     if left_out:
-        log.info("left out of %s: %s", root, _listed(left_out))
-    return _corpus(rows, Folder(root))
-
-
-def _listed(counts: Counter[str]) -> str:
-    return ", ".join(f"{count} ({reason})" for reason, count in counts.most_common())
-
-
-def _corpus(rows: list[_Row], source: Folder) -> Corpus | None:
+        log.info("left out of %s: %s", root, listed(left_out))
     if not rows:
         return None
-    rows.sort(key=lambda r: (r.slide, r.key))
-    slides, first = np.unique([r.slide for r in rows], return_index=True)
-    stains = np.array([r.stain for r in rows], dtype=np.int8)
-    organs, organ_of = np.unique([rows[i].organ for i in first], return_inverse=True)
-    return Corpus(
-        tiles=RowTiles([r.key for r in rows], [r.place for r in rows]),
-        slide_names=slides.tolist(),
-        slide_starts=np.append(first, len(rows)).astype(np.int64),
-        slide_stains=stains[first],
-        slide_organs=organ_of.astype(np.int32),
-        organs=tuple(organs.tolist()),
-        digest=digest_of([r.key for r in rows]),
-        contents=contents_of(
-            [r.slide for r in rows],
-            [r.licence for r in rows],
-            [STAIN_CLASSES[r.stain] for r in rows],
-            [r.mpp for r in rows],
-        ),
-        source=source,
-        tile_stains=stains,
+    rows.sort(key=lambda row: row[:2])
+    keys = [key for _, key, _ in rows]
+    slides, slide_of = np.unique([slide for slide, _, _ in rows], return_inverse=True)
+    facts = Facts(
+        slides.tolist(),
+        slide_of,
+        np.full(len(rows), STAIN_CLASSES.index("unknown"), np.int8),
+        ["unknown"] * len(rows),
+        [""] * len(rows),
+        [math.nan] * len(rows),
     )
+    tiles = RowTiles(keys, [Place(file) for _, _, file in rows])
+    return corpus_of(tiles, facts, digest_of(keys), Folder(root))
+
+
+def listed(counts: Counter[str]) -> str:
+    """Counts for a message, the largest first."""
+    return ", ".join(f"{count} ({reason})" for reason, count in counts.most_common())

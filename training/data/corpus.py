@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pathencoder.errors import ConfigError
 from pathencoder.remote.objects import as_url, is_remote
-from training.data import by_slide, by_tile, open_files
+from training.data import by_manifest, by_slide, by_tile, open_files
 from training.data.manifest import STAIN_CLASSES, Wanted
 from training.data.remote import Bucket
 from training.data.sources import Folder, Source
@@ -93,7 +93,7 @@ def _read(source: Source, tables: Mapping[str, Path], wanted: Wanted) -> Corpus 
             )
         return by_slide.read_tars(source, wanted)
     if tables:
-        return by_tile.read_shards(source.root, source, wanted)
+        return by_manifest.read(tables["manifest.csv"], source, wanted)
     return by_tile.read_folder(source.root, wanted) or by_slide.read_tars(source, wanted)
 
 

@@ -6,12 +6,13 @@ import hashlib
 import logging
 import posixpath
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from pathencoder.errors import ConfigError
 from pathencoder.tables import Table
+from training.data.columns import Columns
 from training.data.contents import mpp_of
 from training.data.values import Split, column, is_used, name_of, nearest, one_of, split_of
 
@@ -74,7 +75,7 @@ class Rows:
     mpp: list[float]
 
 
-def read_rows(table: Table, wanted: Wanted) -> Rows:
+def read_rows(table: Table | Columns, wanted: Wanted) -> Rows:
     """Read the columns of a manifest of tiles or of slides.
 
     Args:
@@ -112,7 +113,7 @@ def read_rows(table: Table, wanted: Wanted) -> Rows:
     )
 
 
-def _refuse_misnamed_columns(table: Table) -> None:
+def _refuse_misnamed_columns(table: Table | Columns) -> None:
     for name, meant in _MISNAMED.items():
         if name in table.columns and meant not in table.columns:
             raise ConfigError(
@@ -120,7 +121,9 @@ def _refuse_misnamed_columns(table: Table) -> None:
             )
 
 
-def _check_filters(table: Table, wanted: Wanted, values: Mapping[str, Sequence[str]]) -> None:
+def _check_filters(
+    table: Table | Columns, wanted: Wanted, values: Mapping[str, Sequence[str]]
+) -> None:
     """Raise ConfigError for a filter on a column or a value that the table lacks."""
     for setting, name, asked in wanted.asked():
         filter_ = f"data.{setting}=[{', '.join(getattr(wanted, setting))}]"
@@ -156,14 +159,14 @@ def _left_out(
     return out
 
 
-def _log_left_out(table: Table, left_out: Sequence[str]) -> None:
+def _log_left_out(table: Table | Columns, left_out: Sequence[str]) -> None:
     counts = Counter(reason for reason in left_out if reason)
     if counts:
         named = ", ".join(f"{count} ({reason})" for reason, count in counts.most_common())
         log.info("%s: %d of %d rows left out: %s", table.file, counts.total(), len(left_out), named)
 
 
-def _refuse_two_splits(table: Table, splits: Sequence[Split], name: str) -> None:
+def _refuse_two_splits(table: Table | Columns, splits: Sequence[Split], name: str) -> None:
     """Raise ConfigError for patients or slides that are in two splits.
 
     Rows without a name are not compared.
@@ -196,17 +199,24 @@ def _conflict(splits: set[Split]) -> bool:
     return len(named) > 1 or (len(splits) > 1 and any(split.held_out for split in named))
 
 
-def normalise_shard_names(table: Table) -> None:
+def normalise_shard_names(table: Table | Columns) -> None:
     """Rename "./a.tar" and "b/../a.tar" to "a.tar", in place.
 
     Two names of one shard would hide that its images are used twice.
     """
+    if isinstance(table, Columns):
+        table.changed("shard", _normalised)
+        return
     for row in table.rows:
-        if "." in row["shard"].split("/") or ".." in row["shard"]:
-            row["shard"] = posixpath.normpath(row["shard"])
+        row["shard"] = _normalised(row["shard"])
 
 
-def warn_of_differences(names: Sequence[str], values: Sequence[str], what: str, file: Path) -> None:
+def _normalised(name: str) -> str:
+    parts = name.split("/")
+    return posixpath.normpath(name) if "." in parts or ".." in parts else name
+
+
+def warn_of_differences(names: Iterable[str], values: Iterable[str], what: str, file: Path) -> None:
     """Log slides whose rows differ in a value of which a slide has one.
 
     Args:

@@ -12,6 +12,7 @@ from typing import NamedTuple, TypeVar
 
 from pathencoder.errors import ConfigError
 from pathencoder.tables import Table
+from training.data.columns import Columns
 
 T = TypeVar("T")
 
@@ -112,7 +113,9 @@ def nearest(name: str, names: Iterable[str]) -> str:
     return f"; nearest: {near[0]}" if near else ""
 
 
-def column(table: Table, name: str, read: Callable[[str], T], missing: str = "") -> list[T]:
+def column(
+    table: Table | Columns, name: str, read: Callable[[str], T], missing: str = ""
+) -> list[T]:
     """Read a column of a table.
 
     Args:
@@ -128,11 +131,11 @@ def column(table: Table, name: str, read: Callable[[str], T], missing: str = "")
         ConfigError: A value is unknown. The message has the file, line, value and known values.
     """
     if name not in table.columns:
-        return [read(missing)] * len(table.rows)
+        return [read(missing)] * len(table.lines)
+    texts = table.texts(name) if isinstance(table, Columns) else (row[name] for row in table.rows)
     known: dict[str, T] = {}
     out = []
-    for i, row in enumerate(table.rows):
-        text = row[name]
+    for i, text in enumerate(texts):
         if text not in known:
             try:
                 known[text] = read(text)
