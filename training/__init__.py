@@ -19,6 +19,7 @@ COMMANDS = (
     "training.export",
     "training.pretrain",
     "training.publishing.bundle",
+    "training.publishing.card",
     "training.report",
 )
 # Package or module -> the command that uses it; for all others it is pretrain.
@@ -30,6 +31,7 @@ _COMMAND_OF = {
     "training.provenance": "training.export",
     "training.publishing": "training.publishing.bundle",
     "training.publishing.average": "training.export",
+    "training.publishing.card_figures": "training.publishing.card",
     "training.trainer.export": "training.export",
 }
 

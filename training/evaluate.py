@@ -11,6 +11,7 @@ outlines drawn by hand.
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import json
 import logging
 import sys
@@ -120,9 +121,23 @@ def probe(
     except PathEncoderError as error:
         raise click.ClickException(str(error)) from error
     summary = report(results, sets)
+    summary["about"] = {
+        "command": f"python -m training.evaluate {' '.join(sys.argv[1:])}",
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "seeds": seeds,
+        "encoders": _fingerprints(subjects),
+    }
     if out:
         write_text(out, json.dumps(summary, indent=1) + "\n")
     click.echo(json.dumps(summary["means"]))
+
+
+def _fingerprints(subjects: list[Subject]) -> dict[str, list[str]]:
+    """Row -> what identifies the weights and the readout of each of its encoders."""
+    found: dict[str, list[str]] = {}
+    for subject in subjects:
+        found.setdefault(subject.name, []).append(subject.fingerprint)
+    return found
 
 
 def _runs(subjects: list[Subject], s: ProbeSet, cache: Path, seeds: int) -> dict[str, Runs]:

@@ -69,7 +69,7 @@ class DataSettings(Section):
     Attributes:
         root: Folder of the tiles: images in any subfolder, or tar shards with a manifest.csv or
             slides.csv or without. Or a URL of tar shards: s3://, gs://, az://, https://.
-        licences: Licences of a manifest that are read; empty: all.
+        licences: Classes (P, N) or licences of a manifest that are read; empty: all.
         stains: The same for stain classes.
         without: Sources of a manifest that are left out.
         stain: The stain class of tiles for which no table states one; null: "unknown", whose

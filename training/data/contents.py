@@ -42,7 +42,7 @@ class Contents:
     """The contents of a corpus by licence class (`unknown` where none is stated), stain and scale.
 
     Attributes:
-        licences: Licence class (P, N, unknown) -> tiles and slides.
+        licences: Licence class (P, N, unknown) or licence -> tiles and slides.
         stains: The same by stain class.
         scale: None where no tile has a stated scale.
     """
@@ -74,7 +74,7 @@ def contents_of(
 
     Args:
         slides: The slide of each row.
-        licences: The licence class of each row; "" where none is stated.
+        licences: The licence class or licence of each row; "" where none is stated.
         stains: The stain class of each row.
         mpp: Micrometres per pixel of each row; NaN where none is stated.
         tiles: Tiles of each row; None: one.
@@ -84,7 +84,7 @@ def contents_of(
     """
     weights = np.ones(len(slides), np.int64) if tiles is None else np.asarray(tiles, np.int64)
     return Contents(
-        _counts([name.upper() or UNKNOWN for name in licences], slides, weights),
+        _counts([name or UNKNOWN for name in licences], slides, weights),
         _counts(stains, slides, weights),
         _scale(np.asarray(mpp, np.float64), weights),
     )

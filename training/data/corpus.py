@@ -39,7 +39,7 @@ def open_corpus(
     Args:
         root: The folder, or its URL (s3://, gs://, az://, https://), which needs tar shards with
             slides.csv, or shards alone.
-        licences: Only rows of these licences (P, N); empty: all.
+        licences: Only rows of these classes (P, N) or licences; empty: all.
         stains: Only rows of these stain classes; empty: all.
         without: No rows of these sources (`src`).
         cache_mb: Space on the local disk for tiles of an object store, in MB.

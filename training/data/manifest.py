@@ -12,6 +12,7 @@ from pathlib import Path
 
 from pathencoder.errors import ConfigError
 from pathencoder.tables import Table
+from training.data import licences
 from training.data.columns import Columns
 from training.data.contents import mpp_of
 from training.data.values import Split, column, is_used, name_of, nearest, one_of, split_of
@@ -20,8 +21,6 @@ log = logging.getLogger(__name__)
 
 # The stain classes that augmentation knows; a folder without a manifest is "unknown".
 STAIN_CLASSES = ("he", "ihc", "special", "cytology", "mixed", "unknown")
-# Values of a `licence` column: weights trained on the row may be published (P), or not (N).
-LICENCES = ("P", "N")
 # Columns that are not read, with a name close to one that excludes rows.
 _MISNAMED = {
     "license": "licence",
@@ -64,7 +63,7 @@ class Rows:
         used: Whether the row may be trained on and passes the filters.
         stains: Index into STAIN_CLASSES.
         organs: In lower case; "unknown" where none is named.
-        licences: The licence class in lower case; "" where none is stated.
+        licences: The licence class (P, N) or the licence; "" where none is stated.
         mpp: Micrometres per pixel by the column mpp_value; NaN where none is stated.
     """
 
@@ -95,7 +94,7 @@ def read_rows(table: Table | Columns, wanted: Wanted) -> Rows:
     splits = column(table, "split", split_of)
     stains = [name or "unknown" for name in column(table, "stain_class", one_of(STAIN_CLASSES))]
     values = {
-        "licence": column(table, "licence", one_of(LICENCES)),
+        "licence": column(table, "licence", licences.read),
         "stain_class": stains,
         "src": column(table, "src", str.casefold),
     }
@@ -132,12 +131,18 @@ def _check_filters(
                 f"{filter_}: {table.file} has no column {name!r}. Add it, or ask for all rows:"
                 f" data.{setting}=[]"
             )
-        found = set(values[name]) - {""}
+        found = {n for value in set(values[name]) for n in _names(name, value)}
         if missing := [value for value in asked if value not in found]:
             listed = nearest(missing[0], found) or f"; there are: {', '.join(sorted(found)[:20])}"
             raise ConfigError(
                 f"{filter_}: no row of {table.file} has {name} {missing[0]!r}{listed}"
             )
+
+
+def _names(column_name: str, value: str) -> set[str]:
+    """What a filter may ask for to get the rows of a value: a licence also by its class."""
+    names = {value, licences.class_of(value)} if column_name == "licence" else {value}
+    return {name.casefold() for name in names} - {""}
 
 
 def _left_out(
@@ -153,8 +158,9 @@ def _left_out(
     ]
     for setting, name, asked in wanted.asked():
         reason = f"not asked for by data.{setting}"
+        matching = {v for v in set(values[name]) if not _names(name, v).isdisjoint(asked)}
         for i, value in enumerate(values[name]):
-            if not out[i] and (value in asked) == (setting == "without"):
+            if not out[i] and (value in matching) == (setting == "without"):
                 out[i] = reason
     return out
 

@@ -21,7 +21,7 @@ IMAGENET = BackboneSettings(
 )
 # The network's own output; the best readout before ours; ours, so that the effects of training and
 # readout can be separated.
-_IMAGENET_READOUTS = (
+IMAGENET_READOUTS = (
     ("final", "pool"),
     ("middle", "stages:blocks.2,blocks.4,blocks.5,blocks.6"),
     ("pools", "stages:blocks.4,blocks.5/mean,centre,max"),
@@ -73,7 +73,7 @@ def open_subject(name: str) -> list[Subject]:
     if name == "imagenet":
         return [
             _subject(f"imagenet, {title}", _plain(IMAGENET, rule))
-            for title, rule in _IMAGENET_READOUTS
+            for title, rule in IMAGENET_READOUTS
         ]
     if name == "random":
         return [_subject("random", _plain(IMAGENET.model_copy(update={"start": None}), "pool"))]

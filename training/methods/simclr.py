@@ -102,6 +102,10 @@ class SimCLR(Method):
         z = self.projector(forward_by_size(self.backbone, views)).chunk(len(views))
         return contrast(z, large=n, temperature=self.settings.temperature)
 
+    def schedule(self, step: int) -> dict[str, float]:
+        """The temperature, which is constant."""
+        return {"temperature": self.settings.temperature}
+
     def after_step(self, step: int) -> None:
         """Update the average."""
         self.average.update_parameters(self.backbone)

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from training import distributed
+
 
 @torch.no_grad()
 def spread(embeddings: Tensor) -> dict[str, float]:
@@ -46,25 +48,27 @@ class FirstFeatures:
         """Call before a step: whether to keep its features."""
         self._wanted, self._kept = wanted, None
 
+    @torch.no_grad()
     def spread(self, tiles: int) -> dict[str, float]:
-        """`spread` of the features of the first view of each tile.
+        """`spread` of the features of the first view of each tile of the joint batch.
+
+        All processes must call it together; the rows of all are compared, and the first process
+        gets the figures.
 
         Args:
-            tiles: Tiles of the forward pass; its first rows are their first views.
+            tiles: Tiles of the forward pass of this process; its first rows are their first views.
 
         Returns:
             The figures; empty where the network gives no vectors, too few, or values that are not
-            finite.
+            finite, and in all processes but the first.
         """
         found = self._kept
-        if (
-            found is None
-            or found.ndim != 2
-            or min(len(found), tiles) < _FEWEST
-            or not bool(found.isfinite().all())
-        ):
+        if found is None or found.ndim != 2 or len(found) < tiles:
             return {}
-        return spread(found[:tiles])
+        rows = distributed.gather(found[:tiles].float())
+        if distributed.rank() != 0 or len(rows) < _FEWEST or not bool(rows.isfinite().all()):
+            return {}
+        return spread(rows)
 
     def _keep(self, module: nn.Module, inputs: Any, output: Any) -> None:
         if self._wanted and isinstance(output, Tensor):

@@ -37,8 +37,9 @@ class TensorBoard:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
             raise MissingExtra.of("trackers", "run.tensorboard=true") from error
-        purge = {"purge_step": first_step + 1} if first_step else {}
-        self._writer = SummaryWriter(str(run / "tensorboard"), **purge)
+        # figures of step `first_step` itself stay; a run that begins again has none to keep
+        purge = first_step + 1 if first_step else 0
+        self._writer = SummaryWriter(str(run / "tensorboard"), purge_step=purge)
 
     def write(self, kind: str, step: int, values: dict[str, Any]) -> None:
         """Write the finite numbers as scalars."""

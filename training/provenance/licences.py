@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from training.data.licences import COPYLEFT, NON_COMMERCIAL, PERMISSIVE
+
 UNKNOWN = "unknown"
 OWN = "Apache-2.0"  # of weights that nothing restricts further
-# From the least to the most restrictive, in three groups.
-_PERMISSIVE = ("CC0-1.0", "MIT", "BSD-2-Clause", "BSD-3-Clause", "CC-BY-4.0", OWN)
-_COPYLEFT = ("CC-BY-SA-4.0", "GPL-3.0")
-_NON_COMMERCIAL = ("CC-BY-NC-4.0", "CC-BY-NC-SA-4.0", "CC-BY-NC-ND-4.0")
-_ORDER = (*_PERMISSIVE, *_COPYLEFT, *_NON_COMMERCIAL)
+_ORDER = (*PERMISSIVE, *COPYLEFT, *NON_COMMERCIAL)  # from the least to the most restrictive
 _WRITTEN = {name.casefold(): name for name in _ORDER}
 
-# What weights may be given out under that were trained on tiles of a manifest's licence class.
-# P: to anyone. N: the source forbids commercial use, or is silent, and its maintainer chose to use
-# it for research.
+# What weights may be given out under that were trained on tiles of which a table states only the
+# class. P: to anyone. N: the source forbids commercial use, or is silent, and its maintainer chose
+# to use it for research.
 OF_TILES = {"P": OWN, "N": "CC-BY-NC-4.0"}
 
 
@@ -34,21 +32,22 @@ def strictest(licences: Iterable[str]) -> str:
     if any(not name or name.casefold() == UNKNOWN for name in written):
         return UNKNOWN
     known = max((name for name in written if name in _ORDER), key=_ORDER.index, default=OWN)
-    known = OWN if known in _PERMISSIVE else known
+    known = OWN if known in PERMISSIVE else known
     own_terms = [name for name in written if name not in _ORDER]
     return " and ".join([*([known] if known != OWN or not own_terms else []), *own_terms])
 
 
 def is_commercial(licence: str) -> bool:
     """Whether a licence is known to allow commercial use without conditions on other software."""
-    return _WRITTEN.get(licence.strip().casefold()) in _PERMISSIVE
+    return _WRITTEN.get(licence.strip().casefold()) in PERMISSIVE
 
 
 def of_tiles(classes: Iterable[str], stated: str | None) -> str:
     """The licence of weights that were trained on tiles of these classes.
 
     Args:
-        classes: P, N, or unknown.
+        classes: P, N, a licence that the table names, or unknown.
         stated: What holds for tiles of unknown licence; None: they are unknown.
     """
-    return strictest([OF_TILES.get(name) or stated or UNKNOWN for name in classes])
+    named = {name: name for name in _ORDER}
+    return strictest([OF_TILES.get(c) or named.get(c) or stated or UNKNOWN for c in classes])

@@ -91,6 +91,8 @@ class Provenance:
         settings: sha256 of the settings that the result depends on.
         changed: Settings that differed in earlier steps: (first step with the new value, the change
             in words).
+        written_by: "the run", or the people who wrote the record of an older run by hand.
+        statements: What maintainers state besides, in sentences.
     """
 
     start: Source | None
@@ -110,6 +112,8 @@ class Provenance:
     seed: int
     settings: str
     changed: tuple[tuple[int, str], ...] = ()
+    written_by: str = "the run"
+    statements: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, as data.json, a checkpoint and an export hold them."""
@@ -123,6 +127,7 @@ class Provenance:
             **{
                 **values,
                 **read,
+                "statements": tuple(values.get("statements", ())),
                 "teachers": tuple(Source(**teacher) for teacher in values["teachers"]),
                 "corpus": _corpus(values["corpus"]),
                 "changed": tuple((step, words) for step, words in values.get("changed", ())),

@@ -24,15 +24,16 @@ from safetensors.torch import load_file
 
 from pathencoder.errors import ConfigError, PathEncoderError
 from pathencoder.files import make_folder, whole_file
-from pathencoder.pretrained.folder import read_reference, read_spec, write_folder
+from pathencoder.pretrained.folder import CARD, METRICS, read_reference, read_spec, write_folder
 from pathencoder.tables import read_table
 from training.data.corpus import open_corpus
+from training.evaluation.encoders import open_subject
 from training.monitor.log import read_log
+from training.provenance.record import Provenance
 from training.publishing.average import steps_of
-from training.publishing.card import card
+from training.publishing.card import RECORD, ROOT, SourceRow, card
 from training.report import curves
 
-ROOT = Path(__file__).parents[2]
 LICENCES = {
     "Apache-2.0": (ROOT / "LICENSE").read_text(),
     "CC-BY-NC-4.0": (
@@ -106,6 +107,7 @@ def bundle(
     name: str,
     robustness: dict[str, Any] | None = None,
     note: str = "",
+    root: Path = ROOT,
 ) -> Path:
     """Write the folders of a bundled encoder below pathencoder/weights and model_cards.
 
@@ -117,15 +119,20 @@ def bundle(
         name: Name of the bundled encoder.
         robustness: What `training.evaluate robustness --json` wrote.
         note: How this encoder was chosen, for the card.
+        root: The folder of pathencoder/ and model_cards/.
 
     Returns:
         The folder below pathencoder/weights.
 
     Raises:
+        ConfigError: The export has no record, the figures are of other weights, the tiles are
+            others than those of the record, or its licence is none of LICENCES.
         PathEncoderError: A file of the export or of a run is missing or not valid, or a file cannot
             be written.
     """
-    target, shown = ROOT / "pathencoder/weights" / name, ROOT / "model_cards" / name
+    target, shown = root / "pathencoder/weights" / name, root / "model_cards" / name
+    made_from = _record(export)
+    _refuse_other_weights(export, measured, row)
     # a maintainer who bundles an encoder has measured it: its figures are beside it
     spec = dataclasses.replace(read_spec(export), name=name, verified=True)
     if spec.licence not in LICENCES:
@@ -133,20 +140,17 @@ def bundle(
             f"{export}: its licence is {spec.licence}; bundled encoders have one of"
             f" {', '.join(LICENCES)}. Train on tiles and a start whose licences are known"
         )
-    config = yaml.safe_load((runs[0] / "config.yaml").read_text())
+    configs = [yaml.safe_load((run / "config.yaml").read_text()) for run in runs]
     figures = {
-        "command": (
-            "python -m training.evaluate probe default research imagenet random --json METRICS.json"
-        ),
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "weights_sha256": spec.sha256,
         "row": row,
         "note": note,
-        "training": {**_record(runs[0]), **cost(runs)},
+        "training": {**cost(runs), "sources": sources(configs[0], made_from)},
         "measured": measured,
         "robustness": robustness,
     }
-    text = card(spec, config, figures, sources(config))
+    text = card(spec, configs, figures, made_from)
     reference = read_reference(export)
     if reference is None:
         raise ConfigError(f"{export} has no reference.safetensors: export the run again")
@@ -162,8 +166,9 @@ def bundle(
     )
     shutil.rmtree(shown, ignore_errors=True)
     make_folder(shown)
-    for file in ("README.md", "metrics.json"):
+    for file in (CARD, METRICS):
         _copy(target / file, shown / file)
+    _copy(export / RECORD, shown / RECORD)
     for run in runs:
         end = "" if len(runs) == 1 else f"-{run.name}"
         _copy(run / "log.jsonl", shown / f"log{end}.jsonl")
@@ -172,11 +177,29 @@ def bundle(
     return target
 
 
-def _record(run: Path) -> dict[str, Any]:
-    """What a run was made from, with its tiles and slides at the top, where the card looks."""
-    record: dict[str, Any] = json.loads((run / "data.json").read_text())
-    counts = record.get("corpus", record)  # runs before the record of provenance had no corpus
-    return {**record, "tiles": counts["tiles"], "slides": counts["slides"]}
+def _record(export: Path) -> Provenance:
+    if not (export / RECORD).is_file():
+        raise ConfigError(
+            f"{export} has no {RECORD}, which says what it was made from: export the run again,"
+            " python -m training.export RUN"
+        )
+    return Provenance.from_json(json.loads((export / RECORD).read_text()))
+
+
+def _refuse_other_weights(export: Path, measured: dict[str, Any], row: str) -> None:
+    """Raise ConfigError where a row of the figures is not of these weights and this readout."""
+    known = measured.get("about", {}).get("encoders", {}).get(row)
+    if known is None:
+        raise ConfigError(
+            f"the figures do not say which weights the row {row!r} is of: measure them again,"
+            " python -m training.evaluate probe ... --json METRICS.json"
+        )
+    (subject,) = open_subject(str(export))
+    if known != [subject.fingerprint]:
+        raise ConfigError(
+            f"the row {row!r} of the figures is of other weights or another readout than {export}:"
+            " measure the export that is bundled"
+        )
 
 
 def _copy(source: Path, target: Path) -> None:
@@ -211,36 +234,44 @@ def cost(runs: Sequence[Path]) -> dict[str, Any]:
     }
 
 
-def sources(config: dict[str, Any]) -> list[tuple[str, str, str, int, int]]:
+def sources(config: dict[str, Any], made_from: Provenance) -> list[SourceRow]:
     """The sources of the images that a run was trained on.
 
     Args:
         config: The run's configuration.
+        made_from: Its record.
 
     Returns:
-        (source, stain class, licence class, tiles, slides), those with most tiles first.
+        (source, stain class, licence, tiles, slides), those with most tiles first; empty for tiles
+        without a manifest.csv.
 
     Raises:
-        ConfigError: The corpus or its manifest cannot be read.
+        ConfigError: The corpus or its manifest cannot be read, or its tiles are others than those
+            of the record.
     """
     data = config["data"]
     root = Path(data["root"])
+    if "://" in str(data["root"]) or not (root / "manifest.csv").is_file():
+        return []
     corpus = open_corpus(
         root,
         licences=tuple(data["licences"]),
         stains=tuple(data["stains"]),
         without=tuple(data["without"]),
     )
+    if corpus.digest != made_from.corpus.digest:
+        raise ConfigError(
+            f"the tiles of {root} are {len(corpus):,}, not the {made_from.corpus.tiles:,} of the"
+            " run's record: restore them, so that the card names the sources of those"
+        )
     used = set(corpus.keys)
     tiles = Counter[tuple[str, str, str]]()
     slides: dict[tuple[str, str, str], set[str]] = {}
-    for _, r in read_table(
-        root / "manifest.csv", required=("shard", "key", "src", "stain_class", "licence", "slide")
-    ):
+    for _, r in read_table(root / "manifest.csv", required=("shard", "key")):
         if r["key"] in used or f"{r['shard']}/{r['key']}" in used:
-            kind = (r["src"], r["stain_class"], r["licence"])
-            tiles[kind] += 1
-            slides.setdefault(kind, set()).add(r["slide"])
+            src, stain, licence = (r.get(c) or "-" for c in ("src", "stain_class", "licence"))
+            tiles[src, stain, licence] += 1
+            slides.setdefault((src, stain, licence), set()).add(r.get("slide") or r["key"])
     return [(*kind, n, len(slides[kind])) for kind, n in tiles.most_common()]
 
 

@@ -1,23 +1,31 @@
-"""The model card of a bundled encoder; every figure is taken from its metrics."""
+"""The model card of a bundled encoder: figures from its metrics, all else from its record.
+
+    python -m training.publishing.card [NAME ...]
+
+writes the cards of bundled encoders again (default: all that have a record), from
+model_cards/NAME. What the record does not hold is left out, or said to be not recorded.
+"""
 
 from __future__ import annotations
 
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-from pathencoder.pooling import stage_rule
-from pathencoder.spec import EncoderSpec
+import yaml  # type: ignore[import-untyped]  # PyYAML has no annotations
 
-_SETS = {
-    "amibr": "breast, atypical against normal mitotic figures (H&E)",
-    "hpylori_ihc": "stomach, H. pylori (IHC)",
-    "crc_polyp5": "colorectum, five classes (H&E)",
-    "crchisto": "cell types, colon (H&E)",
-    "consep20x_points": "cell types, colon (H&E)",
-    "brca_m2c": "cell types, breast (H&E)",
-    "bcdata_sample": "Ki67 positive or negative cells (IHC)",
-    "lymphoma_iicbu": "lymphoma, three classes (H&E)",
-    "bisque_breast": "breast, benign or malignant (H&E)",
-}
+from pathencoder.pooling import stage_rule
+from pathencoder.pretrained.catalogue import DEFAULT
+from pathencoder.pretrained.folder import CARD, METRICS, read_spec
+from pathencoder.spec import EncoderSpec
+from training.files import write_text
+from training.provenance.record import Provenance, Source
+from training.publishing.card_figures import below_imagenet, measured, robustness
+
+ROOT = Path(__file__).parents[2]
+RECORD = "provenance.json"
 _FRONT = """---
 license: {license}
 library_name: timm
@@ -25,232 +33,257 @@ tags: [histopathology, pathology, self-supervised, feature-extraction{tags}]
 ---
 
 """
+# Keys of metrics.json's sources, a row each: source, stain, licence, tiles, slides
+SourceRow = tuple[str, str, str, int, int]
 
 
 def card(
     spec: EncoderSpec,
-    config: dict[str, Any],
+    configs: Sequence[dict[str, Any]],
     figures: dict[str, Any],
-    sources: list[tuple[str, str, str, int, int]],
+    made_from: Provenance,
 ) -> str:
     """Write the model card.
 
     Args:
         spec: The encoder.
-        config: Configuration of its training run.
-        figures: What metrics.json holds: how it was trained, and every measured figure.
-        sources: (source, stain class, licence class, tiles, slides) of the training images.
+        configs: Configurations of the runs whose weights it holds.
+        figures: What metrics.json holds: the cost of its training, the sources of its tiles, and
+            every measured figure.
+        made_from: The record of the run.
 
     Returns:
         Markdown with the front matter that the Hugging Face Hub reads.
     """
-    tiles = sum(s[3] for s in sources)
     front = _FRONT.format(license=spec.licence.lower(), tags="".join(f", {s}" for s in spec.stains))
+    shifts = figures.get("robustness")
     parts = [
-        f"# {spec.name}\n\n{_opening(spec, tiles)}",
+        f"# {spec.name}\n\n{_opening(spec, configs[0], made_from)}",
         _use(spec),
-        _figures(figures),
-        *([_robustness(figures["robustness"])] if figures.get("robustness") else []),
-        _training(spec, config, figures),
-        _sources(sources),
-        _limits(spec),
+        measured(figures, made_from),
+        *([robustness(shifts)] if shifts else []),
+        _training(spec, configs, figures, made_from),
+        _images(figures["training"].get("sources", []), made_from),
+        _statements(made_from),
+        _limits(figures, made_from),
     ]
-    return front + "\n\n".join(parts) + "\n"
+    return front + "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _opening(spec: EncoderSpec, tiles: int) -> str:
+def _opening(spec: EncoderSpec, config: dict[str, Any], made_from: Provenance) -> str:
     who = (
         "Anyone may use the weights, for anything"
         if spec.commercial
         else "The weights may be used for non-commercial purposes only"
     )
+    corpus = made_from.corpus
     return (
-        f"A small encoder of histopathology tiles: {spec.architecture},"
+        f"An encoder of histopathology tiles: {spec.architecture},"
         f" {(spec.parameters or 0) / 1e6:.1f} M parameters, {spec.dim}-dimensional embedding,"
-        f" trained by self-supervision on {tiles:,} tiles ({', '.join(spec.stains)})."
-        f" {who} ({spec.licence}). It comes with `pip install pathencoder` and works offline."
+        f" trained by {config['method']['name']} on {corpus.tiles:,} tiles of"
+        f" {corpus.slides:,} slides ({', '.join(spec.stains)}). {who} ({spec.licence}). It comes"
+        " with `pip install pathencoder` and works offline."
     )
 
 
 def _use(spec: EncoderSpec) -> str:
-    name = "" if not spec.name.endswith("-research") else f'"{spec.name}"'
+    name = "" if spec.name == DEFAULT else f'"{spec.name}"'
+    scale = (
+        f"; with `mpp=` they are resampled to {spec.mpp:g} micrometres per pixel instead"
+        if spec.mpp
+        else ""
+    )
+    rule = stage_rule(spec.embedding)
+    last = " `timm.create_model` loads the weights too, and gives the last layer." if rule else ""
     return (
         "```python\nimport pathencoder\n\n"
         f"encoder = pathencoder.load_encoder({name})\n"
         f'rows = encoder.encode("tiles/")  # numpy float32 [N, {spec.dim}]\n```\n\n'
-        f"Tiles are resized whole to {spec.input_size} px ({spec.interpolation}); with `mpp=` they"
-        f" are resampled to {spec.mpp} micrometres per pixel instead. Mean {spec.mean}, std"
-        f" {spec.std}. The embedding: {stage_rule(spec.embedding) or spec.embedding}"
-        f" (`{spec.embedding}`). `timm.create_model` loads the weights too, and gives the last"
-        " layer, which has lower figures."
+        f"Tiles are resized whole to {spec.input_size} px ({spec.interpolation}){scale}. Mean"
+        f" {spec.mean}, std {spec.std}. The embedding: {rule or spec.embedding}"
+        f" (`{spec.embedding}`).{last}"
     )
 
 
-def _figures(figures: dict[str, Any]) -> str:
-    measured, mine = figures["measured"], figures["row"]
-    sets = measured["sets"]
-    rows = list(next(iter(sets.values())))
-    title = " | ".join(f"**{r}**" if r == mine else r for r in rows)
-    lines = f"| set | part | n (groups) | {title} |\n" + "|---" * (3 + len(rows)) + "|\n"
-    for name, by_row in sets.items():
-        first, cells = by_row[rows[0]], " | ".join(_cell(by_row[r]) for r in rows)
-        count = f"{first['n']} ({first['groups']})"
-        lines += f"| {_SETS.get(name, name)} | {first['part']} | {count} | {cells} |\n"
-    means = measured["means"].get(mine, {})
-    floors = "; ".join(
-        f"{title} {value:.3f} ({_best_imagenet(measured['means'], title)})"
-        for title, value in means.items()
-    )
-    return (
-        "## Measured\n\nL2 logistic regression on frozen, standardised embeddings, with C chosen by"
-        " grouped cross-validation inside the train part. AUROC with its 95 % interval from a"
-        " bootstrap over groups (patients, slides or images) / balanced accuracy; means of three"
-        " seeds of the folds. The ImageNet rows are the weights that the training starts from:"
-        " their own output, the means of four stages, and the readout of this encoder.\n\n"
-        f"{lines}\nMean AUROC: {floors}.\n\n"
-        "Difference to ImageNet's best readout, paired over groups:"
-        f" {_differences(measured, mine)}.\n\n"
-        f"Command: `{figures['command']}` (figures, intervals, k-NN and few-shot in metrics.json;"
-        f" weights sha256 `{figures['weights_sha256']}`).\n\n"
-        "The sets are small samples of larger public ones: the figures compare encoders on the same"
-        " images and are not the published benchmarks of these names. Groups of crc_polyp5 are"
-        " inferred, so its interval means little. In tiles of amibr and of the cell sets the"
-        " classified object is in the middle, which favours a readout of the tile's middle: compare"
-        f" with the ImageNet row of the same readout. {_deviation_of_runs(measured)}"
-    )
-
-
-def _differences(measured: dict[str, Any], row: str) -> str:
-    """AUROC of a row minus that of ImageNet's best readout, with its interval, by set."""
-    return "; ".join(
-        f"{name} {p[row]['difference']:+.3f} [{low:+.3f}, {high:+.3f}]"
-        for name, p in measured["paired"].items()
-        if row in p
-        for low, high in (p[row]["interval"],)
-    )
-
-
-def _cell(row: dict[str, Any]) -> str:
-    low, high = row["auroc_interval"]
-    return f"{row['auroc']:.3f} [{low:.2f}, {high:.2f}] / {row['linear']:.3f}"
-
-
-def _best_imagenet(means: dict[str, dict[str, float]], title: str) -> str:
-    there = {
-        name: row[title]
-        for name, row in means.items()
-        if name.startswith("imagenet") and title in row
-    }
-    best = max(there, key=lambda name: there[name], default="")
-    return f"{best} {there[best]:.3f}" if best else "no ImageNet row"
-
-
-def _deviation_of_runs(measured: dict[str, Any]) -> str:
-    """The standard deviation over training runs, of every row that is a mean of several."""
-    sentences = []
-    for row, first in next(iter(measured["sets"].values())).items():
-        runs = first.get("runs", 1)
-        if runs > 1:
-            figures = "; ".join(
-                f"{name} {r[row]['auroc']:.3f} sd {r[row]['auroc_sd']:.3f}"
-                for name, r in measured["sets"].items()
-            )
-            sentences.append(
-                f"`{row}` is the mean of {runs} training runs that differ only in their seed: AUROC"
-                f" {figures}. Difference of the mean to ImageNet's best readout:"
-                f" {_differences(measured, row)}."
-            )
-    return (
-        " ".join(sentences)
-        or "One training run: these intervals do not include the variation between training seeds."
-    )
-
-
-def _robustness(rows: dict[str, list[dict[str, Any]]]) -> str:
-    """Stain shifts on crc_polyp5 test: one line a row, the mean over its training runs."""
-    lines = (
-        "| encoder | cosine under HED shift | effective rank | k-NN, unshifted"
-        " | k-NN, channel mix / hue / tone |\n|---|---|---|---|---|\n"
-    )
-    for name, runs in rows.items():
-        cosine, rank = (_mean([r[key] for r in runs]) for key in ("centred_cosine", "rank"))
-        clean, *shifted = (
-            f"{_mean([_mean(r['knn'][shift]) for r in runs]):.3f}"
-            for shift in ("clean", "mix", "hue", "tone")
-        )
-        lines += f"| {name} | {cosine:.4f} | {rank:.0f} | {clean} | {' / '.join(shifted)} |\n"
-    return (
-        f"## Another stain, another scanner\n\n{lines}\nColorectal tiles (crc_polyp5 test). Cosine"
-        " of the centred embeddings of a tile and of the same tile with its stain shifted; a"
-        " collapsed encoder would look stable, hence the rank. k-NN (20 neighbours, balanced"
-        " accuracy) of shifted test tiles among unshifted train tiles, mean of five draws of each"
-        " shift, none of which training uses. Command:"
-        " `python -m training.evaluate robustness default research imagenet random`."
-    )
-
-
-def _mean(values: list[float]) -> float:
-    return sum(values) / len(values)
-
-
-def _training(spec: EncoderSpec, config: dict[str, Any], figures: dict[str, Any]) -> str:
-    about, data = figures["training"], config["data"]
+def _training(
+    spec: EncoderSpec,
+    configs: Sequence[dict[str, Any]],
+    figures: dict[str, Any],
+    made_from: Provenance,
+) -> str:
+    about, data = figures["training"], [config["data"] for config in configs]
     runs = about.get("runs", 1)
-    average = (
-        ""
-        if runs == 1
-        else f" The weights are the plain average of {runs} such runs (arXiv:2203.05482)."
-    )
+    sentences = [
+        f"{spec.training}.",
+        f"Start: {_named(made_from.start) if made_from.start else 'random weights'}.",
+        *(f"Taught by {_named(teacher)}." for teacher in made_from.teachers),
+        f"Batch {_all(data, 'batch')}, slides drawn with probability ~"
+        f" tiles^{_all(data, 'slide_power')}"
+        + (
+            ", no slide twice in a batch."
+            if made_from.corpus.slides >= max(d["batch"] for d in data)
+            else "."
+        ),
+        *_views([config["method"] for config in configs], about),
+        *(
+            [f"The weights are the plain average of {runs} such runs (arXiv:2203.05482)."]
+            if runs > 1
+            else []
+        ),
+        _cost(about, made_from),
+        f"Configs, logs and curves are in model_cards/{spec.name}.",
+    ]
+    note = f"\n\n{figures['note']}" if figures.get("note") else ""
+    return f"## Training\n\n{' '.join(sentences)}{note}"
+
+
+def _named(source: Source) -> str:
+    return f"{source.name} ({source.licence})"
+
+
+def _all(parts: Sequence[dict[str, Any]], key: str) -> str:
+    """The values of a setting in all runs."""
+    return " or ".join(map(str, sorted({part[key] for part in parts})))
+
+
+def _views(methods: Sequence[dict[str, Any]], about: dict[str, Any]) -> list[str]:
+    """Crops, stain jitter and averages, as the configs have them."""
+    found = []
+    if fields := _fields(about):
+        found.append(
+            f"The crops of a tile are cut from one field of {fields} of its area, so that"
+            " magnification differs only between tiles."
+        )
+    if colours := [method["colour"] for method in methods if method.get("colour")]:
+        classes = ", ".join(colours[0].get("hed_classes", ["he"]))
+        found.append(
+            f"Stain jitter along hematoxylin, eosin and DAB for {classes} (scale"
+            f" {_all(colours, 'he_scale')}, shift {_all(colours, 'he_shift')}), per colour channel"
+            f" for every other stain (scale {_all(colours, 'od_scale')}, shift"
+            f" {_all(colours, 'od_shift')})."
+        )
+    if averages := [method for method in methods if method.get("average")]:
+        found.append(
+            f"The exported weights are a moving average (decay {_all(averages, 'average')})."
+        )
+    return found
+
+
+def _fields(about: dict[str, Any]) -> str:
+    """The fields of the crops in words; "" where they are whole tiles."""
+    several = {(low, high) for low, high in about.get("fields", []) if (low, high) != (1.0, 1.0)}
+    return ", in other runs of ".join(f"{low:.0%} to {high:.0%}" for low, high in sorted(several))
+
+
+def _cost(about: dict[str, Any], made_from: Provenance) -> str:
+    one = made_from.processes == 1
+    where = "hardware: not recorded" if made_from.hardware == "unknown" else made_from.hardware
     return (
-        f"## Training\n\n{spec.training}. Start: ImageNet weights of MobileNetV2 (Apache-2.0)."
-        f" Batch {data['batch']}, slides drawn with probability ~ tiles^{data['slide_power']}, no"
-        f" slide twice in a batch; {_crops(about)}stain jitter along hematoxylin, eosin and DAB for"
-        " H&E, weaker and per colour channel for every other stain; the exported weights are a"
-        f" moving average.{average} It took {about['cpu_seconds'] / 60:.0f} core-minutes of one CPU"
-        f" core. Configs, logs and curves are in model_cards/{spec.name}."
-        + (f"\n\n{figures['note']}" if figures.get("note") else "")
+        f"It took {about['cpu_seconds'] / 60:.0f} core-minutes"
+        + (f" and {about['wall_seconds'] / 60:.0f} minutes" if "wall_seconds" in about else "")
+        + f" ({'one process' if one else f'the first of {made_from.processes} processes'};"
+        f" {where}; {made_from.precision})."
     )
 
 
-def _crops(about: dict[str, Any]) -> str:
-    fields = sorted(
-        {(low, high) for low, high in about.get("fields", []) if (low, high) != (1.0, 1.0)}
-    )
-    if not fields:
-        return ""
-    shares = ", in other runs of ".join(f"{low:.0%} to {high:.0%}" for low, high in fields)
-    return (
-        f"both crops of a tile are cut from one field of {shares} of its area, so that"
-        " magnification differs only between tiles; "
-    )
-
-
-def _sources(sources: list[tuple[str, str, str, int, int]]) -> str:
-    lines = "| source | stain | licence class | tiles | slides or fields |\n|---|---|---|---|---|\n"
-    lines += "".join(
-        f"| {src} | {stain} | {licence} | {n} | {slides} |\n"
-        for src, stain, licence, n, slides in sources
-    )
+def _images(sources: list[SourceRow], made_from: Provenance) -> str:
+    contents = made_from.corpus.contents
+    if sources:
+        lines = "| source | stain | licence | tiles | slides or fields |\n|---|---|---|---|---|\n"
+        rows: list[SourceRow] = [*sources]
+    else:
+        lines = "| stain or licence | tiles | slides |\n|---|---|---|\n"
+        kinds = (*contents.stains.items(), *contents.licences.items())
+        lines += "".join(f"| {name} | {n.tiles} | {n.slides} |\n" for name, n in kinds)
+        rows = []
+    lines += "".join(f"| {' | '.join(map(str, row))} |\n" for row in rows)
+    scale = contents.scale
     return (
         f"## Training images\n\n{lines}\nP: weights trained on it may be given to anyone; N: not,"
-        " or its source states no licence. No tile of a validation or test part of the sets above"
-        " was trained on. `amibr_left` are tiles of the same public collection as amibr, from other"
-        " images than the labelled ones. Sources named `*_train` are train parts: where one is"
-        " listed, its set (amibr, hpylori_ihc, crc_polyp5, crchisto and others) shares a cohort"
-        " with the training images."
+        " or its source states no licence. Micrometres per pixel: "
+        + (
+            f"stated for {scale.tiles} of {made_from.corpus.tiles} tiles, {scale.low:g} to"
+            f" {scale.high:g} (5th to 95th percentile), median {scale.median:g}."
+            if scale
+            else "not recorded."
+        )
     )
 
 
-def _limits(spec: EncoderSpec) -> str:
-    ihc = (
-        " IHC is a small part of the permissive images: on hpylori_ihc ImageNet weights may be"
-        " better (see the table)."
-        if spec.commercial
-        else ""
-    )
+def _statements(made_from: Provenance) -> str:
+    """What maintainers add to the record, said as such."""
+    if not made_from.statements and made_from.written_by == "the run":
+        return ""
+    said = "".join(f"\n- {statement}" for statement in made_from.statements)
     return (
-        "## Not for\n\nDiagnosis, or any use on patients: nothing here was validated clinically."
-        f"{ihc} Magnifications and scanners other than those of its few sources are untested; most"
-        " sources do not state their micrometres per pixel. There were no fluorescence images in"
-        " training."
+        f"## Statements by the maintainers\n\nThe record of this run was written by"
+        f" {made_from.written_by}."
+        + (f" What follows comes from them, not from the run:\n{said}" if said else "")
     )
+
+
+def _limits(figures: dict[str, Any], made_from: Provenance) -> str:
+    corpus, below = made_from.corpus, below_imagenet(figures)
+    ihc = corpus.contents.stains.get("ihc")
+    sentences = [
+        "Diagnosis, or any use on patients: the record holds no clinical validation.",
+        *(
+            [f"IHC is {ihc.tiles / corpus.tiles:.0%} of the training images."]
+            if ihc and ihc.tiles < 0.2 * corpus.tiles
+            else []
+        ),
+        *([f"Below ImageNet's best readout on {', '.join(below)} (see above)."] if below else []),
+        "Stains, magnifications and scanners other than those of the training images are untested;"
+        f" those images are {', '.join(corpus.contents.stains)}.",
+    ]
+    return f"## Not for\n\n{' '.join(sentences)}"
+
+
+def rewrite(name: str, root: Path = ROOT) -> Path:
+    """Write the card of a bundled encoder again, from its folder in model_cards.
+
+    Args:
+        name: The encoder's.
+        root: The folder of pathencoder/ and model_cards/.
+
+    Returns:
+        The card beside the weights.
+    """
+    target, shown = root / "pathencoder/weights" / name, root / "model_cards" / name
+    text = card_of(name, root)
+    for folder in (target, shown):
+        write_text(folder / CARD, text)
+    return target / CARD
+
+
+def card_of(name: str, root: Path = ROOT) -> str:
+    """The card of a bundled encoder, by its folder in model_cards."""
+    shown = root / "model_cards" / name
+    return card(
+        read_spec(root / "pathencoder/weights" / name),
+        [yaml.safe_load(file.read_text()) for file in sorted(shown.glob("config*.yaml"))],
+        json.loads((shown / METRICS).read_text()),
+        Provenance.from_json(json.loads((shown / RECORD).read_text())),
+    )
+
+
+def recorded(root: Path = ROOT) -> list[str]:
+    """The bundled encoders that have a record."""
+    return sorted(file.parent.name for file in (root / "model_cards").glob(f"*/{RECORD}"))
+
+
+def main(arguments: list[str]) -> int:
+    """Write cards again. Exit status: 0 done, 2 wrong usage."""
+    if arguments in (["-h"], ["--help"]):
+        print(__doc__)
+        return 0
+    if unknown := set(arguments) - set(recorded()):
+        print(f"no record in model_cards: {', '.join(sorted(unknown))}", file=sys.stderr)
+        return 2
+    for name in arguments or recorded():
+        print(rewrite(name))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -17,6 +17,7 @@ from training.monitor.alarms import Alarms
 from training.monitor.collapse import FirstFeatures
 from training.monitor.knn import LabelledSet, knn_report, labelled_set
 from training.monitor.log import peak_memory_mb, read_log
+from training.monitor.smooth import Smoothed
 from training.trainer import preflight
 from training.trainer.parts import Parts
 from training.trainer.throughput import Throughput
@@ -24,7 +25,15 @@ from training.trainer.throughput import Throughput
 log = logging.getLogger("training")
 
 # Not in the figures of a line for people.
-_NOT_SHOWN = ("tiles_per_s", "data_wait", "memory_mb", "weight_decay", "precision", "processes")
+_NOT_SHOWN = (
+    "tiles_per_s",
+    "data_wait",
+    "memory_mb",
+    "weight_decay",
+    "temperature",
+    "precision",
+    "processes",
+)
 _KNN_PX = 112  # side of the tiles for k-NN, for networks that accept any size
 
 
@@ -43,6 +52,7 @@ class Reporter:
         self._features = FirstFeatures(parts.method.backbone)
         tiles_at_once = cfg.data.batch // cfg.optim.accumulate
         lines = read_log(cfg.run.out) if distributed.rank() == 0 else []
+        self._loss = Smoothed("loss", lines)
         self._alarms = Alarms(chance=cfg.method.chance_loss(tiles_at_once), log=lines)
         self._knn_sets = preflight.knn_sets_there(cfg)
         self._labelled: list[LabelledSet] | None = None
@@ -82,8 +92,10 @@ class Reporter:
 
     def _log(self, step: int, loss: Tensor, norm: Tensor, logs: Logs) -> None:
         own = {"loss": float(loss), **{name: float(value) for name, value in logs.items()}}
+        joint = self._over_processes(own)
+        mean = self._loss.add(step + 1, joint["loss"])
         values = {
-            **self._over_processes(own),
+            **joint,
             "grad_norm": float(norm),
             "lr": self._parts.optimizer.param_groups[0]["lr"],
             "weight_decay": max(g["weight_decay"] for g in self._parts.optimizer.param_groups),
@@ -98,7 +110,7 @@ class Reporter:
             "processes": distributed.world(),
         }
         write = self._parts.monitor.write
-        write("train", step + 1, values, words=self._in_words(step + 1, values))
+        write("train", step + 1, values, words=self._in_words(step + 1, values, mean))
         self._warn(step + 1, self._alarms.check(step + 1, values))
 
     def _warn(self, step: int, alarms: Iterable[tuple[str, str]]) -> None:
@@ -119,9 +131,11 @@ class Reporter:
         here = torch.tensor(list(values.values()), device=self._parts.device)
         return dict(zip(values, distributed.mean(here).tolist(), strict=True))
 
-    def _in_words(self, step: int, values: dict[str, float]) -> str:
+    def _in_words(self, step: int, values: dict[str, float], mean: float) -> str:
         steps = self._cfg.optim.steps
-        figures = "  ".join(f"{k} {v:.3g}" for k, v in values.items() if k not in _NOT_SHOWN)
+        shown = {k: f"{v:.3g}" for k, v in values.items() if k not in _NOT_SHOWN}
+        shown["loss"] += f" (exponential mean {mean:.3g})"
+        figures = "  ".join(f"{k} {v}" for k, v in shown.items())
         rate, wait = values["tiles_per_s"], values["data_wait"]
         left = duration(self._seconds_left(steps - step, rate))
         return (

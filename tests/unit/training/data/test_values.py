@@ -79,7 +79,7 @@ def table(tmp_path):
         ("use", "-", "line 4: use is ''; known"),
         ("split", "tset", r"line 4: split is 'tset'; known are \(trained on\) train"),
         ("split", "1", "line 4: split is '1'"),
-        ("licence", "CC-BY", "line 4: licence is 'CC-BY'; known are P, N, or nothing"),
+        ("licence", "CC-BY", "line 4: licence is 'CC-BY'; known are P, N, CC0-1.0, "),
         (
             "stain_class",
             "H&E",

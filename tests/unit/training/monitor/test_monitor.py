@@ -311,7 +311,7 @@ def test_tensorboard_hides_what_a_resumed_run_repeats(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", fake)
     trackers.TensorBoard(tmp_path)
     trackers.TensorBoard(tmp_path, first_step=40)
-    assert asked == [{}, {"purge_step": 41}]
+    assert asked == [{"purge_step": 0}, {"purge_step": 41}]
 
 
 def test_the_report_draws_the_k_nn_of_a_control_beside_that_of_the_run(tmp_path, monkeypatch):

@@ -32,3 +32,9 @@ def test_tiles_have_the_licence_of_their_class_and_a_statement_holds_for_unknown
     assert licences.of_tiles(["P", "N"], "Apache-2.0") == "CC-BY-NC-4.0"
     assert licences.of_tiles(["P", "unknown"], None) == "unknown"
     assert licences.of_tiles(["P", "unknown"], "MIT") == "Apache-2.0"
+
+
+def test_a_licence_that_the_table_names_counts_as_itself():
+    assert licences.of_tiles(["P", "CC-BY-4.0"], None) == "Apache-2.0"
+    assert licences.of_tiles(["P", "N", "CC-BY-NC-ND-4.0"], None) == "CC-BY-NC-ND-4.0"
+    assert licences.of_tiles(["P", "CC-BY-SA-4.0"], "MIT") == "CC-BY-SA-4.0"

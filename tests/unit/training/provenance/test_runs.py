@@ -85,6 +85,26 @@ def test_tiles_that_restrict_their_use_restrict_the_export(tiles, tmp_path, capl
     assert exported(said)[1].commercial is False
 
 
+def test_a_table_may_name_licences_which_have_a_class(tiles, tmp_path):
+    manifest(tiles, ["cc-by-4.0", "P", "CC-BY-NC-ND-4.0", "N"])
+    _, spec = exported(asked(tiles, tmp_path / "all"))
+    assert (spec.licence, spec.commercial) == ("CC-BY-NC-ND-4.0", False)
+    assert "2 CC-BY-4.0, 2 CC-BY-NC-ND-4.0, 2 N, 2 P" in spec.training
+    for chosen, licence, count in (
+        (["P"], "Apache-2.0", "4 tiles"),
+        (["N"], "CC-BY-NC-ND-4.0", "4 tiles"),
+        (["p", "cc-by-nc-nd-4.0"], "CC-BY-NC-ND-4.0", "6 tiles"),
+    ):
+        said = asked(tiles, tmp_path / "-".join(chosen))
+        said["data"]["licences"] = chosen
+        _, spec = exported(said)
+        assert spec.licence == licence
+        assert count in spec.training
+    manifest(tiles, ["P", "P", "P", "CC-BY-NC"])
+    with pytest.raises(ConfigError, match=r"licence is 'CC-BY-NC'.*nearest: cc-by-nc-4\.0.*: N"):
+        exported(asked(tiles, tmp_path / "typo"))
+
+
 def test_a_scale_that_the_tiles_do_not_have_is_not_exported(tiles, tmp_path, caplog):
     manifest(tiles, "PPPP", mpp="0.25")
     _, spec = exported(asked(tiles, tmp_path / "run"))
@@ -153,7 +173,7 @@ def test_a_tile_replaced_by_another_of_its_name_is_noticed(tiles, tmp_path):
     copied.replace(tiles / "s0/0.png")  # a copy is no change
     train(config.check(said))
     shutil.copy(tiles / "s1/0.png", tiles / "s0/0.png")
-    with pytest.raises(ConfigError, match="8 tiles of the same names, but some are not the images"):
+    with pytest.raises(ConfigError, match="8 tiles of the same names, but some are other images"):
         train(config.check(said))
 
 

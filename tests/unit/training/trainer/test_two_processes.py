@@ -15,6 +15,7 @@ from training import distributed, methods
 from training.data.loader import TileBatch
 from training.methods import Plan
 from training.methods.parts import regularisers, targets
+from training.monitor.collapse import FirstFeatures
 from training.trainer import parallel
 
 pytestmark = pytest.mark.full
@@ -167,6 +168,16 @@ def collectives(rows):
     }
 
 
+def spread_of_features(rows):
+    """The signs of collapse over the first views of this process's share of the rows."""
+    network = nn.Identity()
+    features = FirstFeatures(network)
+    features.want(wanted=True)
+    mine = distributed.share(torch.from_numpy(rows))
+    network(torch.cat([mine, mine + 9]))  # two views
+    return features.spread(len(mine))
+
+
 def average_of_sharded_weights():
     """Move a sharded network and a buffer of it by 1; returns how far their average moved."""
     method = build("simclr", "vit")
@@ -280,6 +291,18 @@ def test_collectives_targets_and_regularisers_use_the_joint_batch(both):
             assert np.allclose(part[each_tile], joint[each_tile][rank::2], atol=1e-6)
         for same in ("largest", "koleo", "kde", "center"):
             assert part[same] == pytest.approx(joint[same], rel=1e-5)
+
+
+def test_signs_of_collapse_are_those_of_the_joint_batch(both):
+    rows = np.random.default_rng(0).normal(size=(14, 24)).astype(np.float32)
+    joint = spread_of_features(rows)
+    first, second = both(spread_of_features, rows)
+    assert first == {name: pytest.approx(value, rel=1e-4) for name, value in joint.items()}
+    # half of the rows have at most seven directions
+    assert first["rankme"] > 8
+    assert second == {}
+    rows[1, 0] = np.nan  # in the second process
+    assert both(spread_of_features, rows) == [{}, {}]
 
 
 def test_without_a_process_group_collectives_are_identities():
