@@ -24,6 +24,7 @@ _PUBLIC = {
     "EncoderSpec": "pathencoder.spec",
     "Features": "pathencoder.outputs",
     "PathEncoderError": "pathencoder.errors",
+    "draw_features": "pathencoder.pictures.draw",
     "encode_slide": "pathencoder.features.encode",
     "find_tissue": "pathencoder.slides.tissue",
     "list_encoders": "pathencoder.pretrained.catalogue",
@@ -35,6 +36,7 @@ _PUBLIC = {
     "segment_nuclei": "pathencoder.nuclei.segment",
     "segment_slide": "pathencoder.nuclei.slide",
     "to_anndata": "pathencoder.integrations.anndata",
+    "write_explore_page": "pathencoder.explore.write",
 }
 
 __all__ = ["__version__", *sorted(_PUBLIC)]
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
     from pathencoder.encoder import Encoder as Encoder
     from pathencoder.encoder import load_encoder as load_encoder
     from pathencoder.errors import PathEncoderError as PathEncoderError
+    from pathencoder.explore.write import write_explore_page as write_explore_page
     from pathencoder.features.encode import encode_slide as encode_slide
     from pathencoder.features.store import read_features as read_features
     from pathencoder.images import list_images as list_images
@@ -51,6 +54,7 @@ if TYPE_CHECKING:
     from pathencoder.nuclei.segment import segment_nuclei as segment_nuclei
     from pathencoder.nuclei.slide import segment_slide as segment_slide
     from pathencoder.outputs import Features as Features
+    from pathencoder.pictures.draw import draw_features as draw_features
     from pathencoder.pretrained.catalogue import list_encoders as list_encoders
     from pathencoder.slides.reader import open_slide as open_slide
     from pathencoder.slides.tissue import find_tissue as find_tissue

@@ -20,7 +20,7 @@ from pathencoder.cli.common import (
 from pathencoder.walk import printable
 
 if TYPE_CHECKING:
-    from pathencoder.explore.gather import Gathered
+    from pathencoder.explore.write import ExplorePage
     from pathencoder.pictures.located import Tiles
 
 _PART = 3  # exit status where some inputs failed
@@ -69,45 +69,25 @@ def command(
     """Write one HTML page to explore the features of one or several slides.
 
     FEATURES are feature files of slides, of one encoder and in any layout, or folders of them. The
-    page needs no network and no other file: click a tile to see which tiles resemble it.
+    page needs no network and no other file: click a tile to see which tiles resemble it. In
+    Python: pathencoder.write_explore_page.
 
     \b
     pathencoder explore features/slide.h5
     pathencoder explore features --slides slides --out study.html
     """
-    from pathencoder.explore.data import page_data
-    from pathencoder.explore.gather import gather
-    from pathencoder.explore.write import write_page
+    from pathencoder.explore.write import write_explore_page
 
     started = time.monotonic()
-    found = gather(features, slides, on_slide=_say)
-    names = [laid.tiles.slide for laid in found.slides]
-    data = page_data(
-        found.slides,
-        title=title or (names[0] if len(names) == 1 else plural(len(names), "slide")),
-        max_bytes=int(max_mb * 1e6),
+    page = write_explore_page(
+        features, out, slides=slides, title=title, max_mb=max_mb, on_slide=_say
     )
-    size = write_page(data, out)
-    notes = _notes(found)
-    if size > max_mb * 1e6:
-        notes.append(f"the features alone make the page larger than --max-mb {max_mb:g}")
-    facts = {
-        "page": str(out),
-        "bytes": size,
-        "slides": names,
-        "tiles": sum(len(laid.tiles.rows) for laid in found.slides),
-        "explained_variance": data["explained"],
-        "correlation": data["correlation"],
-        "nearest_tiles_the_same": data["agreement"],
-        "seconds": round(time.monotonic() - started, 2),
-        "notes": notes,
-        "failed": [{"file": str(file), "reason": reason} for file, reason in found.failed],
-    }
+    seconds = time.monotonic() - started
     if as_json:
-        echo_json(facts)
+        echo_json(_facts(page, seconds))
     else:
-        _report(facts)
-    if found.failed:
+        _report(page, seconds)
+    if page.failed:
         raise Failed(_PART)
 
 
@@ -115,27 +95,33 @@ def _say(tiles: Tiles) -> None:
     click.echo(f"{printable(tiles.slide)}: {plural(len(tiles.rows), 'tile')}", err=True)
 
 
-def _notes(found: Gathered) -> list[str]:
-    return [
-        f"{laid.tiles.slide}: {note}"
-        for laid in found.slides
-        for note in (*laid.ground.notes, *laid.tiles.notes)
-    ]
+def _facts(page: ExplorePage, seconds: float) -> dict[str, Any]:
+    return {
+        "page": str(page.path),
+        "bytes": page.size,
+        "slides": page.slides,
+        "tiles": page.tiles,
+        "explained_variance": page.explained,
+        "correlation": page.correlation,
+        "nearest_tiles_the_same": page.agreement,
+        "seconds": round(seconds, 2),
+        "notes": page.notes,
+        "failed": [{"file": str(file), "reason": reason} for file, reason in page.failed],
+    }
 
 
-def _report(facts: dict[str, Any]) -> None:
-    for note in facts["notes"]:
+def _report(page: ExplorePage, seconds: float) -> None:
+    for note in page.notes:
         click.echo(f"note: {printable(note)}", err=True)
-    for failed in facts["failed"]:
-        click.echo(f"failed: {printable(failed['reason'])}", err=True)
+    for _, reason in page.failed:
+        click.echo(f"failed: {printable(reason)}", err=True)
     click.echo(
-        f"{plural(len(facts['slides']), 'slide')}, {plural(facts['tiles'], 'tile')},"
-        f" {facts['bytes'] / 1e6:.1f} MB, {facts['seconds']:.1f} s: {printable(str(facts['page']))}"
+        f"{plural(len(page.slides), 'slide')}, {plural(page.tiles, 'tile')},"
+        f" {page.size / 1e6:.1f} MB, {seconds:.1f} s: {printable(str(page.path))}"
     )
-    if facts["correlation"] is not None:
+    if page.correlation is not None:
         click.echo(
-            f"Similarity on the page: {100 * facts['explained_variance']:.1f} % of the variance,"
-            f" correlation {math.floor(1e4 * facts['correlation']) / 1e4:.4f} with that of whole"
-            " features"
+            f"Similarity on the page: {100 * page.explained:.1f} % of the variance, correlation"
+            f" {math.floor(1e4 * page.correlation) / 1e4:.4f} with that of whole features"
         )
     click.echo("Open it in a browser.")

@@ -8,13 +8,10 @@ from typing import TYPE_CHECKING
 import click
 
 from pathencoder.cli.common import FilledPath, debug_option, echo_json, json_option
-from pathencoder.errors import ConfigError
 from pathencoder.walk import printable
 
 if TYPE_CHECKING:
-    from pathencoder.pictures.ground import Ground
-    from pathencoder.pictures.located import Tiles
-    from pathencoder.pictures.maps import Painted
+    from pathencoder.pictures.draw import Drawn
 
 _FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 
@@ -79,7 +76,7 @@ def command(
     """Draw the features of a slide as a map over the slide.
 
     FEATURES is a feature file of a slide, in any layout. Without the slide itself the map is drawn
-    on white.
+    on white. In Python: pathencoder.draw_features.
 
     \b
     pathencoder picture features/slide.h5
@@ -87,37 +84,18 @@ def command(
     pathencoder picture features/slide.h5 --kind clusters --clusters 5 --slide slide.svs
     """
     from pathencoder.files import make_folder, whole_file
-    from pathencoder.pictures.ground import ground_of
-    from pathencoder.pictures.located import read_tiles
-    from pathencoder.pictures.maps import draw_map
+    from pathencoder.pictures.draw import drawn
 
-    if (tile is not None) != (kind == "similarity"):
-        raise ConfigError(
-            "--kind similarity needs --tile X,Y: the tile that others are compared with"
-            if tile is None
-            else f"--tile is for --kind similarity, not for {kind}"
-        )
-    tiles = read_tiles(features)
-    if not len(tiles.rows):
-        raise ConfigError(f"{features} holds no tiles: there is nothing to draw")
-    tiles, ground = ground_of(tiles, slide)
-    painted = _painted(tiles, kind, tile, clusters)
+    made = drawn(features, kind, tile, clusters, slide)
     out = out or Path(f"{features.stem}-{kind}.png")
     make_folder(out.absolute().parent)
     with whole_file(out) as temporary:
-        draw_map(tiles, ground, painted).save(temporary, format=_FORMATS[out.suffix.lower()])
-    _report(out, tiles, ground, painted, as_json=as_json)
+        made.image.save(temporary, format=_FORMATS[out.suffix.lower()])
+    _report(out, made, as_json=as_json)
 
 
-def _painted(tiles: Tiles, kind: str, point: tuple[float, float] | None, clusters: int) -> Painted:
-    from pathencoder.pictures import maps
-
-    if kind == "similarity" and point is not None:
-        return maps.similarity_map(tiles, tiles.at(*point))
-    return maps.cluster_map(tiles, clusters) if kind == "clusters" else maps.pca_map(tiles)
-
-
-def _report(out: Path, tiles: Tiles, ground: Ground, painted: Painted, *, as_json: bool) -> None:
+def _report(out: Path, made: Drawn, *, as_json: bool) -> None:
+    tiles, ground, painted = made.tiles, made.ground, made.painted
     notes = [*ground.notes, *tiles.notes]
     if as_json:
         chosen = None if painted.chosen is None else tiles.corners[painted.chosen].tolist()

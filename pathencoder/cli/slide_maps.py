@@ -8,8 +8,6 @@ from pathencoder.cli.own_files import MAPS, PICTURES
 from pathencoder.errors import ConfigError, SlideError
 from pathencoder.files import make_folder, whole_file
 
-_CLUSTERS = 6
-
 
 def draw_slide_maps(features: Path, slide: Path, out: Path, *, anew: bool) -> list[str]:
     """Draw a slide's features as colours and as clusters, where that is not done.
@@ -27,6 +25,7 @@ def draw_slide_maps(features: Path, slide: Path, out: Path, *, anew: bool) -> li
         StoreError: A picture cannot be written.
     """
     from pathencoder.pictures import maps
+    from pathencoder.pictures.draw import CLUSTERS
     from pathencoder.pictures.ground import ground_of
     from pathencoder.pictures.located import read_tiles
 
@@ -42,7 +41,7 @@ def draw_slide_maps(features: Path, slide: Path, out: Path, *, anew: bool) -> li
     except (ConfigError, SlideError) as error:
         return [f"no maps of its features: {error}"]
     for kind, file in missing.items():
-        painted = maps.pca_map(tiles) if kind == "pca" else maps.cluster_map(tiles, _CLUSTERS)
+        painted = maps.pca_map(tiles) if kind == "pca" else maps.cluster_map(tiles, CLUSTERS)
         make_folder(file.parent)
         with whole_file(file) as temporary:
             maps.draw_map(tiles, ground, painted).save(temporary, "JPEG", quality=85, optimize=True)

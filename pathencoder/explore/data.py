@@ -18,11 +18,11 @@ from pathencoder.nuclei.outlines import trace
 from pathencoder.nuclei.polygons import corners
 from pathencoder.pictures.colours import GROUPS, RGB, colour_scale, component_colours
 from pathencoder.pictures.components import clusters
+from pathencoder.pictures.draw import CLUSTERS
 from pathencoder.pictures.ground import Ground
 from pathencoder.pictures.located import Tiles
 from pathencoder.walk import printable
 
-CLUSTERS = 6
 _QUALITY, _TRIES = 82, 6  # of the JPEG, and how often it is made smaller
 _LEAST = 20_000  # bytes of a slide's picture
 

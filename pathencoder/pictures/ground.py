@@ -11,6 +11,7 @@ from PIL import Image
 
 from pathencoder.errors import ConfigError, MissingExtra, MissingMpp, PathEncoderError, SlideError
 from pathencoder.features.identity import identify_slide, slide_stat
+from pathencoder.features.provenance import TISSUE
 from pathencoder.pictures.colours import RGB
 from pathencoder.pictures.located import Tiles
 from pathencoder.slides.filters import Mask
@@ -21,6 +22,9 @@ from pathencoder.slides.tissue import TissueMask, find_tissue
 LONGEST = 1200  # pixels of a picture's longer side
 _MARGIN = 0.5  # tiles around a map without a slide
 _ASSUMED_MPP, _FINEST = 0.5, 1e-3  # of a thumbnail: `longest` alone decides its size
+_OTHER_TISSUE = (
+    "the outline is the tissue that this version finds; the tiles were chosen by other rules: {}"
+)
 
 
 @dataclass(frozen=True)
@@ -172,6 +176,8 @@ def _seen(tiles: Tiles, slide: Slide, longest: int) -> tuple[Tiles, Ground]:
         if tiles.unit == "um":
             raise
         notes.append("no outline of the tissue: the scale of the slide is unknown")
+    if tissue is not None and tiles.attributes.get("tissue") != TISSUE:
+        notes.append(_OTHER_TISSUE.format(tiles.attributes.get("tissue") or "not recorded"))
     image = _thumbnail(slide, tissue, mpp, longest)
     left, top, width, height = slide.bounds
     scale = width / image.shape[1], height / image.shape[0]

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 import small_maps
 
+import pathencoder
 from pathencoder.cli.main import run
+from pathencoder.errors import ConfigError
 from pathencoder.features.layouts import LAYOUTS
 
 
@@ -20,6 +22,18 @@ def test_a_page_of_every_layout(tmp_path, capsys, layout):
     assert said["bytes"] == out.stat().st_size < 200_000
     assert said["correlation"] > 0.99
     assert "no longer where it was encoded" in said["notes"][0]
+
+
+def test_the_same_in_python(tmp_path):
+    file = small_maps.feature_file(tmp_path)
+    page = pathencoder.write_explore_page(file, tmp_path / "page.html", title="a title")
+    assert (page.slides, page.tiles, page.failed) == (["slide.svs"], 45, [])
+    assert page.size == page.path.stat().st_size
+    assert "<title>" in page.path.read_text(encoding="utf-8")
+    small = pathencoder.write_explore_page([str(file)], str(tmp_path / "p.html"), max_mb=0.01)
+    assert "its features alone" in small.notes[-1]
+    with pytest.raises(ConfigError, match="max_mb=0"):
+        pathencoder.write_explore_page(file, tmp_path / "page.html", max_mb=0)
 
 
 def test_files_that_cannot_be_read_are_listed_and_the_page_is_written(tmp_path, capsys):

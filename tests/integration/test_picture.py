@@ -7,13 +7,15 @@ import pytest
 import small_maps
 from PIL import Image
 
+import pathencoder
 from pathencoder.cli.main import run
+from pathencoder.errors import ConfigError
 from pathencoder.features.layouts import LAYOUTS
 from pathencoder.pictures import ground
+from pathencoder.pictures.maps import KINDS
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("kind", ["pca", "clusters", "similarity"])
+@pytest.mark.parametrize(("kind", "layout"), zip(KINDS, LAYOUTS, strict=True))
 def test_a_picture_of_every_kind_and_layout(tmp_path, capsys, monkeypatch, kind, layout):
     monkeypatch.chdir(tmp_path)
     file = small_maps.feature_file(tmp_path, layout=layout)
@@ -47,11 +49,19 @@ def test_the_slide_is_drawn_beside_the_map(tmp_path, capsys, monkeypatch):
         assert picture.width > 2 * 1200
 
 
+def test_the_same_in_python(tmp_path):
+    file = small_maps.feature_file(tmp_path)
+    picture = pathencoder.draw_features(file, "clusters", clusters=3)
+    assert (picture.mode, picture.width > 1000) == ("RGB", True)
+    with pytest.raises(ConfigError, match="kind='umap': one of pca, clusters, similarity"):
+        pathencoder.draw_features(file, "umap")
+
+
 @pytest.mark.parametrize(
     ("options", "status", "message"),
     [
-        (["--kind", "similarity"], 2, "needs --tile X,Y"),
-        (["--tile", "5,5"], 2, "--tile is for --kind similarity"),
+        (["--kind", "similarity"], 2, "--kind similarity needs --tile X,Y"),
+        (["--tile", "5,5"], 2, "is for --kind similarity, not for pca"),
         (["--kind", "similarity", "--tile", "5"], 2, "two whole numbers"),
         (["--kind", "similarity", "--tile", "5,5"], 2, "the nearest begins at 100,100"),
         (["--out", "map.gif"], 2, "ends in none of .png"),

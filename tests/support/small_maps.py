@@ -6,7 +6,7 @@ from small_slides import MemorySlide, section
 from pathencoder.features import layouts
 from pathencoder.features.finished import slide_facts
 from pathencoder.features.identity import SlideIdentity, Stat, identify_slide
-from pathencoder.features.provenance import Provenance
+from pathencoder.features.provenance import TISSUE, Provenance
 from pathencoder.features.store import Content, write_features
 
 TILE = 100  # level-0 pixels
@@ -55,7 +55,7 @@ def feature_file(folder, name="slide", layout="trident", made_from=None, **chang
 
     Args:
         made_from: The slide's file; None: one that does not exist.
-        changes: `features`, `places`, `overlap_px`, or attributes of `Place`.
+        changes: `features`, `places`, `overlap_px`, `encoder`, `tissue`, or attributes of `Place`.
     """
     places, kinds = corners()
     places = changes.pop("places", places)
@@ -74,7 +74,7 @@ def feature_file(folder, name="slide", layout="trident", made_from=None, **chang
         target_mpp=1.0,
         overlap_px=overlap,
         min_tissue=0.25,
-        tissue="by hand",
+        tissue=changes.pop("tissue", TISSUE),
     )
     values = {"mpp": 0.5, "target_mpp": 1.0, "side": float(TILE), "tile_px": 50}
     place = layouts.Place(

@@ -9,6 +9,7 @@ import small_maps
 from small_maps import KINDS, TILE
 
 from pathencoder.errors import ConfigError
+from pathencoder.features import provenance
 from pathencoder.features.layouts import LAYOUTS
 from pathencoder.pictures import ground, located, maps
 from pathencoder.pictures.colours import GROUPS
@@ -161,6 +162,14 @@ def test_without_the_slide_the_map_is_white_and_says_why(tmp_path, slide):
     assert "its content differs" in ground.ground_of(changed)[1].notes[0]
     with pytest.raises(ConfigError, match="its content differs"):
         ground.ground_of(changed, slide.path)
+
+
+@pytest.mark.parametrize(("tissue", "notes"), [("drawn areas", 1), (provenance.TISSUE, 0)])
+def test_an_outline_of_other_tissue_than_the_tiles_is_said(tmp_path, slide, tissue, notes):
+    file = small_maps.feature_file(tmp_path, made_from=slide.path, tissue=tissue)
+    _, under = ground.ground_of(located.read_tiles(file))
+    assert len(under.notes) == notes
+    assert all("chosen by other rules: drawn areas" in note for note in under.notes)
 
 
 def test_the_maps_show_what_is_there(tmp_path, slide):
