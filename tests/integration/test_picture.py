@@ -15,7 +15,7 @@ from pathencoder.pictures import ground
 from pathencoder.pictures.maps import KINDS
 
 
-@pytest.mark.parametrize(("kind", "layout"), zip(KINDS, LAYOUTS, strict=True))
+@pytest.mark.parametrize(("kind", "layout"), list(zip(KINDS, LAYOUTS, strict=True)))
 def test_a_picture_of_every_kind_and_layout(tmp_path, capsys, monkeypatch, kind, layout):
     monkeypatch.chdir(tmp_path)
     file = small_maps.feature_file(tmp_path, layout=layout)
