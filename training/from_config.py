@@ -90,7 +90,9 @@ def starting_network(cfg: Config, corpus: Corpus, sampler: Sampler) -> nn.Module
 
 def _first_views(cfg: Config, corpus: Corpus, sampler: Sampler) -> Tensor:
     """Views of the tiles of step 0 without colour changes, to measure BatchNorm statistics on."""
-    _, batch = next(batches(corpus, sampler, canvas=cfg.data.canvas, start=0, stop=1))
+    _, batch = next(
+        batches(corpus, sampler, canvas=cfg.data.canvas, mpp=cfg.data.mpp, start=0, stop=1)
+    )
     crop = augment.CropSettings(count=1, px=112, area=(0.25, 1.0))
     plain = augment.crops(batch.tiles, crop, torch.Generator().manual_seed(cfg.seed))
     return augment.normalise(plain, cfg.backbone.mean, cfg.backbone.std)

@@ -75,6 +75,9 @@ class DataSettings(Section):
         stain: The stain class of tiles for which no table states one; null: "unknown", whose
             colours are changed as those of IHC are.
         canvas: Tiles are resized to this side before crops are taken, px.
+        mpp: Micrometres per pixel of the canvas: of a tile whose scale a table states, the central
+            canvas * mpp micrometres are used, so that crops have the same field of view whatever
+            the scale of their tile. null: tiles are used whole.
         batch: Over all processes.
         slide_power: 1 draws slides by their number of tiles, 0 all equally often
             (training/data/sampler.py).
@@ -91,6 +94,7 @@ class DataSettings(Section):
     without: tuple[str, ...] = ()
     stain: StainClass | None = None
     canvas: int = Field(default=224, ge=32, le=4096)
+    mpp: Mpp | None = None
     batch: int = Field(default=64, ge=2, le=1_000_000)
     slide_power: Fraction = 0.5
     organ_power: Fraction = 1.0

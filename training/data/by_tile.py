@@ -133,6 +133,7 @@ def corpus_of(tiles: RowTiles, facts: Facts, digest: str, source: Folder) -> Cor
         ),
         source=source,
         tile_stains=facts.stains,
+        tile_mpp=np.array(facts.mpp, dtype=np.float32),
     )
 
 

@@ -8,6 +8,7 @@ would wait for it among a dozen threads.
 from __future__ import annotations
 
 import logging
+import math
 import signal
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -72,6 +73,7 @@ def batches(
     sampler: Sampler,
     *,
     canvas: int,
+    mpp: float | None = None,
     start: int,
     stop: int,
     rank: int = 0,
@@ -90,6 +92,8 @@ def batches(
         corpus: The tiles.
         sampler: Chooses the tiles of a step.
         canvas: Side of the tiles in the batch, in pixels.
+        mpp: Micrometres per pixel of the tiles in the batch, where the table states those of the
+            tiles; None: tiles are used whole.
         start: The first step.
         stop: The step after the last one.
         rank: Number of this training process.
@@ -105,7 +109,7 @@ def batches(
     Raises:
         ImageError: No tile of a batch can be decoded.
     """
-    reader = _Reader(corpus, canvas, room=(keep_mb << 20) // (3 * canvas * canvas))
+    reader = _Reader(corpus, canvas, room=(keep_mb << 20) // (3 * canvas * canvas), mpp=mpp)
     share = _Share(corpus, sampler, reader, rank, world)
     return (
         _by_processes(share, start, stop, processes, pin)
@@ -232,8 +236,14 @@ class _Reader:
     corpus: Corpus
     canvas: int
     room: int = 0
+    mpp: float | None = None
     kept: dict[int, np.ndarray] = field(default_factory=dict)
     bad: set[int] = field(default_factory=set)
+
+    def _field(self, index: int) -> float | None:
+        """The side of the field of view in pixels of the tile; None: all of it."""
+        stated = self.corpus.mpp_of(index) if self.mpp else math.nan
+        return None if math.isnan(stated) or not self.mpp else self.canvas * self.mpp / stated
 
     def missing(self, indices: list[int]) -> list[int]:
         """The tiles whose bytes are needed."""
@@ -248,7 +258,7 @@ class _Reader:
         try:
             data = fetched.get(index)
             tile = self.corpus.read(index) if data is None else self.corpus.decode(index, data)
-            tile = fit_canvas(tile, self.canvas)
+            tile = fit_canvas(tile, self.canvas, self._field(index))
         except ImageError as error:
             self.bad.add(index)
             if len(self.bad) <= _NAMED or len(self.bad) % 100 == 0:
@@ -274,9 +284,16 @@ def _stack(corpus: Corpus, found: list[_Read]) -> TileBatch:
     )
 
 
-def fit_canvas(tile: np.ndarray, canvas: int) -> np.ndarray:
-    """The central square of uint8 [H, W, 3], resized to [canvas, canvas, 3] if need be."""
+def fit_canvas(tile: np.ndarray, canvas: int, field: float | None = None) -> np.ndarray:
+    """The central square of uint8 [H, W, 3], resized to [canvas, canvas, 3] if need be.
+
+    Args:
+        tile: The tile.
+        canvas: The side of the result, px.
+        field: The side of the square, px of the tile; None, or more than it has: its shorter side.
+    """
     side = min(tile.shape[:2])
+    side = side if field is None else max(1, min(side, round(field)))
     top, left = (tile.shape[0] - side) // 2, (tile.shape[1] - side) // 2
     square = tile[top : top + side, left : left + side]
     if side == canvas:

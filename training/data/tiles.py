@@ -6,6 +6,7 @@ It is made from tar shards with a table of tiles or of slides, or from any folde
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -76,6 +77,8 @@ class Corpus:
         contents: Its tiles by licence, stain and scale.
         source: Where the bytes of the tiles are.
         tile_stains: int8 [tiles], only where the tiles of a slide may differ.
+        slide_mpp: Float [slides], micrometres per pixel; NaN where none is stated; None: nowhere.
+        tile_mpp: The same of the tiles, where those of a slide may differ.
     """
 
     tiles: Tiles
@@ -88,6 +91,8 @@ class Corpus:
     contents: Contents
     source: Source
     tile_stains: np.ndarray | None = None
+    slide_mpp: np.ndarray | None = None
+    tile_mpp: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.tiles)
@@ -135,6 +140,14 @@ class Corpus:
         if self.tile_stains is not None:
             return np.asarray(self.tile_stains[indices], dtype=np.int64)
         return np.asarray(self.slide_stains[self.slides_of(indices)], dtype=np.int64)
+
+    def mpp_of(self, index: int) -> float:
+        """Micrometres per pixel of a tile as it is stored; NaN where none is stated."""
+        if self.tile_mpp is not None:
+            return float(self.tile_mpp[index])
+        if self.slide_mpp is not None:
+            return float(self.slide_mpp[self.slides_of(np.array([index]))[0]])
+        return math.nan
 
     def slides_of(self, indices: np.ndarray) -> np.ndarray:
         """int64 [N]: the slide of each tile at `indices`."""

@@ -93,6 +93,8 @@ class Provenance:
             in words).
         written_by: "the run", or the people who wrote the record of an older run by hand.
         statements: What maintainers state besides, in sentences.
+        canvas_mpp: Micrometres per pixel of the tiles as crops are cut from them (data.mpp); None:
+            tiles were used whole.
     """
 
     start: Source | None
@@ -114,6 +116,7 @@ class Provenance:
     changed: tuple[tuple[int, str], ...] = ()
     written_by: str = "the run"
     statements: tuple[str, ...] = ()
+    canvas_mpp: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, as data.json, a checkpoint and an export hold them."""
@@ -201,6 +204,7 @@ def of_run(
         torch=torch.__version__,
         seed=cfg.seed,
         settings=digest_of_settings(cfg),
+        canvas_mpp=cfg.data.mpp,
     )
 
 

@@ -61,6 +61,7 @@ class Feed:
             self._parts.corpus,
             self._parts.sampler,
             canvas=cfg.data.canvas,
+            mpp=cfg.data.mpp,
             start=start,
             stop=cfg.optim.steps,
             rank=distributed.rank(),

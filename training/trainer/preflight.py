@@ -44,7 +44,10 @@ def check(cfg: Config, corpus: Corpus) -> None:
     sizes = crop_sizes(cfg.method)
     sides = _sides(corpus)
     _refuse_small_tiles(sizes, sides)
-    _warn_of_other_sizes(cfg.data.canvas, sides)
+    if cfg.data.mpp is None:
+        _warn_of_other_sizes(cfg.data.canvas, sides)
+    else:
+        _say_fields(cfg.data.canvas, cfg.data.mpp, corpus)
     if not cfg.method.own_network:
         for name, px in sizes.items():
             refuse_network(cfg, name, px)
@@ -181,3 +184,36 @@ def _warn_of_other_sizes(canvas: int, sides: list[int]) -> None:
                 what,
                 canvas,
             )
+
+
+def _say_fields(canvas: int, mpp: float, corpus: Corpus) -> None:
+    """Log how many tiles have no stated scale, or are smaller than the field of data.mpp.
+
+    Raises ConfigError where no tile has a scale.
+    """
+    scale = corpus.contents.scale
+    if scale is None:
+        raise ConfigError(
+            f"data.mpp={mpp:g}: no table states the scale of the tiles. Add a column mpp_value to"
+            " manifest.csv or slides.csv, or leave data.mpp out"
+        )
+    seen = np.linspace(0, len(corpus) - 1, min(_TILES, len(corpus)), dtype=np.int64)
+    small = known = 0
+    for index in seen:
+        stated = corpus.mpp_of(int(index))
+        try:
+            side = min(corpus.read(int(index)).shape[:2])
+        except ImageError:
+            continue
+        known += not np.isnan(stated)
+        small += side * stated < 0.9 * canvas * mpp  # False for NaN
+    log.warning(
+        "data.mpp=%g: crops are cut from %.0f um. %d of %d tiles have no stated scale and are used"
+        " whole; of %d that were read, %d are smaller than that and are enlarged",
+        mpp,
+        canvas * mpp,
+        len(corpus) - scale.tiles,
+        len(corpus),
+        known,
+        small,
+    )
