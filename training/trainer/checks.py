@@ -23,7 +23,7 @@ from training.config import Config
 from training.data.tiles import Corpus
 from training.from_config import corpus_of, sampler_of
 from training.monitor.knn import label_rows
-from training.trainer import checkpoint, preflight
+from training.trainer import checkpoint, preflight, sharding
 
 log = logging.getLogger("training")
 
@@ -77,7 +77,7 @@ def refuse(cfg: Config) -> None:
 def _without_tiles(cfg: Config) -> Report:
     report = Report()
     checks: list[Callable[[], str]] = [
-        functools.partial(act, cfg) for act in (_batch, _device, _trackers, _network)
+        functools.partial(act, cfg) for act in (_batch, _device, _weights, _trackers, _network)
     ]
     checks += [functools.partial(_teacher, name) for name in cfg.method.teacher_encoders()]
     checks += [functools.partial(_knn_set, f) for f in preflight.knn_sets_there(cfg)]
@@ -132,6 +132,19 @@ def _device(cfg: Config) -> str:
         reason = str(error).partition("\n")[0]
         raise RuntimeError(f"run.device={cfg.run.device}: not usable here ({reason})") from None
     return f"device: {device}"
+
+
+def _weights(cfg: Config) -> str:
+    """Raise ConfigError for weights that cannot be sharded as the config asks."""
+    if cfg.run.parallel == "fsdp" and cfg.method.own_network:
+        raise ConfigError(
+            f"run.parallel=fsdp: the network of {cfg.method.name} is small and is not sharded: use"
+            " run.parallel=ddp"
+        )
+    if not sharding.applies(cfg.run.parallel):
+        return "weights: whole in each process"
+    copies = sharding.nodes(cfg.run.shard)
+    return f"weights: {copies} x, sharded over {distributed.world() // copies} processes"
 
 
 def _trackers(cfg: Config) -> str:

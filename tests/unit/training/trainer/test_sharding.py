@@ -10,7 +10,7 @@ from small_runs import values, write_tiles
 from pathencoder.errors import ConfigError
 from training import config, distributed
 from training.backbones import make
-from training.trainer import parallel, prepare, sharding
+from training.trainer import checks, parallel, prepare, sharding
 from training.trainer.signals import StopRequest
 
 pytestmark = pytest.mark.full
@@ -143,3 +143,10 @@ def test_nodes_of_unequal_size_are_refused(monkeypatch, variables, words):
     assert sharding.nodes("all") == 1
     with pytest.raises(ConfigError, match=words):
         sharding.nodes("node")
+
+
+def test_a_method_with_its_own_network_is_not_sharded(tiles, tmp_path):
+    asked = values(tiles, tmp_path / "run", parallel="fsdp")
+    asked["method"] = {"name": "patch_contrast", "crop": 64}
+    with pytest.raises(ConfigError, match="network of patch_contrast is small and is not sharded"):
+        checks.refuse(config.check(asked))
