@@ -67,12 +67,12 @@ def test_neighbours_leave_no_gap_where_corners_were_rounded(tmp_path):
     file = small_maps.feature_file(
         tmp_path, places=places, features=small_maps.rows(np.zeros(400, int)), side=side
     )
-    tiles, under = ground.ground_of(located.read_tiles(file), longest=3600)
+    tiles, under = ground.ground_of(located.read_tiles(file))
     painted = maps.paint(under, tiles, np.tile(BRIGHT, (400, 1)))
     green = painted[..., 0] == 0
     left, top, right, bottom = box_of(green)
     assert green[top:bottom, left:right].all()
-    assert right - left == pytest.approx(20 * side * 3, abs=3)
+    assert right - left == pytest.approx(20 * side / under.scale[0], abs=1)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
