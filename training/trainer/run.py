@@ -116,9 +116,9 @@ class Run:
         """
         self._reporter.after(step, loss, norm, logs)
         every = (self._cfg.run.checkpoint_every, self._cfg.run.keep_every)
-        due = self.stopping or any(n and (step + 1) % n == 0 for n in every)
+        due = any(n and (step + 1) % n == 0 for n in every)
         # between bad batches the run may be diverging: the last checkpoint is one from before them
-        if due and not self._guard.bad_in_a_row:
+        if self.stopping or (due and not self._guard.bad_in_a_row):
             self._save(step + 1)
 
     def report_knn(self, step: int) -> None:
