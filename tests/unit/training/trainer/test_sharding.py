@@ -147,6 +147,6 @@ def test_nodes_of_unequal_size_are_refused(monkeypatch, variables, words):
 
 def test_a_method_with_its_own_network_is_not_sharded(tiles, tmp_path):
     asked = values(tiles, tmp_path / "run", parallel="fsdp")
-    asked["method"] = {"name": "patch_contrast", "crop": 64}
+    asked["method"], asked["data"]["canvas"] = {"name": "patch_contrast", "crop": 64}, 64
     with pytest.raises(ConfigError, match="network of patch_contrast is small and is not sharded"):
         checks.refuse(config.check(asked))
