@@ -13,6 +13,7 @@ import logging
 import os
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 import torch
 from torch import Tensor
@@ -28,6 +29,7 @@ from training.trainer.prepare import opened
 from training.trainer.run import Run
 
 log = logging.getLogger("training")
+_ended_by: list[BaseException] = []  # kept: freeing what it holds can wait for other processes
 
 
 def train(cfg: config.Config) -> Path:
@@ -128,11 +130,13 @@ def _act(recipe: Path, overrides: list[str], *, only_check: bool) -> int:
         allocator.keep_freed_memory()
         train(cfg)
     except PathEncoderError as error:
+        _ended_by.append(error)
         log.error("error: %s", error)
         return 1
     except OSError as error:
         if error.errno not in saving.FULL:
             raise
+        _ended_by.append(error)
         log.error(
             "error: no space left (%s). Checkpoints are whole: free some space and run the same"
             " command",
@@ -140,6 +144,20 @@ def _act(recipe: Path, overrides: list[str], *, only_check: bool) -> int:
         )
         return 1
     return 0
+
+
+def end(status: int) -> NoReturn:
+    """End the command.
+
+    After an error in a run of several processes it ends at once: gloo's threads can wait for
+    minutes for a process that has ended already.
+    """
+    if status and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        logging.shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    sys.exit(status)
 
 
 def _check(cfg: config.Config) -> int:
@@ -156,4 +174,4 @@ def _check(cfg: config.Config) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    end(main(sys.argv[1:]))

@@ -55,8 +55,7 @@ def _options(job: Job) -> list[str]:
     """The names that a job may have, from the shortest to the most specific."""
     place = Path(place_of(job.source))
     full = place.name or "root"
-    is_folder = job.remote.whole_folder if job.remote else job.source.is_dir()
-    if job.is_one_image or (job.kind == "slide" and not is_folder):
+    if job.is_one_image or (job.kind == "slide" and not _is_folder(job)):
         short, long = file_stem(job.source), full
     else:
         short, long = full, f"{full}-tiles"
@@ -69,6 +68,10 @@ def _options(job: Job) -> list[str]:
         folders = "-".join(above[-depth:])
         options += [f"{folders}-{short}", f"{folders}-{long}"]
     return [cut_short(name, digest) for name in (*options, f"{short}-{digest}")]
+
+
+def _is_folder(slide: Job) -> bool:
+    return slide.remote.whole_folder if slide.remote else slide.source.is_dir()
 
 
 def cut_short(name: str, digest: str) -> str:

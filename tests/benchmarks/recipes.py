@@ -98,7 +98,7 @@ def process(arguments: list[str], log: Path, variables: dict[str, str], act: str
         before(optimizer, cfg, step)  # type: ignore[arg-type]
 
     pretrain.set_rates = at_step  # type: ignore[assignment]
-    sys.exit(pretrain.main(arguments))
+    pretrain.end(pretrain.main(arguments))
 
 
 class Trial:

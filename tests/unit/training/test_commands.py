@@ -12,6 +12,7 @@ from click.testing import CliRunner
 from paths import ROOT
 
 import training
+from training import pretrain
 
 pytestmark = pytest.mark.full
 
@@ -78,3 +79,15 @@ def test_every_command_explains_itself(name, capsys):
 def test_other_programs_import_training_unhindered():
     code = "import sys; sys.argv[:] = ['-c']; import training.schedules; print('imported')"
     assert run("-c", code).stdout == "imported\n"
+
+
+def test_a_failed_run_of_several_processes_ends_at_once(monkeypatch):
+    ended = []
+    monkeypatch.setattr("os._exit", ended.append)
+    monkeypatch.setattr("logging.shutdown", lambda: None)
+    for world, status in (("1", 1), ("2", 0), ("2", 1)):
+        monkeypatch.setenv("WORLD_SIZE", world)
+        with pytest.raises(SystemExit) as stop:
+            pretrain.end(status)
+        assert stop.value.code == status
+    assert ended == [1]
