@@ -120,7 +120,8 @@ class Dino(Method):
     def views(self, batch: TileBatch) -> Views:
         """The global crops, then the local ones, coloured and normalised.
 
-        With `patches` also a mask, bool [N, h, w], for each global crop.
+        With `patches` also a mask, bool [N, h, w], for each global crop, and the positions that
+        they mask.
         """
         s = self.settings
         made = make_views(batch, (s.global_crops, s.local_crops), s.colour, self.plan)
@@ -190,17 +191,17 @@ class Dino(Method):
         if self.patches is None:
             targets = self._targets(views[:n], temperature)
             return forward_by_size(self.student[0], views), targets, None
-        task, mask = self.patches, torch.cat(masks)
+        task, mask, where = self.patches, torch.cat(masks[:-1]), masks[-1]
         with tokens_of(self.teacher[0]) as seen:
             targets = self._targets(views[:n], temperature)
-        patch_targets = self._patch_targets(torch.cat(seen)[mask.flatten(1)], temperature)
+        patch_targets = self._patch_targets(torch.cat(seen).flatten(0, 1)[where], temperature)
         with hidden(self.backbone, task.mask_token, mask), tokens_of(self.backbone) as predicted:
             features = [forward_by_size(self.backbone, views[:n])]
         if len(views) > n:
             features.append(forward_by_size(self.backbone, views[n:]))
-        logits = (task.student_head or self.student[1])(torch.cat(predicted)[mask.flatten(1)])
+        logits = (task.student_head or self.student[1])(torch.cat(predicted).flatten(0, 1)[where])
         loss = patch_loss(
-            logits, patch_targets, mask, temperature=self.settings.student_temperature
+            logits, patch_targets, mask, where, temperature=self.settings.student_temperature
         )
         return torch.cat(features), targets, loss
 

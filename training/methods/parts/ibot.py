@@ -76,11 +76,31 @@ class MaskedPatches(nn.Module):
     def masks(
         self, views: list[Tensor], backbone: nn.Module, generator: torch.Generator
     ) -> list[Tensor]:
-        """Masks for the patches of views of one size: bool [N, h, w] each."""
+        """Masks for the patches of views of one size, and the positions that they mask.
+
+        They are drawn on the host: how many patches are masked is then known without waiting for
+        the device.
+
+        Returns:
+            A mask bool [N, h, w] for each view; last, the positions of the masked patches of all
+            views one after the other, int64 [masked].
+        """
         patches: Any = backbone.get_submodule("patch_embed")
         height, width = patches.patch_size
         grid = views[0].shape[-2] // height, views[0].shape[-1] // width
-        return [draw_masks(len(v), grid, self.settings, generator) for v in views]
+        host = _on_host(generator)
+        drawn = [draw_masks(len(v), grid, self.settings, host) for v in views]
+        device = views[0].device
+        made = [*drawn, torch.cat(drawn).flatten().nonzero()[:, 0]]
+        return [m.to(device, non_blocking=True) for m in made]
+
+
+def _on_host(generator: torch.Generator) -> torch.Generator:
+    """A generator of the CPU: the same one, or one seeded from the state of a device's."""
+    if generator.device.type == "cpu":
+        return generator
+    state = generator.initial_seed() + generator.get_offset()  # both are kept on the host
+    return torch.Generator().manual_seed(state % 2**63)
 
 
 class MaskToken(nn.Module):
@@ -133,7 +153,7 @@ def _number(backbone: Any, name: str) -> int:
 
 @in_fp32
 def patch_loss(
-    student_logits: Tensor, targets: Tensor, mask: Tensor, *, temperature: float
+    student_logits: Tensor, targets: Tensor, mask: Tensor, where: Tensor, *, temperature: float
 ) -> Tensor:
     """Cross entropy of masked patches (iBOT, equation 2).
 
@@ -144,6 +164,7 @@ def patch_loss(
         student_logits: Float [masked patches, K], in the order of mask.nonzero().
         targets: The teacher's distributions, [masked patches, K].
         mask: Bool [N, h, w].
+        where: The positions in it of the masked patches, int64 [masked patches].
         temperature: Of the student.
 
     Returns:
@@ -151,7 +172,7 @@ def patch_loss(
     """
     each = -(targets * F.log_softmax(student_logits / temperature, dim=1)).sum(1)
     per_image = mask.flatten(1).sum(1, keepdim=True).clamp(min=1)
-    weights = (1 / per_image).expand(-1, mask[0].numel())[mask.flatten(1)]
+    weights = (1 / per_image).expand(-1, mask[0].numel()).flatten()[where]
     return (each * weights).sum() / len(mask)
 
 

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from pathencoder import compat
 from pathencoder.errors import ConfigError
@@ -31,6 +32,10 @@ def vit(registers=0):
     )
 
 
+def positions(mask):
+    return mask.flatten().nonzero()[:, 0]
+
+
 def test_the_loss_is_a_mean_of_image_means():
     mask = torch.zeros(3, 2, 2, dtype=torch.bool)
     mask[0, 0, 1] = mask[2, 0, 0] = mask[2, 1, 0] = mask[2, 1, 1] = True
@@ -43,16 +48,15 @@ def test_the_loss_is_a_mean_of_image_means():
         for i in range(4)
     ]
     expected = (each[0] + 0 + sum(each[1:]) / 3) / 3
-    assert float(ibot.patch_loss(logits, q, mask, temperature=0.1)) == pytest.approx(
-        expected, rel=1e-5
-    )
+    assert float(
+        ibot.patch_loss(logits, q, mask, positions(mask), temperature=0.1)
+    ) == pytest.approx(expected, rel=1e-5)
 
 
 def test_a_batch_without_masks_has_a_loss_of_zero_with_a_gradient():
     logits = torch.zeros(0, 5, requires_grad=True)
-    loss = ibot.patch_loss(
-        logits, torch.zeros(0, 5), torch.zeros(2, 2, 2, dtype=torch.bool), temperature=0.1
-    )
+    mask = torch.zeros(2, 2, 2, dtype=torch.bool)
+    loss = ibot.patch_loss(logits, torch.zeros(0, 5), mask, positions(mask), temperature=0.1)
     loss.backward()
     assert float(loss.detach()) == 0
 
@@ -139,6 +143,25 @@ def test_the_student_and_the_mask_token_have_gradients_and_the_teacher_has_none(
     assert (made.patches.student_head is not None) == own_head
 
 
+def test_the_loss_reads_nothing_from_the_device():
+    made, names = method(), []
+
+    class Reads(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            name = function.overloadpacket.__name__
+            by_mask = name == "index" and any(
+                i is not None and i.dtype is torch.bool for i in args[1]
+            )
+            if by_mask or name in ("nonzero", "masked_select", "_local_scalar_dense"):
+                names.append(name)
+            return function(*args, **(kwargs or {}))
+
+    given = views(made)
+    with Reads():
+        made.loss(given, 50)
+    assert names == []
+
+
 def test_the_teachers_patch_head_starts_as_a_copy_and_follows():
     made = method(own_head=True)
     student, teacher = (
@@ -159,8 +182,9 @@ def test_the_teacher_gets_whole_images():
     made = method().eval()
     crops = views(made)[:3]
     masks = [torch.ones(4, 4, 4, dtype=torch.bool)] * 2
-    _, logs = made.loss(crops + masks, 50)
-    _, others = made.loss(crops + [~m for m in masks], 50)
+    every = positions(torch.cat(masks))
+    _, logs = made.loss([*crops, *masks, every], 50)
+    _, others = made.loss([*crops, *(~m for m in masks), every[:0]], 50)
     assert float(logs["teacher_entropy"]) == pytest.approx(
         float(others["teacher_entropy"]), rel=1e-6
     )

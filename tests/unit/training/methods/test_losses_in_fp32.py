@@ -32,7 +32,8 @@ def softmax(seed, like):
 
 def masked(x):
     mask = (torch.arange(4 * 16) % 4 != 3).view(4, 4, 4)
-    return ibot.patch_loss(x, softmax(1, x)[:, :D], mask, temperature=0.1)
+    where = mask.flatten().nonzero()[:, 0]
+    return ibot.patch_loss(x, softmax(1, x)[:, :D], mask, where, temperature=0.1)
 
 
 def head(x):
