@@ -1,5 +1,7 @@
 """Very small pretraining runs: noisy tiles of six slides, timm's smallest networks."""
 
+import copy
+
 import numpy as np
 from PIL import Image
 
@@ -34,7 +36,7 @@ def write_tiles(root, slides=6, each=4, side=48):
 def values(tiles, out, method="simclr", **run):
     """What a recipe would say."""
     return {
-        "method": METHODS[method],
+        "method": copy.deepcopy(METHODS[method]),
         "data": {"root": str(tiles), "canvas": 48, "batch": 6},
         "backbone": {"architecture": "test_resnet", "input_size": 64},
         "optim": {"steps": 6, "warmup": 2},

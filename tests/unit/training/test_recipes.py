@@ -144,7 +144,7 @@ def test_known_starting_weights_that_are_absent_or_others_are_refused(tmp_path):
     absent = cfg.backbone.model_copy(update={"start": tmp_path / "imagenet.safetensors"})
     cfg = cfg.model_copy(update={"backbone": absent})
     with pytest.raises(
-        ConfigError, match=r"no file '.*imagenet\.safetensors'.*google-coral.*Apache-2\.0"
+        ConfigError, match=r"no file '.*imagenet\.safetensors'.*Apache-2\.0.*google-coral"
     ):
         preflight.refuse_other_start(cfg)
     (tmp_path / "imagenet.safetensors").write_bytes(b"other weights")

@@ -11,9 +11,8 @@ from small_runs import values
 
 from training import config
 from training.config import DataSettings
-from training.data.corpus import open_corpus
 from training.data.loader import batches
-from training.from_config import sampler_of
+from training.from_config import corpus_of, sampler_of
 
 pytestmark = pytest.mark.full
 
@@ -39,19 +38,21 @@ CHANGED = {
     "stain_power": 0.0,
     "stain_weights": {"ihc": 3.0},
     "window": 1,
+    "stain": "ihc",
+    "mpp": 0.25,
 }
 
 
-def shards(folder, shade):
+def shards(folder, shade, *, stained=True):
     folder.mkdir()
     rows = []
     for slide, (tiles, stain, organ, licence, source) in enumerate(SLIDES):
         with tarfile.open(folder / f"part-{slide}.tar", "w") as tar:
             for i in range(tiles):
                 data = io.BytesIO()
-                Image.fromarray(np.full((48, 48, 3), shade + 10 * slide, np.uint8)).save(
-                    data, "PNG"
-                )
+                tile = np.full((48, 48, 3), shade + 10 * slide, np.uint8)
+                tile[12:36, 12:36] += 5
+                Image.fromarray(tile).save(data, "PNG")
                 info = tarfile.TarInfo(f"s{slide}-{i}.png")
                 info.size = len(data.getvalue())
                 tar.addfile(info, io.BytesIO(data.getvalue()))
@@ -59,9 +60,10 @@ def shards(folder, shade):
                     "shard": f"part-{slide}.tar",
                     "key": f"s{slide}-{i}",
                     "src": source,
-                    "stain_class": stain,
+                    "stain_class": stain if stained else "",
                     "organ": organ,
                     "licence": licence,
+                    "mpp_value": "0.5",
                 }
                 rows.append({**row, "slide": f"s{slide}", "use": "1"})
     with (folder / "manifest.csv").open("w", newline="") as file:
@@ -75,10 +77,17 @@ def built(data, out):
     """What the data settings decide: tiles, probabilities of slides, the first batch."""
     cfg = config.check({**values("unused", out), "data": data})
     d = cfg.data
-    corpus = open_corpus(d.root, licences=d.licences, stains=d.stains, without=d.without)
+    corpus = corpus_of(cfg)
     sampler = sampler_of(cfg, corpus)
-    _, batch = next(batches(corpus, sampler, canvas=d.canvas, start=0, stop=1))
-    return corpus.keys, sampler.weights.tolist(), batch.tiles.shape, batch.tiles.numpy().tobytes()
+    _, batch = next(batches(corpus, sampler, canvas=d.canvas, mpp=d.mpp, start=0, stop=1))
+    stains = corpus.stain_counts()
+    return (
+        corpus.keys,
+        stains,
+        sampler.weights.tolist(),
+        batch.tiles.shape,
+        batch.tiles.numpy().tobytes(),
+    )
 
 
 def test_the_table_names_every_field():
@@ -87,7 +96,8 @@ def test_the_table_names_every_field():
 
 @pytest.mark.parametrize("field", CHANGED)
 def test_a_field_changes_what_is_built(field, tmp_path):
-    data = {"root": str(shards(tmp_path / "tiles", 40)), "canvas": 48, "batch": 6}
+    root = shards(tmp_path / "tiles", 40, stained=field != "stain")
+    data = {"root": str(root), "canvas": 48, "batch": 6}
     value = CHANGED[field] if field != "root" else str(shards(tmp_path / "others", 90))
     assert built({**data, field: value}, tmp_path) != built(data, tmp_path)
     assert built(data, tmp_path) == built(data, tmp_path)
@@ -102,7 +112,7 @@ def test_powers_of_a_config_are_the_samplers(tmp_path):
         "organ_power": 0.0,
         "stain_power": 0.0,
     }
-    _, weights, _, _ = built(data, tmp_path)
+    _, _, weights, _, _ = built(data, tmp_path)
     # Every stain has half; in it every organ has half (breast and colon, breast and stomach); in it
     # every slide has the same.
     assert weights == pytest.approx([0.125, 0.125, 0.25, 0.25, 0.25])
