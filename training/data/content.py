@@ -19,8 +19,8 @@ _HEAD = 1 << 16  # bytes that are read of each
 def content_of(keys: Sequence[str], places: Sequence[Place]) -> str:
     """The identity of tiles, the same for a copy of them.
 
-    Another size of any tile changes it. Tiles of equal size are told apart by their first 64 kB, of
-    up to 10,000 tiles.
+    Another size of any tile changes it. Tiles of equal size are distinguished by their first 64 kB,
+    of up to 10,000 tiles.
 
     Args:
         keys: Their names.
