@@ -1,12 +1,10 @@
 """`pathencoder encode` with slides of a loopback S3 and of a web server."""
 
-import urllib.request
-
 import numpy as np
 import obstore
 import pytest
 from dicom_headers import dicom
-from object_servers import s3_server, web_server
+from object_servers import s3_bucket, s3_server, web_server
 from small_slides import section, write_tiff
 
 import pathencoder
@@ -26,24 +24,14 @@ def address():
 @pytest.fixture
 def bucket(address, monkeypatch, request):
     """Writes objects: bucket({name: bytes}); its URL."""
-    name = f"b{abs(hash(request.node.name))}"
-    for key, value in {
-        "AWS_ENDPOINT_URL": address,
-        "AWS_ACCESS_KEY_ID": "a",
-        "AWS_SECRET_ACCESS_KEY": "b",
-        "AWS_REGION": "us-east-1",
-    }.items():
-        monkeypatch.setenv(key, value)
-    store_of.cache_clear()
-    urllib.request.urlopen(urllib.request.Request(f"{address}/{name}", method="PUT")).close()
+    with s3_bucket(address, f"b{abs(hash(request.node.name))}", monkeypatch) as url:
 
-    def put(objects):
-        for key, data in objects.items():
-            obstore.put(store_of(f"s3://{name}"), key, data)
-        return f"s3://{name}"
+        def put(objects):
+            for key, data in objects.items():
+                obstore.put(store_of(url), key, data)
+            return url
 
-    yield put
-    store_of.cache_clear()
+        yield put
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import threading
+import urllib.request
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
@@ -18,6 +19,25 @@ def s3_server():
         yield f"http://{host}:{port}"
     finally:
         server.stop()
+
+
+@contextlib.contextmanager
+def s3_bucket(address, name, monkeypatch):
+    """A new bucket of an S3 server, which the environment names; its URL."""
+    from pathencoder.remote.objects import store_of
+
+    for key, value in {
+        "AWS_ENDPOINT_URL": address,
+        "AWS_ACCESS_KEY_ID": "a",
+        "AWS_SECRET_ACCESS_KEY": "b",
+        "AWS_REGION": "us-east-1",
+    }.items():
+        monkeypatch.setenv(key, value)
+    store_of.cache_clear()
+    request = urllib.request.Request(f"{address}/{name}", method="PUT")
+    urllib.request.urlopen(request).close()
+    yield f"s3://{name}"
+    store_of.cache_clear()
 
 
 class WebFiles:

@@ -2,11 +2,10 @@
 
 import logging
 import shutil
-import urllib.request
 
 import numpy as np
 import pytest
-from object_servers import s3_server, web_server
+from object_servers import s3_bucket, s3_server, web_server
 from small_shards import tile, tiles_of, write_tar
 
 from pathencoder.errors import ConfigError, ImageError, StoreError
@@ -39,26 +38,16 @@ def quick(monkeypatch, tmp_path):
 @pytest.fixture
 def bucket(address, monkeypatch, request):
     """Uploads a folder: bucket(folder); its URL."""
-    name = f"b{abs(hash(request.node.name))}"
-    for key, value in {
-        "AWS_ENDPOINT_URL": address,
-        "AWS_ACCESS_KEY_ID": "a",
-        "AWS_SECRET_ACCESS_KEY": "b",
-        "AWS_REGION": "us-east-1",
-    }.items():
-        monkeypatch.setenv(key, value)
-    store_of.cache_clear()
-    urllib.request.urlopen(urllib.request.Request(f"{address}/{name}", method="PUT")).close()
+    with s3_bucket(address, f"b{abs(hash(request.node.name))}", monkeypatch) as url:
 
-    def put(folder):
-        for file in folder.rglob("*"):
-            if file.is_file() and not file.name.startswith("."):
-                key = f"tiles/{file.relative_to(folder).as_posix()}"
-                obstore.put(store_of(f"s3://{name}"), key, file.read_bytes())
-        return f"s3://{name}/tiles"
+        def put(folder):
+            for file in folder.rglob("*"):
+                if file.is_file() and not file.name.startswith("."):
+                    key = f"tiles/{file.relative_to(folder).as_posix()}"
+                    obstore.put(store_of(url), key, file.read_bytes())
+            return f"{url}/tiles"
 
-    yield put
-    store_of.cache_clear()
+        yield put
 
 
 @pytest.fixture
