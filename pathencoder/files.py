@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +19,7 @@ class Mismatch(StoreError):
     """
 
 
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # more than the one letter of a drive
 _ADVICE = {
     errno.ENOSPC: "the disk is full: make room, or choose another --out",
     errno.EDQUOT: "your quota is used up: make room, or choose another --out",
@@ -83,8 +85,12 @@ def make_folder(path: Path) -> Path:
         `path`.
 
     Raises:
-        StoreError: The folder cannot be created or written into.
+        StoreError: The folder cannot be created or written into, or is a URL.
     """
+    if _URL.match(os.fspath(path)):
+        raise StoreError(
+            f"{path}: a URL cannot be written to. Name a folder of this machine, and copy it then"
+        )
     try:
         path.mkdir(parents=True, exist_ok=True)
         probe = path / f".{os.getpid()}.probe"

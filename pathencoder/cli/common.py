@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -44,6 +45,17 @@ def debug_option(function: F) -> F:
     return click.option(
         "--debug", is_flag=True, expose_value=False, callback=remember, help="Print tracebacks."
     )(function)
+
+
+def scratch_options(function: F) -> F:
+    """Adds --scratch and --scratch-gb, of verbs that read remote slides."""
+    folder = FilledPath(path_type=Path, file_okay=False)
+    where = "Folder for copies of remote slides while they are read. Default: the temporary folder."
+    most = "The most that these copies may take."
+    function = click.option(
+        "--scratch-gb", type=click.FloatRange(0.001), default=50.0, show_default=True, help=most
+    )(function)
+    return click.option("--scratch", type=folder, help=where)(function)
 
 
 def json_option(function: F) -> F:
@@ -88,12 +100,16 @@ class InputPath(FilledPath):
         param: click.Parameter | None,
         ctx: click.Context | None,
     ) -> Any:
-        """A URL as it is; anything else as `FilledPath` does."""
-        from pathencoder.remote.objects import UrlPath, as_url, is_remote
+        """A URL without its secrets; anything else as `FilledPath` does."""
+        from pathencoder.remote.objects import is_remote, url_path
 
-        if is_remote(value):
-            return UrlPath(as_url(os.fspath(value)))
-        return super().convert(value, param, ctx)
+        if not is_remote(value):
+            return super().convert(value, param, ctx)
+        url = url_path(value)
+        given = ctx.meta.setdefault(f"{__name__}.urls", {}) if ctx else {}
+        if given.setdefault(url, value) != value:
+            self.fail(f"{url} is given twice, with different queries: give one of them", param, ctx)
+        return url
 
 
 def spec_of(name: str | None, revision: str | None) -> EncoderSpec:

@@ -16,6 +16,7 @@ from pathencoder.cli.common import (
     device_option,
     json_option,
     load,
+    scratch_options,
     spec_of,
 )
 from pathencoder.cli.shard import Shard, as_shard
@@ -142,18 +143,7 @@ def _batch_size(_: click.Context, __: click.Parameter, value: str) -> int | Lite
         " in pictures/pca and pictures/clusters."
     ),
 )
-@click.option(
-    "--scratch",
-    type=FilledPath(path_type=Path, file_okay=False),
-    help="Folder for copies of remote slides while they are read. Default: the temporary folder.",
-)
-@click.option(
-    "--scratch-gb",
-    type=click.FloatRange(0.001),
-    default=50.0,
-    show_default=True,
-    help="The most that these copies may take.",
-)
+@scratch_options
 @click.option(
     "--only-tissue",
     is_flag=True,

@@ -7,6 +7,7 @@ found in a folder and not used is listed (`Found.left_out`).
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -141,11 +142,19 @@ def is_slide(path: Path, taken_as: str | None = None) -> bool:
 def _kind_of(path: Path) -> str:
     """The kind of a path: "folder", "file", or a sentence on what is wrong with it."""
     if is_remote(path):
-        return "remote slides are copied here by `pathencoder encode` alone. Download it first"
+        return (
+            "remote slides are copied here by `pathencoder encode` and `pathencoder nuclei` alone."
+            " Download it first"
+        )
     try:
         mode = path.stat().st_mode
     except FileNotFoundError:
-        return "a link to nothing" if path.is_symlink() else "no such file or folder"
+        if path.is_symlink():
+            return "a link to nothing"
+        unknown = re.match(r"([A-Za-z][A-Za-z0-9+.:-]+):/", os.fspath(path))
+        if unknown:
+            return f"{unknown[1]}:// cannot be read: s3://, gs://, az:// and https:// can"
+        return "no such file or folder"
     except (OSError, ValueError) as error:
         return f"cannot be read ({getattr(error, 'strerror', None) or error})"
     if stat.S_ISDIR(mode):

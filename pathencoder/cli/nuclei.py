@@ -7,13 +7,21 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pathencoder.cli.common import Failed, State, debug_option, json_option
+from pathencoder.cli.common import (
+    Failed,
+    FilledPath,
+    InputPath,
+    State,
+    debug_option,
+    json_option,
+    scratch_options,
+)
 
 if TYPE_CHECKING:
     from pathencoder.nuclei.regions import Box
 
 _FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
-_FOLDER = click.Path(path_type=Path, file_okay=False)
+_FOLDER = FilledPath(path_type=Path, file_okay=False)
 _REGION = (click.IntRange(0), click.IntRange(0), click.IntRange(1), click.IntRange(1))
 _HELP = {
     "out": "Folder for the results.",
@@ -33,7 +41,7 @@ _HELP = {
 
 
 @click.command(short_help="Find nuclei in H&E and IHC images.")
-@click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("images", nargs=-1, required=True, type=InputPath(path_type=Path))
 @click.option("--out", required=True, type=_FOLDER, help=_HELP["out"])
 @click.option("--mpp", type=click.FloatRange(0.05, 2), help=_HELP["mpp"])
 @click.option("--mpp-csv", type=_FILE, help=_HELP["mpp_csv"])
@@ -51,6 +59,7 @@ _HELP = {
     help=_HELP["region"],
 )
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of --adapt.")
+@scratch_options
 @click.option("--dry-run", is_flag=True, help=_HELP["dry_run"])
 @json_option
 @debug_option
@@ -68,10 +77,12 @@ def command(
     network: Path | None,
     regions: tuple[Box, ...],
     seed: int,
+    scratch: Path | None,
+    scratch_gb: float,
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    """Find the nuclei in IMAGES: images, slides, or folders of them.
+    """Find the nuclei in IMAGES: images, slides, folders of them, or URLs of slides.
 
     A slide is segmented in regions with tissue, or in each --region.
 
@@ -87,6 +98,7 @@ def command(
     pathencoder nuclei tile.png --out nuclei --mpp 0.25
     pathencoder nuclei ki67/ --out nuclei --adapt
     pathencoder nuclei slide.svs --region 20000 15000 4000 4000 --out nuclei
+    pathencoder nuclei s3://bucket/slides/ --out nuclei
     """
     from pathencoder.cli.mpp_table import read_mpp_csv
     from pathencoder.cli.nuclei_adapt import adapted_network
@@ -97,13 +109,14 @@ def command(
     from pathencoder.files import make_folder
     from pathencoder.nuclei.instances import tools
     from pathencoder.nuclei.weights import load_network
+    from pathencoder.remote.staging import Scratch
 
     if adapt and network:
         raise click.UsageError("--adapt trains a network and --network gives one: use only one")
     tools()
     rows = read_mpp_csv(mpp_csv) if mpp_csv else []
     sources = with_scales(find_sources(images, taken_as=taken_as), mpp, rows)
-    asked = Asked(out, stain, regions)
+    asked = Asked(out, stain, regions, Scratch(scratch, scratch_gb))
     if dry_run:
         raise Failed(list_only(sources, asked, as_json=as_json))
     given = load_network(network) if not adapt else None

@@ -13,8 +13,10 @@ from pathencoder.cli.common import plural
 from pathencoder.cli.meter import Meter
 from pathencoder.cli.nuclei_names import Identity
 from pathencoder.cli.nuclei_pictures import Opened, Part, opened
+from pathencoder.cli.nuclei_remote import local
 from pathencoder.cli.nuclei_run import Asked
 from pathencoder.cli.nuclei_sources import Source
+from pathencoder.cli.remote_slides import staging_of
 from pathencoder.errors import ConfigError, PathEncoderError
 from pathencoder.walk import printable
 
@@ -70,9 +72,7 @@ def _train(maps: list[Array], seed: int, meter: Meter, checkpoint: Path) -> Nucl
 def _about(sources: Sequence[Source], asked: Asked, seed: int) -> dict[str, Any]:
     """What the network depends on, as JSON values."""
     real = [source for source in sources if source.kind != "nothing"]
-    inputs = [{**Identity(source.path).facts, "mpp": source.mpp} for source in real]
-    for known in inputs:
-        del known["stat"]  # touched files are the same files
+    inputs = [{**_identity(source), "mpp": source.mpp} for source in real]
     regions = [list(region) for region in asked.regions]
     return {
         "adapted_to": inputs,
@@ -83,18 +83,28 @@ def _about(sources: Sequence[Source], asked: Asked, seed: int) -> dict[str, Any]
     }
 
 
+def _identity(source: Source) -> dict[str, Any]:
+    """A file by its content: touched files are the same. A remote slide by its version there."""
+    if source.remote is not None:
+        return {"path": str(source.path), "version": list(source.remote.version)}
+    facts = Identity(source).facts
+    return {"path": facts["path"], "content": facts["content"]}
+
+
 def _maps_of(sources: Sequence[Source], asked: Asked) -> list[Array]:
     """The stain maps of some images and regions; inputs that fail are named and left out."""
     each = max(1, _MOST // len(sources))
     maps: list[Array] = []
-    for source in sources[:: -(-len(sources) // _MOST)]:
-        try:
-            with opened(source, asked.stain) as image:
-                parts = image.parts(asked.regions).all
-                for part in parts[:: -(-len(parts) // each)] if parts else []:
-                    maps += _maps(image, part, asked.stain)
-        except (PathEncoderError, MemoryError) as error:
-            click.echo(printable(f"{source.path} is left out of --adapt: {error}"), err=True)
+    chosen = sources[:: -(-len(sources) // _MOST)]
+    with staging_of(chosen, asked.scratch, lambda _: True) as staging:
+        for source in chosen:
+            try:
+                with local(source, staging) as (here, _), opened(here, asked.stain) as image:
+                    parts = image.parts(asked.regions).all
+                    for part in parts[:: -(-len(parts) // each)] if parts else []:
+                        maps += _maps(image, part, asked.stain)
+            except (PathEncoderError, MemoryError) as error:
+                click.echo(printable(f"{source.path} is left out of --adapt: {error}"), err=True)
     if not maps:
         raise ConfigError("--adapt needs at least one image with tissue that can be read")
     return maps

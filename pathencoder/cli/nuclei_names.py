@@ -23,6 +23,7 @@ from pathencoder.cli.nuclei_sources import Source
 from pathencoder.errors import ConfigError
 from pathencoder.features.identity import identify_slide, place_of, slide_stat
 from pathencoder.nuclei.outputs import SUFFIXES, read_facts
+from pathencoder.remote.objects import is_remote
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ def choose_name(out: Path, source: Source, suffixes: Sequence[str]) -> Name:
     Raises:
         ConfigError: All names are taken.
     """
-    known = Identity(source.path)
+    known = Identity(source)
     options = list(_options(source))
     owners = [[_owner(out, option + suffix) for suffix in suffixes] for option in options]
     for option, those in zip(options, owners, strict=True):
@@ -70,13 +71,13 @@ def choose_name(out: Path, source: Source, suffixes: Sequence[str]) -> Name:
 class Identity:
     """What identifies an input; its content is hashed once, and only if needed."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, source: Source) -> None:
+        self._source = source
 
     @cached_property
     def facts(self) -> dict[str, Any]:
-        """Absolute path, size and times, and content hash, as JSON values."""
-        found = identify_slide(self._path)
+        """Absolute path or URL, size and times, and content hash, as JSON values."""
+        found = identify_slide(self._source.here, self._source.origin)
         return {"path": found.path, "stat": list(found.stat), "content": found.content}
 
     def is_of(self, kept: object) -> bool:
@@ -86,17 +87,22 @@ class Identity:
         """
         if not isinstance(kept, Mapping):
             return False
-        place, stat = place_of(self._path), list(slide_stat(self._path))
-        if (kept.get("path"), kept.get("stat")) == (place, stat):
+        origin = self._source.origin
+        stat = origin.stat if origin else slide_stat(self._source.here)
+        if (kept.get("path"), kept.get("stat")) == (place_of(self._source.path), list(stat)):
             return True
         return bool(kept.get("content") == self.facts["content"])
 
     def owns(self, kept: Mapping[str, Any]) -> bool:
-        """Whether results are of this input in any state; a moved file counts as the same."""
+        """Whether results are of this input in any state; a moved file counts as the same.
+
+        A URL counts as one that still exists.
+        """
         path = str(kept.get("path"))
-        if path == place_of(self._path):
+        if path == place_of(self._source.path):
             return True
-        return not os.path.exists(path) and bool(kept.get("content") == self.facts["content"])
+        exists = is_remote(path) or os.path.exists(path)
+        return not exists and bool(kept.get("content") == self.facts["content"])
 
 
 def _options(source: Source) -> Iterator[str]:

@@ -92,7 +92,7 @@ def opened(source: Source, stain: str | None = None) -> Iterator[Opened]:
     from pathencoder.nuclei.slide import SlideRegions
     from pathencoder.slides.reader import open_slide
 
-    slide = open_slide(source.path)
+    slide = open_slide(source.here)
     try:
         yield _Slide(SlideRegions(slide, mpp=source.mpp, stain=stain, mpp_source=source.mpp_source))
     finally:

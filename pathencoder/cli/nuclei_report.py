@@ -14,6 +14,7 @@ from pathencoder.cli.nuclei_names import choose_name
 from pathencoder.cli.nuclei_pictures import opened
 from pathencoder.cli.nuclei_run import Asked, Found, Run
 from pathencoder.cli.nuclei_sources import Source, Sources
+from pathencoder.cli.remote_slides import staging_of
 from pathencoder.cli.report import failure_lines, left_out_lines
 from pathencoder.errors import ImageError
 from pathencoder.features.job import Outcome
@@ -42,7 +43,8 @@ def run_all(run: Run, sources: Sources, *, as_json: bool) -> int:
         The exit status.
     """
     loop = Loop(run.do, lambda s: s.path, lambda s: s.key, unit="region", debug=run.debug)
-    ended = loop.run(sources.all)
+    with staging_of(sources.all, run.asked.scratch, run.needs) as run.staging:
+        ended = loop.run(sources.all)
     return conclude(
         ended,
         run.asked.out,
@@ -81,6 +83,9 @@ def _plan_line(plan: Mapping[str, Any]) -> str:
     if "problem" in plan:
         return f"{plan['input']}: would fail: {plan['problem']}"
     scale = "its scale unknown"
+    if "download" in plan:
+        size = f"{plan['download'] / 1e6:,.0f} MB to download"
+        return f"{plan['input']}: {plan['kind']}, {size}; its scale and its regions are read then"
     if plan["mpp"] is not None:
         scale = f"{plan['mpp']:.4g} um/px ({plan['mpp_source']})"
     return f"{plan['input']}: {plan['kind']}, {scale} -> {plan['results']}"
@@ -88,6 +93,8 @@ def _plan_line(plan: Mapping[str, Any]) -> str:
 
 def _plan(source: Source, asked: Asked) -> dict[str, Any]:
     plan: dict[str, Any] = {"input": str(source.path), "kind": source.kind}
+    if source.remote is not None:
+        return {**plan, "mpp": source.mpp, "download": source.remote.size}
     try:
         with opened(source, asked.stain) as image:
             parts = image.parts(asked.regions).all

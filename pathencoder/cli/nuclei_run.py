@@ -6,7 +6,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,10 +15,14 @@ from pathencoder.cli.jobs import reason_of
 from pathencoder.cli.meter import Meter
 from pathencoder.cli.nuclei_names import Identity, choose_name
 from pathencoder.cli.nuclei_pictures import Opened, Part, opened
+from pathencoder.cli.nuclei_remote import local, read_earlier, write_earlier
 from pathencoder.cli.nuclei_sources import Source
 from pathencoder.errors import ImageError, StoreError
 from pathencoder.features.job import Outcome
 from pathencoder.features.store import Failure
+from pathencoder.files import make_folder
+from pathencoder.nuclei.outputs import labels_file, read_finished
+from pathencoder.remote.staging import Scratch, Staging
 
 if TYPE_CHECKING:
     from pathencoder.nuclei.network import NucleiNetwork
@@ -34,11 +38,13 @@ class Asked:
         out: The output folder.
         stain: As given.
         regions: As given.
+        scratch: Where copies of remote slides lie.
     """
 
     out: Path
     stain: str | None
     regions: tuple[Box, ...]
+    scratch: Scratch = field(default_factory=Scratch)
 
 
 @dataclass(frozen=True)
@@ -66,12 +72,14 @@ class Run:
         asked: The settings.
         network: The network.
         debug: Print tracebacks.
+        staging: The copies of remote slides, while they are made.
         found: The results of each input, by its path.
     """
 
     asked: Asked
     network: NucleiNetwork
     debug: bool = False
+    staging: Staging | None = None
     found: dict[Path, list[Found]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -81,13 +89,52 @@ class Run:
 
     def do(self, source: Source, meter: Meter) -> Outcome:
         """Segment one input. Raises the errors of its file and of the output folder."""
+        if source.remote is None:
+            return self._do(source, meter)
+        if (before := self._before(source)) is not None:
+            if self.staging is not None:
+                self.staging.release(source.remote)
+            return before
+        with local(source, self.staging) as (here, notes):
+            outcome = self._do(here, meter)
+            if outcome.status in ("done", "before", "empty") and not outcome.failures:
+                names = [part.name for part in self.found[source.path]]
+                whole, out = self._whole_settings(source), self.asked.out
+                write_earlier(out, here, whole, names, outcome.notes)
+        copy, url = str(here.here), str(source.path)
+        outcome.failures = [
+            replace(failure, reason=failure.reason.replace(copy, url))
+            for failure in outcome.failures
+        ]
+        outcome.notes += notes
+        return outcome
+
+    def needs(self, source: Source) -> bool:
+        """Whether a remote slide must be copied here."""
+        return read_earlier(self.asked.out, source, self._whole_settings(source)) is None
+
+    def _before(self, source: Source) -> Outcome | None:
+        """The outcome of an earlier run for this version of a remote slide."""
+        earlier = read_earlier(self.asked.out, source, self._whole_settings(source))
+        if earlier is None:
+            return None
+        self.found[source.path] = found = [
+            Found(name, labels, facts, before=True)
+            for name, facts in earlier.facts.items()
+            if (labels := labels_file(self.asked.out, name)) is not None
+        ]
+        outcome = _outcome(source, found, [], [], 0.0)
+        outcome.notes = list(earlier.notes)
+        return outcome
+
+    def _do(self, source: Source, meter: Meter) -> Outcome:
         began = time.monotonic()
         found = self.found[source.path] = []
         failures: list[Failure] = []
         with opened(source, self.asked.stain) as image:
             parts = image.parts(self.asked.regions)
             name = choose_name(self.asked.out, source, [part.suffix for part in parts.all])
-            known = Identity(source.path)
+            known = Identity(source)
             for number, part in enumerate(parts.all):
                 meter(number, len(parts.all))
                 try:
@@ -105,8 +152,7 @@ class Run:
         return _outcome(source, found, failures, notes, time.monotonic() - began)
 
     def _part(self, source: Identity, image: Opened, part: Part, name: str) -> Found:
-        from pathencoder.files import make_folder
-        from pathencoder.nuclei.outputs import labels_file, read_finished, write_all
+        from pathencoder.nuclei.outputs import write_all
 
         if part.region and part.region.problem:
             raise ImageError(part.region.problem)
@@ -133,6 +179,17 @@ class Run:
         offset = part.region.box[:2] if part.region else (0, 0)
         written = write_all(nuclei, pixels, out, name, offset=offset, columns=columns, facts=facts)
         return Found(name, written[0], facts, before=False)
+
+    def _whole_settings(self, source: Source) -> dict[str, Any]:
+        """What all results of a slide depend on besides its content, as JSON values."""
+        return {
+            "mpp": source.mpp,
+            "mpp_source": source.mpp_source,
+            "stain": self.asked.stain,
+            "regions": [list(region) for region in self.asked.regions],
+            "network": self._digest,
+            "version": __version__,
+        }
 
     def _settings(self, image: Opened, part: Part) -> dict[str, Any]:
         """What results depend on besides the content of the input, as JSON values."""

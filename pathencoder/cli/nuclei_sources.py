@@ -9,7 +9,9 @@ from pathlib import Path
 from pathencoder.cli.inputs import Found, find_inputs, refuse_nothing
 from pathencoder.cli.job import Job
 from pathencoder.cli.mpp_table import Row, assign
+from pathencoder.features.identity import Origin
 from pathencoder.nuclei.outputs import SUFFIXES
+from pathencoder.remote.slides import RemoteSlide
 from pathencoder.walk import LeftOut, printable
 
 _RESULTS = (".labels", ".overlay")  # endings of the stems of results that are images
@@ -26,6 +28,9 @@ class Source:
         mpp: Micrometres per pixel as given; None: read from the file.
         mpp_source: "given", "--mpp-csv", or how a scale was assumed.
         problem: What is wrong with a "nothing".
+        remote: The slide of a store, where `path` is its URL.
+        copy: Its copy on this machine, while there is one.
+        origin: Where the copy is from, and its version there.
     """
 
     path: Path
@@ -34,6 +39,14 @@ class Source:
     mpp: float | None = None
     mpp_source: str = ""
     problem: str = ""
+    remote: RemoteSlide | None = None
+    copy: Path | None = None
+    origin: Origin | None = None
+
+    @property
+    def here(self) -> Path:
+        """The file or folder to open."""
+        return self.copy or self.path
 
 
 @dataclass(frozen=True)
@@ -108,7 +121,8 @@ def _sources_of(job: Job, roots: list[Path]) -> Iterator[Source]:
     elif job.kind == "slide":
         above = [root for root in roots if root in job.source.parents]
         root = above[0] if above else job.source.parent
-        yield Source(job.source, "slide", printable(job.source.relative_to(root).as_posix()))
+        key = printable(job.source.relative_to(root).as_posix())
+        yield Source(job.source, "slide", key, remote=job.remote)
     else:
         for key, path in job.images:
             yield Source(path, "image", key)

@@ -5,19 +5,30 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol, TypeVar
 
 import click
 
-from pathencoder.cli.job import Job
 from pathencoder.errors import PathEncoderError
 from pathencoder.features.identity import Origin, Stat
 from pathencoder.remote.slides import RemoteSlide
 from pathencoder.remote.staging import Scratch, Staged, Staging
 
 
+class Input(Protocol):
+    """An input of a command; `remote` is None where it is a file of this machine."""
+
+    @property
+    def remote(self) -> RemoteSlide | None:
+        """The slide of a store."""
+
+
+T = TypeVar("T", bound=Input)
+
+
 @contextlib.contextmanager
 def staging_of(
-    jobs: Sequence[Job], scratch: Scratch, needs: Callable[[Job], bool]
+    jobs: Sequence[T], scratch: Scratch, needs: Callable[[T], bool]
 ) -> Iterator[Staging | None]:
     """The staging of the remote slides among the jobs; None where there are none.
 

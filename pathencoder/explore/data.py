@@ -14,13 +14,13 @@ from PIL import Image
 
 from pathencoder.explore.compact import NEAREST, Compact, compact
 from pathencoder.explore.provenance import about_all, about_slide
-from pathencoder.nuclei.outlines import trace
 from pathencoder.nuclei.polygons import corners
 from pathencoder.pictures.colours import GROUPS, RGB, colour_scale, component_colours
 from pathencoder.pictures.components import clusters
 from pathencoder.pictures.draw import CLUSTERS
 from pathencoder.pictures.ground import Ground
 from pathencoder.pictures.located import Tiles
+from pathencoder.tracing import trace
 from pathencoder.walk import printable
 
 _QUALITY, _TRIES = 82, 6  # of the JPEG, and how often it is made smaller

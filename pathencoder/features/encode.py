@@ -18,7 +18,7 @@ from pathencoder.features.job import Outcome, Progress
 from pathencoder.features.provenance import Settings
 from pathencoder.features.slide import slide_to_file
 from pathencoder.features.store import FeatureFile, read_features
-from pathencoder.remote.objects import as_url, is_remote
+from pathencoder.remote.objects import is_remote, url_path
 from pathencoder.remote.slides import find_slides
 from pathencoder.remote.staging import Staging
 from pathencoder.walk import printable
@@ -154,7 +154,7 @@ def _here(source: Path) -> Iterator[tuple[Path, Origin | None]]:
     if not is_remote(source):
         yield source, None
         return
-    url = as_url(os.fspath(source))
+    url = os.fspath(source)
     slides = find_slides(url).slides
     if len(slides) != 1:
         raise ConfigError(f"{url}: {len(slides)} slides lie there. Name one")
@@ -187,7 +187,7 @@ def as_encoder(encoder: Any) -> Encoder:
 def _path(given: object, name: str) -> Path:
     if not isinstance(given, str | os.PathLike):
         raise ConfigError(f"{name}={type(given).__name__}: a path is needed")
-    return Path(given).expanduser()
+    return url_path(given) if is_remote(given) else Path(given).expanduser()
 
 
 def _feature_file(out: object, layout: str) -> Path:

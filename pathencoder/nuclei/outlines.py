@@ -10,26 +10,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pathencoder.nuclei.instances import Labels, tools
-from pathencoder.nuclei.polygons import (
-    Flags,
-    Index,
-    Points,
-    Rings,
-    area_between,
-    corners,
-    is_simple,
-)
+from pathencoder.nuclei.polygons import area_between, corners, is_simple
+from pathencoder.tracing import Index, Points, Rings, trace
 
 _BAND = 512  # rows; objects whose box begins in a band are traced together
 _STEPS = (1.0, 0.85, 0.7, 0.5)  # parts of the tolerance, tried in this order
 _CHANGE = 0.02  # share of an object's area that may change
-# The edges of a pixel in the order in which they are traced, as steps in (row, column) to the
-# neighbour beyond each edge; and the midpoint of each edge as (x, y).
-_BEYOND = ((-1, 0), (0, 1), (1, 0), (0, -1))
-_MIDPOINTS = np.array([[0.5, 0.0], [1.0, 0.5], [0.5, 1.0], [0.0, 0.5]])
 
 
 def contours(labels: Labels, tolerance: float = 0.0) -> Iterator[tuple[int, Points]]:
@@ -95,64 +83,3 @@ def _largest_of_each(labels: Index, areas: Points) -> Index:
     order = np.lexsort((areas, labels))
     last = np.append(labels[order][1:] != labels[order][:-1], True)
     return np.asarray(order[last])
-
-
-def trace(window: Labels) -> tuple[Index, Rings]:
-    """All outlines in a window, outer ones counter-clockwise, holes clockwise; needs only numpy.
-
-    Args:
-        window: int32 [H, W], 0 for background.
-
-    Returns:
-        The label of each outline, int64 [R], and the outlines.
-    """
-    padded = np.pad(window, 1)
-    width = padded.shape[1]
-    flat = padded.ravel()
-    steps = [row * width + column for row, column in _BEYOND]
-    borders = [np.flatnonzero((flat > 0) & (np.roll(flat, -step) != flat)) for step in steps]
-    after = _successors(flat, borders, steps)
-    order, starts = _cycles(after)
-    pixels = np.concatenate(borders)
-    midpoints = np.repeat(_MIDPOINTS, [len(b) for b in borders], axis=0)
-    points = np.stack([pixels % width, pixels // width], 1) - 1 + midpoints
-    return flat[pixels[order[starts[:-1]]]].astype(np.int64), Rings(points[order], starts)
-
-
-def _successors(flat: NDArray[np.int32], borders: list[Index], steps: list[int]) -> Index:
-    """For each edge, numbered as in `borders`, the next one around the same object."""
-    places = np.empty((4, len(flat)), np.int32)
-    count = 0
-    for way, pixels in enumerate(borders):
-        places[way, pixels] = np.arange(count, count + len(pixels), dtype=np.int32)
-        count += len(pixels)
-    found = []
-    for way, pixels in enumerate(borders):
-        right, left = (way + 1) % 4, (way - 1) % 4
-        ahead = pixels + steps[right]
-        beyond = ahead + steps[way]
-        inside: Flags = flat[ahead] == flat[pixels]
-        convex: Flags = inside & (flat[beyond] == flat[pixels])
-        straight = np.where(inside, places[way, ahead], places[right, pixels])
-        found.append(np.where(convex, places[left, beyond], straight))
-    return np.concatenate(found).astype(np.int64)
-
-
-def _cycles(after: Index) -> tuple[Index, Index]:
-    """The cycles of a permutation, each closed by its first element: order [N], starts [R + 1].
-
-    By pointer doubling: each element looks one step ahead, then two, four, eight.
-    """
-    first, step = np.arange(len(after)), after  # first: the lowest element among those seen ahead
-    while not np.array_equal(lower := np.minimum(first, first[step]), first):
-        first, step = lower, step[step]
-    end = first == np.arange(len(after))
-    ahead = np.where(end, 0, 1)  # steps to the first element
-    step = np.where(end, np.arange(len(after)), after)
-    while ahead[step].any():
-        ahead, step = ahead + ahead[step], step[step]
-    order = np.lexsort((-ahead, first))
-    begins = np.flatnonzero(np.append(True, first[order][1:] != first[order][:-1]))
-    sizes = np.diff(np.append(begins, len(order)))
-    closed = np.insert(order, begins + sizes, order[begins])
-    return closed, np.append(0, np.cumsum(sizes + 1))

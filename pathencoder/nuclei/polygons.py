@@ -2,56 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
-from numpy.typing import NDArray
 
-Points = NDArray[np.float64]
-Index = NDArray[np.int64]
-Flags = NDArray[np.bool_]
+from pathencoder.tracing import Flags, Index, Points, Rings, crosses
 
 _PAIRS = 500_000  # pairs of edges compared at a time
-
-
-@dataclass(frozen=True)
-class Rings:
-    """Closed polygons (rings) in one array.
-
-    Attributes:
-        points: float64 [N, 2], x and y; the first point of each ring is repeated as its last.
-        starts: int64 [R + 1]; ring r is points[starts[r] : starts[r + 1]].
-    """
-
-    points: Points
-    starts: Index
-
-    def __len__(self) -> int:
-        return len(self.starts) - 1
-
-    def __getitem__(self, number: int) -> Points:
-        return self.points[self.starts[number] : self.starts[number + 1]]
-
-    @property
-    def sizes(self) -> Index:
-        """Number of points of each ring with the closing one: [R]."""
-        return np.diff(self.starts)
-
-    def areas(self) -> Points:
-        """Signed area of each ring, positive if it is counter-clockwise: [R]."""
-        return np.asarray(np.add.reduceat(_crosses(self, self.points), self.starts[:-1]) / 2)
-
-    def chosen(self, rings: Index) -> Rings:
-        """These rings, in this order."""
-        sizes = self.sizes[rings]
-        starts = np.append(0, np.cumsum(sizes))
-        indices = np.repeat(self.starts[rings] - starts[:-1], sizes) + np.arange(starts[-1])
-        return Rings(self.points[indices], starts)
-
-    def thinned(self, kept: Flags) -> Rings:
-        """The same rings with only these points [N], among them the first and last of each ring."""
-        sizes = np.add.reduceat(kept, self.starts[:-1], dtype=np.int64)
-        return Rings(self.points[kept], np.append(0, np.cumsum(sizes)))
 
 
 def corners(rings: Rings, tolerance: float) -> Flags:
@@ -126,15 +81,6 @@ def _distances(points: Points, kept: Flags, others: Index) -> tuple[Index, Point
     return edge, np.hypot(*(point - start - share[:, None] * along).T)
 
 
-def _crosses(rings: Rings, points: Points) -> Points:
-    """Cross product of each point with the next of its ring; 0 at a ring's last point: [N]."""
-    x, y = points.T
-    found: Points = np.zeros(len(x))
-    found[:-1] = x[:-1] * y[1:] - x[1:] * y[:-1]
-    found[rings.starts[1:] - 1] = 0
-    return found
-
-
 def _is_star_shaped(rings: Rings) -> Flags:
     """Whether a ring runs counter-clockwise around the mean of its points exactly once."""
     ring = np.repeat(np.arange(len(rings)), rings.sizes)
@@ -142,7 +88,7 @@ def _is_star_shaped(rings: Rings) -> Flags:
     sums = np.add.reduceat(rings.points, first) - rings.points[last]
     middle = sums / (rings.sizes - 1)[:, None]
     points = rings.points - middle[ring]
-    turns = _crosses(rings, points)
+    turns = crosses(rings, points)
     turns[last] = np.inf
     forward = np.minimum.reduceat(turns, first) > 0  # never back
     y = points[:, 1]

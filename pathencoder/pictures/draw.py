@@ -6,9 +6,12 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import ArrayLike
 from PIL import Image
 
 from pathencoder.errors import ConfigError
+from pathencoder.pictures.colours import Map
 from pathencoder.pictures.ground import Ground, ground_of
 from pathencoder.pictures.located import Tiles, read_tiles
 from pathencoder.pictures.maps import (
@@ -18,6 +21,7 @@ from pathencoder.pictures.maps import (
     draw_map,
     pca_map,
     similarity_map,
+    values_map,
 )
 
 CLUSTERS = 6
@@ -39,15 +43,20 @@ def draw_features(
     *,
     tile: tuple[float, float] | None = None,
     clusters: int = CLUSTERS,
+    values: ArrayLike | None = None,
+    title: str = "Values of the tiles",
     slide: str | os.PathLike[str] | None = None,
 ) -> Image.Image:
     """Draw the features of a slide as a map over the slide.
 
     Args:
         features: The feature file of a slide, in any layout.
-        kind: "pca": features as colours; "clusters"; "similarity": to one tile.
+        kind: "pca": features as colours; "clusters"; "similarity": to one tile; "values": a heat
+            map of one number a tile, such as the score of a classifier.
         tile: For "similarity": a point of the tile, x and y in level-0 pixels.
         clusters: For "clusters": how many, from 2 to 9.
+        values: For "values": one finite number for each row of the file, in its order.
+        title: For "values": what they are.
         slide: The slide. None: the one that the features were made from, where it still exists;
             the map is drawn on white where it does not.
 
@@ -60,7 +69,8 @@ def draw_features(
         StoreError: The file cannot be read.
         SlideError: The given slide cannot be read.
     """
-    return drawn(Path(features), kind, tile, clusters, None if slide is None else Path(slide)).image
+    where = None if slide is None else Path(slide)
+    return drawn(Path(features), kind, tile, clusters, where, values=values, title=title).image
 
 
 def drawn(
@@ -69,6 +79,9 @@ def drawn(
     tile: tuple[float, float] | None,
     clusters: int,
     slide: Path | None,
+    *,
+    values: ArrayLike | None = None,
+    title: str = "",
 ) -> Drawn:
     """`draw_features`, with what the picture was made of."""
     if kind not in KINDS:
@@ -79,12 +92,35 @@ def drawn(
         )
     if kind != "similarity" and tile is not None:
         raise ConfigError(f"--tile (tile) is for --kind similarity, not for {kind}")
+    if (kind == "values") != (values is not None):
+        raise ConfigError("kind='values' and values= belong together: one number for each row")
     tiles = read_tiles(features)
     if not len(tiles.rows):
         raise ConfigError(f"{features} holds no tiles: there is nothing to draw")
+    numbers = None if values is None else _of_tiles(values, tiles)
     tiles, ground = ground_of(tiles, slide)
-    if tile is not None:
+    if numbers is not None:
+        painted = values_map(numbers, title)
+    elif tile is not None:
         painted = similarity_map(tiles, tiles.at(*tile))
     else:
         painted = cluster_map(tiles, clusters) if kind == "clusters" else pca_map(tiles)
     return Drawn(draw_map(tiles, ground, painted), tiles, ground, painted)
+
+
+def _of_tiles(values: ArrayLike, tiles: Tiles) -> Map:
+    """The values of the tiles that are drawn. Raises ConfigError where they are not one a row."""
+    try:
+        found = np.asarray(values, np.float32)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"values: numbers are needed ({error})") from error
+    kept = np.ones(len(tiles.rows), np.bool_) if tiles.finite is None else tiles.finite
+    if found.shape != kept.shape:
+        raise ConfigError(
+            f"values has the shape {found.shape}: {tiles.file} needs one number for each of its"
+            f" {len(kept):,} rows"
+        )
+    found = found[kept]
+    if not np.isfinite(found).all():
+        raise ConfigError("values holds numbers that are not finite: give each row a number")
+    return found

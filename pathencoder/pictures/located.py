@@ -31,6 +31,8 @@ class Tiles:
         attributes: Of the feature file.
         notes: What was assumed, as sentences.
         unit: "px", or "um" where positions, side and step are in micrometres.
+        finite: Which rows of the file these are, bool: rows that are not finite are left out.
+            None: all of them.
     """
 
     file: Path
@@ -44,6 +46,7 @@ class Tiles:
     attributes: dict[str, Any]
     notes: tuple[str, ...] = ()
     unit: str = "px"
+    finite: NDArray[np.bool_] | None = None
 
     def in_pixels(self, mpp: float) -> Tiles:
         """The same tiles with micrometres changed to level-0 pixels of `mpp` micrometres."""
@@ -94,7 +97,7 @@ def read_tiles(file: Path) -> Tiles:
     corners = np.asarray(found.coords, np.float64).reshape(-1, 2)
     side, said = _side(found, file)
     step = side * _step_share(found.attributes)
-    whole = np.isfinite(rows).all(axis=1)
+    whole = np.asarray(np.isfinite(rows).all(axis=1))
     if not whole.all():
         notes.append(f"tiles left out because their features are not numbers: {(~whole).sum():,}")
     mpp = _mpp(found)
@@ -110,6 +113,7 @@ def read_tiles(file: Path) -> Tiles:
         found.attributes,
         (*notes, *said),
         unit=found.unit,
+        finite=whole,
     )
 
 

@@ -16,7 +16,7 @@ from pathencoder.pictures.located import Tiles
 from pathencoder.pictures.panels import Panel, mark, side_by_side, with_scale_bar
 from pathencoder.slides.filters import dilated
 
-KINDS = ("pca", "clusters", "similarity")
+KINDS = ("pca", "clusters", "similarity", "values")
 PARTS = 64  # principal components that clusters are made of
 _OUTLINE = (0, 140, 60)
 
@@ -143,9 +143,21 @@ def similarity_map(tiles: Tiles, chosen: int) -> Painted:
     )
 
 
-def scale_ends(cosine: Map) -> tuple[float, float]:
-    """The cosines at the ends of a colour scale: their 2nd and 98th percentile."""
-    low, high = np.percentile(cosine, [2, 98])
+def values_map(values: Map, title: str, caption: str = "Yellow: high values") -> Painted:
+    """A heat map of one number a tile, such as a score.
+
+    Args:
+        values: float32 [N], finite.
+        title: What they are.
+        caption: How to read them.
+    """
+    ends = scale_ends(values)
+    return Painted(in_scale(values, ends), title, caption, scale=ends)
+
+
+def scale_ends(values: Map) -> tuple[float, float]:
+    """The values at the ends of a colour scale: their 2nd and 98th percentile."""
+    low, high = np.percentile(values, [2, 98])
     return float(low), float(high)
 
 

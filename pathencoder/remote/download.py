@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pathencoder.errors import SlideError
-from pathencoder.remote.objects import Object, explain, head, split, store_of
+from pathencoder.remote.objects import Object, explain, head, located, without_details
 
 BLOCK = 8 << 20  # bytes of one request
 _TOGETHER = 4  # requests at the same time
@@ -95,19 +95,21 @@ class _Source:
         """
         import obstore
 
-        folder, name = split(self.url)
+        store, name = located(self.url)
         options = {**(options or {})}
         if self.listed.etag and not self.listed.etag.startswith("W/"):  # a weak one never matches
             options["if_match"] = self.listed.etag
         try:
-            found = obstore.get(store_of(folder), name, options=options)
+            found = obstore.get(store, name, options=options)
         except Exception as error:
             if type(error).__name__ == "PreconditionError":
-                raise Changed from error
+                raise Changed from without_details(error)
             if isinstance(error, FileNotFoundError) or _is_final(error):
-                raise SlideError(f"{self.url}: {explain(error)}") from error
+                raise SlideError(f"{self.url}: {explain(error, self.url)}") from without_details(
+                    error
+                )
             if type(error).__name__ == "NotSupportedError":
-                raise _NoRanges from error
+                raise _NoRanges from without_details(error)
             raise
         if found.meta["size"] != self.listed.size:
             raise Changed
@@ -165,8 +167,8 @@ def _block(source: _Source, start: int, end: int) -> bytes:
             error = broken
         source.stop.wait(source.pause * 2**attempt)
     raise SlideError(
-        f"{source.url}: the download broke off {_TRIES} times: {explain(error)}"
-    ) from error
+        f"{source.url}: the download broke off {_TRIES} times: {explain(error, source.url)}"
+    ) from without_details(error)
 
 
 def _in_one(source: _Source) -> Iterator[bytes]:
@@ -181,7 +183,9 @@ def _in_one(source: _Source) -> Iterator[bytes]:
     except (Changed, Stopped, SlideError):
         raise
     except Exception as error:
-        raise SlideError(f"{source.url}: the download broke off: {explain(error)}") from error
+        raise SlideError(
+            f"{source.url}: the download broke off: {explain(error, source.url)}"
+        ) from without_details(error)
     if left:
         raise SlideError(
             f"{source.url}: the download broke off, {left:,} bytes are missing. Run the command"

@@ -16,9 +16,12 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote
 
 from pathencoder.errors import ConfigError, MissingExtra, SlideError
+from pathencoder.remote.signed import hide_secrets, is_signed, with_secrets, without_secrets
 
-_URL = re.compile(r"^(s3|gs|az|https?):/{1,2}(?=[^/])", re.IGNORECASE)
+_SAME = {"s3a": "s3", "gcs": "gs", "abfs": "az", "abfss": "az"}  # fsspec's and Hadoop's names
+_URL = re.compile(r"^(s3a?|gc?s|az|abfss?|https?):/{1,2}(?=[^/])", re.IGNORECASE)
 _WEB = ("http://", "https://")
+_ENVIRONMENT = {"s3": "AWS", "gs": "GOOGLE", "az": "AZURE"}  # how their variables begin
 _RETRY: Any = {"max_retries": 3, "retry_timeout": datetime.timedelta(seconds=60)}
 _CLIENT = {"timeout": "300s", "connect_timeout": "20s"}
 
@@ -31,7 +34,8 @@ else:
 class UrlPath(_Path):
     """A URL where a path is expected: `str` gives the URL with both of its slashes.
 
-    A `Path` would write s3://bucket/a.svs with one slash.
+    A `Path` would write s3://bucket/a.svs with one slash. Make it with `url_path`, which removes
+    secrets.
     """
 
     def __str__(self) -> str:
@@ -60,13 +64,26 @@ class Object:
 
 
 def is_remote(path: str | os.PathLike[str]) -> bool:
-    """Whether a path is a URL: s3://, gs://, az://, https:// or http://."""
+    """Whether a path is a URL: s3://, gs://, az://, https:// or http://, or fsspec's name of one.
+
+    fsspec's names are s3a://, gcs://, abfs:// and abfss://.
+    """
     return bool(_URL.match(os.fspath(path)))
 
 
 def as_url(text: str) -> str:
-    """A URL with both slashes after its scheme, of which a `Path` keeps one."""
-    return _URL.sub(lambda found: f"{found[1].lower()}://", text)
+    """A URL with both slashes after its scheme, of which a `Path` keeps one; fsspec's as ours."""
+    return _URL.sub(lambda found: f"{_SAME.get(low := found[1].lower(), low)}://", text)
+
+
+def url_path(given: str | os.PathLike[str]) -> UrlPath:
+    """A URL as the user gave it, where a path is expected; its secrets are kept apart."""
+    return UrlPath(without_secrets(as_url(os.fspath(given))))
+
+
+def join(folder: str, name: str) -> str:
+    """The URL of an object: what `split` takes apart."""
+    return f"{folder}/{quote(name) if folder.startswith('http') else name}"
 
 
 def split(url: str) -> tuple[str, str]:
@@ -78,14 +95,40 @@ def split(url: str) -> tuple[str, str]:
     return f"{scheme}://{folder}", unquote(name) if scheme.startswith("http") else name
 
 
-@functools.lru_cache(maxsize=64)
-def store_of(folder: str) -> Any:
-    """The store of a folder's URL; the names of its objects are relative to the folder.
+def located(url: str) -> tuple[Any, str]:
+    """The store of an object, and the object's name in it.
+
+    Args:
+        url: Of the object. The secrets that it was given with, if any, are used.
 
     Raises:
         MissingExtra: obstore is not installed.
-        ConfigError: The URL has a query, or the store cannot be set up.
+        ConfigError: The store cannot be set up.
     """
+    folder, name = split(url)
+    if not is_signed(url):
+        return store_of(folder), name
+    whole, _, query = with_secrets(url).partition("?")
+    return store_of(split(whole)[0], query), name
+
+
+@functools.lru_cache(maxsize=64)
+def store_of(folder: str, query: str = "") -> Any:
+    """The store of a folder's URL; the names of its objects are relative to the folder.
+
+    Args:
+        folder: The URL.
+        query: That every request carries, to a web server.
+
+    Raises:
+        MissingExtra: obstore is not installed.
+        ConfigError: The URL of the folder has a query, or the store cannot be set up.
+    """
+    if folder.startswith(_WEB) and "?" in folder:
+        raise ConfigError(
+            f"{hide_secrets(folder)}: a signed URL (with '?') names one slide, not a folder. Name"
+            " each slide by a signed URL of its own"
+        )
     try:
         import obstore.store
     except ImportError as error:
@@ -93,20 +136,21 @@ def store_of(folder: str) -> Any:
             "remote", "Reading slides of an object store or web server"
         ) from error
     scheme, _, rest = folder.partition("://")
-    if "?" in rest and scheme.startswith("http"):
-        raise ConfigError(
-            f"{folder}: signed URLs (with '?') are not supported. Name the object itself, s3://,"
-            " gs:// or az://, and give the credentials in the environment"
-        )
     if not scheme.startswith("http"):
-        rest = quote(rest, safe="/")
+        rest = quote(rest, safe="/@")
     client: Any = {**_CLIENT, **({"allow_http": True} if _allows_http(scheme) else {})}
     try:
+        if query:  # whoever signed it, it is read as a file of a web server
+            return obstore.store.HTTPStore(
+                f"{folder}?{query}", client_options=client, retry_config=_RETRY
+            )
         return obstore.store.from_url(
             f"{scheme}://{rest}", client_options=client, retry_config=_RETRY
         )
     except Exception as error:  # obstore's errors, and ValueError for a URL that it does not know
-        raise ConfigError(f"{folder}: this store cannot be used: {first_line(error)}") from error
+        raise ConfigError(
+            f"{hide_secrets(folder)}: this store cannot be used: {first_line(error)}"
+        ) from without_details(error)
 
 
 def head(url: str) -> Object | None:
@@ -115,19 +159,35 @@ def head(url: str) -> Object | None:
     Raises:
         SlideError: The store does not answer, or refuses access.
     """
-    folder, name = split(url)
-    if not name:
+    if not split(url)[1]:
         return None
-    import obstore
-
     try:
-        return _object(obstore.head(store_of(folder), name))
+        store, name = located(url)
+        return _object(_front(store, name) if is_signed(url) else _head(store, name))
     except FileNotFoundError:
         return None
     except (MissingExtra, ConfigError):
         raise
     except Exception as error:
-        raise SlideError(f"{as_url(url)}: {explain(error)}") from error
+        raise SlideError(f"{as_url(url)}: {explain(error, url)}") from without_details(error)
+
+
+def _head(store: Any, name: str) -> Any:
+    import obstore
+
+    return obstore.head(store, name)
+
+
+def _front(store: Any, name: str) -> Any:
+    """What is known of an object by a GET of its first byte: a signature for GET allows no HEAD."""
+    import obstore
+
+    try:
+        return obstore.get(store, name, options={"range": (0, 1)}).meta
+    except Exception as error:
+        if type(error).__name__ != "NotSupportedError":  # the server does not give parts
+            raise
+        return obstore.get(store, name).meta
 
 
 def listing(folder: str) -> list[Object]:
@@ -146,14 +206,21 @@ def listing(folder: str) -> list[Object]:
     try:
         found = [_object(meta) for batch in obstore.list(store) for meta in batch]
     except Exception as error:
-        raise SlideError(f"{folder}: {explain(error)}") from error
+        raise SlideError(f"{folder}: {explain(error)}") from without_details(error)
     return sorted(found, key=lambda item: item.name)
 
 
-def explain(error: Exception) -> str:
-    """What went wrong at a store, as a sentence with what to do."""
+def explain(error: Exception, url: str = "") -> str:
+    """What went wrong at a store, as a sentence with what to do.
+
+    Args:
+        error: Of obstore.
+        url: Of the object, where it may be signed.
+    """
     name, text = type(error).__name__, first_line(error)
     if name in ("PermissionDeniedError", "UnauthenticatedError") or "credential" in text.lower():
+        if is_signed(url):
+            return f"access is refused ({text}). The signature may have expired: sign the URL again"
         return (
             f"access is refused ({text}). Set the store's credentials in the environment, or"
             " AWS_SKIP_SIGNATURE=true for a public bucket"
@@ -164,14 +231,22 @@ def explain(error: Exception) -> str:
 
 
 def first_line(error: Exception) -> str:
-    """The first line of an error; obstore adds the details of its request."""
-    return str(error).strip().partition("\n")[0][:300]
+    """The first line of an error without secrets; obstore adds the details of its request."""
+    return hide_secrets(str(error)).strip().partition("\n")[0][:300]
+
+
+def without_details(error: Exception) -> Exception | None:
+    """An error as the cause of another; None where its text has secrets, which --debug prints."""
+    return error if hide_secrets(str(error)) == str(error) else None
 
 
 def _allows_http(scheme: str) -> bool:
-    """Whether plain HTTP is used: for http://, and for an endpoint that is named so."""
+    """Whether plain HTTP is used: for http://, and where the environment says so for a store."""
+    if scheme in ("http", "https"):
+        return scheme == "http"
     endpoint = os.environ.get("AWS_ENDPOINT_URL") or os.environ.get("AWS_ENDPOINT") or ""
-    return scheme == "http" or endpoint.startswith("http://")
+    allowed = os.environ.get(f"{_ENVIRONMENT[scheme]}_ALLOW_HTTP", "")
+    return allowed.lower() in ("1", "true") or (scheme == "s3" and endpoint.startswith("http://"))
 
 
 def _object(meta: Any) -> Object:

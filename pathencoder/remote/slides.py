@@ -12,7 +12,17 @@ from pathlib import Path, PurePosixPath
 
 from pathencoder.errors import SlideError
 from pathencoder.formats.file_kinds import FOREIGN_SUFFIXES, SLIDE_SUFFIXES, TIFF_SUFFIXES
-from pathencoder.remote.objects import Object, as_url, explain, head, listing, split, store_of
+from pathencoder.remote.objects import (
+    Object,
+    as_url,
+    explain,
+    head,
+    listing,
+    split,
+    store_of,
+    without_details,
+)
+from pathencoder.remote.signed import without_secrets
 from pathencoder.slides.dicom import Header, read_header
 
 _WHOLE = SLIDE_SUFFIXES | FOREIGN_SUFFIXES | TIFF_SUFFIXES  # suffixes of slides
@@ -62,7 +72,8 @@ def find_slides(url: str) -> FoundRemote:
     """The slides of a URL: one object, or everything below a prefix that ends with a slash.
 
     Args:
-        url: s3://, gs://, az://, https:// or http://. Of a web server it names one file.
+        url: s3://, gs://, az://, https:// or http://. Of a web server it names one file, and may
+            be signed.
 
     Returns:
         The slides in the order of their names. Remote TIFFs count as slides.
@@ -72,7 +83,7 @@ def find_slides(url: str) -> FoundRemote:
         MissingExtra: obstore is not installed.
         ConfigError: The URL cannot be used.
     """
-    url = as_url(url)
+    url = without_secrets(as_url(url))
     if not url.endswith("/") and (found := head(url)) is not None:
         return FoundRemote([_one(url, found)], [])
     if url.startswith("http") and not url.endswith("/"):
@@ -158,7 +169,9 @@ def _headers(folder: str, files: Iterable[Object]) -> list[tuple[Object, Header]
                     store_of(folder), item.name, start=0, end=min(_FRONT, item.size)
                 )
             except Exception as error:
-                raise SlideError(f"{folder}/{item.name}: {explain(error)}") from error
+                raise SlideError(f"{folder}/{item.name}: {explain(error)}") from without_details(
+                    error
+                )
             front.write_bytes(bytes(data))
             if header := read_header(front):
                 found.append((item, header))

@@ -15,6 +15,7 @@ from types import TracebackType
 from pathencoder.errors import PathEncoderError, SlideError
 from pathencoder.locks import Lock
 from pathencoder.remote.download import Stopped, download
+from pathencoder.remote.objects import join
 from pathencoder.remote.slides import RemoteSlide
 
 log = logging.getLogger(__name__)
@@ -194,7 +195,7 @@ class Staging:
                     raise SlideError(f"{slide.folder}/{item.name}: no name of a file")
                 file = place / item.name
                 file.parent.mkdir(parents=True, exist_ok=True)
-                url = f"{slide.folder}/{item.name}"
+                url = join(slide.folder, item.name)
                 files.append(download(url, item, file, stop=self._stop))
         except PathEncoderError:
             raise

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
@@ -11,6 +10,7 @@ from typing import Protocol
 from pathencoder.errors import MissingExtra, PathEncoderError, SlideError
 from pathencoder.formats.file_kinds import FASTSLIDE, FOREIGN_SUFFIXES, OPENSLIDE, OTHERS, READERS
 from pathencoder.formats.tiff_tags import levels_in, read_pages
+from pathencoder.remote.objects import is_remote, url_path
 from pathencoder.slides.dicom import missing_instances, read_header
 from pathencoder.slides.levels import RGB
 from pathencoder.slides.mpp import Mpp
@@ -95,12 +95,12 @@ def open_slide(path: str | Path) -> Slide:
             would be shown with false colours.
         MissingExtra: The reader is not installed.
     """
-    path = Path(path)
-    if re.match(r"(s3|gs|az|https?):/", str(path)):
+    if is_remote(path):
         raise SlideError(
-            f"{path}: a remote slide must be copied here first: pathencoder.encode_slide and"
-            " `pathencoder encode` do so"
+            f"{url_path(path)}: a remote slide must be copied here first: pathencoder.encode_slide"
+            " and `pathencoder encode` do so"
         )
+    path = Path(path)
     if not path.exists():
         raise SlideError(f"{path}: no such file. Check the path")
     if is_special(path):

@@ -8,17 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pathencoder.slides.filters import Mask
+from pathencoder.tracing import CORNERS, trace
 
 Ring = NDArray[np.float64]  # [K, 2], x and y; the first point is repeated as the last
-
-# The sides of a pixel as (dy, dx) to the pixel beyond it, and where the side starts and ends, as
-# (x, y) from the pixel's top left corner. Tissue lies on the right, with y pointing down.
-_SIDES = (
-    ((-1, 0), (0, 0), (1, 0)),
-    ((0, 1), (1, 0), (1, 1)),
-    ((1, 0), (1, 1), (0, 1)),
-    ((0, -1), (0, 1), (0, 0)),
-)
 
 
 def rings_of(mask: Mask) -> list[list[Ring]]:
@@ -33,7 +25,8 @@ def rings_of(mask: Mask) -> list[list[Ring]]:
         One list a polygon: its outer ring, then its holes; in pixels, 0 being the outer edge of
         the first pixel.
     """
-    rings = _loops(_edges(mask))
+    _, traced = trace(mask.astype(np.int32), CORNERS)
+    rings = [_corners(traced[i]) for i in range(len(traced))]
     outer = [ring for ring in rings if _area(ring) > 0]
     polygons = [[ring] for ring in outer]
     boxes = np.array([[*ring.min(0), *ring.max(0)] for ring in outer]).reshape(-1, 4)
@@ -89,52 +82,11 @@ def _even_odd(rings: Sequence[Ring], shape: tuple[int, int]) -> Mask:
     return inside
 
 
-def _edges(mask: Mask) -> dict[tuple[int, int], list[tuple[int, int]]]:
-    """The directed sides between tissue and the rest: ends by start."""
-    padded = np.pad(mask, 1)
-    height, width = mask.shape
-    edges: dict[tuple[int, int], list[tuple[int, int]]] = {}
-    for (dy, dx), start, end in _SIDES:
-        beyond = padded[1 + dy : 1 + dy + height, 1 + dx : 1 + dx + width]
-        ys, xs = np.nonzero(mask & ~beyond)
-        for x, y in zip(xs.tolist(), ys.tolist(), strict=True):
-            edges.setdefault((x + start[0], y + start[1]), []).append((x + end[0], y + end[1]))
-    return edges
-
-
-def _loops(edges: dict[tuple[int, int], list[tuple[int, int]]]) -> list[Ring]:
-    """The edges joined into closed rings, without the points inside straight lines."""
-    rings = []
-    while edges:
-        first = at = next(iter(edges))
-        step = (0, 0)
-        points = []
-        while True:
-            ends = edges[at]
-            # Where two pixels touch at a corner, the right turn stays on the same pixel.
-            right = (at[0] - step[1], at[1] + step[0])
-            end = right if right in ends else ends[0]
-            ends.remove(end)
-            if not ends:
-                del edges[at]
-            turn = (end[0] - at[0], end[1] - at[1])
-            if turn != step:
-                points.append(at)
-            at, step = end, turn
-            if at == first and at not in edges:
-                break
-            if at == first and (at[0] - step[1], at[1] + step[0]) not in edges[at]:
-                break
-        rings.append(_closed(points))
-    return rings
-
-
-def _closed(points: list[tuple[int, int]]) -> Ring:
-    """A ring of these corners; the first one is left out if it lies on a straight line."""
-    corners = np.array(points, np.float64)
-    before, after = corners[0] - corners[-1], corners[1] - corners[0]
-    if before[0] * after[1] == before[1] * after[0]:
-        corners = corners[1:]
+def _corners(ring: Ring) -> Ring:
+    """A ring without the points inside straight lines."""
+    steps = np.diff(ring, axis=0)
+    turns = (steps != np.roll(steps, 1, axis=0)).any(1)
+    corners = ring[:-1][turns]
     return np.concatenate([corners, corners[:1]])
 
 

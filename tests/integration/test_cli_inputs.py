@@ -14,6 +14,7 @@ import pytest
 import small_encoders
 from PIL import Image
 
+from pathencoder.cli.main import run
 from pathencoder.features.store import read_features
 
 
@@ -268,3 +269,19 @@ def test_two_names_that_print_the_same_are_both_reported(encode, tmp_path):
 def test_tiles_that_are_coarser_than_the_encoder_are_said_before_the_work(tiles, encode):
     assert "enlarged 4 times" in encode(tiles, "--mpp", 2)[2]
     assert "enlarged 4 times" in encode(tiles, "--mpp", 2, "--dry-run", out="dry")[1]
+
+
+@pytest.mark.parametrize("verb", ["encode", "nuclei"])
+def test_results_are_not_written_to_a_folder_that_is_named_like_a_url(
+    verb, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (64, 64), (200, 100, 150)).save("a.png")
+    assert run([verb, "a.png", "--out", "s3://bucket/out"]) == 1
+    assert "a URL cannot be written to" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
+
+
+def test_an_unknown_scheme_is_said(tmp_path, capsys):
+    assert run(["encode", "hdfs://host/a.svs", "--out", str(tmp_path)]) == 2
+    assert "hdfs:// cannot be read: s3://, gs://, az:// and https://" in capsys.readouterr().err

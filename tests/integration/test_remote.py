@@ -135,6 +135,30 @@ def test_slides_of_several_files_are_one_slide_each(bucket):
     assert [f.name for f in named.files] == ["c.dcm", "b.dcm"]
 
 
+def test_a_signed_url_is_encoded_and_its_query_is_nowhere(scan, encode, tmp_path):
+    with web_server({"d/my%20scan.tif?sig=SECRET%2F1": scan}) as web:
+        web.refuses_head = True
+        url = f"{web.address}/d/my%20scan.tif"
+        status, text, errors = encode(f"{url}?sig=SECRET%2F1", f"{url[:-4]}2.tif?sig=SECRET")
+        assert status == 3
+        assert f"{url}: done" in text
+        features = read_features(tmp_path / "out" / "my%20scan.h5")
+        assert features.attributes["slide_path"] == url
+        texts = [text, errors, str(features.attributes)]
+        web.files = {"d/my%20scan.tif?sig=SECRET%2F2": scan}
+        texts += encode(f"{url}?sig=SECRET%2F2")[1:]
+        assert "done before" in texts[-2]
+        texts += encode(f"{url}?sig=SECRET%2F3", f"{url}?sig=SECRET%2F4")[1:]
+        assert "given twice" in texts[-1]
+        web.refuses = True
+        texts += encode(f"{url}?sig=SECRET%2F5", "--debug", out="other")[1:]
+        assert "sign the URL again" in "".join(texts)
+    assert "SECRET" not in "".join(texts)
+    for file in (f for f in tmp_path.rglob("*") if f.is_file() and "encoder" not in str(f)):
+        assert b"SECRET" not in file.read_bytes()
+    store_of.cache_clear()
+
+
 def test_python_encodes_a_slide_of_a_web_server_whose_connection_breaks(scan, folder):
     with web_server({"d/my%20scan.tif": scan}) as web:
         web.breaks, web.break_after = 2, 1000

@@ -47,6 +47,8 @@ class WebFiles:
         files: Contents by path, without the first slash.
         break_after: The body of the next `breaks` answers ends after so many bytes.
         gives_ranges: Requests for a range are answered with that range.
+        refuses: Every request is answered with 403.
+        refuses_head: HEAD requests are, as those of a URL that is signed for GET.
         on_get: Called with the number of each GET request, before it is answered.
         ranges: The Range of each GET request that was answered.
     """
@@ -55,6 +57,7 @@ class WebFiles:
         self.files = dict(files)
         self.breaks, self.break_after = 0, 0
         self.gives_ranges = True
+        self.refuses = self.refuses_head = False
         self.on_get = lambda number: None
         self.ranges = []
         self.address = ""
@@ -81,6 +84,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def answer(self, *, body):
         held = self.server.held
+        if held.refuses or (held.refuses_head and not body):
+            return self.head(403, {"Content-Length": "0"})
         data = held.files.get(self.path.lstrip("/"))
         if data is None:
             return self.head(404, {"Content-Length": "0"})

@@ -31,6 +31,7 @@ LAYERS = {
             "spec",
             "state_dicts",
             "text",
+            "tracing",
             "mpp_claims",
             "mpp",
             "stain",

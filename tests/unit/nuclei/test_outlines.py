@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from pathencoder.nuclei.outlines import contours
-from pathencoder.nuclei.polygons import Rings, area_between, corners, is_simple
+from pathencoder.nuclei.polygons import area_between, corners, is_simple
+from pathencoder.tracing import CORNERS, Rings, trace
 
 pytestmark = pytest.mark.full
 
@@ -94,7 +95,17 @@ def test_objects_in_several_bands_are_all_found(monkeypatch):
     assert all(area(parts[n]) == area(whole[n]) for n in whole)
 
 
+def test_outlines_along_the_edges_hold_exactly_the_pixels_of_an_object():
+    labels = blobs(1)
+    numbers, found = trace(labels, CORNERS)
+    areas = found.areas()
+    for label in range(1, labels.max() + 1):
+        assert areas[numbers == label].sum() == (labels == label).sum()
+    assert (found.points == np.rint(found.points)).all()
+
+
 def test_no_object_has_no_outline():
+    assert len(trace(np.zeros((9, 9), np.int32))[1]) == 0
     assert list(contours(np.zeros((9, 9), np.int32), 0.5)) == []
 
 

@@ -13,6 +13,7 @@ from pathencoder.features import provenance
 from pathencoder.features.layouts import LAYOUTS
 from pathencoder.pictures import ground, located, maps
 from pathencoder.pictures.colours import GROUPS
+from pathencoder.pictures.draw import drawn
 
 BRIGHT = np.array((0, 255, 0), np.uint8)
 
@@ -199,3 +200,23 @@ def test_a_point_without_a_tile_is_refused_with_the_nearest(tmp_path):
         tiles.at(10, 10)
     with pytest.raises(ConfigError, match="from 2 to 9"):
         maps.cluster_map(tiles, len(GROUPS) + 1)
+
+
+def test_values_are_drawn_on_the_tiles_that_they_belong_to(tmp_path, slide):
+    _, kinds = small_maps.corners()
+    features = small_maps.rows(kinds)
+    features[3, 5] = np.nan
+    file = small_maps.feature_file(tmp_path, made_from=slide.path, features=features)
+    values = np.where(kinds == 2, 5.0, 1.0)
+    values[3] = np.nan  # of the row that is left out
+    made = drawn(file, "values", None, 6, None, values=values, title="a score")
+    assert len(made.painted.colours) == len(kinds) - 1
+    yellow = made.painted.colours[:, 0] > 200
+    assert yellow.tolist() == np.delete(kinds == 2, 3).tolist()
+    assert (made.painted.title, made.painted.scale) == ("a score", (1.0, 5.0))
+    values[3], values[4] = 0, np.inf
+    for wrong in (values, values[:-1], "many", None):
+        with pytest.raises(ConfigError, match="values"):
+            drawn(file, "values", None, 6, None, values=wrong)
+    with pytest.raises(ConfigError, match="belong together"):
+        drawn(file, "pca", None, 6, None, values=values)

@@ -1,6 +1,7 @@
 """Downloads that break off, objects that change, servers that refuse."""
 
 import threading
+import traceback
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from pathencoder.errors import SlideError
 from pathencoder.remote import download as module
 from pathencoder.remote.download import Stopped, download
 from pathencoder.remote.objects import head, store_of
+from pathencoder.remote.signed import without_secrets
 
 pytestmark = pytest.mark.full
 BLOCK = 1 << 16
@@ -125,3 +127,22 @@ def test_a_download_can_be_stopped(web, tmp_path):
     stop.set()
     with pytest.raises(Stopped):
         fetch(web, tmp_path / "a.svs", stop=stop)
+
+
+def test_a_signed_url_is_read_by_get_alone_and_never_named(web, tmp_path):
+    signed = "X-Signature=a%2FSECRET&x=1"
+    web.files, web.refuses_head = {f"d/a%20b.svs?{signed}": DATA}, True
+    url = without_secrets(f"{web.address}/d/a%20b.svs?{signed}")
+    found = download(url, head(url), tmp_path / "a.svs", pause=0.001, block=BLOCK)
+    assert (tmp_path / "a.svs").read_bytes() == DATA
+    assert (found.name, found.size) == ("a b.svs", len(DATA))
+    web.gives_ranges = False
+    assert head(url) == found
+    web.refuses = True
+    for action in (lambda: head(url), lambda: download(url, found, tmp_path / "b.svs")):
+        with pytest.raises(SlideError, match="sign the URL again") as caught:
+            action()
+        shown = "".join(traceback.format_exception(caught.value))
+        assert "SECRET" not in shown
+    web.refuses, web.files = False, {}
+    assert head(url) is None

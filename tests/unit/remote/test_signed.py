@@ -1,0 +1,52 @@
+"""URLs with secrets: a signature in the query, or a user and password."""
+
+import pytest
+
+from pathencoder.errors import ConfigError
+from pathencoder.remote.objects import url_path
+from pathencoder.remote.signed import hide_secrets, is_signed, with_secrets, without_secrets
+
+BARE = "https://host:81/d/my%20scan.svs"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [f"{BARE}?X-Sig=a/b//c&x=1", "https://me:pass@host:81/d/my%20scan.svs", f"{BARE}?a?b"],
+)
+def test_secrets_are_apart_from_the_url(url):
+    assert without_secrets(url) == BARE
+    assert with_secrets(BARE) == url
+    assert is_signed(BARE)
+    path = url_path(url)
+    assert (str(path), path.name) == (BARE, "my%20scan.svs")
+
+
+def test_the_last_signature_counts():
+    without_secrets(f"{BARE}?sig=1")
+    without_secrets(f"{BARE}?sig=2")
+    assert with_secrets(BARE) == f"{BARE}?sig=2"
+
+
+@pytest.mark.parametrize("url", ["https://host/other.svs", "s3://bucket/a?b.svs"])
+def test_a_url_without_secrets_stays(url):
+    assert without_secrets(url) == with_secrets(url) == url
+    assert not is_signed(url)
+
+
+def test_a_url_that_cannot_be_parsed_is_refused_without_repeating_it():
+    with pytest.raises(ConfigError) as caught:
+        without_secrets("https://[host/a.svs?sig=SECRET")
+    assert "SECRET" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("GET http://h:1/d/a.svs?X=1&Y=%2F in 3 ms", "GET http://h:1/d/a.svs in 3 ms"),
+        ('HTTPStore("https://h/d?sig=1")', 'HTTPStore("https://h/d")'),
+        ("https://me:pass@h/a.svs: 403", "https://h/a.svs: 403"),
+        ("is it there? https://h/a.svs", "is it there? https://h/a.svs"),
+    ],
+)
+def test_texts_are_shown_without_secrets(text, shown):
+    assert hide_secrets(text) == shown
