@@ -263,6 +263,20 @@ class Encoder(SavingMixin, nn.Module):
         """
         return self._results(images, mpp, settings or Settings())[0]
 
+    def runner(self, settings: Settings) -> runtimes.Runner:
+        """One readout of the network as `results` runs it, on uint8 tiles of the input size.
+
+        Raises:
+            ConfigError: The settings do not fit.
+        """
+        return runtimes.Runner(
+            self.network,
+            outputs.readout(self.network, self.spec, settings.output),
+            self.transform.normalise,
+            precision=settings.precision,
+            batch=runtimes.pick_batch(settings.batch_size, self.device),
+        )
+
     def _run(
         self,
         images: Images,
@@ -279,16 +293,16 @@ class Encoder(SavingMixin, nn.Module):
         workers = runtimes.pick_workers(settings.workers)
         group = runtimes.pick_batch(settings.batch_size, self.device)
         items, total = survey(images)
-        transform = self.transform
-        runner = runtimes.Runner(
-            self.network,
-            outputs.readout(self.network, self.spec, settings.output),
-            transform.normalise,
-            precision=settings.precision,
-            batch=group,
+        runner = self.runner(settings)
+        found = streams.results(
+            streams.with_scales(items, mpp, total),
+            self.transform,
+            runner,
+            group=group,
+            workers=workers,
+            pace=settings.pace,
         )
-        scaled = streams.with_scales(items, mpp, total)
-        return streams.results(scaled, transform, runner, group=group, workers=workers), total
+        return found, total
 
     def _loaded(self) -> Loaded:
         return Loaded(self.network, self.spec, self.origin)

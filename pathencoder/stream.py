@@ -10,19 +10,22 @@ import itertools
 import logging
 import warnings
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence, Set, Sized
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence, Set, Sized
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, TypedDict
 
 import numpy as np
+import torch
 from torch import Tensor
 from tqdm.std import tqdm
 
 from pathencoder.arrays import Pixels
-from pathencoder.errors import ConfigError, ImageError, PathEncoderError
+from pathencoder.decoding import collect, decode_groups
+from pathencoder.errors import ConfigError, ImageError
 from pathencoder.images import Item, Key
 from pathencoder.mpp import check_mpp
+from pathencoder.pace import Pace
 from pathencoder.runtime import RUNTIMES, BatchSize, Rows, Runner
 from pathencoder.transforms import Transform
 
@@ -56,6 +59,7 @@ class Settings:
     precision: str = "auto"
     runtime: str = "auto"
     workers: int | None = None
+    pace: Pace | None = None  # where the times are counted
 
     def __post_init__(self) -> None:
         """Raises ConfigError for a runtime that there is not."""
@@ -82,9 +86,30 @@ Found: TypeAlias = Generator[Result, None, None]  # closing it ends the decoding
 
 
 @dataclass(frozen=True)
-class _Group:
+class JointResult:
+    """The results of one image by several networks.
+
+    Attributes:
+        key: As in `Result`.
+        rows: One for each network; None for a network that did not want the image.
+        error: As in `Result`.
+    """
+
+    key: Key
+    rows: tuple[Rows | None, ...]
+    error: ImageError | None = None
+
+
+JointFound: TypeAlias = Generator[JointResult, None, None]
+
+
+@dataclass(frozen=True)
+class _Launched:
+    """A group whose rows are being computed: for each network its images and their rows."""
+
     items: Sequence[Item]
-    tiles: Sequence[Future[Pixels]]
+    errors: Sequence[ImageError | None]
+    rows: Sequence[tuple[Sequence[int], Tensor]]
 
 
 def results(
@@ -94,36 +119,78 @@ def results(
     *,
     group: int,
     workers: int,
+    pace: Pace | None = None,
 ) -> Found:
-    """Decode images and run the network: one Result per image, in order.
+    """Decode images and run one network: one Result per image, in order.
 
-    On a CPU decoding and network alternate, each with all cores: running both at once, their
-    threads would wait for each other at every layer. With an accelerator the next groups are
-    decoded while it computes.
-
-    Args:
-        items: Images with their micrometres per pixel.
-        transform: The encoder's preprocessing.
-        runner: Runs the network.
-        group: Number of images that are decoded together.
-        workers: Number of decoding threads.
+    The arguments are those of `joint_results`.
 
     Yields:
         The results.
     """
-    on_cpu = runner.device.type == "cpu"
+    found = joint_results(items, transform, [runner], group=group, workers=workers, pace=pace)
+    with contextlib.closing(found):
+        for joint in found:
+            (row,) = joint.rows
+            assert row is not None
+            yield Result(joint.key, row, joint.error)
+
+
+def joint_results(
+    items: Iterable[tuple[Item, float | None]],
+    transform: Transform,
+    runners: Sequence[Runner],
+    *,
+    group: int,
+    workers: int,
+    wanted: Callable[[Key], Sequence[bool]] | None = None,
+    pace: Pace | None = None,
+) -> JointFound:
+    """Decode images once and run networks on them: one JointResult per image, in order.
+
+    On a CPU decoding and network alternate, each with all cores: running both at once, their
+    threads would wait for each other at every layer. With an accelerator the next groups are
+    decoded while it computes. Decoded images lie in a few buffers, which are used again.
+
+    Args:
+        items: Images with their micrometres per pixel.
+        transform: The preprocessing of all the networks, up to the uint8 image.
+        runners: Run the networks; all on one device.
+        group: Number of images that are decoded together.
+        workers: Number of decoding threads.
+        wanted: For a key, which networks want the image. None: all.
+        pace: Where the times are counted.
+
+    Yields:
+        The results.
+    """
+    pace = pace or Pace()
+    on_cpu = runners[0].device.type == "cpu"
     pool = ThreadPoolExecutor(workers, thread_name_prefix="pathencoder-decode")
+    free: list[Pixels] = []
+    groups = decode_groups(
+        items, transform, pool, free, group, ahead=0 if on_cpu else _GROUPS_AHEAD
+    )
+    batches = [runner.batch for runner in runners]
     try:
-        launched: deque[tuple[_Group, list[ImageError | None], Tensor]] = deque()
-        for decoded in _groups(items, transform, pool, group, ahead=0 if on_cpu else _GROUPS_AHEAD):
-            tiles, errors = _collect(decoded, transform.spec.input_size)
-            launched.append((decoded, errors, runner(tiles)))
-            if on_cpu or len(launched) > 1:
-                yield from _finish(*launched.popleft())
+        launched: deque[_Launched] = deque()
+        for decoding in groups:
+            with pace.of_reading():
+                tiles, errors = collect(decoding)
+            with pace.of_network():
+                launched.append(_launch(decoding.items, tiles, errors, runners, wanted))
+                free.append(decoding.buffer)
+                done = _rows(launched.popleft()) if on_cpu or len(launched) > 1 else []
+            yield from done
         for waiting in launched:
-            yield from _finish(*waiting)
+            yield from _rows(waiting)
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+        pace.notes += [
+            f"out of memory on {runner.device}: batches of {runner.batch} from there on"
+            for runner, batch in zip(runners, batches, strict=True)
+            if runner.batch < batch
+        ]
 
 
 def with_scales(
@@ -250,62 +317,33 @@ def _paired(
         yield item, None if scale is None else check_mpp(scale)
 
 
-def _groups(
-    items: Iterable[tuple[Item, float | None]],
-    transform: Transform,
-    pool: ThreadPoolExecutor,
-    size: int,
-    ahead: int,
-) -> Iterator[_Group]:
-    """Groups whose images are being decoded; `ahead` groups are decoded in advance."""
-    started: deque[_Group] = deque()
-    remaining = iter(items)
-    while True:
-        while len(started) <= ahead and (members := list(itertools.islice(remaining, size))):
-            tiles = [pool.submit(_decode, item, scale, transform) for item, scale in members]
-            started.append(_Group([item for item, _ in members], tiles))
-        if not started:
-            return
-        yield started.popleft()
+def _launch(
+    items: Sequence[Item],
+    tiles: Pixels,
+    errors: Sequence[ImageError | None],
+    runners: Sequence[Runner],
+    wanted: Callable[[Key], Sequence[bool]] | None,
+) -> _Launched:
+    """Run each network on the images that it wants."""
+    rows: list[tuple[Sequence[int], Tensor]] = []
+    wants = None if wanted is None else [wanted(item.key) for item in items]
+    for number, runner in enumerate(runners):
+        mine = [i for i in range(len(items)) if wants is None or wants[i][number]]
+        if mine:
+            rows.append((mine, runner(tiles if len(mine) == len(items) else tiles[mine])))
+        else:
+            rows.append((mine, torch.empty(0)))
+    return _Launched(items, errors, rows)
 
 
-def _decode(item: Item, mpp: float | None, transform: Transform) -> Pixels:
-    try:
-        pixels = item.load()
-    except (PathEncoderError, MemoryError):
-        raise
-    # an unexpected error of a reader must not stop the other images
-    except Exception as error:
-        raise ImageError(
-            f"{item.where}: cannot be decoded ({type(error).__name__}: {error})"
-        ) from error
-    return transform.resize(pixels, mpp)
+def _rows(launched: _Launched) -> list[JointResult]:
+    """The results of a group, once they are computed; NaN where an image failed."""
+    arrays = [dict(zip(mine, rows.cpu().numpy(), strict=True)) for mine, rows in launched.rows]
+    return [
+        JointResult(item.key, tuple(_row(found.get(i), error) for found in arrays), error)
+        for i, (item, error) in enumerate(zip(launched.items, launched.errors, strict=True))
+    ]
 
 
-def _collect(group: _Group, size: int) -> tuple[Pixels, list[ImageError | None]]:
-    """uint8 [N, S, S, 3] of a group, white where an image failed, and the errors.
-
-    Errors other than ImageError are raised.
-    """
-    tiles = np.full((len(group.tiles), size, size, 3), 255, dtype=np.uint8)
-    errors: list[ImageError | None] = [None] * len(tiles)
-    for i, tile in enumerate(group.tiles):
-        try:
-            tiles[i] = tile.result()
-        except ImageError as error:
-            errors[i] = _without_frames(error)
-    return tiles, errors
-
-
-def _without_frames(error: ImageError) -> ImageError:
-    """The error and its causes without tracebacks, which would keep the pixels in memory."""
-    chain: BaseException | None = error
-    while chain is not None:
-        chain.__traceback__ = None
-        chain = chain.__cause__ or chain.__context__
-    return error
-
-
-def _finish(group: _Group, errors: list[ImageError | None], rows: Tensor) -> Iterator[Result]:
-    for item, error, row in zip(group.items, errors, rows.cpu().numpy(), strict=True):
-        yield Result(item.key, row if error is None else np.full_like(row, np.nan), error)
+def _row(row: Rows | None, error: ImageError | None) -> Rows | None:
+    return row if error is None or row is None else np.full_like(row, np.nan)

@@ -13,7 +13,7 @@ import click
 
 from pathencoder.cli import report
 from pathencoder.cli.common import echo_json, plural
-from pathencoder.cli.encode_run import notes_on_tiles
+from pathencoder.cli.encode_job import notes_on_tiles
 from pathencoder.cli.inputs import Found, output_of
 from pathencoder.cli.job import Job
 from pathencoder.cli.jobs import reason_of

@@ -31,7 +31,7 @@ class Ended:
     """A loop that has ended.
 
     Attributes:
-        outcomes: One for each job, in order; those after a stop are "unreached".
+        outcomes: Of each job, in order; those after a stop are "unreached".
         stopped_by: The KeyboardInterrupt or StoreError that ended the loop early; else None.
     """
 
@@ -51,14 +51,15 @@ class Loop(Generic[T]):
     """How the jobs of a verb are processed.
 
     Attributes:
-        do: Processes one job; its progress goes to the meter, called with (done, total).
+        do: Processes one job; its progress goes to the meter, called with (done, total). A job with
+            several output files has several outcomes.
         source: The input of a job, as the user typed it.
         name: The name of a job in progress lines.
         unit: What is counted, in the singular.
         debug: Print the traceback of an unexpected error.
     """
 
-    do: Callable[[T, Meter], Outcome]
+    do: Callable[[T, Meter], Outcome | list[Outcome]]
     source: Callable[[T], Path]
     name: Callable[[T], str]
     unit: str = "tile"
@@ -79,27 +80,35 @@ class Loop(Generic[T]):
                 click.echo(f"[{number}/{len(jobs)}] {printable(self.source(job))}", err=True)
             meter = Meter(printable(self.name(job)), unit=self.unit)
             try:
-                outcomes.append(self._one(job, meter))
+                outcomes += self._one(job, meter)
             except (KeyboardInterrupt, StoreError) as stop:
                 outcomes.append(Outcome(self.source(job), "stopped", notes=_how_far(meter)))
                 rest = [Outcome(self.source(left), "unreached") for left in jobs[number:]]
                 return Ended(outcomes + rest, stop)
         return Ended(outcomes)
 
-    def _one(self, job: T, meter: Meter) -> Outcome:
+    def _one(self, job: T, meter: Meter) -> list[Outcome]:
         try:
             with meter:
-                return self.do(job, meter)
-        except Busy:
-            return Outcome(self.source(job), "busy")
-        except Mismatch as error:
-            return failed(self.source(job), error)
-        except StoreError:
-            raise
+                outcome = self.do(job, meter)
         except Exception as error:
-            if self.debug:
+            if self.debug and not isinstance(error, StoreError):
                 traceback.print_exc()
-            return failed(self.source(job), error)
+            return [ended_by(error, self.source(job))]
+        return outcome if isinstance(outcome, list) else [outcome]
+
+
+def ended_by(error: Exception, source: Path) -> Outcome:
+    """The outcome of an input that ended with an error.
+
+    Raises:
+        StoreError: The error concerns the disk, not this input.
+    """
+    if isinstance(error, Busy):
+        return Outcome(source, "busy")
+    if isinstance(error, StoreError) and not isinstance(error, Mismatch):
+        raise error
+    return failed(source, error)
 
 
 def failed(source: Path, error: Exception) -> Outcome:

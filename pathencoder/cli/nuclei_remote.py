@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from pathencoder.cli.nuclei_sources import Source
-from pathencoder.cli.remote_slides import copied, origin_of
+from pathencoder.cli.remote_slides import copied, say_download, origin_of
 from pathencoder.files import make_folder, whole_file
 from pathencoder.nuclei.outputs import read_finished
 from pathencoder.remote.staging import Staging
@@ -46,6 +46,7 @@ def local(source: Source, staging: Staging | None) -> Iterator[tuple[Source, Seq
     if source.remote is None or staging is None:
         yield source, ()
         return
+    say_download(source.remote, staging)
     with copied(source.remote, staging) as (staged, origin):
         yield replace(source, copy=staged.path, origin=origin), staged.notes
 

@@ -53,6 +53,12 @@ def staging_of(
         yield staging
 
 
+def say_download(slide: RemoteSlide, staging: Staging) -> None:
+    """Print that a slide has to be waited for, where it has."""
+    if not staging.is_ready(slide):
+        click.echo(f"{slide.url}: downloading {slide.size / 1e6:,.0f} MB", err=True)
+
+
 @contextlib.contextmanager
 def copied(slide: RemoteSlide, staging: Staging) -> Iterator[tuple[Staged, Origin]]:
     """The copy of a slide, and where it is from; errors name its URL, not the copy.
@@ -60,8 +66,6 @@ def copied(slide: RemoteSlide, staging: Staging) -> Iterator[tuple[Staged, Origi
     Raises:
         SlideError: It could not be downloaded.
     """
-    if not staging.is_ready(slide):
-        click.echo(f"{slide.url}: downloading {slide.size / 1e6:,.0f} MB", err=True)
     with staging.staged(slide) as staged:
         try:
             yield staged, origin_of(staged.slide)

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pathencoder.cli.own_files import MAPS, PICTURES
+from pathencoder.cli.own_files import MAPS
 from pathencoder.errors import ConfigError, SlideError
 from pathencoder.files import make_folder, whole_file
 
 
-def draw_slide_maps(features: Path, slide: Path, out: Path, *, anew: bool) -> list[str]:
+def draw_slide_maps(features: Path, slide: Path, folder: Path, *, anew: bool) -> list[str]:
     """Draw a slide's features as colours and as clusters, where that is not done.
 
     Args:
         features: The feature file of the slide.
         slide: The slide.
-        out: The output folder; the pictures are OUT/pictures/KIND/NAME.jpg.
+        folder: Where the pictures lie, as KIND/NAME.jpg.
         anew: Replace pictures of an earlier run.
 
     Returns:
@@ -29,7 +29,7 @@ def draw_slide_maps(features: Path, slide: Path, out: Path, *, anew: bool) -> li
     from pathencoder.pictures.ground import ground_of
     from pathencoder.pictures.located import read_tiles
 
-    files = {kind: out / PICTURES / kind / f"{features.stem}.jpg" for kind in MAPS}
+    files = {kind: folder / kind / f"{features.stem}.jpg" for kind in MAPS}
     missing = {kind: file for kind, file in files.items() if anew or not file.exists()}
     if not missing:
         return []

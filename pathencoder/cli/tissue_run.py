@@ -17,7 +17,7 @@ from pathencoder.cli.jobs import Ended, Loop, conclude
 from pathencoder.cli.meter import Meter
 from pathencoder.cli.mpp_table import Scales
 from pathencoder.cli.own_files import PICTURES
-from pathencoder.cli.remote_slides import copied, staging_of
+from pathencoder.cli.remote_slides import copied, say_download, staging_of
 from pathencoder.errors import SlideError
 from pathencoder.features.job import Outcome
 from pathencoder.features.plan import place_of_tiles, plan_slide, scale_of, write_coords
@@ -91,6 +91,7 @@ class _Run:
             raise SlideError(f"{job.source}: {job.problem or 'no slide: its tiles are all tissue'}")
         if job.remote is None or self.staging is None:
             return self._slide(job, job.source)
+        say_download(job.remote, self.staging)
         with copied(job.remote, self.staging) as (staged, _origin):
             outcome = self._slide(job, staged.path)
         outcome.notes += staged.notes

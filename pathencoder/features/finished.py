@@ -132,6 +132,8 @@ class Facts:
         layout: "trident", "clam" or "stamp".
         failures: The tiles that failed.
         notes: The notes of the run that made it.
+        reader: The library that read the slide, and its version.
+        mpp: Micrometres per level-0 pixel; None where the file does not state it.
     """
 
     count: int
@@ -139,6 +141,8 @@ class Facts:
     layout: str
     failures: list[store.Failure]
     notes: list[str]
+    reader: str
+    mpp: float | None
 
 
 def read_facts(path: Path) -> Facts:
@@ -152,12 +156,15 @@ def read_facts(path: Path) -> Facts:
         stat = Stat(int(attributes["slide_bytes"]), *(int(t) for t in attributes["slide_times"]))
         notes = str(attributes.get("notes", "")).splitlines()
         slide = SlideIdentity(str(attributes["slide_path"]), stat, str(attributes["slide_hash"]))
+        mpp = attributes.get("slide_mpp")
         return Facts(
             int(file[layouts.feature_name(layout)].shape[0]),
             slide,
             layout,
             store.read_failures(file),
             notes,
+            str(attributes.get("reader", "")),
+            None if mpp is None else float(mpp),
         )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -18,7 +18,8 @@ from pathencoder.features.journal import Journal
 from pathencoder.features.provenance import Settings
 from pathencoder.features.store import Content, Failure
 from pathencoder.files import make_folder
-from pathencoder.images import Item
+from pathencoder.images import Item, Key
+from pathencoder.pace import Pace
 
 if TYPE_CHECKING:
     from pathencoder.encoder import Encoder
@@ -47,6 +48,10 @@ class Outcome:
         notes: Short notes for the user.
         parts: The parts that were processed, where they are not all of the input.
         picture: The picture of a slide's tissue and tiles, where one was asked for.
+        encoder: Name of the encoder.
+        reader: The library that read a slide, and its version.
+        mpp: Micrometres per level-0 pixel of a slide.
+        pace: Where the time went.
     """
 
     source: Path
@@ -59,6 +64,10 @@ class Outcome:
     notes: list[str] = field(default_factory=list)
     parts: frozenset[str] | None = None
     picture: Path | None = None
+    encoder: str = ""
+    reader: str = ""
+    mpp: float | None = None
+    pace: Pace = field(default_factory=Pace)
 
 
 class Job:
@@ -90,8 +99,7 @@ class Job:
         facts: Mapping[str, Any] | None = None,
         tag_bytes: int = 0,
     ) -> None:
-        self.file = file
-        self._encoder, self._settings, self._progress = encoder, settings, progress
+        self.file, self.encoder, self.settings, self.progress = file, encoder, settings, progress
         make_folder(file.parent)
         self.journal = Journal(
             partial_path(file), header, facts=facts, tag_bytes=tag_bytes, anew=settings.overwrite
@@ -129,49 +137,18 @@ class Job:
         *,
         total: int,
         mpp: float | None,
+        pace: Pace | None = None,
     ) -> list[tuple[T, Exception]]:
         """Read the parts that are left, encode them, and keep their rows in the journal.
 
-        Args:
-            todo: The parts.
-            read: Reads one, uint8 [H, W, 3].
-            id_of: Its 64-bit id in the journal.
-            tag_of: The bytes to keep beside its row, after it was read.
-            total: Parts in all, with those that earlier runs have done.
-            mpp: Micrometres per pixel of what `read` returns.
-
-        Returns:
-            The parts that could not be read, each with its error.
+        Args and return value are those of `fill_together`.
         """
-        done = total - len(todo)
-        self._progress(done, total)
-        if not todo:
-            return []
-        from pathencoder import stream
+        return fill_together([self], todo, read, id_of, tag_of, total=total, mpp=mpp, pace=pace)
 
-        failed: list[tuple[T, Exception]] = []
-        images = (
-            Item(place, str(part), functools.partial(_readable, read, part))
-            for place, part in enumerate(todo)
-        )
-        asked = self._settings
-        settings = stream.Settings(
-            output=asked.output,
-            batch_size=asked.batch_size,
-            precision=asked.precision,
-            workers=asked.workers,
-        )
-        for place, result in enumerate(self._encoder.results(images, mpp=mpp, settings=settings)):
-            if result.error is None:
-                self.journal.append(id_of(todo[place]), result.row, tag_of(todo[place]))
-                self._new += 1
-            else:
-                cause = result.error.__cause__
-                error = cause if isinstance(cause, SlideError) else result.error
-                failed.append((todo[place], error))
-            self._progress(done + place + 1, total)
-        self.journal.flush()
-        return failed
+    def append(self, key: int, row: NDArray[np.float32], tag: bytes) -> None:
+        """Keep a row that this run has computed."""
+        self.journal.append(key, row, tag)
+        self._new += 1
 
     def finish(self, content: Content, ids: Sequence[int]) -> int:
         """Write the file from the journal's rows and delete the journal.
@@ -196,9 +173,102 @@ class Job:
 
     def _row_shape(self) -> tuple[int, ...]:
         """Shape of a row, for a file without rows."""
-        size = self._encoder.spec.input_size
+        size = self.encoder.spec.input_size
         blank = np.full((size, size, 3), 255, np.uint8)
-        return self._encoder.encode(blank, output=self._settings.output, progress=False).shape[1:]
+        return self.encoder.encode(blank, output=self.settings.output, progress=False).shape[1:]
+
+
+def fill_together(
+    jobs: Sequence[Job],
+    todo: Sequence[T],
+    read: Callable[[T], Pixels],
+    id_of: Callable[[T], int],
+    tag_of: Callable[[T], bytes] = lambda _: b"",
+    *,
+    total: int,
+    mpp: float | None,
+    pace: Pace | None = None,
+) -> list[tuple[T, Exception]]:
+    """Read parts once, encode them for several files, and keep their rows in the journals.
+
+    A file gets the rows that its journal does not have. Its encoder, of the first file's input
+    size, gets what `read` returns, resized by the first file's encoder.
+
+    Args:
+        jobs: The files. Settings and progress are the first one's.
+        todo: The parts that a journal does not have.
+        read: Reads one, uint8 [H, W, 3].
+        id_of: Its 64-bit id in the journals.
+        tag_of: The bytes to keep beside its row, after it was read.
+        total: Parts in all, with those that earlier runs have done.
+        mpp: Micrometres per pixel of what `read` returns.
+        pace: Where the times are counted.
+
+    Returns:
+        The parts that could not be read, each with its error.
+    """
+    done, progress = total - len(todo), jobs[0].progress
+    progress(done, total)
+    if not todo:
+        return []
+    failed: list[tuple[T, Exception]] = []
+    images = (
+        Item(place, str(part), functools.partial(_readable, read, part))
+        for place, part in enumerate(todo)
+    )
+
+    def wanted(place: Key) -> list[bool]:
+        key = id_of(todo[int(place)])
+        return [key not in job.journal for job in jobs]
+
+    for place, (rows, error) in enumerate(_rows_of(jobs, images, wanted, mpp, pace)):
+        part = todo[place]
+        if error is None:
+            for job, row in zip(jobs, rows, strict=True):
+                if row is not None:
+                    job.append(id_of(part), row, tag_of(part))
+        else:
+            cause = error.__cause__
+            failed.append((part, cause if isinstance(cause, SlideError) else error))
+        progress(done + place + 1, total)
+    for job in jobs:
+        job.journal.flush()
+    return failed
+
+
+def _rows_of(
+    jobs: Sequence[Job],
+    images: Iterator[Item],
+    wanted: Callable[[Key], Sequence[bool]],
+    mpp: float | None,
+    pace: Pace | None,
+) -> Iterator[tuple[Sequence[NDArray[np.float32] | None], ImageError | None]]:
+    """For each image a row of each job's encoder, or the image's error."""
+    from pathencoder import runtime, stream
+
+    asked, encoder = jobs[0].settings, jobs[0].encoder
+    settings = stream.Settings(
+        output=asked.output,
+        batch_size=asked.batch_size,
+        precision=asked.precision,
+        workers=asked.workers,
+        pace=pace,
+    )
+    if len(jobs) == 1:
+        for result in encoder.results(images, mpp=mpp, settings=settings):
+            yield [result.row], result.error
+        return
+    found = stream.joint_results(
+        stream.with_scales(images, mpp, None),
+        encoder.transform,
+        [job.encoder.runner(settings) for job in jobs],
+        group=runtime.pick_batch(settings.batch_size, encoder.device),
+        workers=runtime.pick_workers(settings.workers),
+        wanted=wanted,
+        pace=pace,
+    )
+    for joint in found:
+        yield joint.rows, joint.error
 
 
 def partial_path(file: Path) -> Path:

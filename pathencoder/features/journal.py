@@ -135,6 +135,11 @@ class Journal:
             self._tags = self._map(self._count)["tag"]
         return bytes(self._tags[place].tobytes())
 
+    def restart(self, facts: Mapping[str, Any]) -> None:
+        """Drop all rows, and keep these facts from now on."""
+        self._record, self._places, self._count, self._tags = None, {}, 0, ()
+        self.facts = dict(facts)
+
     def flush(self) -> None:
         """Write everything appended so far to the disk."""
         with storing(self.path):

@@ -58,8 +58,21 @@ def scale_of(spec: EncoderSpec, slide: Slide, settings: Settings) -> SlideScale:
     return SlideScale(found, target, [*slide.notes, *found.notes, *notes])
 
 
-def plan_slide(spec: EncoderSpec, slide: Slide, scale: SlideScale, settings: Settings) -> SlidePlan:
+def plan_slide(
+    spec: EncoderSpec,
+    slide: Slide,
+    scale: SlideScale,
+    settings: Settings,
+    tissue: TissueMask | None = None,
+) -> SlidePlan:
     """The tiles of a slide: on a grid over its tissue, over drawn areas, or at given coordinates.
+
+    Args:
+        spec: Of the encoder: the size of its tiles.
+        slide: An open slide.
+        scale: Of the slide and of the tiles.
+        settings: How to encode.
+        tissue: The slide's tissue, where a plan of another encoder has found it already.
 
     Raises:
         SlideError: No part of the slide can be read, its background is dark, or a given file is
@@ -68,7 +81,8 @@ def plan_slide(spec: EncoderSpec, slide: Slide, scale: SlideScale, settings: Set
     """
     if settings.coords is not None:
         return _given(spec, slide, scale, settings.coords)
-    tissue = _tissue(slide, scale.slide.value, settings.tissue)
+    if tissue is None:
+        tissue = _tissue(slide, scale.slide.value, settings.tissue)
     grid = plan_grid(
         tissue,
         slide.bounds,

@@ -1,37 +1,28 @@
-"""One slide to one feature file: tissue, grid, tiles, embeddings.
+"""One slide to feature files: tissue, grid, tiles, embeddings.
 
-A run that stops is resumed by the next one. A tile that cannot be read is listed; the others are
-embedded.
+A slide is prepared (opened, its tissue found, its grid planned) and then encoded, so that the next
+slide can be prepared while one is encoded. Several encoders share the slide, its tissue, and the
+tiles where their grids are equal; each writes its own file. A run that stops is resumed by the next
+one. A tile that cannot be read is listed; the others are embedded.
 """
 
 from __future__ import annotations
 
-import copy
-import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from pathencoder.errors import SlideError
-from pathencoder.features import finished, layouts
-from pathencoder.features.finished import ANEW, check_provenance
-from pathencoder.features.identity import (
-    Origin,
-    SlideIdentity,
-    identify_slide,
-    place_of,
-    slide_stat,
-)
-from pathencoder.features.job import Job, Outcome, Progress, silent
-from pathencoder.features.plan import SlidePlan, place_of_tiles, plan_slide, scale_of
-from pathencoder.features.provenance import Provenance, Settings, device_used, slide_provenance
-from pathencoder.features.store import Content, Failure
-from pathencoder.files import Mismatch, make_folder
-from pathencoder.slides.grid import Grid, read_tile
-from pathencoder.slides.mpp import Mpp
+from pathencoder.features.before import done_before
+from pathencoder.features.finished import slide_facts
+from pathencoder.features.identity import Origin, identify_slide
+from pathencoder.features.job import Outcome, Progress, silent
+from pathencoder.features.parts import Part, encode_parts
+from pathencoder.features.plan import plan_slide, scale_of
+from pathencoder.features.provenance import Settings, slide_provenance
+from pathencoder.files import make_folder
+from pathencoder.pace import Pace
 from pathencoder.slides.overlay import write_overlay
 from pathencoder.slides.reader import Slide, open_slide
 from pathencoder.slides.tissue_file import write_tissue
@@ -41,6 +32,59 @@ if TYPE_CHECKING:
     from pathencoder.encoder import Encoder
 
 OnNotes = Callable[[Sequence[str]], None]
+
+
+@dataclass(frozen=True)
+class SlideTask:
+    """What is to be done with one slide.
+
+    Attributes:
+        source: The slide.
+        files: The feature file of each encoder.
+        settings: How to encode.
+        picture: A .jpg or .png of the tissue and the tiles, drawn where it does not exist.
+        outlines: A .geojson of the tissue, written where it does not exist.
+        origin: Where a remote slide is from; `source` is its copy here.
+    """
+
+    source: Path
+    files: tuple[Path, ...]
+    settings: Settings
+    picture: Path | None = None
+    outlines: Path | None = None
+    origin: Origin | None = None
+
+    @property
+    def is_drawn(self) -> bool:
+        """Whether the picture and the outlines exist or were not asked for."""
+        return all(f is None or f.exists() for f in (self.picture, self.outlines))
+
+
+@dataclass
+class Prepared:
+    """A slide that is ready to be encoded. `close` it if it is not.
+
+    Attributes:
+        task: What is to be done.
+        parts: The share of each encoder.
+        slide: The open slide; None where there is nothing to do.
+        identity: Of the slide, as `finished.slide_facts` gives it.
+        notes: On the slide's scale and pixels.
+        error: Why it cannot be encoded; raised when it is its turn.
+    """
+
+    task: SlideTask
+    parts: list[Part]
+    slide: Slide | None = None
+    identity: Mapping[str, Any] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    error: Exception | None = None
+
+    def close(self) -> None:
+        """Close the slide."""
+        if self.slide is not None:
+            self.slide.close()
+            self.slide = None
 
 
 def slide_to_file(
@@ -57,15 +101,13 @@ def slide_to_file(
 ) -> Outcome:
     """Embed the tissue tiles of one slide into a feature file; resume an earlier run.
 
-    `pathencoder.encode_slide` and `pathencoder encode` both call it.
-
     Args:
         encoder: The encoder.
         source: The slide.
         file: The feature file.
         settings: How to encode.
-        picture: A .jpg or .png of the tissue and the tiles, drawn where it does not exist.
-        outlines: A .geojson of the tissue, written where it does not exist.
+        picture: As in `SlideTask`, as is the next.
+        outlines: A .geojson of the tissue.
         progress: Called with (done, total) in tiles.
         on_notes: Called once with the notes on the slide's scale and pixels, before any tile is
             embedded; not for a slide that is done.
@@ -84,199 +126,144 @@ def slide_to_file(
         StoreError: The file cannot be written.
         ConfigError: The settings do not fit the encoder.
     """
-    started = time.monotonic()
-    provenance = slide_provenance(encoder, settings)
-    before = done_before(source, file, provenance, settings, origin)
-    if before is not None and all(f is None or f.exists() for f in (picture, outlines)):
-        before.picture = picture
-        return before
-    slide = open_slide(source)
+    task = SlideTask(source, (file,), settings, picture, outlines, origin)
+    prepared = prepare_slide([encoder], task)
+    (result,) = encode_prepared([encoder], prepared, progress=progress, on_notes=on_notes)
+    if isinstance(result, Exception):
+        raise result
+    return result
+
+
+def prepare_slide(encoders: Sequence[Encoder], task: SlideTask) -> Prepared:
+    """Open a slide, find its tissue and plan its grids, where there is anything to do.
+
+    Nothing is written and no tile is read. Errors are kept for `encode_prepared`.
+
+    Args:
+        encoders: The encoders, one for each file of the task.
+        task: What is to be done.
+    """
+    parts = [_look(*both, task) for both in zip(encoders, task.files, strict=True)]
+    made = Prepared(task, parts)
+    finished_parts = [part.result is not None for part in parts]
+    refused = all(isinstance(part.result, Exception) for part in parts)
+    if refused or (all(finished_parts) and task.is_drawn):
+        return made
     try:
-        scale = scale_of(encoder.spec, slide, settings)
-        if before is None:
-            on_notes(scale.notes)
-        plan = plan_slide(encoder.spec, slide, scale, settings)
-        outcome = before or _encode(
-            encoder, slide, plan, file, provenance, settings, progress, origin
-        )
-        if outlines is not None:
-            write_tissue(plan.tissue, make_folder(outlines.parent) / outlines.name)
-        if picture is not None:
-            make_folder(picture.parent)
-            outcome.picture = write_overlay(
-                plan.tissue, plan.grid, picture, title=printable(source.name)
-            )
+        made.slide = open_slide(task.source)
+        made.identity = slide_facts(identify_slide(made.slide.path, task.origin))
+        _plan(encoders, made, made.slide)
+    except Exception as error:
+        made.error = error
+        made.close()
+    return made
+
+
+def encode_prepared(
+    encoders: Sequence[Encoder],
+    prepared: Prepared,
+    *,
+    progress: Progress = silent,
+    on_notes: OnNotes = lambda _: None,
+    pace: Pace | None = None,
+) -> list[Outcome | Exception]:
+    """Encode a slide that was prepared, and close it.
+
+    Args:
+        encoders: As for `prepare_slide`; those of another device may take their place.
+        prepared: The slide.
+        progress: As for `slide_to_file`.
+        on_notes: As for `slide_to_file`.
+        pace: Where the times are counted.
+
+    Returns:
+        For each encoder its outcome, or the error that concerns its file alone.
+
+    Raises:
+        PathEncoderError: As for `slide_to_file`, where the error concerns all files.
+    """
+    started = time.monotonic()
+    task, slide, pace = prepared.task, prepared.slide, pace or Pace()
+    try:
+        if any(part.result is None for part in prepared.parts):
+            on_notes(prepared.notes)
+        if prepared.error is not None:
+            raise prepared.error
+        if slide is not None:
+            for group in _same_tiles(encoders, prepared.parts):
+                encode_parts(
+                    group, slide, task.settings, task.origin, prepared.identity, progress, pace
+                )
+            _draw(task, prepared.parts)
     finally:
-        slide.close()
-    outcome.source, outcome.seconds = source, time.monotonic() - started
-    return outcome
+        prepared.close()
+    results: list[Outcome | Exception] = []
+    for part in prepared.parts:
+        assert part.result is not None
+        if isinstance(part.result, Outcome):
+            part.result.source = task.source
+            part.result.seconds = time.monotonic() - started
+            part.result.picture = task.picture
+            part.result.pace = pace
+            if slide is not None:
+                _note_reader(part.result, slide.reader)
+        results.append(part.result)
+    return results
 
 
-def done_before(
-    source: Path,
-    file: Path,
-    provenance: Provenance,
-    settings: Settings,
-    origin: Origin | None = None,
-) -> Outcome | None:
-    """The outcome of an earlier run that made this file from this slide.
+def _look(encoder: Encoder, file: Path, task: SlideTask) -> Part:
+    """What an earlier run has left of an encoder's file."""
+    part = Part(file)
+    try:
+        part.provenance = slide_provenance(encoder, task.settings)
+        part.result = done_before(task.source, file, part.provenance, task.settings, task.origin)
+    except Exception as error:
+        part.result = error
+    return part
 
-    Returns:
-        None where the file does not exist or is to be made anew.
 
-    Raises:
-        Mismatch: The file is of another slide, of other settings, or damaged.
-    """
-    if settings.overwrite or not file.exists():
-        return None
-    check_provenance(file, provenance, settings.layout)
-    found = finished.read_facts(file)
-    notes = _check_slide(source, found.slide, file, origin)
-    if settings.layout == "clam" and not layouts.tensor_path(file).exists():
-        return None  # the second of its two files is missing
-    return Outcome(
-        source, "before", file, found.count, 0, 0.0, found.failures, [*notes, *found.notes]
+def _plan(encoders: Sequence[Encoder], made: Prepared, slide: Slide) -> None:
+    """Plan the tiles of each part; the tissue is found once."""
+    settings, tissue = made.task.settings, None
+    for encoder, part in zip(encoders, made.parts, strict=True):
+        refused = isinstance(part.result, Exception)
+        if refused or (part.result is not None and made.task.is_drawn):
+            continue
+        scale = scale_of(encoder.spec, slide, settings)
+        if part.result is None:
+            made.notes += [note for note in scale.notes if note not in made.notes]
+        part.plan = plan_slide(encoder.spec, slide, scale, settings, tissue)
+        tissue = part.plan.tissue if settings.coords is None else None
+
+
+def _same_tiles(
+    encoders: Sequence[Encoder], parts: Sequence[Part]
+) -> list[list[tuple[Encoder, Part]]]:
+    """The parts that are to be done, those with the same tiles together."""
+    groups: dict[Any, list[tuple[Encoder, Part]]] = {}
+    for encoder, part in zip(encoders, parts, strict=True):
+        if part.result is None and part.plan is not None:
+            grid = part.plan.grid
+            key = (grid.side, grid.stride, grid.tile_px, encoder.spec.interpolation)
+            groups.setdefault(key, []).append((encoder, part))
+    return list(groups.values())
+
+
+def _draw(task: SlideTask, parts: Sequence[Part]) -> None:
+    """Write the outlines and the picture, of the first encoder that has a grid."""
+    plan = next(
+        (part.plan for part in parts if isinstance(part.result, Outcome) and part.plan), None
     )
+    if plan is None:
+        return
+    if task.outlines is not None:
+        write_tissue(plan.tissue, make_folder(task.outlines.parent) / task.outlines.name)
+    if task.picture is not None:
+        make_folder(task.picture.parent)
+        write_overlay(plan.tissue, plan.grid, task.picture, title=printable(task.source.name))
 
 
-def remote_done_before(
-    encoder: Encoder, origin: Origin, file: Path, settings: Settings
-) -> Outcome | None:
-    """As `done_before`, of a remote slide that was not downloaded.
-
-    Returns:
-        None also where the file was made from another version or another place: the content
-        decides.
-
-    Raises:
-        Mismatch: The file is of other settings, or damaged.
-        ConfigError: The settings do not fit the encoder.
-    """
-    if settings.overwrite or not file.exists():
-        return None
-    provenance = slide_provenance(encoder, settings)
-    check_provenance(file, provenance, settings.layout)
-    made_from = finished.read_facts(file).slide
-    if (made_from.path, made_from.stat) != (origin.url, origin.stat):
-        return None
-    return done_before(file, file, provenance, settings, origin)
-
-
-def _check_slide(
-    source: Path, made_from: SlideIdentity, file: Path, origin: Origin | None
-) -> list[str]:
-    """A note where a file was made from another path with the same content.
-
-    Raises Mismatch where the content differs.
-    """
-    place, stat = (origin.url, origin.stat) if origin else (place_of(source), slide_stat(source))
-    if stat.size < 0:
-        raise SlideError(f"{source}: no such file. Check the path")
-    if (place, stat) == (made_from.path, made_from.stat):
-        return []
-    same = stat.size == made_from.stat.size and identify_slide(source).content == made_from.content
-    if not same and place == made_from.path:
-        raise Mismatch(f"{file} was made from {place} before that file changed. {ANEW}")
-    if not same:
-        raise Mismatch(
-            f"{file} was made from {made_from.path}, not from {place}, whose content differs:"
-            f" nothing is overwritten. {ANEW}"
-        )
-    if place == made_from.path:
-        return []
-    return [f"made from {made_from.path}, whose content is the same"]
-
-
-def _encode(
-    encoder: Encoder,
-    slide: Slide,
-    plan: SlidePlan,
-    file: Path,
-    provenance: Provenance,
-    settings: Settings,
-    progress: Progress,
-    origin: Origin | None,
-) -> Outcome:
-    grid, notes = plan.grid, plan.notes
-    facts = {
-        **_facts(slide, plan.scale, origin),
-        "device": device_used(encoder),
-        "notes": "\n".join(notes),
-    }
-    header = {
-        **provenance.settings(),
-        "slide_bytes": facts["slide_bytes"],
-        "slide_hash": facts["slide_hash"],
-    }
-    with Job(
-        _at_scale(encoder, grid.target_mpp),
-        file,
-        settings,
-        header,
-        progress,
-        facts={"source_path": facts["slide_path"]},
-    ) as job:
-        failures = _embed(encoder, slide, grid, job)
-        kept = np.array([_tile_id((x, y)) in job.journal for x, y in grid.coords.tolist()], bool)
-        place = place_of_tiles(slide, grid, kept)
-        content = Content(provenance, failures, facts, place=place, layout=settings.layout)
-        new = job.finish(content, [_tile_id((x, y)) for x, y in place.coords.tolist()])
-    return Outcome(
-        slide.path,
-        "done" if len(grid.coords) else "empty",
-        file,
-        rows=int(kept.sum()),
-        new=new,
-        failures=failures,
-        notes=notes,
-    )
-
-
-def _embed(encoder: Encoder, slide: Slide, grid: Grid, job: Job) -> list[Failure]:
-    tiles = [(x, y) for x, y in grid.coords.tolist()]
-    failed = job.fill(
-        [at for at in tiles if _tile_id(at) not in job.journal],
-        lambda at: read_tile(slide, grid, *at, interpolation=encoder.spec.interpolation),
-        _tile_id,
-        total=len(tiles),
-        mpp=grid.target_mpp,
-    )
-    failures = [
-        Failure(f"{x},{y}", str(error).removeprefix(f"{slide.path}: "), type(error).__name__)
-        for (x, y), error in failed
-    ]
-    _refuse_if_all_failed(slide, len(tiles), failures)
-    return failures
-
-
-def _at_scale(encoder: Encoder, mpp: float) -> Encoder:
-    """The same encoder with the scale of the tiles in its spec, so that they are not resized.
-
-    The transform of an encoder without a scale would resize and crop tiles that the grid has
-    read to measure.
-    """
-    same = copy.copy(encoder)  # shares the network, whose modes stay as they are
-    same.spec = dataclasses.replace(encoder.spec, mpp=mpp)
-    return same
-
-
-def _facts(slide: Slide, scale: Mpp, origin: Origin | None) -> dict[str, Any]:
-    return {
-        "slide": printable(slide.path.name),
-        **finished.slide_facts(identify_slide(slide.path, origin)),
-        "slide_mpp_source": scale.source,
-        "vendor": slide.vendor,
-        "reader": slide.reader,
-    }
-
-
-def _refuse_if_all_failed(slide: Slide, tiles: int, failures: Sequence[Failure]) -> None:
-    if tiles and len(failures) == tiles:
-        raise SlideError(
-            f"{slide.path}: none of its {tiles} tiles can be read, the first: {failures[0].reason}"
-        )
-
-
-def _tile_id(at: tuple[int, int]) -> int:
-    """64 bits of a tile's corner: rows are found again where the tissue rules have changed."""
-    return (at[0] & 0xFFFFFFFF) << 32 | (at[1] & 0xFFFFFFFF)
+def _note_reader(outcome: Outcome, reader: str) -> None:
+    """Note where the rows of an earlier run are another reader's than the slide's now."""
+    if outcome.status == "before" and outcome.reader and outcome.reader != reader:
+        outcome.notes.append(f"its tiles were read with {outcome.reader}; {reader} opens it now")

@@ -104,12 +104,16 @@ class Staging:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._stop.set()
-        with self._changed:
-            self._changed.notify_all()
+        self.stop()
         self._thread.join()
         self._lock.release()
         shutil.rmtree(self._root, ignore_errors=True)
+
+    def stop(self) -> None:
+        """End the downloads; waiting for one then raises Stopped."""
+        self._stop.set()
+        with self._changed:
+            self._changed.notify_all()
 
     @contextlib.contextmanager
     def staged(self, slide: RemoteSlide) -> Iterator[Staged]:
@@ -117,10 +121,13 @@ class Staging:
 
         Raises:
             SlideError: It could not be downloaded.
+            Stopped: `stop` was called while it was waited for.
         """
         try:
             with self._changed:
                 while slide.url not in self._ready and slide.url not in self._released:
+                    if self._stop.is_set():
+                        raise Stopped
                     self._changed.wait(1.0)  # a limit, so that Ctrl-C is noticed
                 found = self._ready.get(slide.url)
                 if found is None:  # the thread took it for one that is not needed

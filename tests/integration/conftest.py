@@ -3,6 +3,7 @@
 import pytest
 import small_encoders
 from PIL import Image
+from small_slides import MemorySlide, section
 
 from pathencoder.cli.main import run
 from pathencoder.encoder import Encoder
@@ -61,3 +62,16 @@ def forwards(monkeypatch):
 
     monkeypatch.setattr(Encoder, "results", counting)
     return seen
+
+
+@pytest.fixture
+def slide(tmp_path, monkeypatch):
+    """A slide in memory that takes the place of files; returns a function that makes it."""
+
+    def make(name="s.svs", **options):
+        made = MemorySlide(**{"pixels": section(), "path": tmp_path / name, **options})
+        made.path.write_bytes(b"x" * 10)
+        monkeypatch.setattr("pathencoder.features.slide.open_slide", lambda path: made)
+        return made
+
+    return make

@@ -8,7 +8,7 @@ import pytest
 import small_encoders
 from paths import SHARED
 from PIL import Image
-from small_slides import MemorySlide, section, write_tiff
+from small_slides import section, write_tiff
 
 from pathencoder.cli.main import run
 from pathencoder.cli.own_files import is_own_picture
@@ -24,19 +24,6 @@ from pathencoder.slides.reader import open_slide
 from pathencoder.slides.tissue import find_tissue
 
 SLIDES = SHARED / "data/slides"
-
-
-@pytest.fixture
-def slide(tmp_path, monkeypatch):
-    """A slide in memory that takes the place of files; returns a function that makes it."""
-
-    def make(name="s.svs", **options):
-        made = MemorySlide(**{"pixels": section(), "path": tmp_path / name, **options})
-        made.path.write_bytes(b"x" * 10)
-        monkeypatch.setattr("pathencoder.features.slide.open_slide", lambda path: made)
-        return made
-
-    return make
 
 
 def encode(made, tmp_path, encoder=None, progress=None, **settings):

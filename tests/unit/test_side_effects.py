@@ -11,6 +11,7 @@ from torch import nn
 from pathencoder import pictures
 from pathencoder.encoder import Encoder, load_encoder
 from pathencoder.pretrained import folder as folders
+from pathencoder.stream import Settings
 from pathencoder.verify import verify
 
 
@@ -31,6 +32,7 @@ READS = {
     "encode in bf16": lambda e, _: e.encode(picture(), precision="bf16", progress=False),
     "stream": lambda e, _: list(e.stream([picture()] * 2)),
     "results": lambda e, _: list(e.results([picture(), None])),
+    "runner": lambda e, _: e.runner(Settings())(np.stack([picture()] * 2)),
     "pyramid": lambda e, _: e.pyramid(X),
     "transform": lambda e, _: e.transform(picture()),
     "as_module": lambda e, _: e.as_module(output="multi"),
