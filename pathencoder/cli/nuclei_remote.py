@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from pathencoder.cli.nuclei_sources import Source
-from pathencoder.cli.remote_slides import copied, say_download, origin_of
+from pathencoder.cli.remote_slides import copied, origin_of, say_download
 from pathencoder.files import make_folder, whole_file
 from pathencoder.nuclei.outputs import read_finished
 from pathencoder.remote.staging import Staging
