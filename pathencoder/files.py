@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import glob
 import os
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -66,7 +68,7 @@ def whole_file(final: Path) -> Iterator[Path]:
     Raises:
         StoreError: The file cannot be written.
     """
-    temporary = final.with_name(f".{final.name}.{os.getpid()}.incomplete")
+    temporary = _temporary(final)
     with storing(final):
         try:
             yield temporary
@@ -76,6 +78,49 @@ def whole_file(final: Path) -> Iterator[Path]:
             _sync_folder(final.parent)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def whole_folder(final: Path) -> Iterator[Path]:
+    """As `whole_file`, for a folder; an existing one is replaced.
+
+    A folder cannot replace another in one step: a process that is killed between the two steps
+    leaves no folder of that name.
+
+    Raises:
+        StoreError: The folder cannot be written.
+    """
+    temporary = _temporary(final)
+    with storing(final):
+        try:
+            yield temporary
+            for file in temporary.rglob("*"):
+                if file.is_file():
+                    with file.open("rb+") as stream:
+                        os.fsync(stream.fileno())
+            if final.is_dir():
+                old = final.with_name(f".{final.name}.{os.getpid()}.old.incomplete")
+                os.replace(final, old)
+                os.replace(temporary, final)
+                shutil.rmtree(old)
+            else:
+                os.replace(temporary, final)
+            _sync_folder(final.parent)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def remove_incomplete(final: Path) -> None:
+    """Remove what killed processes left of unfinished writes of a file or folder.
+
+    Only the process that holds the lock of the file may do it.
+    """
+    for left in final.parent.glob(f".{glob.escape(final.name)}.[0-9]*.incomplete"):
+        if left.is_dir():
+            shutil.rmtree(left, ignore_errors=True)
+        else:
+            with contextlib.suppress(OSError):
+                left.unlink()
 
 
 def make_folder(path: Path) -> Path:
@@ -101,6 +146,10 @@ def make_folder(path: Path) -> Path:
     except OSError as error:
         raise StoreError(f"cannot use the folder {path}: {_reason(error)}") from error
     return path
+
+
+def _temporary(final: Path) -> Path:
+    return final.with_name(f".{final.name}.{os.getpid()}.incomplete")
 
 
 def _reason(error: OSError | RuntimeError) -> str:

@@ -34,6 +34,7 @@ _EXTRAS = {
     "fastslide": ("fastslide",),
     "remote": ("obstore",),
     "tiff": ("tifffile", "imagecodecs"),
+    "zarr": ("zarr",),
     "nuclei": ("scikit-image",),
     "heads": ("scikit-learn",),
 }

@@ -77,7 +77,7 @@ def _batch_size(_: click.Context, __: click.Parameter, value: str) -> int | Lite
 )
 @click.option(
     "--layout",
-    type=click.Choice(["trident", "clam", "stamp"]),
+    type=click.Choice(["trident", "clam", "stamp", "anndata", "zarr"]),
     default="trident",
     show_default=True,
     help="Layout of the files of slides.",

@@ -23,10 +23,12 @@ from pathencoder.cli.slide_maps import draw_slide_maps
 from pathencoder.cli.tile_scales import stated_scales
 from pathencoder.errors import ConfigError, ImageError, PathEncoderError, SlideError
 from pathencoder.features.identity import Origin
-from pathencoder.features.job import Outcome
+from pathencoder.features.job import Outcome, partial_path
+from pathencoder.features.journal import refuse_busy
 from pathencoder.features.layouts import LAYOUTS
 from pathencoder.features.provenance import Settings, slide_provenance, tiles_provenance
 from pathencoder.formats.file_kinds import PLAIN_SUFFIXES
+from pathencoder.locks import Busy
 from pathencoder.mpp import scale_notes
 from pathencoder.remote.staging import Staging
 from pathencoder.walk import printable
@@ -126,11 +128,23 @@ class EncodeRun:
                     self.staging.release(job.remote)
                     known = self._remote_before(job)
                     return Ready(path, results=[result for result in known if result is not None])
+                self._refuse_busy(job)
                 staged, origin = held.enter_context(copied(job.remote, self.staging))
                 path, notes = staged.path, staged.notes
             prepared = prepare_slide(self.encoders, self._task(job, path, origin))
             held.callback(prepared.close)
             return Ready(path, prepared, notes=notes, held=held.pop_all())
+
+    def _refuse_busy(self, job: Job) -> None:
+        """Raise Busy, before a remote slide is copied, where another process works on it."""
+        assert job.remote is not None
+        assert self.staging is not None
+        try:
+            for folder in self.folders:
+                refuse_busy(partial_path(output_of(job, folder, self.settings.layout)))
+        except Busy:
+            self.staging.release(job.remote)
+            raise
 
     def needs(self, job: Job) -> bool:
         """Whether a remote slide must be copied here."""

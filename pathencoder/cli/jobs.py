@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,12 +19,14 @@ from pathencoder.errors import PathEncoderError, StoreError
 from pathencoder.features.job import Outcome
 from pathencoder.features.store import Failure
 from pathencoder.files import Mismatch
+from pathencoder.leases import Seen
 from pathencoder.locks import Busy
 from pathencoder.walk import printable
 
 T = TypeVar("T")
 
 INTERRUPTED = 130
+_POLL = 2.0  # seconds between two looks at the work of another process
 
 
 @dataclass(frozen=True)
@@ -69,23 +72,53 @@ class Loop(Generic[T]):
         """Process the jobs one after the other.
 
         Any error of one input, also an unexpected one, fails that input alone. Ctrl-C and an
-        output folder that accepts no more files (a full disk) end the loop.
+        output folder that accepts no more files (a full disk) end the loop. Inputs that another
+        process works on are passed over, and looked at again at the end.
 
         Returns:
             The outcome of every job.
         """
-        outcomes: list[Outcome] = []
-        for number, job in enumerate(jobs, 1):
-            if len(jobs) > 1:
-                click.echo(f"[{number}/{len(jobs)}] {printable(self.source(job))}", err=True)
-            meter = Meter(printable(self.name(job)), unit=self.unit)
-            try:
-                outcomes += self._one(job, meter)
-            except (KeyboardInterrupt, StoreError) as stop:
-                outcomes.append(Outcome(self.source(job), "stopped", notes=_how_far(meter)))
-                rest = [Outcome(self.source(left), "unreached") for left in jobs[number:]]
-                return Ended(outcomes + rest, stop)
-        return Ended(outcomes)
+        outcomes = [[Outcome(self.source(job), "unreached")] for job in jobs]
+        stopped: KeyboardInterrupt | StoreError | None = None
+        try:
+            for number, job in enumerate(jobs):
+                if len(jobs) > 1:
+                    name = printable(self.source(job))
+                    click.echo(f"[{number + 1}/{len(jobs)}] {name}", err=True)
+                self._do(number, jobs, outcomes)
+            self._come_back(jobs, outcomes)
+        except (KeyboardInterrupt, StoreError) as stop:
+            stopped = stop
+        return Ended([one for of_job in outcomes for one in of_job], stopped)
+
+    def _do(self, number: int, jobs: Sequence[T], outcomes: list[list[Outcome]]) -> None:
+        """Process one job."""
+        job = jobs[number]
+        meter = Meter(printable(self.name(job)), unit=self.unit)
+        try:
+            outcomes[number] = self._one(job, meter)
+        except (KeyboardInterrupt, StoreError):
+            outcomes[number] = [Outcome(self.source(job), "stopped", notes=_how_far(meter))]
+            raise
+
+    def _come_back(self, jobs: Sequence[T], outcomes: list[list[Outcome]]) -> None:
+        """Look again at the jobs of other processes: done, given up, or still in work.
+
+        A process of another machine that does not renew its lease may have ended; its job is
+        processed here when the lease counts as given up. One that does is left alone.
+        """
+        busy, said = [n for n, of_job in enumerate(outcomes) if _leases(of_job)], False
+        while busy:
+            before = {number: _leases(outcomes[number]) for number in busy}
+            for number in busy:
+                self._do(number, jobs, outcomes)
+            busy = [n for n in busy if _may_have_ended(before[n], _leases(outcomes[n]))]
+            if busy and not said:
+                names = ", ".join(printable(self.name(jobs[number])) for number in busy)
+                click.echo(f"waiting to see whether another process is at work: {names}", err=True)
+                said = True
+            if busy:
+                time.sleep(_POLL)
 
     def _one(self, job: T, meter: Meter) -> list[Outcome]:
         try:
@@ -98,6 +131,16 @@ class Loop(Generic[T]):
         return outcome if isinstance(outcome, list) else [outcome]
 
 
+def _leases(outcomes: Sequence[Outcome]) -> list[Seen | None]:
+    """The leases of the other processes that work on a job."""
+    return [outcome.lease for outcome in outcomes if outcome.status == "busy"]
+
+
+def _may_have_ended(before: Sequence[Seen | None], now: Sequence[Seen | None]) -> bool:
+    """Whether a process that works on a job has not shown that it runs."""
+    return any(seen is not None and seen in before for seen in now)
+
+
 def ended_by(error: Exception, source: Path) -> Outcome:
     """The outcome of an input that ended with an error.
 
@@ -105,7 +148,7 @@ def ended_by(error: Exception, source: Path) -> Outcome:
         StoreError: The error concerns the disk, not this input.
     """
     if isinstance(error, Busy):
-        return Outcome(source, "busy")
+        return Outcome(source, "busy", lease=error.seen)
     if isinstance(error, StoreError) and not isinstance(error, Mismatch):
         raise error
     return failed(source, error)

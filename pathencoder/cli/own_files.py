@@ -27,15 +27,17 @@ def is_own_picture(path: Path) -> bool:
 
 def hidden_in(out: Path) -> int:
     """How many hidden files in an output folder are unfinished work and locks of pathencoder."""
-    ends = (".partial", ".lock", ".incomplete")
+    ends = (".partial", ".lock", ".lease", ".incomplete")
     with contextlib.suppress(OSError):
         return sum(p.name.startswith(".") and p.name.endswith(ends) for p in out.iterdir())
     return 0
 
 
 def _is_own(path: Path) -> bool:
-    if path.suffix == ".h5":
+    if path.suffix in (".h5", ".h5ad"):
         return checksums.marked(path)
+    if any(p.suffix == ".zarr" and checksums.marked(p) for p in path.parents):
+        return True
     if path.suffix == ".pt" and path.parent.name == "pt_files":
         return checksums.marked(path.parent.parent / "h5_files" / f"{path.stem}.h5")
     return path.name == FAILURES and is_failures_list(path)

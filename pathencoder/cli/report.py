@@ -83,7 +83,9 @@ def _only_writer(path: Path) -> Iterator[None]:
     """Let two processes with one output folder update the list one after the other."""
     lock = None
     with contextlib.suppress(Busy):  # after so long the other one is stuck
-        lock = Lock(path.with_name(f".{path.name}.lock"), "", seconds=_LOCK_SECONDS)
+        lock = Lock(
+            path.with_name(f".{path.name}.lock"), "", seconds=_LOCK_SECONDS, between_machines=True
+        )
     try:
         yield
     finally:

@@ -10,6 +10,7 @@ from pathlib import Path
 from pathencoder.errors import ConfigError, PathEncoderError
 from pathencoder.explore.data import Laid
 from pathencoder.explore.provenance import check_comparable
+from pathencoder.features.containers import feature_files
 from pathencoder.pictures.ground import Ground, check_slide, ground_or_white
 from pathencoder.pictures.located import Tiles, read_tiles
 
@@ -62,15 +63,10 @@ def gather(
 
 
 def expanded(files: Sequence[Path]) -> list[Path]:
-    """Files, with the .h5 files of folders (and of a folder h5_files in them), each once."""
+    """Files, with the feature files of folders (and of a folder h5_files in them), each once."""
     every: dict[str, Path] = {}
     for file in files:
-        inside = (
-            sorted([*file.glob("*.h5"), *(file / "h5_files").glob("*.h5")])
-            if file.is_dir()
-            else [file]
-        )
-        for one in inside:
+        for one in feature_files(file) if file.is_dir() else [file]:
             every.setdefault(os.path.abspath(one), one)
     return list(every.values())
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pathencoder.errors import ConfigError
 from pathencoder.features.identity import Origin, Stat
 from pathencoder.features.job import Outcome, Progress
+from pathencoder.features.layouts import suffix_of
 from pathencoder.features.provenance import Settings
 from pathencoder.features.slide import slide_to_file
 from pathencoder.features.store import FeatureFile, read_features
@@ -66,10 +67,11 @@ def encode_slide(
         slide: A slide file, one file of a DICOM slide, or the folder of one; a slide that
             `open_slide` opened (it is opened again by its path); or the URL of a slide (s3://,
             gs://, az://, https://), which is copied to the temporary folder.
-        out: The feature file to write, ending in .h5; its folder is made where it is missing. A
-            file of the same slide and settings is read, not made again, and an interrupted call is
-            resumed by the next one. None: nothing is kept. The rows pass through a temporary file,
-            which is deleted before the call returns, also when it is interrupted.
+        out: The feature file to write, ending in .h5 (or as `layout` wants it); its folder is made
+            where it is missing. A file of the same slide and settings is read, not made again, and
+            an interrupted call is resumed by the next one. None: nothing is kept. The rows pass
+            through a temporary file, which is deleted before the call returns, also when it is
+            interrupted.
         encoder: An `Encoder`, or a name, folder or repository for `load_encoder`. None: the
             default encoder. Load it once for several slides.
         mpp: Micrometres per level-0 pixel; overrides what the slide says.
@@ -83,8 +85,9 @@ def encode_slide(
         coords: HDF5 file of TRIDENT's or CLAM's patches, or a feature file: the tiles at its
             coordinates are embedded, each resampled to the encoder's input, in place of a grid
             over tissue.
-        layout: Of the file: "trident", "clam" or "stamp". "clam" wants an `out` of the form
-            FOLDER/h5_files/NAME.h5, and writes FOLDER/pt_files/NAME.pt too.
+        layout: Of the file: "trident", "clam", "stamp", "anndata" (.h5ad) or "zarr" (a folder
+            .zarr). "clam" wants an `out` of the form FOLDER/h5_files/NAME.h5, and writes
+            FOLDER/pt_files/NAME.pt too.
         precision: As for `Encoder.encode`.
         batch_size: Tiles in a forward pass, or "auto".
         workers: Threads that read and decode. None: one a core, at most 16.
@@ -106,7 +109,7 @@ def encode_slide(
         ConfigError: A setting is not valid, or does not fit the encoder.
         StoreError: The file cannot be written, is damaged, was made from another slide or with
             other settings, or another process is writing it.
-        MissingExtra: OpenSlide is not installed.
+        MissingExtra: OpenSlide, or zarr for that layout, is not installed.
         PathEncoderError: The encoder cannot be loaded; see `load_encoder`.
     """
     settings = Settings(
@@ -191,12 +194,12 @@ def _path(given: object, name: str) -> Path:
 
 
 def _feature_file(out: object, layout: str) -> Path:
-    file = _path(out, "out")
-    if file.suffix.lower() != ".h5" or file.is_dir():
+    file, suffix = _path(out, "out"), suffix_of(layout)
+    if file.suffix.lower() != suffix or (file.is_dir() and layout != "zarr"):
         folder = printable(file)
         raise ConfigError(
-            f"out={folder!r} is no name of a feature file: end it in .h5, for example"
-            f" {folder}/slide.h5"
+            f"out={folder!r} is no name of a feature file: end it in {suffix}, for example"
+            f" {folder}/slide{suffix}"
         )
     if layout == "clam" and file.parent.name != "h5_files":
         raise ConfigError(

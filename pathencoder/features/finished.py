@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 
-from pathencoder.errors import StoreError
-from pathencoder.features import checksums, layouts, store
+from pathencoder.errors import PathEncoderError
+from pathencoder.features import containers, layouts, store
 from pathencoder.features.identity import SlideIdentity, Stamp, Stat
 from pathencoder.features.journal import describe_differences
 from pathencoder.features.provenance import Provenance
@@ -103,7 +102,7 @@ def read_parts(path: Path) -> Parts:
         Mismatch: The file is damaged.
     """
     with _reading(path) as file:
-        keys = [str(k) for k in file["keys"].asstr()[:]]
+        keys = [str(k) for k in containers.text(file["keys"])]
         stats = zip(
             file["sizes"][:].tolist(),
             file["times"][:].tolist(),
@@ -129,7 +128,7 @@ class Facts:
     Attributes:
         count: Number of rows.
         slide: The slide that it was made from.
-        layout: "trident", "clam" or "stamp".
+        layout: One of `layouts.LAYOUTS`.
         failures: The tiles that failed.
         notes: The notes of the run that made it.
         reader: The library that read the slide, and its version.
@@ -180,13 +179,12 @@ def slide_facts(slide: SlideIdentity) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _reading(path: Path) -> Iterator[h5py.File]:
+def _reading(path: Path) -> Iterator[Any]:
     """Open a feature file of this package; every error becomes a Mismatch."""
     try:
-        checksums.check(path, rows=False)
-        with h5py.File(path, "r") as file:
+        with containers.opened(path, rows=False) as file:
             yield file
-    except StoreError:
+    except PathEncoderError:
         raise
     except Exception as error:  # h5py raises most of Python's errors on damaged files
         raise Mismatch(f"{path} is damaged: {error}. Delete it, or use --overwrite") from error

@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 
 from pathencoder.arrays import Pixels
 from pathencoder.errors import ImageError, SlideError
-from pathencoder.features import store
+from pathencoder.features import writer
 from pathencoder.features.journal import Journal
 from pathencoder.features.provenance import Settings
 from pathencoder.features.store import Content, Failure
 from pathencoder.files import make_folder
 from pathencoder.images import Item, Key
+from pathencoder.leases import Seen
 from pathencoder.pace import Pace
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ class Outcome:
         reader: The library that read a slide, and its version.
         mpp: Micrometres per level-0 pixel of a slide.
         pace: Where the time went.
+        lease: Of the other process, where the status is busy and it is not known to run.
     """
 
     source: Path
@@ -68,6 +70,7 @@ class Outcome:
     reader: str = ""
     mpp: float | None = None
     pace: Pace = field(default_factory=Pace)
+    lease: Seen | None = None
 
 
 class Job:
@@ -161,12 +164,14 @@ class Job:
             How many rows this run computed.
         """
         shape = self.journal.row_shape or self._row_shape()
-        store.write_features(
+        self.journal.confirm()
+        writer.write_features(
             self.file,
             content,
             len(ids),
             shape,
             lambda start, stop: self.journal.rows(ids[start:stop]),
+            self.journal.confirm,
         )
         self.journal.delete()
         return self._new

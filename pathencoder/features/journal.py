@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import time
 import zlib
 from collections.abc import Mapping, Sequence
@@ -20,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pathencoder.files import Mismatch, storing
-from pathencoder.locks import Lock
+from pathencoder.locks import Lock, Lost
 
 Rows = NDArray[np.float32]
 _SYNC_SECONDS = 5.0
@@ -43,6 +44,9 @@ class Journal:
         Mismatch: The file was begun with other settings; the message names what differs.
         Busy: Another process is writing the file.
         StoreError: The file cannot be opened.
+
+    Every method that writes may raise Lost: another process took the file over, since this one was
+    stopped for long.
     """
 
     def __init__(
@@ -64,10 +68,12 @@ class Journal:
         self._count = 0
         self._tags: Any = ()
         self._synced = time.monotonic()
-        self._lock = _lock(path)
+        self._lock = lock_of(path)
         try:
             with storing(path):
                 old = path.exists() and not anew
+                if self._lock.taken_over and path.exists():
+                    _detach(path)
                 self._file: BinaryIO = path.open("r+b" if old else "w+b")
             try:
                 self._load()
@@ -101,6 +107,7 @@ class Journal:
             StoreError: It cannot be written.
             Mismatch: It has another shape than the rows before.
         """
+        self._lock.check()
         with storing(self.path):
             if self._record is None:
                 self._begin(row.shape)
@@ -140,6 +147,14 @@ class Journal:
         self._record, self._places, self._count, self._tags = None, {}, 0, ()
         self.facts = dict(facts)
 
+    def confirm(self) -> None:
+        """Look whether this process still is the only one that writes the file.
+
+        Raises:
+            Lost: It is not.
+        """
+        self._lock.confirm()
+
     def flush(self) -> None:
         """Write everything appended so far to the disk."""
         with storing(self.path):
@@ -151,7 +166,7 @@ class Journal:
         """Close the file and keep it for the next run; one without rows is removed."""
         if self._file.closed:
             return
-        empty = not self._places
+        empty = not self._places and not self._is_lost()
         # a full disk: the records before are whole, the next run drops the incomplete one
         with contextlib.suppress(OSError):
             self._file.flush()
@@ -162,11 +177,19 @@ class Journal:
         self._tags = ()  # Windows deletes no file that is mapped
         self._close(delete=True)
 
+    def _is_lost(self) -> bool:
+        try:
+            self._lock.confirm()
+        except Lost:
+            return True
+        return False
+
     def _close(self, *, delete: bool) -> None:
         with contextlib.suppress(OSError):
             self._file.close()
         try:
             if delete:
+                self._lock.confirm()
                 self.path.unlink(missing_ok=True)
         finally:
             self._lock.release()
@@ -254,9 +277,33 @@ def _record_type(shape: tuple[int, ...], tag_bytes: int) -> np.dtype[Any]:
     )
 
 
-def _lock(path: Path) -> Lock:
-    """Refuse a second process."""
+def lock_of(path: Path) -> Lock:
+    """The lock of a journal and of its feature file, against processes of this and other machines.
+
+    Raises:
+        Busy: Another process holds it.
+        StoreError: The folder cannot be written.
+    """
     name = path.name.removeprefix(".").removesuffix(".partial")
     return Lock(
-        path.with_name(f"{path.name}.lock"), f"another process is writing {name}: let it finish"
+        path.with_name(f"{path.name}.lock"),
+        f"another process is writing {name}: let it finish",
+        between_machines=True,
     )
+
+
+def refuse_busy(path: Path) -> None:
+    """Raise Busy where another process holds the lock of a journal, before work begins.
+
+    Raises:
+        Busy: Another process holds it.
+    """
+    if any(path.with_name(f"{path.name}{end}").exists() for end in (".lock", ".lease")):
+        lock_of(path).release()
+
+
+def _detach(path: Path) -> None:
+    """Make a file anew: a process that may still have it open writes into the old one."""
+    copy = path.with_name(f"{path.name}.{os.getpid()}.incomplete")
+    shutil.copyfile(path, copy)
+    os.replace(copy, path)

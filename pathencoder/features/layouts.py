@@ -1,4 +1,4 @@
-"""The three layouts of slide features on disk, each as its tool writes and reads it.
+"""The layouts of slide features on disk, each as its tool writes and reads it.
 
 - trident: `features` float32 [N, D] and `coords` int64 in level-0 pixels, with TRIDENT's
   attributes on both.
@@ -7,6 +7,8 @@
 - stamp: `feats` float16 and `coords` float32 in micrometres, with STAMP's attributes at the root.
   `stamp_version` is left out on purpose: STAMP refuses files newer than itself and accepts files
   without one.
+- anndata: an .h5ad file, as scanpy reads it (features/annotated.py).
+- zarr: the same in a Zarr folder.
 """
 
 from __future__ import annotations
@@ -19,7 +21,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-LAYOUTS = ("trident", "clam", "stamp")
+from pathencoder.errors import MissingExtra
+
+LAYOUTS = ("trident", "clam", "stamp", "anndata", "zarr")
+ANNOTATED = frozenset({"anndata", "zarr"})  # AnnData's form
+_SUFFIXES = {"anndata": ".h5ad", "zarr": ".zarr"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +40,7 @@ class Place:
         side: Side of a tile in level-0 pixels, exact.
         tile_px: Side of a tile in its own pixels.
         overlap_px: Overlap of neighbouring tiles in pixels of the tile.
-        size: Width and height of the slide in level-0 pixels.
+        size: Width and height of the slide in level-0 pixels; None: unknown.
         origin: Top left corner of the grid in level-0 pixels.
     """
 
@@ -45,8 +51,8 @@ class Place:
     side: float
     tile_px: int
     overlap_px: int
-    size: tuple[int, int]
-    origin: tuple[int, int] = (0, 0)
+    size: tuple[int, int] | None
+    origin: tuple[float, float] = (0, 0)
 
     @property
     def stride(self) -> float:
@@ -56,6 +62,11 @@ class Place:
     def exact(self) -> NDArray[np.float64]:
         """The corners before they were rounded: float64 [N, 2] in level-0 pixels."""
         return exact_corners(self.coords, np.asarray(self.origin), self.stride)
+
+    @property
+    def is_regular(self) -> bool:
+        """Whether every corner, before it was rounded, lies on the grid."""
+        return bool((np.abs(self.exact() - self.coords) <= 0.5 + 1e-3).all())
 
 
 def exact_corners(near: NDArray[Any], origin: NDArray[Any], stride: float) -> NDArray[np.float64]:
@@ -75,7 +86,7 @@ def exact_corners(near: NDArray[Any], origin: NDArray[Any], stride: float) -> ND
 
 def feature_name(layout: str) -> str:
     """The name of the dataset that holds the rows."""
-    return "feats" if layout == "stamp" else "features"
+    return {"stamp": "feats", "anndata": "X", "zarr": "X"}.get(layout, "features")
 
 
 def feature_dtype(layout: str) -> str:
@@ -83,9 +94,27 @@ def feature_dtype(layout: str) -> str:
     return "<f2" if layout == "stamp" else "<f4"
 
 
+def suffix_of(layout: str) -> str:
+    """The suffix of a layout's files, with its dot."""
+    return _SUFFIXES.get(layout, ".h5")
+
+
 def path_of(folder: Path, name: str, layout: str) -> Path:
-    """The HDF5 file of one slide in an output folder."""
-    return (folder / "h5_files" if layout == "clam" else folder) / f"{name}.h5"
+    """The feature file of one slide in an output folder; of the layout zarr, a folder."""
+    return (folder / "h5_files" if layout == "clam" else folder) / f"{name}{suffix_of(layout)}"
+
+
+def check_installed(layout: str) -> None:
+    """Refuse a layout whose library is not installed.
+
+    Raises:
+        MissingExtra: It is not.
+    """
+    if layout == "zarr":
+        try:
+            import zarr  # noqa: F401
+        except ImportError as error:
+            raise MissingExtra.of("zarr", "The layout zarr") from error
 
 
 def tensor_path(h5: Path) -> Path:
@@ -125,21 +154,34 @@ def attributes(
             "coords": _trident_coords(place, folder),
         }
     if layout == "stamp":
-        side_um = place.tile_px * place.target_mpp
         root = {
             "extractor": encoder,
             "unit": "um",
-            "tile_size_um": side_um,
+            "tile_size_um": place.tile_px * place.target_mpp,
             "tile_size_px": place.tile_px,
             "feat_type": "tile",
+            "code_hash": "none",
         }
-        grid = {
-            "grid_origin_level0": np.array(place.origin, np.int64),
+        return {"/": root}
+    if layout == "clam":  # what CLAM's reader of coordinates needs
+        return {"coords": {"patch_level": 0, "patch_size": round(place.side)}}
+    return {}
+
+
+def facts_of(place: Place) -> dict[str, Any]:
+    """The attributes of the root from which a `Place` can be restored, in every layout."""
+    facts: dict[str, Any] = {
+        "slide_mpp": place.mpp,
+        "tile_px": place.tile_px,
+        "tile_side_level0": place.side,
+        **_size(place),
+    }
+    if place.is_regular:  # not so where coordinates were given
+        facts |= {
+            "grid_origin_level0": np.array(place.origin, np.float64),
             "grid_stride_level0": place.stride,
         }
-        return {"/": {**root, "code_hash": "none", **grid}}
-    # what CLAM's reader of coordinates needs
-    return {"coords": {"patch_level": 0, "patch_size": round(place.side)}}
+    return facts
 
 
 def _trident_coords(place: Place, folder: str) -> dict[str, Any]:
@@ -151,9 +193,14 @@ def _trident_coords(place: Place, folder: str) -> dict[str, Any]:
         "overlap": place.overlap_px,
         "name": place.slide,
         "savetodir": folder,
-        "level0_width": place.size[0],
-        "level0_height": place.size[1],
+        **_size(place),
     }
+
+
+def _size(place: Place) -> dict[str, int]:
+    if place.size is None:
+        return {}
+    return {"level0_width": place.size[0], "level0_height": place.size[1]}
 
 
 def _magnification(mpp: float) -> float | int:

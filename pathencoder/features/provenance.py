@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pathencoder.errors import ConfigError
-from pathencoder.features.layouts import LAYOUTS
+from pathencoder.features.layouts import LAYOUTS, check_installed
 from pathencoder.mpp import check_mpp
 from pathencoder.slides.coords_file import read_coords
 from pathencoder.slides.tissue_file import read_outlines
@@ -45,6 +45,7 @@ class Settings:
 
     Raises:
         ConfigError: A scale, the overlap, the tissue share or the layout is not valid.
+        MissingExtra: The library of the layout is not installed.
     """
 
     output: str = "embedding"
@@ -73,6 +74,7 @@ class Settings:
         object.__setattr__(self, "min_tissue", float(share))
         if self.layout not in LAYOUTS:
             raise ConfigError(f"layout={self.layout!r}: one of {', '.join(LAYOUTS)}")
+        check_installed(self.layout)
         if self.coords is not None:
             self._check_coords()
         if self.output == "dense" and self.layout != "trident":
@@ -118,6 +120,8 @@ class Provenance:
         min_tissue: Share of a tile that must be tissue.
         tissue: The rules that found the tissue and their version, or the digest of the areas that
             were drawn or of the coordinates that were given.
+        rounded: "float16" where a conversion rounded the rows, so that they are not taken for those
+            of a run.
     """
 
     encoder: str
@@ -132,6 +136,7 @@ class Provenance:
     overlap_px: int | None = None
     min_tissue: float | None = None
     tissue: str | None = None
+    rounded: str | None = None
 
     def settings(self) -> dict[str, Any]:
         """The values that are set, as JSON holds them."""

@@ -1,4 +1,4 @@
-"""Feature files: HDF5, one for each slide or folder of tiles, with their provenance.
+"""Feature files: one for each slide or folder of tiles, with their provenance.
 
 features = pathencoder.read_features("out/slide.h5")
 features.rows, features.coords  # float32 [N, D], int64 [N, 2] in level-0 pixels
@@ -7,33 +7,23 @@ features.rows, features.coords  # float32 [N, D], int64 [N, 2] in level-0 pixels
 from __future__ import annotations
 
 import dataclasses
-import datetime
-import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from pathencoder._version import __version__
-from pathencoder.errors import StoreError
-from pathencoder.features import checksums, layouts
+from pathencoder.errors import PathEncoderError, StoreError
+from pathencoder.features import annotated, containers, layouts
 from pathencoder.features.identity import Stamp
 from pathencoder.features.provenance import Provenance
-from pathencoder.files import make_folder, whole_file
 from pathencoder.pretrained import catalogue
 from pathencoder.spec import EncoderSpec
-from pathencoder.walk import printable
 
 Rows = NDArray[np.float32]
-_BLOCK = 4096  # rows written at a time
-# The format of 2008, which every reader knows. Its metadata have checksums, so that damage is an
-# error at once; reading a damaged file of the default format may never end.
-_FORMAT = ("v108", "v108")
 
 
 @dataclass(frozen=True)
@@ -57,16 +47,16 @@ class Content:
     """What a feature file holds beside its rows.
 
     Attributes:
-        provenance: What decided the numbers.
+        provenance: What decided the numbers; None: another program computed them.
         failures: The parts that could not be embedded.
         facts: Further attributes of the root.
         place: The positions of a slide's tiles; None for images.
         keys: The key of each row, for images.
         stamps: The size, times and hash of each image.
-        layout: Of a slide's file.
+        layout: Of a slide's file; of images, "trident", "anndata" or "zarr".
     """
 
-    provenance: Provenance
+    provenance: Provenance | None
     failures: Sequence[Failure]
     facts: Mapping[str, Any]
     place: layouts.Place | None = None
@@ -86,7 +76,7 @@ class FeatureFile:
             None for images.
         unit: Of the coordinates: "px" or "um"; "" for images.
         keys: The key of each row, for images; None for a slide.
-        layout: "trident", "clam" or "stamp".
+        layout: One of `layouts.LAYOUTS`.
         failures: The tiles or images that could not be embedded.
         attributes: All attributes of the root and of `coords`.
     """
@@ -132,18 +122,20 @@ class FeatureFile:
 
 
 def read_features(path: str | os.PathLike[str]) -> FeatureFile:
-    """Read a feature file of this package in any layout, or of TRIDENT, CLAM or STAMP.
+    """Read a feature file of this package in any layout, or of TRIDENT, CLAM, STAMP or AnnData.
 
     Args:
-        path: The .h5 file.
+        path: The .h5 or .h5ad file, or the .zarr folder.
 
     Returns:
-        Its rows, coordinates or keys, failures and attributes.
+        Its rows, coordinates or keys, failures and attributes. Of an AnnData file that another
+        program wrote, `keys` are the names of its observations.
 
     Raises:
         StoreError: It does not exist, is damaged, or holds no features.
+        MissingExtra: It is a .zarr folder, and zarr is not installed.
     """
-    if not Path(path).is_file():
+    if not Path(path).is_file() and not containers.is_zarr(Path(path)):
         if Path(path).is_dir():
             raise StoreError(f"{path} is a folder: give one of its .h5 files")
         raise StoreError(
@@ -151,10 +143,9 @@ def read_features(path: str | os.PathLike[str]) -> FeatureFile:
             " pathencoder.encode_slide wrote"
         )
     try:
-        checksums.check(Path(path), rows=True)
-        with h5py.File(path, "r") as file:
+        with containers.opened(Path(path), rows=True) as file:
             return _read(file, Path(path))
-    except StoreError:
+    except PathEncoderError:
         raise
     except Exception as error:  # h5py raises most of Python's errors on damaged files
         raise StoreError(
@@ -163,51 +154,11 @@ def read_features(path: str | os.PathLike[str]) -> FeatureFile:
         ) from error
 
 
-def write_features(
-    path: Path,
-    content: Content,
-    count: int,
-    row_shape: tuple[int, ...],
-    rows: Callable[[int, int], Rows],
-) -> None:
-    """Write a feature file; it gets its name when all of it is on disk.
-
-    Args:
-        path: The .h5 file.
-        content: What it holds beside its rows.
-        count: Number of rows.
-        row_shape: Shape of one row.
-        rows: Returns the rows from start to stop, float32 [stop - start, *row_shape].
-
-    Raises:
-        StoreError: It cannot be written.
-    """
-    make_folder(path.parent)
-    if content.layout == "clam":
-        _write_tensor(layouts.tensor_path(path), count, row_shape, rows)
-    with whole_file(path) as temporary:
-        with h5py.File(temporary, "w", libver=_FORMAT, userblock_size=checksums.BLOCK) as file:
-            data = file.create_dataset(
-                layouts.feature_name(content.layout),
-                shape=(count, *row_shape),
-                dtype=layouts.feature_dtype(content.layout),
-            )
-            for start, stop in _blocks(count):
-                data[start:stop] = rows(start, stop)
-            _write_parts(file, content)
-            _write_attributes(file, content, path)
-            begin = (
-                (data.id.get_offset() or checksums.BLOCK)
-                if data.id.get_storage_size()
-                else checksums.BLOCK
-            )
-            end = begin + data.id.get_storage_size()
-        checksums.write(temporary, begin, end)
-
-
-def _read(file: h5py.File, path: Path) -> FeatureFile:
-    name = next((n for n in ("features", "feats", "patch_embeddings") if n in file), None)
-    if name is None:
+def _read(file: Any, path: Path) -> FeatureFile:
+    is_annotated = annotated.is_annotated(file)
+    names = ("X",) if is_annotated else ("features", "feats", "patch_embeddings")
+    name = next((n for n in names if n in file), None)
+    if name is None or not hasattr(file[name], "dtype"):
         raise StoreError(
             f"{path} holds no features (datasets: {', '.join(file) or 'none'}). Give a file that"
             " `pathencoder encode` or pathencoder.encode_slide wrote"
@@ -217,9 +168,12 @@ def _read(file: h5py.File, path: Path) -> FeatureFile:
         rows = rows[0]
     if rows.ndim == 1:  # one vector of a slide, of TRIDENT or STAMP
         rows = rows[None]
-    attributes = {k: _plain(v) for k, v in file.attrs.items()}
+    if is_annotated:
+        return _read_annotated(file, rows, path)
+    attributes = {k: containers.plain(v) for k, v in file.attrs.items()}
     if "coords" in file:
-        attributes = {**{k: _plain(v) for k, v in file["coords"].attrs.items()}, **attributes}
+        of_coords = {k: containers.plain(v) for k, v in file["coords"].attrs.items()}
+        attributes = {**of_coords, **attributes}
     guess = (
         "stamp"
         if name != "features"
@@ -229,16 +183,28 @@ def _read(file: h5py.File, path: Path) -> FeatureFile:
     )
     layout = str(attributes.get("layout") or guess)
     coords, unit = _coords(file, layout, attributes)
-    keys = [str(k) for k in file["keys"].asstr()[:]] if "keys" in file else None
+    keys = [str(k) for k in containers.text(file["keys"])] if "keys" in file else None
+    return FeatureFile(rows, coords, unit, keys, layout, read_failures(file), attributes)
+
+
+def _read_annotated(file: Any, rows: Rows, path: Path) -> FeatureFile:
+    attributes = annotated.read_attributes(file)
+    layout, corners = "zarr" if path.is_dir() else "anndata", annotated.read_corners(file)
+    unit = str(attributes.pop("unit", "px")) if corners is not None else ""
+    if corners is None:
+        coords: NDArray[Any] | None = None
+    else:
+        coords = corners.astype(np.float32) if unit == "um" else np.rint(corners).astype(np.int64)
+    keys = annotated.read_obs_names(file) if corners is None else None
     return FeatureFile(rows, coords, unit, keys, layout, read_failures(file), attributes)
 
 
 def _coords(
-    file: h5py.File, layout: str, attributes: Mapping[str, Any]
+    file: Any, layout: str, attributes: Mapping[str, Any]
 ) -> tuple[NDArray[Any] | None, str]:
     if "coords" not in file:
         return None, ""
-    coords = file["coords"][:]
+    coords = np.asarray(file["coords"][:])
     coords = coords[0] if coords.ndim == 3 and coords.shape[0] == 1 else coords
     if layout != "stamp":
         return coords.astype(np.int64), "px"
@@ -247,72 +213,15 @@ def _coords(
         return coords.astype(np.float32), "um"
     pixels = coords.astype(np.float64) / mpp
     if stride is not None:
-        pixels = layouts.exact_corners(pixels, attributes["grid_origin_level0"], stride)
+        origin = np.asarray(attributes["grid_origin_level0"], np.float64)
+        pixels = layouts.exact_corners(pixels, origin, stride)
     return np.rint(pixels).astype(np.int64), "px"
 
 
-def read_failures(file: h5py.File) -> list[Failure]:
+def read_failures(file: Any) -> list[Failure]:
     """The failures that an open feature file lists."""
+    if annotated.is_annotated(file):
+        return [Failure(*row) for row in annotated.read_failed(file)]
     if "failed" not in file:
         return []
-    return [Failure(*(str(v) for v in row)) for row in file["failed"].asstr()[:]]
-
-
-def _write_parts(file: h5py.File, content: Content) -> None:
-    text = h5py.string_dtype()
-    if content.place is not None:
-        file.create_dataset("coords", data=layouts.coords_on_disk(content.layout, content.place))
-    else:
-        file.create_dataset("keys", data=np.array(content.keys, dtype=object), dtype=text)
-        stats = np.array([stamp.stat for stamp in content.stamps], np.int64).reshape(-1, 3)
-        file.create_dataset("sizes", data=stats[:, 0])
-        file.create_dataset("times", data=stats[:, 1:])
-        file.create_dataset(
-            "hashes",
-            data=np.array([stamp.content.hex().encode() for stamp in content.stamps], "S32"),
-        )
-    if content.failures:
-        failed = np.array([[f.part, f.reason, f.kind] for f in content.failures], dtype=object)
-        file.create_dataset("failed", data=failed, dtype=text)
-
-
-def _write_attributes(file: h5py.File, content: Content, path: Path) -> None:
-    settings = content.provenance.settings()
-    facts = {
-        "layout": content.layout,
-        "pathencoder_version": __version__,
-        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        **settings,
-        "recipe": json.dumps(settings),
-        "failed_count": len(content.failures),
-        **content.facts,
-    }
-    if content.place is not None:
-        place = content.place
-        facts |= {"slide_mpp": place.mpp, "tile_px": place.tile_px, "tile_side_level0": place.side}
-        for where, values in layouts.attributes(
-            content.layout, place, content.provenance.encoder, printable(path.parent)
-        ).items():
-            file[where].attrs.update(values)
-    file.attrs.update({k: v for k, v in facts.items() if v is not None})
-
-
-def _write_tensor(
-    path: Path, count: int, row_shape: tuple[int, ...], rows: Callable[[int, int], Rows]
-) -> None:
-    import torch
-
-    make_folder(path.parent)
-    whole = np.empty((count, *row_shape), np.float32)
-    for start, stop in _blocks(count):
-        whole[start:stop] = rows(start, stop)
-    with whole_file(path) as temporary:
-        torch.save(torch.from_numpy(whole), temporary)
-
-
-def _blocks(count: int) -> Iterator[tuple[int, int]]:
-    return ((start, min(start + _BLOCK, count)) for start in range(0, count, _BLOCK))
-
-
-def _plain(value: Any) -> Any:
-    return value.item() if isinstance(value, np.generic) else value
+    return [Failure(*(str(v) for v in row)) for row in containers.text(file["failed"])]

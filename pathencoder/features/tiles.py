@@ -107,6 +107,9 @@ def tiles_to_file(
     with Job(
         encoder, file, settings, provenance.settings(), progress, facts=facts, tag_bytes=TAG_BYTES
     ) as job:
+        if not settings.overwrite:  # another process may have finished it meanwhile
+            earlier = _earlier(file, provenance)
+            notes = _check_folder(earlier, batch, file) if earlier else []
         _check_begun(job, batch)
         others = earlier.others(batch) if earlier and keep_others else {}
         if earlier is not None:

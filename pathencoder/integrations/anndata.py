@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from pathencoder.errors import ConfigError
+from pathencoder.features import annotated
 from pathencoder.features.store import FeatureFile, read_features
 from pathencoder.integrations.common import missing
 
@@ -25,7 +26,9 @@ def to_anndata(features: FeatureFile | str | os.PathLike[str]) -> Any:
         anndata.AnnData: `X` float32 [N, D]; `obs_names` "x_y" of a tile, or the key of an image;
         `obs` with x and y (top left, level-0 pixels); `obsm["spatial"]` float64 [N, 2], the same in
         the form that squidpy and wsidata read; `var_names` ENCODER_0, ENCODER_1, ...;
-        `uns["pathencoder"]` with the attributes of the file.
+        `uns["pathencoder"]` with the attributes of the file, and `failed` (part, reason and kind
+        of error of each tile or image that could not be read). `--layout
+        anndata` and `pathencoder convert` write the same as a file, without anndata.
 
     Raises:
         ConfigError: The rows are maps (output "dense").
@@ -43,14 +46,16 @@ def to_anndata(features: FeatureFile | str | os.PathLike[str]) -> Any:
             f"rows {list(found.rows.shape)}: AnnData holds one vector for each tile; encode with"
             " another output than 'dense'"
         )
+    index = annotated.obs_names(found.coords, found.keys or (), len(found.rows))
     if found.coords is None:
-        obs = pandas.DataFrame(index=[str(key) for key in found.keys or range(len(found.rows))])
+        obs = pandas.DataFrame(index=index)
         places: dict[str, Any] = {}
     else:
         x, y = found.coords.T
-        obs = pandas.DataFrame({"x": x, "y": y}, index=[f"{a}_{b}" for a, b in found.coords])
+        obs = pandas.DataFrame({"x": x, "y": y}, index=index)
         places = {"spatial": found.coords.astype(np.float64)}
-    name = found.attributes.get("encoder", "feature")
-    var = pandas.DataFrame(index=[f"{name}_{i}" for i in range(found.rows.shape[1])])
-    facts = {"unit": found.unit, **found.attributes}
+    var = pandas.DataFrame(index=annotated.var_names(found.attributes, found.rows.shape[1]))
+    facts: dict[str, Any] = {"unit": found.unit, **found.attributes}
+    if found.failures:
+        facts["failed"] = np.array([[f.part, f.reason, f.kind] for f in found.failures], object)
     return anndata.AnnData(X=found.rows, obs=obs, var=var, obsm=places, uns={"pathencoder": facts})

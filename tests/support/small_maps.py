@@ -7,7 +7,8 @@ from pathencoder.features import layouts
 from pathencoder.features.finished import slide_facts
 from pathencoder.features.identity import SlideIdentity, Stat, identify_slide
 from pathencoder.features.provenance import TISSUE, Provenance
-from pathencoder.features.store import Content, write_features
+from pathencoder.features.store import Content
+from pathencoder.features.writer import write_features
 
 TILE = 100  # level-0 pixels
 KINDS = {  # colour of the tissue, and its box in tiles: left, top, right, bottom

@@ -25,6 +25,7 @@ LAYERS = {
             "compat",
             "walk",
             "files",
+            "leases",
             "locks",
             "tables",
             "pooling",

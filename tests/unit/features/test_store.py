@@ -18,10 +18,11 @@ from pathencoder.errors import StoreError
 from pathencoder.features import layouts, store
 from pathencoder.features.finished import read_facts, read_parts, read_settings, slide_facts
 from pathencoder.features.identity import SlideIdentity, Stamp, Stat
-from pathencoder.features.layouts import LAYOUTS, Place
+from pathencoder.features.layouts import Place
 from pathencoder.features.provenance import Provenance
-from pathencoder.features.store import Content, Failure, read_features, write_features
-from pathencoder.files import make_folder, storing, whole_file
+from pathencoder.features.store import Content, Failure, read_features
+from pathencoder.features.writer import write_features
+from pathencoder.files import Mismatch, make_folder, storing, whole_file
 
 PROVENANCE = Provenance(
     encoder="small",
@@ -34,6 +35,7 @@ PROVENANCE = Provenance(
     overlap_px=8,
 )
 
+LAYOUTS = ["trident", "clam", "stamp", "anndata", pytest.param("zarr", marks=pytest.mark.full)]
 SLIDE = SlideIdentity("/data/slide.svs", Stat(99, 2**62, 7), "ab" * 16)
 
 
@@ -179,8 +181,9 @@ def test_files_of_other_tools_are_read(tmp_path):
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_mpp_features_and_spec_of_every_layout(tmp_path, layout):
     own = dataclasses.replace(PROVENANCE, encoder="pathencoder-tiny")
-    write(tmp_path / "h5_files/s.h5", layout, provenance=own)
-    found = read_features(tmp_path / "h5_files/s.h5")
+    path = layouts.path_of(tmp_path, "s", layout)
+    write(path, layout, provenance=own)
+    found = read_features(path)
     assert found.features is found.rows
     assert found.mpp == 0.25
     assert (found.spec.name, found.spec.dim) == ("pathencoder-tiny", 768)
@@ -329,3 +332,34 @@ def test_a_feature_file_that_is_damaged_inside_is_refused(tmp_path, monkeypatch)
         monkeypatch.setattr(store, "_read", broken)
         with pytest.raises(StoreError, match=r"x\.h5 cannot be read as a feature file"):
             read_features(path)
+
+
+@pytest.mark.parametrize(("largest", "fits"), [(65519.0, True), (-65521.0, False), (1e9, False)])
+def test_numbers_that_float16_does_not_hold_are_refused(tmp_path, largest, fits):
+    rows = np.array([[1.0, largest, np.inf]], np.float32)
+    path, content = tmp_path / "s.h5", Content(PROVENANCE, (), {}, place=place(1), layout="stamp")
+    if fits:
+        write_features(path, content, 1, (3,), lambda start, stop: rows)
+        assert read_features(path).rows.tolist() == [[1.0, 65504.0, np.inf]]
+        return
+    with pytest.raises(Mismatch, match=r"largest number of its rows is .*--layout trident"):
+        write_features(path, content, 1, (3,), lambda start, stop: rows)
+    assert os.listdir(tmp_path) == []
+
+
+def test_the_remains_of_a_killed_process_are_removed_by_the_next(tmp_path):
+    for name in (".slide.h5.4711.incomplete", ".other.h5.4711.incomplete"):
+        (tmp_path / name).write_bytes(b"half")
+    write(tmp_path / "slide.h5")
+    assert sorted(os.listdir(tmp_path)) == [".other.h5.4711.incomplete", "slide.h5"]
+
+
+def test_coordinates_that_lie_on_no_grid_state_none(tmp_path):
+    write(tmp_path / "grid.h5")
+    assert read_features(tmp_path / "grid.h5").attributes["grid_stride_level0"] == 432
+    apart = dataclasses.replace(place(2), coords=np.array([[0, 0], [100, 7]]))
+    rows = np.zeros((2, 1), np.float32)
+    write_features(
+        tmp_path / "s.h5", Content(PROVENANCE, (), {}, place=apart), 2, (1,), lambda a, b: rows[a:b]
+    )
+    assert "grid_stride_level0" not in read_features(tmp_path / "s.h5").attributes

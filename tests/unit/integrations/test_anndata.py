@@ -8,7 +8,7 @@ import pytest
 
 import pathencoder
 from pathencoder.errors import ConfigError, MissingExtra
-from pathencoder.features.store import FeatureFile
+from pathencoder.features.store import Failure, FeatureFile
 
 
 class Frame:
@@ -58,6 +58,12 @@ def test_images_have_keys_and_no_places():
     made = pathencoder.to_anndata(features(coords=None, unit="", keys=["a.png", "b.png"]))
     assert made.obs.index == ["a.png", "b.png"]
     assert made.obsm == {}
+
+
+@pytest.mark.usefixtures("_tools")
+def test_tiles_that_failed_are_kept():
+    made = pathencoder.to_anndata(features(failures=[Failure("1,2", "damaged", "SlideError")]))
+    assert made.uns["pathencoder"]["failed"].tolist() == [["1,2", "damaged", "SlideError"]]
 
 
 @pytest.mark.usefixtures("_tools")
