@@ -27,9 +27,11 @@ _PUBLIC = {
     "draw_features": "pathencoder.pictures.draw",
     "encode_slide": "pathencoder.features.encode",
     "find_tissue": "pathencoder.slides.tissue",
+    "fit": "pathencoder.heads.fit",
     "list_encoders": "pathencoder.pretrained.catalogue",
     "list_images": "pathencoder.images",
     "load_encoder": "pathencoder.encoder",
+    "load_head": "pathencoder.heads.fit",
     "load_module": "pathencoder.integrations.modules",
     "open_slide": "pathencoder.slides.reader",
     "read_features": "pathencoder.features.store",
@@ -48,6 +50,8 @@ if TYPE_CHECKING:
     from pathencoder.explore.write import write_explore_page as write_explore_page
     from pathencoder.features.encode import encode_slide as encode_slide
     from pathencoder.features.store import read_features as read_features
+    from pathencoder.heads.fit import fit as fit
+    from pathencoder.heads.fit import load_head as load_head
     from pathencoder.images import list_images as list_images
     from pathencoder.integrations.anndata import to_anndata as to_anndata
     from pathencoder.integrations.modules import load_module as load_module

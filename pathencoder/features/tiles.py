@@ -171,19 +171,8 @@ class _Batch:
     def read(self, named: tuple[str, Path]) -> Pixels:
         """The pixels of an image, uint8 [H, W, 3]; the bytes that are decoded are also hashed."""
         key, path = named
-        if (
-            self.stats[key].size > _IN_MEMORY
-            or path.suffix.lower() in SLIDE_SUFFIXES | FOREIGN_SUFFIXES
-        ):
-            pixels = open_image(path, str(path))
-            self.hashes[key] = hash_file(path)
-            return pixels
-        try:
-            data = path.read_bytes()
-        except OSError as error:
-            raise ImageError(f"{path}: cannot be read ({error.strerror or error})") from error
-        self.hashes[key] = hash_bytes(data)
-        return decode_image(data, str(path))
+        pixels, self.hashes[key] = read_hashed(path, self.stats[key].size)
+        return pixels
 
     def parts(self, *, keep_others: bool) -> frozenset[str] | None:
         """The keys, or None where they are all images of their folder."""
@@ -196,6 +185,29 @@ class _Batch:
 
     def _path(self, key: str) -> Path:
         return self.paths.get(key, self.source / key)
+
+
+def read_hashed(path: Path, size: int | None = None) -> tuple[Pixels, bytes]:
+    """Decode an image file, and hash the bytes that were decoded.
+
+    Args:
+        path: The file.
+        size: Its bytes, where they are known.
+
+    Returns:
+        uint8 [H, W, 3], and the content hash of features/identity.py.
+
+    Raises:
+        ImageError: The file cannot be read, or is not one image.
+    """
+    size = stat_of(path).size if size is None else size
+    if size > _IN_MEMORY or path.suffix.lower() in SLIDE_SUFFIXES | FOREIGN_SUFFIXES:
+        return open_image(path, str(path)), hash_file(path)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ImageError(f"{path}: cannot be read ({error.strerror or error})") from error
+    return decode_image(data, str(path)), hash_bytes(data)
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ import importlib.metadata
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -151,7 +151,7 @@ def write_folder(
         raise ConfigError("a reference needs both: reference_tile and reference_embedding")
     target = Path(folder)
     try:
-        with _draft(target) as draft:
+        with draft_of(target) as draft:
             weight_files.save(state_dict, draft / WEIGHTS)
             # this layout also selects the network's stem
             layout = "ctranspath" if spec.layout == "ctranspath" else "timm"
@@ -166,7 +166,7 @@ def write_folder(
             for name, text in ((CARD, card), (LICENCE, licence)):
                 if text is not None:
                     (draft / name).write_text(text, encoding="utf-8")
-            _publish(draft, target)
+            publish(draft, target, FILES)
     except OSError as error:
         raise StoreError(
             f"cannot write the encoder folder {target}: {error}. Free space there, or choose"
@@ -188,11 +188,11 @@ def copy_folder(source: str | os.PathLike[str], folder: str | os.PathLike[str]) 
     if target.exists() and target.resolve() == origin.resolve():
         return
     try:
-        with _draft(target) as draft:
+        with draft_of(target) as draft:
             for name in FILES:
                 if (origin / name).is_file():
                     shutil.copyfile(origin / name, draft / name)
-            _publish(draft, target)
+            publish(draft, target, FILES)
     except OSError as error:
         raise StoreError(
             f"cannot write the encoder folder {target}: {error}. Free space there, or choose"
@@ -207,7 +207,7 @@ def sha256_of(path: str | os.PathLike[str]) -> str:
 
 
 @contextlib.contextmanager
-def _draft(target: Path) -> Iterator[Path]:
+def draft_of(target: Path) -> Iterator[Path]:
     """A hidden folder beside the target, for an atomic rename; always removed afterwards."""
     target.absolute().parent.mkdir(parents=True, exist_ok=True)
     draft = target.absolute().with_name(f".{target.absolute().name}.{os.getpid()}.incomplete")
@@ -219,13 +219,20 @@ def _draft(target: Path) -> Iterator[Path]:
         shutil.rmtree(draft, ignore_errors=True)
 
 
-def _publish(draft: Path, target: Path) -> None:
+def publish(draft: Path, target: Path, names: Sequence[str]) -> None:
+    """Put a draft in place; in an existing folder the files of these names, in this order.
+
+    Args:
+        draft: The new folder.
+        target: Its final place. Files of other names are kept.
+        names: The files that are replaced, or removed where the draft lacks them.
+    """
     for file in draft.iterdir():
         _fsync(file)
     if not target.exists():
         draft.rename(target)
         return
-    for name in FILES:
+    for name in names:
         if (draft / name).exists():
             (draft / name).replace(target / name)
         else:

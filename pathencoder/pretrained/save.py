@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -73,36 +73,86 @@ def push(
     delete_patterns: list[str] | str | None,
 ) -> str:
     """Upload the encoder's folder to the Hub; arguments and errors as in `Encoder.push_to_hub`."""
-    from huggingface_hub import HfApi
-
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "encoder"
         save(encoder, folder, encode)
-        # files of an earlier encoder would count as files of this one
-        others = [name for name in folders.FILES if not (folder / name).exists()]
-        api = HfApi(token=token)
-        try:
-            api.create_repo(repo_id, private=private, exist_ok=True)
-            return str(
-                api.upload_folder(
-                    repo_id=repo_id,
-                    folder_path=folder,
-                    commit_message=commit_message,
-                    revision=branch,
-                    create_pr=create_pr,
-                    allow_patterns=allow_patterns,
-                    ignore_patterns=ignore_patterns,
-                    delete_patterns=[*others, *_list(delete_patterns)],
-                )
+        return upload(
+            folder,
+            repo_id,
+            folders.FILES,
+            commit_message=commit_message,
+            private=private,
+            token=token,
+            branch=branch,
+            create_pr=create_pr,
+            allow_patterns=allow_patterns,
+            ignore_patterns=ignore_patterns,
+            delete_patterns=delete_patterns,
+        )
+
+
+def upload(
+    folder: Path,
+    repo_id: str,
+    names: Sequence[str],
+    *,
+    commit_message: str,
+    private: bool | None = None,
+    token: str | bool | None = None,
+    branch: str | None = None,
+    create_pr: bool | None = None,
+    allow_patterns: list[str] | str | None = None,
+    ignore_patterns: list[str] | str | None = None,
+    delete_patterns: list[str] | str | None = None,
+) -> str:
+    """Upload a folder to a repository of the Hub, which is created where it does not exist.
+
+    Args:
+        folder: The folder.
+        repo_id: owner/name.
+        names: Files that the repository must not keep where the folder lacks them: those of an
+            earlier upload would count as files of this one.
+        commit_message: As in `Encoder.push_to_hub`, as are the rest.
+        private: Of a new repository.
+        token: Of the Hub.
+        branch: To commit to.
+        create_pr: Open a pull request.
+        allow_patterns: Upload these files only.
+        ignore_patterns: Leave these files out.
+        delete_patterns: Also delete these files.
+
+    Returns:
+        The URL of the commit.
+
+    Raises:
+        StoreError: The upload failed.
+    """
+    from huggingface_hub import HfApi
+
+    others = [name for name in names if not (folder / name).exists()]
+    api = HfApi(token=token)
+    try:
+        api.create_repo(repo_id, private=private, exist_ok=True)
+        return str(
+            api.upload_folder(
+                repo_id=repo_id,
+                folder_path=folder,
+                commit_message=commit_message,
+                revision=branch,
+                create_pr=create_pr,
+                allow_patterns=allow_patterns,
+                ignore_patterns=ignore_patterns,
+                delete_patterns=[*others, *_list(delete_patterns)],
             )
-        except PathEncoderError:
-            raise
-        # the client raises errors of its own, requests and httpx, and ValueError
-        except Exception as error:
-            raise StoreError(
-                f"{repo_id} could not be uploaded: {error}. Check that the token has write access"
-                " (`hf auth login`, HF_TOKEN, token=)"
-            ) from error
+        )
+    except PathEncoderError:
+        raise
+    # the client raises errors of its own, requests and httpx, and ValueError
+    except Exception as error:
+        raise StoreError(
+            f"{repo_id} could not be uploaded: {error}. Check that the token has write access"
+            " (`hf auth login`, HF_TOKEN, token=)"
+        ) from error
 
 
 def _list(patterns: list[str] | str | None) -> list[str]:

@@ -45,6 +45,7 @@ LAYERS = {
         ("module", "encoder"),
         ("verify", "slides", "remote"),
         ("features", "nuclei"),
+        ("heads",),
         ("pictures", "integrations"),
         ("explore",),
         ("cli", "__main__"),

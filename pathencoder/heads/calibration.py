@@ -1,0 +1,112 @@
+"""Temperature scaling, and the probability below which a head abstains.
+
+Both are read from predictions of images that were not fitted on: those of the folds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pathencoder.errors import ConfigError
+from pathencoder.heads.rows import Floats, Ints, softmax
+
+NEVER = 2.0  # a threshold that no probability reaches
+
+
+@dataclass(frozen=True)
+class Abstention:
+    """Where a head abstains, and what that costs on the folds.
+
+    Attributes:
+        max_error: The share of wrong labels that was asked for.
+        threshold: The smallest probability of the label that is not abstained from.
+        error: Share of wrong labels among those that are kept; NaN where none is.
+        kept: Share of images that are kept.
+    """
+
+    max_error: float
+    threshold: float
+    error: float
+    kept: float
+
+
+def temperature(logits: Floats, y: Ints, weights: Floats) -> float:
+    """The number that scores are divided by, so that their softmax has the least log loss.
+
+    Guo et al. 2017, "On Calibration of Modern Neural Networks", section 4.2; computed by
+    scikit-learn.
+
+    Args:
+        logits: Scores [N, C].
+        y: Class numbers [N].
+        weights: Of each row [N].
+
+    Returns:
+        The temperature.
+    """
+    from sklearn.base import BaseEstimator, ClassifierMixin
+    from sklearn.calibration import CalibratedClassifierCV
+
+    binary, everything = logits.shape[1] == 2, np.arange(len(y))
+    scores = logits[:, 1:] - logits[:, :1] if binary else logits
+
+    class Given(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+        """A classifier whose scores are its input: there is nothing to fit."""
+
+        def fit(self, x: Floats, y: Ints, sample_weight: Floats | None = None) -> Given:
+            self.classes_ = np.arange(logits.shape[1])
+            return self
+
+        def decision_function(self, x: Floats) -> Floats:
+            return x[:, 0] if binary else x
+
+        def predict(self, x: Floats) -> Ints:
+            raise NotImplementedError
+
+    scaled = CalibratedClassifierCV(
+        Given(), method="temperature", ensemble=False, cv=[(everything, everything)]
+    )
+    scaled.fit(scores, y, sample_weight=weights)
+    inverse = float(scaled.calibrated_classifiers_[0].calibrators[0].beta_)
+    # scikit-learn takes a margin m as the scores -m and m, whose difference is 2 m
+    return 1 / (2 * inverse) if binary else 1 / inverse
+
+
+def log_loss(logits: Floats, y: Ints, weights: Floats) -> float:
+    """Weighted mean of minus the log of the true class's probability."""
+    true = softmax(logits)[np.arange(len(y)), y]
+    return float(np.average(-np.log(true.clip(1e-300)), weights=weights))
+
+
+def check_max_error(value: object) -> None:
+    """Raises ConfigError unless a value is None, or a share above 0 and below 1."""
+    fits = isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < 1
+    if value is not None and not fits:
+        raise ConfigError(f"max_error={value!r}: a share of wrong labels, for example 0.05")
+
+
+def abstention(probabilities: Floats, y: Ints, max_error: float) -> Abstention:
+    """The lowest threshold at which the share of wrong labels is at most `max_error`.
+
+    Args:
+        probabilities: [N, C], of images that were not fitted on.
+        y: Class numbers [N].
+        max_error: Share of wrong labels among those that are kept.
+
+    Returns:
+        The threshold; `NEVER` where no threshold reaches the share.
+    """
+    sure = probabilities.max(1)
+    wrong = probabilities.argmax(1) != y
+    order = np.argsort(-sure, kind="stable")
+    errors: NDArray[np.float64] = np.cumsum(wrong[order]) / np.arange(1, len(y) + 1)
+    # of images with one probability all are kept or none
+    last = np.append(sure[order][1:] < sure[order][:-1], [True])
+    fits = np.flatnonzero(last & (errors <= max_error))
+    if not len(fits):
+        return Abstention(max_error, NEVER, float("nan"), 0.0)
+    kept = int(fits[-1])
+    return Abstention(max_error, float(sure[order][kept]), float(errors[kept]), (kept + 1) / len(y))

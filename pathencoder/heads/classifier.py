@@ -1,0 +1,301 @@
+"""A fitted classifier: a head that knows its encoder."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Unpack
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from pathencoder import stream as streams
+from pathencoder.errors import ConfigError, HeadMismatch
+from pathencoder.heads import store
+from pathencoder.heads.cache import FeatureCache
+from pathencoder.heads.data.dataset import Dataset
+from pathencoder.heads.data.read import Data, Groups, Labels, read_dataset
+from pathencoder.heads.embed import embed
+from pathencoder.heads.encoder_record import EncoderRecord
+from pathencoder.heads.predictions import Predictions, predictions
+from pathencoder.heads.report import Report, evaluated
+from pathencoder.heads.rows import Floats, Model, softmax
+from pathencoder.images import Images, Item, Key, survey
+from pathencoder.mpp import check_mpp
+from pathencoder.pretrained.mixin import PushOptions
+from pathencoder.pretrained.save import upload
+from pathencoder.stream import OnError, Progress, Settings
+
+if TYPE_CHECKING:
+    from pathencoder.encoder import Encoder
+
+
+@dataclass
+class Classifier:
+    """A classifier on the embeddings of an encoder; `pathencoder.fit` and `load_head` return it.
+
+    Attributes:
+        kind: "linear", "mlp", "knn" or "prototypes".
+        classes: The names of the classes, in the order of the probabilities.
+        model: Embeddings to scores.
+        record: The encoder that it was fitted on, and how that was read.
+        settings: What was chosen or given, as JSON values.
+        temperature: Scores are divided by it before they become probabilities.
+        threshold: The probability of the label below which it abstains. None: it never does.
+        report: What it reaches on images that it was not fitted on. None: nothing was evaluated.
+        held_out: The same on the part that `fit(evaluate=...)` named.
+    """
+
+    kind: str
+    classes: tuple[str, ...]
+    model: Model
+    record: EncoderRecord
+    settings: dict[str, Any]
+    temperature: float = 1.0
+    threshold: float | None = None
+    report: Report | None = None
+    held_out: Report | None = None
+    _encoder: Encoder | None = field(default=None, repr=False)
+
+    @property
+    def encoder(self) -> Encoder:
+        """The encoder; loaded on first use where the head was loaded without one.
+
+        Raises:
+            HeadMismatch: It cannot be loaded, or is no longer the one that the head was fitted on.
+        """
+        if self._encoder is None:
+            self._encoder = self.record.load()
+        self.record.check(self._encoder)
+        return self._encoder
+
+    def use(self, encoder: Encoder) -> None:
+        """Use an encoder that is loaded already.
+
+        Raises:
+            HeadMismatch: The head was fitted on another one.
+        """
+        self.record.check(encoder)
+        self._encoder = encoder
+
+    def predict(
+        self,
+        images: Images,
+        *,
+        mpp: float | None = None,
+        on_error: OnError = "raise",
+        progress: Progress = "auto",
+    ) -> Predictions:
+        """Predict the classes of images.
+
+        Args:
+            images: In any form that `Encoder.encode` takes: a folder, paths, arrays, PIL images.
+            mpp: Their micrometres per pixel. None: the scale of the images that the head was fitted
+                on.
+            on_error: "raise" stops at the first image that cannot be read; "nan" gives it no label
+                and says why in `errors`.
+            progress: As for `Encoder.encode`.
+
+        Returns:
+            Labels, probabilities and abstentions, in order.
+
+        Raises:
+            ImageError: An image cannot be read.
+            ConfigError: A setting does not fit.
+            HeadMismatch: The encoder is not the one that the head was fitted on.
+        """
+        scale = self._scale(mpp)
+        if on_error not in ("raise", "nan"):
+            raise ConfigError(f"on_error={on_error!r}: 'raise' or 'nan'")
+        encoder = self.encoder
+        items, total = survey(images)
+        keys: list[Key] = []
+        errors: dict[Key, str] = {}
+        settings = Settings(output=self.record.output)
+        found = encoder.results(_noted(items, keys), mpp=scale, settings=settings)
+        table = streams.Table(total)
+        watched = streams.watched(found, total, progress)  # type: ignore[arg-type]
+        with contextlib.closing(watched):
+            for number, result in enumerate(watched):
+                if result.error is not None and on_error == "raise":
+                    raise result.error
+                if result.error is not None:
+                    errors[keys[number]] = str(result.error)
+                table.append(result.row)
+        return self._predictions(keys, table.finish(self.record.dim), errors)
+
+    def predict_rows(self, rows: ArrayLike) -> Predictions:
+        """Predict the classes of embeddings, for example those of a feature file.
+
+        Nothing says which encoder made them: `read_features(file).attributes` does.
+
+        Args:
+            rows: [N, D], of this head's encoder and readout.
+
+        Returns:
+            Predictions, whose keys are the numbers of the rows.
+
+        Raises:
+            HeadMismatch: The rows have another length than those that the head was fitted on.
+        """
+        x = np.asarray(rows, np.float64)
+        return self._predictions(list(range(len(x))), x, {})
+
+    def evaluate(
+        self,
+        data: Data,
+        *,
+        part: str | None = None,
+        labels: Labels = None,
+        groups: Groups = None,
+        splits: Labels = None,
+        cache: bool = True,
+        progress: Progress = "auto",
+    ) -> Report:
+        """Evaluate on labelled images that the head was not fitted on.
+
+        Args:
+            data: As for `pathencoder.fit`, as are `labels`, `groups` and `splits`.
+            part: The part to evaluate: "test" for example. None: all images.
+            labels: The classes.
+            groups: Patients, slides or cases: intervals are over them.
+            splits: The parts.
+            cache: Keep the rows on disk.
+            progress: As for `Encoder.encode`.
+
+        Returns:
+            Figures with intervals.
+
+        Raises:
+            ConfigError: The data set has bad rows, or classes that the head does not know.
+            ImageError: An image cannot be read.
+        """
+        read = read_dataset(data, labels=labels, groups=groups, splits=splits)
+        chosen = read if part is None else part_of(read, part)
+        return self.evaluate_dataset(chosen, part or "all images", cache=cache, progress=progress)
+
+    def evaluate_dataset(
+        self,
+        data: Dataset,
+        part: str,
+        *,
+        cache: bool,
+        progress: Progress,
+        notes: tuple[str, ...] = (),
+    ) -> Report:
+        """Evaluate on all images of a checked data set; `part` is its name in the report."""
+        if unknown := sorted(set(data.classes) - set(self.classes)):
+            raise ConfigError(
+                f"the head knows {', '.join(self.classes)}, not {', '.join(unknown)}: evaluate on"
+                " these classes"
+            )
+        names = [data.name(row) for row in range(len(data))]
+        found = embed(
+            self.encoder,
+            self.record,
+            data.images,
+            names,
+            cache=FeatureCache.default() if cache else None,
+            progress=progress,
+        )
+        for error in found.errors.values():
+            raise error
+        numbers = np.array([self.classes.index(label) for label in data.labels])
+        return evaluated(
+            self._probabilities(found.rows.astype(np.float64)),
+            numbers,
+            data.groups,
+            self.classes,
+            head=self.kind,
+            encoder=self.record.label(),
+            part=part,
+            settings=self.settings,
+            notes=notes,
+        )
+
+    def save(self, folder: str | os.PathLike[str]) -> Path:
+        """Write the head's folder, which `load_head` reads: safetensors and JSON.
+
+        Args:
+            folder: Created if it does not exist; other files in it are kept.
+
+        Returns:
+            The folder.
+
+        Raises:
+            StoreError: It cannot be written.
+        """
+        if not isinstance(folder, str | os.PathLike) or not os.fspath(folder):
+            raise ConfigError(f"folder={folder!r}: the folder to write, './head' for example")
+        store.write(self, Path(folder).expanduser())
+        return Path(folder)
+
+    def push_to_hub(self, repo_id: str, **options: Unpack[PushOptions]) -> str:
+        """Upload what `save` writes to the Hub, without paths of this machine.
+
+        Args:
+            repo_id: "owner/name", created if it does not exist.
+            **options: Those of `Encoder.push_to_hub`.
+
+        Returns:
+            The URL of the commit.
+
+        Raises:
+            StoreError: The upload failed; the message holds the Hub's answer.
+        """
+        with tempfile.TemporaryDirectory() as temporary:
+            folder = Path(temporary) / "head"
+            store.write(self, folder, for_hub=True)
+            given = {"commit_message": "Upload head", **options}
+            return upload(folder, repo_id, store.FILES, **given)  # type: ignore[arg-type]
+
+    def _scale(self, mpp: float | None) -> float | None:
+        fitted = self.record.image_mpp
+        if mpp is None:
+            return fitted
+        if fitted is None:
+            raise ConfigError(
+                f"mpp={mpp!r}: the head was fitted on images that were resized whole, without their"
+                " scale. Leave mpp out, or fit it with mpp="
+            )
+        return check_mpp(mpp)
+
+    def _probabilities(self, x: Floats) -> Floats:
+        return softmax(self.model.logits(x) / self.temperature)
+
+    def _predictions(self, keys: list[Key], rows: Any, errors: dict[Key, str]) -> Predictions:
+        x = np.asarray(rows, np.float64)
+        length = self.record.dim
+        if x.ndim != 2 or x.shape[1] != length:
+            raise HeadMismatch(
+                f"rows [N, {length}] of {self.record.label()} are needed, found {list(x.shape)}"
+            )
+        good = np.isfinite(x).all(1)
+        probabilities = np.full((len(x), len(self.classes)), np.nan)
+        if good.any():
+            probabilities[good] = self._probabilities(x[good])
+        return predictions(keys, self.classes, probabilities, self.threshold, errors)
+
+
+def _noted(items: Iterator[Item], keys: list[Key]) -> Iterator[Item]:
+    """The items, whose keys are put into a list."""
+    for item in items:
+        keys.append(item.key)
+        yield item
+
+
+def part_of(data: Dataset, part: str) -> Dataset:
+    """The images of a part.
+
+    Raises:
+        ConfigError: The data set has no such part.
+    """
+    rows = data.rows_of(part)
+    if not rows:
+        parts = ", ".join(sorted({data.part(row) for row in range(len(data))}))
+        raise ConfigError(f"the data set has no part {part!r}; it has {parts}")
+    return data.take(rows)

@@ -1,0 +1,277 @@
+"""Fit a classifier: embed, choose, evaluate on folds by group, calibrate."""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pathencoder.errors import ConfigError, ImageError
+from pathencoder.heads import calibration, kinds
+from pathencoder.heads.cache import FeatureCache
+from pathencoder.heads.classifier import Classifier
+from pathencoder.heads.data.check import train_part
+from pathencoder.heads.data.dataset import TRAIN, Dataset, is_fold
+from pathencoder.heads.embed import Embedded, embed
+from pathencoder.heads.encoder_record import EncoderRecord
+from pathencoder.heads.folds import Folds, given_folds, grouped_folds
+from pathencoder.heads.report import Report, evaluated
+from pathencoder.heads.rows import Floats, Ints, Model, Rows, softmax
+from pathencoder.stream import Progress
+
+if TYPE_CHECKING:
+    from pathencoder.encoder import Encoder
+
+log = logging.getLogger(__name__)
+
+_SHOWN = 20
+
+
+@dataclass(frozen=True)
+class Fitting:
+    """How a head is fitted; see `pathencoder.fit`."""
+
+    kind: str
+    options: Any
+    class_weights: Floats | None
+    calibrate: bool
+    max_error: float | None
+    skip_bad: bool
+    seed: int
+    cache: bool
+    progress: Progress
+
+
+def fit(
+    encoder: Encoder,
+    record: EncoderRecord,
+    train: Dataset,
+    held_out: Dataset | None,
+    how: Fitting,
+    *,
+    left: Sequence[str] = (),
+) -> Classifier:
+    """Fit a classifier on a checked train part.
+
+    Args:
+        encoder: The encoder.
+        record: How it is read.
+        train: The images to fit on.
+        held_out: The images to evaluate on afterwards. None: no other than those of the folds.
+        how: The settings.
+        left: Notes on parts that are not read.
+
+    Returns:
+        The head.
+
+    Raises:
+        ConfigError: Folds are needed, and not possible.
+        ImageError: Images cannot be read.
+    """
+    found = embed(
+        encoder,
+        record,
+        train.images,
+        [train.name(row) for row in range(len(train))],
+        cache=FeatureCache.default() if how.cache else None,
+        progress=how.progress,
+    )
+    train, found, notes = _readable(train, found, skip=how.skip_bad)
+    notes = [*train.notes, *left, *notes, *_copies(train, found.contents)]
+    rows = _rows(train, found, how)
+    model = kinds.kind(how.kind)
+    settings = model.choose(rows, how.options)
+    fitted = model.fit(rows, settings)
+    head = Classifier(how.kind, train.classes, fitted, record, settings, _encoder=encoder)
+    _judge(head, model, rows, train, how, notes)
+    if held_out is not None:
+        part = held_out.part(0)
+        both = _in_both(train, found.contents, held_out)
+        head.held_out = head.evaluate_dataset(
+            held_out, part, cache=how.cache, progress=how.progress, notes=both
+        )
+    return head
+
+
+def class_weights(given: object, classes: Sequence[str]) -> Floats | None:
+    """Weights by class number [C]; None for classes that weigh the same.
+
+    Raises:
+        ConfigError: A class has no weight, or one that is not positive.
+    """
+    if given == "balanced":
+        return None
+    if given is None:
+        return np.ones(len(classes))
+    if not isinstance(given, Mapping) or {str(name) for name in given} != set(classes):
+        raise ConfigError(
+            f"class_weight={given!r}: 'balanced', None, or a weight for each of"
+            f" {', '.join(classes)}"
+        )
+    by_name = {str(name): weight for name, weight in given.items()}
+    weights = np.array([by_name[name] for name in classes], np.float64)
+    if not (np.isfinite(weights).all() and (weights > 0).all()):
+        raise ConfigError(f"class_weight={given!r}: weights are numbers above 0")
+    return weights
+
+
+def left_out(data: Dataset, evaluate: str | None) -> list[str]:
+    """A note on each part that is neither fitted on nor evaluated."""
+    parts: dict[str, int] = defaultdict(int)
+    for row in range(len(data)):
+        parts[data.part(row)] += 1
+    return [
+        f"{count:,} images of the part {part!r} were not read (evaluate={part!r} evaluates on them)"
+        for part, count in sorted(parts.items())
+        if part not in (TRAIN, evaluate)
+    ]
+
+
+def _readable(
+    train: Dataset, found: Embedded, *, skip: bool
+) -> tuple[Dataset, Embedded, list[str]]:
+    """Data set and rows without the images that cannot be read."""
+    if not found.errors:
+        return train, found, []
+    lines = [f"  {error}" for _, error in sorted(found.errors.items())]
+    more = [f"  and {len(lines) - _SHOWN:,} more"] if len(lines) > _SHOWN else []
+    listed = "\n".join([*lines[:_SHOWN], *more])
+    if not skip:
+        raise ImageError(
+            f"{len(found.errors):,} of {len(train):,} images cannot be read:\n{listed}\nRemove them"
+            " from the data set, or leave them out with on_error='skip' (--skip-bad)"
+        )
+    good = [row for row in range(len(train)) if row not in found.errors]
+    contents = [found.contents[row] for row in good]
+    kept = train_part(train.take(good)) if good else train.take(good)
+    if not good:
+        raise ImageError(f"none of the images can be read:\n{listed}")
+    note = f"{len(found.errors):,} images that cannot be read were left out:\n{listed}"
+    return kept, Embedded(found.rows[good], contents, {}, found.new), [note]
+
+
+def _copies(train: Dataset, contents: Sequence[bytes]) -> list[str]:
+    """Notes on images of the same content with other labels, or in other groups."""
+    first: dict[bytes, int] = {}
+    labels, groups = list[int](), list[int]()
+    for row, content in enumerate(contents):
+        before = first.setdefault(content, row)
+        if train.labels[row] != train.labels[before]:
+            labels.append(row)
+        elif train.groups is not None and train.groups[row] != train.groups[before]:
+            groups.append(row)
+    return [
+        f"{len(rows):,} images have the content of another one {what}, the first:"
+        f" {train.name(rows[0])} and {train.name(first[contents[rows[0]]])}"
+        for rows, what in ((labels, "with another label"), (groups, "of another group"))
+        if rows
+    ]
+
+
+def _in_both(train: Dataset, contents: Sequence[bytes], held_out: Dataset) -> tuple[str, ...]:
+    """A note on images that were fitted on and are in the held-out part too."""
+    from pathencoder.heads.embed import contents_of
+
+    known = set(contents)
+    both = [row for row, c in enumerate(contents_of(held_out.images)) if c in known]
+    if not both:
+        return ()
+    return (
+        f"{len(both):,} of these images were fitted on too (the same content), the first:"
+        f" {held_out.name(both[0])}: figures are too good",
+    )
+
+
+def _rows(train: Dataset, found: Embedded, how: Fitting) -> Rows:
+    if not np.isfinite(found.rows).all():
+        bad = int((~np.isfinite(found.rows)).any(1).sum())
+        raise ConfigError(
+            f"{bad} of {len(found.rows)} embeddings hold NaN or infinity: the encoder is broken, or"
+            " overflows in this precision"
+        )
+    groups = train.groups or [str(row) for row in range(len(train))]
+    return Rows(
+        x=found.rows.astype(np.float64),
+        y=np.array([train.classes.index(label) for label in train.labels]),
+        groups=np.unique(np.asarray(groups), return_inverse=True)[1],
+        classes=len(train.classes),
+        class_weights=how.class_weights,
+        seed=how.seed,
+    )
+
+
+def _judge(
+    head: Classifier, model: type[Model], rows: Rows, train: Dataset, how: Fitting, notes: list[str]
+) -> None:
+    """Evaluate on folds; set the temperature and the threshold by the same predictions."""
+    try:
+        folds, part = _folds(train, rows)
+    except ConfigError as error:
+        if model.needs_folds or how.max_error is not None:
+            raise
+        head.report = None
+        for note in [*notes, f"nothing was evaluated: {error}"]:
+            log.warning("%s", note)
+        return
+    logits = _held_out_logits(model, rows, folds, how)
+    if how.calibrate:
+        head.temperature = calibration.temperature(logits, rows.y, rows.weights)
+    probabilities = softmax(logits / head.temperature)
+    chosen = None
+    if how.max_error is not None:
+        chosen = calibration.abstention(probabilities, rows.y, how.max_error)
+        head.threshold = chosen.threshold
+    head.report = _report(head, probabilities, rows.y, train, part, chosen, notes)
+
+
+def _folds(train: Dataset, rows: Rows) -> tuple[Folds, str]:
+    """The folds that the data set gives, or new ones, and what a report calls them."""
+    by = "" if train.groups is None else " by group"
+    splits = train.splits or ()
+    given = [split for split in splits if is_fold(split)]
+    if given and len(given) < len(rows.y):
+        raise ConfigError(
+            f"{len(given)} of {len(rows.y)} images of the train part have a fold: give every one"
+            " a fold, or none"
+        )
+    if given:
+        folds = given_folds(splits, rows.y, train.classes)
+        return folds, f"{len(folds)} folds of the data set"
+    folds = grouped_folds(rows.y, rows.groups, seed=rows.seed)
+    return folds, f"{len(folds)} folds{by}"
+
+
+def _held_out_logits(model: type[Model], rows: Rows, folds: Folds, how: Fitting) -> Floats:
+    """Scores [N, C] of every row by a model that was chosen and fitted without its fold."""
+    logits = np.zeros((len(rows.y), rows.classes))
+    for fitted, held_out in folds:
+        part = rows.take(fitted)
+        logits[held_out] = model.fit(part, model.choose(part, how.options)).logits(rows.x[held_out])
+    return logits
+
+
+def _report(
+    head: Classifier,
+    probabilities: Floats,
+    y: Ints,
+    train: Dataset,
+    part: str,
+    chosen: calibration.Abstention | None,
+    notes: Sequence[str],
+) -> Report:
+    return evaluated(
+        probabilities,
+        y,
+        train.groups,
+        head.classes,
+        head=head.kind,
+        encoder=head.record.label(),
+        part=part,
+        settings=head.settings,
+        abstention=chosen,
+        notes=notes,
+    )

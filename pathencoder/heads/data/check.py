@@ -1,0 +1,145 @@
+"""Check a whole data set before anything is encoded: all bad rows in one list."""
+
+from __future__ import annotations
+
+import os
+import unicodedata
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+from pathencoder.errors import ConfigError
+from pathencoder.heads.data.dataset import TRAIN, Dataset
+from pathencoder.walk import printable
+
+_SHOWN = 50
+_NO_VALUE = frozenset({"", "nan", "<na>"})  # an empty cell, as tables and pandas write it
+
+
+def check(data: Dataset) -> Dataset:
+    """Check a data set.
+
+    Args:
+        data: Labelled images.
+
+    Returns:
+        The same.
+
+    Raises:
+        ConfigError: A file is missing or named twice; a label or group is empty or NaN; labels
+            differ in case only; a group is in two parts. The message lists every bad row.
+    """
+    _check_lengths(data)
+    problems = [
+        *_bad_files(data),
+        *_bad_labels(data),
+        *_similar_labels(data),
+        *_bad_groups(data),
+        *_shared_groups(data),
+    ]
+    if problems:
+        raise ConfigError(_listed(problems))
+    if not len(data):
+        raise ConfigError("the data set holds no images")
+    return data
+
+
+def train_part(data: Dataset) -> Dataset:
+    """The part that a classifier is fitted on.
+
+    Raises:
+        ConfigError: It is empty, or has one class or one group alone.
+    """
+    train = data.take(data.rows_of(TRAIN))
+    if not len(train):
+        parts = ", ".join(sorted({data.part(row) for row in range(len(data))}))
+        raise ConfigError(f"the data set has no train part to fit on, only: {parts}")
+    if len(train.classes) < 2:
+        raise ConfigError(
+            f"all {len(train)} images of the train part are of one class, {train.classes[0]!r}: a"
+            " classifier needs at least two"
+        )
+    if train.groups is not None and len(set(train.groups)) < 2:
+        raise ConfigError(
+            f"all images of the train part are of one group, {train.groups[0]!r}: nothing could be"
+            " said about another patient. Add groups, or leave the groups out to fit without"
+        )
+    return train
+
+
+def _check_lengths(data: Dataset) -> None:
+    for name in ("labels", "groups", "splits"):
+        values = getattr(data, name)
+        if values is not None and len(values) != len(data.images):
+            raise ConfigError(
+                f"{name} holds {len(values)} values for {len(data.images)} images: give one each"
+            )
+
+
+def _bad_files(data: Dataset) -> Iterator[str]:
+    first: dict[str, int] = {}
+    for row, image in enumerate(data.images):
+        if not isinstance(image, str | os.PathLike):
+            continue
+        path = Path(image)
+        if not path.is_file():
+            what = "a folder, not an image" if path.is_dir() else "no such file"
+            yield f"{data.name(row)}: {what}{_shown(data, row, path)}"
+            continue
+        before = first.setdefault(os.path.realpath(path), row)
+        if before != row:
+            yield f"{data.name(row)}: the same image as {data.name(before)}: keep one"
+
+
+def _shown(data: Dataset, row: int, path: Path) -> str:
+    """The path, where the row is not named by it already."""
+    shown = printable(path)
+    return "" if data.name(row) == shown else f" {shown}"
+
+
+def _bad_labels(data: Dataset) -> Iterator[str]:
+    for row, label in enumerate(data.labels):
+        if label.strip().casefold() in _NO_VALUE:
+            yield f"{data.name(row)}: the label is {'NaN' if label.strip() else 'empty'}"
+
+
+def _similar_labels(data: Dataset) -> Iterator[str]:
+    spellings: dict[str, set[str]] = defaultdict(set)
+    for label in data.labels:
+        spellings[unicodedata.normalize("NFKC", label).casefold()].add(label)
+    for same in spellings.values():
+        if len(same) > 1:
+            names = " and ".join(map(ascii, sorted(same)))
+            yield f"labels {names} differ in case or Unicode composition only: use one spelling"
+
+
+def _bad_groups(data: Dataset) -> Iterator[str]:
+    for row, group in enumerate(data.groups or ()):
+        if group.strip().casefold() in _NO_VALUE:
+            yield f"{data.name(row)}: the group is empty: name one for every image, or for none"
+
+
+def _shared_groups(data: Dataset) -> Iterator[str]:
+    parts: dict[str, dict[str, int]] = defaultdict(dict)
+    for row, group in enumerate(data.groups or ()):
+        split = TRAIN if data.splits is None else data.splits[row]
+        parts[group.strip().casefold()].setdefault(split, row)
+    for found in parts.values():
+        if len(found) > 1:
+            row = next(iter(found.values()))
+            group = (data.groups or ())[row]
+            names = " and ".join(f"{part} ({data.name(row)})" for part, row in found.items())
+            yield f"group {group!r} is in {names}: give each group one split"
+
+
+def _listed(problems: list[str]) -> str:
+    shown = [f"  {printable(problem)}" for problem in problems[:_SHOWN]]
+    more = len(problems) - _SHOWN
+    many = "1 problem" if len(problems) == 1 else f"{len(problems):,} problems"
+    return "\n".join(
+        [
+            f"the data set has {many}; nothing was encoded:",
+            *shown,
+            *([f"  and {more:,} more"] if more > 0 else []),
+        ]
+    )

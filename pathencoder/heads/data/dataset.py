@@ -1,0 +1,95 @@
+"""A labelled data set in memory, whatever form it was read from."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from pathencoder.images import ImageSource
+from pathencoder.walk import natural, printable
+
+TRAIN = "train"
+# names of one part, as data sets write them
+_SPLITS = {
+    "": TRAIN,
+    "training": TRAIN,
+    "valid": "val",
+    "validation": "val",
+    "dev": "val",
+    "testing": "test",
+    "folds": TRAIN,  # to be split into folds that are made here
+}
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Labelled images.
+
+    Attributes:
+        images: A path, or an image in memory in any form that `Encoder.encode` takes, each.
+        labels: The class of each.
+        groups: The patient, slide or case of each. None: not known.
+        splits: The part of each: "train", "val", "test" or another held-out part; "fold1", "fold2"
+            and so on are train parts with given folds. None: all are "train".
+        where: What messages call each; () for the paths, or the numbers of images in memory.
+        notes: What was assumed or left out when it was read, as sentences.
+    """
+
+    images: tuple[ImageSource, ...]
+    labels: tuple[str, ...]
+    groups: tuple[str, ...] | None = None
+    splits: tuple[str, ...] | None = None
+    where: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The labels that occur, in natural order (2 before 10)."""
+        return tuple(sorted(set(self.labels), key=lambda label: natural(Path(label))))
+
+    def name(self, row: int) -> str:
+        """What messages call a row."""
+        if self.where:
+            return self.where[row]
+        image = self.images[row]
+        return printable(image) if isinstance(image, str | os.PathLike) else f"images[{row}]"
+
+    def part(self, row: int) -> str:
+        """The part of a row: a given fold counts as "train"."""
+        split = TRAIN if self.splits is None else self.splits[row]
+        return TRAIN if is_fold(split) else split
+
+    def rows_of(self, part: str) -> list[int]:
+        """The rows of a part, in order."""
+        return [row for row in range(len(self)) if self.part(row) == part]
+
+    def take(self, rows: Sequence[int]) -> Dataset:
+        """The same data set with these rows alone."""
+
+        def taken(values: tuple[str, ...] | None) -> tuple[str, ...] | None:
+            return None if values is None else tuple(values[row] for row in rows)
+
+        return replace(
+            self,
+            images=tuple(self.images[row] for row in rows),
+            labels=tuple(self.labels[row] for row in rows),
+            groups=taken(self.groups),
+            splits=taken(self.splits),
+            where=tuple(self.name(row) for row in rows),
+        )
+
+
+def split_name(text: str) -> str:
+    """The part that a value of a split column or the name of a folder means."""
+    folded = text.strip().casefold()
+    return _SPLITS.get(folded, folded)
+
+
+def is_fold(split: str) -> bool:
+    """Whether a split is the number of a fold: "fold1", "fold_2" or "3"."""
+    return split.removeprefix("fold").strip(" _-").isdecimal()

@@ -1,0 +1,139 @@
+"""Read a labelled data set in any form, and check it."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from pathencoder.errors import ConfigError
+from pathencoder.heads.data.check import check
+from pathencoder.heads.data.dataset import Dataset, split_name
+from pathencoder.heads.data.folder import read_folder
+from pathencoder.heads.data.table import read_csv
+from pathencoder.images import ImageSource
+from pathencoder.walk import printable
+
+Data: TypeAlias = "Dataset | str | os.PathLike[str] | Sequence[ImageSource]"
+Labels: TypeAlias = "str | Sequence[object] | None"
+Groups: TypeAlias = "str | Sequence[object] | Callable[[Path], str] | None"
+
+
+def read_dataset(
+    data: Data, *, labels: Labels = None, groups: Groups = None, splits: Labels = None
+) -> Dataset:
+    r"""Read and check labelled images.
+
+    Args:
+        data: A folder per class (ROOT/CLASS/..., or ROOT/train/CLASS/... and ROOT/test/CLASS/...);
+            a table with a row an image (CSV; columns path, label, group, split); a list of paths or
+            images with `labels`; or a `Dataset`.
+        labels: For a list: the class of each image. For a table: the name of the column.
+        groups: The patient, slide or case of each image. For a table: the name of the column (None:
+            "group", "patient" and similar, where there is one). For a folder: a regular expression
+            with one group in parentheses, searched in each path below the folder, for example
+            r"(P\d+)_". For all: a list, or a function of the path.
+        splits: For a list: the part of each image. For a table: the name of the column.
+
+    Returns:
+        The data set.
+
+    Raises:
+        ConfigError: The data set cannot be read, or has bad rows: the message lists all of them.
+    """
+    if isinstance(groups, str) and not isinstance(data, str | os.PathLike):
+        raise ConfigError(f"groups={groups!r}: for a list of images give a list of groups")
+    if isinstance(data, Dataset):
+        read = data
+    elif isinstance(data, str | os.PathLike):
+        read = _from_path(Path(data).expanduser(), labels, groups, splits)
+    else:
+        read = _from_list(data, labels)
+    if groups is not None and not isinstance(groups, str):
+        read = dataclasses.replace(read, groups=_groups(read, groups))
+    for name, given in (("labels", labels), ("splits", splits)):
+        if given is not None and not isinstance(given, str):
+            values = _texts(given, name)
+            if name == "splits":
+                values = tuple(map(split_name, values))
+            read = dataclasses.replace(read, **{name: values})
+        elif given is not None and not _is_table(data):
+            raise ConfigError(f"{name}={given!r}: the name of a column goes with a table")
+    return check(read)
+
+
+def _is_table(data: object) -> bool:
+    return isinstance(data, str | os.PathLike) and Path(data).expanduser().is_file()
+
+
+def _from_path(path: Path, labels: Labels, groups: Groups, splits: Labels) -> Dataset:
+    columns = [given if isinstance(given, str) else None for given in (labels, groups, splits)]
+    if path.is_dir():
+        found = read_folder(path)
+        pattern = columns[1]
+        return found if pattern is None else _by_pattern(found, path, pattern)
+    if not path.is_file():
+        raise ConfigError(f"no such folder or table: {printable(path)}")
+    return read_csv(path, label=columns[0], group=columns[1], split=columns[2])
+
+
+def _from_list(data: Sequence[ImageSource], labels: Labels) -> Dataset:
+    if isinstance(data, bytes) or not isinstance(data, Iterable):
+        raise ConfigError(
+            f"data={type(data).__name__}: give a folder per class, a table, a list of images with"
+            " labels, or a Dataset"
+        )
+    images = tuple(data)
+    if labels is None or isinstance(labels, str):
+        raise ConfigError("a list of images needs labels=, a list with the class of each")
+    found = tuple(Path(i).expanduser() if isinstance(i, str) else i for i in images)
+    return Dataset(found, _texts(labels, "labels"))
+
+
+def _by_pattern(data: Dataset, root: Path, pattern: str) -> Dataset:
+    """The groups that a regular expression finds in the paths below the folder."""
+    try:
+        expression = re.compile(pattern)
+    except re.error as error:
+        raise ConfigError(f"groups={pattern!r} is not a regular expression ({error})") from error
+    if expression.groups != 1:
+        raise ConfigError(
+            f"groups={pattern!r}: a regular expression with one group in parentheses is needed, for"
+            r" example (P\d+)_; it is searched in each path below the folder"
+        )
+
+    def group(path: Path) -> str:
+        found = expression.search(printable(path.relative_to(root).as_posix()))
+        return "" if found is None else found.group(1) or ""
+
+    return dataclasses.replace(data, groups=_groups(data, group))
+
+
+def _groups(data: Dataset, groups: Sequence[object] | Callable[[Path], str]) -> tuple[str, ...]:
+    if not callable(groups):
+        return _texts(groups, "groups")
+    if not all(isinstance(image, str | os.PathLike) for image in data.images):
+        raise ConfigError("groups= as a function takes paths: for images in memory give a list")
+    return tuple(str(groups(Path(image))) for image in data.images)  # type: ignore[arg-type]
+
+
+def _texts(values: Iterable[object], name: str) -> tuple[str, ...]:
+    """Labels, groups or splits of any kind as text; None and NaN as empty text."""
+    if isinstance(values, bytes) or not isinstance(values, Iterable):
+        raise ConfigError(f"{name}={type(values).__name__}: a list with a value an image is needed")
+    return tuple(_text(value) for value in values)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, np.generic):
+        value = value.item()
+    if value is None:
+        return ""
+    if isinstance(value, float) and value.is_integer():  # pandas makes 1.0 of 1
+        return str(int(value))
+    return str(value)

@@ -1,0 +1,232 @@
+"""The files of a head, in a folder or a Hub repository.
+
+| file | content |
+|---|---|
+| config.json | kind, classes, encoder, settings, sha256 of the arrays |
+| model.safetensors | the arrays of the model |
+| report.json | what it reaches on images that it was not fitted on |
+| README.md | the same for reading |
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pathencoder._version import __version__
+from pathencoder.errors import ChecksumError, ConfigError, StoreError
+from pathencoder.pretrained import folder as folders
+from pathencoder.pretrained import hub, hub_errors
+from pathencoder.walk import printable
+
+if TYPE_CHECKING:
+    from pathencoder.heads.classifier import Classifier
+
+FORMAT = "pathencoder-head"
+VERSION = 1
+_CONFIG, _ARRAYS, _REPORT, _CARD = "config.json", "model.safetensors", "report.json", "README.md"
+# config.json last: until then the old one, with the old sha256, does not match new arrays
+FILES = (_REPORT, _CARD, _ARRAYS, _CONFIG)
+_REPO = re.compile(r"(?:hf[-_]hub:)?([\w.-]+/[\w.-]+)(?:@(\S+))?")
+
+
+@dataclasses.dataclass(frozen=True)
+class Files:
+    """The content of a head's files.
+
+    Attributes:
+        config: The parsed config.json, whose format and version are known.
+        arrays: The arrays of the model.
+        report: The parsed report.json; empty without one.
+    """
+
+    config: dict[str, Any]
+    arrays: dict[str, Any]
+    report: dict[str, Any]
+
+
+def write(head: Classifier, folder: Path, *, for_hub: bool = False) -> None:
+    """Write a head's folder; other files in it are kept.
+
+    Args:
+        head: The head.
+        folder: Created if it does not exist.
+        for_hub: Leave out paths of this machine.
+
+    Raises:
+        StoreError: The folder cannot be written, or holds an encoder.
+    """
+    from safetensors.numpy import save_file
+
+    _refuse_others(folder)
+    try:
+        with folders.draft_of(folder) as draft:
+            save_file(head.model.arrays(), draft / _ARRAYS)
+            config = _config(head, folders.sha256_of(draft / _ARRAYS), for_hub=for_hub)
+            _write_json(draft / _CONFIG, config)
+            reports = {"folds": head.report, "held_out": head.held_out}
+            _write_json(draft / _REPORT, {k: r and r.to_json() for k, r in reports.items()})
+            (draft / _CARD).write_text(_card(head), encoding="utf-8")
+            folders.publish(draft, folder, FILES)
+    except OSError as error:
+        raise StoreError(
+            f"cannot write the head {folder}: {error}. Free space there, or choose another folder"
+        ) from error
+
+
+def read(
+    name: str | os.PathLike[str],
+    *,
+    revision: str | None = None,
+    token: str | bool | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+    local_files_only: bool | None = None,
+) -> Files:
+    """Read a head's files from a folder or a repository.
+
+    Raises:
+        ConfigError: There is no head of that name, or it is of a newer version.
+        ChecksumError: The arrays are not those that were saved.
+        PathEncoderError: The download failed.
+    """
+    from safetensors.numpy import load_file
+
+    place = _folder(name, revision)
+    if place is not None:
+        config, arrays, report = (place / file for file in (_CONFIG, _ARRAYS, _REPORT))
+    else:
+        access = hub.Access(token, cache_dir, local_files_only)
+        config, arrays, report = _from_hub(str(name), revision, access)
+    parsed = _checked(config, name)
+    if not arrays.is_file() or folders.sha256_of(arrays) != parsed.get("sha256"):
+        raise ChecksumError(
+            f"{printable(arrays)} is not the file that was saved with this head: save or download"
+            " the head again"
+        )
+    reports = folders.parse_config(report) if report.is_file() else {}
+    return Files(parsed, load_file(arrays), reports)
+
+
+def is_head(folder: Path) -> bool:
+    """Whether a folder holds a head."""
+    try:
+        return folders.read_config(folder).get("format") == FORMAT
+    except ConfigError:
+        return False
+
+
+def _config(head: Classifier, sha256: str, *, for_hub: bool) -> dict[str, Any]:
+    record = head.record.to_json()
+    if for_hub:
+        record["folder"] = None
+    return {
+        "format": FORMAT,
+        "format_version": VERSION,
+        "task": "classification",
+        "head": head.kind,
+        "classes": list(head.classes),
+        "encoder": record,
+        "settings": head.settings,
+        "temperature": head.temperature,
+        "threshold": head.threshold,
+        "sha256": sha256,
+        "versions": {"pathencoder": __version__},
+    }
+
+
+def _card(head: Classifier) -> str:
+    front = ["library_name: pathencoder", "tags: [pathology, histopathology]"]
+    if head.record.repo:
+        front.append(f"base_model: {head.record.repo}")
+    reports = [r.text() for r in (head.report, head.held_out) if r is not None]
+    shown = "\n\n".join(reports) or "Nothing was evaluated."
+    return "\n".join(
+        [
+            "---",
+            *front,
+            "---",
+            f"# A {head.kind} head on {head.record.name}",
+            "",
+            f"Classes: {', '.join(head.classes)}.",
+            "",
+            "```python",
+            "import pathencoder",
+            "",
+            'head = pathencoder.load_head("THIS FOLDER OR REPOSITORY")',
+            'found = head.predict("tiles/")',
+            "found.labels, found.probabilities, found.abstained",
+            "```",
+            "",
+            "```text",
+            shown,
+            "```",
+            "",
+        ]
+    )
+
+
+def _refuse_others(folder: Path) -> None:
+    """Raises StoreError where the folder holds the config.json of something else."""
+    if (folder / _CONFIG).exists() and not is_head(folder):
+        raise StoreError(
+            f"{folder} holds a {_CONFIG} that is not of a head (an encoder?): choose another folder"
+        )
+
+
+def _folder(name: str | os.PathLike[str], revision: str | None) -> Path | None:
+    """The folder of a name that is a path; None for a repository."""
+    if not isinstance(name, str | os.PathLike) or not os.fspath(name):
+        raise ConfigError(f"path_or_repo={name!r}: a head's folder or owner/repo")
+    path = Path(name).expanduser()
+    looks_local = os.fspath(name).startswith((".", "/", "~")) or not isinstance(name, str)
+    if revision is None and (path.exists() or looks_local):
+        if not path.is_dir():
+            raise ConfigError(f"no such folder: {printable(path)}")
+        return path
+    return None
+
+
+def _from_hub(name: str, revision: str | None, access: hub.Access) -> tuple[Path, Path, Path]:
+    found = _REPO.fullmatch(name)
+    if found is None:
+        raise ConfigError(f"no such folder, and not a repository (owner/name): {name}")
+    repository = hub.Repository(found[1], revision or found[2], access, name)
+    try:
+        config = repository.file(_CONFIG)
+        pinned = dataclasses.replace(
+            repository, revision=hub.commit_of(config) or repository.revision
+        )
+        arrays = pinned.file(_ARRAYS)
+    except hub_errors.NoSuchFile as error:
+        raise ConfigError(f"{name} holds no head of pathencoder: {error}") from error
+    try:
+        return config, arrays, pinned.file(_REPORT)
+    except hub_errors.NoSuchFile:
+        return config, arrays, config.with_name(_REPORT)
+
+
+def _checked(file: Path, name: str | os.PathLike[str]) -> dict[str, Any]:
+    """The content of config.json, of a format and version that are known."""
+    if not file.is_file():
+        raise ConfigError(f"{printable(name)} holds no {_CONFIG}: not the folder of a head")
+    config = folders.parse_config(file)
+    if config.get("format") != FORMAT:
+        raise ConfigError(
+            f"{printable(name)} holds no head but something else (an encoder?): heads are what"
+            " pathencoder.fit(...).save(folder) writes"
+        )
+    version = config.get("format_version")
+    if not isinstance(version, int) or version > VERSION:
+        raise ConfigError(
+            f"{printable(name)} is a head of version {version}, this package reads {VERSION}: pip"
+            " install -U pathencoder"
+        )
+    return config
+
+
+def _write_json(path: Path, content: Any) -> None:
+    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,0 +1,141 @@
+"""Labelled images in: each form, and every bad row in one message."""
+
+import numpy as np
+import pytest
+import small_tiles
+
+from pathencoder.errors import ConfigError
+from pathencoder.heads.data.check import train_part
+from pathencoder.heads.data.dataset import Dataset
+from pathencoder.heads.data.read import read_dataset
+
+
+def test_a_folder_per_class_with_groups_from_names(tmp_path):
+    root = small_tiles.folder(tmp_path, patients=3)
+    (root / "benign" / "notes.txt").write_text("x")
+    data = read_dataset(root, groups=small_tiles.GROUPS)
+    assert data.classes == ("benign", "malignant")
+    assert len(data) == 12
+    assert set(data.groups) == {"P0", "P1", "P2"}
+    assert data.splits is None
+    assert "notes.txt" in data.notes[0]
+
+
+def test_folders_of_parts_above_the_classes(tmp_path):
+    small_tiles.folder(tmp_path / "train")
+    small_tiles.folder(tmp_path / "Test", patients=1)
+    data = read_dataset(tmp_path, groups=lambda path: f"{path.parts[-3]}{path.name[:2]}")
+    assert {data.part(row) for row in range(len(data))} == {"train", "test"}
+    assert data.classes == ("benign", "malignant")
+    assert len(data.rows_of("test")) == 4
+
+
+def test_an_empty_class_folder_is_named(tmp_path):
+    small_tiles.folder(tmp_path)
+    (tmp_path / "stroma").mkdir()
+    with pytest.raises(ConfigError, match=r"no images in .*stroma"):
+        read_dataset(tmp_path)
+
+
+def test_a_table_with_columns_of_other_names(tmp_path):
+    root = small_tiles.folder(tmp_path, patients=2, each=1)
+    rows = [(f"{c}/P{p}_0.png", c, f"P{p}") for c in ("benign", "malignant") for p in (0, 1)]
+    file = small_tiles.table(root, rows, header="file;Class;patient".replace(";", ","))
+    data = read_dataset(file)
+    assert data.groups == ("P0", "P1", "P0", "P1")
+    assert data.labels[2] == "malignant"
+    assert data.notes == ("the column 'patient' was taken as the group",)
+    with pytest.raises(ConfigError, match="no column 'case'; the columns are file, class, patient"):
+        read_dataset(file, groups="case")
+
+
+def test_all_bad_rows_are_in_one_message(tmp_path):
+    root = small_tiles.folder(tmp_path, patients=3, each=1)
+    rows = [
+        ("benign/P0_0.png", "benign", "P0", "train"),
+        ("benign/P0_0.png", "benign", "P0", "train"),
+        ("missing.png", "benign", "P1", "train"),
+        ("benign/P1_0.png", "", "P1", "train"),
+        ("benign/P2_0.png", "NaN", "P2", "train"),
+        ("malignant/P0_0.png", "malignant", "P9", "train"),
+        ("malignant/P1_0.png", "malignant", "P9", "test"),
+        ("malignant/P2_0.png", "Malignant", "", "test"),
+        ("malignant", "malignant", "P8", "train"),
+    ]
+    with pytest.raises(ConfigError) as caught:
+        read_dataset(small_tiles.table(root, rows))
+    said = str(caught.value)
+    assert "8 problems; nothing was encoded" in said
+    for words in (
+        "line 3: the same image as",
+        "line 4: no such file",
+        "line 5: the label is empty",
+        "line 6: the label is NaN",
+        "labels 'Malignant' and 'malignant' differ in case",
+        "line 9: the group is empty",
+        "group 'P9' is in train",
+        "line 10: a folder, not an image",
+    ):
+        assert words in said
+
+
+def test_a_group_in_two_folds_is_refused():
+    images = tuple(small_tiles.tile("benign", n) for n in range(4))
+    with pytest.raises(ConfigError, match=r"group 'a' is in fold1 .* and fold2"):
+        read_dataset(
+            list(images), labels=list("ABAB"), groups=list("aabb"), splits=["fold1", "fold2"] * 2
+        )
+
+
+def test_labels_of_any_kind_become_text():
+    images = [small_tiles.tile("benign", n) for n in range(4)]
+    data = read_dataset(images, labels=np.array([2.0, 10.0, 2.0, 10.0]), groups=[1, 2, 1, 2])
+    assert data.classes == ("2", "10")
+    with pytest.raises(ConfigError, match=r"images\[1\]: the label is NaN"):
+        read_dataset(images, labels=[0.0, float("nan"), 1.0, None])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"labels": ["a"]}, "labels holds 1 values for 2 images"),
+        ({}, "needs labels="),
+        ({"labels": ["a", "b"], "groups": "P"}, "for a list of images give a list of groups"),
+        ({"labels": ["a", "b"], "groups": lambda path: path}, "takes paths"),
+        ({"labels": ["a", "b"], "groups": ["a"]}, "groups holds 1 values"),
+        ({"labels": ["a", "b"], "splits": "part"}, "goes with a table"),
+    ],
+)
+def test_lists_that_do_not_fit(arguments, words):
+    images = [small_tiles.tile("benign", n) for n in range(2)]
+    with pytest.raises(ConfigError, match=words):
+        read_dataset(images, **arguments)
+
+
+@pytest.mark.parametrize("pattern", ["P\\d+", "(", "(a)(b)"])
+def test_an_expression_without_one_group(tmp_path, pattern):
+    with pytest.raises(ConfigError, match="regular expression"):
+        read_dataset(small_tiles.folder(tmp_path, patients=1), groups=pattern)
+
+
+@pytest.mark.parametrize(
+    ("labels", "groups", "splits", "words"),
+    [
+        (("a", "a"), None, None, "are of one class, 'a'"),
+        (("a", "b"), ("P", "P"), None, "are of one group, 'P'"),
+        (("a", "b"), None, ("val", "test"), "no train part to fit on, only: test, val"),
+    ],
+)
+def test_train_parts_that_cannot_be_fitted(labels, groups, splits, words):
+    images = tuple(small_tiles.tile("benign", n) for n in range(2))
+    with pytest.raises(ConfigError, match=words):
+        train_part(Dataset(images, labels, groups, splits))
+
+
+def test_paths_that_are_no_data_set(tmp_path):
+    with pytest.raises(ConfigError, match="no such folder or table"):
+        read_dataset(tmp_path / "nothing")
+    with pytest.raises(ConfigError, match="holds no folders"):
+        read_dataset(tmp_path)
+    with pytest.raises(ConfigError, match="data=int"):
+        read_dataset(3, labels=["a"])
