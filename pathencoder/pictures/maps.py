@@ -32,6 +32,7 @@ class Painted:
         scale: Values at the two ends of the colour scale, if the colours are one.
         legend: Colours with their meaning, if they are few.
         chosen: The tile that the others are compared with.
+        ends: What the two ends of the colour scale mean.
     """
 
     colours: RGB
@@ -40,6 +41,7 @@ class Painted:
     scale: tuple[float, float] | None = None
     legend: Sequence[tuple[tuple[int, int, int], str]] = ()
     chosen: int | None = None
+    ends: tuple[str, str] = ("different", "similar")
 
 
 def draw_map(tiles: Tiles, ground: Ground, painted: Painted) -> Image.Image:
@@ -54,7 +56,8 @@ def draw_map(tiles: Tiles, ground: Ground, painted: Painted) -> Image.Image:
     if painted.chosen is not None:
         left, top, right, bottom = ground.boxes(tiles)[painted.chosen].tolist()
         coloured = mark(coloured, (left + right) // 2, (top + bottom) // 2)
-    shown = [Panel(coloured, painted.title, painted.caption, painted.scale, painted.legend)]
+    facts = (painted.title, painted.caption, painted.scale, painted.legend, painted.ends)
+    shown = [Panel(coloured, *facts)]
     notes = (*ground.notes, *tiles.notes)
     if ground.slide is not None:
         shown.insert(0, Panel(_slide_picture(ground), "The slide", _about(tiles, ground)))
@@ -143,16 +146,15 @@ def similarity_map(tiles: Tiles, chosen: int) -> Painted:
     )
 
 
-def values_map(values: Map, title: str, caption: str = "Yellow: high values") -> Painted:
+def values_map(values: Map, title: str) -> Painted:
     """A heat map of one number a tile, such as a score.
 
     Args:
         values: float32 [N], finite.
         title: What they are.
-        caption: How to read them.
     """
-    ends = scale_ends(values)
-    return Painted(in_scale(values, ends), title, caption, scale=ends)
+    scale = scale_ends(values)
+    return Painted(in_scale(values, scale), title, "", scale=scale, ends=("low", "high"))
 
 
 def scale_ends(values: Map) -> tuple[float, float]:

@@ -26,6 +26,7 @@ class Panel:
         caption: The line below it.
         scale: Values at the two ends of the colour scale; None: no scale is drawn.
         legend: Colours and their meaning, drawn below.
+        ends: What the two ends of the colour scale mean.
     """
 
     image: RGB
@@ -33,6 +34,7 @@ class Panel:
     caption: str = ""
     scale: tuple[float, float] | None = None
     legend: Sequence[tuple[tuple[int, int, int], str]] = ()
+    ends: tuple[str, str] = ("different", "similar")
 
 
 def mark(image: RGB, x: int, y: int) -> RGB:
@@ -84,9 +86,9 @@ def side_by_side(panels: Sequence[Panel], title: str, *, notes: Sequence[str] = 
         page.paste(Image.fromarray(panel.image), (left, top))
         below = top + panel.image.shape[0] + 10
         if panel.scale is not None:
-            below = _draw_scale(
-                page, left, below, max(panel.image.shape[1], _SCALE_WIDTH), panel.scale
-            )
+            width = max(panel.image.shape[1], _SCALE_WIDTH)
+            named = zip(panel.ends, panel.scale, strict=True)
+            below = _draw_scale(page, left, below, width, [f"{n} ({v:.2f})" for n, v in named])
         draw.text((left, below), _printed(panel.caption), fill=(70, 70, 70), font=_font(15))
         for place, (colour, text) in enumerate(panel.legend):
             y = below + _ENTRY * (place + 1)
@@ -119,11 +121,9 @@ def _column(panel: Panel) -> int:
     return max(width, *entries, _length(panel.title, 19), _length(panel.caption, 15), scale)
 
 
-def _draw_scale(
-    page: Image.Image, left: int, top: int, width: int, ends: tuple[float, float]
-) -> int:
-    """Draw the colour scale with the values at its ends; returns the y of the next text."""
-    first, last = f"different ({ends[0]:.2f})", f"similar ({ends[1]:.2f})"
+def _draw_scale(page: Image.Image, left: int, top: int, width: int, ends: Sequence[str]) -> int:
+    """Draw the colour scale with what its ends mean; returns the y of the next text."""
+    first, last = ends
     before, after = _length(first, 14) + 8, _length(last, 14) + 8
     bar = colour_scale(
         np.tile(np.linspace(0, 1, max(width - before - after, 1), dtype=np.float32), (14, 1))
