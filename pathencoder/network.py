@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from pathencoder import compat
 from pathencoder.errors import ConfigError
@@ -21,6 +23,7 @@ Network = Any  # a timm module: its attributes differ by family
 _HEADS = ("global_pool", "classifier", "fc", "head", "head_drop", "fc_norm")
 # Containers whose members are stages.
 _STAGED = ("blocks", "stages", "layers")
+_RANDOM = (torch.Tensor.normal_, torch.Tensor.uniform_)
 
 
 def create(spec: EncoderSpec, *, random: bool = False) -> Network:
@@ -42,7 +45,7 @@ def create(spec: EncoderSpec, *, random: bool = False) -> Network:
         args["dynamic_img_size"] = True
     make = functools.partial(build, spec.architecture, args, layout=spec.layout)
     try:
-        with torch.device("cpu" if random else "meta"):
+        with torch.device("cpu") if random else _on_meta():
             network = make()
     except ConfigError as error:
         raise ConfigError(
@@ -55,6 +58,33 @@ def create(spec: EncoderSpec, *, random: bool = False) -> Network:
         with torch.random.fork_rng(devices=[]):  # loading does not change the caller's random state
             network = make()
     return network.eval()
+
+
+@contextlib.contextmanager
+def _on_meta() -> Iterator[None]:
+    """New tensors have no memory, and no initial values are computed for them.
+
+    torch computes those of the meta device in Python, which imports its compiler (half a second of
+    import and 100 MB).
+    """
+    with torch.device("meta"), _WithoutInitialValues():
+        yield
+
+
+class _WithoutInitialValues(TorchFunctionMode):
+    """Leaves tensors as they are where random values would be written into them."""
+
+    def __torch_function__(
+        self,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        given = kwargs or {}
+        if func in _RANDOM or getattr(func, "__module__", "") == "torch.nn.init":
+            return args[0] if args else given["tensor"]
+        return func(*args, **given)
 
 
 def build(architecture: str, args: Mapping[str, Any], *, layout: str = "timm") -> Network:
