@@ -24,6 +24,7 @@ _PUBLIC = {
     "EncoderSpec": "pathencoder.spec",
     "Features": "pathencoder.outputs",
     "PathEncoderError": "pathencoder.errors",
+    "convert_features": "pathencoder.features.convert",
     "draw_features": "pathencoder.pictures.draw",
     "encode_slide": "pathencoder.features.encode",
     "find_tissue": "pathencoder.slides.tissue",
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from pathencoder.encoder import load_encoder as load_encoder
     from pathencoder.errors import PathEncoderError as PathEncoderError
     from pathencoder.explore.write import write_explore_page as write_explore_page
+    from pathencoder.features.convert import convert_features as convert_features
     from pathencoder.features.encode import encode_slide as encode_slide
     from pathencoder.features.store import read_features as read_features
     from pathencoder.heads.fit import fit as fit

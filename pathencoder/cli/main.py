@@ -27,6 +27,7 @@ VERBS = {
     "nuclei": "nuclei",
     "picture": "picture",
     "explore": "explore",
+    "convert": "convert",
     "list": "list_",
     "info": "info",
     "verify": "verify",

@@ -71,7 +71,9 @@ def _options(job: Job) -> list[str]:
 
 
 def _is_folder(slide: Job) -> bool:
-    return slide.remote.whole_folder if slide.remote else slide.source.is_dir()
+    if slide.remote:
+        return slide.remote.whole_folder
+    return slide.source.is_dir() and slide.source.suffix != ".zarr"
 
 
 def cut_short(name: str, digest: str) -> str:

@@ -145,7 +145,7 @@ class About:
     """What a summary states beside the outcomes.
 
     Attributes:
-        encoder: Name of the encoder.
+        encoder: Name of the encoder; "" where there is none.
         out: The output folder.
         left_out: What was found in folders and not used.
         notes: Sentences that concern no single input.
@@ -182,8 +182,8 @@ def summary(outcomes: Sequence[Outcome], about: About, *, failures: Path | None)
     )
     rows = sum(o.rows for o in outcomes)
     lines.append(
-        f"{plural(len(outcomes), 'input')}: {said}. {plural(rows, 'embedding')} by {about.encoder}"
-        f" in {about.out}"
+        f"{plural(len(outcomes), 'input')}: {said}. {plural(rows, 'embedding')}"
+        f"{f' by {about.encoder}' if about.encoder else ''} in {about.out}"
     )
     lines += failure_lines(outcomes, failures)
     drawn = [o.picture for o in outcomes if o.picture]

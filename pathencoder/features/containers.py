@@ -79,6 +79,15 @@ def feature_files(path: Path) -> list[Path]:
     return sorted(p for p in found if not p.name.startswith("."))
 
 
+def holds_no_features(path: Path) -> bool:
+    """Whether a file can be opened and has no features, as one of coordinates only."""
+    try:
+        with h5py.File(path, "r") as file:
+            return not any(name in file for name in ("features", "feats", "patch_embeddings", "X"))
+    except OSError:  # damaged: reading it says how
+        return False
+
+
 def new_array(group: Any, name: str, shape: tuple[int, ...], dtype: str) -> Any:
     """A new array of numbers, to be filled."""
     if isinstance(group, h5py.Group):

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pathencoder.errors import ConfigError
 from pathencoder.features.identity import Origin, Stat
 from pathencoder.features.job import Outcome, Progress
-from pathencoder.features.layouts import suffix_of
+from pathencoder.features.layouts import check_name
 from pathencoder.features.provenance import Settings
 from pathencoder.features.slide import slide_to_file
 from pathencoder.features.store import FeatureFile, read_features
@@ -194,18 +194,8 @@ def _path(given: object, name: str) -> Path:
 
 
 def _feature_file(out: object, layout: str) -> Path:
-    file, suffix = _path(out, "out"), suffix_of(layout)
-    if file.suffix.lower() != suffix or (file.is_dir() and layout != "zarr"):
-        folder = printable(file)
-        raise ConfigError(
-            f"out={folder!r} is no name of a feature file: end it in {suffix}, for example"
-            f" {folder}/slide{suffix}"
-        )
-    if layout == "clam" and file.parent.name != "h5_files":
-        raise ConfigError(
-            f"out={printable(file)!r}: CLAM looks for its files in two folders, h5_files and"
-            " pt_files: give out='FOLDER/h5_files/NAME.h5'"
-        )
+    file = _path(out, "out")
+    check_name(file, layout)
     return file
 
 

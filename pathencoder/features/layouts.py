@@ -21,7 +21,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pathencoder.errors import MissingExtra
+from pathencoder.errors import ConfigError, MissingExtra
+from pathencoder.walk import printable
 
 LAYOUTS = ("trident", "clam", "stamp", "anndata", "zarr")
 ANNOTATED = frozenset({"anndata", "zarr"})  # AnnData's form
@@ -35,10 +36,10 @@ class Place:
     Attributes:
         slide: Name of the slide.
         coords: Top left corners, x and y in level-0 pixels, rounded: int64 [N, 2].
-        mpp: Micrometres per level-0 pixel.
+        mpp: Micrometres per level-0 pixel; NaN: unknown, as the next two.
         target_mpp: Micrometres per pixel of the tiles.
         side: Side of a tile in level-0 pixels, exact.
-        tile_px: Side of a tile in its own pixels.
+        tile_px: Side of a tile in its own pixels; 0: unknown.
         overlap_px: Overlap of neighbouring tiles in pixels of the tile.
         size: Width and height of the slide in level-0 pixels; None: unknown.
         origin: Top left corner of the grid in level-0 pixels.
@@ -57,7 +58,7 @@ class Place:
     @property
     def stride(self) -> float:
         """Distance between neighbouring corners in level-0 pixels, exact."""
-        return self.side * (self.tile_px - self.overlap_px) / self.tile_px
+        return self.side * (self.tile_px - self.overlap_px) / max(self.tile_px, 1)
 
     def exact(self) -> NDArray[np.float64]:
         """The corners before they were rounded: float64 [N, 2] in level-0 pixels."""
@@ -66,7 +67,7 @@ class Place:
     @property
     def is_regular(self) -> bool:
         """Whether every corner, before it was rounded, lies on the grid."""
-        return bool((np.abs(self.exact() - self.coords) <= 0.5 + 1e-3).all())
+        return self.stride > 0 and bool((np.abs(self.exact() - self.coords) <= 0.5 + 1e-3).all())
 
 
 def exact_corners(near: NDArray[Any], origin: NDArray[Any], stride: float) -> NDArray[np.float64]:
@@ -102,6 +103,25 @@ def suffix_of(layout: str) -> str:
 def path_of(folder: Path, name: str, layout: str) -> Path:
     """The feature file of one slide in an output folder; of the layout zarr, a folder."""
     return (folder / "h5_files" if layout == "clam" else folder) / f"{name}{suffix_of(layout)}"
+
+
+def check_name(file: Path, layout: str) -> None:
+    """Refuse a name that the files of a layout do not have.
+
+    Raises:
+        ConfigError: It has another suffix, is a folder, or of the layout clam, is not in h5_files.
+    """
+    suffix, name = suffix_of(layout), printable(file)
+    if file.suffix.lower() != suffix or (file.is_dir() and layout != "zarr"):
+        raise ConfigError(
+            f"out={name!r} is no name of a feature file: end it in {suffix}, for example"
+            f" {name}/slide{suffix}"
+        )
+    if layout == "clam" and file.parent.name != "h5_files":
+        raise ConfigError(
+            f"out={name!r}: CLAM looks for its files in two folders, h5_files and pt_files: give"
+            " out='FOLDER/h5_files/NAME.h5'"
+        )
 
 
 def check_installed(layout: str) -> None:
@@ -163,7 +183,7 @@ def attributes(
             "code_hash": "none",
         }
         return {"/": root}
-    if layout == "clam":  # what CLAM's reader of coordinates needs
+    if layout == "clam" and place.side > 0:  # what CLAM's reader of coordinates needs
         return {"coords": {"patch_level": 0, "patch_size": round(place.side)}}
     return {}
 
@@ -176,6 +196,7 @@ def facts_of(place: Place) -> dict[str, Any]:
         "tile_side_level0": place.side,
         **_size(place),
     }
+    facts = {k: v for k, v in facts.items() if v > 0}  # what is known
     if place.is_regular:  # not so where coordinates were given
         facts |= {
             "grid_origin_level0": np.array(place.origin, np.float64),

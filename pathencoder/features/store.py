@@ -78,7 +78,7 @@ class FeatureFile:
         keys: The key of each row, for images; None for a slide.
         layout: One of `layouts.LAYOUTS`.
         failures: The tiles or images that could not be embedded.
-        attributes: All attributes of the root and of `coords`.
+        attributes: All attributes of the root, of `coords` and of the rows.
     """
 
     rows: Rows
@@ -170,10 +170,8 @@ def _read(file: Any, path: Path) -> FeatureFile:
         rows = rows[None]
     if is_annotated:
         return _read_annotated(file, rows, path)
-    attributes = {k: containers.plain(v) for k, v in file.attrs.items()}
-    if "coords" in file:
-        of_coords = {k: containers.plain(v) for k, v in file["coords"].attrs.items()}
-        attributes = {**of_coords, **attributes}
+    nodes = [file[n] for n in (name, "coords") if n in file]
+    attributes = {k: containers.plain(v) for node in (*nodes, file) for k, v in node.attrs.items()}
     guess = (
         "stamp"
         if name != "features"
