@@ -143,6 +143,11 @@ def _batch_size(_: click.Context, __: click.Parameter, value: str) -> int | Lite
         " in pictures/pca and pictures/clusters."
     ),
 )
+@click.option(
+    "--qc",
+    is_flag=True,
+    help="Also measure the blur, pen, folds and tissue of every tile of slides, as columns.",
+)
 @scratch_options
 @click.option(
     "--only-tissue",
@@ -189,6 +194,7 @@ def command(
     workers: int | None,
     batch_size: int | Literal["auto"],
     pictures: bool,
+    qc: bool,
     scratch: Path | None,
     scratch_gb: float,
     only_tissue: bool,
@@ -234,6 +240,7 @@ def command(
         workers=workers,
         batch_size=batch_size,
         overwrite=overwrite,
+        qc=qc,
     )
     rows = read_mpp_csv(mpp_csv) if mpp_csv else []
     found = find_inputs(inputs, taken_as=taken_as, out=out)

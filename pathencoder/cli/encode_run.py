@@ -75,12 +75,14 @@ def encode_all(
         ahead = Ahead(found.jobs, run.prepare, wanted=may_be_prepared, stop=stop)
         run = replace(run, ahead=stack.enter_context(ahead))
         ended = Loop(run.encode, source_of, name_of, debug=debug).run(found.jobs)
-    none_to_draw = pictures and not any(job.kind == "slide" for job in found.jobs)
+    no_slide = not any(job.kind == "slide" for job in found.jobs)
+    none_to_draw = pictures and no_slide
     notes = [
         *notes,
         *scales.notes,
         *beside.notes,
         *(["--pictures draws slides, and no input is a slide"] if none_to_draw else []),
+        *(["--qc measures the tiles of slides alone"] if settings.qc and no_slide else []),
     ]
     return _conclude(ended, run, found, notes, as_json=as_json, debug=debug)
 

@@ -3,8 +3,8 @@
 Each element is as https://anndata.readthedocs.io/en/stable/fileformat-prose.html describes it:
 
 - `X`: the rows.
-- `obs`: index "x_y" of a tile, with columns x and y (top left, level-0 pixels); or the key of an
-  image.
+- `obs`: index "x_y" of a tile, with columns x and y (top left, level-0 pixels) and, where it was
+  measured, the quality of the tile; or the key of an image.
 - `obsm/spatial`: float64 [N, 2], the same corners.
 - `var`: index ENCODER_0, ENCODER_1, ...
 - `uns/pathencoder`: the attributes of the file, the unit of the corners, and `failed`.
@@ -15,6 +15,7 @@ The library anndata is not needed, and the rows are written in blocks.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -47,6 +48,7 @@ def write_rest(
     corners: NDArray[Any] | None,
     keys: Sequence[str],
     failed: Sequence[Sequence[str]],
+    columns: Mapping[str, NDArray[Any]] = MappingProxyType({}),
 ) -> None:
     """Write everything but the rows.
 
@@ -58,10 +60,11 @@ def write_rest(
         corners: Of the tiles of a slide, [N, 2]; None for images.
         keys: Of images, N.
         failed: Three texts for each part that failed.
+        columns: Further columns of `obs`, [N] by name.
     """
     containers.set_attributes(file, _ROOT)
-    columns = {} if corners is None else {"x": corners[:, 0], "y": corners[:, 1]}
-    _frame(file, "obs", obs_names(corners, keys, count), columns)
+    places = {} if corners is None else {"x": corners[:, 0], "y": corners[:, 1]}
+    _frame(file, "obs", obs_names(corners, keys, count), {**places, **columns})
     _frame(file, "var", var_names(attributes, width), {})
     obsm = _group(file, "obsm")
     if corners is not None:

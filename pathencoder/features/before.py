@@ -33,7 +33,8 @@ def done_before(
     """The outcome of an earlier run that made this file from this slide.
 
     Returns:
-        None where the file does not exist or is to be made anew.
+        None where the file does not exist, is to be made anew, or lacks the quality of the tiles
+        that is asked for (`parts` completes it).
 
     Raises:
         Mismatch: The file is of another slide, of other settings, or damaged.
@@ -45,6 +46,8 @@ def done_before(
     notes = _check_slide(source, found.slide, file, origin)
     if settings.layout == "clam" and not layouts.tensor_path(file).exists():
         return None  # the second of its two files is missing
+    if settings.qc and not found.has_quality:
+        return None
     return Outcome(
         source,
         "before",

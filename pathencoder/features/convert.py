@@ -248,6 +248,7 @@ def _content(
         place=place,
         keys=found.keys or (),
         layout=target.layout,
+        qc=found.qc,
     )
 
 

@@ -51,6 +51,7 @@ def encode_slide(
     workers: int | None = None,
     picture: str | os.PathLike[str] | None = None,
     overwrite: bool = False,
+    qc: bool = False,
     progress: bool | Literal["auto"] = "auto",
 ) -> FeatureFile:
     """Embed the tissue tiles of a whole slide.
@@ -94,6 +95,9 @@ def encode_slide(
         picture: A .jpg or .png to draw of the tissue and the tiles.
         overwrite: Make the file again where it exists, and start again where a call was
             interrupted.
+        qc: Also measure the quality of every tile: `features.qc` holds "qc_blur", "qc_pen",
+            "qc_fold" and "tissue", float32 [N] each. No tile is left out for it. A file without
+            it is completed: its tiles are read, not embedded, again.
         progress: "auto" (a bar on a terminal), True or False.
 
     Returns:
@@ -125,6 +129,7 @@ def encode_slide(
         workers=workers,
         batch_size=batch_size,
         overwrite=overwrite,
+        qc=qc,
     )
     source, drawing = (
         _path(getattr(slide, "path", slide), "slide"),

@@ -133,6 +133,7 @@ class Facts:
         notes: The notes of the run that made it.
         reader: The library that read the slide, and its version.
         mpp: Micrometres per level-0 pixel; None where the file does not state it.
+        has_quality: Whether it holds the quality of the tiles.
     """
 
     count: int
@@ -142,6 +143,7 @@ class Facts:
     notes: list[str]
     reader: str
     mpp: float | None
+    has_quality: bool
 
 
 def read_facts(path: Path) -> Facts:
@@ -164,6 +166,7 @@ def read_facts(path: Path) -> Facts:
             notes,
             str(attributes.get("reader", "")),
             None if mpp is None else float(mpp),
+            store.has_quality(file.get("obs", file)),
         )
 
 

@@ -19,10 +19,11 @@ from pathencoder.features.job import Job, Outcome, Progress, fill_together
 from pathencoder.features.plan import SlidePlan, place_of_tiles
 from pathencoder.features.provenance import Provenance, Settings, device_used
 from pathencoder.features.store import Content, Failure
+from pathencoder.features.tile_quality import Tiles, complete, quality_columns, tile_id
 from pathencoder.files import Mismatch
 from pathencoder.locks import Busy
 from pathencoder.pace import Pace
-from pathencoder.slides.grid import Grid, read_tile
+from pathencoder.slides.quality import TAG_BYTES
 from pathencoder.slides.reader import Slide
 from pathencoder.walk import printable
 
@@ -91,7 +92,11 @@ def encode_parts(
         if not jobs:
             return
         grid = jobs[0][0].known_plan.grid
-        failures = _embed(group[0][0], slide, grid, [job for _, job in jobs], pace)
+        tiles = Tiles(slide, grid, group[0][0].spec.interpolation, measure=settings.qc)
+        for part, job in jobs:
+            if settings.qc and not settings.overwrite:
+                part.known_plan.notes.extend(complete(part.file, job, tiles))
+        failures = _embed(tiles, [job for _, job in jobs], pace)
         for part, job in jobs:
             with _own_error(part):
                 part.result = _finish(part, job, slide, identity, failures, pace)
@@ -122,7 +127,10 @@ def _open_job(
     }
     facts = {"source_path": identity["slide_path"], "reader": slide.reader}
     encoder = _at_scale(encoder, part.known_plan.grid.target_mpp)
-    job = Job(encoder, part.file, settings, header, progress, facts=facts)
+    tag_bytes = TAG_BYTES if settings.qc else 0
+    if settings.qc:
+        header["qc"] = True
+    job = Job(encoder, part.file, settings, header, progress, facts=facts, tag_bytes=tag_bytes)
     begun = job.journal.facts.get("reader", "another version of pathencoder")
     if len(job.journal) and begun != slide.reader:
         part.known_plan.notes.append(
@@ -132,24 +140,23 @@ def _open_job(
     return job
 
 
-def _embed(
-    encoder: Encoder, slide: Slide, grid: Grid, jobs: Sequence[Job], pace: Pace
-) -> list[tuple[int, Failure]]:
+def _embed(tiles: Tiles, jobs: Sequence[Job], pace: Pace) -> list[tuple[int, Failure]]:
     """Fill the journals; the tiles that failed, with their ids."""
-    tiles = [(x, y) for x, y in grid.coords.tolist()]
     failed = fill_together(
         jobs,
-        [at for at in tiles if any(_tile_id(at) not in job.journal for job in jobs)],
-        lambda at: read_tile(slide, grid, *at, interpolation=encoder.spec.interpolation),
-        _tile_id,
-        total=len(tiles),
-        mpp=grid.target_mpp,
+        [at for at in tiles.all if any(tile_id(at) not in job.journal for job in jobs)],
+        tiles.read,
+        tile_id,
+        tiles.tag,
+        total=len(tiles.all),
+        mpp=tiles.grid.target_mpp,
         pace=pace,
     )
+    path = tiles.slide.path
     return [
         (
-            _tile_id((x, y)),
-            Failure(f"{x},{y}", str(error).removeprefix(f"{slide.path}: "), type(error).__name__),
+            tile_id((x, y)),
+            Failure(f"{x},{y}", str(error).removeprefix(f"{path}: "), type(error).__name__),
         )
         for (x, y), error in failed
     ]
@@ -177,10 +184,11 @@ def _finish(
         "device": device_used(job.encoder),
         "notes": "\n".join(notes),
     }
-    kept = np.array([_tile_id((x, y)) in job.journal for x, y in plan.grid.coords.tolist()], bool)
+    kept = np.array([tile_id((x, y)) in job.journal for x, y in plan.grid.coords.tolist()], bool)
     place = place_of_tiles(slide, plan.grid, kept)
-    content = Content(provenance, failures, facts, place=place, layout=job.settings.layout)
-    new = job.finish(content, [_tile_id((x, y)) for x, y in place.coords.tolist()])
+    qc = quality_columns(job, slide, plan, place.coords) if job.settings.qc else {}
+    content = Content(provenance, failures, facts, place=place, layout=job.settings.layout, qc=qc)
+    new = job.finish(content, [tile_id((x, y)) for x, y in place.coords.tolist()])
     return Outcome(
         slide.path,
         "done" if len(plan.grid.coords) else "empty",
@@ -211,8 +219,3 @@ def _refuse_if_all_failed(slide: Slide, tiles: int, failures: Sequence[Failure])
         raise SlideError(
             f"{slide.path}: none of its {tiles} tiles can be read, the first: {failures[0].reason}"
         )
-
-
-def _tile_id(at: tuple[int, int]) -> int:
-    """64 bits of a tile's corner: rows are found again where the tissue rules have changed."""
-    return (at[0] & 0xFFFFFFFF) << 32 | (at[1] & 0xFFFFFFFF)

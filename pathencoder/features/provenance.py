@@ -42,6 +42,8 @@ class Settings:
         workers: Decoding threads. None: one a core, at most 16.
         batch_size: Tiles in a forward pass, or "auto".
         overwrite: Replace an existing file, and start again where a run was interrupted.
+        qc: Also measure the quality of a slide's tiles (`slides.quality`). The rows do not depend
+            on it.
 
     Raises:
         ConfigError: A scale, the overlap, the tissue share or the layout is not valid.
@@ -60,6 +62,7 @@ class Settings:
     workers: int | None = None
     batch_size: int | Literal["auto"] = "auto"
     overwrite: bool = False
+    qc: bool = False
 
     def __post_init__(self) -> None:
         for name, scale in (("mpp", self.mpp), ("target_mpp", self.target_mpp)):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from pathencoder.features import annotated, containers, layouts
 from pathencoder.features.identity import Stamp
 from pathencoder.features.provenance import Provenance
 from pathencoder.pretrained import catalogue
+from pathencoder.slides.quality import COLUMNS
 from pathencoder.spec import EncoderSpec
 
 Rows = NDArray[np.float32]
@@ -54,6 +55,8 @@ class Content:
         keys: The key of each row, for images.
         stamps: The size, times and hash of each image.
         layout: Of a slide's file; of images, "trident", "anndata" or "zarr".
+        qc: Columns of `slides.quality.COLUMNS`: float32 [N] by name; none where they were not
+            asked for.
     """
 
     provenance: Provenance | None
@@ -63,6 +66,7 @@ class Content:
     keys: Sequence[str] = ()
     stamps: Sequence[Stamp] = ()
     layout: str = "trident"
+    qc: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -79,6 +83,9 @@ class FeatureFile:
         layout: One of `layouts.LAYOUTS`.
         failures: The tiles or images that could not be embedded.
         attributes: All attributes of the root, of `coords` and of the rows.
+        qc: The quality of a slide's tiles, where it was measured (`encode --qc`): float32 [N] by
+            name: "qc_blur", "qc_pen", "qc_fold", "tissue". `slides.quality.COLUMNS` says what they
+            mean.
     """
 
     rows: Rows
@@ -88,6 +95,7 @@ class FeatureFile:
     layout: str
     failures: list[Failure]
     attributes: dict[str, Any]
+    qc: dict[str, NDArray[np.float32]] = field(default_factory=dict)
 
     @property
     def features(self) -> Rows:
@@ -182,7 +190,20 @@ def _read(file: Any, path: Path) -> FeatureFile:
     layout = str(attributes.get("layout") or guess)
     coords, unit = _coords(file, layout, attributes)
     keys = [str(k) for k in containers.text(file["keys"])] if "keys" in file else None
-    return FeatureFile(rows, coords, unit, keys, layout, read_failures(file), attributes)
+    failures, qc = read_failures(file), _columns(file)
+    return FeatureFile(rows, coords, unit, keys, layout, failures, attributes, qc)
+
+
+def _columns(group: Any) -> dict[str, NDArray[np.float32]]:
+    """The quality of the tiles; none where it was not measured."""
+    if not has_quality(group):
+        return {}
+    return {name: np.asarray(group[name][:], np.float32) for name in COLUMNS if name in group}
+
+
+def has_quality(group: Any) -> bool:
+    """Whether an open feature file, or the `obs` of one of AnnData's form, has these columns."""
+    return next(iter(COLUMNS)) in group
 
 
 def _read_annotated(file: Any, rows: Rows, path: Path) -> FeatureFile:
@@ -194,7 +215,8 @@ def _read_annotated(file: Any, rows: Rows, path: Path) -> FeatureFile:
     else:
         coords = corners.astype(np.float32) if unit == "um" else np.rint(corners).astype(np.int64)
     keys = annotated.read_obs_names(file) if corners is None else None
-    return FeatureFile(rows, coords, unit, keys, layout, read_failures(file), attributes)
+    failures, qc = read_failures(file), _columns(file["obs"])
+    return FeatureFile(rows, coords, unit, keys, layout, failures, attributes, qc)
 
 
 def _coords(

@@ -16,6 +16,7 @@ from pathencoder._version import __version__
 from pathencoder.features import annotated, checksums, containers, layouts
 from pathencoder.features.store import Content, Rows
 from pathencoder.files import Mismatch, make_folder, remove_incomplete, whole_file, whole_folder
+from pathencoder.slides.quality import COLUMNS
 from pathencoder.walk import printable
 
 RowsOf = Callable[[int, int], Rows]  # the rows from start to stop
@@ -121,6 +122,7 @@ def _write_rest(
             count=count,
             width=row_shape[0],
             corners=None if place is None else place.coords,
+            columns=content.qc,
             keys=content.keys,
             failed=failed,
         )
@@ -146,6 +148,10 @@ def _write_parts(file: h5py.File, content: Content, failed: Sequence[tuple[str, 
         file.create_dataset(
             "hashes",
             data=np.array([stamp.content.hex().encode() for stamp in content.stamps], "S32"),
+        )
+    for name, values in content.qc.items():
+        containers.set_attributes(
+            file.create_dataset(name, data=values), {"description": COLUMNS[name]}
         )
     if failed:
         containers.write_text(file, "failed", np.array(failed, dtype=object))

@@ -24,11 +24,12 @@ def to_anndata(features: FeatureFile | str | os.PathLike[str]) -> Any:
 
     Returns:
         anndata.AnnData: `X` float32 [N, D]; `obs_names` "x_y" of a tile, or the key of an image;
-        `obs` with x and y (top left, level-0 pixels); `obsm["spatial"]` float64 [N, 2], the same in
-        the form that squidpy and wsidata read; `var_names` ENCODER_0, ENCODER_1, ...;
-        `uns["pathencoder"]` with the attributes of the file, and `failed` (part, reason and kind
-        of error of each tile or image that could not be read). `--layout
-        anndata` and `pathencoder convert` write the same as a file, without anndata.
+        `obs` with x and y (top left, level-0 pixels) and the columns of `encode --qc`;
+        `obsm["spatial"]` float64 [N, 2], the corners in the form that squidpy and wsidata read;
+        `var_names` ENCODER_0, ENCODER_1, ...; `uns["pathencoder"]` with the attributes of the
+        file, and `failed` (part, reason and kind of error of each tile or image that could not be
+        read). `--layout anndata` and `pathencoder convert` write the same as a file, without
+        anndata.
 
     Raises:
         ConfigError: The rows are maps (output "dense").
@@ -52,7 +53,7 @@ def to_anndata(features: FeatureFile | str | os.PathLike[str]) -> Any:
         places: dict[str, Any] = {}
     else:
         x, y = found.coords.T
-        obs = pandas.DataFrame({"x": x, "y": y}, index=index)
+        obs = pandas.DataFrame({"x": x, "y": y, **found.qc}, index=index)
         places = {"spatial": found.coords.astype(np.float64)}
     var = pandas.DataFrame(index=annotated.var_names(found.attributes, found.rows.shape[1]))
     facts: dict[str, Any] = {"unit": found.unit, **found.attributes}

@@ -179,3 +179,9 @@ def test_notes_on_scale_come_before_the_work_and_in_a_dry_run(encode, tmp_path):
     assert "enlarged" not in encode(*line)[2]  # done before
     _, _, errors = encode(*line, "--target-mpp", 1, out="coarse")
     assert "read at 1 um/px, and the encoder was trained at 0.5" in errors
+
+
+def test_quality_of_tiles_without_slides_is_noted(encode, tiles):
+    status, text, _ = encode(tiles, "--qc")
+    assert status == 0
+    assert "--qc measures the tiles of slides alone" in text
