@@ -162,6 +162,20 @@ def _batch_size(_: click.Context, __: click.Parameter, value: str) -> int | Lite
     help="Only the inputs of share I of N, a fixed one by their names: one job of an array each.",
 )
 @click.option(
+    "--ray",
+    "address",
+    metavar="ADDRESS",
+    help="Spread the inputs over a Ray cluster: local (this machine's cores and GPUs), auto, or"
+    " HOST:PORT.",
+)
+@click.option(
+    "--ray-cores",
+    type=click.IntRange(1),
+    default=4,
+    show_default=True,
+    help="Cores of each worker of --ray that has no GPU.",
+)
+@click.option(
     "--retry-failed",
     is_flag=True,
     help="Only inputs in OUT/failures.csv; slides of which some tiles failed are encoded again.",
@@ -199,6 +213,8 @@ def command(
     scratch_gb: float,
     only_tissue: bool,
     shard: Shard | None,
+    address: str | None,
+    ray_cores: int,
     retry_failed: bool,
     dry_run: bool,
     overwrite: bool,
@@ -224,6 +240,7 @@ def command(
     from pathencoder.cli.encode_run import encode_all
     from pathencoder.cli.inputs import find_inputs, refuse_nothing
     from pathencoder.cli.mpp_table import assign, read_mpp_csv
+    from pathencoder.cli.ray_options import ray_options
     from pathencoder.cli.tissue_run import find_all_tissue
     from pathencoder.features.provenance import Settings
     from pathencoder.files import make_folder
@@ -241,6 +258,9 @@ def command(
         batch_size=batch_size,
         overwrite=overwrite,
         qc=qc,
+    )
+    ray = ray_options(
+        address, ray_cores, device=device, names=(name,) if name else (), revision=revision
     )
     rows = read_mpp_csv(mpp_csv) if mpp_csv else []
     found = find_inputs(inputs, taken_as=taken_as, out=out)
@@ -268,11 +288,12 @@ def command(
                 pictures=pictures,
                 notes=notes,
                 scratch=Scratch(scratch, scratch_gb),
+                ray=ray,
                 as_json=as_json,
                 debug=state.debug,
             )
         )
-    encoder = load(name, device=device, revision=revision)
+    encoder = load(name, device="cpu" if ray else device, revision=revision)
     raise Failed(
         encode_all(
             encoder,
@@ -286,6 +307,7 @@ def command(
             pictures=pictures,
             save_tissue=save_tissue,
             scratch=Scratch(scratch, scratch_gb),
+            ray=ray,
             as_json=as_json,
             debug=state.debug,
         )

@@ -14,8 +14,11 @@ from pathencoder.cli.ahead import Ahead
 from pathencoder.cli.beside import Beside
 from pathencoder.cli.encode_job import EncodeRun, may_be_prepared
 from pathencoder.cli.inputs import Found, name_of, source_of
+from pathencoder.cli.job import Job
 from pathencoder.cli.jobs import Ended, Loop, conclude
 from pathencoder.cli.mpp_table import Scales
+from pathencoder.cli.ray_encode import encode_on_ray
+from pathencoder.cli.ray_options import RayOptions
 from pathencoder.cli.remote_slides import staging_of
 from pathencoder.features.provenance import Settings
 from pathencoder.remote.staging import Scratch
@@ -37,6 +40,7 @@ def encode_all(
     pictures: bool,
     save_tissue: bool,
     scratch: Scratch,
+    ray: RayOptions | None,
     as_json: bool,
     debug: bool,
 ) -> int:
@@ -54,6 +58,7 @@ def encode_all(
         pictures: Also draw every slide's tissue and tiles.
         save_tissue: Also write every slide's tissue.
         scratch: Where copies of remote slides lie.
+        ray: The cluster to work on; None: this process.
         as_json: Print JSON instead of text.
         debug: Print tracebacks.
 
@@ -68,13 +73,10 @@ def encode_all(
     }
     run = EncodeRun([encoder], [out], out, settings, mpps, beside, again, pictures, save_tissue)
     run.check(found.jobs)
-    with contextlib.ExitStack() as stack:
-        staging = stack.enter_context(staging_of(found.jobs, scratch, run.needs))
-        run = replace(run, staging=staging)
-        stop = staging.stop if staging is not None else _nothing
-        ahead = Ahead(found.jobs, run.prepare, wanted=may_be_prepared, stop=stop)
-        run = replace(run, ahead=stack.enter_context(ahead))
-        ended = Loop(run.encode, source_of, name_of, debug=debug).run(found.jobs)
+    if ray is not None:
+        ended = encode_on_ray(run, found.jobs, ray, scratch, debug=debug)
+    else:
+        ended = _encode_here(run, found.jobs, scratch, debug=debug)
     no_slide = not any(job.kind == "slide" for job in found.jobs)
     none_to_draw = pictures and no_slide
     notes = [
@@ -85,6 +87,17 @@ def encode_all(
         *(["--qc measures the tiles of slides alone"] if settings.qc and no_slide else []),
     ]
     return _conclude(ended, run, found, notes, as_json=as_json, debug=debug)
+
+
+def _encode_here(run: EncodeRun, jobs: Sequence[Job], scratch: Scratch, *, debug: bool) -> Ended:
+    """Encode in this process, each slide prepared while the one before it is encoded."""
+    with contextlib.ExitStack() as stack:
+        staging = stack.enter_context(staging_of(jobs, scratch, run.needs))
+        run = replace(run, staging=staging)
+        stop = staging.stop if staging is not None else _nothing
+        ahead = Ahead(jobs, run.prepare, wanted=may_be_prepared, stop=stop)
+        run = replace(run, ahead=stack.enter_context(ahead))
+        return Loop(run.encode, source_of, name_of, debug=debug).run(jobs)
 
 
 def _nothing() -> None:

@@ -60,6 +60,7 @@ class Loop(Generic[T]):
         name: The name of a job in progress lines.
         unit: What is counted, in the singular.
         debug: Print the traceback of an unexpected error.
+        new_meter: Makes the meter of a job, from its name; None: one that prints.
     """
 
     do: Callable[[T, Meter], Outcome | list[Outcome]]
@@ -67,6 +68,7 @@ class Loop(Generic[T]):
     name: Callable[[T], str]
     unit: str = "tile"
     debug: bool = False
+    new_meter: Callable[[str], Meter] | None = None
 
     def run(self, jobs: Sequence[T]) -> Ended:
         """Process the jobs one after the other.
@@ -94,7 +96,8 @@ class Loop(Generic[T]):
     def _do(self, number: int, jobs: Sequence[T], outcomes: list[list[Outcome]]) -> None:
         """Process one job."""
         job = jobs[number]
-        meter = Meter(printable(self.name(job)), unit=self.unit)
+        name = printable(self.name(job))
+        meter = self.new_meter(name) if self.new_meter else Meter(name, unit=self.unit)
         try:
             outcomes[number] = self._one(job, meter)
         except (KeyboardInterrupt, StoreError):

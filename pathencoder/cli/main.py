@@ -9,16 +9,15 @@ import contextlib
 import difflib
 import importlib
 import io
-import logging
 import sys
 import traceback
-import warnings
 from collections.abc import Iterator, Sequence
 
 import click
 
 from pathencoder._version import __version__
 from pathencoder.cli.common import Failed, State
+from pathencoder.cli.messages import plain_messages
 from pathencoder.errors import ConfigError, PathEncoderError, UnknownEncoder
 
 # verb -> the module in pathencoder.cli that holds its command, in the order that --help shows
@@ -89,7 +88,7 @@ def run(arguments: Sequence[str]) -> int:
 def _run(arguments: Sequence[str]) -> int:
     state = State()
     try:
-        with _plain_messages():
+        with plain_messages():
             status = group.main(
                 list(arguments), prog_name="pathencoder", standalone_mode=False, obj=state
             )
@@ -122,26 +121,6 @@ def _any_text_prints() -> Iterator[None]:
         for stream, errors in zip(streams, before, strict=True):
             with contextlib.suppress(ValueError):  # closed meanwhile
                 stream.reconfigure(errors=errors)
-
-
-@contextlib.contextmanager
-def _plain_messages() -> Iterator[None]:
-    """Print warnings and log records on standard error without file names and line numbers."""
-
-    def show(message: Warning | str, category: type[Warning], *_: object) -> None:
-        click.echo(f"note: {message}", err=True)
-
-    handler = logging.StreamHandler()
-    logger = logging.getLogger("pathencoder")
-    logger.addHandler(handler)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("default", UserWarning)
-            # catch_warnings restores the old one
-            warnings.showwarning = show  # type: ignore[assignment]
-            yield
-    finally:
-        logger.removeHandler(handler)
 
 
 def _report(error: Exception, state: State) -> int:

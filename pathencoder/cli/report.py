@@ -26,7 +26,7 @@ _SHOWN = 5
 _LEFT_OUT_SHOWN = 20
 _LOCK_SECONDS = 10.0
 _HEADER = ["input", "part", "error", "reason"]
-_WORDS = {
+WORDS = {
     "done": "done",
     "empty": "no tissue found",
     "before": "done before",
@@ -177,9 +177,7 @@ def summary(outcomes: Sequence[Outcome], about: About, *, failures: Path | None)
     lines = [line for outcome in outcomes for line in lines_of(outcome)]
     lines += [*left_out_lines(about.left_out), *(f"Note: {note}" for note in about.notes)]
     counts = Counter(o.status for o in outcomes)
-    said = ", ".join(
-        f"{counts[status]} {word}" for status, word in _WORDS.items() if counts[status]
-    )
+    said = ", ".join(f"{counts[status]} {word}" for status, word in WORDS.items() if counts[status])
     rows = sum(o.rows for o in outcomes)
     lines.append(
         f"{plural(len(outcomes), 'input')}: {said}. {plural(rows, 'embedding')}"
@@ -221,7 +219,7 @@ def failure_lines(outcomes: Sequence[Outcome], failures: Path | None) -> list[st
 
 def lines_of(outcome: Outcome, unit: str = "embedding") -> list[str]:
     """The lines of one input: its status, what it has, where, notes, and what failed."""
-    parts = [f"{_input(outcome)}: {_WORDS[outcome.status]}"]
+    parts = [f"{_input(outcome)}: {WORDS[outcome.status]}"]
     if outcome.status in ("done", "before"):
         parts.append(plural(outcome.rows, unit))
     if outcome.status == "done":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,10 @@ from pathencoder.cli.jobs import Ended, Loop, conclude
 from pathencoder.cli.meter import Meter
 from pathencoder.cli.mpp_table import Scales
 from pathencoder.cli.own_files import PICTURES
+from pathencoder.cli.ray_options import RayOptions
+from pathencoder.cli.ray_run import run_on_ray
 from pathencoder.cli.remote_slides import copied, say_download, staging_of
+from pathencoder.cluster.session import Plan, Share
 from pathencoder.errors import SlideError
 from pathencoder.features.job import Outcome
 from pathencoder.features.plan import place_of_tiles, plan_slide, scale_of, write_coords
@@ -44,6 +47,7 @@ def find_all_tissue(
     pictures: bool,
     notes: Sequence[str],
     scratch: Scratch,
+    ray: RayOptions | None,
     as_json: bool,
     debug: bool,
 ) -> int:
@@ -59,6 +63,7 @@ def find_all_tissue(
         pictures: Also draw every slide's tissue and tiles.
         notes: For the summary.
         scratch: Where copies of remote slides go.
+        ray: The cluster to work on; None: this process.
         as_json: Print JSON instead of text.
         debug: Print tracebacks.
 
@@ -66,9 +71,16 @@ def find_all_tissue(
         The exit status.
     """
     mpps = {job.name: mpp for job, mpp in zip(found.jobs, scales.mpps, strict=True)}
-    with staging_of(found.jobs, scratch, lambda _: True) as staging:
-        run = _Run(spec, mpps, settings, out, beside, pictures, staging)
-        ended = Loop(run.one, source_of, name_of, debug=debug).run(found.jobs)
+    run = _Run(spec, mpps, settings, out, beside, pictures)
+    if ray is not None:
+        files = [*beside.tissue.values(), *beside.coords.values()]
+        cores = replace(ray, gpus=False)
+        prepare = _OnWorker(run, scratch)
+        ended = run_on_ray(found.jobs, prepare, cores, out=out, files=files, debug=debug)
+    else:
+        with staging_of(found.jobs, scratch, lambda _: True) as staging:
+            run = replace(run, staging=staging)
+            ended = Loop(run.one, source_of, name_of, debug=debug).run(found.jobs)
     about = report.About(spec.name, out, found.left_out, [*scales.notes, *beside.notes, *notes])
     return _conclude(ended, about, as_json=as_json, debug=debug)
 
@@ -83,7 +95,7 @@ class _Run:
     out: Path
     beside: Beside
     pictures: bool
-    staging: Staging | None
+    staging: Staging | None = None
 
     def one(self, job: Job, _: Meter) -> Outcome:
         """Find the tissue of one slide and write it."""
@@ -133,6 +145,23 @@ class _Run:
         file = self.out / folder / f"{job.name}{end}"
         make_folder(file.parent)
         return file
+
+
+@dataclass(frozen=True)
+class _OnWorker:
+    """Prepares a worker of a cluster: the same run with its own staging."""
+
+    run: _Run
+    scratch: Scratch
+
+    def __call__(self, _: Share, plan: Plan) -> Callable[[Job, Meter], Outcome]:
+        scratch = replace(self.scratch, gb=self.scratch.gb / plan.on_one_node)
+
+        def one(job: Job, meter: Meter) -> Outcome:
+            with staging_of([job], scratch, lambda _: True) as staging:
+                return replace(self.run, staging=staging).one(job, meter)
+
+        return one
 
 
 def _conclude(ended: Ended, about: report.About, *, as_json: bool, debug: bool) -> int:

@@ -39,7 +39,7 @@ LAYERS = {
             "stain",
             "metrics",
         ),
-        ("formats", "arrays", "images"),
+        ("formats", "arrays", "images", "cluster"),
         ("transforms", "wrapped", "network", "outputs", "runtime", "decoding", "stream"),
         ("pretrained",),
         ("module", "encoder"),

@@ -1,0 +1,136 @@
+"""`encode --ray`: each worker has the same encoders as the driver, and does jobs as it would."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pathencoder.cli.encode_job import EncodeRun
+from pathencoder.cli.job import Job
+from pathencoder.cli.jobs import Ended
+from pathencoder.cli.meter import Meter
+from pathencoder.cli.ray_options import RayOptions
+from pathencoder.cli.ray_run import run_on_ray
+from pathencoder.cli.remote_slides import staging_of
+from pathencoder.cluster.session import Plan, Share
+from pathencoder.errors import ChecksumError, OfflineError
+from pathencoder.features.job import Outcome
+from pathencoder.remote.staging import Scratch
+
+if TYPE_CHECKING:
+    from pathencoder.encoder import Encoder
+
+
+def encode_on_ray(
+    run: EncodeRun, jobs: Sequence[Job], ray: RayOptions, scratch: Scratch, *, debug: bool
+) -> Ended:
+    """Encode on the workers of a cluster.
+
+    Args:
+        run: As for this process; its encoders are loaded again in each worker.
+        jobs: The jobs.
+        ray: Where, on what, and the encoders as the user named them.
+        scratch: The budget of each machine, which its workers share evenly.
+        debug: Show what workers print.
+
+    Returns:
+        The outcomes of all jobs.
+
+    Raises:
+        PathEncoderError: No worker could start.
+    """
+    refs = [
+        EncoderRef.of(name, ray.revision, encoder)
+        for name, encoder in zip(ray.names or (None,), run.encoders, strict=True)
+    ]
+    prepare = _OnWorker(replace(run, encoders=()), refs, scratch)
+    files = [*run.beside.tissue.values(), *run.beside.coords.values()]
+    return run_on_ray(jobs, prepare, ray, out=run.out, files=files, debug=debug)
+
+
+@dataclass(frozen=True)
+class _OnWorker:
+    """Prepares a worker: its own encoders and its own staging, else the same run."""
+
+    run: EncodeRun
+    encoders: Sequence[EncoderRef]
+    scratch: Scratch
+
+    def __call__(self, share: Share, plan: Plan) -> Callable[[Job, Meter], list[Outcome]]:
+        threads = self.run.settings.workers or max(share.cpus, 1)
+        settings = replace(self.run.settings, workers=threads)
+        encoders = [ref.load(share) for ref in self.encoders]
+        run = replace(self.run, encoders=encoders, settings=settings)
+        scratch = replace(self.scratch, gb=self.scratch.gb / plan.on_one_node)
+
+        def encode(job: Job, meter: Meter) -> list[Outcome]:
+            with staging_of([job], scratch, run.needs) as staging:
+                return replace(run, staging=staging).encode(job, meter)
+
+        return encode
+
+
+@dataclass(frozen=True)
+class EncoderRef:
+    """An encoder that another process loads.
+
+    Attributes:
+        name: Name, folder or owner/repo; None: the default.
+        revision: On the Hub.
+        sha256: Of the weights that the driver has loaded.
+    """
+
+    name: str | None
+    revision: str | None
+    sha256: str | None
+
+    @classmethod
+    def of(cls, name: str | None, revision: str | None, encoder: Encoder) -> EncoderRef:
+        """The reference to an encoder that was loaded by this name.
+
+        Args:
+            name: As the user gave it.
+            revision: As the user gave it.
+            encoder: What was loaded. Of a repository, the commit that it came from counts.
+        """
+        from pathencoder.pretrained import catalogue
+
+        folder = encoder.origin.folder if encoder.origin else None
+        if name is not None and folder is not None and folder == Path(name).expanduser():
+            name = os.path.abspath(folder)
+        elif name is not None and catalogue.find(name) is None and encoder.spec.revision:
+            name, revision = name.partition("@")[0], encoder.spec.revision
+        return cls(name, revision, encoder.spec.sha256)
+
+    def load(self, share: Share) -> Encoder:
+        """Load the encoder in a worker, on its GPU or on its cores.
+
+        What is on the machine is used without asking the Hub.
+
+        Raises:
+            ChecksumError: The weights are not those of the driver.
+            PathEncoderError: As for `load_encoder`.
+        """
+        import torch
+
+        from pathencoder.encoder import load_encoder
+
+        torch.set_num_threads(max(share.cpus, 1))
+        device = "cuda" if share.gpus else "cpu"
+        try:
+            encoder = load_encoder(
+                self.name, revision=self.revision, device=device, local_files_only=True
+            )
+        except OfflineError:
+            encoder = load_encoder(self.name, revision=self.revision, device=device)
+        if encoder.spec.sha256 != self.sha256:
+            raise ChecksumError(
+                f"{platform.node()} has other weights for {self.name or encoder.spec.name} (sha256"
+                f" {encoder.spec.sha256}) than this machine ({self.sha256}): remove them there, or"
+                " name a --revision"
+            )
+        return encoder
