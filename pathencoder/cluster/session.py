@@ -118,24 +118,41 @@ def session(address: str, *, cores: int | None = None, logs: bool = False) -> It
             "include_dashboard": False,
             "object_store_memory": _STORE_BYTES,
         }
-    logger = logging.getLogger("ray")
-    level = logger.level
-    logger.setLevel(logging.INFO if logs else logging.ERROR)
+    with _quiet(logs=logs), _connected(ray, address, options):
+        yield _nodes(ray)
+
+
+@contextlib.contextmanager
+def _connected(ray: Any, address: str, options: dict[str, Any]) -> Iterator[None]:
     try:
         ray.init(address=address, **options)
     except (ConnectionError, TimeoutError, RuntimeError, ValueError, OSError) as error:
         ray.shutdown()
-        logger.setLevel(level)
         reason = str(error).strip().partition("\n")[0]
         raise ConfigError(
             f"no Ray session at {address!r} ({reason}). Check that `ray status` works on this"
             " machine"
         ) from error
     try:
-        yield _nodes(ray)
+        yield
     finally:
         ray.shutdown()
+
+
+@contextlib.contextmanager
+def _quiet(*, logs: bool) -> Iterator[None]:
+    """Keep Ray's messages off the terminal: those of its logger, and those it prints itself."""
+    import ray._private.worker as driver
+
+    logger, switch = logging.getLogger("ray"), "_worker_logs_enabled"
+    level, printed = logger.level, getattr(driver, switch, True)
+    logger.setLevel(logging.INFO if logs else logging.ERROR)
+    setattr(driver, switch, logs)  # it prints to standard output, and has no public switch
+    try:
+        yield
+    finally:
         logger.setLevel(level)
+        setattr(driver, switch, printed)
 
 
 def own_cores() -> int:

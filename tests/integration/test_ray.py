@@ -12,8 +12,10 @@ from PIL import Image
 from small_slides import section, write_tiff
 
 from pathencoder.cli.ray_meter import RayMeter
+from pathencoder.cli.ray_options import ray_options
 from pathencoder.cluster import pool
 from pathencoder.cluster.session import session
+from pathencoder.errors import ConfigError
 from pathencoder.features.store import read_features
 
 pytestmark = pytest.mark.full
@@ -109,7 +111,7 @@ def test_a_worker_killed_in_mid_run_loses_nothing(slides, expected, encode, tmp_
     assert again["new"] < again["rows"]
     assert "begun 2 times" in again["notes"][-1]
     check(tmp_path / "out", expected)
-    status, text, _ = encode(*inputs(slides), *given, "--json")
+    status, text, _ = encode(*inputs(slides), "--as", "slides", "--json")  # without Ray
     assert outcomes(text)["s0.tif"] == "before"
 
 
@@ -130,7 +132,7 @@ def test_ctrl_c_keeps_what_is_done_and_the_rest_resumes_without_ray(
     monkeypatch.setattr(RayMeter, "seen", interrupt)
     given = ("--as", "slides", "--batch-size", "4", "--json")
     try:
-        status, text, errors = encode(*inputs(slides), *given, "--ray", "local", "--ray-cores", "1")
+        status, text, errors = encode(*inputs(slides), *given, "--ray", "local", "--ray-cores", "2")
     finally:
         signal.signal(signal.SIGINT, before)
     assert status == 130
@@ -147,7 +149,7 @@ def test_ctrl_c_keeps_what_is_done_and_the_rest_resumes_without_ray(
 
 
 def test_tiles_tissue_and_notes_are_as_without(slides, encode, tmp_path):
-    given = ("--ray", "local", "--ray-cores", "1")
+    given = ("--ray", "local", "--ray-cores", "2")
     for ray, out in (((), "plain"), (given, "ray")):
         status, _, errors = encode(slides / "tiles", "--mpp", "1", *ray, out=out)
         assert status == 0
@@ -166,9 +168,10 @@ def test_settings_that_fit_nothing_are_refused_before_a_worker_starts(slides, en
     monkeypatch.setattr(pool, "results", None)
     for options, said in (
         (("--ray", "ray://head:10001"), "client"),
-        (("--ray", "local", "--device", "cuda:1"), "a GPU of its own"),
         (("--ray", "local", "--overlap", "64"), "leaves no step"),
     ):
         status, _, errors = encode(slides / "s0.tif", "--as", "slides", *options)
-        assert status == 2
+        assert status == 2, errors
         assert said in errors
+    with pytest.raises(ConfigError, match="a GPU of its own"):
+        ray_options("local", 4, device="cuda:1", names=(), revision=None)
