@@ -31,11 +31,10 @@ from pathencoder.cluster.session import Plan, Share, session, share_out
 from pathencoder.cluster.worker import Report
 from pathencoder.errors import SlideError, StoreError
 from pathencoder.features.job import Outcome
-from pathencoder.walk import printable
 
 _RETRIES = 2
 _PROBE_SECONDS = 10.0  # a network file system shows a new file after some seconds
-_LOCK_SECONDS = 150.0  # until the lock of a worker that died is free, also on another machine
+_LOCK_SECONDS = 30.0  # until the lock of a worker that died is free
 
 Do = Callable[[Job, Meter], Outcome | list[Outcome]]
 Prepare = Callable[[Share, Plan], Do]
@@ -160,20 +159,24 @@ class _Make:
             if time.monotonic() > until:
                 raise StoreError(_unseen(self.probe.parent))
             time.sleep(0.5)
-        loop = Loop(self.prepare(share, self.plan), source_of, name_of, debug=self.debug)
-        return functools.partial(_one, loop)
+        return functools.partial(_one, self.prepare(share, self.plan), self.debug)
 
 
-def _one(loop: Loop[Job], job: Job, report: Report) -> list[Outcome]:
+def _one(do: Do, debug: bool, job: Job, report: Report) -> list[Outcome]:  # noqa: FBT001
     """Do one job in a worker; what it prints is sent to the driver."""
     if job.remote is None and job.kind != "nothing" and not job.source.exists():
         return [failed(job.source, SlideError(_unseen(job.source)))]
+    loop = Loop(
+        do, source_of, name_of, debug=debug, new_meter=lambda name: _SentMeter(name, report)
+    )
     until = time.monotonic() + (_LOCK_SECONDS if report.attempt > 1 else 0)
     with contextlib.redirect_stderr(_Lines(report)), plain_messages():
         while True:
-            outcomes = loop.one(job, _SentMeter(job, report))
-            if all(o.status != "busy" for o in outcomes) or time.monotonic() > until:
-                return outcomes
+            ended = loop.run([job])
+            if ended.stopped_by is not None:
+                raise ended.stopped_by
+            if all(o.status != "busy" for o in ended.outcomes) or time.monotonic() > until:
+                return ended.outcomes
             report.progress(0, 0)
             time.sleep(1)
 
@@ -181,8 +184,8 @@ def _one(loop: Loop[Job], job: Job, report: Report) -> list[Outcome]:
 class _SentMeter(Meter):
     """A meter that shows nothing here: the driver shows all workers."""
 
-    def __init__(self, job: Job, report: Report) -> None:
-        super().__init__(printable(name_of(job)))
+    def __init__(self, name: str, report: Report) -> None:
+        super().__init__(name)
         self._report = report
 
     def __call__(self, done: int, total: int) -> None:
