@@ -46,6 +46,26 @@ def pick_device(name: str | torch.device | int = "auto") -> torch.device:
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
+def pick_devices(names: str) -> list[torch.device]:
+    """The devices of a list: "cuda:0,cuda:1"; "cuda:all" is every GPU of NVIDIA or AMD.
+
+    A device that is named twice is returned twice.
+
+    Raises:
+        ConfigError: A device is unknown or not available.
+    """
+    found: list[torch.device] = []
+    for name in (part.strip() for part in names.split(",")):
+        if name == "cuda:all":
+            count = torch.cuda.device_count()
+            if not count:
+                raise ConfigError("device 'cuda:all': this machine has none. Use device='auto'")
+            found += [torch.device("cuda", index) for index in range(count)]
+        else:
+            found.append(pick_device(name))
+    return found
+
+
 def _existing(name: str | torch.device | int) -> torch.device:
     try:
         wanted = f"cuda:{name}" if isinstance(name, int) and not isinstance(name, bool) else name

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from pathencoder.encoder import Encoder
     from pathencoder.spec import EncoderSpec
 
+_DEVICES = "auto, cpu, cuda, cuda:1, mps. Auto takes CUDA, then Apple's GPU, then the CPU."
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -67,7 +69,12 @@ def json_option(function: F) -> F:
 
 def device_option(function: F) -> F:
     """Adds --device."""
-    text = "auto, cpu, cuda, cuda:1, mps. Auto takes CUDA, then Apple's GPU, then the CPU."
+    return click.option("--device", default="auto", show_default=True, help=_DEVICES)(function)
+
+
+def devices_option(function: F) -> F:
+    """Adds --device, of which several may be named."""
+    text = f"{_DEVICES} Several share the slides: cuda:0,cuda:1 or cuda:all."
     return click.option("--device", default="auto", show_default=True, help=text)(function)
 
 
@@ -141,7 +148,12 @@ def load(name: str | None, *, device: str = "auto", revision: str | None = None)
 
 def echo_json(value: Any) -> None:
     """Print one JSON document on standard output."""
-    click.echo(json.dumps(_printable(value), indent=2, default=_text))
+    click.echo(as_json_text(value))
+
+
+def as_json_text(value: Any) -> str:
+    """A value as a JSON document."""
+    return json.dumps(_printable(value), indent=2, default=_text)
 
 
 def _printable(value: Any) -> Any:

@@ -5,6 +5,7 @@ Slides are opened for their scale. No pixel is read and nothing is written.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,8 +50,8 @@ def dry_run_of(
     found: Found,
     scales: Scales,
     settings: Settings,
-    spec: EncoderSpec | None,
-    out: Path,
+    specs: Sequence[EncoderSpec | None],
+    folders: Sequence[Path],
     *,
     as_json: bool,
 ) -> int:
@@ -60,22 +61,28 @@ def dry_run_of(
         found: The jobs, and what was left out.
         scales: The scale of each job, where a table gives it.
         settings: The same for all.
-        spec: The encoder's; None where it cannot be known without network.
-        out: The output folder; need not exist.
+        specs: Of each encoder; None where it cannot be known without network.
+        folders: The folder for the files of each; need not exist.
         as_json: Print JSON instead of text.
 
     Returns:
         The exit status: 3 where an input would fail, as far as it can be known, else 0.
     """
     plans = [
-        _plan(job, replace(settings, mpp=mpp or settings.mpp), spec, out)
+        _plan(job, replace(settings, mpp=mpp or settings.mpp), spec, folder)
         for job, mpp in zip(found.jobs, scales.mpps, strict=True)
+        for spec, folder in zip(specs, folders, strict=True)
     ]
     status = 3 if any(plan.problem for plan in plans) else 0
-    notes = [*scales.notes, *([] if spec else [_NO_SPEC])]
+    notes = [*scales.notes, *([] if all(specs) else [_NO_SPEC])]
     if as_json:
         left_out = [{"path": str(left.path), "reason": left.reason} for left in found.left_out]
-        about = {"out": str(out), "status": status, "notes": notes, "left_out": left_out}
+        about = {
+            "out": str(folders[0] if len(folders) == 1 else folders[0].parent),
+            "status": status,
+            "notes": notes,
+            "left_out": left_out,
+        }
         echo_json({**about, "inputs": [asdict(plan) for plan in plans]})
         return status
     lines = [line for plan in plans for line in _lines(plan)]

@@ -13,9 +13,8 @@ from pathencoder.cli.common import (
     InputPath,
     State,
     debug_option,
-    device_option,
+    devices_option,
     json_option,
-    load,
     scratch_options,
     spec_of,
 )
@@ -46,9 +45,10 @@ def _batch_size(_: click.Context, __: click.Parameter, value: str) -> int | Lite
 )
 @click.option(
     "--encoder",
-    "name",
-    default=None,
-    help="Name, folder or owner/repo; `pathencoder list`. Default: the bundled one.",
+    "names",
+    multiple=True,
+    help="Name, folder or owner/repo; `pathencoder list`. Default: the bundled one. Several (repeat"
+    " it) share each slide and write to OUT/ENCODER.",
 )
 @click.option("--revision", default=None, help="Revision of the encoder on the Hub.")
 @click.option(
@@ -182,7 +182,7 @@ def _batch_size(_: click.Context, __: click.Parameter, value: str) -> int | Lite
 )
 @click.option("--dry-run", is_flag=True, help="Print what would be done, and write nothing.")
 @click.option("--overwrite", is_flag=True, help="Start again instead of resuming an earlier run.")
-@device_option
+@devices_option
 @json_option
 @debug_option
 @click.pass_obj
@@ -191,7 +191,7 @@ def command(
     *,
     inputs: tuple[Path, ...],
     out: Path,
-    name: str | None,
+    names: tuple[str, ...],
     revision: str | None,
     mpp: float | None,
     mpp_csv: Path | None,
@@ -239,6 +239,7 @@ def command(
     from pathencoder.cli.dry_run import dry_run_of
     from pathencoder.cli.encode_run import encode_all
     from pathencoder.cli.inputs import find_inputs, refuse_nothing
+    from pathencoder.cli.lanes import folders_of, load_lanes
     from pathencoder.cli.mpp_table import assign, read_mpp_csv
     from pathencoder.cli.ray_options import ray_options
     from pathencoder.cli.tissue_run import find_all_tissue
@@ -246,6 +247,9 @@ def command(
     from pathencoder.files import make_folder
     from pathencoder.remote.staging import Scratch
 
+    if len(names) > 1 and (revision or only_tissue):
+        option = "--revision (write NAME@REVISION)" if revision else "--only-tissue"
+        raise click.UsageError(f"{option} goes with one --encoder")
     settings = Settings(
         output=output,
         mpp=mpp,
@@ -259,9 +263,7 @@ def command(
         overwrite=overwrite,
         qc=qc,
     )
-    ray = ray_options(
-        address, ray_cores, device=device, names=(name,) if name else (), revision=revision
-    )
+    ray = ray_options(address, ray_cores, device=device, names=names, revision=revision)
     rows = read_mpp_csv(mpp_csv) if mpp_csv else []
     found = find_inputs(inputs, taken_as=taken_as, out=out)
     refuse_nothing(found)
@@ -273,13 +275,16 @@ def command(
     scales = assign(rows, found.jobs)
     beside = find_beside(tissue, coords, found.jobs)
     if dry_run:
-        spec = _known_spec(name, revision)
-        raise Failed(dry_run_of(found, scales, settings, spec, out, as_json=as_json))
+        wanted = names or (None,)
+        specs = [_known_spec(name, revision) for name in wanted]
+        named = [spec.name if spec else str(name) for spec, name in zip(specs, wanted, strict=True)]
+        folders = folders_of(out, named)
+        raise Failed(dry_run_of(found, scales, settings, specs, folders, as_json=as_json))
     make_folder(out)
     if only_tissue:
         raise Failed(
             find_all_tissue(
-                spec_of(name, revision),
+                spec_of(names[0] if names else None, revision),
                 found,
                 scales,
                 settings,
@@ -293,10 +298,10 @@ def command(
                 debug=state.debug,
             )
         )
-    encoder = load(name, device="cpu" if ray else device, revision=revision)
+    lanes = load_lanes(names, devices="cpu" if ray else device, revision=revision)
     raise Failed(
         encode_all(
-            encoder,
+            lanes,
             found,
             scales,
             settings,

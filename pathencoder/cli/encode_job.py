@@ -158,13 +158,26 @@ class EncodeRun:
     def _slide(self, job: Job, meter: Meter) -> list[Outcome]:
         if job.remote and self.staging and not self._is_ready(job) and self.needs(job):
             say_download(job.remote, self.staging)
-        ready = self.prepare(job) if self.ahead is None else self.ahead.take(job)
+        ready = self._taken(job)
         with ready.held:
             outcomes = self._outcomes(job, ready, meter)
         for outcome in outcomes:
             outcome.source = job.source
             outcome.notes += ready.notes
         return outcomes
+
+    def _taken(self, job: Job) -> Ready:
+        """A slide that was prepared; one that was another process's then is looked at again."""
+        if self.ahead is None:
+            return self.prepare(job)
+        try:
+            ready = self.ahead.take(job)
+        except Busy:
+            return self.prepare(job)
+        if ready.prepared is None or not ready.prepared.was_busy:
+            return ready
+        ready.close()
+        return self.prepare(job)
 
     def _is_ready(self, job: Job) -> bool:
         return self.ahead is not None and self.ahead.is_ready(job)
@@ -179,6 +192,7 @@ class EncodeRun:
                 ready.prepared,
                 progress=meter,
                 on_notes=lambda notes: self._print_notes(job, notes),
+                pace=meter.pace,
             )
         if len(results) == 1 and isinstance(results[0], Exception):
             raise results[0]
@@ -262,10 +276,11 @@ class EncodeRun:
             settings,
             keep_others=not job.whole,
             progress=meter,
+            pace=meter.pace,
         )
         if outcome.new and not notes:
             notes = notes_on_tiles(job, settings, encoder.spec.mpp)
-        outcome.source = job.source
+        outcome.source, outcome.encoder = job.source, encoder.spec.name
         outcome.notes += notes
         return outcome
 

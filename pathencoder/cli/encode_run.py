@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import time
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import click
 
 from pathencoder.cli import report
 from pathencoder.cli.ahead import Ahead
@@ -16,19 +20,23 @@ from pathencoder.cli.encode_job import EncodeRun, may_be_prepared
 from pathencoder.cli.inputs import Found, name_of, source_of
 from pathencoder.cli.job import Job
 from pathencoder.cli.jobs import Ended, Loop, conclude
+from pathencoder.cli.lanes import folders_of, run_lanes
 from pathencoder.cli.mpp_table import Scales
 from pathencoder.cli.ray_encode import encode_on_ray
 from pathencoder.cli.ray_options import RayOptions
 from pathencoder.cli.remote_slides import staging_of
+from pathencoder.cli.summary_files import write_summaries
+from pathencoder.errors import StoreError
 from pathencoder.features.provenance import Settings
 from pathencoder.remote.staging import Scratch
+from pathencoder.walk import printable
 
 if TYPE_CHECKING:
     from pathencoder.encoder import Encoder
 
 
 def encode_all(
-    encoder: Encoder,
+    lanes: Sequence[Sequence[Encoder]],
     found: Found,
     scales: Scales,
     settings: Settings,
@@ -47,7 +55,7 @@ def encode_all(
     """Encode every job and report.
 
     Args:
-        encoder: The encoder.
+        lanes: The encoders, on each device.
         found: The jobs, and what was left out.
         scales: The scale of each job, where a table gives it.
         settings: The same for all.
@@ -71,12 +79,25 @@ def encode_all(
     mpps = {
         job.name: mpp for job, mpp in zip(found.jobs, scales.mpps, strict=True) if mpp is not None
     }
-    run = EncodeRun([encoder], [out], out, settings, mpps, beside, again, pictures, save_tissue)
+    names = [encoder.spec.name for encoder in lanes[0]]
+    settings = _shared_workers(settings, len(lanes))
+    run = EncodeRun(
+        lanes[0],
+        folders_of(out, names),
+        out,
+        settings,
+        mpps,
+        beside,
+        again,
+        pictures=pictures,
+        save_tissue=save_tissue,
+    )
     run.check(found.jobs)
+    started = time.monotonic()
     if ray is not None:
         ended = encode_on_ray(run, found.jobs, ray, scratch, debug=debug)
     else:
-        ended = _encode_here(run, found.jobs, scratch, debug=debug)
+        ended = _encode_here(run, lanes, found.jobs, scratch, debug=debug)
     no_slide = not any(job.kind == "slide" for job in found.jobs)
     none_to_draw = pictures and no_slide
     notes = [
@@ -86,28 +107,51 @@ def encode_all(
         *(["--pictures draws slides, and no input is a slide"] if none_to_draw else []),
         *(["--qc measures the tiles of slides alone"] if settings.qc and no_slide else []),
     ]
-    return _conclude(ended, run, found, notes, as_json=as_json, debug=debug)
+    about = report.About(
+        ", ".join(names), out, found.left_out, notes, seconds=time.monotonic() - started
+    )
+    return _conclude(ended, about, as_json=as_json, debug=debug)
 
 
-def _encode_here(run: EncodeRun, jobs: Sequence[Job], scratch: Scratch, *, debug: bool) -> Ended:
+def _shared_workers(settings: Settings, lanes: int) -> Settings:
+    """Decoding threads of each device, where the user gives no number: a share of the cores."""
+    if lanes == 1 or settings.workers is not None:
+        return settings
+    return replace(settings, workers=max(1, min((os.cpu_count() or 1) // lanes, 16)))
+
+
+def _encode_here(
+    run: EncodeRun,
+    lanes: Sequence[Sequence[Encoder]],
+    jobs: Sequence[Job],
+    scratch: Scratch,
+    *,
+    debug: bool,
+) -> Ended:
     """Encode in this process, each slide prepared while the one before it is encoded."""
     with contextlib.ExitStack() as stack:
         staging = stack.enter_context(staging_of(jobs, scratch, run.needs))
         run = replace(run, staging=staging)
         stop = staging.stop if staging is not None else _nothing
-        ahead = Ahead(jobs, run.prepare, wanted=may_be_prepared, stop=stop)
+        ahead = Ahead(jobs, run.prepare, wanted=may_be_prepared, stop=stop, depth=len(lanes))
         run = replace(run, ahead=stack.enter_context(ahead))
-        return Loop(run.encode, source_of, name_of, debug=debug).run(jobs)
+        runs = [replace(run, encoders=encoders) for encoders in lanes]
+        loops = [Loop(one.encode, source_of, name_of, debug=debug) for one in runs]
+        return run_lanes(loops, jobs)
 
 
 def _nothing() -> None:
     """What there is to stop where nothing is downloaded."""
 
 
-def _conclude(
-    ended: Ended, run: EncodeRun, found: Found, notes: Sequence[str], *, as_json: bool, debug: bool
-) -> int:
-    about = report.About(run.encoders[0].spec.name, run.out, found.left_out, notes)
+def _conclude(ended: Ended, about: report.About, *, as_json: bool, debug: bool) -> int:
+    for outcome in ended.outcomes:
+        if not outcome.encoder and "," not in about.encoder:
+            outcome.encoder = about.encoder
+    try:
+        about = replace(about, table=write_summaries(about.out, ended.outcomes))
+    except StoreError as error:
+        click.echo(f"warning: {printable(str(error))}", err=True)
 
     def text(failures: Path | None) -> str:
         return report.summary(ended.outcomes, about, failures=failures)
@@ -115,4 +159,4 @@ def _conclude(
     def data(failures: Path | None) -> dict[str, Any]:
         return report.as_json(ended.outcomes, about, failures=failures, status=ended.status)
 
-    return conclude(ended, run.out, as_text=text, as_json=data if as_json else None, debug=debug)
+    return conclude(ended, about.out, as_text=text, as_json=data if as_json else None, debug=debug)

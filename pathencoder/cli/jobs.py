@@ -14,6 +14,7 @@ import click
 
 from pathencoder.cli import report
 from pathencoder.cli.common import echo_json
+from pathencoder.cli.course import Course
 from pathencoder.cli.meter import Meter
 from pathencoder.errors import PathEncoderError, StoreError
 from pathencoder.features.job import Outcome
@@ -80,31 +81,55 @@ class Loop(Generic[T]):
         Returns:
             The outcome of every job.
         """
-        outcomes = [[Outcome(self.source(job), "unreached")] for job in jobs]
+        outcomes, course = self.begun(jobs), Course(len(jobs))
         stopped: KeyboardInterrupt | StoreError | None = None
         try:
-            for number, job in enumerate(jobs):
-                if len(jobs) > 1:
-                    name = printable(self.source(job))
-                    click.echo(f"[{number + 1}/{len(jobs)}] {name}", err=True)
-                self._do(number, jobs, outcomes)
-            self._come_back(jobs, outcomes)
+            for number in range(len(jobs)):
+                self.process(number, jobs, outcomes, course)
+            self.come_back(jobs, outcomes, course)
         except (KeyboardInterrupt, StoreError) as stop:
             stopped = stop
         return Ended([one for of_job in outcomes for one in of_job], stopped)
 
-    def _do(self, number: int, jobs: Sequence[T], outcomes: list[list[Outcome]]) -> None:
-        """Process one job."""
+    def begun(self, jobs: Sequence[T]) -> list[list[Outcome]]:
+        """The outcomes of jobs that were not reached yet."""
+        return [[Outcome(self.source(job), "unreached")] for job in jobs]
+
+    def process(
+        self,
+        number: int,
+        jobs: Sequence[T],
+        outcomes: list[list[Outcome]],
+        course: Course,
+        lane: int = 0,
+    ) -> None:
+        """Process one job and set its outcomes.
+
+        Args:
+            number: Which one.
+            jobs: All jobs.
+            outcomes: Of all jobs.
+            course: How far all jobs are.
+            lane: Which of the jobs that are processed at the same time.
+
+        Raises:
+            KeyboardInterrupt: The user, or the course, stops all jobs.
+            StoreError: The output folder accepts no more files.
+        """
         job = jobs[number]
-        name = printable(self.name(job))
-        meter = self.new_meter(name) if self.new_meter else Meter(name, unit=self.unit)
+        if len(jobs) > 1 and outcomes[number][0].status == "unreached":
+            source = printable(self.source(job))
+            click.echo(f"[{number + 1}/{len(jobs)}] {source}", err=True)
+        meter = self._meter(printable(self.name(job)), course, lane)
+        started = time.monotonic()
         try:
             outcomes[number] = self._one(job, meter)
         except (KeyboardInterrupt, StoreError):
             outcomes[number] = [Outcome(self.source(job), "stopped", notes=_how_far(meter))]
             raise
+        course.ended(outcomes[number], time.monotonic() - started)
 
-    def _come_back(self, jobs: Sequence[T], outcomes: list[list[Outcome]]) -> None:
+    def come_back(self, jobs: Sequence[T], outcomes: list[list[Outcome]], course: Course) -> None:
         """Look again at the jobs of other processes: done, given up, or still in work.
 
         A process of another machine that does not renew its lease may have ended; its job is
@@ -114,7 +139,7 @@ class Loop(Generic[T]):
         while busy:
             before = {number: _leases(outcomes[number]) for number in busy}
             for number in busy:
-                self._do(number, jobs, outcomes)
+                self.process(number, jobs, outcomes, course)
             busy = [n for n in busy if _may_have_ended(before[n], _leases(outcomes[n]))]
             if busy and not said:
                 names = ", ".join(printable(self.name(jobs[number])) for number in busy)
@@ -122,6 +147,11 @@ class Loop(Generic[T]):
                 said = True
             if busy:
                 time.sleep(_POLL)
+
+    def _meter(self, name: str, course: Course, lane: int) -> Meter:
+        if self.new_meter is not None:
+            return self.new_meter(name)
+        return Meter(name, unit=self.unit, course=course, lane=lane)
 
     def _one(self, job: T, meter: Meter) -> list[Outcome]:
         try:

@@ -18,6 +18,7 @@ from pathencoder.features.identity import place_of
 from pathencoder.features.job import Outcome
 from pathencoder.files import storing, whole_file
 from pathencoder.locks import Busy, Lock
+from pathencoder.pace import Pace, who_waits
 from pathencoder.text import duration
 from pathencoder.walk import LeftOut, printable
 
@@ -63,10 +64,10 @@ def write_failures(out: Path, outcomes: Sequence[Outcome]) -> Path | None:
         StoreError: The list cannot be written, or a file of that name is not such a list.
     """
     path = out / FAILURES
-    new = [[str(o.source), f.part, f.kind, f.reason] for o in outcomes for f in o.failures]
+    new = _unique([[str(o.source), f.part, f.kind, f.reason] for o in outcomes for f in o.failures])
     if not new and not path.exists():
         return None
-    with _only_writer(path):
+    with lock_list(path):
         rows = [row for row in _rows(path) if not _replaced(row, outcomes)] + new
         if not rows:
             path.unlink(missing_ok=True)
@@ -78,8 +79,13 @@ def write_failures(out: Path, outcomes: Sequence[Outcome]) -> Path | None:
     return path
 
 
+def _unique(rows: list[list[str]]) -> list[list[str]]:
+    """The rows without repeats: a tile fails for every encoder."""
+    return [list(row) for row in dict.fromkeys(map(tuple, rows))]
+
+
 @contextlib.contextmanager
-def _only_writer(path: Path) -> Iterator[None]:
+def lock_list(path: Path) -> Iterator[None]:
     """Let two processes with one output folder update the list one after the other."""
     lock = None
     with contextlib.suppress(Busy):  # after so long the other one is stuck
@@ -149,12 +155,16 @@ class About:
         out: The output folder.
         left_out: What was found in folders and not used.
         notes: Sentences that concern no single input.
+        seconds: Time of the whole run.
+        table: The table of all inputs of the output folder.
     """
 
     encoder: str
     out: Path
     left_out: Sequence[LeftOut] = ()
     notes: Sequence[str] = ()
+    seconds: float = 0.0
+    table: Path | None = None
 
 
 def as_json(
@@ -168,7 +178,8 @@ def as_json(
         "failures": failures,
         "notes": list(about.notes),
         "left_out": [{"path": str(left.path), "reason": left.reason} for left in about.left_out],
-        "inputs": [_one_json(o) for o in outcomes],
+        "seconds": round(about.seconds, 2),
+        "inputs": [one_json(o) for o in outcomes],
     }
 
 
@@ -179,11 +190,15 @@ def summary(outcomes: Sequence[Outcome], about: About, *, failures: Path | None)
     counts = Counter(o.status for o in outcomes)
     said = ", ".join(f"{counts[status]} {word}" for status, word in WORDS.items() if counts[status])
     rows = sum(o.rows for o in outcomes)
+    inputs = len({o.source for o in outcomes})
+    files = "" if len(outcomes) == inputs else f", {plural(len(outcomes), 'file')}"
     lines.append(
-        f"{plural(len(outcomes), 'input')}: {said}. {plural(rows, 'embedding')}"
+        f"{plural(inputs, 'input')}{files}: {said}. {plural(rows, 'embedding')}"
         f"{f' by {about.encoder}' if about.encoder else ''} in {about.out}"
     )
+    lines += _speed(outcomes, about.seconds)
     lines += failure_lines(outcomes, failures)
+    lines += [f"All inputs of this folder: {about.table}"] if about.table else []
     drawn = [o.picture for o in outcomes if o.picture]
     lines += [f"Pictures of tissue and tiles: {drawn[0].parent}"] if drawn else []
     example = next((o.file for o in outcomes if o.file and o.rows), None)
@@ -194,6 +209,22 @@ def summary(outcomes: Sequence[Outcome], about: About, *, failures: Path | None)
             f'  rows = pathencoder.read_features("{example.as_posix()}").rows',
         ]
     return "\n".join(lines)
+
+
+def _rate(outcome: Outcome) -> float | None:
+    """New rows a second; None without any."""
+    return round(outcome.new / outcome.seconds, 1) if outcome.new and outcome.seconds else None
+
+
+def _speed(outcomes: Sequence[Outcome], seconds: float) -> list[str]:
+    """How fast the run was, and which of reading and network waited."""
+    new, total = sum(o.new for o in outcomes), Pace()
+    if not new or not seconds:
+        return []
+    for pace in {id(o.pace): o.pace for o in outcomes}.values():
+        total.add(pace)
+    words = ", ".join(filter(None, [f"{new / seconds:.1f} embeddings/s", who_waits(total.waiting)]))
+    return [f"Speed: {words}"]
 
 
 def left_out_lines(left_out: Sequence[LeftOut]) -> list[str]:
@@ -223,7 +254,10 @@ def lines_of(outcome: Outcome, unit: str = "embedding") -> list[str]:
     if outcome.status in ("done", "before"):
         parts.append(plural(outcome.rows, unit))
     if outcome.status == "done":
-        parts.append(duration(outcome.seconds))
+        rate = (
+            f" ({outcome.new / outcome.seconds:.1f}/s)" if outcome.new and outcome.seconds else ""
+        )
+        parts.append(f"{duration(outcome.seconds)}{rate}")
     if outcome.file:
         parts.append(f"-> {outcome.file}")
     whole = [f for f in outcome.failures if not f.part]
@@ -251,15 +285,22 @@ def _short(reason: str) -> str:
     return reason if len(reason) < 160 else f"{reason[:157]}..."
 
 
-def _one_json(outcome: Outcome) -> dict[str, Any]:
+def one_json(outcome: Outcome) -> dict[str, Any]:
+    """An outcome as JSON values."""
+    waiting = outcome.pace.waiting
     return {
         "input": str(outcome.source),
         "status": outcome.status,
-        "file": outcome.file,
+        "encoder": outcome.encoder,
+        "file": None if outcome.file is None else str(outcome.file),
         "picture": outcome.picture,
+        "reader": outcome.reader,
+        "mpp": outcome.mpp,
         "rows": outcome.rows,
         "new": outcome.new,
         "seconds": round(outcome.seconds, 2),
+        "tiles_per_second": _rate(outcome),
+        "waited_for_reading": None if waiting is None else round(waiting, 3),
         "notes": outcome.notes,
         "failures": [
             {"part": f.part, "error": f.kind, "reason": f.reason} for f in outcome.failures

@@ -23,6 +23,7 @@ from pathencoder.features.parts import Part, encode_parts
 from pathencoder.features.plan import plan_slide, scale_of
 from pathencoder.features.provenance import Settings, slide_provenance
 from pathencoder.files import make_folder
+from pathencoder.locks import Busy
 from pathencoder.pace import Pace
 from pathencoder.slides.overlay import write_overlay
 from pathencoder.slides.reader import Slide, open_slide
@@ -80,6 +81,11 @@ class Prepared:
     identity: Mapping[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     error: Exception | None = None
+
+    @property
+    def was_busy(self) -> bool:
+        """Whether another process wrote one of the files when the slide was prepared."""
+        return any(isinstance(part.result, Busy) for part in self.parts)
 
     def close(self) -> None:
         """Close the slide."""

@@ -34,6 +34,7 @@ from pathencoder.features.store import Content, Failure, Rows
 from pathencoder.files import Mismatch
 from pathencoder.formats.file_kinds import FOREIGN_SUFFIXES, SLIDE_SUFFIXES
 from pathencoder.images import decode_image, open_image
+from pathencoder.pace import Pace
 from pathencoder.walk import printable
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ def tiles_to_file(
     *,
     keep_others: bool = False,
     progress: Progress = silent,
+    pace: Pace | None = None,
 ) -> Outcome:
     """Embed image files into a feature file; resume an earlier run.
 
@@ -67,6 +69,7 @@ def tiles_to_file(
         settings: How to encode.
         keep_others: Keep the rows of other images of the same folder; else they are removed.
         progress: Called with (done, total).
+        pace: Where the times are counted.
 
     Returns:
         The status, the file, the number of rows, and the images that failed (also listed in the
@@ -79,7 +82,7 @@ def tiles_to_file(
         ConfigError: The settings do not fit the encoder.
         ImageError: No image can be read.
     """
-    started = time.monotonic()
+    started, pace = time.monotonic(), pace or Pace()
     provenance = tiles_provenance(encoder, settings)
     batch = _Batch(source, images)
     earlier = None if settings.overwrite else _earlier(file, provenance)
@@ -114,7 +117,7 @@ def tiles_to_file(
         others = earlier.others(batch) if earlier and keep_others else {}
         if earlier is not None:
             _take_over(earlier, batch, others, job)
-        failures = _embed(encoder, batch, job, settings)
+        failures = _embed(encoder, batch, job, settings, pace)
         bad = {f.part for f in failures}
         good = [key for key, _ in images if key not in bad]
         if images and not good:
@@ -140,8 +143,9 @@ def tiles_to_file(
         new,
         time.monotonic() - started,
         failures,
-        notes,
+        [*notes, *pace.notes],
         batch.parts(keep_others=keep_others),
+        pace=pace,
     )
 
 
@@ -285,7 +289,9 @@ def _take_over(earlier: _Earlier, batch: _Batch, others: Mapping[str, Stamp], jo
     job.take_over(wanted, earlier.take)
 
 
-def _embed(encoder: Encoder, batch: _Batch, job: Job, settings: Settings) -> list[Failure]:
+def _embed(
+    encoder: Encoder, batch: _Batch, job: Job, settings: Settings, pace: Pace
+) -> list[Failure]:
     def tag(named: tuple[str, Path]) -> bytes:
         return Stamp(batch.stats[named[0]], batch.hashes[named[0]]).pack()
 
@@ -296,6 +302,7 @@ def _embed(encoder: Encoder, batch: _Batch, job: Job, settings: Settings) -> lis
         tag,
         total=len(batch.images),
         mpp=tile_scale(encoder, settings),
+        pace=pace,
     )
     return [_failure(key, path, error) for (key, path), error in failed]
 

@@ -33,7 +33,7 @@ def test_a_folder_gives_the_rows_that_python_gives(tiles, encode, folder, tmp_pa
     assert found.attributes["encoder"] == "small-cnn"
     assert len(found.attributes["sha256"]) == 64
     assert not (tmp_path / "out" / "failures.csv").exists()
-    assert os.listdir(tmp_path / "out") == ["tiles.h5"]
+    assert sorted(os.listdir(tmp_path / "out")) == ["summary.csv", "summary.json", "tiles.h5"]
 
 
 def test_the_lines_that_the_summary_prints_do_read_the_file(tiles, encode):
@@ -187,7 +187,7 @@ def test_nothing_but_bad_images_is_a_failure_without_a_file(encode, tmp_path):
     status, text, _ = encode(tmp_path / "tiles")
     assert status == 1
     assert f"tiles: failed\n    {tmp_path / 'tiles' / 'a.png'}: not an image" in text
-    assert os.listdir(tmp_path / "out") == ["failures.csv"]
+    assert sorted(os.listdir(tmp_path / "out")) == ["failures.csv", "summary.csv", "summary.json"]
 
 
 def test_other_settings_are_refused_unless_overwritten(tiles, encode, tmp_path):
@@ -262,7 +262,11 @@ def test_a_full_disk_keeps_what_was_done_and_the_next_run_resumes(
     assert status == 1
     assert "disk is full" in errors
     assert "tiles: not finished, 4 of 6 done" in text
-    assert os.listdir(tmp_path / "out") == [".tiles.h5.partial"]
+    assert sorted(os.listdir(tmp_path / "out")) == [
+        ".tiles.h5.partial",
+        "summary.csv",
+        "summary.json",
+    ]
     monkeypatch.setattr(job.Journal, "append", real)
     forwards.clear()
     status, _, errors = encode(tiles)

@@ -117,7 +117,8 @@ def test_two_processes_on_one_output_both_end_well(tiles, folder, tmp_path, caps
     assert f"{tmp_path / 'more'}: done" in text
     assert f"{tiles}: done, 6 embeddings" in theirs
     assert f"{tmp_path / 'more'}: done before" in theirs
-    assert sorted(os.listdir(tmp_path / "out")) == ["more.h5", "tiles.h5"]
+    files = sorted(os.listdir(tmp_path / "out"))
+    assert files == ["more.h5", "summary.csv", "summary.json", "tiles.h5"]
     rows = load_encoder(folder, device="cpu").encode(tiles, progress=False)
     assert np.array_equal(read_features(tmp_path / "out" / "tiles.h5").rows, rows)
 

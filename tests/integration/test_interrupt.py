@@ -13,7 +13,7 @@ from PIL import Image
 
 from pathencoder.cli.main import run
 from pathencoder.encoder import load_encoder
-from pathencoder.features import store
+from pathencoder.features import writer
 from pathencoder.features.journal import Journal
 from pathencoder.features.store import read_features
 
@@ -85,7 +85,7 @@ def finish(path, arguments, capsys):
     found = read_features(path / "out" / "tiles.h5")
     assert found.keys == keys
     assert np.array_equal(found.rows, rows)
-    assert os.listdir(path / "out") == ["tiles.h5"]
+    assert sorted(os.listdir(path / "out")) == ["summary.csv", "summary.json", "tiles.h5"]
 
 
 def test_ctrl_c_leaves_whole_files_and_says_how_to_go_on(work, monkeypatch, capsys):
@@ -103,22 +103,22 @@ def test_ctrl_c_leaves_whole_files_and_says_how_to_go_on(work, monkeypatch, caps
     assert "Traceback" not in errors
     assert "same command resumes" in errors
     assert "tiles: not finished, 6 of 40 done" in out
-    assert os.listdir(path / "out") == [".tiles.h5.partial"]
+    assert sorted(os.listdir(path / "out")) == [".tiles.h5.partial", "summary.csv", "summary.json"]
     monkeypatch.setattr(Journal, "append", real)
     finish(path, arguments, capsys)
 
 
 def test_an_interrupt_while_the_file_is_written_leaves_no_half(work, monkeypatch, capsys):
     path, arguments = work
-    real = store._write_attributes
+    real = writer._attributes
 
     def interrupting(*_):
         signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr(store, "_write_attributes", interrupting)
+    monkeypatch.setattr(writer, "_attributes", interrupting)
     assert run(arguments) == 130
-    assert os.listdir(path / "out") == [".tiles.h5.partial"]
-    monkeypatch.setattr(store, "_write_attributes", real)
+    assert sorted(os.listdir(path / "out")) == [".tiles.h5.partial", "summary.csv", "summary.json"]
+    monkeypatch.setattr(writer, "_attributes", real)
     capsys.readouterr()
     finish(path, arguments, capsys)
 
@@ -135,6 +135,6 @@ def test_a_hard_kill_loses_no_finished_row(work, capsys):
     wait_for_rows(path, process)
     process.kill()
     process.communicate()
-    left = [".tiles.h5.partial", ".tiles.h5.partial.lock"]
+    left = [f".tiles.h5.partial{end}" for end in ("", ".lease", ".lock")]
     assert sorted(os.listdir(path / "out")) == left
     finish(path, arguments, capsys)
