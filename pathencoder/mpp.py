@@ -43,7 +43,7 @@ _SLIPS = {
     25.4: "pixels per mm and per inch were mixed up",
     1000.0: "millimetres, micrometres and nanometres were mixed up",
 }
-_TABLE = "--mpp-csv FILE with columns slide,mpp for many"
+_TABLE = "--slides-csv FILE with columns slide,mpp for many"
 _REMEDY = f"Give the true scale: --mpp 0.25 (mpp=0.25 in Python), or {_TABLE}"
 _COMMON = ((0.21, 0.285), (0.44, 0.56))  # the scales of nearly all scans, 40x and 20x
 

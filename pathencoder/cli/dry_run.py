@@ -6,7 +6,7 @@ Slides are opened for their scale. No pixel is read and nothing is written.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ from pathencoder.cli.encode_job import notes_on_tiles
 from pathencoder.cli.inputs import Found, output_of
 from pathencoder.cli.job import Job
 from pathencoder.cli.jobs import reason_of
-from pathencoder.cli.mpp_table import Scales
+from pathencoder.cli.mpp_table import Scales, with_row
 from pathencoder.features.finished import check_kind
 from pathencoder.features.provenance import Settings, slide_target
 from pathencoder.mpp import scale_notes
@@ -69,8 +69,8 @@ def dry_run_of(
         The exit status: 3 where an input would fail, as far as it can be known, else 0.
     """
     plans = [
-        _plan(job, replace(settings, mpp=mpp or settings.mpp), spec, folder)
-        for job, mpp in zip(found.jobs, scales.mpps, strict=True)
+        _plan(job, with_row(settings, row), spec, folder)
+        for job, row in zip(found.jobs, scales.rows, strict=True)
         for spec, folder in zip(specs, folders, strict=True)
     ]
     status = 3 if any(plan.problem for plan in plans) else 0

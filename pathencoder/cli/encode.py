@@ -57,11 +57,13 @@ def _batch_size(_: click.Context, __: click.Parameter, value: str) -> int | Lite
     help="Micrometres per pixel of the inputs; overrides what a slide states.",
 )
 @click.option(
+    "--slides-csv",
     "--mpp-csv",
+    "mpp_csv",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
     help=(
-        "Table with columns slide and mpp, for inputs that do not state their scale, or state a"
-        " wrong one; takes precedence over --mpp."
+        "Table with settings of single inputs: a column slide, and mpp, target_mpp, min_tissue or"
+        " tissue (a GeoJSON file); takes precedence over the options of these names."
     ),
 )
 @click.option(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,6 +17,7 @@ from pathencoder.cli.inputs import name_of, output_of
 from pathencoder.cli.job import Job
 from pathencoder.cli.jobs import ended_by
 from pathencoder.cli.meter import Meter
+from pathencoder.cli.mpp_table import Row, with_row
 from pathencoder.cli.own_files import PICTURES
 from pathencoder.cli.remote_slides import copied, origin_of, say_download
 from pathencoder.cli.slide_maps import draw_slide_maps
@@ -72,7 +73,7 @@ class EncodeRun:
         folders: The folder for the files of each.
         out: The output folder.
         settings: Of all jobs.
-        mpps: Scales from a table, by job name.
+        rows: Of a table with settings of single jobs, by job name.
         beside: Files of areas and coordinates of slides.
         again: Names of jobs that are encoded again although they were done.
         pictures: Also draw every slide's tissue and tiles.
@@ -86,7 +87,7 @@ class EncodeRun:
     folders: Sequence[Path]
     out: Path
     settings: Settings
-    mpps: dict[str, float]
+    rows: Mapping[str, Row | None]
     beside: Beside
     again: AbstractSet[str]
     pictures: bool
@@ -292,13 +293,13 @@ class EncodeRun:
                 click.echo(f"{printable(name_of(job))}: note: {note}", err=True)
 
     def _settings(self, job: Job) -> Settings:
-        return replace(
+        settings = replace(
             self.settings,
-            mpp=self.mpps.get(job.name, self.settings.mpp),
             tissue=self.beside.tissue.get(job.name),
             coords=self.beside.coords.get(job.name),
             overwrite=self.settings.overwrite or job.name in self.again,
         )
+        return with_row(settings, self.rows.get(job.name))
 
     def _misfit(self, job: Job) -> ConfigError | None:
         """What is wrong with the settings for a job, without opening its input."""

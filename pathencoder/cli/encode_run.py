@@ -57,7 +57,7 @@ def encode_all(
     Args:
         lanes: The encoders, on each device.
         found: The jobs, and what was left out.
-        scales: The scale of each job, where a table gives it.
+        scales: The settings of single jobs, where a table gives them.
         settings: The same for all.
         out: An existing folder.
         beside: Files of areas and coordinates of slides.
@@ -76,9 +76,7 @@ def encode_all(
     Raises:
         ConfigError: Settings that fit no input.
     """
-    mpps = {
-        job.name: mpp for job, mpp in zip(found.jobs, scales.mpps, strict=True) if mpp is not None
-    }
+    rows = {job.name: row for job, row in zip(found.jobs, scales.rows, strict=True)}
     names = [encoder.spec.name for encoder in lanes[0]]
     settings = _shared_workers(settings, len(lanes))
     run = EncodeRun(
@@ -86,7 +84,7 @@ def encode_all(
         folders_of(out, names),
         out,
         settings,
-        mpps,
+        rows,
         beside,
         again,
         pictures=pictures,

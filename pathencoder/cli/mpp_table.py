@@ -1,8 +1,10 @@
-"""`--mpp-csv`: a table with the micrometres per pixel of many inputs, matched to the inputs.
+"""`--slides-csv` (also `--mpp-csv`): a table with settings of single inputs, matched to the inputs.
 
 A row names its input by path, file name, file name without suffix, or name of the output. A row
 belongs to the input with which it shares the longest end of the path. Unicode composition does
-not matter, case does. Rows that match no input are noted.
+not matter, case does. Rows that match no input are noted. The other columns are `mpp`,
+`target_mpp`, `min_tissue`, `tissue` (a GeoJSON file; a relative path counts from the table) and
+`stain`; an empty cell leaves what the command says.
 """
 
 from __future__ import annotations
@@ -13,8 +15,9 @@ import os
 import re
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from pathencoder.cli.job import Job
 from pathencoder.cli.names import file_stem
@@ -22,7 +25,14 @@ from pathencoder.errors import ConfigError
 from pathencoder.tables import number, read_table
 from pathencoder.walk import printable
 
-COLUMNS = ("slide", "mpp")
+if TYPE_CHECKING:
+    from pathencoder.features.provenance import Settings
+
+ENCODE = ("mpp", "target_mpp", "min_tissue", "tissue")  # the columns that `encode` uses
+NUCLEI = ("mpp", "stain")
+_SETTINGS = tuple(dict.fromkeys((*ENCODE, *NUCLEI)))
+_KNOWN = ("slide", *_SETTINGS, "unit", "units")
+_STAINS = ("he", "ihc")
 _UNITS = (
     "",
     "um",
@@ -40,68 +50,129 @@ _SHOWN = 10
 
 @dataclass(frozen=True)
 class Row:
-    """One row: its place ("mpp.csv, line 2"), the slide that it names, micrometres per pixel."""
+    """One row: its place ("slides.csv, line 2"), the input that it names, and its settings.
+
+    None: the cell is empty.
+    """
 
     where: str
     slide: str
-    mpp: float
+    mpp: float | None = None
+    target_mpp: float | None = None
+    min_tissue: float | None = None
+    tissue: Path | None = None
+    stain: str | None = None
+
+    def given(self, columns: Sequence[str] = _SETTINGS) -> dict[str, Any]:
+        """The settings of these columns that are not empty."""
+        values = {name: getattr(self, name) for name in columns}
+        return {name: value for name, value in values.items() if value is not None}
 
 
 @dataclass(frozen=True)
 class Scales:
-    """The scales of inputs.
+    """The settings of inputs.
 
     Attributes:
-        mpps: Micrometres per pixel of each job; None where no row names it.
+        rows: The row of each job; None where no row names it.
         notes: Sentences for the summary on rows that were not used or are ambiguous.
     """
 
-    mpps: list[float | None]
+    rows: list[Row | None]
     notes: list[str]
+
+    @property
+    def files(self) -> list[Path]:
+        """The files that the table names."""
+        return [row.tissue for row in self.rows if row is not None and row.tissue is not None]
+
+
+def with_row(settings: Settings, row: Row | None) -> Settings:
+    """The settings of an input: those of its row, else those of the command."""
+    return settings if row is None else replace(settings, **row.given(ENCODE))
 
 
 def read_mpp_csv(file: Path) -> list[Row]:
-    """The rows of a table with columns `slide` and `mpp`.
+    """The rows of a table with a column `slide` and at least one setting.
 
     Raises:
-        ConfigError: The table cannot be read, a column is missing, a row has no name, its mpp is
-            not a number from 0.01 to 100, or a column `unit` names another unit. The message
-            names the line.
+        ConfigError: The table cannot be read, has no setting or an unknown column, or rows have no
+            name or a value that is not valid; the message lists them with their lines.
     """
-    table = read_table(file, COLUMNS)
-    rows = []
-    for where, row in table:
-        mpp = _mpp(row["mpp"], table.delimiter)
-        if not row["slide"] or mpp is None:
-            raise ConfigError(
-                f"{where}: slide {row['slide']!r}, mpp {row['mpp']!r}: a name and an mpp from 0.01"
-                " to 100 are needed"
-            )
-        unit = row.get("unit") or row.get("units") or ""
-        if unit.casefold() not in _UNITS:
-            raise ConfigError(f"{where}: the unit is {unit!r}: give all scales in um per pixel")
-        rows.append(Row(where, row["slide"], mpp))
+    table = read_table(file, ("slide",))
+    _check_columns(file, table.columns)
+    alone = [name for name in table.columns if name in _SETTINGS]
+    rows, wrong = list[Row](), list[str]()
+    for where, cells in table:
+        row, problems = _row(where, cells, table.delimiter, file.parent)
+        if not problems and len(alone) == 1 and not row.given():
+            problems = [f"{alone[0]} is empty"]
+        rows.append(row)
+        wrong += [f"{where}: slide {cells['slide']!r}: {problem}" for problem in problems]
+    if wrong:
+        more = [f"and {len(wrong) - _SHOWN} more"] if len(wrong) > _SHOWN else []
+        raise ConfigError("\n".join([*wrong[:_SHOWN], *more]))
     return rows
 
 
-def assign(rows: Sequence[Row], jobs: Sequence[Job]) -> Scales:
+def _check_columns(file: Path, columns: Sequence[str]) -> None:
+    for name in columns:
+        if name and name not in _KNOWN:
+            close = difflib.get_close_matches(name, _KNOWN, n=1, cutoff=0.6)
+            hint = f". Did you mean {close[0]!r}?" if close else "."
+            raise ConfigError(
+                f"{file}: the column {name!r} is not known{hint} Columns are slide,"
+                f" {', '.join(_SETTINGS)}. Rename it, or remove it"
+            )
+    if not set(columns) & set(_SETTINGS):
+        raise ConfigError(
+            f"{file}: the header line has no setting besides 'slide': add the column 'mpp', or one"
+            f" of {', '.join(_SETTINGS[1:])}"
+        )
+
+
+def _row(where: str, cells: dict[str, str], delimiter: str, folder: Path) -> tuple[Row, list[str]]:
+    """A row, and what is wrong with it."""
+    problems = [] if cells["slide"] else ["a name is needed"]
+    found: dict[str, Any] = {}
+    for name, low, high in (("mpp", 0.01, 100), ("target_mpp", 0.01, 100), ("min_tissue", 0, 1)):
+        if text := cells.get(name):
+            found[name] = _number(text, delimiter, low, high)
+            if found[name] is None:
+                problems.append(f"{name} {text!r}: a number from {low:g} to {high:g} is needed")
+    if text := cells.get("stain"):
+        found["stain"] = text.casefold() if text.casefold() in _STAINS else None
+        if found["stain"] is None:
+            problems.append(f"stain {text!r}: one of {', '.join(_STAINS)} is needed")
+    if text := cells.get("tissue"):
+        found["tissue"] = (folder / Path(text).expanduser()).absolute()
+        if not found["tissue"].is_file():
+            problems.append(f"tissue {text!r}: there is no such file ({found['tissue']})")
+    unit = cells.get("unit") or cells.get("units") or ""
+    if unit.casefold() not in _UNITS:
+        problems.append(f"the unit is {unit!r}: give all scales in um per pixel")
+    return Row(where, cells["slide"], **found), problems
+
+
+def assign(rows: Sequence[Row], jobs: Sequence[Job], columns: Sequence[str] = ENCODE) -> Scales:
     """Match rows to jobs.
 
     Args:
         rows: The rows of the table.
         jobs: The jobs, with their names.
+        columns: The settings that the command uses; others are noted.
 
     Returns:
-        A scale or None for each job, and notes on rows that were not used.
+        A row or None for each job, and notes on what was not used.
 
     Raises:
-        ConfigError: Two rows give one input different scales.
+        ConfigError: Two rows give one input different settings.
     """
     real = [job for job in jobs if job.kind != "nothing"]
     named = [_Names(job) for job in real]
     ranks = [[names.rank(row.slide) for names in named] for row in rows]
     used: set[int] = set()
-    mpps: dict[int, float] = {}
+    found: dict[int, Row] = {}
     whose: dict[int, list[Job]] = {}
     for column, job in enumerate(real):
         fitting = [
@@ -110,19 +181,35 @@ def assign(rows: Sequence[Row], jobs: Sequence[Job]) -> Scales:
         best = [
             r for r in fitting if ranks[r][column] == max(ranks[other][column] for other in fitting)
         ]
-        if len({rows[r].mpp for r in best}) > 1:
-            said = "; ".join(f"{rows[r].where} says {rows[r].mpp:g}" for r in best)
-            raise ConfigError(
-                f"{printable(job.source)}: two rows give it different scales ({said}). Name it by"
-                " its path, once"
-            )
+        _refuse_two(job, [rows[r] for r in best])
         used.update(fitting)
         if best:
-            mpps[id(job)] = rows[best[0]].mpp
+            found[id(job)] = rows[best[0]]
             whose.setdefault(best[0], []).append(job)
     unused = [row for r, row in enumerate(rows) if r not in used]
     shared = [_shared(rows[r], several) for r, several in sorted(whose.items()) if len(several) > 1]
-    return Scales([mpps.get(id(job)) for job in jobs], [*_unused(unused, real), *shared[:_SHOWN]])
+    idle = {name: None for row in rows for name in row.given() if name not in columns}
+    notes = [f"the column {name!r} of the table is not used by this command" for name in idle]
+    return Scales(
+        [found.get(id(job)) for job in jobs], [*notes, *_unused(unused, real), *shared[:_SHOWN]]
+    )
+
+
+def _refuse_two(job: Job, rows: Sequence[Row]) -> None:
+    """Raises ConfigError where rows give one input different settings."""
+    for name in _SETTINGS:
+        values = {getattr(row, name) for row in rows}
+        if len(values) > 1:
+            what = "scales" if name == "mpp" else f"values of {name}"
+            said = "; ".join(f"{row.where} says {_said(getattr(row, name))}" for row in rows)
+            raise ConfigError(
+                f"{printable(job.source)}: two rows give it different {what} ({said}). Name it by"
+                " its path, once"
+            )
+
+
+def _said(value: object) -> str:
+    return "nothing" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 
 class _Names:
@@ -155,7 +242,8 @@ class _Names:
 def _shared(row: Row, jobs: Sequence[Job]) -> str:
     named = ", ".join(printable(job.source) for job in jobs[:3]) + ", ..." * (len(jobs) > 3)
     said = f"{row.where}: {row.slide!r} names {len(jobs)} inputs ({named})"
-    return f"{said}, which all get its {row.mpp:g} um/px: name them by their paths"
+    values = ", ".join(f"{name} {_said(value)}" for name, value in row.given().items())
+    return f"{said}, which all get its {values}: name them by their paths"
 
 
 def _unused(rows: Sequence[Row], jobs: Sequence[Job]) -> list[str]:
@@ -191,9 +279,9 @@ def _composed(text: str) -> str:
     return unicodedata.normalize("NFC", text)
 
 
-def _mpp(text: str, delimiter: str) -> float | None:
+def _number(text: str, delimiter: str, low: float, high: float) -> float | None:
     try:
         value = number(text, delimiter)
     except ValueError:
         return None
-    return value if math.isfinite(value) and 0.01 <= value <= 100 else None
+    return value if math.isfinite(value) and low <= value <= high else None

@@ -27,7 +27,8 @@ _HELP = {
     "out": "Folder for the results.",
     "mpp": ("Micrometres per pixel of the images. Default: as in each file, else 0.25 is assumed."),
     "mpp_csv": (
-        "Table with columns slide and mpp, a row for each image or slide; overrides --mpp."
+        "Table with a column slide, and mpp or stain, a row for each image or slide; takes"
+        " precedence over the options of these names."
     ),
     "as": "Read the inputs whole (tiles), or region by region (slides).",
     "stain": "H&E, or DAB and hematoxylin. Default: guessed for each image.",
@@ -44,7 +45,7 @@ _HELP = {
 @click.argument("images", nargs=-1, required=True, type=InputPath(path_type=Path))
 @click.option("--out", required=True, type=_FOLDER, help=_HELP["out"])
 @click.option("--mpp", type=click.FloatRange(0.05, 2), help=_HELP["mpp"])
-@click.option("--mpp-csv", type=_FILE, help=_HELP["mpp_csv"])
+@click.option("--slides-csv", "--mpp-csv", "mpp_csv", type=_FILE, help=_HELP["mpp_csv"])
 @click.option("--as", "taken_as", type=click.Choice(["tiles", "slides"]), help=_HELP["as"])
 @click.option("--stain", type=click.Choice(["he", "ihc"]), help=_HELP["stain"])
 @click.option("--adapt", is_flag=True, help=_HELP["adapt"])

@@ -72,7 +72,7 @@ def _train(maps: list[Array], seed: int, meter: Meter, checkpoint: Path) -> Nucl
 def _about(sources: Sequence[Source], asked: Asked, seed: int) -> dict[str, Any]:
     """What the network depends on, as JSON values."""
     real = [source for source in sources if source.kind != "nothing"]
-    inputs = [{**_identity(source), "mpp": source.mpp} for source in real]
+    inputs = [{**_identity(s), "mpp": s.mpp, "stain": s.stain} for s in real]
     regions = [list(region) for region in asked.regions]
     return {
         "adapted_to": inputs,
@@ -99,10 +99,13 @@ def _maps_of(sources: Sequence[Source], asked: Asked) -> list[Array]:
     with staging_of(chosen, asked.scratch, lambda _: True) as staging:
         for source in chosen:
             try:
-                with local(source, staging) as (here, _), opened(here, asked.stain) as image:
+                with (
+                    local(source, staging) as (here, _),
+                    opened(here, asked.stain_of(here)) as image,
+                ):
                     parts = image.parts(asked.regions).all
                     for part in parts[:: -(-len(parts) // each)] if parts else []:
-                        maps += _maps(image, part, asked.stain)
+                        maps += _maps(image, part, asked.stain_of(here))
             except (PathEncoderError, MemoryError) as error:
                 click.echo(printable(f"{source.path} is left out of --adapt: {error}"), err=True)
     if not maps:

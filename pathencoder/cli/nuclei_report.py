@@ -96,7 +96,7 @@ def _plan(source: Source, asked: Asked) -> dict[str, Any]:
     if source.remote is not None:
         return {**plan, "mpp": source.mpp, "download": source.remote.size}
     try:
-        with opened(source, asked.stain) as image:
+        with opened(source, asked.stain_of(source)) as image:
             parts = image.parts(asked.regions).all
             problems = [p.region.problem for p in parts if p.region and p.region.problem]
             if problems:

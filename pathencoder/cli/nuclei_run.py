@@ -46,6 +46,10 @@ class Asked:
     regions: tuple[Box, ...]
     scratch: Scratch = field(default_factory=Scratch)
 
+    def stain_of(self, source: Source) -> str | None:
+        """The stain of an input: as a table gives it, else as the command does."""
+        return source.stain or self.stain
+
 
 @dataclass(frozen=True)
 class Found:
@@ -131,14 +135,15 @@ class Run:
         began = time.monotonic()
         found = self.found[source.path] = []
         failures: list[Failure] = []
-        with opened(source, self.asked.stain) as image:
+        stain = self.asked.stain_of(source)
+        with opened(source, stain) as image:
             parts = image.parts(self.asked.regions)
             name = choose_name(self.asked.out, source, [part.suffix for part in parts.all])
             known = Identity(source)
             for number, part in enumerate(parts.all):
                 meter(number, len(parts.all))
                 try:
-                    found.append(self._part(known, image, part, name.text + part.suffix))
+                    found.append(self._part(known, image, part, name.text + part.suffix, stain))
                 except StoreError:
                     raise
                 except Exception as error:
@@ -151,7 +156,9 @@ class Run:
         notes = [*([name.note] if name.note else []), *parts.notes, *image.notes]
         return _outcome(source, found, failures, notes, time.monotonic() - began)
 
-    def _part(self, source: Identity, image: Opened, part: Part, name: str) -> Found:
+    def _part(
+        self, source: Identity, image: Opened, part: Part, name: str, given: str | None
+    ) -> Found:
         from pathencoder.nuclei.outputs import write_all
 
         if part.region and part.region.problem:
@@ -159,14 +166,14 @@ class Run:
         out = self.asked.out
         kept = read_finished(out, name)
         labels = labels_file(out, name)
-        settings = self._settings(image, part)
+        settings = self._settings(image, part, given)
         same = kept is not None and kept.get("settings") == settings
         if same and kept and labels and source.is_of(kept.get("source")):
             return Found(name, labels, kept, before=True)
         made_from = source.facts
         nuclei, pixels = image.segment(part, self.network)
         stain = [nuclei.stain.text] if nuclei.stain.decided else []  # otherwise there is a note
-        columns = _columns(nuclei, image.mpp_source, self.asked.stain)
+        columns = _columns(nuclei, image.mpp_source, given)
         facts = {
             "source": made_from,
             "settings": settings,
@@ -185,19 +192,19 @@ class Run:
         return {
             "mpp": source.mpp,
             "mpp_source": source.mpp_source,
-            "stain": self.asked.stain,
+            "stain": self.asked.stain_of(source),
             "regions": [list(region) for region in self.asked.regions],
             "network": self._digest,
             "version": __version__,
         }
 
-    def _settings(self, image: Opened, part: Part) -> dict[str, Any]:
+    def _settings(self, image: Opened, part: Part, stain: str | None) -> dict[str, Any]:
         """What results depend on besides the content of the input, as JSON values."""
         region = part.region
         return {
             "mpp": image.mpp,
             "mpp_source": image.mpp_source,
-            "stain": self.asked.stain,
+            "stain": stain,
             "region": list(region.box) if region else None,
             "core": list(region.core) if region and region.core else None,
             "network": self._digest,

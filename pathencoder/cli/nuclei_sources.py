@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pathencoder.cli.inputs import Found, find_inputs, refuse_nothing
 from pathencoder.cli.job import Job
-from pathencoder.cli.mpp_table import Row, assign
+from pathencoder.cli.mpp_table import NUCLEI, Row, assign
 from pathencoder.features.identity import Origin
 from pathencoder.nuclei.outputs import SUFFIXES
 from pathencoder.remote.slides import RemoteSlide
@@ -28,6 +28,7 @@ class Source:
         mpp: Micrometres per pixel as given; None: read from the file.
         mpp_source: "given", "--mpp-csv", or how a scale was assumed.
         problem: What is wrong with a "nothing".
+        stain: Of this input, where a table gives it.
         remote: The slide of a store, where `path` is its URL.
         copy: Its copy on this machine, while there is one.
         origin: Where the copy is from, and its version there.
@@ -39,6 +40,7 @@ class Source:
     mpp: float | None = None
     mpp_source: str = ""
     problem: str = ""
+    stain: str | None = None
     remote: RemoteSlide | None = None
     copy: Path | None = None
     origin: Origin | None = None
@@ -92,7 +94,7 @@ def find_sources(inputs: Iterable[Path], *, taken_as: str | None = None) -> Sour
 
 
 def with_scales(sources: Sources, mpp: float | None, rows: list[Row]) -> Sources:
-    """Add the scales that the user gave; a row of the table goes before --mpp.
+    """Add the scales and stains that the user gave; a row of the table goes before --mpp.
 
     Args:
         sources: The inputs.
@@ -107,11 +109,12 @@ def with_scales(sources: Sources, mpp: float | None, rows: list[Row]) -> Sources
     """
     kinds = {"image": "slide"}  # rows apply to single images as to slides
     jobs = [Job(s.path, kinds.get(s.kind, s.kind), name=s.key) for s in sources.all]
-    scales = assign(rows, jobs)
+    scales = assign(rows, jobs, NUCLEI)
     chosen = []
-    for source, of_table in zip(sources.all, scales.mpps, strict=True):
-        given, where = (of_table, "--mpp-csv") if of_table else (mpp, "given")
-        chosen.append(replace(source, mpp=given, mpp_source=where if given else ""))
+    for source, row in zip(sources.all, scales.rows, strict=True):
+        given, where = (row.mpp, "--mpp-csv") if row and row.mpp else (mpp, "given")
+        stain = row.stain if row else None
+        chosen.append(replace(source, mpp=given, mpp_source=where if given else "", stain=stain))
     return Sources(chosen, sources.left_out, [*sources.notes, *scales.notes])
 
 

@@ -48,7 +48,8 @@ def encode_on_ray(
         for name, encoder in zip(ray.names or (None,), run.encoders, strict=True)
     ]
     prepare = _OnWorker(replace(run, encoders=()), refs, scratch)
-    files = [*run.beside.tissue.values(), *run.beside.coords.values()]
+    of_rows = [row.tissue for row in run.rows.values() if row is not None and row.tissue]
+    files = [*run.beside.tissue.values(), *run.beside.coords.values(), *of_rows]
     return run_on_ray(jobs, prepare, ray, out=run.out, files=files, debug=debug)
 
 

@@ -15,7 +15,7 @@ from pathencoder.cli.inputs import Found, name_of, source_of
 from pathencoder.cli.job import Job
 from pathencoder.cli.jobs import Ended, Loop, conclude
 from pathencoder.cli.meter import Meter
-from pathencoder.cli.mpp_table import Scales
+from pathencoder.cli.mpp_table import Row, Scales, with_row
 from pathencoder.cli.own_files import PICTURES
 from pathencoder.cli.ray_options import RayOptions
 from pathencoder.cli.ray_run import run_on_ray
@@ -70,10 +70,10 @@ def find_all_tissue(
     Returns:
         The exit status.
     """
-    mpps = {job.name: mpp for job, mpp in zip(found.jobs, scales.mpps, strict=True)}
-    run = _Run(spec, mpps, settings, out, beside, pictures)
+    rows = {job.name: row for job, row in zip(found.jobs, scales.rows, strict=True)}
+    run = _Run(spec, rows, settings, out, beside, pictures)
     if ray is not None:
-        files = [*beside.tissue.values(), *beside.coords.values()]
+        files = [*beside.tissue.values(), *beside.coords.values(), *scales.files]
         cores = replace(ray, gpus=False)
         prepare = _OnWorker(run, scratch)
         ended = run_on_ray(found.jobs, prepare, cores, out=out, files=files, debug=debug)
@@ -90,7 +90,7 @@ class _Run:
     """What is the same for all slides of one command."""
 
     spec: EncoderSpec
-    mpps: Mapping[str, float | None]
+    rows: Mapping[str, Row | None]
     settings: Settings
     out: Path
     beside: Beside
@@ -111,12 +111,9 @@ class _Run:
 
     def _slide(self, job: Job, path: Path) -> Outcome:
         started = time.monotonic()
-        mpp = self.mpps[job.name]
-        settings = replace(
-            self.settings,
-            mpp=self.settings.mpp if mpp is None else mpp,
-            tissue=self.beside.tissue.get(job.name),
-            coords=self.beside.coords.get(job.name),
+        beside = (self.beside.tissue.get(job.name), self.beside.coords.get(job.name))
+        settings = with_row(
+            replace(self.settings, tissue=beside[0], coords=beside[1]), self.rows[job.name]
         )
         slide = open_slide(path)
         try:

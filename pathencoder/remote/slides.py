@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from pathencoder.errors import SlideError
 from pathencoder.formats.file_kinds import FOREIGN_SUFFIXES, SLIDE_SUFFIXES, TIFF_SUFFIXES
@@ -22,7 +23,7 @@ from pathencoder.remote.objects import (
     store_of,
     without_details,
 )
-from pathencoder.remote.signed import without_secrets
+from pathencoder.remote.signed import with_secrets, without_secrets
 from pathencoder.slides.dicom import Header, read_header
 
 _WHOLE = SLIDE_SUFFIXES | FOREIGN_SUFFIXES | TIFF_SUFFIXES  # suffixes of slides
@@ -45,6 +46,11 @@ class RemoteSlide:
     files: tuple[Object, ...]
     whole_folder: bool = False
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Another process gets the secrets of the URL too, which it needs to read it."""
+        facts = (self.folder, self.files, self.whole_folder)
+        return _restored, (with_secrets(self.url), *facts)
+
     @property
     def size(self) -> int:
         """Bytes of all files."""
@@ -58,6 +64,10 @@ class RemoteSlide:
             etags.update(f"{file.name}\0{file.etag}\0{file.size}\0".encode())
         number = int.from_bytes(etags.digest(), "little") >> 1  # fits a signed 64-bit number
         return self.size, max(file.modified for file in self.files), number
+
+
+def _restored(url: str, *facts: Any) -> RemoteSlide:
+    return RemoteSlide(without_secrets(url), *facts)
 
 
 @dataclass(frozen=True)

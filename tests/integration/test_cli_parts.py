@@ -92,3 +92,30 @@ def test_only_what_failed_is_tried_again(tmp_path, slides, encoder, capsys):
     assert [(Path(o["input"]).name, o["status"]) for o in found["inputs"]] == [("b.tiff", "done")]
     assert run([*line, "--retry-failed"]) == 2
     assert "no input has failed" in capsys.readouterr().err
+
+
+@pytest.mark.full
+def test_a_table_gives_slides_settings_of_their_own(encode, tmp_path):
+    from small_slides import section, write_tiff
+
+    for name in ("a", "b"):
+        (tmp_path / "slides").mkdir(exist_ok=True)
+        write_tiff(tmp_path / f"slides/{name}.tif", section(), mpp=0.5)
+    square = [[128, 128], [384, 128], [384, 384], [128, 384], [128, 128]]
+    area = {"type": "Polygon", "coordinates": [square]}
+    (tmp_path / "tables").mkdir()
+    (tmp_path / "tables/b.geojson").write_text(json.dumps(area))
+    table = tmp_path / "tables/slides.csv"
+    table.write_text("slide,target_mpp,min_tissue,tissue\na,1,0.9,\nb,,,b.geojson\n")
+    arguments = (tmp_path / "slides", "--as", "slides", "--slides-csv", table)
+    assert encode(*arguments)[0] == 0
+    a, b = (read_features(tmp_path / f"out/{name}.h5") for name in ("a", "b"))
+    recipes = [json.loads(found.attributes["recipe"]) for found in (a, b)]
+    assert [recipe["target_mpp"] for recipe in recipes] == [1.0, 0.5]
+    assert [recipe["min_tissue"] for recipe in recipes] == [0.9, 0.25]
+    assert "areas drawn in a file" in recipes[1]["tissue"]
+    assert a.attributes["tile_side_level0"] == 2 * b.attributes["tile_side_level0"] == 128
+    assert b.coords.max() < 384
+    assert encode(*arguments)[1].count(": done before") == 2
+    coords = encode(*arguments, "--only-tissue", out="coords")[1]
+    assert f"{len(a.rows) + len(b.rows)} tiles" in coords

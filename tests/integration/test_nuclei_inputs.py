@@ -386,3 +386,13 @@ def test_a_dry_run_writes_nothing(tmp_path, capsys):
     assert (plans["a.png"]["results"], plans["a.png"]["mpp"]) == ("a", 0.25)
     assert "problem" in plans["b.svs"]
     assert not (tmp_path / "out").exists()
+
+
+def test_a_table_gives_single_images_a_stain(tmp_path, capsys):
+    for number, name in enumerate(("a", "b")):
+        picture(tmp_path / f"in/{name}.png", seed=number)
+    (tmp_path / "slides.csv").write_text("slide,stain\na,he\n")
+    command = [tmp_path / "in", "--slides-csv", tmp_path / "slides.csv", "--stain", "ihc"]
+    report = nuclei(capsys, *command, "--out", tmp_path / "out")[1]
+    assert [entry["results"][0]["stain"] for entry in report["inputs"]] == ["he", "ihc"]
+    assert statuses(nuclei(capsys, *command, "--out", tmp_path / "out")[1]) == ["before"] * 2

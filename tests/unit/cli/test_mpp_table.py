@@ -1,15 +1,17 @@
-"""Which row of --mpp-csv is whose.
+"""Which row of --slides-csv is whose.
 
 What could give an input another scale than was meant is refused or said.
 """
 
+import re
 from pathlib import Path
 
 import pytest
 
 from pathencoder.cli.inputs import Job
-from pathencoder.cli.mpp_table import Row, assign, read_mpp_csv
+from pathencoder.cli.mpp_table import NUCLEI, Row, assign, read_mpp_csv, with_row
 from pathencoder.errors import ConfigError
+from pathencoder.features.provenance import Settings
 
 
 @pytest.mark.parametrize(
@@ -32,9 +34,77 @@ def test_a_column_that_says_micrometres_is_fine(tmp_path):
     assert [row.mpp for row in read_mpp_csv(tmp_path / "mpp.csv")] == [0.25]
 
 
+def read(tmp_path, text):
+    (tmp_path / "slides.csv").write_text(text)
+    return read_mpp_csv(tmp_path / "slides.csv")
+
+
+def test_every_setting_has_a_column_and_an_empty_cell_leaves_it(tmp_path):
+    (tmp_path / "drawn").mkdir()
+    (tmp_path / "drawn/a.geojson").write_text("{}")
+    one, other = read(
+        tmp_path,
+        "slide;MPP;target_mpp;min_tissue;tissue;stain\n"
+        "a;0,25;0,5;0,1;drawn/a.geojson;IHC\nb;;1;0;;\n",
+    )
+    assert one.given() == {
+        "mpp": 0.25,
+        "target_mpp": 0.5,
+        "min_tissue": 0.1,
+        "tissue": tmp_path / "drawn/a.geojson",
+        "stain": "ihc",
+    }
+    assert other.given() == {"target_mpp": 1, "min_tissue": 0}
+    settings = Settings(mpp=2, min_tissue=0.5, overlap_px=3)
+    assert with_row(settings, other) == Settings(mpp=2, target_mpp=1, min_tissue=0, overlap_px=3)
+    assert with_row(settings, None) is settings
+
+
+def test_all_rows_that_are_wrong_are_listed_at_once(tmp_path):
+    text = "slide,mpp,min_tissue,tissue,stain\na,0,2,no.geojson,dab\nb,1,,,\n,1,,,\n"
+    with pytest.raises(ConfigError) as caught:
+        read(tmp_path, text)
+    lines = str(caught.value).splitlines()
+    assert [line.partition(": ")[0][-6:] for line in lines] == ["line 2"] * 4 + ["line 4"]
+    for words in ("mpp '0'", "min_tissue '2'", "no such file", "stain 'dab'", "a name is needed"):
+        assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("header", "words"),
+    [
+        ("slide,mp", "'mp' is not known. Did you mean 'mpp'"),
+        ("slide,mpp,patient", "'patient' is not known. Columns are slide, mpp"),
+        ("slide", "no setting besides 'slide'"),
+        ("name,mpp", "lacks the column 'slide'"),
+    ],
+)
+def test_columns_that_are_not_known_are_refused_with_the_nearest_name(tmp_path, header, words):
+    with pytest.raises(ConfigError, match=re.escape(words)):
+        read(tmp_path, f"{header}\n{','.join('1' * len(header.split(',')))}\n")
+
+
+def test_two_rows_with_other_settings_for_one_input_are_refused():
+    jobs = [Job(Path("x/a.svs"), "slide", "a")]
+    rows = [Row("line 2", "a", 0.25, min_tissue=0.1), Row("line 3", "a", 0.25)]
+    with pytest.raises(
+        ConfigError, match=r"different values of min_tissue \(line 2 says 0.1; line"
+    ):
+        assign(rows, jobs)
+    with pytest.raises(ConfigError, match="different scales"):
+        assign([Row("line 2", "a", 1.0), Row("line 3", "a", 0.5)], jobs)
+
+
+def test_a_column_of_another_command_is_noted():
+    jobs = [Job(Path("x/a.svs"), "slide", "a")]
+    rows = [Row("line 2", "a", 0.25, min_tissue=0.1, stain="he")]
+    assert [n.split("'")[1] for n in assign(rows, jobs).notes] == ["stain"]
+    assert [n.split("'")[1] for n in assign(rows, jobs, NUCLEI).notes] == ["min_tissue"]
+
+
 def test_a_row_that_names_several_inputs_is_said():
     jobs = [Job(Path("x/a.svs"), "slide", "x-a"), Job(Path("y/a.svs"), "slide", "y-a")]
     found = assign([Row("mpp.csv, line 2", "a", 0.25)], jobs)
-    assert found.mpps == [0.25, 0.25]
+    assert [row.mpp for row in found.rows] == [0.25, 0.25]
     assert "'a' names 2 inputs (x/a.svs, y/a.svs)" in found.notes[0]
     assert assign([Row("mpp.csv, line 2", "x/a", 0.25)], jobs).notes == []

@@ -1,10 +1,14 @@
 """URLs with secrets: a signature in the query, or a user and password."""
 
+import pickle
+
 import pytest
 
 from pathencoder.errors import ConfigError
-from pathencoder.remote.objects import url_path
+from pathencoder.remote import signed
+from pathencoder.remote.objects import Object, url_path
 from pathencoder.remote.signed import hide_secrets, is_signed, with_secrets, without_secrets
+from pathencoder.remote.slides import RemoteSlide
 
 BARE = "https://host:81/d/my%20scan.svs"
 
@@ -19,6 +23,16 @@ def test_secrets_are_apart_from_the_url(url):
     assert is_signed(BARE)
     path = url_path(url)
     assert (str(path), path.name) == (BARE, "my%20scan.svs")
+
+
+def test_another_process_gets_the_secrets_of_a_slide(monkeypatch):
+    without_secrets(f"{BARE}?sig=SECRET")
+    slide = RemoteSlide(BARE, "https://host:81/d", (Object("my scan.svs", 1, "", 0),))
+    assert "SECRET" not in repr(slide)
+    sent = pickle.dumps(slide)
+    monkeypatch.setattr(signed, "_SECRETS", {})
+    assert pickle.loads(sent) == slide
+    assert with_secrets(BARE) == f"{BARE}?sig=SECRET"
 
 
 def test_the_last_signature_counts():
