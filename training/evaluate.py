@@ -3,9 +3,9 @@
 python -m training.evaluate probe default research imagenet random [--cv] [--sets ...] [--json OUT]
 python -m training.evaluate probe default runs/mine/export --labels my.csv
 
-`probe` evaluates embeddings, `dense` feature maps by a linear decoder, `robustness` the influence
-of stain and scanner, `nuclei` compares label-free nuclei, and `tissue` compares tissue masks with
-outlines drawn by hand.
+`probe` evaluates embeddings, `dense` feature maps by a linear decoder, `heads` dense heads that are
+fitted on an encoder, `robustness` the influence of stain and scanner, `nuclei` compares label-free
+nuclei, and `tissue` compares tissue masks with outlines drawn by hand.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from pathencoder.files import make_folder
 from training.evaluation import probe as protocol
 from training.evaluation.dense_table import dense
 from training.evaluation.encoders import Subject, open_subject
+from training.evaluation.heads_table import heads
 from training.evaluation.nuclei_table import nuclei
 from training.evaluation.outcomes import Outcome, Runs, load_outcomes, save_outcomes
 from training.evaluation.robustness_table import robustness
@@ -250,6 +251,7 @@ def _bounds(interval: tuple[float, float], *, signed: bool = False) -> str:
 main.add_command(nuclei)
 main.add_command(robustness)
 main.add_command(dense)
+main.add_command(heads)
 main.add_command(tissue)
 
 

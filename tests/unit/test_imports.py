@@ -38,6 +38,7 @@ LAYERS = {
             "mpp",
             "stain",
             "metrics",
+            "gland_metrics",
         ),
         ("formats", "arrays", "images", "cluster"),
         ("transforms", "wrapped", "network", "outputs", "runtime", "decoding", "stream"),

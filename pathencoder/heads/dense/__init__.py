@@ -1,0 +1,1 @@
+"""Heads that give a value to every pixel: decoder, training, and reading of whole images."""

@@ -1,0 +1,185 @@
+"""A fitted dense head: an encoder, a decoder and a task; images to objects."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from pathencoder.arrays import Pixels
+from pathencoder.encoder import Encoder
+from pathencoder.errors import ConfigError
+from pathencoder.heads.dense import augment
+from pathencoder.heads.dense.network import DenseNetwork
+from pathencoder.heads.dense.tasks import Task, Truth
+from pathencoder.heads.dense.train import Training, train
+from pathencoder.nuclei.maps import CHANNELS, WORKING_MPP, calibrate
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """An image and what is in it.
+
+    Attributes:
+        image: uint8 [H, W, 3].
+        truth: A label map [H, W], or points [N, 2]: x and y, the centre of the first pixel at 0.
+        mpp: Micrometres per pixel of the image.
+        stain: "he" or "ihc", for the stain maps.
+    """
+
+    image: Pixels
+    truth: Truth
+    mpp: float
+    stain: str = "he"
+
+
+@dataclass(frozen=True)
+class DenseModel:
+    """A fitted network and how to read it.
+
+    Attributes:
+        network: The encoder and the decoder.
+        task: What it looks for.
+        mpp: Micrometres per pixel at which images are read.
+        sizes: What was measured on the training images, for the task.
+        stain_maps: Whether it takes the stain maps of the label-free nuclei beside the image.
+    """
+
+    network: DenseNetwork
+    task: Task
+    mpp: float
+    sizes: dict[str, float]
+    stain_maps: bool
+
+    def probabilities(
+        self, image: Pixels, mpp: float, *, stain: str = "he", turns: int = 1
+    ) -> Floats:
+        """Maps of an image at the scale of the model.
+
+        Args:
+            image: uint8 [H, W, 3].
+            mpp: Its micrometres per pixel.
+            stain: "he" or "ihc".
+            turns: Views that are averaged: 1, 4 or 8.
+
+        Returns:
+            float32 [outputs, h, w], 0..1.
+        """
+        read = resampled(image, mpp / self.mpp)
+        planes = _planes(read, self.mpp, stain, stain_maps=self.stain_maps)
+        return self.network.read(planes, turns=turns)
+
+    def predict(
+        self, image: Pixels, mpp: float, *, stain: str = "he", turns: int = 1
+    ) -> NDArray[np.generic]:
+        """The objects of an image.
+
+        Args:
+            image: uint8 [H, W, 3].
+            mpp: Its micrometres per pixel.
+            stain: "he" or "ihc".
+            turns: Views that are averaged: 1, 4 or 8.
+
+        Returns:
+            Labels int32 [H, W], numbered from 1; or points float64 [N, 3]: x and y in pixels of the
+            image, the centre of the first at 0, and the height of the peak.
+        """
+        maps = self.probabilities(image, mpp, stain=stain, turns=turns)
+        return self.objects(maps, image.shape[:2], mpp)
+
+    def objects(self, maps: Floats, shape: tuple[int, ...], mpp: float) -> NDArray[np.generic]:
+        """The objects of maps that `probabilities` gave, in pixels of the image of that shape."""
+        found = self.task.objects(maps, self.mpp, self.sizes)
+        if self.task.points:
+            factor = self.mpp / mpp
+            moved: NDArray[np.float64] = found * np.array([factor, factor, 1]) - [0.5, 0.5, 0]
+            return moved
+        size = (shape[1], shape[0])
+        return np.asarray(
+            Image.fromarray(found.astype(np.int32)).resize(size, Image.Resampling.NEAREST)
+        )
+
+
+def fit(
+    encoder: Encoder,
+    task: Task,
+    images: Sequence[Labelled],
+    how: Training,
+    *,
+    mpp: float | None = None,
+    stain_maps: bool = False,
+    progress: Callable[[int, float], None] = lambda step, loss: None,
+) -> DenseModel:
+    """Fit a dense head; the encoder that is given is not changed.
+
+    Args:
+        encoder: Where training begins; a rate of the encoder trains a copy of it.
+        task: What to look for.
+        images: The training images.
+        how: Settings of the training.
+        mpp: Micrometres per pixel at which images are read. None: the task's.
+        stain_maps: Give the stain maps of the label-free nuclei beside the image.
+        progress: Called with the step and its loss.
+
+    Returns:
+        The fitted model.
+
+    Raises:
+        ConfigError: There is no image, or its labels do not fit it.
+    """
+    if not images:
+        raise ConfigError("no image to fit on: give at least one with its labels")
+    scale = mpp or task.mpp
+    own = Encoder(copy.deepcopy(encoder.network), encoder.spec)
+    torch.manual_seed(how.seed)  # of the decoder's first weights
+    network = DenseNetwork(
+        own, task.outputs, extra=CHANNELS if stain_maps else 0, stride=task.stride
+    )
+    truths = [_truth_at(x, scale, task) for x in images]
+    planes = []
+    for x, truth in zip(images, truths, strict=True):
+        read = resampled(x.image, x.mpp / scale)
+        target = task.targets(truth, read.shape[:2], scale)
+        planes.append(
+            torch.cat(
+                [_planes(read, scale, x.stain, stain_maps=stain_maps), torch.from_numpy(target)]
+            )
+        )
+    train(network, planes, task.loss, how, progress)
+    return DenseModel(network, task, scale, task.sizes(truths, scale), stain_maps)
+
+
+def resampled(image: Pixels, factor: float) -> Pixels:
+    """An image resampled by a factor of its side; area-weighted where it shrinks."""
+    size = tuple(max(1, round(n * factor)) for n in image.shape[1::-1])
+    if size == image.shape[1::-1]:
+        return image
+    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))  # type: ignore[arg-type]
+
+
+def _truth_at(x: Labelled, mpp: float, task: Task) -> Truth:
+    if task.points:
+        return (np.asarray(x.truth, np.float64).reshape(-1, 2) + 0.5) * (x.mpp / mpp)
+    if x.truth.shape != x.image.shape[:2]:
+        raise ConfigError(
+            f"the labels have {x.truth.shape}, their image {x.image.shape[:2]}: they must have the"
+            " same height and width"
+        )
+    size = tuple(max(1, round(n * x.mpp / mpp)) for n in x.truth.shape[::-1])
+    labels = Image.fromarray(x.truth.astype(np.int32))
+    return np.asarray(labels.resize(size, Image.Resampling.NEAREST))  # type: ignore[arg-type]
+
+
+def _planes(image: Pixels, mpp: float, stain: str, *, stain_maps: bool) -> Tensor:
+    if not stain_maps:
+        return augment.as_planes(image)
+    small = resampled(image, mpp / WORKING_MPP)  # thresholds are measured at their own scale
+    return augment.as_planes(image, calibrate(small, stain).maps(image))

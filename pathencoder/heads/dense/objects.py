@@ -1,0 +1,104 @@
+"""From maps of a dense head to objects: glands, nuclei and points."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+from skimage import feature, segmentation
+
+Floats = NDArray[np.float32]
+Labels = NDArray[np.int32]
+
+
+def glands(maps: Floats, *, smallest: int, inside: float = 0.5, contour: float = 0.4) -> Labels:
+    """Objects are the components of inside without contour, grown back to the inside.
+
+    Args:
+        maps: Probabilities [2, H, W] of inside and contour.
+        smallest: Area of the smallest object.
+        inside: Probability from which a pixel is inside.
+        contour: Probability from which a pixel is contour.
+
+    Returns:
+        [H, W], numbered from 1.
+    """
+    whole = ndimage.binary_fill_holes(maps[0] > inside)
+    cores, _ = ndimage.label(whole & (maps[1] <= contour))
+    cores = _without_small(cores, max(1, smallest // 4))
+    seeds = _without_small(cores, 1)
+    grown = segmentation.watershed(maps[1] - maps[0], seeds, mask=whole)
+    return _filled(_without_small(grown, smallest))
+
+
+def nuclei(
+    maps: Floats, *, smallest: int, inside: float = 0.5, smoothing: float = 1.0, apart: int = 4
+) -> Labels:
+    """Objects by a watershed from the peaks of the depth.
+
+    Args:
+        maps: Probabilities of inside, and depth, [2, H, W].
+        smallest: Area of the smallest object.
+        inside: Probability from which a pixel is inside.
+        smoothing: Sigma of the Gaussian over the depth, in pixels.
+        apart: Smallest distance between two peaks.
+
+    Returns:
+        [H, W], numbered from 1.
+    """
+    mask = ndimage.binary_fill_holes(maps[0] > inside)
+    depth = ndimage.gaussian_filter(maps[1], smoothing)
+    parts, _ = ndimage.label(mask)
+    peaks = feature.peak_local_max(depth, min_distance=apart, labels=parts, exclude_border=False)
+    seeds = np.zeros(mask.shape, np.int32)
+    seeds[tuple(peaks.T)] = np.arange(1, len(peaks) + 1)
+    return _without_small(segmentation.watershed(-depth, seeds, mask=mask), smallest)
+
+
+def points(found: Floats, *, threshold: float, apart: float) -> NDArray[np.float64]:
+    """Peaks of a map, refined to a part of a pixel.
+
+    Args:
+        found: Heights [h, w].
+        threshold: Lowest peak.
+        apart: Smallest distance between two peaks, in pixels of the map.
+
+    Returns:
+        x, y and height [N, 3]; the centre of the first pixel is at .5.
+    """
+    smooth = ndimage.gaussian_filter(found, 0.7)
+    at = feature.peak_local_max(
+        smooth, min_distance=max(1, round(apart)), threshold_abs=threshold, exclude_border=False
+    )
+    padded = np.pad(smooth, 1, mode="edge")
+    y, x = at.T + 1
+    shifts = [_vertex(padded, y, x, *step) for step in ((0, 1), (1, 0))]
+    return np.stack(
+        [at[:, 1] + 0.5 + shifts[0], at[:, 0] + 0.5 + shifts[1], smooth[tuple(at.T)]], 1
+    )
+
+
+def _vertex(values: Floats, y: NDArray[np.intp], x: NDArray[np.intp], dy: int, dx: int) -> Floats:
+    """Where the parabola through a peak and its two neighbours has its top, -.5 to .5 px."""
+    before, here, after = values[y - dy, x - dx], values[y, x], values[y + dy, x + dx]
+    bend = 2 * here - before - after
+    top: Floats = np.clip((after - before) / np.maximum(2 * bend, 1e-6), -0.5, 0.5)
+    return top
+
+
+def _without_small(labels: NDArray[np.integer], smallest: int) -> Labels:
+    """Objects of at least `smallest` pixels, numbered from 1."""
+    keep = np.bincount(labels.ravel()) >= smallest
+    keep[0] = False
+    found: Labels = (np.cumsum(keep) * keep)[labels].astype(np.int32)
+    return found
+
+
+def _filled(labels: Labels) -> Labels:
+    """Holes of each object belong to it."""
+    result = labels.copy()
+    for number, box in enumerate(ndimage.find_objects(labels), 1):
+        if box is not None:
+            hole = ndimage.binary_fill_holes(labels[box] == number) & (labels[box] == 0)
+            result[box][hole] = number
+    return result

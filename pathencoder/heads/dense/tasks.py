@@ -1,0 +1,119 @@
+"""What a dense head looks for: glands, nuclei or points. A new task is one row here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pathencoder.heads.dense import losses, objects, targets
+
+Floats = NDArray[np.float32]
+Truth: TypeAlias = "NDArray[np.integer] | NDArray[np.floating]"
+Sizes = Mapping[str, float]  # what was measured on the training images, in um or um2
+
+_CONTOUR_UM, _POINT_UM = 3.0, 1.2
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task of dense heads.
+
+    Attributes:
+        name: Of the task.
+        outputs: Channels of the network.
+        stride: Of its result, in pixels.
+        mpp: Micrometres per pixel at which images are read, unless the user says another.
+        points: Its labels are points [N, 2], x and y, instead of a label map [H, W].
+        targets: Labels, shape of the image and mpp to float32 [T, H, W].
+        loss: Logits and targets, both [N, T, h, w], to a number.
+        sizes: Labels of the training images and mpp to what `objects` needs.
+        objects: Probabilities [outputs, h, w], mpp and sizes to labels [h, w], or to points: x, y
+            in pixels of the read image and height [N, 3].
+    """
+
+    name: str
+    outputs: int
+    stride: int
+    mpp: float
+    points: bool
+    targets: Callable[[Truth, tuple[int, int], float], Floats]
+    loss: Callable[[Tensor, Tensor], Tensor]
+    sizes: Callable[[Sequence[Truth], float], dict[str, float]]
+    objects: Callable[[Floats, float, Sizes], NDArray[np.generic]]
+
+
+def _gland_objects(maps: Floats, mpp: float, sizes: Sizes) -> NDArray[np.generic]:
+    return objects.glands(maps, smallest=max(1, round(sizes["smallest_um2"] / mpp**2)))
+
+
+def _nucleus_objects(maps: Floats, mpp: float, sizes: Sizes) -> NDArray[np.generic]:
+    return objects.nuclei(
+        maps,
+        smallest=max(1, round(sizes["smallest_um2"] / mpp**2)),
+        smoothing=0.5 / mpp,
+        apart=max(2, round(1.5 / mpp)),
+    )
+
+
+def _point_objects(maps: Floats, mpp: float, sizes: Sizes) -> NDArray[np.generic]:
+    found = objects.points(
+        maps[0], threshold=sizes["threshold"], apart=sizes["apart_um"] / mpp / POINTS.stride
+    )
+    return found * (POINTS.stride, POINTS.stride, 1)
+
+
+def _areas(labels: Sequence[Truth], mpp: float) -> dict[str, float]:
+    """A quarter of the area that all but a twentieth of the objects exceed."""
+    areas = np.concatenate([np.unique(m[m > 0], return_counts=True)[1] for m in labels])
+    low = float(np.percentile(areas, 5)) if len(areas) else 0.0
+    return {"smallest_um2": low * mpp**2 / 4}
+
+
+def _apart(labels: Sequence[Truth], mpp: float) -> dict[str, float]:
+    """Points are kept apart by half the distance that one in twenty neighbours is nearer than."""
+    from scipy.spatial import cKDTree
+
+    near = [cKDTree(p).query(p, 2)[0][:, 1] for p in labels if len(p) > 1]
+    least = float(np.percentile(np.concatenate(near), 5)) * mpp if near else 4 * _POINT_UM
+    return {"apart_um": min(least / 2, 2 * _POINT_UM), "threshold": 0.35}
+
+
+GLANDS = Task(
+    name="glands",
+    outputs=2,
+    stride=1,
+    mpp=1.0,
+    points=False,
+    targets=lambda labels, _, mpp: targets.glands(labels, _CONTOUR_UM / mpp),  # type: ignore[arg-type]
+    loss=losses.inside_and_contour,
+    sizes=_areas,
+    objects=_gland_objects,
+)
+NUCLEI = Task(
+    name="nuclei",
+    outputs=2,
+    stride=1,
+    mpp=0.25,
+    points=False,
+    targets=lambda labels, _, __: targets.nuclei(labels),  # type: ignore[arg-type]
+    loss=losses.inside_and_depth,
+    sizes=_areas,
+    objects=_nucleus_objects,
+)
+POINTS = Task(
+    name="points",
+    outputs=1,
+    stride=2,
+    mpp=0.25,
+    points=True,
+    targets=lambda labels, shape, mpp: targets.points(labels, shape, _POINT_UM / mpp),  # type: ignore[arg-type]
+    loss=losses.points,
+    sizes=_apart,
+    objects=_point_objects,
+)
+TASKS = {task.name: task for task in (GLANDS, NUCLEI, POINTS)}

@@ -1,0 +1,90 @@
+"""The table of dense heads: every fit is kept, folds keep patients together, scores are pooled."""
+
+import csv
+import dataclasses
+
+import numpy as np
+import pytest
+import small_encoders
+from click.testing import CliRunner
+from PIL import Image
+from synthetic_nuclei import tissue
+
+from training.evaluation import head_sets, heads_table
+from training.evaluation.encoders import Subject
+from training.evaluation.head_sets import SETS, Pair
+
+pytestmark = pytest.mark.full
+
+
+@pytest.fixture
+def data(tmp_path):
+    """Six images of three patients, with label maps and points, for three sets."""
+    for name in ("monuseg", "glas", "crchisto"):
+        folder = tmp_path / "nuclei" / name / "train"
+        folder.mkdir(parents=True)
+        with (folder.parent / "meta.csv").open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["file", "split", "mpp", "slide_id"])
+            for i in range(6):
+                image, labels, _ = tissue((96, 96), nuclei=8, radius=9, seed=i)
+                Image.fromarray(image).save(folder / f"{i}.png")
+                Image.fromarray(labels.astype(np.uint16)).save(folder / f"{i}.labels.png")
+                centres = [np.argwhere(labels == n).mean(0) for n in range(1, labels.max() + 1)]
+                lines = "".join(f"{x},{y},c\n" for y, x in centres)
+                (folder / f"{i}.points.csv").write_text("x,y,class\n" + lines)
+                writer.writerow([f"train/{i}.png", "train", "0.25", f"p{i // 2}"])
+    return tmp_path
+
+
+@pytest.fixture
+def run(data, monkeypatch):
+    """The command with two steps a fit; returns its output and the number of fits."""
+    fits = []
+    real = heads_table.dense.fit
+    monkeypatch.setattr(
+        heads_table.dense, "fit", lambda *a, **k: fits.append(a[3]) or real(*a, **k)
+    )
+    small = dataclasses.replace(heads_table._TRAINING, batch=2, side=64)
+    monkeypatch.setattr(heads_table, "_TRAINING", small)
+    subject = Subject("small", small_encoders.shared("cnn"), "f" * 64)
+    monkeypatch.setattr(heads_table, "open_subject", lambda name: [subject])
+
+    def call(*options):
+        fits.clear()
+        given = ["small", "--data", str(data), "--results", str(data / "r.jsonl"), "--steps", "1"]
+        done = CliRunner().invoke(heads_table.heads, [*given, *options])
+        return done.output, len(fits)
+
+    return call
+
+
+def test_fits_are_kept_and_not_repeated(run):
+    settings = ("--cv", "--sets", "monuseg,crchisto,glas", "--seeds", "1")
+    output, fits = run(*settings)
+    assert fits == 9  # three sets, three patients
+    assert "| monuseg | folds | small | adapted, 1 steps | dice" in output
+    assert "object_f1" in output
+    again, fits = run(*settings)
+    assert (fits, again) == (0, output)
+    _, fits = run(*settings, "--frozen")
+    assert fits == 9
+
+
+def test_patients_stay_in_one_fold(data):
+    s = SETS["monuseg"]
+    rows = head_sets.rows_of(s, data, choose=True)
+    for fit_on, score_on in head_sets.folds_of(s, rows, choose=True):
+        assert not {rows[i].group for i in fit_on} & {rows[i].group for i in score_on}
+
+
+def test_a_set_that_does_not_exist(run):
+    output, fits = run("--sets", "nothing")
+    assert fits == 0
+    assert "the sets are glas" in output
+
+
+def test_points_are_pooled_over_images():
+    true, found = np.array([[5.0, 5], [50, 50]]), np.array([[5.0, 8, 1], [90, 90, 1]])
+    pairs = [Pair(true, found, 0.5), Pair(true, np.zeros((0, 3)), 0.5)]
+    assert head_sets.scores(SETS["crchisto"], pairs)["f1"] == pytest.approx(2 / 6)

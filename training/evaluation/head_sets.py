@@ -1,0 +1,170 @@
+"""The labelled sets of the table of heads, and how each is scored."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.model_selection import GroupKFold
+
+from pathencoder.errors import ConfigError
+from pathencoder.gland_metrics import gland_scores
+from pathencoder.heads.dense.model import Labelled
+from pathencoder.images import open_image
+from pathencoder.metrics import instance_scores, match_points
+from pathencoder.tables import read_table
+from training.data.values import name_of
+from training.evaluation.annotations import open_labels, read_points, scale_of
+
+FOLDS = 4
+
+
+@dataclass(frozen=True)
+class HeadSet:
+    """A labelled set of the dense heads.
+
+    Attributes:
+        name: Its folder below nuclei/.
+        task: Of the head: a name in `pathencoder.heads.dense.tasks.TASKS`.
+        mpp: Its own scale where its table states none, um/px.
+        test: The part that is reported; "" where it is reported by folds over groups.
+        train: The part that is trained on.
+        radius: Points match within it, in pixels of the images: usually 6 at 20x, 12 at 40x.
+        stain: "he" or "ihc".
+    """
+
+    name: str
+    task: str
+    mpp: float
+    test: str = "test"
+    train: str = "train"
+    radius: float = 6.0
+    stain: str = "he"
+
+
+SETS = {
+    s.name: s
+    for s in (
+        HeadSet("glas", "glands", 0.62, test="testA"),
+        HeadSet("monuseg", "nuclei", 0.25),
+        HeadSet("dsb2018_histology", "nuclei", 0.5, test="", train="all"),
+        HeadSet("crchisto", "points", 0.5),
+        HeadSet("consep20x_points", "points", 0.5),
+        HeadSet("brca_m2c", "points", 0.5, test="val"),
+        HeadSet("bcdata_sample", "points", 0.25, test="", train="test", radius=12.0, stain="ihc"),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One image of a set: its file, group, part and scale in um/px."""
+
+    file: Path
+    group: str
+    part: str
+    mpp: float
+
+
+def rows_of(s: HeadSet, data: Path, *, choose: bool) -> list[Row]:
+    """The images of a set, from its meta.csv.
+
+    Args:
+        s: The set.
+        data: Folder with nuclei/.
+        choose: Images of the train part alone.
+
+    Returns:
+        The images, in the order of the table.
+
+    Raises:
+        ConfigError: The table is missing, lacks a column, or has no rows of these parts.
+    """
+    root = data / "nuclei" / s.name
+    table = read_table(root / "meta.csv", required=("file", "split", "mpp", "slide_id"))
+    kept = {s.train} if choose or not s.test else {s.train, s.test}
+    found = [
+        Row(
+            root / row["file"],
+            name_of(row["slide_id"]) or row["file"],
+            row["split"],
+            scale_of(row["mpp"]) or s.mpp,
+        )
+        for _, row in table
+        if row["split"] in kept
+    ]
+    if not found:
+        raise ConfigError(f"{root / 'meta.csv'} has no rows of the parts {', '.join(sorted(kept))}")
+    return found
+
+
+def folds_of(
+    s: HeadSet, rows: Sequence[Row], *, choose: bool
+) -> Iterator[tuple[list[int], list[int]]]:
+    """Pairs of rows to fit on and rows to score, grouped by patient or slide.
+
+    Args:
+        s: The set.
+        rows: Of `rows_of`.
+        choose: By folds inside the train part; else on the test part, if the set has one.
+    """
+    if s.test and not choose:
+        yield (
+            [i for i, row in enumerate(rows) if row.part == s.train],
+            [i for i, row in enumerate(rows) if row.part == s.test],
+        )
+        return
+    groups = [row.group for row in rows]
+    for fit, score in GroupKFold(min(FOLDS, len(set(groups)))).split(groups, groups=groups):
+        yield fit.tolist(), score.tolist()
+
+
+def labelled(s: HeadSet, row: Row) -> Labelled:
+    """An image with its labels.
+
+    Raises:
+        ImageError: The image or its label map cannot be read.
+        ConfigError: Its table of points cannot be read.
+    """
+    points = s.task == "points"
+    truth = read_points(row.file)[0] if points else open_labels(row.file)
+    return Labelled(open_image(row.file), truth, row.mpp, s.stain)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """What is true of an image and what was found, in its own pixels, and its scale in um/px."""
+
+    true: NDArray[np.generic]
+    found: NDArray[np.generic]
+    mpp: float
+
+
+def scores(s: HeadSet, pairs: Sequence[Pair]) -> dict[str, float]:
+    """The scores of a set.
+
+    Args:
+        s: The set.
+        pairs: Of its images.
+
+    Returns:
+        Of glands, the challenge's sums and the pixels' Dice pooled; of nuclei, means over images;
+        of points, counts pooled over the images.
+    """
+    if s.task == "glands":
+        g = gland_scores((p.true, p.found) for p in pairs)  # type: ignore[misc]
+        return {"dice": g.dice, "object_dice": g.object_dice, "object_f1": g.f1}
+    if s.task == "nuclei":
+        each = [instance_scores(p.true, p.found) for p in pairs]  # type: ignore[arg-type]
+        names = ("dice", "aji", "pq", "f1")
+        return {n: float(np.mean([getattr(x, n) for x in each])) for n in names}
+    hits = sum(len(match_points(p.true, p.found[:, :2], s.radius)) for p in pairs)
+    found, true = (sum(len(getattr(p, k)) for p in pairs) for k in ("found", "true"))
+    return {
+        "precision": hits / max(found, 1),
+        "recall": hits / max(true, 1),
+        "f1": 2 * hits / max(found + true, 1),
+    }

@@ -1,0 +1,186 @@
+"""The `heads` command of training.evaluate: dense heads fitted on an encoder, and their scores.
+
+Every fit is kept as a line of a file, so that a run that stops goes on with the next fit.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+
+from pathencoder.errors import ConfigError, PathEncoderError
+from pathencoder.files import make_folder
+from pathencoder.heads.dense import model as dense
+from pathencoder.heads.dense.tasks import TASKS
+from pathencoder.heads.dense.train import Training
+from training.evaluation import head_sets
+from training.evaluation.encoders import Subject, open_subject
+from training.evaluation.head_sets import SETS, HeadSet, Pair, Row
+
+log = logging.getLogger("training")
+
+# Chosen by folds in train parts: GlaS and MoNuSeg.
+_TRAINING = Training(steps=700, lr=3e-3, encoder_lr=5e-4)
+
+
+@click.command(name="heads", help=__doc__)
+@click.argument("names", nargs=-1, required=True)
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path),
+    default=Path("../shared/data"),
+    show_default=True,
+    help="Folder with nuclei/.",
+)
+@click.option(
+    "--results",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=Path("runs/heads.jsonl"),
+    show_default=True,
+    help="A line a fit: what is there already is not fitted again.",
+)
+@click.option(
+    "--sets", "chosen", default=",".join(SETS), show_default=True, help="Comma-separated sets."
+)
+@click.option(
+    "--cv",
+    is_flag=True,
+    help="Folds inside the train parts alone: for choices; test parts stay unread.",
+)
+@click.option("--seeds", default=3, show_default=True, help="Fits of each encoder and set.")
+@click.option("--steps", default=_TRAINING.steps, show_default=True, help="Of a fit.")
+@click.option("--frozen", is_flag=True, help="Train the decoder alone.")
+@click.option("--stain-maps", is_flag=True, help="Add the stain maps of the label-free nuclei.")
+def heads(
+    names: tuple[str, ...],
+    data: Path,
+    results: Path,
+    chosen: str,
+    cv: bool,  # noqa: FBT001
+    seeds: int,
+    steps: int,
+    frozen: bool,  # noqa: FBT001
+    stain_maps: bool,  # noqa: FBT001
+) -> None:
+    """Fit and score dense heads."""
+    how = dataclasses.replace(
+        _TRAINING, steps=steps, encoder_lr=0.0 if frozen else _TRAINING.encoder_lr
+    )
+    try:
+        sets = _chosen(chosen.split(","))
+        subjects = [s for name in names for s in open_subject(name)]
+        make_folder(results.parent)
+        for s in sets:
+            rows = head_sets.rows_of(s, data, choose=cv)
+            for subject in subjects:
+                for seed in range(seeds):
+                    setting = dataclasses.replace(how, seed=seed)
+                    _fits(subject, s, rows, setting, results, choose=cv, stain_maps=stain_maps)
+    except PathEncoderError as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(table(read(results)))
+
+
+def _chosen(names: Sequence[str]) -> list[HeadSet]:
+    if unknown := [name for name in names if name not in SETS]:
+        raise ConfigError(f"no set {', '.join(unknown)}: the sets are {', '.join(SETS)}")
+    return [SETS[name] for name in names]
+
+
+def _fits(
+    subject: Subject,
+    s: HeadSet,
+    rows: Sequence[Row],
+    how: Training,
+    results: Path,
+    *,
+    choose: bool,
+    stain_maps: bool,
+) -> None:
+    """Fit and score every fold that is not in the results yet."""
+    done = [line["key"] for line in read(results)]
+    for fold, (fit_on, score_on) in enumerate(head_sets.folds_of(s, rows, choose=choose)):
+        key = {
+            "set": s.name,
+            "encoder": subject.name,
+            "fingerprint": subject.fingerprint[:16],
+            "part": "folds" if choose or not s.test else s.test,
+            "fold": fold,
+            "stain_maps": stain_maps,
+            "training": json.loads(json.dumps(dataclasses.asdict(how))),
+        }
+        if key in done:
+            continue
+        log.info("%s on %s, seed %d, fold %d", subject.name, s.name, how.seed, fold)
+        began = time.process_time()
+        fitted = dense.fit(
+            subject.encoder,
+            TASKS[s.task],
+            [head_sets.labelled(s, rows[i]) for i in fit_on],
+            how,
+            stain_maps=stain_maps,
+            progress=_say,
+        )
+        seconds = time.process_time() - began
+        pairs = [_pair(fitted, s, rows[i]) for i in score_on]
+        line = {
+            "key": key,
+            "scores": head_sets.scores(s, pairs),
+            "images": len(pairs),
+            "cpu_seconds": round(seconds),
+        }
+        with results.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+
+def _pair(fitted: dense.DenseModel, s: HeadSet, row: Row) -> Pair:
+    x = head_sets.labelled(s, row)
+    return Pair(x.truth, fitted.predict(x.image, x.mpp, stain=s.stain), x.mpp)
+
+
+def _say(step: int, loss: float) -> None:
+    if step % 100 == 99:
+        log.info("step %d: loss %.3f", step + 1, loss)
+
+
+def read(results: Path) -> list[dict[str, Any]]:
+    """The lines of a file of results; none where it does not exist."""
+    if not results.exists():
+        return []
+    return [json.loads(line) for line in results.read_text(encoding="utf-8").splitlines()]
+
+
+def table(lines: Sequence[dict[str, Any]]) -> str:
+    """Mean and spread over seeds, each the mean over folds, as a Markdown table."""
+    groups: dict[tuple[str, ...], dict[int, list[dict[str, Any]]]] = {}
+    for line in lines:
+        key = line["key"]
+        how = "adapted" if key["training"]["encoder_lr"] else "frozen"
+        how += ", stain maps" if key["stain_maps"] else ""
+        row = (key["set"], key["part"], key["encoder"], f"{how}, {key['training']['steps']} steps")
+        groups.setdefault(row, {}).setdefault(key["training"]["seed"], []).append(line)
+    head = ["set", "part", "encoder", "fit", "scores, mean (sd)", "seeds", "core-minutes"]
+    shown = [_row(head), _row(["---"] * len(head))]
+    for named, seeds in sorted(groups.items()):
+        folds = [fold for each in seeds.values() for fold in each]
+        scores = {k: [_mean(each, k) for each in seeds.values()] for k in folds[0]["scores"]}
+        words = ", ".join(f"{k} {np.mean(v):.3f} ({np.std(v):.3f})" for k, v in scores.items())
+        minutes = np.mean([fold["cpu_seconds"] / 60 for fold in folds])
+        shown.append(_row([*named, words, str(len(seeds)), f"{minutes:.1f}"]))
+    return "\n".join(shown)
+
+
+def _row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _mean(folds: Sequence[dict[str, Any]], name: str) -> float:
+    return float(np.mean([fold["scores"][name] for fold in folds]))
