@@ -1,7 +1,7 @@
 """Rows of images on disk, by encoder and image content, so that a second fit encodes nothing.
 
-    CACHE/features-1/NAME-KEY/about.json      the encoder and how it was read
-    CACHE/features-1/NAME-KEY/HASH.safetensors  `contents` uint8 [N, 16] and `rows` float32 [N, D]
+    CACHE/features-1/KEY/about.json         the encoder and how it was read
+    CACHE/features-1/KEY/HASH.safetensors   `contents` uint8 [N, 16] and `rows` float32 [N, D]
 
 KEY is a hash of everything that decides the numbers: the weights in memory, the readout, the
 preprocessing, the scale of the images and the precision. A file is written under a temporary name,
@@ -20,6 +20,7 @@ import os
 import re
 import shutil
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +34,7 @@ from pathencoder.files import make_folder, whole_file
 from pathencoder.heads.encoder_record import EncoderRecord
 
 log = logging.getLogger(__name__)
+_threads = threading.Lock()
 
 VARIABLE = "PATHENCODER_CACHE"
 _VERSION = "features-1"
@@ -96,7 +98,8 @@ class FeatureCache:
     ) -> None:
         """Keep rows. A disk that accepts none is a warning: the rows are only not kept."""
         try:
-            self._write(record, contents, rows)
+            with _threads:  # temporary names are those of the process
+                self._write(record, contents, rows)
         except (StoreError, OSError) as error:
             log.warning("features are not kept: %s (%s chooses another folder)", error, VARIABLE)
 
@@ -131,8 +134,7 @@ class FeatureCache:
         return gone
 
     def _folder(self, record: EncoderRecord) -> Path:
-        name = re.sub(r"[^\w.-]+", "_", record.name)[:80]
-        return self.root / _VERSION / f"{name}-{_key(record)}"
+        return self.root / _VERSION / _key(record)
 
     def _write(
         self, record: EncoderRecord, contents: Sequence[bytes], rows: Sequence[NDArray[np.float32]]
@@ -190,7 +192,7 @@ def _save(folder: Path, contents: NDArray[np.uint8], rows: NDArray[np.float32]) 
 
     data = save({"contents": contents, "rows": np.ascontiguousarray(rows, np.float32)})
     final = folder / f"{_hash(data)}.safetensors"
-    with whole_file(final) as temporary:  # of this process; threads write one after the other
+    with whole_file(final) as temporary:
         temporary.write_bytes(data)
     return final
 
@@ -241,7 +243,7 @@ def _entry(folder: Path, version: str) -> Entry:
         about = loaded if isinstance(loaded, dict) else {}
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     rows = sum(map(_count, _files(folder))) if version == _VERSION else None
-    name = str(about.get("name") or folder.name.rpartition("-")[0] or folder.name)
+    name = str(about.get("name") or folder.name)
     return Entry(folder, name, about, rows, size, version)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -18,7 +19,7 @@ from pathencoder.heads.data.check import train_part
 from pathencoder.heads.data.dataset import TRAIN, Dataset, is_fold
 from pathencoder.heads.embed import Embedded, embed
 from pathencoder.heads.encoder_record import EncoderRecord
-from pathencoder.heads.folds import Folds, given_folds, grouped_folds
+from pathencoder.heads.folds import Folds, NoFolds, given_folds, grouped_folds
 from pathencoder.heads.report import Report, evaluated
 from pathencoder.heads.rows import Floats, Ints, Model, Rows, softmax
 from pathencoder.stream import Progress
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _SHOWN = 20
+_NESTED = 20_000  # images up to which settings are chosen again inside each fold
 
 
 @dataclass(frozen=True)
@@ -84,10 +86,11 @@ def fit(
     notes = [*train.notes, *left, *notes, *_copies(train, found.contents)]
     rows = _rows(train, found, how)
     model = kinds.kind(how.kind)
-    settings = model.choose(rows, how.options)
+    folds = _folds(train, rows)
+    settings = _chosen(model, rows, train, how)
     fitted = model.fit(rows, settings)
     head = Classifier(how.kind, train.classes, fitted, record, settings, _encoder=encoder)
-    _judge(head, model, rows, train, how, notes)
+    _judge(head, model, rows, train, folds, how, notes)
     if held_out is not None:
         part = held_out.part(0)
         both = _in_both(train, found.contents, held_out)
@@ -204,20 +207,55 @@ def _rows(train: Dataset, found: Embedded, how: Fitting) -> Rows:
     )
 
 
+def _chosen(model: type[Model], rows: Rows, train: Dataset, how: Fitting) -> dict[str, Any]:
+    """The settings that folds choose. Raises ConfigError where none are possible."""
+    try:
+        return model.choose(rows, how.options)
+    except NoFolds as error:
+        options = ", ".join(f"{field.name}=" for field in dataclasses.fields(how.options))
+        raise ConfigError(
+            f"{_scarce(train)}: nothing can be chosen by folds or evaluated. Add groups (patients)"
+            f" of it, or give the settings of the head yourself ({options})"
+        ) from error
+
+
+def _scarce(train: Dataset) -> str:
+    """Which class occurs in too few groups."""
+    groups = train.groups or [str(row) for row in range(len(train))]
+    of: dict[str, set[str]] = defaultdict(set)
+    for label, group in zip(train.labels, groups, strict=True):
+        of[label].add(group)
+    label = min(of, key=lambda name: len(of[name]))
+    if train.groups is None:
+        return f"class {label!r} has one image"
+    if len(of[label]) > 1:
+        return "no folds by group hold every class"
+    return f"class {label!r} occurs in one group alone ({min(of[label])})"
+
+
 def _judge(
-    head: Classifier, model: type[Model], rows: Rows, train: Dataset, how: Fitting, notes: list[str]
+    head: Classifier,
+    model: type[Model],
+    rows: Rows,
+    train: Dataset,
+    folds: _Named | None,
+    how: Fitting,
+    notes: list[str],
 ) -> None:
     """Evaluate on folds; set the temperature and the threshold by the same predictions."""
-    try:
-        folds, part = _folds(train, rows)
-    except ConfigError as error:
-        if model.needs_folds or how.max_error is not None:
-            raise
-        head.report = None
-        for note in [*notes, f"nothing was evaluated: {error}"]:
+    if folds is None:
+        if how.max_error is not None:
+            raise ConfigError(f"{_scarce(train)}: max_error= needs predictions on folds")
+        for note in [*notes, f"{_scarce(train)}: nothing was evaluated or calibrated"]:
             log.warning("%s", note)
         return
-    logits = _held_out_logits(model, rows, folds, how)
+    nested = _chosen_inside(model, rows, folds.pairs, how)
+    if nested is None:
+        notes.append("settings were chosen once, with the folds that are evaluated here")
+    logits = np.zeros((len(rows.y), rows.classes))
+    for i, (fitted, held_out) in enumerate(folds.pairs):
+        fold = model.fit(rows.take(fitted), head.settings if nested is None else nested[i])
+        logits[held_out] = fold.logits(rows.x[held_out])
     if how.calibrate:
         head.temperature = calibration.temperature(logits, rows.y, rows.weights)
     probabilities = softmax(logits / head.temperature)
@@ -225,11 +263,19 @@ def _judge(
     if how.max_error is not None:
         chosen = calibration.abstention(probabilities, rows.y, how.max_error)
         head.threshold = chosen.threshold
-    head.report = _report(head, probabilities, rows.y, train, part, chosen, notes)
+    head.report = _report(head, probabilities, rows.y, train, folds.name, chosen, notes)
 
 
-def _folds(train: Dataset, rows: Rows) -> tuple[Folds, str]:
-    """The folds that the data set gives, or new ones, and what a report calls them."""
+@dataclass(frozen=True)
+class _Named:
+    """Folds, and what a report calls them."""
+
+    pairs: Folds
+    name: str
+
+
+def _folds(train: Dataset, rows: Rows) -> _Named | None:
+    """The folds that the data set gives, or new ones; None where none are possible."""
     by = "" if train.groups is None else " by group"
     splits = train.splits or ()
     given = [split for split in splits if is_fold(split)]
@@ -239,19 +285,25 @@ def _folds(train: Dataset, rows: Rows) -> tuple[Folds, str]:
             " a fold, or none"
         )
     if given:
-        folds = given_folds(splits, rows.y, train.classes)
-        return folds, f"{len(folds)} folds of the data set"
-    folds = grouped_folds(rows.y, rows.groups, seed=rows.seed)
-    return folds, f"{len(folds)} folds{by}"
+        pairs = given_folds(splits, rows.y, train.classes)
+        return _Named(pairs, f"{len(pairs)} folds of the data set")
+    try:
+        pairs = grouped_folds(rows.y, rows.groups, seed=rows.seed)
+    except NoFolds:
+        return None
+    return _Named(pairs, f"{len(pairs)} folds{by}")
 
 
-def _held_out_logits(model: type[Model], rows: Rows, folds: Folds, how: Fitting) -> Floats:
-    """Scores [N, C] of every row by a model that was chosen and fitted without its fold."""
-    logits = np.zeros((len(rows.y), rows.classes))
-    for fitted, held_out in folds:
-        part = rows.take(fitted)
-        logits[held_out] = model.fit(part, model.choose(part, how.options)).logits(rows.x[held_out])
-    return logits
+def _chosen_inside(
+    model: type[Model], rows: Rows, folds: Folds, how: Fitting
+) -> list[dict[str, Any]] | None:
+    """The settings that are chosen without each fold; None where that is slow or impossible."""
+    if len(rows.y) > _NESTED:
+        return None
+    try:
+        return [model.choose(rows.take(fitted), how.options) for fitted, _ in folds]
+    except NoFolds:
+        return None
 
 
 def _report(

@@ -57,7 +57,8 @@ def fit(
     again inside each fold. Held-out parts are read only where `evaluate` names one.
 
     Args:
-        head: "linear".
+        head: "linear" (logistic regression), "mlp" (one hidden layer), "knn" (nearest neighbours)
+            or "prototypes" (class means, for a few images a class).
         encoder: An `Encoder`, or a name, folder or repository for `load_encoder`. None: the default
             encoder.
         data: A folder per class, a table (CSV), a list of images with `labels`, or a `Dataset`.
@@ -80,7 +81,9 @@ def fit(
         seed: Of folds and random numbers.
         cache: Keep the embeddings on disk.
         progress: As for `Encoder.encode`.
-        **options: Of the kind of head. "linear": `c`, the inverse strength of the penalty.
+        **options: Of the kind of head; what is not given is chosen by folds. "linear": `c`, the
+            inverse strength of the penalty. "mlp": `hidden`, `dropout`, `learning_rate`, `epochs`.
+            "knn": `k`. "prototypes": `shots`, images of each class that are used.
 
     Returns:
         The fitted head, with its report.

@@ -14,6 +14,10 @@ _TRIES = 20
 Folds = list[tuple[Ints, Ints]]  # rows to fit on, rows to evaluate
 
 
+class NoFolds(ConfigError):
+    """A class occurs in too few groups for folds."""
+
+
 def require_sklearn() -> None:
     """Raises MissingExtra where scikit-learn is not installed."""
     try:
@@ -35,7 +39,7 @@ def grouped_folds(y: Ints, groups: Ints, *, count: int = FOLDS, seed: int = 0) -
         Pairs of rows: to fit on, and to evaluate.
 
     Raises:
-        ConfigError: A class occurs in one group alone, so that no folds are possible.
+        NoFolds: A class occurs in one group alone.
     """
     from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
@@ -52,7 +56,7 @@ def grouped_folds(y: Ints, groups: Ints, *, count: int = FOLDS, seed: int = 0) -
             ]
             if all(len(np.unique(y[a])) == len(classes) and len(b) for a, b in found):
                 return found
-    raise ConfigError("a class occurs in one group alone: no folds by group are possible")
+    raise NoFolds("a class occurs in one group alone: no folds by group are possible")
 
 
 def given_folds(names: Sequence[str], y: Ints, classes: Sequence[str]) -> Folds:

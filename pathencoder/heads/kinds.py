@@ -5,15 +5,20 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import importlib
-from collections.abc import Mapping
-from typing import Any, cast
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, cast
 
 from pathencoder.errors import ConfigError
-from pathencoder.heads.rows import Model
+
+if TYPE_CHECKING:
+    from pathencoder.heads.rows import Model
 
 # name -> module, class
 _KINDS = {
     "linear": ("pathencoder.heads.linear", "Linear"),
+    "mlp": ("pathencoder.heads.mlp", "Network"),
+    "knn": ("pathencoder.heads.knn", "Neighbours"),
+    "prototypes": ("pathencoder.heads.prototypes", "Prototypes"),
 }
 
 
@@ -31,7 +36,7 @@ def kind(name: object) -> type[Model]:
     if not isinstance(name, str) or name not in _KINDS:
         raise ConfigError(f"head={name!r}: one of {', '.join(_KINDS)}{_close(name, _KINDS)}")
     module, attribute = _KINDS[name]
-    return cast(type[Model], getattr(importlib.import_module(module), attribute))
+    return cast("type[Model]", getattr(importlib.import_module(module), attribute))
 
 
 def options_of(name: str, given: Mapping[str, Any]) -> Any:
@@ -56,6 +61,7 @@ def options_of(name: str, given: Mapping[str, Any]) -> Any:
         raise ConfigError(f"the options of the head {name!r} do not fit: {error}") from error
 
 
-def _close(name: object, known: Any) -> str:
-    near = difflib.get_close_matches(str(name), list(known), n=1)
-    return f". Did you mean {near[0]!r}?" if near else ""
+def _close(name: object, known: Iterable[str]) -> str:
+    by_folded = {one.casefold(): one for one in known}
+    near = difflib.get_close_matches(str(name).casefold(), list(by_folded), n=1)
+    return f". Did you mean {by_folded[near[0]]!r}?" if near else ""

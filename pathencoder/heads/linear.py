@@ -46,7 +46,6 @@ class Linear:
     """
 
     Options: ClassVar[type] = LinearOptions
-    needs_folds: ClassVar[bool] = True
 
     scaling: Scaling
     weight: Floats

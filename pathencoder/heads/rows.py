@@ -48,22 +48,14 @@ class Rows:
         return dataclasses.replace(self, x=self.x[rows], y=self.y[rows], groups=self.groups[rows])
 
 
-class Options(Protocol):
-    """The options of a kind of head: a frozen dataclass, each field None for "choose it"."""
-
-    __dataclass_fields__: Any
-
-
 class Model(Protocol):
     """A kind of head. Predicting needs numpy alone.
 
     Attributes:
-        Options: Its options.
-        needs_folds: Whether it cannot be fitted where groups are too few for folds.
+        Options: Its options, a frozen dataclass that refuses values that do not fit.
     """
 
     Options: type
-    needs_folds: bool
 
     @classmethod
     def choose(cls, rows: Rows, options: Any) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from sklearn.preprocessing import StandardScaler
 import pathencoder
 from pathencoder.encoder import Encoder
 from pathencoder.errors import ChecksumError, ConfigError, HeadMismatch, ImageError, StoreError
+from pathencoder.heads import kinds
 
 pytestmark = pytest.mark.full
 
@@ -104,10 +105,25 @@ def test_held_out_parts_are_read_only_when_named(tmp_path):
         fit(tmp_path / "d", groups=groups, evaluate="val")
 
 
-def test_a_class_of_one_group(tiles):
-    labels = ["a"] * 12 + ["b"] * 12
-    with pytest.raises(ConfigError, match="one group alone"):
-        fit(sorted(tiles.rglob("*.png")), labels=labels, groups=["P1"] * 12 + ["P2"] * 12)
+def test_a_class_of_one_group(tiles, caplog):
+    paths, labels = sorted(tiles.rglob("*.png")), ["a"] * 12 + ["b"] * 12
+    groups = [f"P{n % 3}" for n in range(12)] + ["P9"] * 12
+    words = r"class 'b' occurs in one group alone \(P9\).* give the settings .* \(c=\)"
+    with pytest.raises(ConfigError, match=words):
+        fit(paths, labels=labels, groups=groups)
+    head = fit(paths, labels=labels, groups=groups, c=0.01)
+    assert head.report is None
+    assert "nothing was evaluated" in caplog.text
+    with pytest.raises(ConfigError, match="max_error= needs predictions on folds"):
+        fit(paths, labels=labels, groups=groups, c=0.01, max_error=0.1)
+
+
+def test_settings_are_chosen_once_where_folds_leave_a_class_one_group(tiles):
+    paths, labels = sorted(tiles.rglob("*.png")), ["a"] * 12 + ["b"] * 12
+    groups = [f"P{n % 6}" for n in range(12)] + ["P1", "P2"] * 6
+    report = fit(paths, labels=labels, groups=groups).report
+    assert report.part == "2 folds by group"
+    assert "settings were chosen once" in " ".join(report.notes)
 
 
 def test_given_folds_and_one_without_a_class(tiles):
@@ -143,7 +159,7 @@ def test_an_image_with_two_labels_is_noted(tiles):
     ("settings", "words"),
     [
         ({"kind": "linaer"}, "Did you mean 'linear'"),
-        ({"kind": None}, "head=None: one of linear"),
+        ({"kind": None}, "head=None: one of linear, mlp"),
         ({"k": 3}, "the head 'linear' has c"),
         ({"c": -1}, "c=-1: a number above 0"),
         ({"max_error": 2}, "max_error=2"),
@@ -159,7 +175,10 @@ def test_settings_that_do_not_fit(tiles, settings, words):
         fit(tiles, **settings)
 
 
-def test_a_saved_head_predicts_bitwise_the_same(head, tiles, tmp_path):
+@pytest.mark.parametrize("kind", kinds.names())
+def test_a_saved_head_predicts_bitwise_the_same(kind, tiles, tmp_path):
+    head = fit(tiles, kind, max_error=0.2, **({"epochs": 10} if kind == "mlp" else {}))
+    assert head.report.balanced_accuracy.value == 1
     rows = small_encoders.shared("cnn").encode(tiles, progress=False)
     head.save(tmp_path / "head")
     loaded = pathencoder.load_head(tmp_path / "head", encoder=small_encoders.shared("cnn"))
@@ -168,6 +187,7 @@ def test_a_saved_head_predicts_bitwise_the_same(head, tiles, tmp_path):
     )
     assert loaded.report == head.report
     assert (loaded.classes, loaded.settings) == (head.classes, head.settings)
+    assert loaded.threshold == head.threshold > 0.3
     loaded.save(tmp_path / "again")
     for name in ("model.safetensors", "report.json", "config.json"):
         assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "head" / name).read_bytes()
