@@ -24,6 +24,8 @@ from pathencoder.errors import ConfigError, PathEncoderError, UnknownEncoder
 VERBS = {
     "encode": "encode",
     "nuclei": "nuclei",
+    "fit": "fit",
+    "predict": "predict",
     "picture": "picture",
     "explore": "explore",
     "convert": "convert",
@@ -31,6 +33,7 @@ VERBS = {
     "info": "info",
     "verify": "verify",
     "fetch": "fetch",
+    "cache": "cache",
     "doctor": "doctor",
     "demo": "demo",
 }

@@ -141,12 +141,10 @@ class _Training:
         self._x = torch.tensor(self._scaling(rows.x), dtype=torch.float32)
         self._y, self._weights = torch.tensor(rows.y), torch.tensor(rows.weights).float()
         with self.seeded():
-            self._net = nn.Sequential(
-                nn.Linear(rows.x.shape[1], settings["hidden"]),
-                nn.ReLU(),
-                nn.Dropout(settings["dropout"]),
-                nn.Linear(settings["hidden"], rows.classes),
-            )
+            first = nn.Linear(rows.x.shape[1], settings["hidden"])
+            last = nn.Linear(settings["hidden"], rows.classes)
+        self._layers = (first, last)
+        self._net = nn.Sequential(first, nn.ReLU(), nn.Dropout(settings["dropout"]), last)
         self._optimiser = torch.optim.AdamW(
             self._net.parameters(), lr=settings["learning_rate"], weight_decay=_DECAY
         )
@@ -174,9 +172,8 @@ class _Training:
 
     def network(self) -> Network:
         """The network as it is now."""
-        first, last = self._net[0], self._net[3]
-        weights = [np.ascontiguousarray(_array(layer.weight).T) for layer in (first, last)]
-        biases = [_array(layer.bias) for layer in (first, last)]
+        weights = [np.ascontiguousarray(_array(layer.weight).T) for layer in self._layers]
+        biases = [_array(layer.bias) for layer in self._layers]
         return Network(self._scaling, (weights[0], biases[0], weights[1], biases[1]))
 
 

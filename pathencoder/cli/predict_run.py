@@ -1,0 +1,181 @@
+"""`pathencoder predict` after its command line was parsed: all inputs, then the summary."""
+
+from __future__ import annotations
+
+import csv
+import io
+import time
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pathencoder.cli import report
+from pathencoder.cli.common import plural
+from pathencoder.cli.inputs import Found, find_inputs, name_of, refuse_nothing, source_of
+from pathencoder.cli.job import Job
+from pathencoder.cli.jobs import Ended, Loop, conclude
+from pathencoder.cli.meter import Meter
+from pathencoder.cli.names import give_names
+from pathencoder.errors import HeadMismatch, ImageError, StoreError
+from pathencoder.features.job import Outcome
+from pathencoder.features.store import Failure, read_features
+from pathencoder.files import Mismatch, whole_file
+from pathencoder.heads.feature_files import check_rows
+from pathencoder.walk import printable
+
+if TYPE_CHECKING:
+    from pathencoder.heads.classifier import Classifier
+    from pathencoder.heads.predictions import Predictions
+
+_FEATURES = "features"  # a job of this kind is a feature file
+
+
+def find(inputs: Iterable[Path], out: Path) -> Found:
+    """The jobs in images, folders and feature files.
+
+    Raises:
+        click.UsageError: There is nothing to predict on.
+    """
+    files = [path for path in inputs if path.suffix.lower() == ".h5" and path.is_file()]
+    found = find_inputs([path for path in inputs if path not in files], out=out)
+    # the file as its own single image: its output is then named without the suffix
+    jobs = [Job(path, _FEATURES, images=((path.name, path),)) for path in files]
+    found.jobs = give_names([*jobs, *found.jobs])
+    refuse_nothing(found)
+    return found
+
+
+def predict_all(
+    head: Classifier, found: Found, out: Path, mpp: float | None, *, as_json: bool, debug: bool
+) -> int:
+    """Predict on every job and report.
+
+    Args:
+        head: The head, with its encoder.
+        found: The jobs, and what was left out.
+        out: An existing folder.
+        mpp: Of the images.
+        as_json: Print JSON instead of text.
+        debug: Print tracebacks.
+
+    Returns:
+        The exit status.
+    """
+
+    def do(job: Job, meter: Meter) -> Outcome:
+        started = time.monotonic()
+        outcome = _predict(head, job, out / f"{job.name}.csv", mpp, meter)
+        outcome.seconds = time.monotonic() - started
+        return outcome
+
+    ended = Loop(do, source_of, name_of, unit="image", debug=debug).run(found.jobs)
+    about = report.About(head.record.name, out, found.left_out)
+
+    def data(failures: Path | None) -> dict[str, Any]:
+        return report.as_json(ended.outcomes, about, failures=failures, status=ended.status)
+
+    return conclude(
+        ended,
+        out,
+        as_text=lambda failures: _text(ended, about, head, failures),
+        as_json=data if as_json else None,
+        debug=debug,
+    )
+
+
+def _predict(head: Classifier, job: Job, file: Path, mpp: float | None, meter: Meter) -> Outcome:
+    """The outcome of one job; errors of its input pass through."""
+    if job.kind == _FEATURES:
+        return _of_features(head, job, file)
+    if job.kind == "slide":
+        raise ImageError(
+            f"{job.source}: a slide. Encode its tiles first, `pathencoder encode"
+            f" {printable(job.source)} --out features`, and predict on features/{job.name}.h5"
+        )
+    if job.kind == "nothing":
+        raise ImageError(f"{job.source}: {job.problem}")
+    meter(0, len(job.images))
+    found = head.predict([path for _, path in job.images], mpp=mpp, on_error="nan", progress=False)
+    meter(len(job.images), len(job.images))
+    failures = [
+        Failure(key, printable(found.errors[i].removeprefix(f"{path}: ")))
+        for i, (key, path) in enumerate(job.images)
+        if i in found.errors
+    ]
+    if len(failures) == len(job.images):
+        raise ImageError(f"{job.source}: no image can be read, the first: {failures[0].reason}")
+    good = [i for i in range(len(found)) if i not in found.errors]
+    _write(file, ["image"], [[job.images[i][0]] for i in good], found, good)
+    notes = _abstained(found, good)
+    parts = None if job.whole else frozenset(key for key, _ in job.images)
+    return Outcome(
+        job.source, "done", file, len(good), len(good), failures=failures, notes=notes, parts=parts
+    )
+
+
+def _of_features(head: Classifier, job: Job, file: Path) -> Outcome:
+    features = read_features(job.source)
+    try:
+        notes = check_rows(head.record, features)
+    except HeadMismatch as error:
+        raise HeadMismatch(f"{job.source}: {error}") from error
+    if not len(features.rows):
+        return Outcome(job.source, "empty")
+    found = head.predict_rows(features.rows)
+    rows = list(range(len(found)))
+    if features.coords is None:
+        header, keys = ["image"], [[key] for key in features.keys or map(str, rows)]
+    else:
+        header, keys = ["x", "y"], features.coords.tolist()
+    _write(file, header, keys, found, rows)
+    notes += _abstained(found, rows)
+    return Outcome(job.source, "done", file, len(rows), len(rows), notes=notes)
+
+
+def _abstained(found: Predictions, rows: Sequence[int]) -> list[str]:
+    count = int(found.abstained[list(rows)].sum())
+    return [f"{count:,} abstained"] if count else []
+
+
+def _write(
+    file: Path,
+    header: Sequence[str],
+    keys: Sequence[Sequence[Any]],
+    found: Predictions,
+    rows: Sequence[int],
+) -> None:
+    """Write a table of predictions; a file of that name that is none is not overwritten."""
+    columns = [*header, "label", "abstained", *(f"p_{printable(c)}" for c in found.classes)]
+    if file.exists() and not _is_table(file):
+        raise Mismatch(f"{file} is not a table of predictions, and is not changed: move it")
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    writer.writerow(columns)
+    for key, row in zip(keys, rows, strict=True):
+        numbers = [f"{p:.6g}" for p in found.probabilities[row]]
+        writer.writerow([*key, found.labels[row], int(found.abstained[row]), *numbers])
+    with whole_file(file) as temporary:
+        temporary.write_text(text.getvalue(), encoding="utf-8", newline="")
+
+
+def _is_table(file: Path) -> bool:
+    try:
+        with file.open(encoding="utf-8", errors="replace", newline="") as stream:
+            header = next(csv.reader(stream), [])
+    except OSError as error:
+        raise StoreError(f"cannot read {file}: {error.strerror}") from error
+    return "abstained" in header and any(name.startswith("p_") for name in header)
+
+
+def _text(ended: Ended, about: report.About, head: Classifier, failures: Path | None) -> str:
+    lines = [line for o in ended.outcomes for line in report.lines_of(o, "prediction")]
+    lines += report.left_out_lines(about.left_out)
+    counts = Counter(o.status for o in ended.outcomes)
+    said = ", ".join(f"{count} {status}" for status, count in counts.items())
+    rows = sum(o.rows for o in ended.outcomes)
+    lines.append(
+        f"{plural(len(ended.outcomes), 'input')}: {said}. {plural(rows, 'prediction')} of"
+        f" {', '.join(head.classes)} by a {head.kind} head on {head.record.name} in {about.out}"
+    )
+    return "\n".join([*lines, *report.failure_lines(ended.outcomes, failures)])

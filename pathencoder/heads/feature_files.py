@@ -1,0 +1,51 @@
+"""Predict on the rows of a feature file, where they are of the head's encoder."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from pathencoder.errors import HeadMismatch
+from pathencoder.features.store import FeatureFile
+from pathencoder.heads.encoder_record import EncoderRecord
+
+
+def check_rows(record: EncoderRecord, features: FeatureFile) -> list[str]:
+    """Compare what a feature file says of its rows with the encoder of a head.
+
+    Args:
+        record: The head's.
+        features: The file.
+
+    Returns:
+        Notes: what differs and does not change what a row means.
+
+    Raises:
+        HeadMismatch: The rows are of another encoder, readout or preprocessing, or the file does
+            not say.
+    """
+    said = _recipe(features)
+    for name, mine, theirs in (
+        ("weights", record.sha256, said.get("sha256")),
+        ("output", record.output, said.get("output")),
+        ("preprocessing", record.transform, said.get("transform")),
+        ("precision", record.precision, said.get("precision", "fp32")),
+    ):
+        if mine is None or mine != theirs:
+            raise HeadMismatch(
+                f"these features are of {said.get('encoder', 'an unknown encoder')} ({name}"
+                f" {theirs}), the head was fitted on {record.label()} ({name} {mine}): encode the"
+                " slide with that encoder"
+            )
+    scale = said.get("target_mpp")
+    if scale is not None and record.mpp is not None and abs(scale / record.mpp - 1) > 0.02:
+        return [f"tiles were read at {scale:g} um/px, the encoder works at {record.mpp:g}"]
+    return []
+
+
+def _recipe(features: FeatureFile) -> dict[str, Any]:
+    try:
+        said = json.loads(str(features.attributes.get("recipe", "")))
+    except ValueError:
+        return {}
+    return said if isinstance(said, dict) else {}

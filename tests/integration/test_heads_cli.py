@@ -1,0 +1,133 @@
+"""`pathencoder fit`, `predict` and `cache`: from tiles to a table of predictions."""
+
+import csv
+import json
+
+import pytest
+import small_encoders
+import small_tiles
+
+import pathencoder
+from pathencoder.cli.main import run
+
+pytestmark = pytest.mark.full
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """An encoder's folder, tiles, and a head that was fitted on them by the command."""
+    root = tmp_path_factory.mktemp("heads")
+    small_encoders.encoder("cnn").save_pretrained(root / "encoder")
+    small_tiles.folder(root / "tiles")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATHENCODER_CACHE", str(root / "cache"))
+        assert run(arguments(root, root / "head")) == 0
+    return root
+
+
+def arguments(root, out, *more):
+    return [
+        *("fit", "--data", str(root / "tiles"), "--groups", small_tiles.GROUPS),
+        *("--encoder", str(root / "encoder"), "--device", "cpu", "--out", str(out)),
+        *more,
+    ]
+
+
+@pytest.fixture
+def call(place, capsys, monkeypatch):
+    monkeypatch.setenv("PATHENCODER_CACHE", str(place / "cache"))
+
+    def calling(*given):
+        status = run(list(map(str, given)))
+        return status, *capsys.readouterr()
+
+    return calling
+
+
+def rows_of(file):
+    with file.open(newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def test_fit_reports_and_saves(place, call, tmp_path):
+    more = ("-o", "c=0.01", "--max-error", "0.1", "--json")
+    status, out, _ = call(*arguments(place, tmp_path / "head", *more))
+    said = json.loads(out)
+    assert status == 0
+    assert said["settings"] == {"c": 0.01}
+    assert said["report"]["groups"] == 6
+    assert said["report"]["abstention"]["max_error"] == 0.1
+    assert pathencoder.load_head(tmp_path / "head").classes == ("benign", "malignant")
+    status, _, err = call(*arguments(place, tmp_path / "head"))
+    assert status == 2
+    assert "--overwrite replaces it" in err
+
+
+def test_predict_writes_tables_and_lists_bad_images(place, call, tmp_path):
+    new = small_tiles.folder(tmp_path / "new", patients=2, each=1)
+    (new / "benign" / "bad.png").write_bytes(b"no picture")
+    single = place / "tiles/malignant/P0_0.png"
+    out = tmp_path / "out"
+    status, text, _ = call("predict", place / "head", new, single, "--out", out)
+    assert status == 3
+    assert "bad.png" in text
+    found = rows_of(out / "new.csv")
+    assert [(r["image"], r["label"], r["abstained"]) for r in found] == [
+        ("benign/P0_0.png", "benign", "0"),
+        ("benign/P1_0.png", "benign", "0"),
+        ("malignant/P0_0.png", "malignant", "0"),
+        ("malignant/P1_0.png", "malignant", "0"),
+    ]
+    assert float(found[0]["p_benign"]) > 0.5 > float(found[0]["p_malignant"])
+    assert [r["label"] for r in rows_of(out / "P0_0.csv")] == ["malignant"]
+    assert [r["part"] for r in rows_of(out / "failures.csv")] == ["benign/bad.png"]
+    assert call("predict", place / "head", new, "--out", out)[0] == 3  # its own table is replaced
+
+
+def test_predict_on_feature_files(place, call, tmp_path):
+    encode = ("encode", place / "tiles", "--out", tmp_path, "--device", "cpu", "--encoder")
+    assert call(*encode, place / "encoder")[0] == 0
+    status, _, _ = call("predict", place / "head", tmp_path / "tiles.h5", "--out", tmp_path / "p")
+    assert status == 0
+    found = rows_of(tmp_path / "p/tiles.csv")
+    assert len(found) == 24
+    assert all(r["image"].startswith(r["label"]) for r in found)
+    small_encoders.encoder("vit").save_pretrained(tmp_path / "other")
+    assert call(*encode, tmp_path / "other", "--overwrite")[0] == 0
+    status, text, _ = call(
+        "predict", place / "head", tmp_path / "tiles.h5", "--out", tmp_path / "q"
+    )
+    assert status == 1
+    assert "the head was fitted on small-cnn" in text
+
+
+def test_refusals(place, call, tmp_path):
+    assert call("predict", place / "encoder", place / "tiles", "--out", tmp_path)[0] == 2
+    status, _, err = call(
+        "predict", place / "head", place / "tiles", "--out", tmp_path, "--encoder",
+        "pathencoder-tiny", "--device", "cpu",
+    )  # fmt: skip
+    assert status == 1
+    assert "fitted on small-cnn" in err
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "tiles.csv").write_text("mine")
+    status, text, _ = call("predict", place / "head", place / "tiles", "--out", tmp_path / "out")
+    assert status == 1
+    assert "not a table of predictions" in text
+    assert (tmp_path / "out" / "tiles.csv").read_text() == "mine"
+    table = small_tiles.table(tmp_path, [("a.png", "x", "p", "train"), ("b.png", "", "p", "train")])
+    status, _, err = call("fit", "--data", table, "--out", tmp_path / "head")
+    assert status == 2
+    assert "3 problems; nothing was encoded" in err
+    assert "loading" not in err
+
+
+def test_the_cache_is_shown_and_cleared(place, call):
+    status, out, _ = call("cache", "--json")
+    assert status == 0
+    (entry,) = json.loads(out)["entries"]
+    assert (entry["encoder"], entry["images"], entry["current"]) == ("small-cnn", 24, True)
+    assert "small-cnn  24" in call("cache")[1]
+    assert "features of 0 images" in call("cache", "--clear", "--encoder", "other")[1]
+    assert "features of 24 images" in call("cache", "--clear")[1]
+    assert json.loads(call("cache", "--json")[1])["entries"] == []
