@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, TypeVar
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from pathencoder.encoder import Encoder
 
 T = TypeVar("T")
-_NOTICED_SECONDS = 0.2  # until Ctrl-C is noticed
+_NOTICED_SECONDS = 0.05  # until it is noticed that all lanes have ended
 
 
 def load_lanes(
@@ -91,19 +92,16 @@ def run_lanes(loops: Sequence[Loop[T]], jobs: Sequence[T]) -> Ended:
         return loops[0].run(jobs)
     lanes = _Lanes(loops, jobs)
     threads = [threading.Thread(target=lanes.run, args=(lane,)) for lane in range(len(loops))]
-    started: list[threading.Thread] = []
     try:
         for thread in threads:
-            started.append(thread)
             thread.start()
-        while any(thread.is_alive() for thread in threads):
-            for thread in threads:
-                thread.join(_NOTICED_SECONDS)
+        while not lanes.have_ended(len(threads)):
+            time.sleep(_NOTICED_SECONDS)
     except KeyboardInterrupt as stop:
         lanes.stop(stop)
-        for thread in started:
-            if thread.ident is not None:
-                thread.join()
+        # Thread.join takes a thread whose join was interrupted for ended (Python 3.11)
+        while not lanes.have_ended():
+            time.sleep(_NOTICED_SECONDS)
     return lanes.ended()
 
 
@@ -114,17 +112,27 @@ class _Lanes(Generic[T]):
         self._loops, self._jobs = loops, jobs
         self._course = Course(len(jobs), lanes=len(loops))
         self._lock = threading.Lock()
-        self._next = 0
+        self._next = self._begun = self._ended = 0
         self._outcomes = loops[0].begun(jobs)
         self._stopped_by: BaseException | None = None
 
     def run(self, lane: int) -> None:
         """Process jobs until there are no more, or all are to stop."""
+        with self._lock:
+            self._begun += 1
         try:
             while (number := self._take()) is not None:
                 self._loops[lane].process(number, self._jobs, self._outcomes, self._course, lane)
         except BaseException as error:  # of this lane; what is unexpected is raised again
             self.stop(error)
+        finally:
+            with self._lock:
+                self._ended += 1
+
+    def have_ended(self, lanes: int | None = None) -> bool:
+        """Whether so many lanes have ended; None: all that have begun."""
+        with self._lock:
+            return self._ended == (self._begun if lanes is None else lanes)
 
     def stop(self, error: BaseException) -> None:
         """Let all lanes end; the first error counts."""

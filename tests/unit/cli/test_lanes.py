@@ -64,6 +64,7 @@ def test_ctrl_c_ends_all_lanes_between_two_tiles():
     started = threading.Barrier(2)
 
     def do(job, meter):
+        meter(0, 10_000)
         if started.wait(10) == 0:
             signal.raise_signal(signal.SIGINT)
         for done in range(10_000):
