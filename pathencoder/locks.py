@@ -133,8 +133,9 @@ class Lock:
             time.sleep(_POLL)
 
     def _lose(self) -> None:
+        name = self._path.stem.removeprefix(".").removesuffix(".partial")
         raise Lost(
-            f"{self._path.parent}: another process has taken over {self._path.stem.lstrip('.')}:"
+            f"{self._path.parent}: another process has taken over {name}:"
             " this one did not run for a while. What the other one writes is kept"
         )
 

@@ -1,5 +1,6 @@
 """The journal of finished rows: cut off, damaged, of other settings, and opened twice."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -9,9 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pathencoder import leases
 from pathencoder.errors import StoreError
 from pathencoder.features.journal import Journal
-from pathencoder.locks import Busy
+from pathencoder.locks import Busy, Lost
 
 
 @settings(max_examples=25, deadline=None)
@@ -109,4 +111,37 @@ def test_starting_again_never_drops_the_rows_of_a_running_process(tmp_path):
 
 def test_an_unused_journal_leaves_no_file(tmp_path):
     Journal(tmp_path / "j", {}).close()
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_writer_that_was_stopped_changes_nothing_of_the_one_that_took_over(tmp_path, monkeypatch):
+    """On two machines, between which the system's locks do not hold."""
+
+    def refuse(*_, **__):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("filelock.FileLock.acquire", refuse)
+    monkeypatch.setattr(leases, "_SETTLE", 0.01)
+    path = tmp_path / ".a.h5.partial"
+    stopped = Journal(path, {})
+    stopped.append(1, np.ones(2, np.float32))
+    stopped.flush()
+    (lease,) = tmp_path.glob("*.lease")
+    os.utime(lease, (1e9, 1e9))  # not renewed for long
+    running = Journal(path, {})
+    running.append(2, np.full(2, 2, np.float32))
+    running.flush()
+    stopped.append(3, np.full(2, 3, np.float32))  # it has not noticed yet
+    stopped.flush()
+    assert running.rows([1, 2]).tolist() == [[1, 1], [2, 2]]
+    with pytest.raises(Lost, match=r"has taken over a\.h5"):
+        stopped.confirm()
+    with pytest.raises(Lost):
+        stopped.append(4, np.ones(2, np.float32))
+    stopped.close()
+    running.confirm()
+    running.close()
+    again = Journal(path, {})
+    assert (len(again), 3 in again) == (2, False)
+    again.delete()
     assert os.listdir(tmp_path) == []
