@@ -20,6 +20,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from pathencoder.errors import StoreError
 from pathencoder.files import Mismatch, storing
 from pathencoder.locks import Lock, Lost
 
@@ -300,6 +301,19 @@ def refuse_busy(path: Path) -> None:
     """
     if any(path.with_name(f"{path.name}{end}").exists() for end in (".lock", ".lease")):
         lock_of(path).release()
+
+
+def remove_remains(path: Path) -> None:
+    """Remove the journal and locks of a file that is finished, left by a process that was killed.
+
+    It may have been killed just after the file got its name.
+    """
+    beside = [path, *(path.with_name(f"{path.name}{end}") for end in (".lock", ".lease"))]
+    if any(one.exists() for one in beside):
+        with contextlib.suppress(StoreError):  # another process is at work, or only reading works
+            lock = lock_of(path)
+            path.unlink(missing_ok=True)
+            lock.release()
 
 
 def _detach(path: Path) -> None:

@@ -18,7 +18,7 @@ from pathencoder.features.before import done_before
 from pathencoder.features.finished import slide_facts
 from pathencoder.features.identity import Origin, identify_slide
 from pathencoder.features.job import Outcome, Progress, partial_path, silent
-from pathencoder.features.journal import refuse_busy
+from pathencoder.features.journal import refuse_busy, remove_remains
 from pathencoder.features.parts import Part, encode_parts
 from pathencoder.features.plan import plan_slide, scale_of
 from pathencoder.features.provenance import Settings, slide_provenance
@@ -226,6 +226,8 @@ def _look(encoder: Encoder, file: Path, task: SlideTask) -> Part:
         part.result = done_before(task.source, file, part.provenance, task.settings, task.origin)
         if part.result is None:
             refuse_busy(partial_path(file))
+        else:
+            remove_remains(partial_path(file))
     except Exception as error:
         part.result = error
     return part
