@@ -99,13 +99,14 @@ def compare(work: Path) -> dict[str, Any]:
     """The two folders, and what the summary of the second says."""
     plain, ray = work / "plain", work / "ray"
     names = sorted(p.name for p in plain.iterdir())
+    features = [name for name in names if name.endswith(".h5")]
     summary = json.loads((work / "ray.json").read_text())
     again = [re.search(r"begun (\d+) times", " ".join(o["notes"])) for o in summary["inputs"]]
     return {
-        "slides": len(names),
+        "slides": len(features),
         "same files": names == sorted(p.name for p in ray.iterdir()),
         "done": sum(o["status"] == "done" for o in summary["inputs"]),
-        "identical": sum(_same(plain / name, ray / name) for name in names),
+        "identical": sum(_same(plain / name, ray / name) for name in features),
         "begun again": sum(int(found[1]) - 1 for found in again if found),
     }
 
