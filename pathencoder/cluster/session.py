@@ -131,7 +131,7 @@ def _connected(ray: Any, address: str, options: dict[str, Any]) -> Iterator[None
         reason = str(error).strip().partition("\n")[0]
         raise ConfigError(
             f"no Ray session at {address!r} ({reason}). Check that `ray status` works on this"
-            " machine"
+            " machine; for a cluster that asks for a token, set RAY_AUTH_MODE=token"
         ) from error
     try:
         yield
