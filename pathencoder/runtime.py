@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable
 from typing import Literal, TypeAlias
 
@@ -12,6 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from pathencoder import cores
 from pathencoder.arrays import Pixels
 from pathencoder.errors import ConfigError
 from pathencoder.wrapped import evaluating
@@ -109,13 +109,13 @@ def pick_dtype(dtype: torch.dtype | str | None) -> torch.dtype:
 
 
 def pick_workers(workers: int | None) -> int:
-    """The number of decoding threads; None is one per core and at most 16.
+    """The number of decoding threads; None is one for each core of this process, at most 16.
 
     Raises:
         ConfigError: The number is less than one.
     """
     if workers is None:
-        return min(os.cpu_count() or 1, 16)
+        return min(cores.available(), 16)
     if not _is_count(workers):
         raise ConfigError(
             f"workers={workers!r}: a whole number of decoding threads from 1 on, or None for one"

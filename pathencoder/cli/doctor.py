@@ -13,6 +13,7 @@ from typing import Any
 
 import click
 
+from pathencoder import cores
 from pathencoder._version import __version__
 from pathencoder.cli.common import Failed, debug_option, device_option, echo_json, json_option, load
 
@@ -146,7 +147,7 @@ def _devices() -> dict[str, Any]:
         "cuda": ", ".join(cuda) or "none",
         "mps": "yes" if torch.backends.mps.is_available() else "no",
         "cpu": (
-            f"{os.cpu_count()} cores, {torch.get_num_threads()} threads,"
+            f"{cores.available()} cores, {torch.get_num_threads()} threads,"
             f" {torch.backends.cpu.get_cpu_capability()}"
         ),
         "bf16": (

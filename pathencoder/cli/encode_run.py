@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from pathencoder import cores
 from pathencoder.cli import report
 from pathencoder.cli.ahead import Ahead
 from pathencoder.cli.beside import Beside
@@ -115,7 +115,7 @@ def _shared_workers(settings: Settings, lanes: int) -> Settings:
     """Decoding threads of each device, where the user gives no number: a share of the cores."""
     if lanes == 1 or settings.workers is not None:
         return settings
-    return replace(settings, workers=max(1, min((os.cpu_count() or 1) // lanes, 16)))
+    return replace(settings, workers=max(1, min(cores.available() // lanes, 16)))
 
 
 def _encode_here(

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pathencoder.cores import available as own_cores
 from pathencoder.errors import ConfigError, MissingExtra
 
 _HOST_PORT = re.compile(r"[\w.-]+:\d+|\[[0-9a-fA-F:]+\]:\d+")
@@ -153,13 +154,6 @@ def _quiet(*, logs: bool) -> Iterator[None]:
     finally:
         logger.setLevel(level)
         setattr(driver, switch, printed)
-
-
-def own_cores() -> int:
-    """The cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def share_out(nodes: Sequence[Node], *, jobs: int, cores: int, gpus: bool | None = None) -> Plan:

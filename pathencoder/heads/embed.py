@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from pathencoder import cores
 from pathencoder.arrays import Pixels
 from pathencoder.errors import ImageError
 from pathencoder.features.identity import hash_file
@@ -144,7 +145,7 @@ def _load(image: ImageSource, name: str, content: bytes) -> Pixels:
 
 def contents_of(images: Sequence[ImageSource]) -> list[bytes]:
     """The content hash of each image, 16 bytes; empty where it cannot be read."""
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(min(8, cores.available())) as pool:
         return list(pool.map(_content, images))
 
 

@@ -21,6 +21,7 @@ LAYERS = {
         (
             "_version",
             "bit_depth",
+            "cores",
             "errors",
             "compat",
             "walk",

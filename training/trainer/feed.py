@@ -5,11 +5,11 @@ Everything random in a step follows from the seed and the step.
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
+from pathencoder import cores
 from training import distributed
 from training.config import Config
 from training.data.loader import TileBatch, batches
@@ -75,7 +75,7 @@ class Feed:
     def _ahead(self) -> bool:
         return (
             self._parts.device.type == "cpu"
-            and _cores() > self._parts.cfg.run.threads
+            and cores.available() > self._parts.cfg.run.threads
             and not self._parts.method.draws_in_loss
         )
 
@@ -94,8 +94,3 @@ class Feed:
 def seed_of(cfg: Config, step: int) -> int:
     """The seed of everything random in a step."""
     return (cfg.seed * 1_000_003 + step) * 8191
-
-
-def _cores() -> int:
-    """CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
