@@ -1,7 +1,9 @@
-"""Annotations beside the images of the nuclei sets: label maps, points and the images' scale."""
+"""The images of the nuclei sets, and their annotations beside them: label maps, points, scale."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +12,54 @@ from PIL import Image
 
 from pathencoder.errors import ConfigError, ImageError
 from pathencoder.tables import number, read_table
+from training.data.values import name_of
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One image of a labelled set.
+
+    Attributes:
+        file: Where it is.
+        group: Its patient or slide, or the file where that is unknown.
+        split: Its part of the set.
+        mpp: Its own scale, um/px.
+    """
+
+    file: Path
+    group: str
+    split: str
+    mpp: float
+
+
+def read_pictures(root: Path, parts: Sequence[str], mpp: float) -> list[Picture]:
+    """The images of a set, from its meta.csv.
+
+    Args:
+        root: The folder of the set.
+        parts: Images of these alone.
+        mpp: The scale of images whose row states none, um/px.
+
+    Returns:
+        The images, in the order of the table.
+
+    Raises:
+        ConfigError: The table is missing, lacks a column, or has no rows of these parts.
+    """
+    table = read_table(root / "meta.csv", required=("file", "split", "mpp", "slide_id"))
+    found = [
+        Picture(
+            root / row["file"],
+            name_of(row["slide_id"]) or row["file"],
+            row["split"],
+            scale_of(row["mpp"]) or mpp,
+        )
+        for _, row in table
+        if row["split"] in parts
+    ]
+    if not found:
+        raise ConfigError(f"{root / 'meta.csv'} has no rows of the parts {', '.join(parts)}")
+    return found
 
 
 def open_labels(image: Path) -> NDArray[np.integer]:

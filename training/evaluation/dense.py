@@ -25,12 +25,9 @@ from sklearn.model_selection import GroupKFold
 from torch.nn.functional import interpolate
 
 from pathencoder.encoder import Encoder
-from pathencoder.errors import ConfigError
 from pathencoder.images import open_image
 from pathencoder.metrics import match_points
-from pathencoder.tables import read_table
-from training.data.values import name_of
-from training.evaluation.annotations import open_labels, read_points, scale_of
+from training.evaluation.annotations import Picture, open_labels, read_pictures, read_points
 
 Floats = NDArray[np.float32]
 # features [N, C] and labels [N] of positions of one image
@@ -73,23 +70,6 @@ SETS = (
 
 
 @dataclass(frozen=True)
-class Picture:
-    """One image.
-
-    Attributes:
-        file: Where it is.
-        group: Its patient or slide, or the file where that is unknown.
-        split: Its part of the set.
-        mpp: Its own scale, um/px.
-    """
-
-    file: Path
-    group: str
-    split: str
-    mpp: float
-
-
-@dataclass(frozen=True)
 class Score:
     """Counts of one image: pixels, or cells of point sets.
 
@@ -128,18 +108,8 @@ def pictures_of(s: DenseSet, data: Path, *, choose: bool) -> list[Picture]:
     Raises:
         ConfigError: The table is missing, lacks a column, or has no rows of these parts.
     """
-    root = data / "nuclei" / s.name
-    table = read_table(root / "meta.csv", required=("file", "split", "mpp", "slide_id"))
-    kept = ("train",) if choose else ("train", s.test)
-    found = []
-    for _, row in table:
-        if row["split"] in kept:
-            group = name_of(row["slide_id"]) or row["file"]
-            mpp = scale_of(row["mpp"]) or s.mpp
-            found.append(Picture(root / row["file"], group, row["split"], mpp))
-    if not found:
-        raise ConfigError(f"{root / 'meta.csv'} has no rows of {kept}")
-    return found
+    parts = ("train",) if choose else ("train", s.test)
+    return read_pictures(data / "nuclei" / s.name, parts, s.mpp)
 
 
 def evaluate(

@@ -10,14 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.model_selection import GroupKFold
 
-from pathencoder.errors import ConfigError
 from pathencoder.gland_metrics import gland_scores
 from pathencoder.heads.dense.model import Labelled
 from pathencoder.images import open_image
 from pathencoder.metrics import instance_scores, match_points
-from pathencoder.tables import read_table
-from training.data.values import name_of
-from training.evaluation.annotations import open_labels, read_points, scale_of
+from training.evaluation.annotations import Picture, open_labels, read_pictures, read_points
 
 FOLDS = 4
 
@@ -59,17 +56,7 @@ SETS = {
 }
 
 
-@dataclass(frozen=True)
-class Row:
-    """One image of a set: its file, group, part and scale in um/px."""
-
-    file: Path
-    group: str
-    part: str
-    mpp: float
-
-
-def rows_of(s: HeadSet, data: Path, *, choose: bool) -> list[Row]:
+def rows_of(s: HeadSet, data: Path, *, choose: bool) -> list[Picture]:
     """The images of a set, from its meta.csv.
 
     Args:
@@ -83,26 +70,12 @@ def rows_of(s: HeadSet, data: Path, *, choose: bool) -> list[Row]:
     Raises:
         ConfigError: The table is missing, lacks a column, or has no rows of these parts.
     """
-    root = data / "nuclei" / s.name
-    table = read_table(root / "meta.csv", required=("file", "split", "mpp", "slide_id"))
-    kept = {s.train} if choose or not s.test else {s.train, s.test}
-    found = [
-        Row(
-            root / row["file"],
-            name_of(row["slide_id"]) or row["file"],
-            row["split"],
-            scale_of(row["mpp"]) or s.mpp,
-        )
-        for _, row in table
-        if row["split"] in kept
-    ]
-    if not found:
-        raise ConfigError(f"{root / 'meta.csv'} has no rows of the parts {', '.join(sorted(kept))}")
-    return found
+    parts = (s.train,) if choose or not s.test else (s.train, s.test)
+    return read_pictures(data / "nuclei" / s.name, parts, s.mpp)
 
 
 def folds_of(
-    s: HeadSet, rows: Sequence[Row], *, choose: bool
+    s: HeadSet, rows: Sequence[Picture], *, choose: bool
 ) -> Iterator[tuple[list[int], list[int]]]:
     """Pairs of rows to fit on and rows to score, grouped by patient or slide.
 
@@ -113,8 +86,8 @@ def folds_of(
     """
     if s.test and not choose:
         yield (
-            [i for i, row in enumerate(rows) if row.part == s.train],
-            [i for i, row in enumerate(rows) if row.part == s.test],
+            [i for i, row in enumerate(rows) if row.split == s.train],
+            [i for i, row in enumerate(rows) if row.split == s.test],
         )
         return
     groups = [row.group for row in rows]
@@ -122,7 +95,7 @@ def folds_of(
         yield fit.tolist(), score.tolist()
 
 
-def labelled(s: HeadSet, row: Row) -> Labelled:
+def labelled(s: HeadSet, row: Picture) -> Labelled:
     """An image with its labels.
 
     Raises:

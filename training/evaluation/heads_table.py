@@ -22,8 +22,9 @@ from pathencoder.heads.dense import model as dense
 from pathencoder.heads.dense.tasks import TASKS
 from pathencoder.heads.dense.train import Training
 from training.evaluation import head_sets
+from training.evaluation.annotations import Picture
 from training.evaluation.encoders import Subject, open_subject
-from training.evaluation.head_sets import SETS, HeadSet, Pair, Row
+from training.evaluation.head_sets import SETS, HeadSet, Pair
 
 log = logging.getLogger("training")
 
@@ -98,7 +99,7 @@ def _chosen(names: Sequence[str]) -> list[HeadSet]:
 def _fits(
     subject: Subject,
     s: HeadSet,
-    rows: Sequence[Row],
+    rows: Sequence[Picture],
     how: Training,
     results: Path,
     *,
@@ -141,7 +142,7 @@ def _fits(
             file.write(json.dumps(line) + "\n")
 
 
-def _pair(fitted: dense.DenseModel, s: HeadSet, row: Row) -> Pair:
+def _pair(fitted: dense.DenseModel, s: HeadSet, row: Picture) -> Pair:
     x = head_sets.labelled(s, row)
     return Pair(x.truth, fitted.predict(x.image, x.mpp, stain=s.stain), x.mpp)
 
