@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from pathencoder.heads.classifier import Classifier
     from pathencoder.heads.predictions import Predictions
 
+_AT_ONCE = 1024  # images between two reports of progress
 _FEATURES = "features"  # a job of this kind is a feature file
 
 
@@ -93,25 +94,27 @@ def _predict(head: Classifier, job: Job, file: Path, mpp: float | None, meter: M
             f"{job.source}: a slide. Encode its tiles first, `pathencoder encode"
             f" {printable(job.source)} --out features`, and predict on features/{job.name}.h5"
         )
-    if job.kind == "nothing":
-        raise ImageError(f"{job.source}: {job.problem}")
-    meter(0, len(job.images))
-    found = head.predict([path for _, path in job.images], mpp=mpp, on_error="nan", progress=False)
-    meter(len(job.images), len(job.images))
-    failures = [
-        Failure(key, printable(found.errors[i].removeprefix(f"{path}: ")))
-        for i, (key, path) in enumerate(job.images)
-        if i in found.errors
-    ]
-    if len(failures) == len(job.images):
+    if job.kind == "nothing":  # `predict` has no --as
+        raise ImageError(f"{job.source}: {job.problem.partition(': --as ')[0]}")
+    rows: list[list[Any]] = []
+    failures: list[Failure] = []
+    for start in range(0, len(job.images), _AT_ONCE):
+        images = job.images[start : start + _AT_ONCE]
+        meter(start, len(job.images))
+        found = head.predict([path for _, path in images], mpp=mpp, on_error="nan", progress=False)
+        failures += [
+            Failure(images[int(i)][0], printable(reason.removeprefix(f"{images[int(i)][1]}: ")))
+            for i, reason in found.errors.items()
+        ]
+        good = [i for i in range(len(found)) if i not in found.errors]
+        rows += _rows([[images[i][0]] for i in good], found, good)
+    if not rows:
         raise ImageError(f"{job.source}: no image can be read, the first: {failures[0].reason}")
-    good = [i for i in range(len(found)) if i not in found.errors]
-    _write(file, ["image"], [[job.images[i][0]] for i in good], found, good)
-    notes = _abstained(found, good)
+    _write(file, ["image"], head.classes, rows)
     parts = None if job.whole else frozenset(key for key, _ in job.images)
-    return Outcome(
-        job.source, "done", file, len(good), len(good), failures=failures, notes=notes, parts=parts
-    )
+    done = Outcome(job.source, "done", file, len(rows), len(rows), failures=failures, parts=parts)
+    done.notes += _abstained(rows, head.classes)
+    return done
 
 
 def _of_features(head: Classifier, job: Job, file: Path) -> Outcome:
@@ -128,33 +131,42 @@ def _of_features(head: Classifier, job: Job, file: Path) -> Outcome:
         header, keys = ["image"], [[key] for key in features.keys or map(str, rows)]
     else:
         header, keys = ["x", "y"], features.coords.tolist()
-    _write(file, header, keys, found, rows)
-    notes += _abstained(found, rows)
+    table = _rows(keys, found, rows)
+    _write(file, header, head.classes, table)
+    notes += _abstained(table, head.classes)
     return Outcome(job.source, "done", file, len(rows), len(rows), notes=notes)
 
 
-def _abstained(found: Predictions, rows: Sequence[int]) -> list[str]:
-    count = int(found.abstained[list(rows)].sum())
+def _rows(
+    keys: Sequence[Sequence[Any]], found: Predictions, rows: Sequence[int]
+) -> list[list[Any]]:
+    """The rows of the table: key, label, abstained, probabilities."""
+    return [
+        [
+            *key,
+            found.labels[row],
+            int(found.abstained[row]),
+            *(f"{p:.6g}" for p in found.probabilities[row]),
+        ]
+        for key, row in zip(keys, rows, strict=True)
+    ]
+
+
+def _abstained(table: Sequence[Sequence[Any]], classes: Sequence[str]) -> list[str]:
+    count = sum(row[-len(classes) - 1] for row in table)
     return [f"{count:,} abstained"] if count else []
 
 
 def _write(
-    file: Path,
-    header: Sequence[str],
-    keys: Sequence[Sequence[Any]],
-    found: Predictions,
-    rows: Sequence[int],
+    file: Path, header: Sequence[str], classes: Sequence[str], table: Sequence[Sequence[Any]]
 ) -> None:
     """Write a table of predictions; a file of that name that is none is not overwritten."""
-    columns = [*header, "label", "abstained", *(f"p_{printable(c)}" for c in found.classes)]
+    columns = [*header, "label", "abstained", *(f"p_{printable(c)}" for c in classes)]
     if file.exists() and not _is_table(file):
         raise Mismatch(f"{file} is not a table of predictions, and is not changed: move it")
     text = io.StringIO(newline="")
     writer = csv.writer(text)
-    writer.writerow(columns)
-    for key, row in zip(keys, rows, strict=True):
-        numbers = [f"{p:.6g}" for p in found.probabilities[row]]
-        writer.writerow([*key, found.labels[row], int(found.abstained[row]), *numbers])
+    writer.writerows([columns, *table])
     with whole_file(file) as temporary:
         temporary.write_text(text.getvalue(), encoding="utf-8", newline="")
 

@@ -74,7 +74,7 @@ class Linear:
     def fit(cls, rows: Rows, settings: Mapping[str, Any]) -> Linear:
         """Fit with a given C."""
         scaling = Scaling.of(rows.x)
-        model = _regression(settings["c"], iterations=2000, tolerance=1e-4)
+        model = _regression(settings["c"])
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of convergence: the figures of the folds say enough
             model.fit(scaling(rows.x), rows.y, sample_weight=rows.weights)
@@ -111,7 +111,7 @@ class _Search:
         scaling = Scaling.of(fitted.x)
         self._fitted, self._evaluated = fitted, evaluated
         self._x, self._held_out = scaling(fitted.x), scaling(evaluated.x)
-        self._model = _regression(1.0, iterations=400, tolerance=1e-3, warm=True)
+        self._model = _regression(1.0, warm=True)
 
     def score(self, c: float) -> float:
         """Balanced accuracy on the fold."""
@@ -122,7 +122,8 @@ class _Search:
         return metrics.balanced_accuracy(self._evaluated.y, self._model.predict(self._held_out))
 
 
-def _regression(c: float, *, iterations: int, tolerance: float, warm: bool = False) -> Any:
+def _regression(c: float, *, warm: bool = False) -> Any:
+    """The regression of the probe protocol; the search and the last fit stop at one tolerance."""
     from sklearn.linear_model import LogisticRegression
 
-    return LogisticRegression(C=c, max_iter=iterations, tol=tolerance, warm_start=warm)
+    return LogisticRegression(C=c, max_iter=400, tol=1e-3, warm_start=warm)

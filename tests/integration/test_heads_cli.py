@@ -68,9 +68,13 @@ def test_predict_writes_tables_and_lists_bad_images(place, call, tmp_path):
     (new / "benign" / "bad.png").write_bytes(b"no picture")
     single = place / "tiles/malignant/P0_0.png"
     out = tmp_path / "out"
-    status, text, _ = call("predict", place / "head", new, single, "--out", out)
+    (tmp_path / "notes.txt").write_text("x")
+    status, text, _ = call(
+        "predict", place / "head", new, single, tmp_path / "notes.txt", "--out", out
+    )
     assert status == 3
     assert "bad.png" in text
+    assert "by its suffix '.txt'\n" in text
     found = rows_of(out / "new.csv")
     assert [(r["image"], r["label"], r["abstained"]) for r in found] == [
         ("benign/P0_0.png", "benign", "0"),
@@ -80,7 +84,7 @@ def test_predict_writes_tables_and_lists_bad_images(place, call, tmp_path):
     ]
     assert float(found[0]["p_benign"]) > 0.5 > float(found[0]["p_malignant"])
     assert [r["label"] for r in rows_of(out / "P0_0.csv")] == ["malignant"]
-    assert [r["part"] for r in rows_of(out / "failures.csv")] == ["benign/bad.png"]
+    assert [r["part"] for r in rows_of(out / "failures.csv")] == ["benign/bad.png", ""]
     assert call("predict", place / "head", new, "--out", out)[0] == 3  # its own table is replaced
 
 

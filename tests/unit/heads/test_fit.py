@@ -67,7 +67,7 @@ def test_the_coefficients_are_those_of_scikit_learn(tiles):
     rows = encoder.encode(tiles, progress=False).astype(np.float64)
     x = StandardScaler().fit_transform(rows)
     y = np.repeat([0, 1], 12)
-    model = LogisticRegression(C=0.01, class_weight="balanced", max_iter=2000).fit(x, y)
+    model = LogisticRegression(C=0.01, class_weight="balanced", max_iter=400, tol=1e-3).fit(x, y)
     found = head.predict_rows(rows).probabilities
     np.testing.assert_allclose(found, model.predict_proba(x), atol=1e-6)
 
