@@ -1,5 +1,7 @@
 """The kinds of head on made-up embeddings, against their definitions."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,7 @@ from pathencoder import metrics
 from pathencoder.errors import ConfigError
 from pathencoder.heads import folds, kinds
 from pathencoder.heads.rows import Rows, softmax
+from training.evaluation.probe import Labels, probe
 
 pytestmark = pytest.mark.full
 
@@ -111,3 +114,17 @@ def test_folds_keep_groups_together_and_classes_everywhere():
     assert sorted(np.concatenate([b for _, b in found])) == list(range(36))
     with pytest.raises(folds.NoFolds):
         folds.grouped_folds(np.array([0, 0, 1, 1]), np.array([0, 1, 2, 2]))
+
+
+def test_the_linear_head_is_the_probe_of_the_cards():
+    """Folds, choice of C and fit are those of `training.evaluation.probe`."""
+    data = rows(apart=1.0)
+    names = [f"{n}.png" for n in range(len(data.y))]
+    groups = np.array([f"g{g}" for g in data.groups])
+    labels = Labels(names, data.y, groups, np.full(len(data.y), "folds"), ["a", "b"])
+    (outcome,) = probe(data.x.astype(np.float32), labels, test=None, seeds=1)
+    same = dataclasses.replace(data, x=data.x.astype(np.float32).astype(np.float64))
+    found = np.zeros((len(data.y), 2))
+    for fitted, held_out in folds.grouped_folds(data.y, data.groups):
+        found[held_out] = softmax(made("linear", same.take(fitted)).logits(same.x[held_out]))
+    np.testing.assert_allclose(found, outcome.probability, atol=1e-6)
