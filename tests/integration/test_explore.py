@@ -5,11 +5,11 @@ import json
 import numpy as np
 import pytest
 import small_maps
+from every_layout import LAYOUTS
 
 import pathencoder
 from pathencoder.cli.main import run
 from pathencoder.errors import ConfigError
-from pathencoder.features.layouts import LAYOUTS
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

@@ -5,18 +5,26 @@ import json
 import numpy as np
 import pytest
 import small_maps
+from every_layout import LAYOUTS
 from PIL import Image
 
 import pathencoder
 from pathencoder.cli.main import run
 from pathencoder.errors import ConfigError
-from pathencoder.features.layouts import LAYOUTS
 from pathencoder.pictures import ground
-from pathencoder.pictures.maps import KINDS
 
 
-@pytest.mark.parametrize(("kind", "layout"), list(zip(KINDS, LAYOUTS, strict=True)))
-def test_a_picture_of_every_kind_and_layout(tmp_path, capsys, monkeypatch, kind, layout):
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_picture_of_every_layout(tmp_path, capsys, monkeypatch, layout):
+    draw(tmp_path, capsys, monkeypatch, "pca", layout)
+
+
+@pytest.mark.parametrize("kind", ["clusters", "similarity"])
+def test_a_picture_of_every_kind(tmp_path, capsys, monkeypatch, kind):
+    draw(tmp_path, capsys, monkeypatch, kind, "trident")
+
+
+def draw(tmp_path, capsys, monkeypatch, kind, layout):
     monkeypatch.chdir(tmp_path)
     file = small_maps.feature_file(tmp_path, layout=layout)
     tile = ["--tile", "250,550"] if kind == "similarity" else []

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import small_encoders
+from every_layout import LAYOUTS
 from paths import SHARED
 from PIL import Image
 from small_slides import section, write_tiff
@@ -14,7 +15,7 @@ from pathencoder.cli.main import run
 from pathencoder.cli.own_files import is_own_picture
 from pathencoder.errors import ConfigError, MissingMpp, SlideError, StoreError
 from pathencoder.features.job import partial_path
-from pathencoder.features.layouts import LAYOUTS, path_of
+from pathencoder.features.layouts import path_of
 from pathencoder.features.provenance import Settings
 from pathencoder.features.slide import slide_to_file
 from pathencoder.features.store import read_features

@@ -5,6 +5,7 @@ import json
 import h5py
 import numpy as np
 import pytest
+from every_layout import LAYOUTS
 
 import pathencoder
 from pathencoder.errors import ConfigError, MissingExtra, StoreError
@@ -18,7 +19,6 @@ from pathencoder.features.store import Content, Failure, read_features
 from pathencoder.features.writer import write_features
 from pathencoder.files import Mismatch
 
-LAYOUTS = ["trident", "clam", "stamp", "anndata", pytest.param("zarr", marks=pytest.mark.full)]
 SLIDE = SlideIdentity("/data/a.svs", Stat(99, 2**62, 7), "ab" * 16)
 PROVENANCE = Provenance(
     encoder="small",

@@ -12,6 +12,7 @@ import os
 import h5py
 import numpy as np
 import pytest
+from every_layout import LAYOUTS
 
 import pathencoder
 from pathencoder.errors import StoreError
@@ -35,7 +36,6 @@ PROVENANCE = Provenance(
     overlap_px=8,
 )
 
-LAYOUTS = ["trident", "clam", "stamp", "anndata", pytest.param("zarr", marks=pytest.mark.full)]
 SLIDE = SlideIdentity("/data/slide.svs", Stat(99, 2**62, 7), "ab" * 16)
 
 

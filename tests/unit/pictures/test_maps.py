@@ -6,11 +6,11 @@ import h5py
 import numpy as np
 import pytest
 import small_maps
+from every_layout import LAYOUTS
 from small_maps import KINDS, TILE
 
 from pathencoder.errors import ConfigError
 from pathencoder.features import provenance
-from pathencoder.features.layouts import LAYOUTS
 from pathencoder.pictures import ground, located, maps
 from pathencoder.pictures.colours import GROUPS
 from pathencoder.pictures.draw import drawn
