@@ -50,7 +50,7 @@ def test_a_stopped_run_resumes_bitwise(tiles, tmp_path, method):
 def test_views_made_ahead_are_the_same_views(tiles, tmp_path, monkeypatch, method):
     made = {}
     for cores in (1, 4):
-        monkeypatch.setattr("training.trainer.feed._cores", lambda cores=cores: cores)
+        monkeypatch.setattr("training.trainer.feed.cores.available", lambda cores=cores: cores)
         made[cores] = weights(train(settings(tiles, tmp_path / str(cores), method)))
     assert all(torch.equal(made[1][k], made[4][k]) for k in made[1])
 
