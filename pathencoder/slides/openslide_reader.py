@@ -18,6 +18,8 @@ from pathencoder.slides.levels import RGB, true_downsample
 from pathencoder.slides.mpp import Mpp, find_mpp
 from pathencoder.slides.reader import Slide
 
+_CACHE_BYTES = 32 << 20  # OpenSlide's own default
+
 
 def open_file(path: Path) -> Slide:
     """Open a file, or a folder of DICOM files; `pathencoder.slides.reader.open_slide` calls this.
@@ -75,6 +77,7 @@ class OpenSlideReader:
         self._local = threading.local()
         self._handles: list[Any] = []
         self._lock = threading.Lock()
+        self._cache = _shared_cache(self._openslide)
         handle = self._handle()
         self.properties: Mapping[str, str] = _properties(handle)
         self.size = (int(handle.dimensions[0]), int(handle.dimensions[1]))
@@ -125,7 +128,10 @@ class OpenSlideReader:
 
     def _open(self) -> Any:
         try:
-            return self._openslide.OpenSlide(str(self._file))
+            opened = self._openslide.OpenSlide(str(self._file))
+            if self._cache is not None:
+                opened.set_cache(self._cache)
+            return opened
         except self._openslide.OpenSlideUnsupportedFormatError as error:
             raise SlideError(f"{self.path}: {checks.why_unsupported(self._file)}") from error
         except (self._openslide.OpenSlideError, OSError) as error:
@@ -146,6 +152,20 @@ def _import_openslide() -> Any:
     except (ImportError, OSError) as error:
         raise MissingExtra.of("wsi", "Reading whole slides (OpenSlide)") from error
     return openslide
+
+
+def _shared_cache(openslide: Any) -> Any:
+    """One cache of decoded tiles for the handles of all threads, which read neighbouring tiles.
+
+    Else each handle has one of this size.
+
+    Returns:
+        None where the C library is older than 4.0, which shares none.
+    """
+    try:
+        return openslide.OpenSlideCache(_CACHE_BYTES)
+    except (AttributeError, openslide.OpenSlideError):
+        return None
 
 
 def _properties(slide: Any) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """`encode`: the same row for every form, order and batch size; keys, errors, precision, memory."""
 
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from PIL import Image
 from small_encoders import SIZE, encoder, picture, shared
 
 from pathencoder import runtime
+from pathencoder.encoder import load_encoder
 from pathencoder.errors import ConfigError, ImageError
 from pathencoder.runtime import Runner
 from pathencoder.transforms import Transform
@@ -344,3 +346,13 @@ def test_a_normal_run_gives_no_warning(tiles):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         shared().encode(tiles, on_error="nan")
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs /proc")
+def test_the_file_of_the_weights_does_not_stay_in_memory(tmp_path):
+    encoder("cnn").save_pretrained(tmp_path / "saved")
+    loaded = load_encoder(tmp_path / "saved", device="cpu")
+    assert str(tmp_path) not in Path("/proc/self/maps").read_text()
+    np.testing.assert_array_equal(
+        loaded.encode(picture(), progress=False), shared("cnn").encode(picture(), progress=False)
+    )

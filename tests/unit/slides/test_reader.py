@@ -1,6 +1,7 @@
 """Opening slides: mpp and its source, alpha, bounds, damage, other formats, no OpenSlide."""
 
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from types import ModuleType
 
 import numpy as np
@@ -151,6 +152,21 @@ def test_a_pyramid_is_read_exactly(tiff):
     assert (slide.read(100, 50, 0, 64, 32) == section()[50:82, 100:164]).all()
     assert (slide.read(-10, -10, 0, 20, 20)[:10, :10] == 255).all()
     slide.close()
+
+
+@pytest.mark.full
+def test_the_handles_of_all_threads_share_one_cache(tiff, monkeypatch):
+    import openslide
+
+    given = []
+    monkeypatch.setattr(openslide.OpenSlide, "set_cache", lambda _, cache: given.append(cache))
+    slide = open_slide(tiff)
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(slide.read, 0, 0, 0, 8, 8).result()
+    slide.close()
+    assert len(given) == 2
+    assert given[0] is given[1]
+    assert isinstance(given[0], openslide.OpenSlideCache)
 
 
 @pytest.mark.full
