@@ -89,7 +89,7 @@ def results(
             called with the job and a `Report`.
         plan: How many workers, and what each has.
         retries: How often a job is begun again after its worker died.
-        watcher: Is told what happens.
+        watcher: Its methods are called with what happens.
         grace_seconds: How long jobs may take to stop after an interrupt, before they are killed.
 
     Yields:

@@ -75,7 +75,7 @@ def embed(
     first: dict[bytes, int] = {}
     for number, content in enumerate(contents):
         if content not in known:
-            # without a hash an image cannot be read, or not be told from others
+            # without a hash an image cannot be read, or not be distinguished from others
             first.setdefault(content or b"%d" % number, number)
     wanted = sorted(first.values())
     items = [

@@ -23,7 +23,7 @@ class DenseNetwork(nn.Module):
     """The encoder's pyramid and a decoder on it.
 
     Args:
-        encoder: The encoder. It is not changed unless `trains` is set by the caller.
+        encoder: The encoder; training it along changes it.
         outputs: Channels of the result.
         extra: Channels given beside the image.
         stride: Of the result in pixels.

@@ -45,20 +45,6 @@ def nuclei(labels: Labels) -> Floats:
     return both
 
 
-def classes(mask: Labels, count: int) -> Floats:
-    """One channel a class.
-
-    Args:
-        mask: [H, W], class of each pixel, 0 to count - 1.
-        count: Of classes.
-
-    Returns:
-        float32 [count, H, W] of 0 and 1.
-    """
-    one: Floats = (mask[None] == np.arange(count)[:, None, None]).astype(np.float32)
-    return one
-
-
 def points(centres: NDArray[np.floating], shape: tuple[int, int], sigma: float) -> Floats:
     """A Gaussian of height 1 at every point; where several overlap, the largest.
 

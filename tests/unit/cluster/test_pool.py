@@ -26,7 +26,7 @@ def open_session():
 
 
 class Listener(Watcher):
-    """Keeps what it is told."""
+    """Keeps what it is called with."""
 
     def __init__(self):
         self.said, self.again_, self.fewer_ = [], [], []

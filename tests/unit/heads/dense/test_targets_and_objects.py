@@ -83,8 +83,3 @@ def test_an_image_without_objects():
 def test_the_smallest_object_is_learned_in_micrometres():
     sizes = TASKS["nuclei"].sizes([disks((48, 48, 10))], 0.5)
     assert sizes["smallest_um2"] == pytest.approx(np.pi * 10**2 * 0.25 / 4, rel=0.03)
-
-
-def test_one_channel_a_class():
-    mask = np.array([[0, 2], [1, 2]])
-    assert targets.classes(mask, 3).argmax(0).tolist() == mask.tolist()
