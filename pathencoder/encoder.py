@@ -17,6 +17,7 @@ from pathencoder import runtime as runtimes
 from pathencoder import stream as streams
 from pathencoder.arrays import Pixels
 from pathencoder.errors import ConfigError
+from pathencoder.folding import for_inference
 from pathencoder.images import Images, Key, survey
 from pathencoder.module import EncoderModule, InputFormat
 from pathencoder.outputs import Features
@@ -269,9 +270,10 @@ class Encoder(SavingMixin, nn.Module):
         Raises:
             ConfigError: The settings do not fit.
         """
+        network = for_inference(self.network, settings.precision)
         return runtimes.Runner(
-            self.network,
-            outputs.readout(self.network, self.spec, settings.output),
+            network,
+            outputs.readout(network, self.spec, settings.output),
             self.transform.normalise,
             precision=settings.precision,
             batch=runtimes.pick_batch(settings.batch_size, self.device),

@@ -46,6 +46,11 @@ def bare(network: Any) -> Any:
     return inner
 
 
+def is_wrapped(network: nn.Module) -> bool:
+    """Whether another module is around the network, or a part of it."""
+    return any(_inside(module) is not None for module in network.modules())
+
+
 def plain_state(network: Any, names: Collection[str]) -> dict[str, Tensor]:
     """The network's tensors under timm's key names.
 

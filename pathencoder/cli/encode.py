@@ -300,7 +300,8 @@ def command(
                 debug=state.debug,
             )
         )
-    lanes = load_lanes(names, devices="cpu" if ray else device, revision=revision)
+    devices = "cpu" if ray else device
+    lanes = load_lanes(names, devices=devices, precision=precision, revision=revision)
     raise Failed(
         encode_all(
             lanes,

@@ -42,7 +42,7 @@ LAYERS = {
             "gland_metrics",
         ),
         ("formats", "arrays", "images", "cluster"),
-        ("transforms", "wrapped", "network", "outputs", "runtime", "decoding", "stream"),
+        ("transforms", "wrapped", "folding", "network", "outputs", "runtime", "decoding", "stream"),
         ("pretrained",),
         ("module", "encoder"),
         ("verify", "slides", "remote"),

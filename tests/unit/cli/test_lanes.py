@@ -6,9 +6,10 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from pathencoder.cli.jobs import Loop
-from pathencoder.cli.lanes import folders_of, run_lanes
+from pathencoder.cli.lanes import folders_of, load_lanes, run_lanes
 from pathencoder.errors import ConfigError, ImageError, StoreError
 from pathencoder.features.job import Outcome
 
@@ -94,3 +95,10 @@ def test_each_of_several_encoders_has_its_folder():
     assert folders_of(out, ["x", "owner/y"]) == [out / "x", out / "owner_y"]
     with pytest.raises(ConfigError, match="have the name x"):
         folders_of(out, ["x", "x"])
+
+
+@pytest.mark.parametrize(("precision", "folded"), [("auto", True), ("bf16", False)])
+def test_encoders_that_only_encode_let_their_first_weights_go(precision, folded):
+    [[encoder]] = load_lanes([], devices="cpu", precision=precision)
+    norms = [m for m in encoder.network.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    assert bool(norms) != folded
