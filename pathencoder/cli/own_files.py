@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from pathencoder.cli.report import FAILURES, is_failures_list
-from pathencoder.cli.summary_files import SUMMARY_CSV, SUMMARY_JSON, is_summary
+from pathencoder.cli.summary_files import is_summary
 from pathencoder.features import checksums
 from pathencoder.features.layouts import LAYOUTS, path_of
 
@@ -41,6 +41,4 @@ def _is_own(path: Path) -> bool:
         return True
     if path.suffix == ".pt" and path.parent.name == "pt_files":
         return checksums.marked(path.parent.parent / "h5_files" / f"{path.stem}.h5")
-    if path.name in (SUMMARY_CSV, SUMMARY_JSON):
-        return is_summary(path)
-    return path.name == FAILURES and is_failures_list(path)
+    return is_summary(path) or (path.name == FAILURES and is_failures_list(path))

@@ -1,4 +1,8 @@
-"""OUT/summary.csv and OUT/summary.json: every input of an output folder and its status."""
+"""OUT/summary.csv and OUT/summary.json: every input of an output folder and its status.
+
+`encode --only-tissue` keeps tissue_summary.csv and tissue_summary.json, so that neither command
+replaces the rows of the other.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +21,7 @@ from pathencoder.features.job import Outcome
 from pathencoder.files import storing, whole_file
 from pathencoder.walk import printable
 
-SUMMARY_CSV, SUMMARY_JSON = "summary.csv", "summary.json"
+SUMMARY, TISSUE_SUMMARY = "summary", "tissue_summary"
 _FORMAT = "pathencoder summary 1"
 _HEADER = [
     "name",
@@ -38,7 +42,7 @@ _NOT_PROCESSED = frozenset({"unreached", "stopped", "busy"})
 _MADE = frozenset({"done", "empty"})
 
 
-def write_summaries(out: Path, outcomes: Sequence[Outcome]) -> Path:
+def write_summaries(out: Path, outcomes: Sequence[Outcome], *, name: str = SUMMARY) -> Path:
     """Update the two files: one row for each input and encoder.
 
     Rows of inputs that are not of this run stay. A row that says how a file was made stays when a
@@ -47,6 +51,7 @@ def write_summaries(out: Path, outcomes: Sequence[Outcome]) -> Path:
     Args:
         out: The output folder.
         outcomes: Of this run.
+        name: Of the files.
 
     Returns:
         The path of the table.
@@ -54,7 +59,7 @@ def write_summaries(out: Path, outcomes: Sequence[Outcome]) -> Path:
     Raises:
         StoreError: They cannot be written, or files of these names are not such summaries.
     """
-    table, whole = out / SUMMARY_CSV, out / SUMMARY_JSON
+    table, whole = out / f"{name}.csv", out / f"{name}.json"
     with lock_list(whole):
         _refuse_foreign(table)
         earlier = _read(whole)
@@ -69,15 +74,17 @@ def write_summaries(out: Path, outcomes: Sequence[Outcome]) -> Path:
 
 
 def is_summary(path: Path) -> bool:
-    """Whether a file is one of the two that `write_summaries` writes."""
+    """Whether a file is one of those that `write_summaries` writes."""
+    if path.stem not in (SUMMARY, TISSUE_SUMMARY) or path.suffix not in (".csv", ".json"):
+        return False
     try:
-        if path.name == SUMMARY_CSV:
+        if path.suffix == ".csv":
             _refuse_foreign(path)
         else:
             _read(path)
     except StoreError:
         return False
-    return path.name in (SUMMARY_CSV, SUMMARY_JSON)
+    return True
 
 
 def _merged(earlier: Sequence[Mapping[str, Any]], new: Sequence[dict[str, Any]]) -> list[Any]:

@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import click
+
 from pathencoder.cli import report
 from pathencoder.cli.beside import TISSUE, Beside
 from pathencoder.cli.common import plural
@@ -20,8 +22,9 @@ from pathencoder.cli.own_files import PICTURES
 from pathencoder.cli.ray_options import RayOptions
 from pathencoder.cli.ray_run import run_on_ray
 from pathencoder.cli.remote_slides import copied, say_download, staging_of
+from pathencoder.cli.summary_files import TISSUE_SUMMARY, write_summaries
 from pathencoder.cluster.session import Plan, Share
-from pathencoder.errors import SlideError
+from pathencoder.errors import SlideError, StoreError
 from pathencoder.features.job import Outcome
 from pathencoder.features.plan import place_of_tiles, plan_slide, scale_of, write_coords
 from pathencoder.features.provenance import Settings
@@ -162,6 +165,12 @@ class _OnWorker:
 
 
 def _conclude(ended: Ended, about: report.About, *, as_json: bool, debug: bool) -> int:
+    try:
+        table = write_summaries(about.out, ended.outcomes, name=TISSUE_SUMMARY)
+        about = replace(about, table=table)
+    except StoreError as error:
+        click.echo(f"warning: {printable(str(error))}", err=True)
+
     def text(failures: Path | None) -> str:
         lines = [line for outcome in ended.outcomes for line in report.lines_of(outcome, "tile")]
         lines += [*report.left_out_lines(about.left_out), *(f"Note: {n}" for n in about.notes)]
@@ -171,6 +180,7 @@ def _conclude(ended: Ended, about: report.About, *, as_json: bool, debug: bool) 
             f"{plural(tiles, 'tile')} for {about.encoder} on {slides}. Embed them:"
             f" pathencoder encode SLIDES --coords {about.out / COORDS} --out FEATURES"
         )
+        lines += [f"All inputs of this folder: {about.table}"] if about.table else []
         return "\n".join([*lines, *report.failure_lines(ended.outcomes, failures)])
 
     def data(failures: Path | None) -> dict[str, Any]:

@@ -41,7 +41,11 @@ def test_tissue_and_tiles_without_an_encoder_and_then_embedded(tmp_path, slides,
         f"{folder}/{name}{end}"
         for folder, end in (("tissue", ".geojson"), ("coords", ".h5"), ("pictures", ".jpg"))
         for name in "abc"
-    }
+    } | {"tissue_summary.csv", "tissue_summary.json"}
+    listed = json.loads((out / "tissue_summary.json").read_text("utf-8"))["inputs"]
+    assert [(Path(one["input"]).name, one["status"]) for one in listed] == [
+        (f"{name}.tiff", "done") for name in "abc"
+    ]
     with h5py.File(out / "coords/a.h5") as file:
         coords, attributes = np.array(file["coords"]), dict(file["coords"].attrs)
     assert (attributes["patch_size"], attributes["patch_size_level0"]) == (64, 128)

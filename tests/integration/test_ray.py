@@ -8,6 +8,7 @@ import signal
 import numpy as np
 import pytest
 import small_encoders
+from object_servers import web_server
 from PIL import Image
 from small_slides import section, write_tiff
 
@@ -162,6 +163,25 @@ def test_tiles_tissue_and_notes_are_as_without(slides, encode, tmp_path):
     assert (tmp_path / "ray/tissue/s0.geojson").read_text() == (
         tmp_path / "plain/tissue/s0.geojson"
     ).read_text()
+
+
+def test_several_encoders_and_a_slide_of_a_web_server(slides, encode, tmp_path):
+    other = tmp_path / "vit"
+    small_encoders.encoder("vit").save_pretrained(other)
+    both = ("--encoder", other, "--json")
+    with web_server({"d/s0.tif": (slides / "s0.tif").read_bytes()}) as web:
+        url = f"{web.address}/d/s0.tif"
+        given = (*both, "--ray", "local", "--ray-cores", "2")
+        status, text, errors = encode(url, *given, "--scratch", tmp_path / "scratch", out="ray")
+    assert status == 0, errors
+    assert outcomes(text) == {"s0.tif": "done"}
+    assert list((tmp_path / "scratch").iterdir()) == []
+    assert encode(slides / "s0.tif", "--as", "slides", *both, out="plain")[0] == 0
+    for name in ("small-cnn", "small-vit"):
+        here, there = (read_features(tmp_path / o / name / "s0.h5") for o in ("ray", "plain"))
+        assert len(here.rows) > 100
+        assert np.array_equal(here.rows, there.rows)
+        assert here.attributes["slide_path"] == url
 
 
 def test_settings_that_fit_nothing_are_refused_before_a_worker_starts(slides, encode, monkeypatch):
