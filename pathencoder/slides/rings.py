@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
+from pathencoder.geojson import Ring
 from pathencoder.slides.filters import Mask
 from pathencoder.tracing import CORNERS, trace
-
-Ring = NDArray[np.float64]  # [K, 2], x and y; the first point is repeated as the last
 
 
 def rings_of(mask: Mask) -> list[list[Ring]]:

@@ -7,13 +7,13 @@ import json
 from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from pathencoder.errors import SlideError
 from pathencoder.files import whole_file
-from pathencoder.slides.rings import Ring, mask_of, rings_of
+from pathencoder.geojson import Ring, class_of, features_of, polygons_of
+from pathencoder.slides.rings import mask_of, rings_of
 from pathencoder.slides.tissue import TissueMask
 from pathencoder.walk import printable
 
@@ -94,8 +94,8 @@ def read_outlines(file: Path) -> Outlines:
     """
     try:
         data = file.read_bytes()
-        features = _features(json.loads(data))
-        found = [(_class_of(f), polygon) for f in features for polygon in _polygons(f)]
+        features = features_of(json.loads(data))
+        found = [(class_of(f), area) for f in features for area in polygons_of(f["geometry"])]
     except (OSError, ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
         raise SlideError(
             f"{printable(file)}: no GeoJSON of areas ({error}). Export annotations from QuPath as"
@@ -139,41 +139,6 @@ def drawn_tissue(found: TissueMask, outlines: Outlines) -> TissueMask:
             " pixels of this slide"
         )
     return replace(found, mask=mask, notes=(outlines.note,), dropped={})
-
-
-def _features(data: Any) -> list[dict[str, Any]]:
-    if isinstance(data, list):
-        return [f for part in data for f in _features(part)]
-    if data["type"] == "FeatureCollection":
-        return list(data["features"])
-    return [data] if data["type"] == "Feature" else [{"geometry": data}]
-
-
-def _polygons(feature: dict[str, Any]) -> list[list[Ring]]:
-    """The polygons of a feature: each its outer ring, then its holes."""
-    geometry = feature["geometry"]
-    kind = geometry["type"]
-    if kind == "GeometryCollection":
-        parts = [_polygons({"geometry": part}) for part in geometry["geometries"]]
-        return [polygon for part in parts for polygon in part]
-    if kind not in ("Polygon", "MultiPolygon"):
-        return []
-    coordinates = geometry["coordinates"]
-    several = [coordinates] if kind == "Polygon" else coordinates
-    return [[_ring(ring) for ring in rings] for rings in several]
-
-
-def _ring(coordinates: Any) -> Ring:
-    ring = np.asarray(coordinates, np.float64)[:, :2]
-    if len(ring) < 4 or not np.isfinite(ring).all():
-        raise ValueError(f"a ring of {len(ring)} points")
-    return ring
-
-
-def _class_of(feature: dict[str, Any]) -> str:
-    """The class of an annotation; "" without one."""
-    found = (feature.get("properties") or {}).get("classification") or {}
-    return str(found.get("name") or "/".join(found.get("names") or ()))
 
 
 def _note(file: Path, classes: list[str], features: int) -> str:

@@ -26,6 +26,7 @@ LAYERS = {
             "compat",
             "walk",
             "files",
+            "geojson",
             "leases",
             "locks",
             "tables",

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
-from torch.nn.functional import avg_pool2d, binary_cross_entropy_with_logits
+from torch.nn.functional import avg_pool2d, binary_cross_entropy_with_logits, cross_entropy
 
 _NEAR_POINTS = 10.0  # weight of the top of a Gaussian against the background
 
@@ -52,6 +53,30 @@ def points(logits: Tensor, target: Tensor) -> Tensor:
     target = avg_pool2d(target, target.shape[-1] // logits.shape[-1]).clamp(0, 1)
     each = binary_cross_entropy_with_logits(logits, target, reduction="none")
     return (each * (1 + _NEAR_POINTS * target)).mean()
+
+
+def classes(logits: Tensor, target: Tensor) -> Tensor:
+    """Cross-entropy of every pixel with a class, and Dice averaged over the classes.
+
+    Args:
+        logits: [N, C, H, W].
+        target: [N, C, H, W]: 1 for the class of a pixel, interpolated; 0 for all classes where the
+            class is not known.
+
+    Returns:
+        A number; 0 where no pixel has a class.
+    """
+    known = target.sum(1) > 0.5
+    number = target.argmax(1)
+    each = cross_entropy(logits, number, reduction="none")
+    first = (each * known).sum() / known.sum().clamp(min=1)
+    sharp = torch.zeros_like(logits).scatter_(1, number[:, None], 1) * known[:, None]
+    found = logits.softmax(1) * known[:, None]
+    axes = (0, 2, 3)
+    both, total = (found * sharp).sum(axes), found.sum(axes) + sharp.sum(axes)
+    present = sharp.sum(axes) > 0
+    share = (2 * both + 1) / (total + 1)
+    return first + ((1 - share) * present).sum() / present.sum().clamp(min=1)
 
 
 def dice(logits: Tensor, target: Tensor) -> Tensor:

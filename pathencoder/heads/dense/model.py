@@ -30,15 +30,24 @@ class Labelled:
 
     Attributes:
         image: uint8 [H, W, 3].
-        truth: A label map [H, W], or points [N, 2]: x and y, the centre of the first pixel at 0.
+        truth: A label map [H, W] (of objects: 0 is background, every other number one object; of
+            classes: their numbers from 0, `targets.IGNORED` where none is known), or points [N, 2]:
+            x and y, the centre of the first pixel at 0.
         mpp: Micrometres per pixel of the image.
         stain: "he" or "ihc", for the stain maps.
+        group: Patient, slide or case; "" where unknown: the image is a group of its own.
+        classes: Of points: the number of the class of each [N], -1 where it has none. None: the
+            points have no classes.
+        names: Names of the classes, by number.
     """
 
     image: Pixels
     truth: Truth
     mpp: float
     stain: str = "he"
+    group: str = ""
+    classes: NDArray[np.integer] | None = None
+    names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -71,11 +80,11 @@ class DenseModel:
             turns: Views that are averaged: 1, 4 or 8.
 
         Returns:
-            float32 [outputs, h, w], 0..1.
+            float32 [outputs, h, w], 0..1; of classes, their sum is 1.
         """
         read = resampled(image, mpp / self.mpp)
         planes = _planes(read, self.mpp, stain, stain_maps=self.stain_maps)
-        return self.network.read(planes, turns=turns)
+        return self.network.read(planes, turns=turns, activation=self.task.activation)
 
     def predict(
         self, image: Pixels, mpp: float, *, stain: str = "he", turns: int = 1
@@ -89,8 +98,9 @@ class DenseModel:
             turns: Views that are averaged: 1, 4 or 8.
 
         Returns:
-            Labels int32 [H, W], numbered from 1; or points float64 [N, 3]: x and y in pixels of the
-            image, the centre of the first at 0, and the height of the peak.
+            Labels int32 [H, W]: objects numbered from 1, or classes from 0; or points float64
+            [N, 3]: x and y in pixels of the image, the centre of the first at 0, and the height of
+            the peak.
         """
         maps = self.probabilities(image, mpp, stain=stain, turns=turns)
         return self.objects(maps, image.shape[:2], mpp)

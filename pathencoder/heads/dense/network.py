@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -90,12 +91,19 @@ class DenseNetwork(nn.Module):
         return x.to(memory_format=torch.channels_last)
 
     @torch.inference_mode()
-    def read(self, planes: Tensor, *, turns: int = 1) -> Floats:
+    def read(
+        self,
+        planes: Tensor,
+        *,
+        turns: int = 1,
+        activation: Callable[[Tensor], Tensor] = torch.sigmoid,
+    ) -> Floats:
         """Probabilities of a whole image; windows overlap, and only their middle is used.
 
         Args:
             planes: float [3 + E, H, W], the image in 0..255 and the extra channels.
             turns: Views that are averaged: 1, 4 (quarter turns) or 8 (and mirrored).
+            activation: Logits [N, outputs, h, w] to probabilities.
 
         Returns:
             float32 [outputs, H / stride, W / stride], rounded up.
@@ -115,18 +123,18 @@ class DenseNetwork(nn.Module):
         for y in range(0, down, step):
             for x in range(0, right, step):
                 part = padded[None, :, y : y + side, x : x + side]
-                found = self._averaged(part, turns)[0, :, inner, inner]
+                found = self._averaged(part, turns, activation)[0, :, inner, inner]
                 at = np.s_[y // stride : (y + step) // stride, x // stride : (x + step) // stride]
                 result[(slice(None), *at)] = found.cpu().numpy()
         return result[:, : math.ceil(height / stride), : math.ceil(width / stride)]
 
-    def _averaged(self, part: Tensor, turns: int) -> Tensor:
+    def _averaged(self, part: Tensor, turns: int, activation: Callable[[Tensor], Tensor]) -> Tensor:
         total: Tensor | None = None
         for number in range(turns):
             view = _turned(part.to(self.encoder.device), number)
             extra = view[:, 3:] if view.shape[1] > 3 else None
             logits = self(self.normalised(view[:, :3]), extra)
-            found = _turned_back(torch.sigmoid(logits), number)
+            found = _turned_back(activation(logits), number)
             total = found if total is None else total + found
         assert total is not None
         return total / turns

@@ -1,4 +1,4 @@
-"""From maps of a dense head to objects: glands, nuclei and points."""
+"""From maps of a dense head to objects: glands, nuclei, points, and classes of pixels."""
 
 from __future__ import annotations
 
@@ -76,6 +76,18 @@ def points(found: Floats, *, threshold: float, apart: float) -> NDArray[np.float
     return np.stack(
         [at[:, 1] + 0.5 + shifts[0], at[:, 0] + 0.5 + shifts[1], smooth[tuple(at.T)]], 1
     )
+
+
+def classes(maps: Floats) -> Labels:
+    """The most probable class of every pixel.
+
+    Args:
+        maps: Probabilities [classes, H, W].
+
+    Returns:
+        Numbers of classes [H, W], from 0.
+    """
+    return maps.argmax(0).astype(np.int32)
 
 
 def _vertex(values: Floats, y: NDArray[np.intp], x: NDArray[np.intp], dy: int, dx: int) -> Floats:

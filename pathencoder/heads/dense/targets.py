@@ -1,4 +1,4 @@
-"""What a dense head learns, from labels: the inside of objects, their contours or depth, points."""
+"""What a dense head learns from labels: inside and contour or depth of objects, points, classes."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from scipy import ndimage
 
 Floats = NDArray[np.float32]
 Labels = NDArray[np.integer]
+IGNORED = 255  # number of pixels whose class is not known
 
 
 def glands(labels: Labels, border: float) -> Floats:
@@ -68,6 +69,20 @@ def points(centres: NDArray[np.floating], shape: tuple[int, int], sigma: float) 
         part = found[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
         np.maximum(part, np.exp(-square / (2 * sigma**2)), out=part)
     return found[None]
+
+
+def classes(labels: Labels, count: int) -> Floats:
+    """A channel a class.
+
+    Args:
+        labels: Numbers of classes [H, W], from 0; `IGNORED` where the class is not known.
+        count: Number of classes.
+
+    Returns:
+        float32 [count, H, W] of 0 and 1; 0 in all channels where the class is not known, so that
+        views of it can be interpolated.
+    """
+    return (labels[None] == np.arange(count)[:, None, None]).astype(np.float32)
 
 
 def distance_to_border(labels: Labels) -> Floats:

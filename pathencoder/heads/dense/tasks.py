@@ -1,15 +1,17 @@
-"""What a dense head looks for: glands, nuclei or points. A new task is one row here."""
+"""What a dense head looks for: glands, nuclei, points, or classes. A new task is one row here."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TypeAlias
+from dataclasses import dataclass, replace
+from typing import NoReturn, TypeAlias
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pathencoder.errors import ConfigError
 from pathencoder.heads.dense import losses, objects, targets
 
 Floats = NDArray[np.float32]
@@ -34,6 +36,9 @@ class Task:
         sizes: Labels of the training images and mpp to what `objects` needs.
         objects: Probabilities [outputs, h, w], mpp and sizes to labels [h, w], or to points: x, y
             in pixels of the read image and height [N, 3].
+        activation: Logits [N, outputs, h, w] to probabilities.
+        semantic: Its labels are numbers of classes instead of objects; `task_of` says how many.
+        classes: Their names, by number.
     """
 
     name: str
@@ -45,6 +50,9 @@ class Task:
     loss: Callable[[Tensor, Tensor], Tensor]
     sizes: Callable[[Sequence[Truth], float], dict[str, float]]
     objects: Callable[[Floats, float, Sizes], NDArray[np.generic]]
+    activation: Callable[[Tensor], Tensor] = torch.sigmoid
+    semantic: bool = False
+    classes: tuple[str, ...] = ()
 
 
 def _gland_objects(maps: Floats, mpp: float, sizes: Sizes) -> NDArray[np.generic]:
@@ -116,4 +124,50 @@ POINTS = Task(
     sizes=_apart,
     objects=_point_objects,
 )
-TASKS = {task.name: task for task in (GLANDS, NUCLEI, POINTS)}
+PIXELS = Task(
+    name="pixels",
+    outputs=0,  # as many as there are classes
+    stride=1,
+    mpp=0.5,
+    points=False,
+    targets=lambda labels, _, __: _no_classes(),
+    loss=losses.classes,
+    sizes=lambda _, __: {},
+    objects=lambda maps, _, __: objects.classes(maps),
+    activation=lambda logits: logits.softmax(1),
+    semantic=True,
+)
+TASKS = {task.name: task for task in (GLANDS, NUCLEI, POINTS, PIXELS)}
+
+
+def task_of(name: str, classes: Sequence[str] = ()) -> Task:
+    """A task by its name.
+
+    Args:
+        name: In `TASKS`.
+        classes: Names of the classes, which a semantic task needs; others keep no classes.
+
+    Returns:
+        The task.
+
+    Raises:
+        ConfigError: There is no such task, or a semantic one has fewer than two classes.
+    """
+    if name not in TASKS:
+        raise ConfigError(f"task={name!r}: the tasks are {', '.join(TASKS)}")
+    task = TASKS[name]
+    if not task.semantic:
+        return task
+    count = len(classes)
+    if count < 2:
+        _no_classes(count)
+    return replace(
+        task,
+        outputs=count,
+        classes=tuple(classes),
+        targets=lambda labels, _, __: targets.classes(labels, count),  # type: ignore[arg-type]
+    )
+
+
+def _no_classes(count: int = 0) -> NoReturn:
+    raise ConfigError(f"the task 'pixels' needs the names of at least two classes, not {count}")
