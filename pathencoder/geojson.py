@@ -42,7 +42,7 @@ def polygons_of(geometry: dict[str, Any]) -> list[list[Ring]]:
         return []
     coordinates = geometry["coordinates"]
     several = [coordinates] if kind == "Polygon" else coordinates
-    return [[_ring(ring) for ring in rings] for rings in several]
+    return [[_ring(ring) for ring in rings] for rings in several if rings]
 
 
 def points_of(geometry: dict[str, Any]) -> list[list[float]]:

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from pathencoder.errors import ConfigError, ImageError
-from pathencoder.tables import number, read_table
+from pathencoder.errors import ConfigError
+from pathencoder.heads.data.label_maps import read_label_map
+from pathencoder.heads.data.point_tables import PointTable
+from pathencoder.heads.data.scales import stated_scale
+from pathencoder.tables import read_table
 from training.data.values import name_of
 
 
@@ -69,19 +71,12 @@ def open_labels(image: Path) -> NDArray[np.integer]:
         image: The image's file.
 
     Returns:
-        [H, W] in the file's own integer type: 0 is background, every other number one object.
+        [H, W] of integers: 0 is background, every other number one object.
 
     Raises:
-        ImageError: The map is missing or damaged.
+        ImageError: The map is missing, damaged, or holds no labels.
     """
-    file = image.with_name(f"{image.stem}.labels.png")
-    try:
-        with Image.open(file) as stored:
-            return np.asarray(stored)
-    except (OSError, SyntaxError) as error:  # Pillow raises both on damaged PNG files
-        raise ImageError(
-            f"the label map {file} of {image.name} cannot be read: {error}. Copy it anew"
-        ) from error
+    return read_label_map(image.with_name(f"{image.stem}.labels.png"))
 
 
 def read_points(image: Path) -> tuple[NDArray[np.float64], list[str]]:
@@ -96,28 +91,17 @@ def read_points(image: Path) -> tuple[NDArray[np.float64], list[str]]:
     Raises:
         ConfigError: The table is missing, lacks a column, or has a value that is no number.
     """
-    table = read_table(image.with_name(f"{image.stem}.points.csv"), required=("x", "y"))
-    points = []
-    for where, row in table:
-        try:
-            points.append([number(row[axis], table.delimiter) for axis in ("x", "y")])
-        except ValueError as error:
-            raise ConfigError(f"{where}: {error}. x and y are numbers, in pixels") from None
-    classes = [row.get("class", "") for row in table.rows]
-    return np.array(points, np.float64).reshape(-1, 2), classes
+    found = PointTable(image.with_name(f"{image.stem}.points.csv")).read(mpp=1.0)
+    return found.points, list(found.names)
 
 
 def scale_of(text: str) -> float | None:
-    """The number in a scale as the sets' tables word it.
+    """The number in a scale as the sets' tables word it; None where it begins with none.
 
     Args:
         text: For example "0.25", "~0.55" or "0.25 (assumed 40x)", um/px.
-
-    Returns:
-        The number; None where the text begins with none.
     """
-    words = text.replace("~", "").split()
     try:
-        return number(words[0])
-    except (ValueError, IndexError):
+        return stated_scale(text)
+    except ConfigError:
         return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from pathencoder.errors import ConfigError
@@ -38,10 +38,35 @@ def check(data: Dataset) -> Dataset:
         *_shared_groups(data),
     ]
     if problems:
-        raise ConfigError(_listed(problems))
+        raise ConfigError(listed(problems, "nothing was encoded"))
     if not len(data):
         raise ConfigError("the data set holds no images")
     return data
+
+
+def bad_rows(data: Dataset) -> list[str]:
+    """What is wrong with the files, groups and parts of a data set, as sentences."""
+    _check_lengths(data)
+    return [*_bad_files(data), *_bad_groups(data), *_shared_groups(data)]
+
+
+def listed(problems: Sequence[str], so: str) -> str:
+    """All problems of a data set in one message.
+
+    Args:
+        problems: Each as a sentence.
+        so: What was not done because of them.
+    """
+    shown = [f"  {printable(problem)}" for problem in problems[:_SHOWN]]
+    more = len(problems) - _SHOWN
+    many = "1 problem" if len(problems) == 1 else f"{len(problems):,} problems"
+    return "\n".join(
+        [
+            f"the data set has {many}; {so}:",
+            *shown,
+            *([f"  and {more:,} more"] if more > 0 else []),
+        ]
+    )
 
 
 def train_part(data: Dataset) -> Dataset:
@@ -130,16 +155,3 @@ def _shared_groups(data: Dataset) -> Iterator[str]:
             group = (data.groups or ())[row]
             names = " and ".join(f"{part} ({data.name(row)})" for part, row in found.items())
             yield f"group {group!r} is in {names}: give each group one split"
-
-
-def _listed(problems: list[str]) -> str:
-    shown = [f"  {printable(problem)}" for problem in problems[:_SHOWN]]
-    more = len(problems) - _SHOWN
-    many = "1 problem" if len(problems) == 1 else f"{len(problems):,} problems"
-    return "\n".join(
-        [
-            f"the data set has {many}; nothing was encoded:",
-            *shown,
-            *([f"  and {more:,} more"] if more > 0 else []),
-        ]
-    )

@@ -76,7 +76,9 @@ def _from_path(path: Path, labels: Labels, groups: Groups, splits: Labels) -> Da
     if path.is_dir():
         found = read_folder(path)
         pattern = columns[1]
-        return found if pattern is None else _by_pattern(found, path, pattern)
+        if pattern is None:
+            return found
+        return dataclasses.replace(found, groups=_groups(found, group_in_path(pattern, path)))
     if not path.is_file():
         raise ConfigError(f"no such folder or table: {printable(path)}")
     return read_csv(path, label=columns[0], group=columns[1], split=columns[2])
@@ -95,8 +97,20 @@ def _from_list(data: Sequence[ImageSource], labels: Labels) -> Dataset:
     return Dataset(found, _texts(labels, "labels"))
 
 
-def _by_pattern(data: Dataset, root: Path, pattern: str) -> Dataset:
-    """The groups that a regular expression finds in the paths below the folder."""
+def group_in_path(pattern: str, root: Path) -> Callable[[Path], str]:
+    r"""The function that finds the group of an image in its path.
+
+    Args:
+        pattern: A regular expression with one group in parentheses.
+        root: A folder: the expression is searched in what follows it in a path, or in the whole
+            path of an image elsewhere.
+
+    Returns:
+        A function of the path; "" where the expression does not occur.
+
+    Raises:
+        ConfigError: It is not such an expression.
+    """
     try:
         expression = re.compile(pattern)
     except re.error as error:
@@ -108,10 +122,11 @@ def _by_pattern(data: Dataset, root: Path, pattern: str) -> Dataset:
         )
 
     def group(path: Path) -> str:
-        found = expression.search(printable(path.relative_to(root).as_posix()))
+        below = path.relative_to(root) if path.is_relative_to(root) else path
+        found = expression.search(printable(below.as_posix()))
         return "" if found is None else found.group(1) or ""
 
-    return dataclasses.replace(data, groups=_groups(data, group))
+    return group
 
 
 def _groups(data: Dataset, groups: Sequence[object] | Callable[[Path], str]) -> tuple[str, ...]:

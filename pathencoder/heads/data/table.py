@@ -9,11 +9,11 @@ from pathencoder.heads.data.dataset import Dataset, split_name
 from pathencoder.tables import Table, read_table
 from pathencoder.walk import printable
 
-_PATHS = ("path", "file", "filename", "image", "image_path")
+PATHS = ("path", "file", "filename", "image", "image_path")
 _LABELS = ("label", "class", "target")
 # the first that a table has is taken: tiles of one patient must never be in train and test
-_GROUPS = ("group", "patient", "patient_id", "case", "case_id", "slide", "slide_id")
-_SPLITS = ("split", "fold", "part")
+GROUPS = ("group", "patient", "patient_id", "case", "case_id", "slide", "slide_id")
+SPLITS = ("split", "fold", "part")
 
 
 def read_csv(
@@ -35,10 +35,10 @@ def read_csv(
         ConfigError: The table cannot be read, or lacks a column.
     """
     table = read_table(file)
-    paths = _column(table, None, _PATHS, "path")
-    labels = _column(table, label, _LABELS, "label")
-    groups = _optional(table, group, _GROUPS)
-    splits = _optional(table, split, _SPLITS)
+    paths = column(table, None, PATHS, "path")
+    labels = column(table, label, _LABELS, "label")
+    groups = optional_column(table, group, GROUPS)
+    splits = optional_column(table, split, SPLITS)
     empty = [table.where(i) for i, row in enumerate(table.rows) if not row[paths]]
     if empty:
         raise ConfigError(f"{empty[0]}: the column {paths!r} is empty ({len(empty)} rows)")
@@ -53,8 +53,19 @@ def read_csv(
     )
 
 
-def _column(table: Table, given: str | None, names: tuple[str, ...], what: str) -> str:
-    found = _optional(table, given, names)
+def column(table: Table, given: str | None, names: tuple[str, ...], what: str) -> str:
+    """The given column, or the first of `names` that the table has.
+
+    Args:
+        table: The table.
+        given: Its name; None: not given.
+        names: The usual names.
+        what: What errors call its values.
+
+    Raises:
+        ConfigError: The table has no such column.
+    """
+    found = optional_column(table, given, names)
     if found is None:
         raise ConfigError(
             f"{printable(table.file)}: no column {names[0]!r} for the {what}; the columns are"
@@ -63,8 +74,8 @@ def _column(table: Table, given: str | None, names: tuple[str, ...], what: str) 
     return found
 
 
-def _optional(table: Table, given: str | None, names: tuple[str, ...]) -> str | None:
-    """The given column, or the first of `names` that the table has."""
+def optional_column(table: Table, given: str | None, names: tuple[str, ...]) -> str | None:
+    """The same for a column that may be missing: None where it is, unless it was given."""
     if given is None:
         return next((name for name in names if name in table.columns), None)
     if given.strip().casefold() not in table.columns:

@@ -147,6 +147,8 @@ def fit(
     """
     if not images:
         raise ConfigError("no image to fit on: give at least one with its labels")
+    if task.semantic and not task.classes:
+        raise ConfigError(f"the task {task.name!r} needs its classes: see tasks.task_of")
     scale = mpp or task.mpp
     own = Encoder(copy.deepcopy(encoder.network), encoder.spec)
     torch.manual_seed(how.seed)  # of the decoder's first weights

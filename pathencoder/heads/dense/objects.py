@@ -87,7 +87,8 @@ def classes(maps: Floats) -> Labels:
     Returns:
         Numbers of classes [H, W], from 0.
     """
-    return maps.argmax(0).astype(np.int32)
+    found: Labels = maps.argmax(0).astype(np.int32)
+    return found
 
 
 def _vertex(values: Floats, y: NDArray[np.intp], x: NDArray[np.intp], dy: int, dx: int) -> Floats:

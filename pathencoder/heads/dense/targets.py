@@ -82,7 +82,8 @@ def classes(labels: Labels, count: int) -> Floats:
         float32 [count, H, W] of 0 and 1; 0 in all channels where the class is not known, so that
         views of it can be interpolated.
     """
-    return (labels[None] == np.arange(count)[:, None, None]).astype(np.float32)
+    found: Floats = (labels[None] == np.arange(count)[:, None, None]).astype(np.float32)
+    return found
 
 
 def distance_to_border(labels: Labels) -> Floats:

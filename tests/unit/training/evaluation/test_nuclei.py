@@ -104,9 +104,9 @@ def test_points_of_any_spreadsheet_are_read(tmp_path):
 
 def test_a_damaged_label_map_is_named(tmp_path):
     (tmp_path / "a.labels.png").write_bytes(b"\x89PNG\r\n\x1a\n broken")
-    for image in ("a.webp", "missing.webp"):
-        with pytest.raises(ImageError, match=image):
-            annotations.open_labels(tmp_path / image)
+    for name in ("a", "missing"):
+        with pytest.raises(ImageError, match=f"{name}.labels.png"):
+            annotations.open_labels(tmp_path / f"{name}.webp")
 
 
 def test_unknown_rows_and_sets_are_refused(tmp_path):
