@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from pathencoder.errors import StoreError
+from pathencoder.errors import PathEncoderError, StoreError
 
 
 class Mismatch(StoreError):
@@ -46,7 +46,7 @@ def storing(path: Path) -> Iterator[None]:
     """
     try:
         yield
-    except StoreError:
+    except PathEncoderError:  # says itself what happened; SlideError is an OSError, too
         raise
     # HDF5 reports a full disk as RuntimeError when it closes the file
     except (OSError, RuntimeError) as error:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 # Every module with a command line of its own.
 COMMANDS = (
+    "training.archive",
     "training.backbones.imagenet_weights",
     "training.backbones.widen",
     "training.data.shards",
@@ -17,6 +18,7 @@ COMMANDS = (
     "training.evaluation.stain_guess",
     "training.experiments",
     "training.export",
+    "training.plan",
     "training.pretrain",
     "training.publishing.bundle",
     "training.publishing.card",
@@ -24,6 +26,8 @@ COMMANDS = (
 )
 # Package or module -> the command that uses it; for all others it is pretrain.
 _COMMAND_OF = {
+    "training.archive": "training.archive",
+    "training.archive.sources": "training.archive",
     "training.evaluation": "training.evaluate",
     "training.evaluation.experiments_table": "training.experiments",
     "training.evaluation.plan": "training.experiments",

@@ -86,7 +86,7 @@ def find_inputs(
                 " or --as slides"
             )
             found.jobs.append(Job(path, "nothing", problem=problem))
-    found.jobs += [Job(path, "slide") for files in dicom.values() for path in _dicom_slides(files)]
+    found.jobs += [Job(path, "slide") for files in dicom.values() for path in dicom_slides(files)]
     found.jobs += _loose_images(loose.values(), found.jobs)
     found.jobs = give_names(_once(found.jobs))
     return found
@@ -220,13 +220,17 @@ def _slides_among(files: Sequence[Path], taken_as: str | None) -> list[Path]:
             taken_as == "slides" and (suffix in TIFF_SUFFIXES or is_large_image(path))
         ):
             found.append(path)
-    return found + [slide for together in dicom.values() for slide in _dicom_slides(together)]
+    return found + [slide for together in dicom.values() for slide in dicom_slides(together)]
 
 
-def _dicom_slides(files: Sequence[Path]) -> list[Path]:
+def dicom_slides(files: Sequence[Path]) -> list[Path]:
     """The slides that DICOM files of one folder belong to; files of one series are one slide.
 
-    A slide is named by its folder or, where that holds several series, by its first file.
+    Args:
+        files: Of one folder.
+
+    Returns:
+        A slide each: its folder or, where that holds several series, its first file.
     """
     if len(files) == 1:
         return list(files)

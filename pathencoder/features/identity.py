@@ -129,7 +129,7 @@ def identify_slide(path: Path, origin: Origin | None = None) -> SlideIdentity:
     """
     hashed = hashlib.blake2b(digest_size=16)
     with _reading(path):
-        files = _files_of(path)
+        files = files_of(path)
         for file in files:
             if len(files) > 1:
                 hashed.update(os.fsencode(file.name) + b"\0")
@@ -146,7 +146,7 @@ def slide_stat(path: Path) -> Stat:
         SlideError: A folder cannot be read.
     """
     with _reading(path):
-        stats = [stat_of(file) for file in _files_of(path)] or [Stat(-1, 0, 0)]
+        stats = [stat_of(file) for file in files_of(path)] or [Stat(-1, 0, 0)]
     return Stat(
         sum(s.size for s in stats), max(s.modified for s in stats), max(s.changed for s in stats)
     )
@@ -166,14 +166,14 @@ def _reading(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _files_of(path: Path) -> Sequence[Path]:
+def files_of(path: Path) -> Sequence[Path]:
     """The files that make up a slide, sorted by name."""
     if path.is_dir():
         files = sorted(p for p in path.iterdir() if p.is_file() and not p.name.startswith("."))
         return [p for p in files if p.suffix.lower() == ".dcm"] or files
     suffix = path.suffix.lower()
     if suffix == ".mrxs" and path.with_suffix("").is_dir():
-        return [path, *_files_of(path.with_suffix(""))]
+        return [path, *files_of(path.with_suffix(""))]
     if suffix == ".dcm":
         return sorted(files_of_slide(path)[1]) or [path]
     if suffix in (".vms", ".vmu"):

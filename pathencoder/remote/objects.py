@@ -21,6 +21,11 @@ from pathencoder.remote.signed import hide_secrets, is_signed, with_secrets, wit
 _SAME = {"s3a": "s3", "gcs": "gs", "abfs": "az", "abfss": "az"}  # fsspec's and Hadoop's names
 _URL = re.compile(r"^(s3a?|gc?s|az|abfss?|https?):/{1,2}(?=[^/])", re.IGNORECASE)
 _WEB = ("http://", "https://")
+# Buckets that anyone may read, of the NCI Imaging Data Commons, in the region where they lie
+_PUBLIC = {
+    f"s3://{name}": "us-east-1"
+    for name in ("idc-open-data", "idc-open-data-two", "idc-open-data-cr")
+}
 _ENVIRONMENT = {"s3": "AWS", "gs": "GOOGLE", "az": "AZURE"}  # how their variables begin
 _RETRY: Any = {"max_retries": 3, "retry_timeout": datetime.timedelta(seconds=60)}
 _CLIENT = {"timeout": "300s", "connect_timeout": "20s"}
@@ -145,7 +150,10 @@ def store_of(folder: str, query: str = "") -> Any:
                 f"{folder}?{query}", client_options=client, retry_config=_RETRY
             )
         return obstore.store.from_url(
-            f"{scheme}://{rest}", client_options=client, retry_config=_RETRY
+            f"{scheme}://{rest}",
+            config=_config(f"{scheme}://{rest}"),
+            client_options=client,
+            retry_config=_RETRY,
         )
     except Exception as error:  # obstore's errors, and ValueError for a URL that it does not know
         raise ConfigError(
@@ -238,6 +246,12 @@ def first_line(error: Exception) -> str:
 def without_details(error: Exception) -> Exception | None:
     """An error as the cause of another; None where its text has secrets, which --debug prints."""
     return error if hide_secrets(str(error)) == str(error) else None
+
+
+def _config(url: str) -> Any:
+    """Settings of a store beyond those of the environment: none but for public buckets."""
+    region = _PUBLIC.get("/".join(url.split("/")[:3]))
+    return {"skip_signature": True, "region": region} if region else None
 
 
 def _allows_http(scheme: str) -> bool:

@@ -56,7 +56,7 @@ LAYERS = {
     "training": (
         ("bounds", "files", "schedules", "distributed"),
         ("data",),
-        ("labels", "augment"),
+        ("labels", "augment", "archive"),
         ("methods",),
         ("config",),
         ("backbones",),
@@ -64,7 +64,7 @@ LAYERS = {
         ("monitor", "from_config"),
         ("trainer", "report", "evaluation"),
         ("publishing", "evaluate", "export"),
-        ("experiments", "pretrain"),
+        ("experiments", "pretrain", "plan"),
     ),
 }
 FILES = sorted(file for tree in LAYERS for file in (ROOT / tree).rglob("*.py"))

@@ -9,7 +9,15 @@ from __future__ import annotations
 from training.data.values import name_of, nearest
 
 # SPDX names, each group from the least to the most restrictive.
-PERMISSIVE = ("CC0-1.0", "MIT", "BSD-2-Clause", "BSD-3-Clause", "CC-BY-4.0", "Apache-2.0")
+PERMISSIVE = (
+    "CC0-1.0",
+    "MIT",
+    "BSD-2-Clause",
+    "BSD-3-Clause",
+    "CC-BY-3.0",
+    "CC-BY-4.0",
+    "Apache-2.0",
+)
 COPYLEFT = ("CC-BY-SA-4.0", "GPL-3.0")
 NON_COMMERCIAL = ("CC-BY-NC-4.0", "CC-BY-NC-SA-4.0", "CC-BY-NC-ND-4.0")
 CLASSES = ("P", "N")

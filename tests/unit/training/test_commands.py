@@ -22,7 +22,7 @@ GUARD = 'if __name__ == "__main__":\n'
 
 
 def name_of(path):
-    return ".".join(path.relative_to(ROOT).with_suffix("").parts)
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__main__")
 
 
 def run(*arguments):
@@ -66,7 +66,10 @@ def test_what_does_not_exist_is_pythons_own_error():
 
 @pytest.mark.parametrize("name", training.COMMANDS)
 def test_every_command_explains_itself(name, capsys):
-    main = importlib.import_module(name).main
+    module = importlib.import_module(name)
+    if hasattr(module, "__path__"):  # a package that is a command
+        module = importlib.import_module(f"{name}.__main__")
+    main = module.main
     if isinstance(main, click.Command):
         done = CliRunner().invoke(main, ["--help"])
         status, shown = done.exit_code, done.output

@@ -1,0 +1,79 @@
+"""Slides that evaluation sets hold: found by patient or by the sha256 of the file, never used.
+
+One CSV a set, in training/archive/benchmarks/ and wherever --exclude names one: columns patient
+(as the set publishes it, or as the hospital has it) and sha256 (of the whole slide); one of the two
+in each row.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pathencoder.errors import ConfigError
+from pathencoder.tables import read_table
+from training.archive.privacy import Pseudonyms
+
+LISTS = Path(__file__).with_name("benchmarks")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True)
+class Excluded:
+    """The patients and files of evaluation sets.
+
+    Attributes:
+        patients: Patient, as the manifest writes it -> the sets.
+        files: sha256 -> the sets.
+    """
+
+    patients: dict[str, tuple[str, ...]]
+    files: dict[str, tuple[str, ...]]
+
+    def sets_of(self, patient: str, sha256: str) -> str:
+        """The sets that hold a slide, with spaces between; "" for none."""
+        found = {*self.patients.get(patient, ()), *self.files.get(sha256, ())}
+        return " ".join(sorted(found))
+
+
+def read_lists(more: Sequence[Path], codes: Pseudonyms) -> Excluded:
+    """Read the lists of this repository, and others.
+
+    Args:
+        more: Further lists.
+        codes: Gives the code of a hospital's patient.
+
+    Raises:
+        ConfigError: A list cannot be read or a row is not valid: the message lists all problems.
+    """
+    patients: dict[str, set[str]] = {}
+    files: dict[str, set[str]] = {}
+    problems: list[str] = []
+    for file in (*sorted(LISTS.glob("*.csv")), *more):
+        table = read_table(file)
+        if not {"patient", "sha256"} & set(table.columns):
+            problems.append(f"{file}: it has neither a column patient nor sha256")
+            continue
+        for where, row in table:
+            patient, sha256 = row.get("patient", ""), row.get("sha256", "").casefold()
+            if bool(patient) == bool(sha256) or (sha256 and not _SHA256.fullmatch(sha256)):
+                problems.append(f"{where}: give a patient, or a sha256 of 64 hexadecimal digits")
+            elif patient:
+                for name in _written(patient, codes):
+                    patients.setdefault(name, set()).add(file.stem)
+            else:
+                files.setdefault(sha256, set()).add(file.stem)
+    if problems:
+        raise ConfigError("\n".join(["lists of evaluation sets:", *problems[:50]]))
+    return Excluded(_sorted(patients), _sorted(files))
+
+
+def _written(patient: str, codes: Pseudonyms) -> Iterable[str]:
+    """The ways in which a manifest may write a patient."""
+    return {codes.code_of(patient), codes.code_of(patient, published=True)}
+
+
+def _sorted(found: dict[str, set[str]]) -> dict[str, tuple[str, ...]]:
+    return {key: tuple(sorted(sets)) for key, sets in found.items()}
