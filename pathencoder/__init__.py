@@ -27,6 +27,7 @@ _PUBLIC = {
     "convert_features": "pathencoder.features.convert",
     "draw_features": "pathencoder.pictures.draw",
     "encode_slide": "pathencoder.features.encode",
+    "encode_slide_jointly": "pathencoder.features.encode",
     "find_tissue": "pathencoder.slides.tissue",
     "fit": "pathencoder.heads.fit",
     "list_encoders": "pathencoder.pretrained.catalogue",
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     from pathencoder.explore.write import write_explore_page as write_explore_page
     from pathencoder.features.convert import convert_features as convert_features
     from pathencoder.features.encode import encode_slide as encode_slide
+    from pathencoder.features.encode import encode_slide_jointly as encode_slide_jointly
     from pathencoder.features.store import read_features as read_features
     from pathencoder.heads.fit import fit as fit
     from pathencoder.heads.fit import load_head as load_head

@@ -10,14 +10,14 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
 
 from pathencoder.errors import ConfigError
 from pathencoder.features.identity import Origin, Stat
 from pathencoder.features.job import Outcome, Progress
-from pathencoder.features.layouts import check_name
+from pathencoder.features.layouts import check_name, path_of
 from pathencoder.features.provenance import Settings
-from pathencoder.features.slide import slide_to_file
+from pathencoder.features.slide import SlideTask, slide_to_files
 from pathencoder.features.store import FeatureFile, read_features
 from pathencoder.remote.objects import is_remote, url_path
 from pathencoder.remote.slides import find_slides
@@ -116,14 +116,14 @@ def encode_slide(
         MissingExtra: OpenSlide, or zarr for that layout, is not installed.
         PathEncoderError: The encoder cannot be loaded; see `load_encoder`.
     """
-    settings = Settings(
+    settings = _settings(
         output=output,
         mpp=mpp,
         target_mpp=target_mpp,
         overlap_px=overlap_px,
         min_tissue=min_tissue,
-        tissue=None if tissue is None else _path(tissue, "tissue"),
-        coords=None if coords is None else _path(coords, "coords"),
+        tissue=tissue,
+        coords=coords,
         layout=layout,
         precision=precision,
         workers=workers,
@@ -131,29 +131,117 @@ def encode_slide(
         overwrite=overwrite,
         qc=qc,
     )
-    source, drawing = (
-        _path(getattr(slide, "path", slide), "slide"),
-        None if picture is None else _picture(picture),
-    )
+    source, drawing = _source(slide), None if picture is None else _picture(picture)
     file = None if out is None else _feature_file(out, layout)
     if file is None and layout != "trident":
         raise ConfigError(f"layout={layout!r} is the layout of a file: say which with out=")
     bar = _bar(printable(source.name), progress)
-    network = as_encoder(encoder)
-    with bar as show, tempfile.TemporaryDirectory() as temporary, _here(source) as (here, origin):
-        made = slide_to_file(
-            network,
-            here,
-            file or Path(temporary) / "slide.h5",
-            settings,
-            picture=drawing,
-            progress=show,
-            origin=origin,
+    files = None if file is None else [file]
+    return _encoded(source, [as_encoder(encoder)], files, settings, drawing, bar)[0]
+
+
+class SlideOptions(TypedDict, total=False):
+    """The options of `encode_slide` that `encode_slide_jointly` takes too."""
+
+    mpp: float | None
+    target_mpp: float | None
+    output: str
+    overlap_px: int
+    min_tissue: float
+    tissue: str | os.PathLike[str] | None
+    coords: str | os.PathLike[str] | None
+    layout: str
+    precision: str
+    batch_size: int | Literal["auto"]
+    workers: int | None
+    overwrite: bool
+    qc: bool
+
+
+def encode_slide_jointly(
+    slide: str | os.PathLike[str] | Slide,
+    encoders: Sequence[Encoder | str | os.PathLike[str]],
+    out: str | os.PathLike[str] | None = None,
+    *,
+    progress: bool | Literal["auto"] = "auto",
+    **options: Unpack[SlideOptions],
+) -> dict[str, FeatureFile]:
+    """Embed the tissue tiles of a whole slide with several encoders in one pass.
+
+    The slide is opened and its tissue found once; tiles are read once for the encoders whose grids
+    are equal. Rows and files are those of `encode_slide` with each encoder, and of `pathencoder
+    encode SLIDE --encoder A --encoder B`.
+
+        found = pathencoder.encode_slide_jointly("scan.svs", ["pathencoder-tiny", "uni"], "out")
+        found["uni"].rows  # also in out/uni/scan.h5
+
+    Args:
+        slide: As for `encode_slide`.
+        encoders: Encoders of different names, or names, folders or repositories for
+            `load_encoder`.
+        out: A folder; the file of an encoder is OUT/ENCODER/SLIDE.h5. None: nothing is kept.
+        progress: As for `encode_slide`.
+        **options: As for `encode_slide`, with the same defaults.
+
+    Returns:
+        For each name of an encoder what `encode_slide` returns.
+
+    Raises:
+        ConfigError: No encoder is given, or two have one name.
+        PathEncoderError: As for `encode_slide`.
+    """
+    settings = _settings(**options)
+    source = _source(slide)
+    if isinstance(encoders, str | os.PathLike) or not encoders:
+        raise ConfigError(f"encoders={encoders!r}: give a list of encoders")
+    bar = _bar(printable(source.name), progress)
+    networks = [as_encoder(one) for one in encoders]
+    names = [network.spec.name for network in networks]
+    if len(set(names)) < len(names):
+        raise ConfigError(f"encoders: {', '.join(names)}: give each one once")
+    files = None
+    if out is not None:
+        folders = [_path(out, "out") / name.replace("/", "_") for name in names]
+        files = [path_of(folder, source.stem, settings.layout) for folder in folders]
+    elif settings.layout != "trident":
+        raise ConfigError(
+            f"layout={settings.layout!r} is the layout of a file: say where with out="
         )
-        _log(source, made)
-        assert made.file is not None
-        features = read_features(made.file)
-    return features if file is not None else _without_folder(features)
+    found = _encoded(source, networks, files, settings, None, bar)
+    return dict(zip(names, found, strict=True))
+
+
+def _settings(**given: Any) -> Settings:
+    areas = {
+        name: None if given.get(name) is None else _path(given[name], name)
+        for name in ("tissue", "coords")
+    }
+    return Settings(**{**given, **areas})
+
+
+def _source(slide: object) -> Path:
+    return _path(getattr(slide, "path", slide), "slide")
+
+
+def _encoded(
+    source: Path,
+    encoders: Sequence[Encoder],
+    files: Sequence[Path] | None,
+    settings: Settings,
+    picture: Path | None,
+    bar: contextlib.AbstractContextManager[Progress],
+) -> list[FeatureFile]:
+    """The features of each encoder; without files nothing is kept."""
+    with bar as show, tempfile.TemporaryDirectory() as temporary, _here(source) as (here, origin):
+        places = files or [Path(temporary) / f"{i}.h5" for i in range(len(encoders))]
+        task = SlideTask(here, tuple(places), settings, picture, origin=origin)
+        found = []
+        for made in slide_to_files(encoders, task, progress=show):
+            _log(source, made)
+            assert made.file is not None
+            features = read_features(made.file)
+            found.append(features if files else _without_folder(features))
+    return found
 
 
 @contextlib.contextmanager

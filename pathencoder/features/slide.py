@@ -134,11 +134,39 @@ def slide_to_file(
         ConfigError: The settings do not fit the encoder.
     """
     task = SlideTask(source, (file,), settings, picture, outlines, origin)
-    prepared = prepare_slide([encoder], task)
-    (result,) = encode_prepared([encoder], prepared, progress=progress, on_notes=on_notes)
-    if isinstance(result, Exception):
-        raise result
-    return result
+    return slide_to_files([encoder], task, progress=progress, on_notes=on_notes)[0]
+
+
+def slide_to_files(
+    encoders: Sequence[Encoder],
+    task: SlideTask,
+    *,
+    progress: Progress = silent,
+    on_notes: OnNotes = lambda _: None,
+) -> list[Outcome]:
+    """Embed the tissue tiles of one slide with several encoders in one pass.
+
+    Args:
+        encoders: One for each file of the task.
+        task: What is to be done.
+        progress: As for `slide_to_file`, as is the next.
+        on_notes: Called with the notes.
+
+    Returns:
+        The outcome of each encoder, as `slide_to_file` returns it.
+
+    Raises:
+        PathEncoderError: As for `slide_to_file`; the first one, once every encoder is done that can
+            be.
+    """
+    prepared = prepare_slide(encoders, task)
+    results = encode_prepared(encoders, prepared, progress=progress, on_notes=on_notes)
+    made = []
+    for result in results:
+        if isinstance(result, Exception):
+            raise result
+        made.append(result)
+    return made
 
 
 def prepare_slide(encoders: Sequence[Encoder], task: SlideTask) -> Prepared:

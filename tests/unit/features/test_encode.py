@@ -68,6 +68,28 @@ def test_an_open_slide_is_taken_and_its_tissue_found(tmp_path):
     assert found.mpp == 0.25
 
 
+def test_several_encoders_share_the_tiles_of_a_slide(slide, tmp_path):
+    made = slide()
+    encoders = [small_encoders.shared("cnn"), small_encoders.shared("vit")]
+    alone = [encode(made, encoder=encoder) for encoder in encoders]
+    of_two = made.reads
+    found = pathencoder.encode_slide_jointly(made.path, encoders, tmp_path, progress=False)
+    assert made.reads - of_two == of_two // 2
+    assert list(found) == ["small-cnn", "small-vit"]
+    for name, one in zip(found, alone, strict=True):
+        written = pathencoder.read_features(tmp_path / name / "s.h5")
+        assert len(one.rows) > 10
+        assert np.array_equal(found[name].rows, one.rows)
+        assert np.array_equal(written.rows, one.rows)
+
+
+@pytest.mark.parametrize("encoders", [[], "pathencoder-tiny", ["cnn", "cnn"]], ids=str)
+def test_encoders_that_are_no_list_of_different_ones_are_refused(slide, encoders):
+    given = [small_encoders.shared("cnn")] * 2 if len(encoders) == 2 else encoders
+    with pytest.raises(ConfigError, match="encoders"):
+        pathencoder.encode_slide_jointly(slide().path, given)
+
+
 def test_without_out_the_rows_are_the_same_and_no_file_stays(slide, tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
     (tmp_path / "temporary").mkdir()
