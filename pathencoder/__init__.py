@@ -24,6 +24,7 @@ _PUBLIC = {
     "EncoderSpec": "pathencoder.spec",
     "Features": "pathencoder.outputs",
     "PathEncoderError": "pathencoder.errors",
+    "adapt": "pathencoder.heads.adapt.run",
     "convert_features": "pathencoder.features.convert",
     "draw_features": "pathencoder.pictures.draw",
     "encode_slide": "pathencoder.features.encode",
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
     from pathencoder.features.encode import encode_slide as encode_slide
     from pathencoder.features.encode import encode_slide_jointly as encode_slide_jointly
     from pathencoder.features.store import read_features as read_features
+    from pathencoder.heads.adapt.run import adapt as adapt
     from pathencoder.heads.fit import fit as fit
     from pathencoder.heads.fit import load_head as load_head
     from pathencoder.images import list_images as list_images

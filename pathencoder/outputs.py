@@ -121,7 +121,39 @@ def readout(network: Network, spec: EncoderSpec, output: str) -> Callable[[Tenso
         )
     if output == "multi":
         return functools.partial(read_multi, network, spec)
+    if output == "embedding":
+        return functools.partial(read_embedding, network, spec)
     return lambda x: getattr(read(network, spec, x), output)
+
+
+def read_embedding(network: Network, spec: EncoderSpec, x: Tensor) -> Tensor:
+    """The recommended embedding alone: a CNN runs no further than the stages that it reads.
+
+    Args:
+        network: The network of the spec, wrapped or not.
+        spec: The encoder's description.
+        x: Normalised float [N, 3, H, W].
+
+    Returns:
+        [N, D], the `embedding` of `read`.
+
+    Raises:
+        ImageError: As for `read`.
+    """
+    rule = stage_rule(spec.embedding)
+    if rule is None or has_tokens(network):
+        return read(network, spec, x).embedding
+    check_batch(x)
+    network, kept = bare(network), dict[str, Tensor]()
+    try:
+        for path, maps in walk(network, x):
+            if path in rule.stages:
+                kept[path] = channels_first(network, maps)
+            if kept.keys() == set(rule.stages):
+                return rule.embedding(kept)
+    except (RuntimeError, AssertionError) as error:
+        raise _explained(error, network, spec, x) from error
+    return read(network, spec, x).embedding  # which names the stages that are not there
 
 
 def read_multi(network: Network, spec: EncoderSpec, x: Tensor) -> Tensor:

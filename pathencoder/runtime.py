@@ -258,7 +258,7 @@ class Runner:
         )
 
     def _halve(self, error: RuntimeError) -> None:
-        if not _is_out_of_memory(error):
+        if not is_out_of_memory(error):
             raise error
         if self.batch == 1:
             raise ConfigError(
@@ -275,7 +275,8 @@ def _cpu_chunk() -> int:
     return min(max(2 * torch.get_num_threads(), 4), 8)
 
 
-def _is_out_of_memory(error: RuntimeError) -> bool:
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether an error of torch says that the memory does not suffice."""
     text = str(error).lower()
     return isinstance(error, torch.cuda.OutOfMemoryError) or any(
         t in text for t in ("out of memory", "can't allocate memory")

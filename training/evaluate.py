@@ -4,8 +4,9 @@ python -m training.evaluate probe default research imagenet random [--cv] [--set
 python -m training.evaluate probe default runs/mine/export --labels my.csv
 
 `probe` evaluates embeddings, `dense` feature maps by a linear decoder, `heads` dense heads that are
-fitted on an encoder, `robustness` the influence of stain and scanner, `nuclei` compares label-free
-nuclei, and `tissue` compares tissue masks with outlines drawn by hand.
+fitted on an encoder, `adapt` encoders that are adapted to labelled tiles, `robustness` the
+influence of stain and scanner, `nuclei` compares label-free nuclei, and `tissue` compares tissue
+masks with outlines drawn by hand.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import numpy as np
 from pathencoder.errors import PathEncoderError
 from pathencoder.files import make_folder
 from training.evaluation import probe as protocol
+from training.evaluation.adapt_table import adapt
 from training.evaluation.dense_table import dense
 from training.evaluation.encoders import Subject, open_subject
 from training.evaluation.heads_table import heads
@@ -252,6 +254,7 @@ main.add_command(nuclei)
 main.add_command(robustness)
 main.add_command(dense)
 main.add_command(heads)
+main.add_command(adapt)
 main.add_command(tissue)
 
 

@@ -26,6 +26,7 @@ VERBS = {
     "nuclei": "nuclei",
     "fit": "fit",
     "predict": "predict",
+    "adapt": "adapt",
     "picture": "picture",
     "explore": "explore",
     "convert": "convert",

@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike
 from pathencoder import stream as streams
 from pathencoder.errors import ConfigError, HeadMismatch
 from pathencoder.heads import store
+from pathencoder.heads.adapt import seen
 from pathencoder.heads.cache import FeatureCache
 from pathencoder.heads.data.dataset import Dataset
 from pathencoder.heads.data.read import Data, Groups, Labels, read_dataset
@@ -214,7 +215,7 @@ class Classifier:
             encoder=self.record.label(),
             part=part,
             settings=self.settings,
-            notes=notes,
+            notes=(*notes, *seen.notes(self.encoder, found.contents)),
         )
 
     def save(self, folder: str | os.PathLike[str]) -> Path:

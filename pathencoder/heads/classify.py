@@ -13,13 +13,14 @@ import numpy as np
 
 from pathencoder.errors import ConfigError, ImageError
 from pathencoder.heads import calibration, kinds
+from pathencoder.heads.adapt import seen
 from pathencoder.heads.cache import FeatureCache
 from pathencoder.heads.classifier import Classifier
 from pathencoder.heads.data.check import train_part
 from pathencoder.heads.data.dataset import TRAIN, Dataset, is_fold
 from pathencoder.heads.embed import Embedded, embed
 from pathencoder.heads.encoder_record import EncoderRecord
-from pathencoder.heads.folds import Folds, NoFolds, given_folds, grouped_folds
+from pathencoder.heads.folds import FOLDS, Folds, NoFolds, given_folds, grouped_folds
 from pathencoder.heads.report import Report, evaluated
 from pathencoder.heads.rows import Floats, Ints, Model, Rows, softmax
 from pathencoder.stream import Progress
@@ -82,11 +83,12 @@ def fit(
         cache=FeatureCache.default() if how.cache else None,
         progress=how.progress,
     )
-    train, found, notes = _readable(train, found, skip=how.skip_bad)
-    notes = [*train.notes, *left, *notes, *_copies(train, found.contents)]
-    rows = _rows(train, found, how)
+    train, found, notes = readable(train, found, skip=how.skip_bad)
+    notes = [*train.notes, *left, *notes, *copies(train, found.contents)]
+    notes += seen.notes(encoder, found.contents)
+    rows = rows_of(train, found, how.class_weights, how.seed)
     model = kinds.kind(how.kind)
-    folds = _folds(train, rows)
+    folds = folds_of(train, rows)
     settings = _chosen(model, rows, train, how)
     fitted = model.fit(rows, settings)
     head = Classifier(how.kind, train.classes, fitted, record, settings, _encoder=encoder)
@@ -134,10 +136,12 @@ def left_out(data: Dataset, evaluate: str | None) -> list[str]:
     ]
 
 
-def _readable(
-    train: Dataset, found: Embedded, *, skip: bool
-) -> tuple[Dataset, Embedded, list[str]]:
-    """Data set and rows without the images that cannot be read."""
+def readable(train: Dataset, found: Embedded, *, skip: bool) -> tuple[Dataset, Embedded, list[str]]:
+    """Data set and rows without the images that cannot be read, and a note on these.
+
+    Raises:
+        ImageError: An image cannot be read and `skip` is false, or none can be read.
+    """
     if not found.errors:
         return train, found, []
     lines = [f"  {error}" for _, error in sorted(found.errors.items())]
@@ -157,7 +161,7 @@ def _readable(
     return kept, Embedded(found.rows[good], contents, {}, found.new), [note]
 
 
-def _copies(train: Dataset, contents: Sequence[bytes]) -> list[str]:
+def copies(train: Dataset, contents: Sequence[bytes]) -> list[str]:
     """Notes on images of the same content with other labels, or in other groups."""
     first: dict[bytes, int] = {}
     labels, groups = list[int](), list[int]()
@@ -189,7 +193,12 @@ def _in_both(train: Dataset, contents: Sequence[bytes], held_out: Dataset) -> tu
     )
 
 
-def _rows(train: Dataset, found: Embedded, how: Fitting) -> Rows:
+def rows_of(train: Dataset, found: Embedded, class_weights: Floats | None, seed: int) -> Rows:
+    """The embeddings of a data set with class and group numbers.
+
+    Raises:
+        ConfigError: Embeddings are not finite.
+    """
     if not np.isfinite(found.rows).all():
         bad = int((~np.isfinite(found.rows)).any(1).sum())
         raise ConfigError(
@@ -202,8 +211,8 @@ def _rows(train: Dataset, found: Embedded, how: Fitting) -> Rows:
         y=np.array([train.classes.index(label) for label in train.labels]),
         groups=np.unique(np.asarray(groups), return_inverse=True)[1],
         classes=len(train.classes),
-        class_weights=how.class_weights,
-        seed=how.seed,
+        class_weights=class_weights,
+        seed=seed,
     )
 
 
@@ -238,7 +247,7 @@ def _judge(
     model: type[Model],
     rows: Rows,
     train: Dataset,
-    folds: _Named | None,
+    folds: Named | None,
     how: Fitting,
     notes: list[str],
 ) -> None:
@@ -267,15 +276,19 @@ def _judge(
 
 
 @dataclass(frozen=True)
-class _Named:
+class Named:
     """Folds, and what a report calls them."""
 
     pairs: Folds
     name: str
 
 
-def _folds(train: Dataset, rows: Rows) -> _Named | None:
-    """The folds that the data set gives, or new ones; None where none are possible."""
+def folds_of(train: Dataset, rows: Rows, count: int = FOLDS) -> Named | None:
+    """The folds that the data set gives, or new ones; None where none are possible.
+
+    Raises:
+        ConfigError: Some rows have a given fold alone, or a class occurs in one fold alone.
+    """
     by = "" if train.groups is None else " by group"
     splits = train.splits or ()
     given = [split for split in splits if is_fold(split)]
@@ -286,12 +299,12 @@ def _folds(train: Dataset, rows: Rows) -> _Named | None:
         )
     if given:
         pairs = given_folds(splits, rows.y, train.classes)
-        return _Named(pairs, f"{len(pairs)} folds of the data set")
+        return Named(pairs, f"{len(pairs)} folds of the data set")
     try:
-        pairs = grouped_folds(rows.y, rows.groups, seed=rows.seed)
+        pairs = grouped_folds(rows.y, rows.groups, count=count, seed=rows.seed)
     except NoFolds:
         return None
-    return _Named(pairs, f"{len(pairs)} folds{by}")
+    return Named(pairs, f"{len(pairs)} folds{by}")
 
 
 def _chosen_inside(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from dataclasses import dataclass
 from typing import Any
 
 from pathencoder.pretrained.folder import LICENCE
@@ -24,8 +25,23 @@ _HUB_LICENCES = (
 )
 
 
+@dataclass(frozen=True)
+class Story:
+    """How an encoder was made from another one, for its card.
+
+    Attributes:
+        parent: The other one.
+        relation: To the parent, as the Hub names it: "finetune".
+        text: What the card says of it, Markdown.
+    """
+
+    parent: EncoderSpec
+    relation: str
+    text: str
+
+
 def describe(
-    now: EncoderSpec, origin: Origin | None, changes: list[str]
+    now: EncoderSpec, origin: Origin | None, changes: list[str], story: Story | None = None
 ) -> tuple[EncoderSpec, str | None, str | None]:
     """Spec, model card and licence text of an encoder that is not copied unchanged.
 
@@ -34,16 +50,21 @@ def describe(
         origin: What it was loaded from; None for one that was built here.
         changes: What was changed since it was loaded, as text; empty for weights that are only
             written in another file format.
+        story: How it was made, where that is known: the spec is then written as it is.
 
     Returns:
         Spec, card and licence. The spec of changed weights claims nothing of its parent; card and
         licence are None for an encoder without a parent.
     """
+    if story is not None:
+        card = _card(now, story.parent, story.text, story.relation)
+        return now, card, _licence(now, origin, story.parent, changed=True)
     if origin is None and not changes:
         return now, None, None
     parent = now if origin is None else origin.spec
     spec = dataclasses.replace(now, **_claims(now, parent, changes)) if changes else now
-    return spec, _card(spec, parent, changes), _licence(now, origin, parent, changes)
+    card = _card(spec, parent, _changed(parent, changes))
+    return spec, card, _licence(now, origin, parent, changed=bool(changes))
 
 
 def _claims(now: EncoderSpec, parent: EncoderSpec, changes: list[str]) -> dict[str, Any]:
@@ -77,19 +98,22 @@ def _suffix(changes: list[str]) -> str:
     return f"-{rounded[1]}" if rounded else "-modified"
 
 
-def _card(spec: EncoderSpec, parent: EncoderSpec, changes: list[str]) -> str:
+def _changed(parent: EncoderSpec, changes: list[str]) -> str:
+    """What the card of an encoder says that was changed by hand, or not at all."""
     if changes:
-        text = (
+        return (
             f"Modified from {label(parent)}: {'; '.join(changes)}.\n\n"
             f"These weights were not evaluated: the metrics of {parent.name} do not apply to them."
         )
-    else:
-        text = (
-            f"The unchanged weights of {label(parent)}, under timm's key names. Its authors' page"
-            " holds its metrics and terms."
-        )
+    return (
+        f"The unchanged weights of {label(parent)}, under timm's key names. Its authors' page"
+        " holds its metrics and terms."
+    )
+
+
+def _card(spec: EncoderSpec, parent: EncoderSpec, text: str, relation: str | None = None) -> str:
     parts = [
-        _front(spec, parent),
+        _front(spec, parent, relation),
         f"# {spec.name}",
         text,
         _use(spec),
@@ -98,7 +122,7 @@ def _card(spec: EncoderSpec, parent: EncoderSpec, changes: list[str]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _front(spec: EncoderSpec, parent: EncoderSpec) -> str:
+def _front(spec: EncoderSpec, parent: EncoderSpec, relation: str | None) -> str:
     """The front matter that the Hub reads."""
     licence = spec.licence.lower()
     terms = (
@@ -111,6 +135,7 @@ def _front(spec: EncoderSpec, parent: EncoderSpec) -> str:
     lines = [
         *terms,
         *([f"base_model: {base}"] if _MODEL_ID.fullmatch(base) else []),
+        *([f"base_model_relation: {relation}"] if relation else []),
         "library_name: timm",
         f"tags: [{tags}]",
     ]
@@ -141,9 +166,7 @@ def _terms(spec: EncoderSpec, parent: EncoderSpec) -> str:
     )
 
 
-def _licence(
-    now: EncoderSpec, origin: Origin | None, parent: EncoderSpec, changes: list[str]
-) -> str:
+def _licence(now: EncoderSpec, origin: Origin | None, parent: EncoderSpec, *, changed: bool) -> str:
     """The licence text of the parent, with its source for changed weights; else the terms."""
     folder = origin.folder if origin is not None else None
     path = folder / LICENCE if folder is not None else None
@@ -152,6 +175,6 @@ def _licence(
     text = path.read_text(encoding="utf-8")
     return (
         f"The licence of {label(parent)}, from which these weights were modified:\n\n{text}"
-        if changes
+        if changed
         else text
     )

@@ -16,7 +16,7 @@ from pathencoder.arrays import Pixels
 from pathencoder.errors import ConfigError, PathEncoderError, StoreError
 from pathencoder.pretrained import folder as folders
 from pathencoder.pretrained import keys
-from pathencoder.pretrained.derived import describe
+from pathencoder.pretrained.derived import Story, describe
 from pathencoder.pretrained.load import Loaded
 from pathencoder.pretrained.origin import differences
 from pathencoder.runtime import Rows
@@ -24,13 +24,20 @@ from pathencoder.runtime import Rows
 Encode = Callable[[nn.Module, Pixels], Rows]
 
 
-def save(encoder: Loaded, folder: str | os.PathLike[str], encode: Encode) -> None:
+def save(
+    encoder: Loaded,
+    folder: str | os.PathLike[str],
+    encode: Encode,
+    *,
+    story: Story | None = None,
+) -> None:
     """Write the folder of an encoder; errors as in `Encoder.save_pretrained`.
 
     Args:
         encoder: Network, spec and origin as they are now.
         folder: The folder to write.
         encode: Gives the embedding float32 [D] of a tile by a network of the encoder's spec.
+        story: How it was made from another one, for its card.
     """
     if not isinstance(folder, str | os.PathLike) or not os.fspath(folder):
         raise ConfigError(f"save_directory={folder!r}: the folder to write, './mine' for example")
@@ -44,7 +51,7 @@ def save(encoder: Loaded, folder: str | os.PathLike[str], encode: Encode) -> Non
     source = origin.folder if origin is not None and origin.is_ours else None
     reference = folders.read_reference(source) if source is not None else None
     tile = None if reference is None else reference.tile
-    spec, card, licence = describe(encoder.spec, origin, changes)
+    spec, card, licence = describe(encoder.spec, origin, changes, story)
     folders.write_folder(
         folder,
         spec,

@@ -61,6 +61,21 @@ def test_a_cnn_gives_its_last_map_and_the_means_of_named_stages():
     torch.testing.assert_close(features.mean, enc.network.forward_features(x).mean((2, 3)))
 
 
+def test_an_embedding_of_inner_stages_runs_no_further_than_these():
+    enc = encoder("cnn", embedding="stages:blocks.1,blocks.3/mean,max", dim=2 * (24 + 48))
+    x = batch()
+    whole, read = enc(x).embedding, outputs.readout(enc.network, enc.spec, "embedding")
+
+    def never(*_):
+        raise AssertionError("a stage after those that are read")
+
+    enc.network.blocks[4].register_forward_hook(never)
+    assert torch.equal(read(x), whole)
+    for bad in (x[0], x.double()):
+        with pytest.raises(ImageError):
+            read(bad)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(("height", "width"), [(SIZE, SIZE), (96, 32), (32, 128)])
 def test_any_size_that_the_patches_divide(kind, height, width):

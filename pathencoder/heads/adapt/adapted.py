@@ -1,0 +1,68 @@
+"""An adapted encoder: what `pathencoder.adapt` returns."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pathencoder.errors import ConfigError
+from pathencoder.heads.adapt import checkpoint as checkpoints
+from pathencoder.heads.adapt import save
+from pathencoder.heads.adapt.lora import Adapter
+from pathencoder.heads.adapt.report import AdaptationReport
+from pathencoder.heads.classifier import Classifier
+from pathencoder.spec import EncoderSpec
+
+if TYPE_CHECKING:
+    from pathencoder.encoder import Encoder
+
+
+@dataclass(frozen=True)
+class Adapted:
+    """An encoder that was adapted to labelled images.
+
+    Attributes:
+        encoder: With new weights and the readout and preprocessing of its parent. Any verb takes
+            it, as it takes its parent.
+        head: The linear layer that was trained along, as a head on this encoder.
+        report: The frozen encoder beside the adapted one, on images that neither was fitted on.
+        parent: The description of the encoder that it was adapted from.
+        adapter: The files of the LoRA adapter; None for another way of adapting.
+        checkpoint: The folder of checkpoints, which `save` deletes; None without one.
+    """
+
+    encoder: Encoder
+    head: Classifier
+    report: AdaptationReport
+    parent: EncoderSpec
+    adapter: Adapter | None = None
+    checkpoint: Path | None = None
+
+    def save(self, folder: str | os.PathLike[str]) -> Path:
+        """Write a folder that `load_encoder` takes.
+
+        | file | content |
+        |---|---|
+        | config.json, model.safetensors and others | the encoder, with its adapters merged |
+        | head/ | the head: `load_head`, `pathencoder predict` |
+        | adapter/ | the LoRA adapter alone in peft's format, for the parent's network |
+        | adaptation.json | the report |
+        | adapted_to.safetensors | content hashes of the images that it was adapted to |
+
+        Args:
+            folder: Created if it does not exist; other files in it are kept.
+
+        Returns:
+            The folder.
+
+        Raises:
+            StoreError: It cannot be written, or holds a head or the parent of this encoder.
+        """
+        if not isinstance(folder, str | os.PathLike) or not os.fspath(folder):
+            raise ConfigError(f"folder={folder!r}: the folder to write, './adapted' for example")
+        place = Path(folder).expanduser()
+        save.save(self, place)
+        checkpoints.remove(self.checkpoint)
+        return Path(folder)

@@ -1,0 +1,150 @@
+"""The files of an adapted encoder: a folder that `load_encoder` takes, with a card and a head."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pathencoder.errors import StoreError
+from pathencoder.files import whole_file, whole_folder
+from pathencoder.heads import store
+from pathencoder.heads.adapt import seen
+from pathencoder.heads.encoder_record import EncoderRecord
+from pathencoder.pretrained import folder as folders
+from pathencoder.pretrained.derived import Story
+from pathencoder.pretrained.load import Loaded
+from pathencoder.pretrained.origin import label
+from pathencoder.pretrained.save import save as save_encoder
+from pathencoder.spec import EncoderSpec
+
+if TYPE_CHECKING:
+    from pathencoder.heads.adapt.adapted import Adapted
+
+REPORT, HEAD, ADAPTER = "adaptation.json", "head", "adapter"
+_OF_IMAGES = "The licence of the images that it was adapted to is not known."
+
+
+def spec_of(
+    parent: EncoderSpec, how: str, images: int, groups: int | None, classes: Sequence[str]
+) -> EncoderSpec:
+    """The description of an adapted encoder: it claims no measurement of its parent."""
+    of = "" if groups is None else f" of {groups:,} groups"
+    return dataclasses.replace(
+        parent,
+        name=f"{parent.name}-{how}",
+        summary=f"adapted from {parent.name}: {how}",
+        training=(
+            f"adapted from {label(parent)} ({how}) to {images:,} labelled images{of}"
+            f" ({', '.join(classes)})"
+        ),
+        reference=f"of {parent.name}: {parent.reference}" if parent.reference else "",
+        note=" ".join(filter(None, [parent.note, _OF_IMAGES])),
+        base_model=label(parent),
+        repo=None,
+        revision=None,
+        sha256=None,
+        gate=None,
+        config_file=None,
+        verified=False,
+    )
+
+
+def save(adapted: Adapted, folder: Path) -> None:
+    """Write the folder; errors as in `Adapted.save`."""
+    _refuse_others(adapted, folder)
+    encoder = adapted.encoder
+    save_encoder(
+        Loaded(encoder.network, encoder.spec, encoder.origin),
+        folder,
+        lambda _, tile: encoder.encode(tile, progress=False)[0],
+        story=Story(adapted.parent, "finetune", _text(adapted)),
+    )
+    seen.write(folder, encoder)
+    with whole_file(folder / REPORT) as temporary:
+        text = json.dumps(adapted.report.to_json(), indent=2, ensure_ascii=False)
+        temporary.write_text(text + "\n", encoding="utf-8")
+    _save_head(adapted, folder)
+    if adapted.adapter is None:
+        shutil.rmtree(folder / ADAPTER, ignore_errors=True)
+        return
+    with whole_folder(folder / ADAPTER) as draft:
+        draft.mkdir()
+        for name, content in adapted.adapter.files.items():
+            (draft / name).write_bytes(content)
+        (draft / "README.md").write_text(_adapter_card(adapted), encoding="utf-8")
+
+
+def _refuse_others(adapted: Adapted, folder: Path) -> None:
+    if store.is_head(folder):
+        raise StoreError(f"{folder} holds a head: choose another folder for the encoder")
+    origin = adapted.encoder.origin
+    place = None if origin is None else origin.folder
+    if place is not None and folder.exists() and os.path.samefile(folder, place):
+        raise StoreError(
+            f"{folder} holds {adapted.parent.name}, from which this encoder was adapted: choose"
+            " another folder"
+        )
+
+
+def _save_head(adapted: Adapted, folder: Path) -> None:
+    """The head, whose record names the folder that the encoder lies in now."""
+    saved = folders.read_spec(folder)
+    record: EncoderRecord = dataclasses.replace(
+        adapted.head.record, name=saved.name, sha256=saved.sha256, folder=str(folder.resolve())
+    )
+    dataclasses.replace(adapted.head, record=record).save(folder / HEAD)
+
+
+def _text(adapted: Adapted) -> str:
+    """The part of the card that says how the encoder was made, and what that brought."""
+    adapter = (
+        "`adapter/` holds the LoRA adapter alone, in peft's format, for the network of"
+        f" {adapted.parent.name}.\n\n"
+        if adapted.adapter
+        else ""
+    )
+    return (
+        f"Adapted from {label(adapted.parent)}: {adapted.encoder.spec.training}.\n\n"
+        f"```text\n{adapted.report.text()}\n```\n\n"
+        f"The metrics of {adapted.parent.name} do not apply to these weights. They have seen the"
+        " labels of the images that they were adapted to: figures on these are too good, and"
+        f" `pathencoder.fit` says so (`{seen.FILE}`).\n\n"
+        f"`{HEAD}/` holds the linear layer that was trained along: `pathencoder.load_head`.\n\n"
+        f"{adapter}"
+        f"## Data\n\n{adapted.report.images:,} labelled images. {_OF_IMAGES}"
+    )
+
+
+def _adapter_card(adapted: Adapted) -> str:
+    parent = adapted.parent
+    return "\n".join(
+        [
+            "---",
+            f"base_model: {parent.repo or parent.name}",
+            "base_model_relation: adapter",
+            "library_name: peft",
+            "tags: [pathology, histopathology, lora]",
+            "---",
+            f"# A LoRA adapter of {label(parent)}",
+            "",
+            f"Rank {adapted.adapter.rank if adapted.adapter else 0}. The folder above holds the"
+            " same encoder with the adapter merged, which needs no peft.",
+            "",
+            "```python",
+            "import pathencoder",
+            "from peft import PeftModel",
+            "",
+            f'encoder = pathencoder.load_encoder("{parent.repo or parent.name}")',
+            'merged = PeftModel.from_pretrained(encoder.network, "adapter").merge_and_unload()',
+            "encoder.network = merged.eval()",
+            "```",
+            "",
+            f"Licence of the parent: {parent.licence}. {_OF_IMAGES}",
+            "",
+        ]
+    )
