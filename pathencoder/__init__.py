@@ -36,6 +36,7 @@ _PUBLIC = {
     "load_encoder": "pathencoder.encoder",
     "load_head": "pathencoder.heads.fit",
     "load_module": "pathencoder.integrations.modules",
+    "open_dataset": "pathencoder.heads.datasets.open",
     "open_slide": "pathencoder.slides.reader",
     "read_features": "pathencoder.features.store",
     "segment_nuclei": "pathencoder.nuclei.segment",
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
     from pathencoder.features.encode import encode_slide_jointly as encode_slide_jointly
     from pathencoder.features.store import read_features as read_features
     from pathencoder.heads.adapt.run import adapt as adapt
+    from pathencoder.heads.datasets.open import open_dataset as open_dataset
     from pathencoder.heads.fit import fit as fit
     from pathencoder.heads.fit import load_head as load_head
     from pathencoder.images import list_images as list_images

@@ -191,7 +191,7 @@ def open_image(source: ImageSource, where: str = "image") -> Pixels:
         ImageError: It cannot be read, or is not exactly one image.
     """
     source = _unpacked(source)
-    if arrays.is_array(source) or isinstance(source, str | os.PathLike | Image.Image):
+    if arrays.is_array(source) or isinstance(source, str | os.PathLike | Image.Image | Item):
         found = list(_flatten(source, where))
         if len(found) == 1:
             return found[0][1]()

@@ -43,7 +43,8 @@ def same(found, expected):
 @given(RGB)
 def test_every_form_of_an_8_bit_image_gives_its_pixels(array):
     tensor = torch.from_numpy(array).permute(2, 0, 1)
-    for form in (array, Image.fromarray(array), png(array), tensor):
+    item = Item(0, "x", lambda: array)
+    for form in (array, Image.fromarray(array), png(array), tensor, item):
         same(open_image(form), array)
     if array.max() > 63:  # darker ones of more bits look like another range
         same(open_image(array.astype(np.uint16) * 257), array)
