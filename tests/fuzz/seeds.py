@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+import json
 import tarfile
 from pathlib import Path
 
 import numpy as np
 import small_encoders
+import small_pictures
 import small_slides
 import tifffile
 from PIL import Image
@@ -91,3 +93,51 @@ def shards(folder: Path, *, by_slide: bool) -> Path:
             "shard,key,slide,patient,stain_class,organ,licence,split,use\n" + rows
         )
     return folder
+
+
+def labels(folder: Path) -> list[tuple[str, bytes]]:
+    """An image in a folder, and the files of labels that it may have: names and contents.
+
+    Not .mat: SciPy's reader crashes on some damaged ones.
+    """
+    folder.mkdir(parents=True)
+    numbers = small_pictures.labels()
+    small_pictures.write(folder / "a.png", small_pictures.image())
+    features = [
+        small_pictures.feature("Polygon", [small_pictures.square(2, 2, 9)], "Tumor"),
+        small_pictures.feature("MultiPolygon", [[small_pictures.square(20, 20, 9)]], "Stroma"),
+        small_pictures.feature("Point", [30, 40], "Tumor", "detection"),
+    ]
+    areas = [[1, 1, 9, 1, 9, 9], {"size": list(numbers.shape), "counts": [5, 9, 2290]}]
+    coco = {
+        "images": [{"id": 1, "file_name": "a.png", "height": 48, "width": 48}],
+        "categories": [{"id": 1, "name": "tumour"}],
+        "annotations": [
+            {"id": 1, "image_id": 1, "category_id": 1, "segmentation": [areas[0]]},
+            {"id": 2, "image_id": 1, "category_id": 1, "segmentation": areas[1]},
+            {"id": 3, "image_id": 1, "category_id": 1, "bbox": [3, 4, 5, 6]},
+        ],
+    }
+    vertices = "".join(f'<Vertex X="{x}" Y="{y}"/>' for x, y in small_pictures.square(2, 2, 9))
+    xml = f"<Vertices>{vertices}</Vertices>"
+    xml = f'<Annotations><Annotation Name="x"><Region>{xml}</Region></Annotation></Annotations>'
+    return [
+        ("a_mask.png", _bytes(numbers, ".png")),
+        ("a_mask.tif", _bytes(numbers, ".tif")),
+        ("a_mask.npy", _bytes(numbers, ".npy")),
+        ("a.geojson", json.dumps({"type": "FeatureCollection", "features": features}).encode()),
+        ("set.json", json.dumps(coco).encode()),
+        ("a.xml", xml.encode()),
+        ("a.csv", b"x,y,class\n3,4,tumour\n10.5,20,stroma\n"),
+        ("set.csv", b"image,x_um,y_um,class,split\na.png,3,4,tumour,train\na.png,10,2,,train\n"),
+    ]
+
+
+def _bytes(numbers: np.ndarray, suffix: str) -> bytes:
+    """A label map as the bytes of a file."""
+    stream = io.BytesIO()
+    if suffix == ".npy":
+        np.save(stream, numbers)
+    else:
+        Image.fromarray(numbers).save(stream, format="PNG" if suffix == ".png" else "TIFF")
+    return stream.getvalue()

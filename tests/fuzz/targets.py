@@ -43,6 +43,7 @@ KINDS = {
     ".tif": "tiff",
     ".csv": "csv",
     ".json": "json",
+    ".geojson": "json",
     ".safetensors": "safetensors",
     ".tar": "tar",
 }
@@ -183,6 +184,21 @@ def encoder_folder(bench: Bench, work: Path, rng: random.Random) -> None:
         load_encoder(folder).encode(seeds.tile(), progress=False)
 
 
+def pictures(bench: Bench, work: Path, rng: random.Random) -> None:
+    """Damaged labels of an image: the set is read, or refused with a reason."""
+    from pathencoder.heads.data.pictures import read_pictures
+
+    folder = work / "set"
+    name, data = rng.choice(seeds.labels(folder))
+    file = folder / name
+    file.write_bytes(mutate(data, _kind(file), rng))
+    given = file if name == "set.csv" or (name == "set.json" and rng.random() < 0.5) else folder
+    task = rng.choice(("nuclei", "points", "pixels"))
+    with contextlib.suppress(PathEncoderError):
+        for row in read_pictures(given, task=task, mpp=0.5):
+            row.load()
+
+
 # Target and how often it is drawn.
 TARGETS: dict[str, tuple[Callable[[Bench, Path, random.Random], None], int]] = {
     "encode_tiles": (encode_tiles, 10),
@@ -192,6 +208,7 @@ TARGETS: dict[str, tuple[Callable[[Bench, Path, random.Random], None], int]] = {
     "nuclei": (nuclei, 2),
     "corpus": (corpus, 4),
     "encoder_folder": (encoder_folder, 3),
+    "pictures": (pictures, 6),
 }
 
 

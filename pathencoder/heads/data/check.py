@@ -107,8 +107,8 @@ def _bad_files(data: Dataset) -> Iterator[str]:
         if not isinstance(image, str | os.PathLike):
             continue
         path = Path(image)
-        if not path.is_file():
-            what = "a folder, not an image" if path.is_dir() else "no such file"
+        if not os.path.isfile(path):  # Path.is_file raises for a name that is too long
+            what = "a folder, not an image" if os.path.isdir(path) else "no such file"
             yield f"{data.name(row)}: {what}{_shown(data, row, path)}"
             continue
         before = first.setdefault(os.path.realpath(path), row)

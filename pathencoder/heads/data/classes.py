@@ -19,6 +19,7 @@ ClassNames: TypeAlias = "Sequence[str] | Mapping[int, str | None] | Mapping[str,
 _IGNORE = "ignore"  # QuPath's class "Ignore*" and its like
 _NAMELESS = frozenset({"", "unclassified", "unlabelled", "unlabeled", "unknown", "none", "nan"})
 _MOST = 64  # classes that are plausible
+_OBJECTS = 10  # numbers in one map, from which on they may be those of objects
 _SEPARATE = (
     "the label maps have one number for all objects: each connected part is one object, and objects"
     " that touch are one"
@@ -140,12 +141,30 @@ def _of_pixels(
     if found and stored and named is None:
         problem = "some images have label maps, others outlines: name the classes of both (labels=)"
         return Decision(Reading("classes"), (problem,))
-    return _of_regions(stored, named) if stored or not found else _of_maps(found, named)
+    return _of_regions(stored, named) if stored or not found else _of_maps(facts, found, named)
 
 
-def _of_maps(found: list[int], named: dict[int | str, str | None] | None) -> Decision:
+def _numbers_of_objects(facts: Sequence[Facts]) -> str:
+    """Say so where every map numbers its objects from 1, as many as there are; else ""."""
+    maps = [f.values[f.values > 0] for f in facts if f.values is not None]
+    counts = {len(values) for values in maps}
+    counted = all(np.array_equal(v, np.arange(1, len(v) + 1)) for v in maps)
+    if not counted or len(counts) < 2 or max(counts) < _OBJECTS:
+        return ""
+    return (
+        f"the label maps hold the numbers 1 to {min(counts)}, or to {max(counts)}: numbers of"
+        " objects, as it seems. For two classes save mask > 0; if they are classes, name them"
+        " (labels=)"
+    )
+
+
+def _of_maps(
+    facts: Sequence[Facts], found: list[int], named: dict[int | str, str | None] | None
+) -> Decision:
     """Classes of label maps."""
     notes: list[str] = []
+    if named is None and (problem := _numbers_of_objects(facts)):
+        return Decision(Reading("classes"), (problem,))
     if named is not None:
         names = tuple(dict.fromkeys(name for name in named.values() if name is not None))
         by_number = {int(k): n for k, n in named.items() if isinstance(k, str) and k.isdecimal()}

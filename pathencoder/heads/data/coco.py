@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -204,4 +205,4 @@ def _found(file: Path, name: str) -> Path:
         above / "images" / given,
         above / file.stem.removeprefix("instances_") / given,
     ]
-    return next((path for path in options if path.is_file()), options[0])
+    return next((path for path in options if os.path.isfile(path)), options[0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -44,7 +45,7 @@ def list_pictures(
     Raises:
         ConfigError: Nothing can be listed, or an argument does not go with the form.
     """
-    if not root.exists():
+    if not os.path.exists(root):
         raise ConfigError(f"no such folder or file: {printable(root)}")
     listing = _listing(root, kind, _columns(root, labels, groups, splits))
     by_column = root.is_file() and root.suffix.lower() not in _OUTLINES
@@ -102,7 +103,7 @@ def _listing(root: Path, kind: Kind, given: Names) -> Listing:
     if suffix in _OUTLINES:
         stems = (root.stem, Path(root.stem).stem)
         options = [root.with_name(stem + end) for stem in stems for end in sorted(SUFFIXES)]
-        image = next((path for path in options if path.is_file()), None)
+        image = next((path for path in options if os.path.isfile(path)), None)
         if image is None:
             raise ConfigError(
                 f"{printable(root)}: no image of the same name lies beside it ({root.stem}.png for"

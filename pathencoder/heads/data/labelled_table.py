@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -171,7 +172,7 @@ def _finder(root: Path) -> Callable[[str], Path]:
 
     def find(name: str) -> Path:
         path = root / Path(name).expanduser()
-        if path.is_file():
+        if os.path.isfile(path):  # Path.is_file raises for a name that is too long
             return path
         if not by_name:
             for image in (p for p in walk(root).files if p.suffix.lower() in IMAGES):

@@ -273,7 +273,7 @@ def _surveyed(
     """What the labels of every image hold, and what is wrong with them."""
     facts, problems = [], []
     for row, mpp in zip(rows, scales, strict=True):
-        if row.item is None and not row.image.is_file():  # the check of files says so
+        if row.item is None and not os.path.isfile(row.image):  # the check of files says so
             facts.append(Facts())
             continue
         fact, wrong = survey.survey(row, kind, mpp)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -50,7 +51,7 @@ def scales_of(rows: Sequence[Found], given: float | None) -> Scales:
             own += value is not None
             if value is None and given is not None:
                 value = given
-                if row.image.is_file():
+                if os.path.isfile(row.image):
                     name = printable(row.image)
                     overruled += list(decide(evidence_of(row.image), name=name, given=given).notes)
             elif value is None:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pathencoder.errors import ConfigError, ImageError
 from pathencoder.heads.data.listing import Found
 from pathencoder.heads.data.marks import Marks, Mask
-from pathencoder.heads.data.truth import Kind, components
+from pathencoder.heads.data.truth import Kind, Reading, components
 from pathencoder.walk import printable
 
 _OUTSIDE = 1.0  # px that a point may lie beyond the border: half pixels are counted differently
@@ -84,10 +84,21 @@ def _facts(marks: Marks, kind: Kind, shape: tuple[int, int] | None) -> Facts:
     clipped = 0 if shape is None else sum(_beyond(a.box, shape) for a in marks.areas)
     names, areas = Counter(marks.names if points else ()), Counter(a.name for a in marks.areas)
     if marks.map is None or (points and (names or areas)):
+        if kind == "objects" and shape is not None and areas:
+            left_out += _hidden(marks, shape)
         return Facts(None, 0, areas, names, clipped, tuple(left_out))
     parts = 0 if kind == "classes" else int(components(marks.map).max(initial=0))
     values = np.unique(marks.map).astype(np.int64)
     return Facts(values, parts, Counter(), Counter(), 0, tuple(left_out))
+
+
+def _hidden(marks: Marks, shape: tuple[int, int]) -> Iterator[str]:
+    """The outlines that leave no pixel, or only covered ones."""
+    every = Reading("objects", numbers=dict.fromkeys((area.name for area in marks.areas), 0))
+    drawn, _ = every.truth(Marks(areas=marks.areas), shape)
+    lost = len(marks.areas) - np.count_nonzero(np.unique(drawn))
+    if lost:
+        yield f"{lost} outlines that hold no pixel or lie under others"
 
 
 def _misfits(row: Found, marks: Marks, kind: Kind, shape: tuple[int, int]) -> Iterator[str]:

@@ -195,6 +195,9 @@ def test_a_class_that_no_train_image_has_is_refused(tmp_path):
 
 
 def test_numbers_of_objects_are_no_classes(tmp_path):
-    grid = np.arange(144).reshape(12, 12).repeat(4, 0).repeat(4, 1)
+    maps = [small.labels([(x, 10, 2) for x in range(4, last, 4)]) for last in (40, 46)]
+    with pytest.raises(ConfigError, match=r"1 to 9, or to 11: numbers of objects, as it seems"):
+        classes(tmp_path, *maps)
+    grid = (3 * np.arange(72)).reshape(6, 12).repeat(8, 0).repeat(4, 1)
     with pytest.raises(ConfigError, match="more than there are classes"):
-        classes(tmp_path, grid)
+        classes(tmp_path / "many", grid)

@@ -157,6 +157,15 @@ def test_measurements_of_qupath_in_micrometres(tmp_path):
         read_pictures(tmp_path / "cells.tsv", task="nuclei", mpp=0.5)
 
 
+def test_names_that_are_too_long_are_missing_files(tmp_path):
+    small.pair(tmp_path, "a")
+    table = tmp_path / "set.csv"
+    for header in ("image,labels\n{0}.png,masks/a.png", "image,x,y\n{0}.png,1,2"):
+        table.write_text(header.format("a" * 5000))
+        with pytest.raises(ConfigError, match="line 2: no such file"):
+            read_pictures(table, task="points", mpp=0.5)
+
+
 def test_arguments_that_do_not_fit(tmp_path):
     small.pair(tmp_path, "a")
     for arguments, words in (

@@ -41,6 +41,14 @@ def test_small_objects_lie_on_large_ones(tmp_path):
     )
     found = data.rows[0].load().truth
     assert np.unique(found, return_counts=True)[1].tolist() == [48 * 48 - 400, 384, 16]
+    assert not any("lie under others" in note for note in data.notes)
+
+
+def test_hidden_outlines_are_counted(tmp_path):
+    same = feature("Polygon", [square(10, 10, 4)])
+    data = read(tmp_path, same, same, feature("Polygon", [square(20, 20, 0.1)]))
+    assert data.rows[0].load().truth.max() > 0
+    assert any("2 outlines that hold no pixel or lie under others" in n for n in data.notes)
 
 
 def test_detections_count_and_the_annotation_around_them_does_not(tmp_path):
