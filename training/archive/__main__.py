@@ -160,12 +160,16 @@ def _print_built(built: Built, out: Path) -> None:
     click.echo(f"{out} and {csv_of(out).name}: {built.measured} slides were read in this run")
 
 
+def _gigabytes(size: int) -> str:
+    return f"{size / 1e9:,.1f} GB" if size >= 1e9 else f"{size / 1e6:,.1f} MB"
+
+
 def _counts(rows: list[Row]) -> list[str]:
     """Slides, patients, bytes and stains, as lines for a person."""
     used = [row for row in rows if row.use and not row.problem]
     patients = len({row.patient for row in rows if row.patient})
     size = sum(row.size or 0 for row in rows)
-    lines = [f"{len(rows)} slides of {patients} patients, {size / 1e9:.1f} GB; {len(used)} usable"]
+    lines = [f"{len(rows)} slides of {patients} patients, {_gigabytes(size)}; {len(used)} usable"]
     for title, values in (
         ("source", [row.src for row in rows]),
         ("stain", [row.stain_class for row in rows]),

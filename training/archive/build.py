@@ -18,7 +18,6 @@ from pathlib import Path
 
 from pathencoder.cores import available
 from pathencoder.errors import ConfigError, PathEncoderError
-from pathencoder.features.identity import slide_stat
 from pathencoder.files import make_folder, remove_incomplete
 from pathencoder.locks import Lock
 from training.archive.about import NOTHING, About
@@ -197,22 +196,17 @@ def _facts(
     with Cache(cache_of(out)) as cache:
         tasks: list[Task] = []
         for item in items:
-            if item.path is None or item.problem:
+            if item.path is None or item.size is None or item.problem:
                 continue
             old = known.get(item.key)
             named = bool(item.stain_class) or bool(old and old.stain_from in _STATED)
             look = options.look and not named and not _names_stain(item, options)
-            try:
-                stat = slide_stat(item.path)
-            except PathEncoderError as error:
-                found[item.key] = Facts(0, 0, problem=str(error))
-                continue
-            kept = cache.get(item.key, stat.size, stat.modified, hashed=options.hashed, look=look)
+            size, modified, hashed = item.size, item.modified, options.hashed
+            kept = cache.get(item.key, size, modified, hashed=hashed, look=look)
             if kept is not None:
                 found[item.key] = kept
-                continue
-            task = Task(item.key, item.path, stat.size, stat.modified, options.hashed, look)
-            tasks.append(task)
+            else:
+                tasks.append(Task(item.key, item.path, size, modified, hashed, look))
         for some in _with_progress(tasks, options):
             cache.add(some)
             found.update(some)

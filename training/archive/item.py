@@ -25,6 +25,7 @@ class Item:
         height: In pixels.
         licence: Likewise.
         size: Bytes; None where the source does not say.
+        modified: The latest change of its files in nanoseconds, where they lie here.
         checksum: md5:..., etag:...; "" where the source states none.
         release: The source's data release.
         problem: Why the slide cannot be used, in words.
@@ -46,6 +47,7 @@ class Item:
     height: int | None = None
     licence: str = ""
     size: int | None = None
+    modified: int = 0
     checksum: str = ""
     release: str = ""
     problem: str = ""

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
+from typing import Any
 
 from training.archive.about import values_of
 from training.archive.exclude import Excluded
@@ -161,7 +162,7 @@ def finished(
         excluded: The patients and files of evaluation sets.
         codes: A patient that a person typed becomes a code here.
     """
-    coded = [replace(row, patient=codes.code_of(row.patient)) for row in _named_once(rows)]
+    coded = [_changed(row, patient=codes.code_of(row.patient)) for row in _named_once(rows)]
     known = {row.patient: row.split for row in coded if row.patient and row.split}
     done = []
     for row in coded:
@@ -169,8 +170,15 @@ def finished(
         split = row.split
         if not split and "split" not in row.edits:
             split = known.get(row.patient) or split_by_hash(row.patient or row.slide, shares)
-        done.append(replace(row, split=split, excluded=sets, use=row.use and not sets))
+        done.append(_changed(row, split=split, excluded=sets, use=row.use and not sets))
     return _without_copies(done)
+
+
+def _changed(row: Row, **values: Any) -> Row:
+    """The row with other values; itself where they are the same, which is most often."""
+    if all(getattr(row, name) == value for name, value in values.items()):
+        return row
+    return replace(row, **values)
 
 
 def _without_copies(rows: Sequence[Row]) -> list[Row]:
@@ -190,7 +198,7 @@ def _without_copies(rows: Sequence[Row]) -> list[Row]:
         kept = first.get(row.sha256, row)
         if not problem and kept.key != row.key:
             problem = f"{SAME}{kept.slide}"
-        out.append(replace(row, problem=problem))
+        out.append(_changed(row, problem=problem))
     return out
 
 

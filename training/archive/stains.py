@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from dataclasses import dataclass
 
@@ -67,18 +68,17 @@ _IHC = re.compile(r"(?<![a-z0-9])(?:ihc|dab|immuno(?:histochemistry|peroxidase)?
 _SURE, _LIKELY, _GUESS = 0.97, 0.9, 0.7
 
 
-def _patterns(names: dict[str, str]) -> tuple[tuple[str, re.Pattern[str]], ...]:
-    return tuple(
-        (name, re.compile(rf"(?<![a-z0-9])(?:{pattern})(?![a-z0-9])"))
-        for name, pattern in names.items()
-    )
+def _pattern(names: dict[str, str]) -> tuple[re.Pattern[str], tuple[str, ...]]:
+    """One pattern for many stains, with a group for each, and the names of the groups."""
+    groups = "|".join(f"({pattern})" for pattern in names.values())
+    return re.compile(rf"(?<![a-z0-9])(?:{groups})(?![a-z0-9])"), tuple(names)
 
 
 _CLASSES = (
-    ("ihc", _patterns(_MARKERS)),
-    ("special", _patterns(_SPECIAL)),
-    ("cytology", _patterns(_CYTOLOGY)),
-    ("he", _patterns(_HE)),
+    ("ihc", *_pattern(_MARKERS)),
+    ("special", *_pattern(_SPECIAL)),
+    ("cytology", *_pattern(_CYTOLOGY)),
+    ("he", *_pattern(_HE)),
 )
 
 
@@ -114,6 +114,7 @@ def stain_in(*texts: str) -> NamedStain:
     return next((found for text in texts if (found := _named(text)) is not NOTHING), NOTHING)
 
 
+@functools.lru_cache(maxsize=1 << 16)
 def _named(text: str) -> NamedStain:
     plain = re.sub(r"[^a-z0-9&]+", " ", text.casefold())
     found: dict[str, list[str]] = {}
@@ -121,8 +122,9 @@ def _named(text: str) -> NamedStain:
     markers += [f"CK{m[1]}" for m in _CK.finditer(plain)]
     if markers:
         found["ihc"] = markers
-    for stain_class, patterns in _CLASSES:
-        names = [name for name, pattern in patterns if pattern.search(plain)]
+    for stain_class, pattern, stains in _CLASSES:
+        # inside the patterns no group is kept, so that the last one is the stain's own
+        names = [stains[(m.lastindex or 1) - 1] for m in pattern.finditer(plain)]
         if names:
             found.setdefault(stain_class, []).extend(names)
     if _IHC.search(plain):

@@ -6,7 +6,8 @@ import contextlib
 import hashlib
 import os
 import threading
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO
@@ -55,11 +56,15 @@ class Folder:
         walked = walk(self.root)
         self.left_out = [f"{printable(left.path)}: {left.reason}" for left in walked.left_out]
         dicom: dict[Path, list[Path]] = {}
+        others: list[Path] = []
         for path in walked.files:
             if path.suffix.lower() == ".dcm":
                 dicom.setdefault(path.parent, []).append(path)
             elif looks_like_slide(path):
                 yield self._item(path)
+            else:
+                others.append(path)
+        self.left_out += _summed_up(others)
         for files in dicom.values():
             for slide in dicom_slides(files):
                 yield self._item(slide)
@@ -104,9 +109,9 @@ class Folder:
         relative = path.name if path == self.root else path.relative_to(self.root).as_posix()
         place = "/".join(safe_name(printable(part)) for part in relative.split("/"))
         number = hashlib.sha256(self.name.encode()).hexdigest()[:6]
-        problem, size = "", None
+        problem, size, modified = "", None, 0
         try:
-            size = slide_stat(path).size
+            size, modified, _ = slide_stat(path)
         except OSError as error:
             problem = f"it cannot be read ({error.strerror or error})"
         return Item(
@@ -116,10 +121,26 @@ class Folder:
             patient=tcga_patient(relative),
             published=bool(tcga_patient(relative)),
             size=size,
+            modified=modified,
             path=path,
             problem=problem,
             described=printable(relative),
         )
+
+
+def _summed_up(others: Iterable[Path]) -> list[str]:
+    """Files that are no slides, by suffix, in one line; without those of a MIRAX slide."""
+    kinds = Counter(
+        printable(path.suffix.lower()) or "without suffix"
+        for path in others
+        if not path.parent.with_suffix(".mrxs").exists()
+    )
+    if not kinds:
+        return []
+    listed = ", ".join(f"{kind} {count}" for kind, count in kinds.most_common(8))
+    total = kinds.total()
+    are = "file is no slide" if total == 1 else "files are no slides"
+    return [f"{total:,} {are} ({listed})"]
 
 
 @contextlib.contextmanager

@@ -74,6 +74,7 @@ def test_a_folder_becomes_a_manifest(archive, out):
     assert rows["2_CD3.tif"].slide == "2_CD3"
     assert rows["in/2_CD3.tif"].slide.startswith("2_CD3-")
     assert built.measured == 4
+    assert built.left_out == ["1 file is no slide (.txt 1)"]
     assert read_manifest(out).rows == built.manifest.rows
     assert any("no patient" in note for note in built.notes)
 

@@ -41,7 +41,7 @@ def test_two_kinds_of_stain_in_one_name_decide_nothing():
 
 def test_a_short_marker_is_less_sure_than_a_long_one():
     assert stain_in("a_ER.svs").confidence < stain_in("a_Ki67.svs").confidence
-    assert stain_in("a_er_ki67.svs").stain == "Ki-67 + ER"
+    assert stain_in("a_er_ki67.svs").stain == "ER + Ki-67"
 
 
 def test_the_first_text_that_names_a_stain_decides():
