@@ -176,6 +176,25 @@ def test_an_expired_signature_is_asked_for_again(challenge, tmp_path):
         fetch(challenge.source, row, tmp_path / "b.tif")
 
 
+def test_a_dicom_slide_of_grand_challenge_comes_as_a_folder(challenge, tmp_path):
+    challenge.images = {"dd00": ("1.2.1", "1.2.2")}
+    challenge.storage.files = {"1.2.1": A, "1.2.2": B}
+    row = row_of(next(challenge.source.items()))
+    assert (row.file, row.problem) == ("grand-challenge/ihc/dd00", "")
+    challenge.storage.expired = 1
+    challenge.storage.cut = 120_000
+    place = tmp_path / row.file
+    found = fetch(challenge.source, row, place)
+    assert {p.name: p.read_bytes() for p in place.iterdir()} == {"1.2.1.dcm": A, "1.2.2.dcm": B}
+    assert challenge.source.verify(replace(row, sha256=found), place) == ""
+    assert all(r.headers["x-signed"] == "SIGNED" for r in challenge.storage.requests)
+    (place / "1.2.1.dcm").unlink()
+    before = len(challenge.storage.requests)
+    challenge.storage.cut = None
+    assert fetch(challenge.source, replace(row, sha256=found), place) == found
+    assert len(challenge.storage.requests) == before + 1
+
+
 def test_no_access_says_what_to_do_and_no_token_is_shown(challenge, tmp_path, caplog, monkeypatch):
     caplog.set_level(logging.DEBUG)
     row = row_of(next(challenge.source.items()))

@@ -199,7 +199,7 @@ class GrandChallengeService(Service):
     """An archive of one slide an item; `storage` holds the files.
 
     Attributes:
-        images: pk -> bytes.
+        images: pk -> bytes, or the names in the storage of a DICOM slide's files.
         refuses: Requests answer "not found", as for an account without access.
     """
 
@@ -221,6 +221,8 @@ class GrandChallengeService(Service):
         if path == "archives/items/":
             assert request.query["archive"] == "ab12"
             return self.paged([self.item(pk) for pk in sorted(self.images)], request)
+        if path.endswith("/dicom/instances/"):
+            return as_json({"instances": self.instances(path.split("/")[2])})
         if path.startswith("cases/images/"):
             return as_json(self.image(path.split("/")[2]))
         return self.redirect(request.path.split("/")[3])
@@ -251,17 +253,17 @@ class GrandChallengeService(Service):
         }
 
     def image(self, pk):
+        dicom = not isinstance(self.images[pk], bytes)
+        file = {
+            "pk": f"f-{pk}",
+            "file": f"{self.address}/media/images/{pk}/S.tif",
+            "image_type": "TIFF",
+        }
         return {
             "pk": pk,
             "name": f"{pk}_CD8_Van der Berg.tif",
-            "files": [
-                {
-                    "pk": f"f-{pk}",
-                    "file": f"{self.address}/media/images/{pk}/S.tif",
-                    "image_type": "TIFF",
-                }
-            ],
-            "dicom_image_set": None,
+            "files": [] if dicom else [file],
+            "dicom_image_set": {"image_set_id": "0123"} if dicom else None,
             "width": 98304,
             "height": 81920,
             "voxel_width_mm": 0.00025,
@@ -273,6 +275,15 @@ class GrandChallengeService(Service):
             "patient_age": "071Y",
             "study_description": "Van der Berg, biopsy",
         }
+
+    def instances(self, pk):
+        found = []
+        for name in sorted(self.images[pk]):
+            self.signed += 1
+            url = f"{self.storage.address}/bucket/{name}?X-Signature=SIGNED{self.signed}"
+            request = {"method": "GET", "url": url, "headers": {"X-Signed": "SIGNED"}}
+            found.append({"sop_instance_uid": name, "get_instance": request})
+        return found
 
     def redirect(self, pk):
         self.signed += 1

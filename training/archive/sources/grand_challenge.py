@@ -2,7 +2,8 @@
 
 `archives/?slug=` finds the archive, `archives/items/?archive=` its items, `cases/images/<pk>/` the
 files of an image. A file's URL answers with a redirect to signed storage: it is asked with the
-token, the storage without. When the signature expires, the file's URL is asked again.
+token, the storage without. When the signature expires, the file's URL is asked again. A slide of
+DICOM files has no file: `cases/images/<pk>/dicom/instances/` lists a signed request for each.
 
 The record of an image also holds the patient's number, name, birth date, sex and age. Of these only
 the number is used, as a keyed hash.
@@ -10,6 +11,7 @@ the number is used, as a keyed hash.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from collections.abc import Iterator, Mapping
@@ -20,11 +22,13 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from pathencoder.errors import ConfigError
-from training.archive.http import Client, SourceError
+from training.archive.facts import sha256_of
+from training.archive.http import Client, Refused, SourceError
 from training.archive.item import Item
 from training.archive.row import Row
 from training.archive.sources.base import expected_of, http_part, safe_name, verify_file
-from training.archive.transfer import transfer
+from training.archive.sources.objects import verify_folder
+from training.archive.transfer import Broken, Expected, Part, transfer
 
 URL = "https://grand-challenge.org/api/v1/"
 TOKEN = "GRAND_CHALLENGE_AUTHORIZATION"  # the variable that gcapi reads, too
@@ -92,12 +96,15 @@ class GrandChallenge:
 
     def fetch(self, row: Row, place: Path, stop: threading.Event) -> str:
         """See `Source.fetch`."""
-        open_at = partial(self._open, row, replace(self.client, stop=stop))
+        client = replace(self.client, stop=stop)
+        if not PurePosixPath(row.file).suffix:
+            return self._fetch_dicom(row, place, client)
+        open_at = partial(self._open, row, client)
         return transfer(open_at, place, expected_of(row), stop=stop, pause=self._pause)
 
     def verify(self, row: Row, place: Path) -> str:
         """See `Source.verify`."""
-        return verify_file(row, place)
+        return (verify_folder if place.is_dir() else verify_file)(row, place)
 
     def _open(self, row: Row, client: Client, start: int, version: str) -> Any:
         """A file from a byte on, by a URL that was signed just now."""
@@ -105,6 +112,51 @@ class GrandChallenge:
         if not files:
             raise SourceError(f"{self.name}: {row.slide}: it has no file any more")
         return http_part(client, str(files[0]["file"]), start, version)
+
+    def _fetch_dicom(self, row: Row, place: Path, client: Client) -> str:
+        """The files of a DICOM slide, as a folder; those that are here are whole."""
+        listed = self._instances(row, client)
+        if not listed:
+            raise SourceError(f"{self.name}: {row.slide}: it has no file any more")
+        for uid in listed:
+            here = place / f"{safe_name(uid)}.dcm"
+            if not here.exists():
+                open_at = partial(self._instance, row, client, listed, uid)
+                name = Expected(f"{self.name} {row.slide} {uid}")
+                transfer(open_at, here, name, stop=client.stop, pause=self._pause)
+        found = sha256_of(place)
+        if row.sha256 and found != row.sha256:
+            raise SourceError(f"{self.name}: {row.slide}: its sha256 is not that of the manifest")
+        return found
+
+    def _instances(self, row: Row, client: Client) -> dict[str, Mapping[str, Any]]:
+        """Each DICOM file's request, which was signed just now."""
+        found = client.get(f"{self._image(row.source_id)}dicom/instances/")["instances"]
+        return {str(i["sop_instance_uid"]): i["get_instance"] for i in found}
+
+    @contextlib.contextmanager
+    def _instance(
+        self,
+        row: Row,
+        client: Client,
+        listed: dict[str, Mapping[str, Any]],
+        uid: str,
+        start: int,
+        version: str,
+    ) -> Iterator[Part]:
+        """A DICOM file from a byte on; where its signature expired, all are asked for again."""
+        request = listed[uid]
+        url = str(request["url"])
+        signed = dict(request.get("headers") or {})
+        storage = replace(client, name="the storage", base=url, headers=signed)
+        try:
+            with http_part(storage, url, start, version) as part:
+                yield part
+        except Refused as error:
+            listed |= self._instances(row, client)
+            raise Broken(
+                f"the request that was signed for it is refused ({error.status})"
+            ) from None
 
     def _pages(self, path: str, **query: str) -> Iterator[Mapping[str, Any]]:
         start, count = 0, 1
@@ -123,13 +175,9 @@ class GrandChallenge:
         """A slide; of the record only the fields that are named here are used."""
         pk = str(record["pk"])
         files = _slides_of(record)
-        suffix = PurePosixPath(urlsplit(str(files[0]["file"])).path).suffix if files else ".tif"
+        suffix = PurePosixPath(urlsplit(str(files[0]["file"])).path).suffix if files else ""
         millimetres = record.get("voxel_width_mm")
-        problem = ""
-        if not files and record.get("dicom_image_set"):
-            problem = "a DICOM set, which is not fetched yet"
-        elif not files:
-            problem = "it has no TIFF"
+        problem = "" if files or record.get("dicom_image_set") else "it has no TIFF"
         return Item(
             src=self.name,
             source_id=pk,
