@@ -172,7 +172,7 @@ def _area(annotation: dict[str, Any], kind: str) -> Area | None:
         counts = given["counts"]
         size = (int(given["size"][0]), int(given["size"][1]))
         runs = decode_counts(counts) if isinstance(counts, str | bytes) else counts
-        return Area(kind, filled=mask_of_counts(runs, size))
+        return Area.of_mask(kind, mask_of_counts(runs, size))
     if not given:
         return None
     rings: list[list[Ring]] = []

@@ -18,6 +18,7 @@ from pathencoder.walk import printable
 SUFFIXES = IMAGES | {".npy", ".mat"}
 _LOSSLESS = "Save it without loss and without smoothing: PNG, TIFF or .npy"
 _MANY = 2  # numbers; with more, a map is tested for smoothed edges
+_COUNTED = 1 << 20  # up to this number, counting is faster than sorting
 _FLAT = 0.25  # share of a value's pixels that lie beside their like; objects have more
 
 
@@ -115,17 +116,16 @@ def check_sharp(labels: NDArray[np.integer], name: str) -> None:
     Raises:
         ImageError: It was.
     """
-    numbers, index = np.unique(labels, return_inverse=True)
+    index = labels
+    if labels.max(initial=0) > _COUNTED:
+        index = np.unique(labels, return_inverse=True)[1].reshape(labels.shape)
+    count = np.bincount(index.ravel())
+    numbers = np.flatnonzero(count)
     if len(numbers) <= _MANY:
         return
-    index = index.reshape(labels.shape)
-    same = (
-        (index[:-1, :-1] == index[1:, :-1])
-        & (index[:-1, :-1] == index[:-1, 1:])
-        & (index[:-1, :-1] == index[1:, 1:])
-    )
-    flat = np.bincount(index[:-1, :-1][same], minlength=len(numbers))
-    share = flat / np.bincount(index.ravel(), minlength=len(numbers))
+    first = index[:-1, :-1]
+    same = (first == index[1:, :-1]) & (first == index[:-1, 1:]) & (first == index[1:, 1:])
+    share = np.bincount(first[same], minlength=len(count))[numbers] / count[numbers]
     if np.median(share[numbers > 0]) < _FLAT:
         raise ImageError(
             f"{name}: {len(numbers)} numbers, most of them of single pixels along edges: a label"

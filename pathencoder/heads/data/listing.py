@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pathencoder.arrays import Pixels
 from pathencoder.errors import ImageError
 from pathencoder.heads.data import label_maps
+from pathencoder.heads.data.coco import CocoImage
 from pathencoder.heads.data.label_maps import LabelMap
 from pathencoder.heads.data.marks import Marks, Source
 from pathencoder.heads.data.outlines import GeoJson, ImageScope
@@ -110,6 +111,13 @@ def source_of(file: Path, kind: Kind) -> Source:
         f"{name}: no labels are read from {suffix or 'such'} files, but from label maps (PNG, TIFF,"
         " .npy, .mat), GeoJSON, XML of ImageScope and CSV of points",
     )
+
+
+def for_kind(source: Source, kind: Kind) -> Source:
+    """The same labels as another kind of task reads them."""
+    if isinstance(source, GeoJson | CocoImage):
+        return replace(source, regions=kind == "classes")
+    return source
 
 
 def preferred(files: Sequence[Path], kind: Kind) -> Path | None:

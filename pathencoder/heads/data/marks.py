@@ -30,21 +30,32 @@ class Area:
         name: Its class; "" without one.
         polygons: Each its outer ring, then its holes: x and y in pixels, the outer edge of the
             first pixel at 0.
-        filled: A mask [H, W] in place of polygons.
+        filled: A mask in place of polygons, without empty rows and columns around it.
+        origin: X and y of the first pixel of the mask.
     """
 
     name: str
     polygons: Sequence[Sequence[Ring]] = ()
     filled: Mask | None = field(default=None, compare=False)
+    origin: tuple[int, int] = (0, 0)
+
+    @classmethod
+    def of_mask(cls, name: str, mask: Mask) -> Area:
+        """An area of a mask [H, W] of its image."""
+        rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
+        if not len(rows):
+            return cls(name, filled=mask[:0, :0])
+        top, left = int(rows[0]), int(columns[0])
+        window = mask[top : rows[-1] + 1, left : columns[-1] + 1]
+        return cls(name, filled=window.copy(), origin=(left, top))
 
     @property
     def box(self) -> tuple[float, float, float, float]:
         """Left, top, right and bottom; all 0 where it holds nothing."""
         if self.filled is not None:
-            rows, columns = (np.flatnonzero(self.filled.any(axis)) for axis in (1, 0))
-            if not len(rows):
-                return 0.0, 0.0, 0.0, 0.0
-            return float(columns[0]), float(rows[0]), columns[-1] + 1.0, rows[-1] + 1.0
+            height, width = self.filled.shape
+            x, y = self.origin
+            return float(x), float(y), float(x + width), float(y + height)
         points = np.concatenate([rings[0] for rings in self.polygons])
         (left, top), (right, bottom) = points.min(0), points.max(0)
         return float(left), float(top), float(right), float(bottom)
@@ -63,7 +74,8 @@ class Area:
         columns = slice(*(int(np.clip(f, 0, shape[1])) for f in (np.floor(left), np.ceil(right))))
         window = (rows, columns)
         if self.filled is not None:
-            return window, self.filled[window]
+            x, y = self.origin
+            return window, self.filled[: rows.stop - y, : columns.stop - x]
         origin = (columns.start, rows.start)
         size = (rows.stop - rows.start, columns.stop - columns.start)
         return window, mask_of([[r - origin for r in rings] for rings in self.polygons], size)
@@ -72,7 +84,9 @@ class Area:
         """X and y of the centre of mass, the centre of the first pixel at 0."""
         if self.filled is not None:
             y, x = np.nonzero(self.filled)
-            return (float(x.mean()), float(y.mean())) if len(x) else (np.nan, np.nan)
+            if not len(x):
+                return np.nan, np.nan
+            return float(x.mean()) + self.origin[0], float(y.mean()) + self.origin[1]
         size, x, y = (sum(parts) for parts in zip(*map(_moments, self.polygons), strict=True))
         if size:
             return x / size - 0.5, y / size - 0.5

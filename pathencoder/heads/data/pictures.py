@@ -19,7 +19,7 @@ from pathencoder.heads.data.forms import (
     arranged,
     list_pictures,
 )
-from pathencoder.heads.data.listing import Found, Listing
+from pathencoder.heads.data.listing import Found, Listing, for_kind
 from pathencoder.heads.data.marks import Source
 from pathencoder.heads.data.scales import scales_of, stains_of
 from pathencoder.heads.data.survey import Facts
@@ -112,12 +112,16 @@ class PictureSet:
         """The parts that occur, in order."""
         return tuple(dict.fromkeys(row.part for row in self.rows))
 
-    def listing(self) -> Listing:
-        """The images and the places of their labels, for another task."""
+    def listing(self, kind: Kind) -> Listing:
+        """The images and the places of their labels, for another reading.
+
+        Args:
+            kind: What the labels are read for.
+        """
         rows = [
             Found(
                 image=row.path,
-                labels=row.labels,
+                labels=for_kind(row.labels, kind),
                 where=row.where or printable(row.path),
                 split=row.fold or row.part,
                 group=row.group,
@@ -183,17 +187,22 @@ def read_pictures(
     """
     if task not in TASKS:
         raise ConfigError(f"task={task!r}: the tasks are {', '.join(TASKS)}")
-    if isinstance(data, PictureSet) and (data.task, labels, groups, splits) == (task, *[None] * 3):
-        return data
+    reading: Reading | None = None
     if isinstance(data, PictureSet):
-        listing = arranged(data.listing(), groups, splits, Path())
+        if data.task == task and labels is None:
+            if groups is None and splits is None and mpp is None:
+                return data
+            reading = data.rows[0].reading
+        listing = arranged(data.listing(kind_of(TASKS[task])), groups, splits, Path())
     elif isinstance(data, str | os.PathLike):
         kind = kind_of(TASKS[task])
         listing = list_pictures(Path(data).expanduser(), kind, labels, groups, splits)
     else:
         raise ConfigError(f"data={type(data).__name__}: give a folder, a table or COCO's JSON")
     names = None if isinstance(labels, str) else labels
-    return check_pictures(listing, task=task, mpp=mpp, names=names, stain=stain, to_fit=to_fit)
+    return check_pictures(
+        listing, task=task, mpp=mpp, names=reading or names, stain=stain, to_fit=to_fit
+    )
 
 
 def check_pictures(
@@ -201,7 +210,7 @@ def check_pictures(
     *,
     task: str,
     mpp: float | None = None,
-    names: ClassNames = None,
+    names: ClassNames | Reading = None,
     stain: str = "he",
     to_fit: bool = True,
 ) -> PictureSet:
@@ -211,7 +220,7 @@ def check_pictures(
         listing: The images and the places of their labels.
         task: As for `read_pictures`, as are the next three.
         mpp: Of images whose row states none.
-        names: Of the classes.
+        names: Of the classes; or how labels are read, where that was decided before.
         stain: Of images whose row states none.
         to_fit: As for `read_pictures`.
 
@@ -227,7 +236,7 @@ def check_pictures(
     scales = scales_of(listing.rows, None if mpp is None else check_mpp(mpp))
     stains, assumed = stains_of(listing.rows, stain)
     facts, problems = _surveyed(listing.rows, kind, scales.mpp)
-    decision = decide(kind, facts, names)
+    decision = Decision(names) if isinstance(names, Reading) else decide(kind, facts, names)
     problems = [*_bad_rows(listing.rows), *problems, *scales.problems]
     problems += [*_unknown(listing.rows, facts, decision), *decision.problems]
     if to_fit and not problems:

@@ -127,6 +127,20 @@ def test_a_set_is_read_again_for_another_task(tmp_path):
     assert points.rows[0].mpp == 0.5
 
 
+def test_groups_given_later_keep_the_names_of_the_classes(tmp_path):
+    for stem in "abc":
+        small.pair(tmp_path, stem, made=small.labels() > 0)
+    data = read_pictures(tmp_path, task="pixels", mpp=0.5, labels={0: "rest", 1: "gland"})
+    again = read_pictures(data, task="pixels", groups=["P", "P", "Q"], splits=["fold1"] * 3)
+    assert again.classes == ("rest", "gland")
+    assert [(row.group, row.fold) for row in again] == [(g, "fold1") for g in "PPQ"]
+    with pytest.raises(ConfigError, match="group 'P' is in"):
+        read_pictures(data, task="pixels", groups=["P"] * 3, splits=["train", "test", "test"])
+    said = read_pictures(data, task="pixels", mpp=0.25)
+    assert said.rows[0].mpp == 0.5
+    assert any("not 0.25" in note for note in said.notes)
+
+
 def test_points_in_tables_beside_images(tmp_path):
     small.write(tmp_path / "a.png", small.image())
     (tmp_path / "a.csv").write_text("x,y,class\n3,4,tumour\n10.5,20,\n7,8,stroma\n1,1,Unclassified")
