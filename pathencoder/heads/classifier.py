@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -25,10 +22,9 @@ from pathencoder.heads.encoder_record import EncoderRecord
 from pathencoder.heads.predictions import Predictions, predictions
 from pathencoder.heads.report import Report, evaluated
 from pathencoder.heads.rows import Floats, Model, softmax
+from pathencoder.heads.saved import SavedHead
 from pathencoder.images import Images, Item, Key, survey
 from pathencoder.mpp import check_mpp
-from pathencoder.pretrained.mixin import PushOptions
-from pathencoder.pretrained.save import upload
 from pathencoder.stream import OnError, Progress, Settings
 
 if TYPE_CHECKING:
@@ -36,7 +32,7 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class Classifier:
+class Classifier(SavedHead):
     """A classifier on the embeddings of an encoder; `pathencoder.fit` and `load_head` return it.
 
     Attributes:
@@ -61,6 +57,7 @@ class Classifier:
     report: Report | None = None
     held_out: Report | None = None
     _encoder: Encoder | None = field(default=None, repr=False)
+    _device: str = field(default="auto", repr=False)  # of an encoder that is loaded later
 
     @property
     def encoder(self) -> Encoder:
@@ -70,7 +67,7 @@ class Classifier:
             HeadMismatch: It cannot be loaded, or is no longer the one that the head was fitted on.
         """
         if self._encoder is None:
-            self._encoder = self.record.load()
+            self._encoder = self.record.load(self._device)
         self.record.check(self._encoder)
         return self._encoder
 
@@ -218,41 +215,36 @@ class Classifier:
             notes=(*notes, *seen.notes(self.encoder, found.contents)),
         )
 
-    def save(self, folder: str | os.PathLike[str]) -> Path:
-        """Write the head's folder, which `load_head` reads: safetensors and JSON.
+    def _content(self, *, for_hub: bool) -> store.Content:
+        config = {
+            "task": "classification",
+            "head": self.kind,
+            "classes": list(self.classes),
+            "encoder": self.record.to_json(with_folder=not for_hub),
+            "settings": self.settings,
+            "temperature": self.temperature,
+            "threshold": self.threshold,
+        }
+        reports = {"folds": self.report, "held_out": self.held_out}
+        contents = {name: report and report.to_json() for name, report in reports.items()}
+        return store.Content(config, self.model.arrays(), contents, self._card())
 
-        Args:
-            folder: Created if it does not exist; other files in it are kept.
-
-        Returns:
-            The folder.
-
-        Raises:
-            StoreError: It cannot be written.
-        """
-        if not isinstance(folder, str | os.PathLike) or not os.fspath(folder):
-            raise ConfigError(f"folder={folder!r}: the folder to write, './head' for example")
-        store.write(self, Path(folder).expanduser())
-        return Path(folder)
-
-    def push_to_hub(self, repo_id: str, **options: Unpack[PushOptions]) -> str:
-        """Upload what `save` writes to the Hub, without paths of this machine.
-
-        Args:
-            repo_id: "owner/name", created if it does not exist.
-            **options: Those of `Encoder.push_to_hub`.
-
-        Returns:
-            The URL of the commit.
-
-        Raises:
-            StoreError: The upload failed; the message holds the Hub's answer.
-        """
-        with tempfile.TemporaryDirectory() as temporary:
-            folder = Path(temporary) / "head"
-            store.write(self, folder, for_hub=True)
-            given = {"commit_message": "Upload head", **options}
-            return upload(folder, repo_id, store.FILES, **given)  # type: ignore[arg-type]
+    def _card(self) -> str:
+        front = [f"base_model: {self.record.repo}"] if self.record.repo else []
+        reports = [r.text() for r in (self.report, self.held_out) if r is not None]
+        shown = "\n\n".join(reports) or "Nothing was evaluated."
+        use = [
+            "```python",
+            "import pathencoder",
+            "",
+            'head = pathencoder.load_head("THIS FOLDER OR REPOSITORY")',
+            'found = head.predict("tiles/")',
+            "found.labels, found.probabilities, found.abstained",
+            "```",
+        ]
+        title = f"A {self.kind} head on {self.record.name}"
+        parts = [f"Classes: {', '.join(self.classes)}.", "\n".join(use), f"```text\n{shown}\n```"]
+        return store.card(front, title, parts)
 
     def _scale(self, mpp: float | None) -> float | None:
         fitted = self.record.image_mpp

@@ -145,9 +145,10 @@ class EncoderRecord:
             places.append((self.repo, self.revision))
         return places
 
-    def to_json(self) -> dict[str, Any]:
-        """The record as JSON values."""
-        return dataclasses.asdict(self)
+    def to_json(self, *, with_folder: bool = True) -> dict[str, Any]:
+        """The record as JSON values; without the folder it names no path of this machine."""
+        folder = self.folder if with_folder else None
+        return dataclasses.asdict(dataclasses.replace(self, folder=folder))
 
 
 _Versions = tuple[tuple[int, int], ...]

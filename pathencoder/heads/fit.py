@@ -1,31 +1,58 @@
-"""`pathencoder.fit` and `pathencoder.load_head`."""
+"""`pathencoder.fit` and `pathencoder.load_head`: the entries of every family of heads."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, Unpack, overload
 
 from pathencoder.errors import ConfigError
 from pathencoder.features.encode import as_encoder
-from pathencoder.heads import classify, kinds, store
-from pathencoder.heads.calibration import check_max_error
-from pathencoder.heads.classifier import Classifier, part_of
-from pathencoder.heads.data.check import train_part
-from pathencoder.heads.data.read import Data, Groups, Labels, read_dataset
-from pathencoder.heads.encoder_record import EncoderRecord
-from pathencoder.heads.folds import require_sklearn
-from pathencoder.heads.report import Report
-from pathencoder.mpp import check_mpp
-from pathencoder.stream import Progress
+from pathencoder.heads import kinds, store
+from pathencoder.heads.data.read import Data, Groups, Labels
+from pathencoder.heads.request import (
+    ClassifierArguments,
+    ClassWeight,
+    DenseArguments,
+    FitProgress,
+    OnBad,
+    Request,
+)
 
 if TYPE_CHECKING:
     from pathencoder.encoder import Encoder
+    from pathencoder.heads.classifier import Classifier
+    from pathencoder.heads.dense.head import DenseHead
+
+    Head: TypeAlias = "Classifier | DenseHead"
+
+Source: TypeAlias = "Encoder | str | os.PathLike[str] | None"
+
+
+@overload
+def fit(
+    head: Literal["linear", "mlp", "knn", "prototypes"],
+    encoder: Source,
+    data: Data,
+    **arguments: Unpack[ClassifierArguments],
+) -> Classifier: ...
+
+
+@overload
+def fit(
+    head: Literal["glands", "nuclei", "points", "pixels"],
+    encoder: Source,
+    data: Data,
+    **arguments: Unpack[DenseArguments],
+) -> DenseHead: ...
+
+
+@overload
+def fit(head: str, encoder: Source, data: Data, **arguments: Any) -> Head: ...
 
 
 def fit(
     head: str,
-    encoder: Encoder | str | os.PathLike[str] | None,
+    encoder: Source,
     data: Data,
     *,
     labels: Labels = None,
@@ -34,59 +61,75 @@ def fit(
     mpp: float | None = None,
     output: str = "embedding",
     evaluate: str | None = None,
-    class_weight: Mapping[str, float] | Literal["balanced"] | None = "balanced",
+    class_weight: ClassWeight = "balanced",
     calibrate: bool = True,
     max_error: float | None = None,
-    on_error: Literal["raise", "skip"] = "raise",
+    on_error: OnBad = "raise",
     seed: int = 0,
     cache: bool = True,
-    progress: Progress = "auto",
+    progress: FitProgress = "auto",
     **options: Any,
-) -> Classifier:
-    """Fit a head on the frozen embeddings of an encoder, and evaluate it on folds by group.
+) -> Head:
+    """Fit a head on an encoder, and evaluate it.
 
-        head = pathencoder.fit("linear", encoder, "tiles.csv")
+        head = pathencoder.fit("linear", encoder, "tiles.csv")  # the class of each image
+        head = pathencoder.fit("nuclei", encoder, "pictures/", mpp=0.25)  # objects in each image
         print(head.report.text())
         found = head.predict("new_tiles/")
         head.save("my_head")
 
-    The data set is checked as a whole before anything is encoded. Embeddings are kept on disk
-    (`pathencoder cache` shows and clears them): a second fit on the same images encodes nothing.
-    Settings are chosen, the report is made, the temperature and the abstention threshold are set by
-    folds inside the train part, which keep a group together; in the report the settings are chosen
-    again inside each fold. Held-out parts are read only where `evaluate` names one.
+    The data set is checked as a whole before anything is computed. Held-out parts are read only
+    where `evaluate` names one.
+
+    Classifiers ("linear", "mlp", "knn", "prototypes") take the frozen embedding of each image.
+    Embeddings are kept on disk (`pathencoder cache` shows and clears them): a second fit on the
+    same images encodes nothing. Settings are chosen, the report is made, the temperature and the
+    abstention threshold are set by folds inside the train part, which keep a group together; in
+    the report the settings are chosen again inside each fold.
+
+    Dense heads ("glands", "nuclei", "points", "pixels") are networks on the encoder's maps and the
+    image at full resolution. The encoder is trained along, in a copy that the head keeps, unless
+    `frozen=True`. Folds cost a fit each, so the report has scores only where `folds` or `evaluate`
+    asks for them.
 
     Args:
-        head: "linear" (logistic regression), "mlp" (one hidden layer), "knn" (nearest neighbours)
-            or "prototypes" (class means, for a few images a class).
+        head: The kind. "linear": logistic regression. "mlp": one hidden layer. "knn": nearest
+            neighbours. "prototypes": class means, for a few images a class. "glands": large
+            objects. "nuclei": small objects that touch. "points": centres of cells. "pixels": a
+            class for each pixel.
         encoder: An `Encoder`, or a name, folder or repository for `load_encoder`. None: the default
             encoder.
-        data: A folder per class, a table (CSV), a list of images with `labels`, or a `Dataset`.
+        data: For a classifier a folder per class, a table (CSV), a list of images with `labels`, or
+            a `Dataset`. For a dense head images with label maps, points or outlines beside them:
+            see `pathencoder.heads.data.pictures.read_pictures`.
         labels: For a list: the class of each image. For a table: the name of the column.
         groups: The patient, slide or case of each image; see `read_dataset`. Where none are known,
             the report says so and claims no interval.
         splits: For a list: the part of each image, "train" or "test" for example. For a table: the
             name of the column.
-        mpp: Micrometres per pixel of the images, which are resampled to the encoder's. None: each
-            image is resized whole.
-        output: Which numbers of the encoder, as for `Encoder.encode`.
+        mpp: Micrometres per pixel of the images, which are resampled: by a classifier to the
+            encoder's, by a dense head to that of its task. None: a classifier resizes each image
+            whole, a dense head takes the scale that the data state.
+        output: Of a classifier: which numbers of the encoder, as for `Encoder.encode`.
         evaluate: The held-out part to evaluate on once the head is fitted, for example "test".
-        class_weight: "balanced" weighs classes equally; None weighs images equally; or a weight by
-            class. Probabilities are those of classes weighed in this way.
-        calibrate: Whether to scale the probabilities by a temperature.
-        max_error: The share of wrong labels that is accepted: below the probability at which the
-            folds reach it the head abstains. None: it never abstains.
-        on_error: "raise" stops where images cannot be read, and lists them all; "skip" leaves them
-            out and notes it.
+        class_weight: Of a classifier: "balanced" weighs classes equally; None weighs images
+            equally; or a weight by class. Probabilities are those of classes weighed in this way.
+        calibrate: Of a classifier: whether to scale the probabilities by a temperature.
+        max_error: Of a classifier: the share of wrong labels that is accepted: below the
+            probability at which the folds reach it the head abstains. None: it never abstains.
+        on_error: Of a classifier: "raise" stops where images cannot be read, and lists them all;
+            "skip" leaves them out and notes it.
         seed: Of folds and random numbers.
-        cache: Keep the embeddings on disk.
-        progress: As for `Encoder.encode`.
-        **options: Of the kind of head; what is not given is chosen by folds. "linear": `c`, the
-            inverse strength of the penalty. "mlp": `hidden`, `dropout`, `learning_rate`, `epochs`.
-            "knn": `k`. "prototypes": `shots`, images of each class that are used.
+        cache: Of a classifier: keep the embeddings on disk.
+        progress: As for `Encoder.encode`; for a dense head also a function that is called with the
+            steps that are done and their number.
+        **options: Of the kind of head. Of classifiers, what is not given is chosen by folds.
+            "linear": `c`, the inverse strength of the penalty. "mlp": `hidden`, `dropout`,
+            `learning_rate`, `epochs`. "knn": `k`. "prototypes": `shots`, images of each class that
+            are used. Of dense heads: see `pathencoder.heads.dense.options.Options`.
 
     Returns:
-        The fitted head, with its report.
+        The fitted head, with its report: a `Classifier` or a `DenseHead`.
 
     Raises:
         ConfigError: The data set has bad rows, which the message lists; or a setting does not fit.
@@ -94,34 +137,27 @@ def fit(
         MissingExtra: scikit-learn is not installed.
         PathEncoderError: The encoder cannot be loaded; see `load_encoder`.
     """
-    require_sklearn()
-    made_of = kinds.options_of(head, options)
-    check_max_error(max_error)
-    scale = None if mpp is None else check_mpp(mpp)
-    if on_error not in ("raise", "skip"):
-        raise ConfigError(f"on_error={on_error!r}: 'raise' or 'skip'")
-    if output == "dense":
-        raise ConfigError("output='dense': a classifier takes one vector per image")
-    read = read_dataset(data, labels=labels, groups=groups, splits=splits)
-    train = train_part(read)
-    weights = classify.class_weights(class_weight, train.classes)
-    held_out = None if evaluate is None else part_of(read, evaluate)
-    network = as_encoder(encoder)
-    fitting = classify.Fitting(
+    asked = Request(
         kind=head,
-        options=made_of,
-        class_weights=weights,
+        encoder=encoder,
+        data=data,
+        labels=labels,
+        groups=groups,
+        splits=splits,
+        mpp=mpp,
+        output=output,
+        evaluate=evaluate,
+        class_weight=class_weight,
         calibrate=calibrate,
         max_error=max_error,
-        skip_bad=on_error == "skip",
+        on_error=on_error,
         seed=seed,
         cache=cache,
         progress=progress,
+        options=options,
     )
-    record = EncoderRecord.of(network, output, scale)
-    return classify.fit(
-        network, record, train, held_out, fitting, left=classify.left_out(read, evaluate)
-    )
+    fitted: Head = kinds.family_module(head).fit(asked)
+    return fitted
 
 
 def load_head(
@@ -132,7 +168,8 @@ def load_head(
     token: str | bool | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
     local_files_only: bool | None = None,
-) -> Classifier:
+    device: str = "auto",
+) -> Head:
     """Load a head that `save` or `push_to_hub` wrote. It predicts exactly the same numbers.
 
     Args:
@@ -143,9 +180,10 @@ def load_head(
         token: As in huggingface_hub, as are the next two.
         cache_dir: The cache of downloads.
         local_files_only: True: do not use the network.
+        device: For the encoder: "auto" takes cuda, then mps, then cpu.
 
     Returns:
-        The head.
+        The head: a `Classifier` or a `DenseHead`, as it was saved.
 
     Raises:
         ConfigError: There is no such head, or it is incomplete or of a newer version.
@@ -160,21 +198,8 @@ def load_head(
         cache_dir=cache_dir,
         local_files_only=local_files_only,
     )
-    config = files.config
     try:
-        model = kinds.kind(config["head"]).from_arrays(files.arrays, config["settings"])
-        threshold = config["threshold"]
-        loaded = Classifier(
-            kind=config["head"],
-            classes=tuple(map(str, config["classes"])),
-            model=model,
-            record=EncoderRecord(**config["encoder"]),
-            settings=dict(config["settings"]),
-            temperature=float(config["temperature"]),
-            threshold=None if threshold is None else float(threshold),
-            report=_report(files.report.get("folds")),
-            held_out=_report(files.report.get("held_out")),
-        )
+        loaded: Head = kinds.family_module(files.config["head"]).load(files, device)
     except (KeyError, TypeError, ValueError) as error:
         if isinstance(error, ConfigError):
             raise
@@ -185,7 +210,3 @@ def load_head(
     if encoder is not None:
         loaded.use(as_encoder(encoder))
     return loaded
-
-
-def _report(content: dict[str, Any] | None) -> Report | None:
-    return None if content is None else Report.from_json(content)

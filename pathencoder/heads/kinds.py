@@ -6,6 +6,7 @@ import dataclasses
 import difflib
 import importlib
 from collections.abc import Iterable, Mapping
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, cast
 
 from pathencoder.errors import ConfigError
@@ -13,30 +14,59 @@ from pathencoder.errors import ConfigError
 if TYPE_CHECKING:
     from pathencoder.heads.rows import Model
 
-# name -> module, class
+# family -> module with `fit(request)` and `load(files, device)`, which return a head
+_FAMILIES = {
+    "classifier": "pathencoder.heads.classification",
+    "dense": "pathencoder.heads.dense.family",
+}
+# name -> family, module, class that holds its `Options`
 _KINDS = {
-    "linear": ("pathencoder.heads.linear", "Linear"),
-    "mlp": ("pathencoder.heads.mlp", "Network"),
-    "knn": ("pathencoder.heads.knn", "Neighbours"),
-    "prototypes": ("pathencoder.heads.prototypes", "Prototypes"),
+    "linear": ("classifier", "pathencoder.heads.linear", "Linear"),
+    "mlp": ("classifier", "pathencoder.heads.mlp", "Network"),
+    "knn": ("classifier", "pathencoder.heads.knn", "Neighbours"),
+    "prototypes": ("classifier", "pathencoder.heads.prototypes", "Prototypes"),
+    "glands": ("dense", "pathencoder.heads.dense.head", "DenseHead"),
+    "nuclei": ("dense", "pathencoder.heads.dense.head", "DenseHead"),
+    "points": ("dense", "pathencoder.heads.dense.head", "DenseHead"),
 }
 
 
-def names() -> list[str]:
-    """The names of all kinds."""
-    return list(_KINDS)
+def names(family: str | None = None) -> list[str]:
+    """The names of all kinds, or of those of a family."""
+    return [name for name, (own, *_) in _KINDS.items() if family in (None, own)]
 
 
-def kind(name: object) -> type[Model]:
-    """The class of a kind of head.
+def family_of(name: object) -> str:
+    """The family of a kind: "classifier" or "dense".
 
     Raises:
         ConfigError: There is no such kind.
     """
     if not isinstance(name, str) or name not in _KINDS:
         raise ConfigError(f"head={name!r}: one of {', '.join(_KINDS)}{_close(name, _KINDS)}")
-    module, attribute = _KINDS[name]
-    return cast("type[Model]", getattr(importlib.import_module(module), attribute))
+    return _KINDS[name][0]
+
+
+def family_module(name: object) -> ModuleType:
+    """The module that fits and loads heads of a kind.
+
+    Raises:
+        ConfigError: There is no such kind.
+    """
+    return importlib.import_module(_FAMILIES[family_of(name)])
+
+
+def kind(name: object) -> type[Model]:
+    """The class of a kind of classifier.
+
+    Raises:
+        ConfigError: There is no such kind, or it is of another family.
+    """
+    if family_of(name) != "classifier":
+        raise ConfigError(
+            f"head={name!r} is no classifier: one of {', '.join(names('classifier'))}"
+        )
+    return cast("type[Model]", _holder(name))
 
 
 def options_of(name: str, given: Mapping[str, Any]) -> Any:
@@ -49,7 +79,8 @@ def options_of(name: str, given: Mapping[str, Any]) -> Any:
     Raises:
         ConfigError: The kind has no such option, or a value does not fit.
     """
-    made = kind(name).Options
+    family_of(name)
+    made = _holder(name).Options
     known = [field.name for field in dataclasses.fields(made)]
     for option in given:
         if option not in known:
@@ -59,6 +90,11 @@ def options_of(name: str, given: Mapping[str, Any]) -> Any:
         return made(**given)
     except TypeError as error:
         raise ConfigError(f"the options of the head {name!r} do not fit: {error}") from error
+
+
+def _holder(name: object) -> Any:
+    _, module, attribute = _KINDS[str(name)]
+    return getattr(importlib.import_module(module), attribute)
 
 
 def _close(name: object, known: Iterable[str]) -> str:

@@ -14,8 +14,9 @@ import dataclasses
 import json
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pathencoder._version import __version__
 from pathencoder.errors import ChecksumError, ConfigError, StoreError
@@ -23,15 +24,29 @@ from pathencoder.pretrained import folder as folders
 from pathencoder.pretrained import hub, hub_errors
 from pathencoder.walk import printable
 
-if TYPE_CHECKING:
-    from pathencoder.heads.classifier import Classifier
-
 FORMAT = "pathencoder-head"
 VERSION = 1
 _CONFIG, _ARRAYS, _REPORT, _CARD = "config.json", "model.safetensors", "report.json", "README.md"
 # config.json last: until then the old one, with the old sha256, does not match new arrays
 FILES = (_REPORT, _CARD, _ARRAYS, _CONFIG)
 _REPO = re.compile(r"(?:hf[-_]hub:)?([\w.-]+/[\w.-]+)(?:@(\S+))?")
+
+
+@dataclasses.dataclass(frozen=True)
+class Content:
+    """What is written of a head.
+
+    Attributes:
+        config: The content of config.json; format, version and sha256 are added.
+        arrays: The arrays of the model, by name.
+        reports: Report by name, as JSON values; None where there is none.
+        card: The text of the README.
+    """
+
+    config: dict[str, Any]
+    arrays: dict[str, Any]
+    reports: dict[str, Any]
+    card: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,13 +64,12 @@ class Files:
     report: dict[str, Any]
 
 
-def write(head: Classifier, folder: Path, *, for_hub: bool = False) -> None:
+def write(content: Content, folder: Path) -> None:
     """Write a head's folder; other files in it are kept.
 
     Args:
-        head: The head.
+        content: Of the head.
         folder: Created if it does not exist.
-        for_hub: Leave out paths of this machine.
 
     Raises:
         StoreError: The folder cannot be written, or holds an encoder.
@@ -65,12 +79,17 @@ def write(head: Classifier, folder: Path, *, for_hub: bool = False) -> None:
     _refuse_others(folder)
     try:
         with folders.draft_of(folder) as draft:
-            save_file(head.model.arrays(), draft / _ARRAYS)
-            config = _config(head, folders.sha256_of(draft / _ARRAYS), for_hub=for_hub)
+            save_file(content.arrays, draft / _ARRAYS)
+            config = {
+                "format": FORMAT,
+                "format_version": VERSION,
+                **content.config,
+                "sha256": folders.sha256_of(draft / _ARRAYS),
+                "versions": {"pathencoder": __version__},
+            }
             _write_json(draft / _CONFIG, config)
-            reports = {"folds": head.report, "held_out": head.held_out}
-            _write_json(draft / _REPORT, {k: r and r.to_json() for k, r in reports.items()})
-            (draft / _CARD).write_text(_card(head), encoding="utf-8")
+            _write_json(draft / _REPORT, content.reports)
+            (draft / _CARD).write_text(content.card, encoding="utf-8")
             folders.publish(draft, folder, FILES)
     except OSError as error:
         raise StoreError(
@@ -111,62 +130,28 @@ def read(
     return Files(parsed, load_file(arrays), reports)
 
 
+def card(front: Sequence[str], title: str, parts: Sequence[str]) -> str:
+    """The README of a head.
+
+    Args:
+        front: Lines of the front matter that the Hub reads, beside the common ones.
+        title: The heading.
+        parts: Paragraphs of Markdown.
+
+    Returns:
+        Its text.
+    """
+    lines = ["library_name: pathencoder", "tags: [pathology, histopathology]", *front]
+    whole = "\n".join(["---", *lines, "---", f"# {title}"])
+    return "\n\n".join([whole, *parts]) + "\n"
+
+
 def is_head(folder: Path) -> bool:
     """Whether a folder holds a head."""
     try:
         return folders.read_config(folder).get("format") == FORMAT
     except ConfigError:
         return False
-
-
-def _config(head: Classifier, sha256: str, *, for_hub: bool) -> dict[str, Any]:
-    record = head.record.to_json()
-    if for_hub:
-        record["folder"] = None
-    return {
-        "format": FORMAT,
-        "format_version": VERSION,
-        "task": "classification",
-        "head": head.kind,
-        "classes": list(head.classes),
-        "encoder": record,
-        "settings": head.settings,
-        "temperature": head.temperature,
-        "threshold": head.threshold,
-        "sha256": sha256,
-        "versions": {"pathencoder": __version__},
-    }
-
-
-def _card(head: Classifier) -> str:
-    front = ["library_name: pathencoder", "tags: [pathology, histopathology]"]
-    if head.record.repo:
-        front.append(f"base_model: {head.record.repo}")
-    reports = [r.text() for r in (head.report, head.held_out) if r is not None]
-    shown = "\n\n".join(reports) or "Nothing was evaluated."
-    return "\n".join(
-        [
-            "---",
-            *front,
-            "---",
-            f"# A {head.kind} head on {head.record.name}",
-            "",
-            f"Classes: {', '.join(head.classes)}.",
-            "",
-            "```python",
-            "import pathencoder",
-            "",
-            'head = pathencoder.load_head("THIS FOLDER OR REPOSITORY")',
-            'found = head.predict("tiles/")',
-            "found.labels, found.probabilities, found.abstained",
-            "```",
-            "",
-            "```text",
-            shown,
-            "```",
-            "",
-        ]
-    )
 
 
 def _refuse_others(folder: Path) -> None:

@@ -17,7 +17,7 @@ import click
 import numpy as np
 
 from pathencoder.errors import ConfigError, PathEncoderError
-from pathencoder.files import make_folder
+from pathencoder.files import make_folder, whole_file
 from pathencoder.heads.dense import model as dense
 from pathencoder.heads.dense.tasks import TASKS
 from pathencoder.heads.dense.train import Training
@@ -153,10 +153,28 @@ def _say(step: int, loss: float) -> None:
 
 
 def read(results: Path) -> list[dict[str, Any]]:
-    """The lines of a file of results; none where it does not exist."""
+    """The lines of a file of results; none where it does not exist.
+
+    A last line without its end is of a run that was killed while it wrote: it is taken out of the
+    file, and its fit is repeated.
+
+    Raises:
+        ConfigError: A line is not JSON.
+    """
     if not results.exists():
         return []
-    return [json.loads(line) for line in results.read_text(encoding="utf-8").splitlines()]
+    whole, end, half = results.read_text(encoding="utf-8").rpartition("\n")
+    if half:
+        log.warning("%s ends with half a line: it is dropped, and its fit repeated", results)
+        with whole_file(results) as temporary:
+            temporary.write_text(whole + end, encoding="utf-8")
+    found = []
+    for number, line in enumerate(whole.splitlines(), 1):
+        try:
+            found.append(json.loads(line))
+        except ValueError as error:
+            raise ConfigError(f"{results}, line {number} is not JSON: remove it") from error
+    return found
 
 
 def table(lines: Sequence[dict[str, Any]]) -> str:

@@ -30,7 +30,7 @@ def made(name, data, **options):
     return model.fit(data, model.choose(data, kinds.options_of(name, options)))
 
 
-@pytest.mark.parametrize("name", kinds.names())
+@pytest.mark.parametrize("name", kinds.names("classifier"))
 @pytest.mark.parametrize("classes", [2, 3])
 def test_each_kind_learns(name, classes):
     model = made(name, rows(classes, apart=3.0))

@@ -1,0 +1,104 @@
+"""The arguments of `pathencoder.fit`, for every family of heads."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict
+
+from pathencoder.errors import ConfigError
+from pathencoder.heads.data.read import Data, Groups, Labels
+from pathencoder.stream import Progress
+
+if TYPE_CHECKING:
+    from pathencoder.encoder import Encoder
+
+ClassWeight: TypeAlias = "Mapping[str, float] | Literal['balanced'] | None"
+OnBad: TypeAlias = Literal["raise", "skip"]
+# a bar, or a function that is called with the steps that are done and their number
+FitProgress: TypeAlias = "Progress | Callable[[int, int], None]"
+
+
+@dataclass(frozen=True)
+class Request:
+    """What `pathencoder.fit` was called with; see there for each argument."""
+
+    kind: str
+    encoder: Encoder | str | os.PathLike[str] | None
+    data: Data
+    labels: Labels = None
+    groups: Groups = None
+    splits: Labels = None
+    mpp: float | None = None
+    output: str = "embedding"
+    evaluate: str | None = None
+    class_weight: ClassWeight = "balanced"
+    calibrate: bool = True
+    max_error: float | None = None
+    on_error: OnBad = "raise"
+    seed: int = 0
+    cache: bool = True
+    progress: FitProgress = "auto"
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def refuse(self, *names: str) -> None:
+        """Refuse arguments that heads of this kind do not take.
+
+        Raises:
+            ConfigError: One of them has another value than the default.
+        """
+        defaults = {one.name: one.default for one in dataclasses.fields(self)}
+        for name in names:
+            if (value := getattr(self, name)) != defaults[name]:
+                raise ConfigError(
+                    f"{name}={value!r}: the head {self.kind!r} does not take it. Leave it out"
+                )
+
+
+class Arguments(TypedDict, total=False):
+    """Keyword arguments of `pathencoder.fit` for every kind of head, for type checkers."""
+
+    labels: Labels
+    groups: Groups
+    splits: Labels
+    mpp: float | None
+    evaluate: str | None
+    seed: int
+
+
+class ClassifierArguments(Arguments, total=False):
+    """Those of classifiers."""
+
+    output: str
+    class_weight: ClassWeight
+    calibrate: bool
+    max_error: float | None
+    on_error: OnBad
+    cache: bool
+    progress: Progress
+    c: float
+    hidden: int
+    dropout: float
+    learning_rate: float
+    epochs: int
+    k: int
+    shots: int
+
+
+class DenseArguments(Arguments, total=False):
+    """Those of dense heads: "glands", "nuclei", "points" and "pixels"."""
+
+    progress: FitProgress
+    stain: str
+    steps: int
+    batch: int
+    side: int
+    lr: float
+    encoder_lr: float
+    frozen: bool
+    stain_maps: bool
+    turns: int
+    folds: int
+    checkpoint: str | os.PathLike[str] | None
