@@ -41,6 +41,7 @@ LAYERS = {
             "stain",
             "metrics",
             "gland_metrics",
+            "point_metrics",
         ),
         ("formats", "arrays", "images", "cluster"),
         ("transforms", "wrapped", "folding", "network", "outputs", "runtime", "decoding", "stream"),

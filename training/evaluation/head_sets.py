@@ -11,12 +11,15 @@ from numpy.typing import NDArray
 from sklearn.model_selection import GroupKFold
 
 from pathencoder.gland_metrics import gland_scores
+from pathencoder.heads.dense.cells import LabelledCells
 from pathencoder.heads.dense.model import Labelled
 from pathencoder.images import open_image
 from pathencoder.metrics import instance_scores, match_points
+from pathencoder.point_metrics import Cells, class_scores, class_share, given_point_scores
 from training.evaluation.annotations import Picture, open_labels, read_pictures, read_points
 
 FOLDS = 4
+_UNKNOWN = ("unclassified",)  # CRCHistoPhenotypes has points that no expert classified
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,7 @@ class HeadSet:
         train: The part that is trained on.
         radius: Points match within it, in pixels of the images: usually 6 at 20x, 12 at 40x.
         stain: "he" or "ihc".
+        positive: The class whose share of the cells is scored; "" where none is.
     """
 
     name: str
@@ -40,6 +44,7 @@ class HeadSet:
     train: str = "train"
     radius: float = 6.0
     stain: str = "he"
+    positive: str = ""
 
 
 SETS = {
@@ -51,7 +56,16 @@ SETS = {
         HeadSet("crchisto", "points", 0.5),
         HeadSet("consep20x_points", "points", 0.5),
         HeadSet("brca_m2c", "points", 0.5, test="val"),
-        HeadSet("bcdata_sample", "points", 0.25, test="", train="test", radius=12.0, stain="ihc"),
+        HeadSet(
+            "bcdata_sample",
+            "points",
+            0.25,
+            test="",
+            train="test",
+            radius=12.0,
+            stain="ihc",
+            positive="positive",
+        ),
     )
 }
 
@@ -104,16 +118,51 @@ def labelled(s: HeadSet, row: Picture) -> Labelled:
     """
     points = s.task == "points"
     truth = read_points(row.file)[0] if points else open_labels(row.file)
-    return Labelled(open_image(row.file), truth, row.mpp, s.stain)
+    return Labelled(open_image(row.file), truth, row.mpp, s.stain, row.group)
+
+
+def labelled_cells(row: Picture) -> LabelledCells:
+    """An image with its points and their classes, "" where none is known.
+
+    Raises:
+        ImageError: The image cannot be read.
+        ConfigError: Its table of points cannot be read.
+    """
+    points, names = read_points(row.file)
+    labels = ["" if name in _UNKNOWN else name for name in names]
+    return LabelledCells(open_image(row.file), points, labels, row.mpp, row.group)
+
+
+@dataclass(frozen=True)
+class CellLabels:
+    """The classes of the points of an image.
+
+    Attributes:
+        true: Of the true points.
+        given: Predicted at the true points.
+        found: Predicted at the points that were found.
+    """
+
+    true: Sequence[str]
+    given: Sequence[str]
+    found: Sequence[str]
 
 
 @dataclass(frozen=True)
 class Pair:
-    """What is true of an image and what was found, in its own pixels, and its scale in um/px."""
+    """What is true of an image and what was found, in its own pixels.
+
+    Attributes:
+        true: Labels or points.
+        found: Labels or points.
+        mpp: Micrometres per pixel.
+        labels: The classes of points. None: they were not predicted.
+    """
 
     true: NDArray[np.generic]
     found: NDArray[np.generic]
     mpp: float
+    labels: CellLabels | None = None
 
 
 def scores(s: HeadSet, pairs: Sequence[Pair]) -> dict[str, float]:
@@ -125,7 +174,7 @@ def scores(s: HeadSet, pairs: Sequence[Pair]) -> dict[str, float]:
 
     Returns:
         Of glands, the challenge's sums and the pixels' Dice pooled; of nuclei, means over images;
-        of points, counts pooled over the images.
+        of points, counts pooled over the images, but for `share_error`: the mean over images.
     """
     if s.task == "glands":
         g = gland_scores((p.true, p.found) for p in pairs)  # type: ignore[misc]
@@ -136,8 +185,48 @@ def scores(s: HeadSet, pairs: Sequence[Pair]) -> dict[str, float]:
         return {n: float(np.mean([getattr(x, n) for x in each])) for n in names}
     hits = sum(len(match_points(p.true, p.found[:, :2], s.radius)) for p in pairs)
     found, true = (sum(len(getattr(p, k)) for p in pairs) for k in ("found", "true"))
-    return {
+    detected = {
         "precision": hits / max(found, 1),
         "recall": hits / max(true, 1),
         "f1": 2 * hits / max(found + true, 1),
     }
+    return detected | _class_scores(s, pairs)
+
+
+def _class_scores(s: HeadSet, pairs: Sequence[Pair]) -> dict[str, float]:
+    """F1 of classes at true and at found points, and the error of a share in points of 100."""
+    labelled = [(p, p.labels) for p in pairs if p.labels is not None]
+    classes = sorted({name for _, x in labelled for name in x.true if name})
+    if not classes:
+        return {}
+    given = given_point_scores(
+        [name for _, x in labelled for name in x.true],
+        [name for _, x in labelled for name in x.given],
+        classes,
+    )
+    at_found = class_scores(
+        [Cells(p.true, x.true) for p, x in labelled],  # type: ignore[arg-type]
+        [Cells(p.found[:, :2], x.found) for p, x in labelled],
+        classes,
+        s.radius,
+    )
+    result = {
+        "class_f1_weighted": given.weighted_f1,
+        "class_f1_mean": given.mean_f1,
+        "found_class_f1_weighted": at_found.weighted_f1,
+        "found_class_f1_mean": at_found.mean_f1,
+    }
+    if s.positive:
+        shares = [
+            [class_share(part, s.positive, classes) for part in (x.true, x.found)]
+            for _, x in labelled
+        ]
+        apart = [abs(t - f) for t, f in shares if not np.isnan(t)]
+        # an image where nothing was found has no share: the largest error
+        result["share_error"] = 100 * float(np.mean(np.nan_to_num(apart, nan=1.0)))
+        pooled = [
+            class_share([n for _, x in labelled for n in getattr(x, k)], s.positive, classes)
+            for k in ("true", "found")
+        ]
+        result["share_error_pooled"] = 100 * abs(pooled[0] - pooled[1])
+    return result

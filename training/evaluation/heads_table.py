@@ -6,10 +6,12 @@ Every fit is kept as a line of a file, so that a run that stops goes on with the
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import logging
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +21,13 @@ import numpy as np
 from pathencoder.errors import ConfigError, PathEncoderError
 from pathencoder.files import make_folder, whole_file
 from pathencoder.heads.dense import model as dense
+from pathencoder.heads.dense.cells import CellClasses, CellOptions
 from pathencoder.heads.dense.tasks import TASKS
 from pathencoder.heads.dense.train import Training
 from training.evaluation import head_sets
 from training.evaluation.annotations import Picture
 from training.evaluation.encoders import Subject, open_subject
-from training.evaluation.head_sets import SETS, HeadSet, Pair
+from training.evaluation.head_sets import SETS, CellLabels, HeadSet, Pair
 
 log = logging.getLogger("training")
 
@@ -56,6 +59,9 @@ _TRAINING = Training(steps=700, lr=3e-3, encoder_lr=5e-4)
     is_flag=True,
     help="Folds inside the train parts alone: for choices; test parts stay unread.",
 )
+@click.option(
+    "--folds", default=head_sets.FOLDS, show_default=True, help="Stop after so many folds of a set."
+)
 @click.option("--seeds", default=3, show_default=True, help="Fits of each encoder and set.")
 @click.option("--steps", default=_TRAINING.steps, show_default=True, help="Of a fit.")
 @click.option("--frozen", is_flag=True, help="Train the decoder alone.")
@@ -66,6 +72,7 @@ def heads(
     results: Path,
     chosen: str,
     cv: bool,  # noqa: FBT001
+    folds: int,
     seeds: int,
     steps: int,
     frozen: bool,  # noqa: FBT001
@@ -84,10 +91,20 @@ def heads(
             for subject in subjects:
                 for seed in range(seeds):
                     setting = dataclasses.replace(how, seed=seed)
-                    _fits(subject, s, rows, setting, results, choose=cv, stain_maps=stain_maps)
+                    plan = _Plan(cv, folds, stain_maps)
+                    _fits(subject, s, rows, setting, results, plan)
     except PathEncoderError as error:
         raise click.ClickException(str(error)) from error
     click.echo(table(read(results)))
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What is fitted of a set: folds inside its train part or not, how many, and on what."""
+
+    choose: bool
+    folds: int
+    stain_maps: bool
 
 
 def _chosen(names: Sequence[str]) -> list[HeadSet]:
@@ -102,20 +119,19 @@ def _fits(
     rows: Sequence[Picture],
     how: Training,
     results: Path,
-    *,
-    choose: bool,
-    stain_maps: bool,
+    plan: _Plan,
 ) -> None:
     """Fit and score every fold that is not in the results yet."""
     done = [line["key"] for line in read(results)]
-    for fold, (fit_on, score_on) in enumerate(head_sets.folds_of(s, rows, choose=choose)):
+    parts = itertools.islice(head_sets.folds_of(s, rows, choose=plan.choose), plan.folds)
+    for fold, (fit_on, score_on) in enumerate(parts):
         key = {
             "set": s.name,
             "encoder": subject.name,
             "fingerprint": subject.fingerprint[:16],
-            "part": "folds" if choose or not s.test else s.test,
+            "part": "folds" if plan.choose or not s.test else s.test,
             "fold": fold,
-            "stain_maps": stain_maps,
+            "stain_maps": plan.stain_maps,
             "training": json.loads(json.dumps(dataclasses.asdict(how))),
         }
         if key in done:
@@ -127,14 +143,16 @@ def _fits(
             TASKS[s.task],
             [head_sets.labelled(s, rows[i]) for i in fit_on],
             how,
-            stain_maps=stain_maps,
+            stain_maps=plan.stain_maps,
             progress=_say,
         )
+        cells = _cells(subject, s, [rows[i] for i in fit_on], how.seed)
         seconds = time.process_time() - began
-        pairs = [_pair(fitted, s, rows[i]) for i in score_on]
+        pairs = [_pair(fitted, cells, s, rows[i]) for i in score_on]
         line = {
             "key": key,
             "scores": head_sets.scores(s, pairs),
+            "sizes": fitted.sizes,
             "images": len(pairs),
             "cpu_seconds": round(seconds),
         }
@@ -142,9 +160,24 @@ def _fits(
             file.write(json.dumps(line) + "\n")
 
 
-def _pair(fitted: dense.DenseModel, s: HeadSet, row: Picture) -> Pair:
+def _cells(subject: Subject, s: HeadSet, rows: Sequence[Picture], seed: int) -> CellClasses | None:
+    """The classes of points, by crops and the encoder as it was; None where there are none."""
+    if s.task != "points":
+        return None
+    images = [head_sets.labelled_cells(row) for row in rows]
+    if len({label for x in images for label in x.labels if label}) < 2:
+        return None
+    return CellClasses.fit(subject.encoder, images, CellOptions(seed=seed))
+
+
+def _pair(fitted: dense.DenseModel, cells: CellClasses | None, s: HeadSet, row: Picture) -> Pair:
     x = head_sets.labelled(s, row)
-    return Pair(x.truth, fitted.predict(x.image, x.mpp, stain=s.stain), x.mpp)
+    found = fitted.predict(x.image, x.mpp, stain=s.stain)
+    if cells is None:
+        return Pair(x.truth, found, x.mpp)
+    true = head_sets.labelled_cells(row)
+    given, at_found = (cells.predict(x.image, p, x.mpp)[0] for p in (true.points, found))
+    return Pair(x.truth, found, x.mpp, CellLabels(true.labels, given, at_found))
 
 
 def _say(step: int, loss: float) -> None:

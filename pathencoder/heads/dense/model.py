@@ -15,7 +15,7 @@ from torch import Tensor
 from pathencoder.arrays import Pixels
 from pathencoder.encoder import Encoder
 from pathencoder.errors import ConfigError
-from pathencoder.heads.dense import augment
+from pathencoder.heads.dense import augment, tune
 from pathencoder.heads.dense.network import DenseNetwork
 from pathencoder.heads.dense.tasks import Task, Truth
 from pathencoder.heads.dense.train import Training, train
@@ -111,6 +111,8 @@ class DenseModel:
         if self.task.points:
             factor = self.mpp / mpp
             moved: NDArray[np.float64] = found * np.array([factor, factor, 1]) - [0.5, 0.5, 0]
+            # the last pixel of the map may reach beyond the image
+            moved[:, :2] = moved[:, :2].clip(-0.5, [shape[1] - 0.5, shape[0] - 0.5])
             return moved
         size = (shape[1], shape[0])
         return np.asarray(
@@ -129,6 +131,9 @@ def fit(
     progress: Callable[[int, float], None] = lambda step, loss: None,
 ) -> DenseModel:
     """Fit a dense head; the encoder that is given is not changed.
+
+    A task that chooses its sizes by a score (points) is not trained on one image in six, and
+    chooses them there.
 
     Args:
         encoder: Where training begins; a rate of the encoder trains a copy of it.
@@ -165,8 +170,13 @@ def fit(
                 [_planes(read, scale, x.stain, stain_maps=stain_maps), torch.from_numpy(target)]
             )
         )
-    train(network, planes, task.loss, how, progress)
-    return DenseModel(network, task, scale, task.sizes(truths, scale), stain_maps)
+    held = tune.held_out([x.group for x in images], how.seed) if task.tune else []
+    train(network, [p for i, p in enumerate(planes) if i not in held], task.loss, how, progress)
+    sizes = task.sizes(truths, scale)
+    if task.tune and held:
+        maps = [network.read(planes[i][: len(planes[i]) - task.outputs]) for i in held]
+        sizes |= task.tune(maps, [truths[i] for i in held], scale, sizes)
+    return DenseModel(network, task, scale, sizes, stain_maps)
 
 
 def resampled(image: Pixels, factor: float) -> Pixels:

@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pathencoder.errors import ConfigError
-from pathencoder.heads.dense import losses, objects, targets
+from pathencoder.heads.dense import losses, objects, targets, tune
 
 Floats = NDArray[np.float32]
 Truth: TypeAlias = "NDArray[np.integer] | NDArray[np.floating]"
 Sizes = Mapping[str, float]  # what was measured on the training images, in um or um2
 
 _CONTOUR_UM, _POINT_UM = 3.0, 1.2
+_THRESHOLD = 0.35  # where too few images are there to choose it
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,8 @@ class Task:
         activation: Logits [N, outputs, h, w] to probabilities.
         semantic: Its labels are numbers of classes instead of objects; `task_of` says how many.
         classes: Their names, by number.
+        tune: Probabilities and labels of images that were held out, mpp and sizes to sizes that fit
+            them. None: nothing is chosen so, and every image is fitted on.
     """
 
     name: str
@@ -53,6 +56,9 @@ class Task:
     activation: Callable[[Tensor], Tensor] = torch.sigmoid
     semantic: bool = False
     classes: tuple[str, ...] = ()
+    tune: Callable[[Sequence[Floats], Sequence[Truth], float, Sizes], dict[str, float]] | None = (
+        None
+    )
 
 
 def _gland_objects(maps: Floats, mpp: float, sizes: Sizes) -> NDArray[np.generic]:
@@ -69,10 +75,25 @@ def _nucleus_objects(maps: Floats, mpp: float, sizes: Sizes) -> NDArray[np.gener
 
 
 def _point_objects(maps: Floats, mpp: float, sizes: Sizes) -> NDArray[np.generic]:
-    found = objects.points(
-        maps[0], threshold=sizes["threshold"], apart=sizes["apart_um"] / mpp / POINTS.stride
+    return _peaks(maps[0], mpp, sizes["threshold"], sizes["apart_um"])
+
+
+def _peaks(found: Floats, mpp: float, threshold: float, apart_um: float) -> NDArray[np.float64]:
+    stride = POINTS.stride
+    points = objects.points(found, threshold=threshold, apart=apart_um / mpp / stride)
+    return points * (stride, stride, 1)
+
+
+def _tuned_peaks(
+    maps: Sequence[Floats], truths: Sequence[Truth], mpp: float, sizes: Sizes
+) -> dict[str, float]:
+    return tune.peaks(
+        [m[0] for m in maps],
+        truths,
+        mpp,
+        sizes["apart_um"],
+        lambda found, threshold, apart: _peaks(found, mpp, threshold, apart),
     )
-    return found * (POINTS.stride, POINTS.stride, 1)
 
 
 def _areas(labels: Sequence[Truth], mpp: float) -> dict[str, float]:
@@ -88,7 +109,7 @@ def _apart(labels: Sequence[Truth], mpp: float) -> dict[str, float]:
 
     near = [cKDTree(p).query(p, 2)[0][:, 1] for p in labels if len(p) > 1]
     least = float(np.percentile(np.concatenate(near), 5)) * mpp if near else 4 * _POINT_UM
-    return {"apart_um": min(least / 2, 2 * _POINT_UM), "threshold": 0.35}
+    return {"apart_um": min(least / 2, 2 * _POINT_UM), "threshold": _THRESHOLD}
 
 
 GLANDS = Task(
@@ -123,6 +144,7 @@ POINTS = Task(
     loss=losses.points,
     sizes=_apart,
     objects=_point_objects,
+    tune=_tuned_peaks,
 )
 PIXELS = Task(
     name="pixels",

@@ -12,7 +12,7 @@ from synthetic_nuclei import tissue
 
 from training.evaluation import head_sets, heads_table
 from training.evaluation.encoders import Subject
-from training.evaluation.head_sets import SETS, Pair
+from training.evaluation.head_sets import SETS, CellLabels, Pair
 
 pytestmark = pytest.mark.full
 
@@ -88,3 +88,53 @@ def test_points_are_pooled_over_images():
     true, found = np.array([[5.0, 5], [50, 50]]), np.array([[5.0, 8, 1], [90, 90, 1]])
     pairs = [Pair(true, found, 0.5), Pair(true, np.zeros((0, 3)), 0.5)]
     assert head_sets.scores(SETS["crchisto"], pairs)["f1"] == pytest.approx(2 / 6)
+
+
+def test_one_fold_is_enough_for_a_choice(run):
+    _, fits = run("--cv", "--sets", "crchisto", "--seeds", "1", "--folds", "1")
+    assert fits == 1
+    _, fits = run("--cv", "--sets", "crchisto", "--seeds", "1")
+    assert fits == 2
+
+
+def test_classes_of_points_are_fitted_and_scored(run, data):
+    for file in data.glob("nuclei/crchisto/train/*.csv"):
+        head, *points = file.read_text().splitlines()
+        names = ["epithelial", "others", "unclassified"]
+        lines = [f"{p.rsplit(',', 1)[0]},{names[i % 3]}" for i, p in enumerate(points)]
+        file.write_text("\n".join([head, *lines]))
+    output, _ = run("--cv", "--sets", "crchisto", "--seeds", "1", "--folds", "1")
+    assert "class_f1_weighted" in output
+    assert "found_class_f1_mean" in output
+
+
+def labelled_pair(true, given, found):
+    points = np.array([[20.0 * i, 5] for i in range(len(true))])
+    height = np.ones(len(true))
+    return Pair(points, np.c_[points, height], 0.25, CellLabels(true, given, found))
+
+
+def test_the_share_of_positive_cells_is_scored_by_image():
+    s = SETS["bcdata_sample"]
+    half = labelled_pair(["positive", "negative"], ["positive"] * 2, ["positive"] * 2)
+    right = labelled_pair(["positive"] * 2, ["positive"] * 2, ["positive"] * 2)
+    scores = head_sets.scores(s, [half, right])
+    assert scores["share_error"] == pytest.approx(25)
+    assert scores["share_error_pooled"] == pytest.approx(25)
+    assert scores["class_f1_weighted"] == pytest.approx(0.75 * 6 / 7)
+    assert scores["found_class_f1_weighted"] == pytest.approx(0.75 * 6 / 7)
+
+
+def test_an_image_where_no_cell_was_found_has_the_largest_error():
+    missed = Pair(
+        np.array([[5.0, 5]]), np.zeros((0, 3)), 0.25, CellLabels(["positive"], ["positive"], [])
+    )
+    other = labelled_pair(["positive", "negative"], ["positive"] * 2, ["positive", "negative"])
+    assert head_sets.scores(SETS["bcdata_sample"], [missed, other])["share_error"] == 50
+
+
+def test_points_that_no_expert_classified_have_no_label(data):
+    row = head_sets.rows_of(SETS["crchisto"], data, choose=True)[0]
+    file = row.file.with_name(f"{row.file.stem}.points.csv")
+    file.write_text("x,y,class\n5,5,unclassified\n9,9,epithelial\n")
+    assert head_sets.labelled_cells(row).labels == ["", "epithelial"]

@@ -1,0 +1,85 @@
+"""How peaks become points, chosen on training images that a head was not fitted on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pathencoder.metrics import match_points
+
+MATCH_UM = 3.0  # 6 px at 20x, 12 px at 40x: as detectors of nuclei are scored
+_SHARE = 6  # one image in so many is held out
+_THRESHOLDS = np.round(np.arange(0.15, 0.76, 0.05), 2)
+_APART = (0.7, 1.0, 1.4)  # factors of the distance that the labels gave
+
+Floats = NDArray[np.float32]
+Points = NDArray[np.floating]
+Peaks = Callable[[Floats, float, float], Points]  # map, threshold, um apart -> x, y, height
+
+
+def held_out(groups: Sequence[str], seed: int = 0) -> list[int]:
+    """The images to hold out: whole groups, about one image in six.
+
+    Args:
+        groups: Patient, slide or case of each image; "": the image is a group of its own.
+        seed: Of the drawing.
+
+    Returns:
+        Indices, sorted; none where there are fewer than six groups.
+    """
+    names = [group or f"\0{i}" for i, group in enumerate(groups)]
+    different = sorted(set(names))
+    if len(different) < _SHARE:
+        return []
+    chosen: list[int] = []
+    for number in np.random.default_rng(seed).permutation(len(different)):
+        members = [i for i, name in enumerate(names) if name == different[number]]
+        # a group with most of the images stays in the training
+        if len(chosen) + len(members) <= max(1, round(len(names) / _SHARE)):
+            chosen += members
+    return sorted(chosen)
+
+
+def peaks(
+    maps: Sequence[Floats], truths: Sequence[Points], mpp: float, apart_um: float, find: Peaks
+) -> dict[str, float]:
+    """The lowest peak and the smallest distance of two peaks, by F1 within 3 um.
+
+    Args:
+        maps: Heights [h, w] of images that were held out.
+        truths: Their true points, in pixels of the images as they were read.
+        mpp: Micrometres per pixel of these.
+        apart_um: The distance that the labels gave; smaller and larger ones are tried.
+        find: From a map to points in pixels of the read image.
+
+    Returns:
+        "threshold", "apart_um", and what they reach: "held_out_f1" and "held_out_images". The F1
+        of three neighbouring thresholds is averaged before the best is taken, so that chance
+        counts less. Empty where no point is true.
+    """
+    if not any(len(t) for t in truths):
+        return {}
+    best: tuple[float, float, float, float] | None = None
+    for factor in _APART:
+        found = [find(m, float(_THRESHOLDS[0]), apart_um * factor) for m in maps]
+        f1 = np.array([_f1(found, truths, limit, MATCH_UM / mpp) for limit in _THRESHOLDS])
+        smooth = np.convolve(np.pad(f1, 1, mode="edge"), np.ones(3) / 3, "valid")
+        at = int(smooth.argmax())
+        if best is None or smooth[at] > best[0]:
+            best = float(smooth[at]), float(_THRESHOLDS[at]), apart_um * factor, float(f1[at])
+    assert best is not None
+    _, threshold, apart, reached = best
+    return {
+        "threshold": threshold,
+        "apart_um": apart,
+        "held_out_f1": reached,
+        "held_out_images": float(len(maps)),
+    }
+
+
+def _f1(found: Sequence[Points], truths: Sequence[Points], limit: float, radius: float) -> float:
+    kept = [p[p[:, 2] >= limit, :2] for p in found]
+    hits = sum(len(match_points(t, p, radius)) for t, p in zip(truths, kept, strict=True))
+    return 2 * hits / max(1, sum(map(len, kept)) + sum(map(len, truths)))

@@ -1,0 +1,77 @@
+"""What a detector of points chooses on images that it was not fitted on."""
+
+import numpy as np
+import pytest
+
+from pathencoder.heads.dense import targets, tune
+from pathencoder.heads.dense.tasks import POINTS, TASKS
+
+pytestmark = pytest.mark.full
+
+
+def heights(true, false, height):
+    """A map at stride 2 with low peaks at true points and lower ones at false points."""
+    low = targets.points(true, (128, 128), 3.0)[0] * height
+    lower = targets.points(false, (128, 128), 3.0)[0] * (height - 0.2)
+    return np.maximum(low, lower)[None]
+
+
+def grid(offset):
+    return np.stack(np.meshgrid(np.arange(14, 128, 28), np.arange(14, 128, 28)), -1).reshape(
+        -1, 2
+    ) + float(offset)
+
+
+@pytest.mark.parametrize("height", [0.5, 0.8])
+def test_the_threshold_keeps_true_peaks_and_drops_false_ones(height):
+    maps = [heights(grid(0), grid(14), height)] * 2
+    truths = [grid(0) * 2] * 2
+    chosen = POINTS.tune(maps, truths, 0.25, {"apart_um": 2.0, "threshold": 0.35})
+    # smoothing before the search for peaks lowers them a little
+    assert height - 0.25 < chosen["threshold"] < height
+    assert chosen["held_out_f1"] == 1
+    assert chosen["held_out_images"] == 2
+    kept = POINTS.objects(maps[0], 0.25, chosen)
+    assert len(kept) == len(grid(0))
+
+
+def test_a_smaller_distance_is_chosen_where_cells_are_near():
+    pairs = np.concatenate([grid(0), grid(0) + np.array([6, 0])])
+    maps = [targets.points(pairs, (128, 128), 1.5)]
+    wide = {"apart_um": 3.6, "threshold": 0.35}
+    assert len(POINTS.objects(maps[0], 0.25, wide)) == len(grid(0))
+    chosen = POINTS.tune(maps, [pairs * 2], 0.25, wide)
+    assert chosen["apart_um"] < 3.6
+    assert chosen["held_out_f1"] == 1
+
+
+def test_whole_groups_are_held_out():
+    groups = [f"p{i // 3}" for i in range(30)]
+    held = tune.held_out(groups)
+    assert 3 <= len(held) <= 5
+    assert not {groups[i] for i in held} & {g for i, g in enumerate(groups) if i not in held}
+    assert held == tune.held_out(groups)
+
+
+def test_images_without_groups_are_groups_of_their_own():
+    assert len(tune.held_out([""] * 12)) == 2
+
+
+def test_too_few_groups_hold_nothing_out():
+    assert tune.held_out(["a", "b", "c", "a", "b", "c", "a"]) == []
+
+
+def test_a_group_of_most_images_stays_in_the_training():
+    groups = ["large"] * 40 + [f"p{i}" for i in range(8)]
+    for seed in range(5):
+        assert "large" not in {groups[i] for i in tune.held_out(groups, seed)}
+
+
+def test_images_without_points_choose_nothing():
+    empty = np.zeros((1, 32, 32), np.float32)
+    sizes = {"apart_um": 2.0, "threshold": 0.35}
+    assert POINTS.tune([empty], [np.zeros((0, 2))], 0.25, sizes) == {}
+
+
+def test_other_tasks_are_fitted_on_every_image():
+    assert [name for name, task in TASKS.items() if task.tune] == ["points"]
