@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from sklearn.model_selection import GroupKFold
 
 from pathencoder.gland_metrics import gland_scores
-from pathencoder.heads.dense.cells import LabelledCells
 from pathencoder.heads.dense.model import Labelled
 from pathencoder.images import open_image
 from pathencoder.metrics import instance_scores, match_points
@@ -19,7 +18,6 @@ from pathencoder.point_metrics import Cells, class_scores, class_share, given_po
 from training.evaluation.annotations import Picture, open_labels, read_pictures, read_points
 
 FOLDS = 4
-_UNKNOWN = ("unclassified",)  # CRCHistoPhenotypes has points that no expert classified
 
 
 @dataclass(frozen=True)
@@ -34,6 +32,7 @@ class HeadSet:
         train: The part that is trained on.
         radius: Points match within it, in pixels of the images: usually 6 at 20x, 12 at 40x.
         stain: "he" or "ihc".
+        classes: Of points; those of other names, as "unclassified", count as of no known class.
         positive: The class whose share of the cells is scored; "" where none is.
     """
 
@@ -44,6 +43,7 @@ class HeadSet:
     train: str = "train"
     radius: float = 6.0
     stain: str = "he"
+    classes: tuple[str, ...] = ()
     positive: str = ""
 
 
@@ -53,9 +53,18 @@ SETS = {
         HeadSet("glas", "glands", 0.62, test="testA"),
         HeadSet("monuseg", "nuclei", 0.25),
         HeadSet("dsb2018_histology", "nuclei", 0.5, test="", train="all"),
-        HeadSet("crchisto", "points", 0.5),
-        HeadSet("consep20x_points", "points", 0.5),
-        HeadSet("brca_m2c", "points", 0.5, test="val"),
+        HeadSet(
+            "crchisto",
+            "points",
+            0.5,
+            classes=("epithelial", "fibroblast", "inflammatory", "others"),
+        ),
+        HeadSet(
+            "consep20x_points", "points", 0.5, classes=("epithelial", "inflammatory", "spindle")
+        ),
+        HeadSet(
+            "brca_m2c", "points", 0.5, test="val", classes=("inflammatory", "stromal", "tumour")
+        ),
         HeadSet(
             "bcdata_sample",
             "points",
@@ -64,6 +73,7 @@ SETS = {
             train="test",
             radius=12.0,
             stain="ihc",
+            classes=("negative", "positive"),
             positive="positive",
         ),
     )
@@ -110,27 +120,19 @@ def folds_of(
 
 
 def labelled(s: HeadSet, row: Picture) -> Labelled:
-    """An image with its labels.
+    """An image with its labels, or its points and their classes.
 
     Raises:
         ImageError: The image or its label map cannot be read.
         ConfigError: Its table of points cannot be read.
     """
-    points = s.task == "points"
-    truth = read_points(row.file)[0] if points else open_labels(row.file)
-    return Labelled(open_image(row.file), truth, row.mpp, s.stain, row.group)
-
-
-def labelled_cells(row: Picture) -> LabelledCells:
-    """An image with its points and their classes, "" where none is known.
-
-    Raises:
-        ImageError: The image cannot be read.
-        ConfigError: Its table of points cannot be read.
-    """
+    image = open_image(row.file)
+    if s.task != "points":
+        return Labelled(image, open_labels(row.file), row.mpp, s.stain, row.group)
     points, names = read_points(row.file)
-    labels = ["" if name in _UNKNOWN else name for name in names]
-    return LabelledCells(open_image(row.file), points, labels, row.mpp, row.group)
+    number_of = {name: number for number, name in enumerate(s.classes)}
+    numbers = np.array([number_of.get(name, -1) for name in names], np.int64)
+    return Labelled(image, points, row.mpp, s.stain, row.group, numbers, s.classes)
 
 
 @dataclass(frozen=True)
@@ -138,7 +140,7 @@ class CellLabels:
     """The classes of the points of an image.
 
     Attributes:
-        true: Of the true points.
+        true: Of the true points, "" where none is known.
         given: Predicted at the true points.
         found: Predicted at the points that were found.
     """
@@ -196,18 +198,17 @@ def scores(s: HeadSet, pairs: Sequence[Pair]) -> dict[str, float]:
 def _class_scores(s: HeadSet, pairs: Sequence[Pair]) -> dict[str, float]:
     """F1 of classes at true and at found points, and the error of a share in points of 100."""
     labelled = [(p, p.labels) for p in pairs if p.labels is not None]
-    classes = sorted({name for _, x in labelled for name in x.true if name})
-    if not classes:
+    if not labelled:
         return {}
     given = given_point_scores(
         [name for _, x in labelled for name in x.true],
         [name for _, x in labelled for name in x.given],
-        classes,
+        s.classes,
     )
     at_found = class_scores(
         [Cells(p.true, x.true) for p, x in labelled],  # type: ignore[arg-type]
         [Cells(p.found[:, :2], x.found) for p, x in labelled],
-        classes,
+        s.classes,
         s.radius,
     )
     result = {
@@ -218,14 +219,14 @@ def _class_scores(s: HeadSet, pairs: Sequence[Pair]) -> dict[str, float]:
     }
     if s.positive:
         shares = [
-            [class_share(part, s.positive, classes) for part in (x.true, x.found)]
+            [class_share(part, s.positive, s.classes) for part in (x.true, x.found)]
             for _, x in labelled
         ]
         apart = [abs(t - f) for t, f in shares if not np.isnan(t)]
         # an image where nothing was found has no share: the largest error
         result["share_error"] = 100 * float(np.mean(np.nan_to_num(apart, nan=1.0)))
         pooled = [
-            class_share([n for _, x in labelled for n in getattr(x, k)], s.positive, classes)
+            class_share([n for _, x in labelled for n in getattr(x, k)], s.positive, s.classes)
             for k in ("true", "found")
         ]
         result["share_error_pooled"] = 100 * abs(pooled[0] - pooled[1])

@@ -138,15 +138,16 @@ def _fits(
             continue
         log.info("%s on %s, seed %d, fold %d", subject.name, s.name, how.seed, fold)
         began = time.process_time()
+        images = [head_sets.labelled(s, rows[i]) for i in fit_on]
         fitted = dense.fit(
             subject.encoder,
             TASKS[s.task],
-            [head_sets.labelled(s, rows[i]) for i in fit_on],
+            images,
             how,
             stain_maps=plan.stain_maps,
             progress=_say,
         )
-        cells = _cells(subject, s, [rows[i] for i in fit_on], how.seed)
+        cells = _cells(subject, s, images, how.seed)
         seconds = time.process_time() - began
         pairs = [_pair(fitted, cells, s, rows[i]) for i in score_on]
         line = {
@@ -160,12 +161,15 @@ def _fits(
             file.write(json.dumps(line) + "\n")
 
 
-def _cells(subject: Subject, s: HeadSet, rows: Sequence[Picture], seed: int) -> CellClasses | None:
-    """The classes of points, by crops and the encoder as it was; None where there are none."""
-    if s.task != "points":
+def _cells(
+    subject: Subject, s: HeadSet, images: Sequence[dense.Labelled], seed: int
+) -> CellClasses | None:
+    """The classes of points, by crops and the encoder as it was; None where none are known."""
+    if not s.classes:
         return None
-    images = [head_sets.labelled_cells(row) for row in rows]
-    if len({label for x in images for label in x.labels if label}) < 2:
+    known = {number for x in images if x.classes is not None for number in x.classes.tolist()}
+    if len(known - {-1}) < 2:
+        log.warning("%s: fewer than two classes of points are known: none are fitted", s.name)
         return None
     return CellClasses.fit(subject.encoder, images, CellOptions(seed=seed))
 
@@ -173,11 +177,11 @@ def _cells(subject: Subject, s: HeadSet, rows: Sequence[Picture], seed: int) -> 
 def _pair(fitted: dense.DenseModel, cells: CellClasses | None, s: HeadSet, row: Picture) -> Pair:
     x = head_sets.labelled(s, row)
     found = fitted.predict(x.image, x.mpp, stain=s.stain)
-    if cells is None:
+    if cells is None or x.classes is None:
         return Pair(x.truth, found, x.mpp)
-    true = head_sets.labelled_cells(row)
-    given, at_found = (cells.predict(x.image, p, x.mpp)[0] for p in (true.points, found))
-    return Pair(x.truth, found, x.mpp, CellLabels(true.labels, given, at_found))
+    true = ["" if number < 0 else x.names[number] for number in x.classes]
+    given, at_found = (cells.predict(x.image, p, x.mpp)[0] for p in (x.truth, found))
+    return Pair(x.truth, found, x.mpp, CellLabels(true, given, at_found))
 
 
 def _say(step: int, loss: float) -> None:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from pathencoder.arrays import Pixels
 from pathencoder.errors import ConfigError, HeadMismatch
 from pathencoder.heads import calibration
+from pathencoder.heads.dense.model import Labelled
 from pathencoder.heads.folds import NoFolds, grouped_folds, require_sklearn
 from pathencoder.heads.linear import Linear, LinearOptions
 from pathencoder.heads.rows import Floats, Ints, Rows, softmax
@@ -56,25 +57,6 @@ class CellOptions:
 
 
 @dataclass(frozen=True)
-class LabelledCells:
-    """An image and the classes of its cells.
-
-    Attributes:
-        image: uint8 [H, W, 3].
-        points: x and y in pixels [N, 2], the centre of the first pixel at 0.
-        labels: The class of each; "" where it is not known: such cells are not learned from.
-        mpp: Micrometres per pixel of the image.
-        group: Patient, slide or case; "" where unknown: the image is a group of its own.
-    """
-
-    image: Pixels
-    points: NDArray[np.floating]
-    labels: Sequence[str]
-    mpp: float
-    group: str = ""
-
-
-@dataclass(frozen=True)
 class CellClasses:
     """A fitted classifier of cells.
 
@@ -100,14 +82,14 @@ class CellClasses:
     def fit(
         cls,
         encoder: Encoder,
-        images: Sequence[LabelledCells],
+        images: Sequence[Labelled],
         options: CellOptions | None = None,
     ) -> CellClasses:
         """Fit on labelled cells; the encoder stays as it is.
 
         Args:
             encoder: That embeds the crops.
-            images: With points and labels.
+            images: With points and their classes; cells without one are not learned from.
             options: None: the defaults.
 
         Returns:
@@ -115,7 +97,8 @@ class CellClasses:
 
         Raises:
             MissingExtra: scikit-learn is not installed.
-            ConfigError: There is one class alone, or points and labels differ in number.
+            ConfigError: There is one class alone, points and classes differ in number, or images
+                name other classes.
         """
         require_sklearn()
         how = options or CellOptions()
@@ -123,7 +106,7 @@ class CellClasses:
         chosen = _drawn(table, len(classes), how)
         rows = _rows(encoder, images, table, chosen, classes, how)
         settings, temperature, notes = _chosen(rows, how, grouped=any(x.group for x in images))
-        unknown = sum(len(x.labels) for x in images) - len(table)
+        unknown = sum(len(x.truth) for x in images) - len(table)
         notes = [*_counted(table, chosen, classes, unknown), *notes]
         settings |= {"cells": len(chosen), "images": len(images)}
         model = Linear.fit(rows, settings)
@@ -267,27 +250,43 @@ def _inside(points: Floats, shape: tuple[int, ...]) -> Floats:
     return np.clip(points, -0.5, most)
 
 
-def _table(images: Sequence[LabelledCells]) -> tuple[tuple[str, ...], Ints]:
-    """The classes, and image, point and class of every labelled cell [N, 3]."""
-    for number, x in enumerate(images):
-        if len(x.points) != len(x.labels):
-            raise ConfigError(
-                f"image {number} has {len(x.points)} points and {len(x.labels)} labels: give one"
-                " label a point"
-            )
-    classes = tuple(sorted({label for x in images for label in x.labels if label}))
-    if len(classes) < 2:
+def _table(images: Sequence[Labelled]) -> tuple[tuple[str, ...], Ints]:
+    """The classes that occur, and image, point and class of every cell that has one [N, 3]."""
+    parts = [np.zeros((0, 3), np.int64)]
+    names = images[0].names if images else ()
+    for i, x in enumerate(images):
+        if x.classes is None:
+            continue
+        _check(i, x, names)
+        points = np.flatnonzero(np.asarray(x.classes) >= 0)
+        image = np.full(len(points), i)
+        parts.append(np.stack([image, points, np.asarray(x.classes)[points]], 1).astype(np.int64))
+    table = np.concatenate(parts)
+    occur, table[:, 2] = np.unique(table[:, 2], return_inverse=True)
+    if len(occur) < 2:
+        found = ", ".join(names[i] for i in occur) or "none"
+        raise ConfigError(f"classes of cells: {found} found, two or more are needed")
+    return tuple(names[i] for i in occur), table
+
+
+def _check(number: int, x: Labelled, names: tuple[str, ...]) -> None:
+    """Raises ConfigError where classes do not fit their points or the other images."""
+    classes = np.asarray(x.classes)
+    if len(x.truth) != len(classes):
         raise ConfigError(
-            f"classes of cells: {', '.join(classes) or 'none'} found, two or more are needed"
+            f"image {number} has {len(x.truth)} points and {len(classes)} classes: give each point"
+            " one, -1 where it is not known"
         )
-    number_of = {label: number for number, label in enumerate(classes)}
-    table = [
-        (i, j, number_of[label])
-        for i, x in enumerate(images)
-        for j, label in enumerate(x.labels)
-        if label
-    ]
-    return classes, np.array(table, np.int64)
+    if x.names != names:
+        raise ConfigError(
+            f"image {number} names the classes {', '.join(x.names)}, the first image"
+            f" {', '.join(names)}: name the same, in one order"
+        )
+    if len(classes) and classes.max() >= len(names):
+        raise ConfigError(
+            f"image {number} has a cell of class {classes.max()}, and {len(names)} classes are"
+            " named"
+        )
 
 
 def _drawn(table: Ints, classes: int, how: CellOptions) -> Ints:
@@ -308,7 +307,7 @@ def _drawn(table: Ints, classes: int, how: CellOptions) -> Ints:
 
 def _rows(
     encoder: Encoder,
-    images: Sequence[LabelledCells],
+    images: Sequence[Labelled],
     table: Ints,
     chosen: Ints,
     classes: tuple[str, ...],
@@ -320,7 +319,7 @@ def _rows(
     for i in np.unique(picked[:, 0]):
         of_image = np.flatnonzero(picked[:, 0] == i)
         source = images[i]
-        points = np.asarray(source.points)[picked[of_image, 1]]
+        points = np.asarray(source.truth)[picked[of_image, 1]]
         found = embeddings(encoder, source.image, points, source.mpp, how.sizes_um)
         if not x.shape[1]:
             x = np.zeros((len(picked), found.shape[1]))

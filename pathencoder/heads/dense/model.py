@@ -174,7 +174,7 @@ def fit(
     train(network, [p for i, p in enumerate(planes) if i not in held], task.loss, how, progress)
     sizes = task.sizes(truths, scale)
     if task.tune and held:
-        maps = [network.read(planes[i][: len(planes[i]) - task.outputs]) for i in held]
+        maps = [network.read(planes[i][: 3 + network.decoder.shape.extra]) for i in held]
         sizes |= task.tune(maps, [truths[i] for i in held], scale, sizes)
     return DenseModel(network, task, scale, sizes, stain_maps)
 

@@ -1,14 +1,18 @@
 """Classes of cells at points: crops, the linear head on them, what is saved, bad input."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import small_encoders
 
 from pathencoder.errors import ConfigError, HeadMismatch
-from pathencoder.heads.dense.cells import CellClasses, CellOptions, LabelledCells, crops
+from pathencoder.heads.dense.cells import CellClasses, CellOptions, crops
+from pathencoder.heads.dense.model import Labelled
 
 pytestmark = pytest.mark.full
-COLOURS = {"brown": (120, 70, 40), "blue": (90, 110, 170)}
+NAMES = ("brown", "none", "blue")
+COLOURS = ((120, 70, 40), None, (90, 110, 170))
 OPTIONS = CellOptions(sizes_um=(8.0, 16.0))
 
 
@@ -17,15 +21,20 @@ def scene(seed=0, side=128, mpp=0.5):
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:side, :side]
     image = np.full((side, side, 3), 225.0)
-    points, labels = [], []
+    points, numbers = [], []
     for cy in range(4, side, 24):
         for cx in range(4, side, 24):
-            label = ("brown", "blue")[int(rng.integers(2))]
-            image[(y - cy) ** 2 + (x - cx) ** 2 <= 49] = COLOURS[label]
+            number = 2 * int(rng.integers(2))
+            image[(y - cy) ** 2 + (x - cx) ** 2 <= 49] = COLOURS[number]
             points.append((cx, cy))
-            labels.append(label)
+            numbers.append(number)
     image = np.clip(image + rng.normal(0, 5, image.shape), 0, 255).astype(np.uint8)
-    return LabelledCells(image, np.array(points, float), labels, mpp, f"p{seed % 3}")
+    centres = np.array(points, float)
+    return Labelled(image, centres, mpp, "he", f"p{seed % 3}", np.array(numbers), NAMES)
+
+
+def right(labels, image):
+    return np.mean([NAMES[n] == label for n, label in zip(image.classes, labels, strict=True)])
 
 
 @pytest.fixture(scope="module")
@@ -35,25 +44,25 @@ def fitted():
 
 def test_the_cells_of_another_image_are_classified(fitted):
     new = scene(7)
-    labels, probabilities = fitted.predict(new.image, new.points, new.mpp)
-    assert fitted.classes == ("blue", "brown")
-    assert np.mean(np.array(labels) == np.array(new.labels)) > 0.95
-    assert probabilities.shape == (len(new.points), 2)
+    labels, probabilities = fitted.predict(new.image, new.truth, new.mpp)
+    assert fitted.classes == ("brown", "blue")  # of the third there is no cell
+    assert right(labels, new) > 0.95
+    assert probabilities.shape == (len(new.truth), 2)
     assert np.allclose(probabilities.sum(1), 1)
     assert labels == [fitted.classes[i] for i in probabilities.argmax(1)]
 
 
 def test_a_height_beside_the_points_is_not_read(fitted):
     new = scene(7)
-    high = np.c_[new.points, np.full(len(new.points), 0.4)]
-    assert fitted.predict(new.image, high, 0.5)[0] == fitted.predict(new.image, new.points, 0.5)[0]
+    high = np.c_[new.truth, np.full(len(new.truth), 0.4)]
+    assert fitted.predict(new.image, high, 0.5)[0] == fitted.predict(new.image, new.truth, 0.5)[0]
 
 
 def test_an_image_at_another_scale(fitted):
     new = scene(7)
     large = new.image.repeat(2, 0).repeat(2, 1)
-    labels, _ = fitted.predict(large, new.points * 2 + 0.5, 0.25)
-    assert np.mean(np.array(labels) == np.array(new.labels)) > 0.95
+    labels, _ = fitted.predict(large, new.truth * 2 + 0.5, 0.25)
+    assert right(labels, new) > 0.95
 
 
 def test_no_points(fitted):
@@ -66,7 +75,7 @@ def test_what_is_saved_predicts_the_same(fitted):
     again = CellClasses.from_arrays(arrays, about, fitted.encoder)
     new = scene(7)
     assert np.array_equal(
-        again.predict(new.image, new.points, 0.5)[1], fitted.predict(new.image, new.points, 0.5)[1]
+        again.predict(new.image, new.truth, 0.5)[1], fitted.predict(new.image, new.truth, 0.5)[1]
     )
     assert again.notes == fitted.notes
 
@@ -104,9 +113,8 @@ def test_points_outside_the_image_are_refused(fitted):
 
 def test_cells_of_no_known_class_are_counted():
     images = [scene(s) for s in range(3)]
-    images[0].labels[:4] = [""] * 4
+    images[0].classes[:4] = -1
     found = CellClasses.fit(small_encoders.shared("cnn"), images, OPTIONS)
-    assert found.classes == ("blue", "brown")
     assert "4 cells of no known class were not learned from" in found.notes
 
 
@@ -115,13 +123,13 @@ def test_cells_are_drawn_evenly_over_the_images():
     few = CellOptions(sizes_um=(8.0,), per_class=8)
     found = CellClasses.fit(small_encoders.shared("cnn"), images, few)
     assert found.settings["cells"] == 16
-    blue = sum(label == "blue" for x in images for label in x.labels)
+    blue = sum(int((x.classes == 2).sum()) for x in images)
     assert any(f"blue 8 of {blue}" in note for note in found.notes)
 
 
 def test_a_class_of_one_patient_is_fitted_without_folds():
     images = [scene(s) for s in range(2)]
-    images[0].labels[:] = ["blue"] * len(images[0].labels)
+    images[0].classes[:] = 2
     found = CellClasses.fit(small_encoders.shared("cnn"), images, OPTIONS)
     assert any("one group alone" in note for note in found.notes)
     assert found.temperature == 1
@@ -130,15 +138,22 @@ def test_a_class_of_one_patient_is_fitted_without_folds():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda x: x.labels.__setitem__(slice(None), ["blue"] * len(x.labels)), "two or more"),
-        (lambda x: x.labels.append("blue"), "36 points and 37 labels"),
+        ({"classes": np.full(36, 2)}, "blue found, two or more"),
+        ({"classes": np.zeros(37, int)}, "36 points and 37 classes"),
+        ({"classes": np.full(36, 3)}, "a cell of class 3, and 3 classes"),
+        ({"classes": None}, "none found"),
     ],
 )
-def test_bad_labels_are_refused(change, message):
-    image = scene()
-    change(image)
+def test_bad_classes_are_refused(change, message):
+    image = dataclasses.replace(scene(), **change)
     with pytest.raises(ConfigError, match=message):
         CellClasses.fit(small_encoders.shared("cnn"), [image], OPTIONS)
+
+
+def test_images_that_name_other_classes_are_refused():
+    other = dataclasses.replace(scene(1), names=("blue", "none", "brown"))
+    with pytest.raises(ConfigError, match="image 1 names the classes blue"):
+        CellClasses.fit(small_encoders.shared("cnn"), [scene(), other], OPTIONS)
 
 
 @pytest.mark.parametrize("bad", [{"sizes_um": ()}, {"sizes_um": (0.0,)}, {"per_class": 1}])

@@ -133,8 +133,10 @@ def test_an_image_where_no_cell_was_found_has_the_largest_error():
     assert head_sets.scores(SETS["bcdata_sample"], [missed, other])["share_error"] == 50
 
 
-def test_points_that_no_expert_classified_have_no_label(data):
+def test_points_that_no_expert_classified_have_no_class(data):
     row = head_sets.rows_of(SETS["crchisto"], data, choose=True)[0]
     file = row.file.with_name(f"{row.file.stem}.points.csv")
-    file.write_text("x,y,class\n5,5,unclassified\n9,9,epithelial\n")
-    assert head_sets.labelled_cells(row).labels == ["", "epithelial"]
+    file.write_text("x,y,class\n5,5,unclassified\n9,9,inflammatory\n")
+    x = head_sets.labelled(SETS["crchisto"], row)
+    assert x.classes.tolist() == [-1, 2]
+    assert x.names[2] == "inflammatory"
