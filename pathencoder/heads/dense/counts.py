@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pathencoder.errors import ConfigError
 from pathencoder.metrics import Interval, grouped_bootstrap
+from pathencoder.tables import read_table
+from pathencoder.walk import natural, printable
+
+_PROBABILITY = "p_"  # begins the name of a column, before that of its class
 
 
 @dataclass(frozen=True)
@@ -133,3 +139,36 @@ def count(labels: Mapping[str, Sequence[str]], classes: Sequence[str]) -> Counts
             )
         table[row] = np.bincount([number_of[x] for x in found], minlength=len(classes))
     return Counts(tuple(labels), tuple(classes), table)
+
+
+def read_counts(folder: str | os.PathLike[str]) -> Counts:
+    """Count the cells in the tables of points below a folder, as a dense head writes them.
+
+    Args:
+        folder: What `pathencoder predict HEAD INPUTS --out FOLDER` wrote. Other tables are left
+            out; the name of an image is that of its table, relative to the folder.
+
+    Returns:
+        The counts, images in natural order of their paths.
+
+    Raises:
+        ConfigError: There is no table of points with classes.
+    """
+    root = Path(folder).expanduser()
+    labels: dict[str, list[str]] = {}
+    classes: dict[str, str] = {}  # case-folded, as tables give their columns, to the name
+    for file in sorted(root.rglob("*.csv"), key=natural):
+        table = read_table(file)
+        if not {"x", "y", "class"} <= set(table.columns):
+            continue
+        found = [row["class"] for row in table.rows]
+        named = [c.removeprefix(_PROBABILITY) for c in table.columns if c.startswith(_PROBABILITY)]
+        classes |= {c: c for c in named if c not in classes}
+        classes |= {c.casefold(): c for c in found}
+        labels[file.relative_to(root).with_suffix("").as_posix()] = found
+    if not labels:
+        raise ConfigError(
+            f"{printable(root)} holds no table of points with classes: give the folder that"
+            " `pathencoder predict HEAD INPUTS --out FOLDER` wrote"
+        )
+    return count(labels, list(classes.values()))

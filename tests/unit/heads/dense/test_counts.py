@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pathencoder.errors import ConfigError
-from pathencoder.heads.dense.counts import count
+from pathencoder.heads.dense.counts import count, read_counts
 from pathencoder.heads.dense.point_files import (
     Found,
     Place,
@@ -149,3 +149,29 @@ def test_classes_have_colours_of_their_own():
 def test_parts_of_another_length_are_refused():
     with pytest.raises(ConfigError, match="2 points, but 1"):
         Found(POINTS, ["positive"])
+
+
+def test_counts_of_written_tables(tmp_path):
+    nothing = Found(np.zeros((0, 3)), [], np.zeros((0, 2)), CLASSES)
+    (tmp_path / "a").mkdir()
+    write_points(FOUND, tmp_path, "a/x10")
+    write_points(nothing, tmp_path, "a/x9")
+    (tmp_path / "summary.csv").write_text("image,cells\na,3\n")
+    counts = read_counts(tmp_path)
+    assert counts.images == ("a/x9", "a/x10")
+    assert counts.classes == CLASSES
+    assert counts.table.tolist() == [[0, 0], [1, 1]]
+
+
+def test_classes_in_capitals_are_counted_once(tmp_path):
+    names = ("CD3", "other")
+    write_points(Found(POINTS, ["CD3", "CD3"], np.ones((2, 2)) / 2, names), tmp_path, "x")
+    counts = read_counts(tmp_path)
+    assert counts.classes == names
+    assert counts.table.tolist() == [[2, 0]]
+
+
+def test_a_folder_without_points_is_refused(tmp_path):
+    write_points(Found(POINTS), tmp_path, "x")
+    with pytest.raises(ConfigError, match="no table of points with classes"):
+        read_counts(tmp_path)
