@@ -42,7 +42,8 @@ class Cells:
     def of(self, label: str) -> Floats:
         """The points of one class [M, 2]."""
         chosen = np.array([one == label for one in self.labels], bool)
-        return np.asarray(self.points)[chosen]
+        points: Floats = np.asarray(self.points)[chosen]
+        return points
 
 
 @dataclass(frozen=True)

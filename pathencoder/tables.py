@@ -53,7 +53,9 @@ class Table:
         return ((self.where(i), row) for i, row in enumerate(self.rows))
 
 
-def read_table(file: str | Path, required: Sequence[str] = ()) -> Table:
+def read_table(
+    file: str | Path, required: Sequence[str] = (), *, last_is_text: bool = False
+) -> Table:
     """Read a table with a header line.
 
     A byte order mark is skipped (UTF-8 and UTF-16, as spreadsheets write them). The delimiter is
@@ -62,6 +64,7 @@ def read_table(file: str | Path, required: Sequence[str] = ()) -> Table:
     Args:
         file: The file.
         required: Columns that must be present.
+        last_is_text: The last column is a remark, which may hold the delimiter without quotes.
 
     Returns:
         The table.
@@ -70,7 +73,7 @@ def read_table(file: str | Path, required: Sequence[str] = ()) -> Table:
         ConfigError: The file cannot be read or is not text, a required column is missing, a column
             is repeated, or a row has more values than the header. The message names the line.
     """
-    stream = stream_table(file, required)
+    stream = stream_table(file, required, last_is_text=last_is_text)
     rows, lines = [], []
     for line, values in stream.rows:
         rows.append(dict(zip(stream.columns, values, strict=True)))
@@ -96,12 +99,15 @@ class TableStream:
     rows: Iterator[tuple[int, list[str]]]
 
 
-def stream_table(file: str | Path, required: Sequence[str] = ()) -> TableStream:
+def stream_table(
+    file: str | Path, required: Sequence[str] = (), *, last_is_text: bool = False
+) -> TableStream:
     """The same table, whose rows are not kept: a manifest may have millions.
 
     Args:
         file: The file.
         required: Columns that must be present.
+        last_is_text: As for `read_table`.
 
     Returns:
         The table, of which the header has been read.
@@ -116,7 +122,8 @@ def stream_table(file: str | Path, required: Sequence[str] = ()) -> TableStream:
     reader = csv.reader(stream, delimiter=delimiter)
     with _readable(path, reader):
         columns = _header(path, next(reader, []), required)
-    return TableStream(path, columns, delimiter, _rows(path, columns, reader))
+    mark = delimiter if last_is_text else None
+    return TableStream(path, columns, delimiter, _rows(path, columns, reader, mark))
 
 
 def number(text: str, delimiter: str = ",") -> float:
@@ -182,13 +189,17 @@ def _header(path: Path, values: Sequence[str], required: Sequence[str]) -> tuple
     return columns
 
 
-def _rows(path: Path, columns: tuple[str, ...], reader: Reader) -> Iterator[tuple[int, list[str]]]:
-    """Rows that are not empty, and the line at which each ends."""
+def _rows(
+    path: Path, columns: tuple[str, ...], reader: Reader, mark: str | None
+) -> Iterator[tuple[int, list[str]]]:
+    """Rows with text, and the line at which each ends; `mark` may be in the last column."""
     width = len(columns)
     with _readable(path, reader):
         for values in reader:
             stripped = list(map(str.strip, values))
             if any(stripped):
+                if mark is not None and len(stripped) > width:
+                    stripped[width - 1 :] = [mark.join(values[width - 1 :]).strip()]
                 if len(stripped) != width:
                     stripped = _fitted(f"{path}, line {reader.line_num}", stripped, width)
                 yield reader.line_num, stripped

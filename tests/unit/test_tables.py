@@ -64,3 +64,12 @@ def test_numbers_with_decimal_commas():
     assert number("0.25") == 0.25
     with pytest.raises(ValueError, match="0,25"):
         number("0,25")
+
+
+def test_a_remark_in_the_last_column_may_hold_the_delimiter(tmp_path):
+    file = tmp_path / "meta.csv"
+    file.write_text('file,mpp,note\na.png,0.5,"dots, dilated"\nb.png,0.5,dots, not outlines\n')
+    rows = read_table(file, last_is_text=True).rows
+    assert [row["note"] for row in rows] == ["dots, dilated", "dots, not outlines"]
+    with pytest.raises(ConfigError, match="line 3: 4 values"):
+        read_table(file)

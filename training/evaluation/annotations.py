@@ -48,7 +48,8 @@ def read_pictures(root: Path, parts: Sequence[str], mpp: float) -> list[Picture]
     Raises:
         ConfigError: The table is missing, lacks a column, or has no rows of these parts.
     """
-    table = read_table(root / "meta.csv", required=("file", "split", "mpp", "slide_id"))
+    required = ("file", "split", "mpp", "slide_id")
+    table = read_table(root / "meta.csv", required, last_is_text=True)
     found = [
         Picture(
             root / row["file"],

@@ -206,8 +206,8 @@ def _class_scores(s: HeadSet, pairs: Sequence[Pair]) -> dict[str, float]:
         s.classes,
     )
     at_found = class_scores(
-        [Cells(p.true, x.true) for p, x in labelled],  # type: ignore[arg-type]
-        [Cells(p.found[:, :2], x.found) for p, x in labelled],
+        [Cells(np.asarray(p.true, np.float64), x.true) for p, x in labelled],
+        [Cells(np.asarray(p.found, np.float64)[:, :2], x.found) for p, x in labelled],
         s.classes,
         s.radius,
     )

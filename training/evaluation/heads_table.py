@@ -180,7 +180,8 @@ def _pair(fitted: dense.DenseModel, cells: CellClasses | None, s: HeadSet, row: 
     if cells is None or x.classes is None:
         return Pair(x.truth, found, x.mpp)
     true = ["" if number < 0 else x.names[number] for number in x.classes]
-    given, at_found = (cells.predict(x.image, p, x.mpp)[0] for p in (x.truth, found))
+    points = (np.asarray(p, np.float64) for p in (x.truth, found))
+    given, at_found = (cells.predict(x.image, p, x.mpp)[0] for p in points)
     return Pair(x.truth, found, x.mpp, CellLabels(true, given, at_found))
 
 

@@ -99,9 +99,11 @@ class Counts:
         writer = csv.writer(text)
         named = [] if positive is None else [f"{positive}_share"]
         writer.writerow(["image", *self.classes, "cells", *named])
-        shares = self.shares(positive, among=among) if positive is not None else []
+        shares = None if positive is None else self.shares(positive, among=among)
         for i, (name, row) in enumerate(zip(self.images, self.table.tolist(), strict=True)):
-            more = [] if positive is None else ["" if np.isnan(shares[i]) else f"{shares[i]:.4f}"]
+            more = []
+            if shares is not None:
+                more = ["" if np.isnan(shares[i]) else f"{shares[i]:.4f}"]
             writer.writerow([name, *row, sum(row), *more])
         return text.getvalue()
 

@@ -89,7 +89,7 @@ def _tuned_peaks(
 ) -> dict[str, float]:
     return tune.peaks(
         [m[0] for m in maps],
-        truths,
+        truths,  # type: ignore[arg-type]
         mpp,
         sizes["apart_um"],
         lambda found, threshold, apart: _peaks(found, mpp, threshold, apart),

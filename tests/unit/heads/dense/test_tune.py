@@ -17,7 +17,7 @@ def heights(true, false, height):
 
 
 def grid(offset):
-    return np.stack(np.meshgrid(np.arange(14, 128, 28), np.arange(14, 128, 28)), -1).reshape(
+    return np.stack(np.meshgrid(np.arange(14, 110, 28), np.arange(14, 110, 28)), -1).reshape(
         -1, 2
     ) + float(offset)
 
