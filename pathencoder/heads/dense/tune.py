@@ -12,7 +12,7 @@ from pathencoder.metrics import match_points
 MATCH_UM = 3.0  # 6 px at 20x, 12 px at 40x: as detectors of nuclei are scored
 _SHARE = 6  # one image in so many is held out
 _THRESHOLDS = np.round(np.arange(0.15, 0.76, 0.05), 2)
-_APART = (0.7, 1.0, 1.4)  # factors of the distance that the labels gave
+_APART = (0.7, 1.0, 1.4, 2.0)  # factors of the distance that the labels gave
 
 Floats = NDArray[np.float32]
 Points = NDArray[np.floating]
