@@ -7,7 +7,7 @@ challenge sums them; means over images give other figures.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,13 +51,16 @@ class _Side:
 
 
 @dataclass(frozen=True)
-class _Counts:
+class GlandCounts:
+    """What is summed of one image."""
+
     hits: int
     true: int
     predicted: int
     found: int
     both: int
     sides: tuple[_Side, _Side]
+    hausdorff: bool
 
 
 def gland_scores(pairs: Iterable[tuple[Labels, Labels]], *, hausdorff: bool = False) -> GlandScores:
@@ -73,7 +76,11 @@ def gland_scores(pairs: Iterable[tuple[Labels, Labels]], *, hausdorff: bool = Fa
     Raises:
         ConfigError: Two maps of an image differ in shape, or there is no image.
     """
-    counts = [_count(truth, found, hausdorff=hausdorff) for truth, found in pairs]
+    return pooled_gland_scores([gland_counts(*pair, hausdorff=hausdorff) for pair in pairs])
+
+
+def pooled_gland_scores(counts: Sequence[GlandCounts]) -> GlandScores:
+    """The scores of images that `gland_counts` counted; errors as in `gland_scores`."""
     if not counts:
         raise ConfigError("there is no image to score: give at least one pair of label maps")
     hits, found = sum(c.hits for c in counts), sum(c.found for c in counts)
@@ -84,7 +91,8 @@ def gland_scores(pairs: Iterable[tuple[Labels, Labels]], *, hausdorff: bool = Fa
     dice = 2 * sum(c.both for c in counts) / pixels if pixels else 1.0
     halves = [_pooled([c.sides[k] for c in counts]) for k in (0, 1)]
     object_dice = 1.0 if not true + predicted else sum(h[0] for h in halves) / 2
-    far = sum(h[1] for h in halves) / 2 if hausdorff and true and predicted else None
+    measured = all(c.hausdorff for c in counts) and true and predicted
+    far = sum(h[1] for h in halves) / 2 if measured else None
     return GlandScores(f1, object_dice, far, dice)
 
 
@@ -97,7 +105,8 @@ def _pooled(sides: list[_Side]) -> tuple[float, float]:
     return float(share @ dice), float(share @ far)
 
 
-def _count(truth: Labels, found: Labels, *, hausdorff: bool) -> _Counts:
+def gland_counts(truth: Labels, found: Labels, *, hausdorff: bool = False) -> GlandCounts:
+    """What is summed of one image; arguments and errors as in `gland_scores`."""
     truth, found = _numbered(truth), _numbered(found)
     shared = overlaps(truth, found)
     true_area, found_area = shared.sum(1)[1:], shared.sum(0)[1:]
@@ -113,13 +122,14 @@ def _count(truth: Labels, found: Labels, *, hausdorff: bool) -> _Counts:
         _side(truth, found, both, true_area, found_area, hausdorff=hausdorff),
         _side(found, truth, both.T, found_area, true_area, hausdorff=hausdorff),
     )
-    return _Counts(
+    return GlandCounts(
         int(hit.any(0).sum()),
         int(true_area.sum()),
         int(found_area.sum()),
         int(hit.any(1).sum()),
         int(both.sum()),
         sides,
+        hausdorff,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +22,11 @@ from pathencoder.heads import kinds
 from pathencoder.walk import printable
 
 if TYPE_CHECKING:
-    from pathencoder.heads.classifier import Classifier
+    from pathencoder.heads.data.dataset import Dataset
+    from pathencoder.heads.data.pictures import PictureSet
+    from pathencoder.heads.fit import Head
+
+CHECKPOINT = "checkpoint"  # in --out, while a dense head is fitted
 
 
 def _options(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> dict[str, Any]:
@@ -51,7 +56,9 @@ def _options(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> 
     "--data",
     required=True,
     type=FilledPath(path_type=Path, exists=True),
-    help="A folder per class, or a CSV with the columns path, label and, optionally, group, split.",
+    help="Classifiers: a folder per class, or a CSV with the columns path, label and, optionally,"
+    " group, split. Dense heads: a folder of images and their label maps, points or outlines, a CSV"
+    " (image, labels), or COCO's JSON.",
 )
 @click.option(
     "--out",
@@ -66,7 +73,10 @@ def _options(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> 
     help="Name, folder or owner/repo; `pathencoder list`. Default: the bundled one.",
 )
 @click.option("--revision", default=None, help="Revision of the encoder on the Hub.")
-@click.option("--label", default=None, help="CSV: the column of the classes. Default: label.")
+@click.option("--label", default=None, help="CSV: the column of the labels. Default: label.")
+@click.option(
+    "--classes", help="Pixels, points: names of the classes, comma-separated, by their number."
+)
 @click.option(
     "--groups",
     default=None,
@@ -80,20 +90,24 @@ def _options(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> 
 @click.option(
     "--mpp",
     type=click.FloatRange(0.01, 100),
-    help="Micrometres per pixel of the images. Default: each is resized whole.",
+    help="Micrometres per pixel of the images. Default: classifiers resize each whole, dense heads"
+    " take what each file states.",
 )
-@click.option("--output", default="embedding", show_default=True, help="As for `encode`.")
+@click.option(
+    "--output", default="embedding", show_default=True, help="Classifiers: as for `encode`."
+)
 @click.option(
     "--class-weight",
     type=click.Choice(["balanced", "none"]),
     default="balanced",
     show_default=True,
-    help="Whether every class, or every image, counts the same.",
+    help="Classifiers: whether every class, or every image, counts the same.",
 )
 @click.option(
     "--max-error",
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
-    help="Share of wrong labels that is accepted: abstain below the probability that reaches it.",
+    help="Classifiers: share of wrong labels that is accepted: abstain below the probability that"
+    " reaches it.",
 )
 @click.option(
     "--option",
@@ -102,11 +116,12 @@ def _options(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> 
     multiple=True,
     metavar="NAME=VALUE",
     callback=_options,
-    help="Of the kind of head: c=0.01, k=20, shots=5, hidden=256. May be repeated.",
+    help="Of the kind of head: c=0.01, k=20, shots=5, hidden=256; of dense heads steps=700,"
+    " frozen=true, folds=4, turns=4 and others. May be repeated.",
 )
-@click.option("--skip-bad", is_flag=True, help="Leave out images that cannot be read.")
+@click.option("--skip-bad", is_flag=True, help="Classifiers: leave out images that cannot be read.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of folds and random numbers.")
-@click.option("--no-cache", is_flag=True, help="Do not keep the embeddings on disk.")
+@click.option("--no-cache", is_flag=True, help="Classifiers: do not keep the embeddings on disk.")
 @click.option("--overwrite", is_flag=True, help="Replace a head that is in --out.")
 @device_option
 @json_option
@@ -119,6 +134,7 @@ def command(
     name: str | None,
     revision: str | None,
     label: str | None,
+    classes: str | None,
     groups: str | None,
     split: str | None,
     evaluate: str | None,
@@ -134,50 +150,94 @@ def command(
     device: str,
     as_json: bool,
 ) -> None:
-    r"""Fit a head on the embeddings of labelled images, and say what it reaches.
+    r"""Fit a head on labelled images, and say what it reaches.
 
-    It is evaluated on folds that keep the images of a patient together. The data set is checked
-    as a whole first. Embeddings are kept on disk: `pathencoder cache`.
+    Classifiers (linear, mlp, knn, prototypes) are evaluated on folds that keep the images of a
+    patient together. Embeddings are kept on disk: `pathencoder cache`.
+
+    Dense heads (glands, nuclei, points, pixels) are evaluated on folds with -o folds=4, or on the
+    part that --evaluate names. An interrupted fit goes on where it was: the same command again.
+
+    The data set is checked as a whole first.
 
     \b
     pathencoder fit --data tiles.csv --out head
     pathencoder fit --data tiles/ --groups '(P\d+)_' --head knn --out head
+    pathencoder fit --head glands --data pictures/ --mpp 0.5 --out glands
     pathencoder predict head new_tiles/ --out predictions
     """
+    from pathencoder.cli.meter import Meter
     from pathencoder.heads import store
-    from pathencoder.heads.data.check import train_part
-    from pathencoder.heads.data.read import read_dataset
     from pathencoder.heads.fit import fit
-    from pathencoder.heads.folds import require_sklearn
 
     if store.is_head(out) and not overwrite:
         raise click.UsageError(f"{out} holds a head already: --overwrite replaces it")
-    require_sklearn()
     kinds.options_of(kind, options)
-    columns = {"labels": label, "splits": split}
+    columns = {"labels": label, "groups": groups, "splits": split}
     given = {key: value for key, value in columns.items() if value is not None}
-    read = read_dataset(data, groups=groups, **given)
-    train_part(read)  # before the encoder is loaded
-    head = fit(
-        kind,
-        load(name, device=device, revision=revision),
-        read,
-        mpp=mpp,
-        output=output,
-        evaluate=evaluate,
-        class_weight=None if class_weight == "none" else "balanced",
-        max_error=max_error,
-        on_error="skip" if skip_bad else "raise",
-        seed=seed,
-        cache=not no_cache,
-        **options,
-    )
+    dense = kinds.family_of(kind) == "dense"
+    progress: Any = Meter("fit", unit="step") if dense else "auto"
+    read: Dataset | PictureSet
+    if dense:
+        options = {"checkpoint": str(out / CHECKPOINT), **options}
+        read = _pictures(kind, data, mpp, options, given, classes)
+    else:
+        read = _tiles(data, given, classes)
+    with progress if dense else contextlib.nullcontext():
+        head = fit(
+            kind,
+            load(name, device=device, revision=revision),
+            read,
+            mpp=mpp,
+            output=output,
+            evaluate=evaluate,
+            class_weight=None if class_weight == "none" else "balanced",
+            max_error=max_error,
+            on_error="skip" if skip_bad else "raise",
+            seed=seed,
+            cache=not no_cache,
+            progress=progress,
+            **options,
+        )
     head.save(out)
     _report(head, out, as_json=as_json)
     raise Failed(0)
 
 
-def _report(head: Classifier, out: Path, *, as_json: bool) -> None:
+def _tiles(data: Path, given: dict[str, Any], classes: str | None) -> Dataset:
+    """The data set of a classifier, checked before the encoder is loaded."""
+    from pathencoder.heads.data.check import train_part
+    from pathencoder.heads.data.read import read_dataset
+    from pathencoder.heads.folds import require_sklearn
+
+    if classes is not None:
+        raise click.UsageError("--classes names the classes of pixels and points: leave it out")
+    require_sklearn()
+    read = read_dataset(data, **given)
+    train_part(read)
+    return read
+
+
+def _pictures(
+    kind: str,
+    data: Path,
+    mpp: float | None,
+    options: dict[str, Any],
+    given: dict[str, Any],
+    classes: str | None,
+) -> PictureSet:
+    """The data set of a dense head, checked before the encoder is loaded."""
+    from pathencoder.heads.data.pictures import read_pictures
+
+    if classes is not None:
+        if "labels" in given:
+            raise click.UsageError("--label names a column and --classes classes: give one of them")
+        given = {**given, "labels": [name.strip() for name in classes.split(",")]}
+    stain = kinds.options_of(kind, options).stain
+    return read_pictures(data, task=kind, mpp=mpp, stain=stain, **given)
+
+
+def _report(head: Head, out: Path, *, as_json: bool) -> None:
     reports = {"report": head.report, "held_out": head.held_out}
     if as_json:
         contents = {key: report and report.to_json() for key, report in reports.items()}

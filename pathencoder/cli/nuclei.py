@@ -101,6 +101,7 @@ def command(
     pathencoder nuclei slide.svs --region 20000 15000 4000 4000 --out nuclei
     pathencoder nuclei s3://bucket/slides/ --out nuclei
     """
+    from pathencoder.cli.finders import NucleiFinder
     from pathencoder.cli.mpp_table import read_mpp_csv
     from pathencoder.cli.nuclei_adapt import adapted_network
     from pathencoder.cli.nuclei_report import list_only, run_all
@@ -124,4 +125,5 @@ def command(
     make_folder(out)
     sources = with_common_scales(sources, stain)
     chosen = given or adapted_network(sources.all, asked, seed)
-    raise Failed(run_all(Run(asked, chosen, debug=state.debug), sources, as_json=as_json))
+    run = Run(asked, NucleiFinder(chosen), debug=state.debug)
+    raise Failed(run_all(run, sources, as_json=as_json))

@@ -72,12 +72,15 @@ class Opened(Protocol):
 
 
 @contextmanager
-def opened(source: Source, stain: str | None = None) -> Iterator[Opened]:
+def opened(
+    source: Source, stain: str | None = None, overlap_um: float | None = None
+) -> Iterator[Opened]:
     """Open an input.
 
     Args:
         source: The input.
         stain: As the user gave it.
+        overlap_um: How far a region of a slide sees beyond itself. None: enough for nuclei.
 
     Raises:
         ImageError: It is no image, or its scale does not let nuclei be distinguished.
@@ -94,7 +97,14 @@ def opened(source: Source, stain: str | None = None) -> Iterator[Opened]:
 
     slide = open_slide(source.here)
     try:
-        yield _Slide(SlideRegions(slide, mpp=source.mpp, stain=stain, mpp_source=source.mpp_source))
+        regions = SlideRegions(
+            slide,
+            mpp=source.mpp,
+            stain=stain,
+            mpp_source=source.mpp_source,
+            overlap_um=overlap_um,
+        )
+        yield _Slide(regions)
     finally:
         slide.close()
 

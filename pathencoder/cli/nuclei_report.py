@@ -1,4 +1,4 @@
-"""The loop of `pathencoder nuclei` over its inputs, its summary, and `--dry-run`."""
+"""The loop of `pathencoder nuclei` and dense heads over inputs, its summary, and `--dry-run`."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def run_all(run: Run, sources: Sources, *, as_json: bool) -> int:
     """Segment all inputs and report.
 
     Args:
-        run: The settings and the network.
+        run: The settings, and what finds objects.
         sources: The inputs.
         as_json: Print JSON instead of text.
 
@@ -111,22 +111,23 @@ def _plan(source: Source, asked: Asked) -> dict[str, Any]:
 
 
 def _text(ended: Ended, run: Run, sources: Sources, failures: Path | None) -> str:
-    lines = [line for o in ended.outcomes for line in _lines(o, run.found.get(o.source, []))]
+    lines = [line for o in ended.outcomes for line in _lines(o, run)]
     good = sum(o.status in ("done", "before", "empty") for o in ended.outcomes)
-    nuclei = sum(o.rows for o in ended.outcomes)
+    objects, noun = sum(o.rows for o in ended.outcomes), run.finder.noun
     lines += _beside_lines(sources)
     done = f"{plural(good, 'input')} of {len(ended.outcomes):,} done"
-    lines.append(f"{done}, {nuclei:,} nuclei, in {run.asked.out}")
+    lines.append(f"{done}, {objects:,} {noun}, in {run.asked.out}")
     return "\n".join([*lines, *failure_lines(ended.outcomes, failures)])
 
 
-def _lines(outcome: Outcome, found: Sequence[Found]) -> list[str]:
+def _lines(outcome: Outcome, run: Run) -> list[str]:
+    found, noun = run.found.get(outcome.source, []), run.finder.noun
     if outcome.status in _WORDS:
         text = [_WORDS[outcome.status], *outcome.notes]
     else:
         took = "done before" if outcome.status == "before" else duration(outcome.seconds)
         regions = [f"{len(found)} regions"] if len(found) > 1 else []
-        text = [f"{outcome.rows:,} nuclei", *regions, took, *outcome.notes]
+        text = [f"{outcome.rows:,} {noun}", *regions, took, *outcome.notes]
     file = f" -> {outcome.file}" if outcome.file else ""
     lines = [f"{outcome.source}: {', '.join(text)}{file}"]
     reasons = [(f.part, f.reason.removeprefix(f"{outcome.source}: ")) for f in outcome.failures]
@@ -136,17 +137,18 @@ def _lines(outcome: Outcome, found: Sequence[Found]) -> list[str]:
 
 
 def _json(ended: Ended, run: Run, sources: Sources, failures: Path | None) -> dict[str, Any]:
-    inputs = [_one_json(outcome, run.found.get(outcome.source, [])) for outcome in ended.outcomes]
+    noun = run.finder.noun
+    inputs = [_one_json(o, run.found.get(o.source, []), noun) for o in ended.outcomes]
     about = {"out": run.asked.out, "status": ended.status, "failures": failures}
     return {**about, **_beside(sources), "inputs": inputs}
 
 
-def _one_json(outcome: Outcome, found: Sequence[Found]) -> dict[str, Any]:
+def _one_json(outcome: Outcome, found: Sequence[Found], noun: str) -> dict[str, Any]:
     return {
         "input": printable(outcome.source),
         "status": outcome.status,
         "labels": outcome.file,
-        "nuclei": outcome.rows,
+        noun: outcome.rows,
         "seconds": round(outcome.seconds, 2),
         "notes": outcome.notes,
         "results": [_result_json(part) for part in found],
@@ -156,7 +158,7 @@ def _one_json(outcome: Outcome, found: Sequence[Found]) -> dict[str, Any]:
 
 def _result_json(part: Found) -> dict[str, Any]:
     facts = {key: part.facts[key] for key in part.facts if key not in ("source", "settings")}
-    return {"name": part.name, "labels": part.labels, **facts}
+    return {"name": part.name, "labels": part.file, **facts}
 
 
 def _failure_json(failure: Failure) -> dict[str, str]:

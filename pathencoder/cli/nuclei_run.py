@@ -1,4 +1,4 @@
-"""`pathencoder nuclei` on one input: its parts one by one, and the notes on them."""
+"""`pathencoder nuclei` and dense heads on one input: its parts one by one, and notes on them."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pathencoder._version import __version__
+from pathencoder.cli.finders import Finder
 from pathencoder.cli.jobs import reason_of
 from pathencoder.cli.meter import Meter
 from pathencoder.cli.nuclei_names import Identity, choose_name
@@ -20,14 +21,12 @@ from pathencoder.cli.nuclei_sources import Source
 from pathencoder.errors import ImageError, StoreError
 from pathencoder.features.job import Outcome
 from pathencoder.features.store import Failure
-from pathencoder.files import make_folder
-from pathencoder.nuclei.outputs import labels_file, read_finished
+from pathencoder.files import Mismatch, make_folder
+from pathencoder.nuclei.outputs import labels_file, read_facts, read_finished
 from pathencoder.remote.staging import Scratch, Staging
 
 if TYPE_CHECKING:
-    from pathencoder.nuclei.network import NucleiNetwork
     from pathencoder.nuclei.regions import Box
-    from pathencoder.nuclei.segment import Nuclei
 
 
 @dataclass(frozen=True)
@@ -57,13 +56,13 @@ class Found:
 
     Attributes:
         name: Of its files.
-        labels: The label map.
+        file: The label map; of results without one the GeoJSON.
         facts: As its files hold them.
         before: Whether they are of an earlier run.
     """
 
     name: str
-    labels: Path
+    file: Path
     facts: Mapping[str, Any]
     before: bool
 
@@ -74,22 +73,17 @@ class Run:
 
     Attributes:
         asked: The settings.
-        network: The network.
+        finder: What finds objects.
         debug: Print tracebacks.
         staging: The copies of remote slides, while they are made.
         found: The results of each input, by its path.
     """
 
     asked: Asked
-    network: NucleiNetwork
+    finder: Finder
     debug: bool = False
     staging: Staging | None = None
     found: dict[Path, list[Found]] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        from pathencoder.nuclei.weights import digest
-
-        self._digest = digest(self.network)
 
     def do(self, source: Source, meter: Meter) -> Outcome:
         """Segment one input. Raises the errors of its file and of the output folder."""
@@ -123,11 +117,10 @@ class Run:
         if earlier is None:
             return None
         self.found[source.path] = found = [
-            Found(name, labels, facts, before=True)
+            Found(name, _file(self.asked.out, name), facts, before=True)
             for name, facts in earlier.facts.items()
-            if (labels := labels_file(self.asked.out, name)) is not None
         ]
-        outcome = _outcome(source, found, [], [], 0.0)
+        outcome = self._outcome(source, found, [], [], 0.0)
         outcome.notes = list(earlier.notes)
         return outcome
 
@@ -136,7 +129,7 @@ class Run:
         found = self.found[source.path] = []
         failures: list[Failure] = []
         stain = self.asked.stain_of(source)
-        with opened(source, stain) as image:
+        with opened(source, stain, self.finder.overlap_um) as image:
             parts = image.parts(self.asked.regions)
             name = choose_name(self.asked.out, source, [part.suffix for part in parts.all])
             known = Identity(source)
@@ -154,37 +147,35 @@ class Run:
                     where, kind = part.suffix.removeprefix("_"), type(error).__name__
                     failures.append(Failure(where, reason_of(error), kind))
         notes = [*([name.note] if name.note else []), *parts.notes, *image.notes]
-        return _outcome(source, found, failures, notes, time.monotonic() - began)
+        return self._outcome(source, found, failures, notes, time.monotonic() - began)
 
     def _part(
         self, source: Identity, image: Opened, part: Part, name: str, given: str | None
     ) -> Found:
-        from pathencoder.nuclei.outputs import write_all
-
         if part.region and part.region.problem:
             raise ImageError(part.region.problem)
         out = self.asked.out
         kept = read_finished(out, name)
-        labels = labels_file(out, name)
+        if (others := read_facts(out, name)) and self.finder.noun not in others:
+            raise Mismatch(
+                f"{out / name}: results of another kind are there, and are not changed: choose"
+                " another --out"
+            )
         settings = self._settings(image, part, given)
-        same = kept is not None and kept.get("settings") == settings
-        if same and kept and labels and source.is_of(kept.get("source")):
-            return Found(name, labels, kept, before=True)
+        if kept and kept.get("settings") == settings and source.is_of(kept.get("source")):
+            return Found(name, _file(out, name), kept, before=True)
         made_from = source.facts
-        nuclei, pixels = image.segment(part, self.network)
-        stain = [nuclei.stain.text] if nuclei.stain.decided else []  # otherwise there is a note
-        columns = _columns(nuclei, image.mpp_source, given)
+        result = self.finder.find(image, part, given)
         facts = {
             "source": made_from,
             "settings": settings,
-            **columns,
-            "nuclei": len(nuclei),
-            "positive": _count_positive(nuclei),
-            "notes": [*stain, *nuclei.notes],
+            **result.columns,
+            self.finder.noun: result.count,
+            **result.more,
+            "notes": list(result.notes),
         }
         make_folder((out / name).parent)
-        offset = part.region.box[:2] if part.region else (0, 0)
-        written = write_all(nuclei, pixels, out, name, offset=offset, columns=columns, facts=facts)
+        written = result.write(out, name, facts)
         return Found(name, written[0], facts, before=False)
 
     def _whole_settings(self, source: Source) -> dict[str, Any]:
@@ -194,7 +185,7 @@ class Run:
             "mpp_source": source.mpp_source,
             "stain": self.asked.stain_of(source),
             "regions": [list(region) for region in self.asked.regions],
-            "network": self._digest,
+            "network": self.finder.digest,
             "version": __version__,
         }
 
@@ -207,57 +198,43 @@ class Run:
             "stain": stain,
             "region": list(region.box) if region else None,
             "core": list(region.core) if region and region.core else None,
-            "network": self._digest,
+            "network": self.finder.digest,
             "version": __version__,
         }
 
+    def _outcome(
+        self,
+        source: Source,
+        found: Sequence[Found],
+        failures: list[Failure],
+        notes: list[str],
+        seconds: float,
+    ) -> Outcome:
+        status, noun = "done", self.finder.noun
+        if not found:
+            status = "failed" if failures else "empty"
+        elif all(part.before for part in found):
+            status = "before"
+        return Outcome(
+            source.path,
+            status,
+            file=found[0].file if found else None,
+            rows=sum(part.facts[noun] for part in found),
+            new=sum(part.facts[noun] for part in found if not part.before),
+            seconds=seconds,
+            failures=failures,
+            notes=[*_positive(found), *_notes_of_parts(found), *notes],
+        )
 
-def _columns(nuclei: Nuclei, mpp_source: str, asked: str | None) -> dict[str, Any]:
-    """The values that describe the image, repeated in every row of the table."""
-    from pathencoder.nuclei.scale import ASSUMED_MPP
 
-    stain = nuclei.stain
-    how = "given" if stain.stain == asked else "guessed" if stain.decided else "assumed"
-    return {
-        "mpp": round(nuclei.mpp, 6),
-        "mpp_source": mpp_source or ("assumed" if nuclei.mpp == ASSUMED_MPP else "size of nuclei"),
-        "stain": stain.stain,
-        "stain_source": how,
-        "stain_confidence": round(float(stain.confidence), 3),
-    }
-
-
-def _count_positive(nuclei: Nuclei) -> int | None:
-    return None if nuclei.table.positive is None else int(nuclei.table.positive.sum())
-
-
-def _outcome(
-    source: Source,
-    found: Sequence[Found],
-    failures: list[Failure],
-    notes: list[str],
-    seconds: float,
-) -> Outcome:
-    status = "done"
-    if not found:
-        status = "failed" if failures else "empty"
-    elif all(part.before for part in found):
-        status = "before"
-    return Outcome(
-        source.path,
-        status,
-        file=found[0].labels if found else None,
-        rows=sum(part.facts["nuclei"] for part in found),
-        new=sum(part.facts["nuclei"] for part in found if not part.before),
-        seconds=seconds,
-        failures=failures,
-        notes=[*_positive(found), *_notes_of_parts(found), *notes],
-    )
+def _file(out: Path, name: str) -> Path:
+    """The label map of a result, else its GeoJSON."""
+    return labels_file(out, name) or out / f"{name}.geojson"
 
 
 def _positive(found: Iterable[Found]) -> list[str]:
     """The share of positive nuclei of all parts that are IHC."""
-    facts = [part.facts for part in found if part.facts["positive"] is not None]
+    facts = [part.facts for part in found if part.facts.get("positive") is not None]
     positive, nuclei = (sum(fact[key] for fact in facts) for key in ("positive", "nuclei"))
     return [f"{positive / nuclei:.1%} positive"] if nuclei else []
 

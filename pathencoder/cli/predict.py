@@ -1,29 +1,38 @@
-"""`pathencoder predict`: a head on images, and on the features of slides."""
+"""`pathencoder predict`: a head on images, slides, and the features of slides."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from pathencoder.cli.common import (
     Failed,
     FilledPath,
+    InputPath,
     State,
     debug_option,
     device_option,
     json_option,
+    scratch_options,
 )
+
+if TYPE_CHECKING:
+    from pathencoder.heads.fit import Head
+    from pathencoder.nuclei.regions import Box
+
+_REGION = (click.IntRange(0), click.IntRange(0), click.IntRange(1), click.IntRange(1))
 
 
 @click.command(short_help="Predict with a head.")
 @click.argument("head", type=FilledPath())
-@click.argument("inputs", nargs=-1, required=True, type=FilledPath(path_type=Path))
+@click.argument("inputs", nargs=-1, required=True, type=InputPath(path_type=Path))
 @click.option(
     "--out",
     required=True,
     type=FilledPath(path_type=Path, file_okay=False),
-    help="Folder for the tables of predictions.",
+    help="Folder for the predictions.",
 )
 @click.option(
     "--encoder",
@@ -34,8 +43,29 @@ from pathencoder.cli.common import (
 @click.option(
     "--mpp",
     type=click.FloatRange(0.01, 100),
-    help="Micrometres per pixel of the images. Default: as those that the head was fitted on.",
+    help="Micrometres per pixel of the images. Default: as each file states, or as those that the"
+    " head was fitted on.",
 )
+@click.option(
+    "--region",
+    "regions",
+    nargs=4,
+    multiple=True,
+    type=_REGION,
+    metavar="X Y W H",
+    help="Dense heads: the part to read, in level-0 pixels; may be given several times.",
+)
+@click.option(
+    "--stain",
+    type=click.Choice(["he", "ihc"]),
+    help="Dense heads: H&E, or DAB and hematoxylin. Default: as the images of the fit.",
+)
+@click.option(
+    "--turns",
+    type=click.Choice(["1", "4", "8"]),
+    help="Dense heads: views that are averaged, which takes as many times as long.",
+)
+@scratch_options
 @device_option
 @json_option
 @debug_option
@@ -48,32 +78,66 @@ def command(
     out: Path,
     name: str | None,
     mpp: float | None,
+    regions: tuple[Box, ...],
+    stain: str | None,
+    turns: str | None,
+    scratch: Path | None,
+    scratch_gb: float,
     device: str,
     as_json: bool,
 ) -> None:
-    """Predict the classes of INPUTS with HEAD, a folder of `pathencoder fit` or owner/repo.
+    """Predict with HEAD, a folder of `pathencoder fit` or owner/repo, on INPUTS.
 
-    INPUTS are images, folders of images, and feature files (.h5) of `pathencoder encode`. Each
-    gives a table OUT/NAME.csv: image (or x and y of a slide's tile), label, abstained, and the
+    A classifier takes images, folders of images, and feature files (.h5) of `pathencoder encode`.
+    Each gives a table OUT/NAME.csv: image (or x and y of a slide's tile), label, abstained, and the
     probability of each class. An image that cannot be read is listed in OUT/failures.csv.
+
+    A dense head (glands, nuclei, points, pixels) takes images, and slides, which it reads in
+    regions with tissue or in each --region. Each image gives NAME.labels.png (a number for each
+    object or class), NAME.geojson (opens in QuPath), NAME.csv and NAME.overlay.png. The same
+    command again skips what is done.
 
     \b
     pathencoder predict head new_tiles/ --out predictions
     pathencoder encode slide.svs --out features
     pathencoder predict head features/slide.h5 --out predictions
+    pathencoder predict glands slide.svs --region 20000 15000 4000 4000 --out glands_found
     """
-    from pathencoder.cli.predict_run import find, predict_all
-    from pathencoder.files import make_folder
+    from pathencoder.heads.classifier import Classifier
     from pathencoder.heads.fit import load_head
 
+    loaded = load_head(head, device=device)
+    if not isinstance(loaded, Classifier):
+        from pathencoder.cli.nuclei_run import Asked
+        from pathencoder.cli.predict_dense import predict_dense
+        from pathencoder.remote.staging import Scratch
+
+        _use(loaded, name, device)
+        asked = Asked(out, stain, regions, Scratch(scratch, scratch_gb))
+        views = None if turns is None else int(turns)
+        status = predict_dense(
+            loaded, inputs, asked, mpp=mpp, turns=views, as_json=as_json, debug=state.debug
+        )
+        raise Failed(status)
+    if regions or stain or turns:
+        raise click.UsageError(
+            f"--region, --stain and --turns are of dense heads, and {head} is a {loaded.kind} head"
+        )
+    from pathencoder.cli.predict_run import find, predict_all
+    from pathencoder.files import make_folder
+
     found = find(inputs, out)
-    loaded = load_head(head)
     make_folder(out)
-    click.echo(f"loading {name or loaded.record.name} ...", err=True)
-    if name is None:
-        loaded.use(loaded.record.load(device))
-    else:
+    _use(loaded, name, device)
+    raise Failed(predict_all(loaded, found, out, mpp, as_json=as_json, debug=state.debug))
+
+
+def _use(head: Head, name: str | None, device: str) -> None:
+    """Load the encoder of a head: the given one, or the one that it names."""
+    click.echo(f"loading {name or head.record.name} ...", err=True)
+    if name is not None:
         from pathencoder.encoder import load_encoder
 
-        loaded.use(load_encoder(name, device=device))
-    raise Failed(predict_all(loaded, found, out, mpp, as_json=as_json, debug=state.debug))
+        head.use(load_encoder(name, device=device))
+        return
+    _ = head.encoder

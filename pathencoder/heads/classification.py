@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from pathencoder.errors import ConfigError
 from pathencoder.features.encode import as_encoder
@@ -10,7 +10,7 @@ from pathencoder.heads import classify, kinds, store
 from pathencoder.heads.calibration import check_max_error
 from pathencoder.heads.classifier import Classifier, part_of
 from pathencoder.heads.data.check import train_part
-from pathencoder.heads.data.read import read_dataset
+from pathencoder.heads.data.read import Data, Labels, read_dataset
 from pathencoder.heads.encoder_record import EncoderRecord
 from pathencoder.heads.folds import require_sklearn
 from pathencoder.heads.report import Report
@@ -30,7 +30,12 @@ def fit(asked: Request) -> Classifier:
         raise ConfigError("output='dense': a classifier takes one vector per image")
     if callable(asked.progress):
         raise ConfigError("progress is a function: a classifier takes 'auto', True or False")
-    read = read_dataset(asked.data, labels=asked.labels, groups=asked.groups, splits=asked.splits)
+    read = read_dataset(
+        cast("Data", asked.data),
+        labels=cast("Labels", asked.labels),
+        groups=asked.groups,
+        splits=asked.splits,
+    )
     train = train_part(read)
     weights = classify.class_weights(asked.class_weight, train.classes)
     held_out = None if asked.evaluate is None else part_of(read, asked.evaluate)

@@ -10,6 +10,8 @@ from pathencoder.features.encode import as_encoder
 from pathencoder.heads import kinds, store
 from pathencoder.heads.data.read import Data, Groups, Labels
 from pathencoder.heads.request import (
+    AnyData,
+    AnyLabels,
     ClassifierArguments,
     ClassWeight,
     DenseArguments,
@@ -41,21 +43,21 @@ def fit(
 def fit(
     head: Literal["glands", "nuclei", "points", "pixels"],
     encoder: Source,
-    data: Data,
+    data: AnyData,
     **arguments: Unpack[DenseArguments],
 ) -> DenseHead: ...
 
 
 @overload
-def fit(head: str, encoder: Source, data: Data, **arguments: Any) -> Head: ...
+def fit(head: str, encoder: Source, data: AnyData, **arguments: Any) -> Head: ...
 
 
 def fit(
     head: str,
     encoder: Source,
-    data: Data,
+    data: AnyData,
     *,
-    labels: Labels = None,
+    labels: AnyLabels = None,
     groups: Groups = None,
     splits: Labels = None,
     mpp: float | None = None,
@@ -102,7 +104,8 @@ def fit(
         data: For a classifier a folder per class, a table (CSV), a list of images with `labels`, or
             a `Dataset`. For a dense head images with label maps, points or outlines beside them:
             see `pathencoder.heads.data.pictures.read_pictures`.
-        labels: For a list: the class of each image. For a table: the name of the column.
+        labels: For a list: the class of each image. For a table: the name of the column. Of a dense
+            head also names of classes by their stored number or name; None is not learned.
         groups: The patient, slide or case of each image; see `read_dataset`. Where none are known,
             the report says so and claims no interval.
         splits: For a list: the part of each image, "train" or "test" for example. For a table: the
@@ -126,7 +129,7 @@ def fit(
         **options: Of the kind of head. Of classifiers, what is not given is chosen by folds.
             "linear": `c`, the inverse strength of the penalty. "mlp": `hidden`, `dropout`,
             `learning_rate`, `epochs`. "knn": `k`. "prototypes": `shots`, images of each class that
-            are used. Of dense heads: see `pathencoder.heads.dense.options.Options`.
+            are used. Of dense heads: see `pathencoder.heads.dense.options.DenseOptions`.
 
     Returns:
         The fitted head, with its report: a `Classifier` or a `DenseHead`.

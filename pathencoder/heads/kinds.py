@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, cast
 
-from pathencoder.errors import ConfigError
+from pathencoder.errors import ConfigError, MissingExtra
 
 if TYPE_CHECKING:
     from pathencoder.heads.rows import Model
@@ -19,15 +19,16 @@ _FAMILIES = {
     "classifier": "pathencoder.heads.classification",
     "dense": "pathencoder.heads.dense.family",
 }
-# name -> family, module, class that holds its `Options`
+# name -> family, module, class of its options, or class that has them as `Options`
 _KINDS = {
     "linear": ("classifier", "pathencoder.heads.linear", "Linear"),
     "mlp": ("classifier", "pathencoder.heads.mlp", "Network"),
     "knn": ("classifier", "pathencoder.heads.knn", "Neighbours"),
     "prototypes": ("classifier", "pathencoder.heads.prototypes", "Prototypes"),
-    "glands": ("dense", "pathencoder.heads.dense.head", "DenseHead"),
-    "nuclei": ("dense", "pathencoder.heads.dense.head", "DenseHead"),
-    "points": ("dense", "pathencoder.heads.dense.head", "DenseHead"),
+    "glands": ("dense", "pathencoder.heads.dense.options", "DenseOptions"),
+    "nuclei": ("dense", "pathencoder.heads.dense.options", "DenseOptions"),
+    "points": ("dense", "pathencoder.heads.dense.options", "DenseOptions"),
+    "pixels": ("dense", "pathencoder.heads.dense.options", "DenseOptions"),
 }
 
 
@@ -52,8 +53,9 @@ def family_module(name: object) -> ModuleType:
 
     Raises:
         ConfigError: There is no such kind.
+        MissingExtra: An optional dependency of it is not installed.
     """
-    return importlib.import_module(_FAMILIES[family_of(name)])
+    return _imported(_FAMILIES[family_of(name)], name)
 
 
 def kind(name: object) -> type[Model]:
@@ -80,7 +82,7 @@ def options_of(name: str, given: Mapping[str, Any]) -> Any:
         ConfigError: The kind has no such option, or a value does not fit.
     """
     family_of(name)
-    made = _holder(name).Options
+    made = getattr(_holder(name), "Options", _holder(name))
     known = [field.name for field in dataclasses.fields(made)]
     for option in given:
         if option not in known:
@@ -94,7 +96,16 @@ def options_of(name: str, given: Mapping[str, Any]) -> Any:
 
 def _holder(name: object) -> Any:
     _, module, attribute = _KINDS[str(name)]
-    return getattr(importlib.import_module(module), attribute)
+    return getattr(_imported(module, name), attribute)
+
+
+def _imported(module: str, head: object) -> ModuleType:
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if str(error.name).split(".")[0] == "pathencoder":
+            raise
+        raise MissingExtra.of("heads", f"the head {head!r}") from error
 
 
 def _close(name: object, known: Iterable[str]) -> str:

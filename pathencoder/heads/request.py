@@ -14,7 +14,11 @@ from pathencoder.stream import Progress
 
 if TYPE_CHECKING:
     from pathencoder.encoder import Encoder
+    from pathencoder.heads.data.pictures import PictureSet
 
+AnyData: TypeAlias = "Data | PictureSet"
+# of a dense head: stored number or name of a class to its name, None for what is not learned
+AnyLabels: TypeAlias = "Labels | Mapping[int, str | None] | Mapping[str, str | None]"
 ClassWeight: TypeAlias = "Mapping[str, float] | Literal['balanced'] | None"
 OnBad: TypeAlias = Literal["raise", "skip"]
 # a bar, or a function that is called with the steps that are done and their number
@@ -27,8 +31,8 @@ class Request:
 
     kind: str
     encoder: Encoder | str | os.PathLike[str] | None
-    data: Data
-    labels: Labels = None
+    data: AnyData
+    labels: AnyLabels = None
     groups: Groups = None
     splits: Labels = None
     mpp: float | None = None
@@ -60,7 +64,6 @@ class Request:
 class Arguments(TypedDict, total=False):
     """Keyword arguments of `pathencoder.fit` for every kind of head, for type checkers."""
 
-    labels: Labels
     groups: Groups
     splits: Labels
     mpp: float | None
@@ -71,6 +74,7 @@ class Arguments(TypedDict, total=False):
 class ClassifierArguments(Arguments, total=False):
     """Those of classifiers."""
 
+    labels: Labels
     output: str
     class_weight: ClassWeight
     calibrate: bool
@@ -90,6 +94,7 @@ class ClassifierArguments(Arguments, total=False):
 class DenseArguments(Arguments, total=False):
     """Those of dense heads: "glands", "nuclei", "points" and "pixels"."""
 
+    labels: AnyLabels
     progress: FitProgress
     stain: str
     steps: int
@@ -98,7 +103,9 @@ class DenseArguments(Arguments, total=False):
     lr: float
     encoder_lr: float
     frozen: bool
+    read_mpp: float | None
     stain_maps: bool
+    cells: bool
     turns: int
     folds: int
     checkpoint: str | os.PathLike[str] | None

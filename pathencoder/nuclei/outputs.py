@@ -1,4 +1,4 @@
-"""Files of the nuclei of one image: label map, GeoJSON for QuPath, table, overlay."""
+"""Files of the objects of one image: label map, GeoJSON for QuPath, table, overlay."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import json
 import uuid
 import warnings
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +28,32 @@ Facts = Mapping[str, Any]  # values that describe a whole image, by name
 # Outline colours, RGB: visible on nuclei and tissue, and of different brightness.
 POSITIVE, NEGATIVE, NUCLEUS = (230, 0, 60), (60, 235, 90), (250, 220, 40)
 _CLASSES = {"Positive": (250, 62, 62), "Negative": (112, 112, 225)}  # QuPath's colours
-_LINE_UM = 0.5  # width of outlines in the overlay, at least a pixel
 SUFFIXES = (".geojson", ".labels.png", ".labels.tif", ".csv", ".overlay.png")
 _STAMP = "pathencoder"  # key of the facts in the GeoJSON and in the overlay
 _LONGEST_HEAD = 1 << 20  # characters of the GeoJSON's first line
 _TOLERANCE = 0.5  # px: largest distance of an outline in GeoJSON from the edges of the pixels
 _STRIP = 1024  # rows outlined at a time
 _SPACE = uuid.UUID("6d1f8a52-93a4-4c3e-9c7b-2f6f0f6f8e11")  # namespace of the ids of nuclei
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What the objects are.
+
+    Attributes:
+        noun: In the names of measurements.
+        object_type: "detection" or "annotation", for QuPath: annotations can hold detections.
+        name: Of their class in QuPath; "" for none.
+        line_um: Width of outlines in the overlay, at least a pixel.
+    """
+
+    noun: str = "Nucleus"
+    object_type: str = "detection"
+    name: str = ""
+    line_um: float = 0.5
+
+
+NUCLEI = Kind()
 
 
 def write_all(
@@ -45,6 +65,7 @@ def write_all(
     offset: tuple[int, int] = (0, 0),
     columns: Facts | None = None,
     facts: Facts | None = None,
+    kind: Kind = NUCLEI,
 ) -> list[Path]:
     """Write `<name>.labels.png` (or .tif), `.geojson`, `.csv` and `.overlay.png`.
 
@@ -57,6 +78,7 @@ def write_all(
         columns: Values that describe the image, repeated in each row of the table.
         facts: The source and the settings, as JSON values. Kept in the GeoJSON, which is written
             first, and in the overlay, which is written last (see `read_finished`).
+        kind: What the objects are.
 
     Returns:
         The four paths, the label map first.
@@ -65,17 +87,31 @@ def write_all(
         StoreError: A file cannot be written.
     """
     facts = facts or {}
-    outlines = folder / f"{name}.geojson"
-    with whole_file(outlines) as path, path.open("w", encoding="utf-8", newline="") as stream:
-        stream.writelines(geojson(nuclei, name, offset, facts))
+    write_geojson(folder / f"{name}.geojson", geojson(nuclei, name, offset, facts, kind))
     labels = write_labels(nuclei.labels, folder, name)
-    with whole_file(folder / f"{name}.csv") as path:
-        path.write_text(table(nuclei.table, offset, columns), encoding="utf-8", newline="")
-    with whole_file(folder / f"{name}.overlay.png") as path:
+    write_table(folder / f"{name}.csv", table(nuclei.table, offset, columns))
+    write_overlay(folder / f"{name}.overlay.png", overlay(nuclei, image, kind), facts)
+    return [labels, *(folder / f"{name}{end}" for end in (".geojson", ".csv", ".overlay.png"))]
+
+
+def write_geojson(file: Path, pieces: Iterator[str]) -> None:
+    """Write the pieces of a text. Raises StoreError."""
+    with whole_file(file) as path, path.open("w", encoding="utf-8", newline="") as stream:
+        stream.writelines(pieces)
+
+
+def write_table(file: Path, text: str) -> None:
+    """Write the text of a table. Raises StoreError."""
+    with whole_file(file) as path:
+        path.write_text(text, encoding="utf-8", newline="")
+
+
+def write_overlay(file: Path, picture: NDArray[np.uint8], facts: Facts) -> None:
+    """Write a picture that holds the facts. Raises StoreError."""
+    with whole_file(file) as path:
         note = PngImagePlugin.PngInfo()
         note.add_text(_STAMP, json.dumps(facts))
-        Image.fromarray(overlay(nuclei, image)).save(path, format="PNG", pnginfo=note)
-    return [labels, *(folder / f"{name}{end}" for end in (".geojson", ".csv", ".overlay.png"))]
+        Image.fromarray(picture).save(path, format="PNG", pnginfo=note)
 
 
 def read_facts(folder: Path, name: str) -> dict[str, Any] | None:
@@ -91,10 +127,15 @@ def read_facts(folder: Path, name: str) -> dict[str, Any] | None:
 
 
 def read_finished(folder: Path, name: str) -> dict[str, Any] | None:
-    """The `facts` of a name whose four files exist and are of one run, else None."""
+    """The `facts` of a name whose files exist and are of one run, else None.
+
+    Facts whose "label_map" is False are of results without one.
+    """
     facts = read_facts(folder, name)
-    rest = [labels_file(folder, name), folder / f"{name}.geojson", folder / f"{name}.csv"]
-    complete = all(file is not None and file.exists() for file in rest)
+    rest = [folder / f"{name}.geojson", folder / f"{name}.csv"]
+    if facts is None or facts.get("label_map", True):
+        rest.append(labels_file(folder, name) or folder / f"{name}.labels.png")
+    complete = all(file.exists() for file in rest)
     return facts if complete and _facts_in_overlay(folder, name) == facts else None
 
 
@@ -161,8 +202,9 @@ def geojson(
     name: str,
     offset: tuple[int, int] = (0, 0),
     facts: Facts | None = None,
+    kind: Kind = NUCLEI,
 ) -> Iterator[str]:
-    """GeoJSON text of a FeatureCollection of QuPath detections, in pieces.
+    """GeoJSON text of a FeatureCollection of QuPath objects, in pieces.
 
     Args:
         nuclei: Outlines are simplified by up to half a pixel, in level-0 pixels; DAB-positive and
@@ -170,31 +212,59 @@ def geojson(
         name: The ids of nuclei are derived from it, so that a repeated command gives the same ids.
         offset: Level-0 (x, y) of the first pixel of the image.
         facts: Values that describe the image, kept as the member "pathencoder" in the first line.
+        kind: What the objects are.
 
     Yields:
         Parts of the text, one for each nucleus, so that it is never in memory as a whole.
     """
+    features = (
+        feature(
+            f'{{"type":"Polygon","coordinates":[{_points(ring, offset)}]}}',
+            _properties(nuclei, label, kind),
+            f"{printable(name)}/{label}",
+        )
+        for label, ring in contours(nuclei.labels, _TOLERANCE)
+    )
+    yield from collection(features, facts)
+
+
+def collection(features: Iterator[str], facts: Facts | None = None) -> Iterator[str]:
+    """The text of a FeatureCollection, in pieces; the first line holds the facts."""
     about = f'"{_STAMP}":{_compact(facts)},' if facts else ""
     yield f'{{"type":"FeatureCollection",{about}"features":[\n'
-    for number, (label, ring) in enumerate(contours(nuclei.labels, _TOLERANCE)):
-        yield (",\n" if number else "") + _feature(nuclei, name, label, ring, offset)
+    for number, text in enumerate(features):
+        yield (",\n" if number else "") + text
     yield "]}\n"
 
 
-def overlay(nuclei: Nuclei, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def feature(geometry: str, properties: Facts, identity: str) -> str:
+    """One feature as text.
+
+    Args:
+        geometry: As JSON text.
+        properties: As JSON values.
+        identity: The id is derived from it.
+    """
+    number = uuid.uuid5(_SPACE, identity)
+    shape = f'"geometry":{geometry}'
+    return f'{{"type":"Feature","id":"{number}",{shape},"properties":{_compact(properties)}}}'
+
+
+def overlay(nuclei: Nuclei, image: NDArray[np.uint8], kind: Kind = NUCLEI) -> NDArray[np.uint8]:
     """The image with every nucleus outlined.
 
     Args:
         nuclei: Of the image.
         image: uint8 RGB [H, W, 3].
+        kind: What the objects are.
 
     Returns:
         uint8 RGB [H, W, 3]: the image with outlines inside the nuclei, half a micrometre wide;
-        yellow, or red (positive) and green (negative) for IHC.
+        yellow, or red (positive) and green (negative) for nuclei in IHC.
     """
     ndimage, *_ = tools()
-    width = min(max(1, round(_LINE_UM / nuclei.mpp)), 8)
-    picture, colours = image.copy(), _colours(nuclei.table)
+    width = min(max(1, round(kind.line_um / nuclei.mpp)), 8)
+    picture, colours = image.copy(), _colours(nuclei.table, kind)
     for top in range(0, len(picture), _STRIP):
         above = min(top, width)
         around = nuclei.labels[top - above : top + _STRIP + width]
@@ -205,28 +275,22 @@ def overlay(nuclei: Nuclei, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return picture
 
 
-def _colours(table: Measurements) -> NDArray[np.uint8]:
-    if table.positive is None:
+def _colours(table: Measurements, kind: Kind) -> NDArray[np.uint8]:
+    if table.positive is None or kind != NUCLEI:
         return np.tile(np.array(NUCLEUS, np.uint8), (len(table), 1))
     positive, negative = (np.array(colour, np.uint8) for colour in (POSITIVE, NEGATIVE))
     return np.where(table.positive[:, None], positive, negative)
 
 
-def _feature(
-    nuclei: Nuclei,
-    name: str,
-    label: int,
-    ring: NDArray[np.float64],
-    offset: tuple[int, int],
-) -> str:
-    measured = _measurements(nuclei.table, label - 1)
-    properties: dict[str, Any] = {"objectType": "detection", "measurements": measured}
-    if nuclei.table.positive is not None:
-        kind = "Positive" if nuclei.table.positive[label - 1] else "Negative"
-        properties["classification"] = {"name": kind, "color": _CLASSES[kind]}
-    identity = uuid.uuid5(_SPACE, f"{printable(name)}/{label}")
-    place = f'"geometry":{{"type":"Polygon","coordinates":[{_points(ring, offset)}]}}'
-    return f'{{"type":"Feature","id":"{identity}",{place},"properties":{_compact(properties)}}}'
+def _properties(nuclei: Nuclei, label: int, kind: Kind) -> dict[str, Any]:
+    measured = _measurements(nuclei.table, label - 1, kind.noun)
+    properties: dict[str, Any] = {"objectType": kind.object_type, "measurements": measured}
+    if kind.name:
+        properties["classification"] = {"name": kind.name, "color": NUCLEUS}
+    elif nuclei.table.positive is not None:
+        name = "Positive" if nuclei.table.positive[label - 1] else "Negative"
+        properties["classification"] = {"name": name, "color": _CLASSES[name]}
+    return properties
 
 
 def _points(ring: NDArray[np.float64], offset: tuple[int, int]) -> str:
@@ -243,13 +307,13 @@ def _compact(value: object) -> str:
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
 
 
-def _measurements(table: Measurements, row: int) -> dict[str, float]:
+def _measurements(table: Measurements, row: int, noun: str) -> dict[str, float]:
     named = {
-        "Nucleus: Area px^2": table.area,
-        "Nucleus: Area µm^2": table.area_um2,
-        "Nucleus: Eccentricity": table.eccentricity,
-        "Nucleus: Hematoxylin OD mean": table.hematoxylin,
-        "Nucleus: DAB OD mean": table.dab,
+        f"{noun}: Area px^2": table.area,
+        f"{noun}: Area µm^2": table.area_um2,
+        f"{noun}: Eccentricity": table.eccentricity,
+        f"{noun}: Hematoxylin OD mean": table.hematoxylin,
+        f"{noun}: DAB OD mean": table.dab,
     }
     return {key: _short(column[row]) for key, column in named.items() if column is not None}
 

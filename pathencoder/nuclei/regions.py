@@ -46,21 +46,25 @@ class Region:
         return "x{}_y{}_w{}_h{}".format(*self.box)
 
 
-def regions_with_tissue(tissue: TissueMask, bounds: Box) -> list[Region]:
+def regions_with_tissue(
+    tissue: TissueMask, bounds: Box, overlap: int | None = None
+) -> list[Region]:
     """The squares of a slide that hold tissue, row by row.
 
     Args:
         tissue: Of the slide.
         bounds: The scanned area.
+        overlap: Level-0 pixels that a region sees beyond its core. None: enough for nuclei.
 
     Returns:
         Regions whose cores do not overlap.
     """
     x, y, width, height = bounds
+    beyond = _OVERLAP if overlap is None else overlap
     xs, ys = np.arange(x, x + width, REGION), np.arange(y, y + height, REGION)
     share = tissue.share(xs.astype(float), ys.astype(float), float(REGION))
     places = zip(*np.nonzero(share > _LEAST_TISSUE), strict=True)
-    return [_square(int(xs[j]), int(ys[i]), bounds) for i, j in places]
+    return [_square(int(xs[j]), int(ys[i]), bounds, beyond) for i, j in places]
 
 
 def given_regions(boxes: Iterable[Sequence[int]], size: tuple[int, int], name: str) -> list[Region]:
@@ -93,11 +97,11 @@ def check_box(box: Sequence[int]) -> Box:
     return x, y, width, height
 
 
-def _square(x: int, y: int, bounds: Box) -> Region:
+def _square(x: int, y: int, bounds: Box, overlap: int) -> Region:
     right, bottom = bounds[0] + bounds[2], bounds[1] + bounds[3]
     core = (x, y, min(REGION, right - x), min(REGION, bottom - y))
-    left, top = max(x - _OVERLAP, bounds[0]), max(y - _OVERLAP, bounds[1])
-    end, under = min(x + REGION + _OVERLAP, right), min(y + REGION + _OVERLAP, bottom)
+    left, top = max(x - overlap, bounds[0]), max(y - overlap, bounds[1])
+    end, under = min(x + REGION + overlap, right), min(y + REGION + overlap, bottom)
     return Region((left, top, end - left, under - top), core)
 
 

@@ -131,6 +131,13 @@ def _each(
 class SlideRegions:
     """An open slide, its regions, and the stain and thresholds that they share.
 
+    Args:
+        slide: It stays open until `close`.
+        mpp: As the user gave it.
+        stain: As the user gave it.
+        mpp_source: Where a given scale is from.
+        overlap_um: How far a region sees beyond its core. None: enough for nuclei.
+
     Attributes:
         path: Of the slide.
         mpp: Micrometres per level-0 pixel.
@@ -139,7 +146,13 @@ class SlideRegions:
     """
 
     def __init__(
-        self, slide: Slide, *, mpp: float | None, stain: str | None, mpp_source: str = ""
+        self,
+        slide: Slide,
+        *,
+        mpp: float | None,
+        stain: str | None,
+        mpp_source: str = "",
+        overlap_um: float | None = None,
     ) -> None:
         scale = slide.mpp(mpp)
         self._slide, self._stain = slide, stain
@@ -147,6 +160,7 @@ class SlideRegions:
         self.mpp: float = scale.value
         self.mpp_source = mpp_source or scale.source
         self.notes = scale.notes
+        self._overlap = None if overlap_um is None else round(overlap_um / self.mpp)
         check_scale(self.mpp, self.mpp_source, str(slide.path))
 
     @cached_property
@@ -180,7 +194,7 @@ class SlideRegions:
         if boxes is not None:
             return given_regions(boxes, self._slide.size, str(self.path))
         refuse_dark(self.tissue, self.path)
-        return regions_with_tissue(self.tissue, self._slide.bounds)
+        return regions_with_tissue(self.tissue, self._slide.bounds, self._overlap)
 
     def read(self, region: Region) -> RGB:
         """uint8 [H, W, 3] of a region. Raises ImageError (it lies outside) and SlideError."""

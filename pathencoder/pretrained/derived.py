@@ -124,22 +124,28 @@ def _card(spec: EncoderSpec, parent: EncoderSpec, text: str, relation: str | Non
 
 def _front(spec: EncoderSpec, parent: EncoderSpec, relation: str | None) -> str:
     """The front matter that the Hub reads."""
-    licence = spec.licence.lower()
-    terms = (
-        [f"license: {licence}"]
-        if licence in _HUB_LICENCES
-        else ["license: other", f'license_name: "{spec.licence}"']
-    )
-    base = parent.repo or parent.name
     tags = ", ".join(["histopathology", "pathology", "feature-extraction", *spec.stains])
     lines = [
-        *terms,
-        *([f"base_model: {base}"] if _MODEL_ID.fullmatch(base) else []),
+        *licence_lines(spec),
+        *base_model_lines(parent.repo or parent.name),
         *([f"base_model_relation: {relation}"] if relation else []),
         "library_name: timm",
         f"tags: [{tags}]",
     ]
     return "\n".join(["---", *lines, "---"])
+
+
+def licence_lines(spec: EncoderSpec) -> list[str]:
+    """The licence in front matter."""
+    licence = spec.licence.lower()
+    if licence in _HUB_LICENCES:
+        return [f"license: {licence}"]
+    return ["license: other", f'license_name: "{spec.licence}"']
+
+
+def base_model_lines(parent: str) -> list[str]:
+    """The parent in front matter, where the Hub accepts its name."""
+    return [f"base_model: {parent}"] if _MODEL_ID.fullmatch(parent) else []
 
 
 def _use(spec: EncoderSpec) -> str:

@@ -10,10 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.model_selection import GroupKFold
 
-from pathencoder.gland_metrics import gland_scores
 from pathencoder.heads.dense.model import Labelled
+from pathencoder.heads.dense.scores import SCORING, point_counts, pooled_points
 from pathencoder.images import open_image
-from pathencoder.metrics import instance_scores, match_points
 from pathencoder.point_metrics import Cells, class_scores, class_share, given_point_scores
 from training.evaluation.annotations import Picture, open_labels, read_pictures, read_points
 
@@ -178,20 +177,10 @@ def scores(s: HeadSet, pairs: Sequence[Pair]) -> dict[str, float]:
         Of glands, the challenge's sums and the pixels' Dice pooled; of nuclei, means over images;
         of points, counts pooled over the images, but for `share_error`: the mean over images.
     """
-    if s.task == "glands":
-        g = gland_scores((p.true, p.found) for p in pairs)  # type: ignore[misc]
-        return {"dice": g.dice, "object_dice": g.object_dice, "object_f1": g.f1}
-    if s.task == "nuclei":
-        each = [instance_scores(p.true, p.found) for p in pairs]  # type: ignore[arg-type]
-        names = ("dice", "aji", "pq", "f1")
-        return {n: float(np.mean([getattr(x, n) for x in each])) for n in names}
-    hits = sum(len(match_points(p.true, p.found[:, :2], s.radius)) for p in pairs)
-    found, true = (sum(len(getattr(p, k)) for p in pairs) for k in ("found", "true"))
-    detected = {
-        "precision": hits / max(found, 1),
-        "recall": hits / max(true, 1),
-        "f1": 2 * hits / max(found + true, 1),
-    }
+    if s.task != "points":
+        scoring = SCORING[s.task]
+        return scoring.pool([scoring.count(p.true, p.found, p.mpp) for p in pairs], ())
+    detected = pooled_points([point_counts(p.true, p.found, s.radius) for p in pairs])
     return detected | _class_scores(s, pairs)
 
 

@@ -31,8 +31,7 @@ from training.evaluation.head_sets import SETS, CellLabels, HeadSet, Pair
 
 log = logging.getLogger("training")
 
-# Chosen by folds in train parts: GlaS and MoNuSeg.
-_TRAINING = Training(steps=700, lr=3e-3, encoder_lr=5e-4)
+_TRAINING = Training()
 
 
 @click.command(name="heads", help=__doc__)

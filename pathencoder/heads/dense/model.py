@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -19,6 +19,9 @@ from pathencoder.heads.dense import augment, tune
 from pathencoder.heads.dense.network import DenseNetwork
 from pathencoder.heads.dense.tasks import Task, Truth
 from pathencoder.heads.dense.train import Training, train
+from pathencoder.heads.dense.weights import own_copy
+from pathencoder.heads.encoder_record import weights_digest
+from pathencoder.nuclei.adapt.checkpoint import Checkpoint, key_of
 from pathencoder.nuclei.maps import CHANNELS, WORKING_MPP, calibrate
 
 Floats = NDArray[np.float32]
@@ -129,6 +132,7 @@ def fit(
     mpp: float | None = None,
     stain_maps: bool = False,
     progress: Callable[[int, float], None] = lambda step, loss: None,
+    checkpoint: Path | None = None,
 ) -> DenseModel:
     """Fit a dense head; the encoder that is given is not changed.
 
@@ -143,23 +147,22 @@ def fit(
         mpp: Micrometres per pixel at which images are read. None: the task's.
         stain_maps: Give the stain maps of the label-free nuclei beside the image.
         progress: Called with the step and its loss.
+        checkpoint: A file for the state of the training: the same call on the same images goes on
+            where it was interrupted.
 
     Returns:
         The fitted model.
 
     Raises:
-        ConfigError: There is no image, or its labels do not fit it.
+        ConfigError: There is no image, its labels do not fit it, the encoder is not float32, or the
+            loss is no number.
     """
     if not images:
         raise ConfigError("no image to fit on: give at least one with its labels")
     if task.semantic and not task.classes:
         raise ConfigError(f"the task {task.name!r} needs its classes: see tasks.task_of")
     scale = mpp or task.mpp
-    own = Encoder(copy.deepcopy(encoder.network), encoder.spec)
-    torch.manual_seed(how.seed)  # of the decoder's first weights
-    network = DenseNetwork(
-        own, task.outputs, extra=CHANNELS if stain_maps else 0, stride=task.stride
-    )
+    network = new_network(own_copy(encoder), task, stain_maps=stain_maps, seed=how.seed)
     truths = [_truth_at(x, scale, task) for x in images]
     planes = []
     for x, truth in zip(images, truths, strict=True):
@@ -171,12 +174,30 @@ def fit(
             )
         )
     held = tune.held_out([x.group for x in images], how.seed) if task.tune else []
-    train(network, [p for i, p in enumerate(planes) if i not in held], task.loss, how, progress)
+    fitted = [p for i, p in enumerate(planes) if i not in held]
+    kept = None if checkpoint is None else _kept_in(checkpoint, network, fitted, task, how)
+    train(network, fitted, task.loss, how, progress, kept)
     sizes = task.sizes(truths, scale)
     if task.tune and held:
         maps = [network.read(planes[i][: 3 + network.decoder.shape.extra]) for i in held]
         sizes |= task.tune(maps, [truths[i] for i in held], scale, sizes)
     return DenseModel(network, task, scale, sizes, stain_maps)
+
+
+def new_network(encoder: Encoder, task: Task, *, stain_maps: bool, seed: int = 0) -> DenseNetwork:
+    """The network of a task on an encoder, with a new decoder of random weights."""
+    extra = CHANNELS if stain_maps else 0
+    with torch.random.fork_rng(devices=[]):  # the caller's random numbers stay as they are
+        torch.manual_seed(seed)
+        return DenseNetwork(encoder, task.outputs, extra=extra, stride=task.stride)
+
+
+def _kept_in(
+    file: Path, network: DenseNetwork, planes: Sequence[Tensor], task: Task, how: Training
+) -> Checkpoint:
+    """The checkpoint of a training; the key holds all that its weights depend on."""
+    recipe = f"{task.name} {task.classes} {how} {weights_digest(network.encoder)}"
+    return Checkpoint(file, key_of([p.numpy() for p in planes], recipe, how.seed))
 
 
 def resampled(image: Pixels, factor: float) -> Pixels:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
-from skimage import feature, segmentation
+
+from pathencoder.nuclei.instances import tools
 
 Floats = NDArray[np.float32]
 Labels = NDArray[np.int32]
@@ -23,6 +23,7 @@ def glands(maps: Floats, *, smallest: int, inside: float = 0.5, contour: float =
     Returns:
         [H, W], numbered from 1.
     """
+    ndimage, _, segmentation = tools()
     whole = ndimage.binary_fill_holes(maps[0] > inside)
     cores, _ = ndimage.label(whole & (maps[1] <= contour))
     cores = _without_small(cores, max(1, smallest // 4))
@@ -46,6 +47,7 @@ def nuclei(
     Returns:
         [H, W], numbered from 1.
     """
+    ndimage, feature, segmentation = tools()
     mask = ndimage.binary_fill_holes(maps[0] > inside)
     depth = ndimage.gaussian_filter(maps[1], smoothing)
     parts, _ = ndimage.label(mask)
@@ -66,6 +68,7 @@ def points(found: Floats, *, threshold: float, apart: float) -> NDArray[np.float
     Returns:
         x, y and height [N, 3]; the centre of the first pixel is at .5.
     """
+    ndimage, feature, _ = tools()
     smooth = ndimage.gaussian_filter(found, 0.7)
     at = feature.peak_local_max(
         smooth, min_distance=max(1, round(apart)), threshold_abs=threshold, exclude_border=False
@@ -109,6 +112,7 @@ def _without_small(labels: NDArray[np.integer], smallest: int) -> Labels:
 
 def _filled(labels: Labels) -> Labels:
     """Holes of each object belong to it."""
+    ndimage, *_ = tools()
     result = labels.copy()
     for number, box in enumerate(ndimage.find_objects(labels), 1):
         if box is not None:

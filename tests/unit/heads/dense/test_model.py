@@ -15,7 +15,7 @@ from pathencoder.heads.dense.train import Training
 from pathencoder.metrics import dice, match_points
 
 pytestmark = pytest.mark.full
-QUICK = Training(steps=40, batch=4, side=64, lr=1e-2)
+QUICK = Training(steps=40, batch=4, side=64, lr=1e-2, encoder_lr=0)
 
 
 def scene(seed=0, side=128, radius=7):
@@ -98,7 +98,7 @@ def test_glands_with_an_adapted_transformer():
 
 def test_stain_maps_are_read_beside_the_image():
     image, labels, _ = scene()
-    how = Training(steps=2, batch=2, side=64)
+    how = Training(steps=2, batch=2, side=64, encoder_lr=0)
     given = [Labelled(image, labels, 0.5)]
     head = fit(small_encoders.shared("cnn"), NUCLEI, given, how, mpp=0.5, stain_maps=True)
     assert head.network.decoder.shape.extra == 3
@@ -107,7 +107,7 @@ def test_stain_maps_are_read_beside_the_image():
 
 def test_the_same_seed_gives_the_same_head():
     image, labels, _ = scene()
-    how = Training(steps=2, batch=2, side=64)
+    how = Training(steps=2, batch=2, side=64, encoder_lr=0)
     maps = [
         fit(
             small_encoders.shared("cnn"), NUCLEI, [Labelled(image, labels, 0.5)], how, mpp=0.5

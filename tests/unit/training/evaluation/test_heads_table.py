@@ -10,6 +10,7 @@ from click.testing import CliRunner
 from PIL import Image
 from synthetic_nuclei import tissue
 
+from pathencoder.errors import ConfigError
 from training.evaluation import head_sets, heads_table
 from training.evaluation.encoders import Subject
 from training.evaluation.head_sets import SETS, CellLabels, Pair
@@ -140,3 +141,14 @@ def test_points_that_no_expert_classified_have_no_class(data):
     x = head_sets.labelled(SETS["crchisto"], row)
     assert x.classes.tolist() == [-1, 2]
     assert x.names[2] == "inflammatory"
+
+
+def test_half_a_line_of_a_killed_run_is_dropped(tmp_path, caplog):
+    results = tmp_path / "r.jsonl"
+    results.write_text('{"key": 1}\n{"key": 2}\n{"ke')
+    assert heads_table.read(results) == [{"key": 1}, {"key": 2}]
+    assert "half a line: it is dropped" in caplog.text
+    assert results.read_text() == '{"key": 1}\n{"key": 2}\n'
+    results.write_text('{"key": 1}\nnothing\n{"key": 2}\n')
+    with pytest.raises(ConfigError, match="line 2 is not JSON"):
+        heads_table.read(results)

@@ -1,0 +1,142 @@
+"""What a dense head reads: images with their scales, and the regions of slides."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from pathencoder.arrays import Pixels
+from pathencoder.errors import ConfigError, ImageError
+from pathencoder.formats.file_kinds import looks_like_slide
+from pathencoder.formats.image_scale import image_scale
+from pathencoder.images import Images, Item, Key, survey
+from pathencoder.mpp import check_mpp
+from pathencoder.nuclei.regions import Box, Region, given_regions
+from pathencoder.nuclei.slide import SlideRegions
+from pathencoder.slides.reader import Slide, open_slide
+
+
+@dataclass(frozen=True)
+class Read:
+    """The pixels of an image, its micrometres per pixel, and what was assumed."""
+
+    image: Pixels
+    mpp: float
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Source:
+    """One image that is not read yet.
+
+    Attributes:
+        item: The image.
+        given: Micrometres per pixel, as the user gave them.
+        fitted: Those of the images that the head was fitted on, where these have one scale.
+    """
+
+    item: Item
+    given: float | None
+    fitted: float | None
+
+    @property
+    def key(self) -> Key:
+        """Of the image."""
+        return self.item.key
+
+    def read(self) -> Read:
+        """Read the image.
+
+        Raises:
+            ImageError: It cannot be read.
+            MissingMpp: Its file states contradictory scales.
+            ConfigError: Its scale is not known.
+        """
+        image = self.item.load()
+        if self.given is not None:
+            return Read(image, self.given)
+        file = Path(self.item.where)
+        stated = image_scale(file) if file.is_file() else None
+        if stated is not None:
+            return Read(image, stated.value, tuple(stated.notes))
+        return Read(image, *assumed(self.fitted, self.item.where))
+
+
+def assumed(fitted: float | None, where: str) -> tuple[float, tuple[str, ...]]:
+    """The scale of the images that a head was fitted on, and a note that says so.
+
+    Raises:
+        ConfigError: They had several.
+    """
+    if fitted is None:
+        raise ConfigError(
+            f"{where}: its micrometres per pixel are not known, and the head was fitted on images"
+            " of several scales: give mpp= (--mpp)"
+        )
+    note = f"its scale is not stated: {fitted:g} um/px assumed, as of the images of the fit"
+    return fitted, (note,)
+
+
+def images(given: Images, mpp: float | None, fitted: float | None) -> Iterator[Source]:
+    """The images, in order.
+
+    Args:
+        given: In any form that `Encoder.encode` takes.
+        mpp: As the user gave it.
+        fitted: As in `Source`.
+
+    Raises:
+        ConfigError: `mpp` is no scale, or a slide is given.
+        ImageError: A path does not exist, or there is no image.
+    """
+    scale = None if mpp is None else check_mpp(mpp)
+    if is_slide(given):
+        raise ConfigError(
+            f"{given}: a slide. Give region=(x, y, width, height), or use head.predict_slide, which"
+            " goes over all of its tissue"
+        )
+    items, _ = survey(given)
+    return (Source(item, scale, fitted) for item in items)
+
+
+def is_slide(given: object) -> bool:
+    """Whether an input is the path of a slide."""
+    return isinstance(given, str | os.PathLike) and looks_like_slide(Path(given).expanduser())
+
+
+def cut(read: Read, box: Box) -> tuple[Read, Region]:
+    """A part of an image, clipped to it, and its place.
+
+    Raises:
+        ImageError: The part lies outside.
+    """
+    height, width = read.image.shape[:2]
+    region = given_regions([box], (width, height), "the image")[0]
+    if region.problem:
+        raise ImageError(region.problem)
+    x, y, w, h = region.box
+    return Read(read.image[y : y + h, x : x + w], read.mpp, read.notes), region
+
+
+@contextmanager
+def regions_of(
+    slide: Slide | str | os.PathLike[str], mpp: float | None, overlap_um: float | None
+) -> Iterator[SlideRegions]:
+    """A slide and its regions; one that was opened here is closed.
+
+    Args:
+        slide: A path, or an open slide.
+        mpp: As the user gave it.
+        overlap_um: How far a region sees beyond itself.
+    """
+    own = isinstance(slide, str | os.PathLike)
+    opened = open_slide(os.fspath(slide)) if isinstance(slide, str | os.PathLike) else slide
+    try:
+        scale = None if mpp is None else check_mpp(mpp)
+        yield SlideRegions(opened, mpp=scale, stain=None, overlap_um=overlap_um)
+    finally:
+        if own:
+            opened.close()
