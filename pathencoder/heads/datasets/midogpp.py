@@ -156,6 +156,7 @@ SET = PublicSet(
         "MIDOG++: boxes of 50 px are the same size for every cell: only their middle is used. They"
         " are stored as two corners, not as COCO's left, top, width and height",
         "MIDOG++: tumours, species and scanners go together: report by tumour, or leave one out",
-        "MIDOG++: MIDOG 2021 and 2022 are part of it, and so are AMi-Br and others cut from them",
+        "MIDOG++: the train images of MIDOG 2021 and 2022 are part of it, and AMi-Br is partly cut"
+        " from them",
     ),
 )
