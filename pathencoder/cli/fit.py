@@ -72,6 +72,11 @@ def _options(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> 
     default=None,
     help="Name, folder or owner/repo; `pathencoder list`. Default: the bundled one.",
 )
+@click.option(
+    "--features",
+    type=FilledPath(path_type=Path, exists=True, file_okay=False),
+    help="Heads of slides: the folder of the feature files. No encoder is loaded.",
+)
 @click.option("--revision", default=None, help="Revision of the encoder on the Hub.")
 @click.option("--label", default=None, help="CSV: the column of the labels. Default: label.")
 @click.option(
@@ -132,6 +137,7 @@ def command(
     data: Path,
     out: Path,
     name: str | None,
+    features: Path | None,
     revision: str | None,
     label: str | None,
     classes: str | None,
@@ -158,12 +164,16 @@ def command(
     Dense heads (glands, nuclei, points, pixels) are evaluated on folds with -o folds=4, or on the
     part that --evaluate names. An interrupted fit goes on where it was: the same command again.
 
+    Heads of slides (abmil, slide-mean, slide-max) take a CSV with the columns slide, label and,
+    optionally, patient, split, and the feature files of the slides.
+
     The data set is checked as a whole first.
 
     \b
     pathencoder fit --data tiles.csv --out head
     pathencoder fit --data tiles/ --groups '(P\d+)_' --head knn --out head
     pathencoder fit --head glands --data pictures/ --mpp 0.5 --out glands
+    pathencoder fit --head abmil --data slides.csv --features features/ --out head
     pathencoder predict head new_tiles/ --out predictions
     """
     from pathencoder.cli.meter import Meter
@@ -172,21 +182,29 @@ def command(
 
     if store.is_head(out) and not overwrite:
         raise click.UsageError(f"{out} holds a head already: --overwrite replaces it")
+    family = kinds.family_of(kind)
+    if family == "slide":
+        _refuse_for_slides(classes, revision)
+        options = {"device": device, **({"features": str(features)} if features else {}), **options}
+    elif features is not None:
+        raise click.UsageError(f"--features is of heads of slides, and {kind} is none")
     kinds.options_of(kind, options)
     columns = {"labels": label, "groups": groups, "splits": split}
     given = {key: value for key, value in columns.items() if value is not None}
-    dense = kinds.family_of(kind) == "dense"
+    dense = family == "dense"
     progress: Any = Meter("fit", unit="step") if dense else "auto"
-    read: Dataset | PictureSet
+    read: Dataset | PictureSet | Path
     if dense:
         options = {"checkpoint": str(out / CHECKPOINT), **options}
         read = _pictures(kind, data, mpp, options, given, classes)
-    else:
+    elif family == "classifier":
         read = _tiles(data, given, classes)
+    else:
+        options, read = {**given, **options}, data
     with progress if dense else contextlib.nullcontext():
         head = fit(
             kind,
-            load(name, device=device, revision=revision),
+            name if family == "slide" else load(name, device=device, revision=revision),
             read,
             mpp=mpp,
             output=output,
@@ -202,6 +220,12 @@ def command(
     head.save(out)
     _report(head, out, as_json=as_json)
     raise Failed(0)
+
+
+def _refuse_for_slides(classes: str | None, revision: str | None) -> None:
+    """Refuse options that heads of slides do not take."""
+    if classes is not None or revision is not None:
+        raise click.UsageError("--classes and --revision: heads of slides do not take them")
 
 
 def _tiles(data: Path, given: dict[str, Any], classes: str | None) -> Dataset:
@@ -247,4 +271,5 @@ def _report(head: Head, out: Path, *, as_json: bool) -> None:
         if report is not None:
             click.echo(printable(report.text()))
     click.echo(printable(f"Head: {out}"))
-    click.echo(printable(f"Use it: pathencoder predict {out} IMAGES --out predictions"))
+    inputs = "FEATURES" if kinds.family_of(head.kind) == "slide" else "IMAGES"
+    click.echo(printable(f"Use it: pathencoder predict {out} {inputs} --out predictions"))

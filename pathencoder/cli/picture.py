@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pathencoder.cli.common import FilledPath, debug_option, echo_json, json_option
+from pathencoder.cli.head_maps import OF_HEAD, check, values_of
 from pathencoder.walk import printable
 
 if TYPE_CHECKING:
@@ -37,10 +38,11 @@ def _picture(_: click.Context, __: click.Parameter, value: Path | None) -> Path 
 @click.argument("features", type=FilledPath(path_type=Path))
 @click.option(
     "--kind",
-    type=click.Choice(["pca", "similarity", "clusters"]),
+    type=click.Choice(["pca", "similarity", "clusters", *OF_HEAD]),
     default="pca",
     show_default=True,
-    help="Features as colours, the similarity to one tile, or clusters of tiles.",
+    help="Features as colours, the similarity to one tile, clusters of tiles, or what a slide head"
+    " (--head) attends to or scores.",
 )
 @click.option(
     "--tile",
@@ -50,6 +52,10 @@ def _picture(_: click.Context, __: click.Parameter, value: Path | None) -> Path 
 @click.option(
     "--clusters", type=click.IntRange(2, 9), default=6, show_default=True, help="How many clusters."
 )
+@click.option(
+    "--head", type=FilledPath(), help="For attention and scores: a slide head, or owner/repo."
+)
+@click.option("--label", help="For scores: the class. Default: the one that the head predicts.")
 @click.option(
     "--slide",
     type=FilledPath(path_type=Path),
@@ -69,6 +75,8 @@ def command(
     kind: str,
     tile: tuple[float, float] | None,
     clusters: int,
+    head: str | None,
+    label: str | None,
     slide: Path | None,
     out: Path | None,
     as_json: bool,
@@ -82,11 +90,26 @@ def command(
     pathencoder picture features/slide.h5
     pathencoder picture features/slide.h5 --kind similarity --tile 12000,8400 --out near.png
     pathencoder picture features/slide.h5 --kind clusters --clusters 5 --slide slide.svs
+    pathencoder picture features/slide.h5 --kind attention --head my_head
     """
     from pathencoder.files import make_folder, whole_file
     from pathencoder.pictures.draw import drawn
 
-    made = drawn(features, kind, tile, clusters, slide)
+    check(kind, head, label)
+    if head is None:
+        made = drawn(features, kind, tile, clusters, slide)
+    else:
+        shown = values_of(kind, head, features, label)
+        made = drawn(
+            features,
+            "values",
+            tile,
+            clusters,
+            slide,
+            values=shown.values,
+            title=shown.title,
+            notes=shown.notes,
+        )
     out = out or Path(f"{features.stem}-{kind}.png")
     make_folder(out.absolute().parent)
     with whole_file(out) as temporary:

@@ -19,7 +19,10 @@ from pathencoder.cli.common import (
 )
 
 if TYPE_CHECKING:
-    from pathencoder.heads.fit import Head
+    from pathencoder.heads.classifier import Classifier
+    from pathencoder.heads.dense.head import DenseHead
+    from pathencoder.heads.slide.head import SlideHead
+    from pathencoder.heads.slide.survival import SurvivalHead
     from pathencoder.nuclei.regions import Box
 
 _REGION = (click.IntRange(0), click.IntRange(0), click.IntRange(1), click.IntRange(1))
@@ -97,6 +100,9 @@ def command(
     object or class), NAME.geojson (opens in QuPath), NAME.csv and NAME.overlay.png. The same
     command again skips what is done.
 
+    A head of slides (abmil, slide-mean, slide-max) takes feature files of slides in any layout, and
+    folders of them: the table OUT/NAME.csv has a row a slide.
+
     \b
     pathencoder predict head new_tiles/ --out predictions
     pathencoder encode slide.svs --out features
@@ -105,8 +111,17 @@ def command(
     """
     from pathencoder.heads.classifier import Classifier
     from pathencoder.heads.fit import load_head
+    from pathencoder.heads.slide.head import SlideHead
+    from pathencoder.heads.slide.survival import SurvivalHead
 
     loaded = load_head(head, device=device)
+    if isinstance(loaded, SlideHead | SurvivalHead):
+        if mpp or name or regions or stain or turns:
+            raise click.UsageError(
+                f"{head} is a head of slides, which reads feature files: --mpp, --encoder,"
+                " --region, --stain and --turns are of heads that read images"
+            )
+        raise Failed(_of_slides(loaded, inputs, out, as_json=as_json, debug=state.debug))
     if not isinstance(loaded, Classifier):
         from pathencoder.cli.nuclei_run import Asked
         from pathencoder.cli.predict_dense import predict_dense
@@ -132,7 +147,25 @@ def command(
     raise Failed(predict_all(loaded, found, out, mpp, as_json=as_json, debug=state.debug))
 
 
-def _use(head: Head, name: str | None, device: str) -> None:
+def _of_slides(
+    head: SlideHead | SurvivalHead,
+    inputs: tuple[Path, ...],
+    out: Path,
+    *,
+    as_json: bool,
+    debug: bool,
+) -> int:
+    """Predict on feature files; returns the exit status."""
+    from pathencoder.cli.predict_run import predict_all
+    from pathencoder.cli.predict_slides import find_features
+    from pathencoder.files import make_folder
+
+    found = find_features(inputs)
+    make_folder(out)
+    return predict_all(head, found, out, None, as_json=as_json, debug=debug)
+
+
+def _use(head: Classifier | DenseHead, name: str | None, device: str) -> None:
     """Load the encoder of a head: the given one, or the one that it names."""
     click.echo(f"loading {name or head.record.name} ...", err=True)
     if name is not None:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from pathencoder.cli import report
 from pathencoder.cli.common import plural
@@ -17,16 +15,21 @@ from pathencoder.cli.job import Job
 from pathencoder.cli.jobs import Ended, Loop, conclude
 from pathencoder.cli.meter import Meter
 from pathencoder.cli.names import give_names
+from pathencoder.cli.predict_slides import predict_slides
+from pathencoder.cli.prediction_table import abstained, rows_of, write_table
 from pathencoder.errors import HeadMismatch, ImageError, StoreError
 from pathencoder.features.job import Outcome
 from pathencoder.features.store import Failure, read_features
-from pathencoder.files import Mismatch, whole_file
+from pathencoder.files import Mismatch
 from pathencoder.heads.feature_files import check_rows
+from pathencoder.heads.slide.head import SlideHead
+from pathencoder.heads.slide.survival import SurvivalHead
 from pathencoder.walk import printable
 
 if TYPE_CHECKING:
     from pathencoder.heads.classifier import Classifier
-    from pathencoder.heads.predictions import Predictions
+
+    Head: TypeAlias = "Classifier | SlideHead | SurvivalHead"
 
 _AT_ONCE = 1024  # images between two reports of progress
 _FEATURES = "features"  # a job of this kind is a feature file
@@ -48,7 +51,13 @@ def find(inputs: Iterable[Path], out: Path) -> Found:
 
 
 def predict_all(
-    head: Classifier, found: Found, out: Path, mpp: float | None, *, as_json: bool, debug: bool
+    head: Head,
+    found: Found,
+    out: Path,
+    mpp: float | None,
+    *,
+    as_json: bool,
+    debug: bool,
 ) -> int:
     """Predict on every job and report.
 
@@ -85,8 +94,10 @@ def predict_all(
     )
 
 
-def _predict(head: Classifier, job: Job, file: Path, mpp: float | None, meter: Meter) -> Outcome:
+def _predict(head: Head, job: Job, file: Path, mpp: float | None, meter: Meter) -> Outcome:
     """The outcome of one job; errors of its input pass through."""
+    if isinstance(head, SlideHead | SurvivalHead):
+        return predict_slides(head, job, file, meter)
     if job.kind == _FEATURES:
         return _of_features(head, job, file)
     if job.kind == "slide":
@@ -107,18 +118,21 @@ def _predict(head: Classifier, job: Job, file: Path, mpp: float | None, meter: M
             for i, reason in found.errors.items()
         ]
         good = [i for i in range(len(found)) if i not in found.errors]
-        rows += _rows([[images[i][0]] for i in good], found, good)
+        rows += rows_of([[images[i][0]] for i in good], found, good)
     if not rows:
         raise ImageError(f"{job.source}: no image can be read, the first: {failures[0].reason}")
-    _write(file, ["image"], head.classes, rows)
+    write_table(file, ["image"], head.classes, rows)
     parts = None if job.whole else frozenset(key for key, _ in job.images)
     done = Outcome(job.source, "done", file, len(rows), len(rows), failures=failures, parts=parts)
-    done.notes += _abstained(rows, head.classes)
+    done.notes += abstained(rows, head.classes)
     return done
 
 
 def _of_features(head: Classifier, job: Job, file: Path) -> Outcome:
-    features = read_features(job.source)
+    try:
+        features = read_features(job.source)
+    except StoreError as error:  # of this input alone
+        raise Mismatch(str(error)) from error
     try:
         notes = check_rows(head.record, features)
     except HeadMismatch as error:
@@ -131,63 +145,21 @@ def _of_features(head: Classifier, job: Job, file: Path) -> Outcome:
         header, keys = ["image"], [[key] for key in features.keys or map(str, rows)]
     else:
         header, keys = ["x", "y"], features.coords.tolist()
-    table = _rows(keys, found, rows)
-    _write(file, header, head.classes, table)
-    notes += _abstained(table, head.classes)
+    table = rows_of(keys, found, rows)
+    write_table(file, header, head.classes, table)
+    notes += abstained(table, head.classes)
     return Outcome(job.source, "done", file, len(rows), len(rows), notes=notes)
 
 
-def _rows(
-    keys: Sequence[Sequence[Any]], found: Predictions, rows: Sequence[int]
-) -> list[list[Any]]:
-    """The rows of the table: key, label, abstained, probabilities."""
-    return [
-        [
-            *key,
-            found.labels[row],
-            int(found.abstained[row]),
-            *(f"{p:.6g}" for p in found.probabilities[row]),
-        ]
-        for key, row in zip(keys, rows, strict=True)
-    ]
-
-
-def _abstained(table: Sequence[Sequence[Any]], classes: Sequence[str]) -> list[str]:
-    count = sum(row[-len(classes) - 1] for row in table)
-    return [f"{count:,} abstained"] if count else []
-
-
-def _write(
-    file: Path, header: Sequence[str], classes: Sequence[str], table: Sequence[Sequence[Any]]
-) -> None:
-    """Write a table of predictions; a file of that name that is none is not overwritten."""
-    columns = [*header, "label", "abstained", *(f"p_{printable(c)}" for c in classes)]
-    if file.exists() and not _is_table(file):
-        raise Mismatch(f"{file} is not a table of predictions, and is not changed: move it")
-    text = io.StringIO(newline="")
-    writer = csv.writer(text)
-    writer.writerows([columns, *table])
-    with whole_file(file) as temporary:
-        temporary.write_text(text.getvalue(), encoding="utf-8", newline="")
-
-
-def _is_table(file: Path) -> bool:
-    try:
-        with file.open(encoding="utf-8", errors="replace", newline="") as stream:
-            header = next(csv.reader(stream), [])
-    except OSError as error:
-        raise StoreError(f"cannot read {file}: {error.strerror}") from error
-    return "abstained" in header and any(name.startswith("p_") for name in header)
-
-
-def _text(ended: Ended, about: report.About, head: Classifier, failures: Path | None) -> str:
+def _text(ended: Ended, about: report.About, head: Head, failures: Path | None) -> str:
     lines = [line for o in ended.outcomes for line in report.lines_of(o, "prediction")]
     lines += report.left_out_lines(about.left_out)
     counts = Counter(o.status for o in ended.outcomes)
     said = ", ".join(f"{count} {status}" for status, count in counts.items())
     rows = sum(o.rows for o in ended.outcomes)
+    what = "risk" if isinstance(head, SurvivalHead) else ", ".join(head.classes)
     lines.append(
         f"{plural(len(ended.outcomes), 'input')}: {said}. {plural(rows, 'prediction')} of"
-        f" {', '.join(head.classes)} by a {head.kind} head on {head.record.name} in {about.out}"
+        f" {what} by the head {head.kind} on {head.record.name} in {about.out}"
     )
     return "\n".join([*lines, *report.failure_lines(ended.outcomes, failures)])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import logging
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,26 +10,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pathencoder.errors import ConfigError, ImageError
-from pathencoder.heads import calibration, kinds
+from pathencoder.heads import judge, kinds
 from pathencoder.heads.adapt import seen
 from pathencoder.heads.cache import FeatureCache
 from pathencoder.heads.classifier import Classifier
 from pathencoder.heads.data.check import train_part
-from pathencoder.heads.data.dataset import TRAIN, Dataset, is_fold
+from pathencoder.heads.data.dataset import TRAIN, Dataset
 from pathencoder.heads.embed import Embedded, embed
 from pathencoder.heads.encoder_record import EncoderRecord
-from pathencoder.heads.folds import FOLDS, Folds, NoFolds, given_folds, grouped_folds
-from pathencoder.heads.report import Report, evaluated
-from pathencoder.heads.rows import Floats, Ints, Model, Rows, softmax
+from pathencoder.heads.rows import Floats, Rows
 from pathencoder.stream import Progress
 
 if TYPE_CHECKING:
     from pathencoder.encoder import Encoder
 
-log = logging.getLogger(__name__)
-
 _SHOWN = 20
-_NESTED = 20_000  # images up to which settings are chosen again inside each fold
 
 
 @dataclass(frozen=True)
@@ -88,11 +81,11 @@ def fit(
     notes += seen.notes(encoder, found.contents)
     rows = rows_of(train, found, how.class_weights, how.seed)
     model = kinds.kind(how.kind)
-    folds = folds_of(train, rows)
-    settings = _chosen(model, rows, train, how)
+    folds = judge.folds_of(train, rows)
+    settings = judge.chosen(model, rows, train, how.options)
     fitted = model.fit(rows, settings)
     head = Classifier(how.kind, train.classes, fitted, record, settings, _encoder=encoder)
-    _judge(head, model, rows, train, folds, how, notes)
+    judge.judge(head, model, rows, train, folds, how, notes)
     if held_out is not None:
         part = held_out.part(0)
         both = _in_both(train, found.contents, held_out)
@@ -130,7 +123,8 @@ def left_out(data: Dataset, evaluate: str | None) -> list[str]:
     for row in range(len(data)):
         parts[data.part(row)] += 1
     return [
-        f"{count:,} images of the part {part!r} were not read (evaluate={part!r} evaluates on them)"
+        f"{count:,} {data.unit} of the part {part!r} were not read (evaluate={part!r} evaluates on"
+        " them)"
         for part, count in sorted(parts.items())
         if part not in (TRAIN, evaluate)
     ]
@@ -213,130 +207,4 @@ def rows_of(train: Dataset, found: Embedded, class_weights: Floats | None, seed:
         classes=len(train.classes),
         class_weights=class_weights,
         seed=seed,
-    )
-
-
-def _chosen(model: type[Model], rows: Rows, train: Dataset, how: Fitting) -> dict[str, Any]:
-    """The settings that folds choose. Raises ConfigError where none are possible."""
-    try:
-        return model.choose(rows, how.options)
-    except NoFolds as error:
-        options = ", ".join(f"{field.name}=" for field in dataclasses.fields(how.options))
-        raise ConfigError(
-            f"{_scarce(train)}: nothing can be chosen by folds or evaluated. Add groups (patients)"
-            f" of it, or give the settings of the head yourself ({options})"
-        ) from error
-
-
-def _scarce(train: Dataset) -> str:
-    """Which class occurs in too few groups."""
-    groups = train.groups or [str(row) for row in range(len(train))]
-    of: dict[str, set[str]] = defaultdict(set)
-    for label, group in zip(train.labels, groups, strict=True):
-        of[label].add(group)
-    label = min(of, key=lambda name: len(of[name]))
-    if train.groups is None:
-        return f"class {label!r} has one image"
-    if len(of[label]) > 1:
-        return "no folds by group hold every class"
-    return f"class {label!r} occurs in one group alone ({min(of[label])})"
-
-
-def _judge(
-    head: Classifier,
-    model: type[Model],
-    rows: Rows,
-    train: Dataset,
-    folds: Named | None,
-    how: Fitting,
-    notes: list[str],
-) -> None:
-    """Evaluate on folds; set the temperature and the threshold by the same predictions."""
-    if folds is None:
-        if how.max_error is not None:
-            raise ConfigError(f"{_scarce(train)}: max_error= needs predictions on folds")
-        for note in [*notes, f"{_scarce(train)}: nothing was evaluated or calibrated"]:
-            log.warning("%s", note)
-        return
-    nested = _chosen_inside(model, rows, folds.pairs, how)
-    if nested is None:
-        notes.append("settings were chosen once, with the folds that are evaluated here")
-    logits = np.zeros((len(rows.y), rows.classes))
-    for i, (fitted, held_out) in enumerate(folds.pairs):
-        fold = model.fit(rows.take(fitted), head.settings if nested is None else nested[i])
-        logits[held_out] = fold.logits(rows.x[held_out])
-    if how.calibrate:
-        head.temperature = calibration.temperature(logits, rows.y, rows.weights)
-    probabilities = softmax(logits / head.temperature)
-    chosen = None
-    if how.max_error is not None:
-        chosen = calibration.abstention(probabilities, rows.y, how.max_error)
-        head.threshold = chosen.threshold
-    head.report = _report(head, probabilities, rows.y, train, folds.name, chosen, notes)
-
-
-@dataclass(frozen=True)
-class Named:
-    """Folds, and what a report calls them."""
-
-    pairs: Folds
-    name: str
-
-
-def folds_of(train: Dataset, rows: Rows, count: int = FOLDS) -> Named | None:
-    """The folds that the data set gives, or new ones; None where none are possible.
-
-    Raises:
-        ConfigError: Some rows have a given fold alone, or a class occurs in one fold alone.
-    """
-    by = "" if train.groups is None else " by group"
-    splits = train.splits or ()
-    given = [split for split in splits if is_fold(split)]
-    if given and len(given) < len(rows.y):
-        raise ConfigError(
-            f"{len(given)} of {len(rows.y)} images of the train part have a fold: give every one"
-            " a fold, or none"
-        )
-    if given:
-        pairs = given_folds(splits, rows.y, train.classes)
-        return Named(pairs, f"{len(pairs)} folds of the data set")
-    try:
-        pairs = grouped_folds(rows.y, rows.groups, count=count, seed=rows.seed)
-    except NoFolds:
-        return None
-    return Named(pairs, f"{len(pairs)} folds{by}")
-
-
-def _chosen_inside(
-    model: type[Model], rows: Rows, folds: Folds, how: Fitting
-) -> list[dict[str, Any]] | None:
-    """The settings that are chosen without each fold; None where that is slow or impossible."""
-    if len(rows.y) > _NESTED:
-        return None
-    try:
-        return [model.choose(rows.take(fitted), how.options) for fitted, _ in folds]
-    except NoFolds:
-        return None
-
-
-def _report(
-    head: Classifier,
-    probabilities: Floats,
-    y: Ints,
-    train: Dataset,
-    part: str,
-    chosen: calibration.Abstention | None,
-    notes: Sequence[str],
-) -> Report:
-    return evaluated(
-        probabilities,
-        y,
-        train.groups,
-        head.classes,
-        head=head.kind,
-        encoder=head.record.label(),
-        part=part,
-        settings=head.settings,
-        abstention=chosen,
-        notes=notes,
     )

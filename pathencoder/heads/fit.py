@@ -18,14 +18,17 @@ from pathencoder.heads.request import (
     FitProgress,
     OnBad,
     Request,
+    SlideArguments,
 )
 
 if TYPE_CHECKING:
     from pathencoder.encoder import Encoder
     from pathencoder.heads.classifier import Classifier
     from pathencoder.heads.dense.head import DenseHead
+    from pathencoder.heads.slide.head import SlideHead
+    from pathencoder.heads.slide.survival import SurvivalHead
 
-    Head: TypeAlias = "Classifier | DenseHead"
+    Head: TypeAlias = "Classifier | DenseHead | SlideHead | SurvivalHead"
 
 Source: TypeAlias = "Encoder | str | os.PathLike[str] | None"
 
@@ -46,6 +49,15 @@ def fit(
     data: AnyData,
     **arguments: Unpack[DenseArguments],
 ) -> DenseHead: ...
+
+
+@overload
+def fit(
+    head: Literal["abmil", "slide-mean", "slide-max"],
+    encoder: Source,
+    data: str | os.PathLike[str],
+    **arguments: Unpack[SlideArguments],
+) -> SlideHead: ...
 
 
 @overload
@@ -94,16 +106,21 @@ def fit(
     `frozen=True`. Folds cost a fit each, so the report has scores only where `folds` or `evaluate`
     asks for them.
 
+    Heads of slides ("abmil", "slide-mean", "slide-max") take a table of slides and the folder of
+    their feature files, `features=`, and need no encoder. They are evaluated as classifiers are.
+
     Args:
         head: The kind. "linear": logistic regression. "mlp": one hidden layer. "knn": nearest
             neighbours. "prototypes": class means, for a few images a class. "glands": large
             objects. "nuclei": small objects that touch. "points": centres of cells. "pixels": a
-            class for each pixel.
+            class for each pixel. "abmil": attention over the tiles of a slide. "slide-mean",
+            "slide-max": their mean, their largest values.
         encoder: An `Encoder`, or a name, folder or repository for `load_encoder`. None: the default
-            encoder.
+            encoder; for a head of slides, the one that the feature files state.
         data: For a classifier a folder per class, a table (CSV), a list of images with `labels`, or
             a `Dataset`. For a dense head images with label maps, points or outlines beside them:
-            see `pathencoder.heads.data.pictures.read_pictures`.
+            see `pathencoder.heads.data.pictures.read_pictures`. For a head of slides a table (CSV)
+            with the columns slide, label and, optionally, patient and split.
         labels: For a list: the class of each image. For a table: the name of the column. Of a dense
             head also names of classes by their stored number or name; None is not learned.
         groups: The patient, slide or case of each image; see `read_dataset`. Where none are known,
@@ -129,10 +146,12 @@ def fit(
         **options: Of the kind of head. Of classifiers, what is not given is chosen by folds.
             "linear": `c`, the inverse strength of the penalty. "mlp": `hidden`, `dropout`,
             `learning_rate`, `epochs`. "knn": `k`. "prototypes": `shots`, images of each class that
-            are used. Of dense heads: see `pathencoder.heads.dense.options.DenseOptions`.
+            are used. Of dense heads: see `pathencoder.heads.dense.options.DenseOptions`. Of heads
+            of slides: see `pathencoder.heads.slide.options.SlideOptions`.
 
     Returns:
-        The fitted head, with its report: a `Classifier` or a `DenseHead`.
+        The fitted head, with its report: a `Classifier`, a `DenseHead`, a `SlideHead` or, for
+        survival, a `SurvivalHead`.
 
     Raises:
         ConfigError: The data set has bad rows, which the message lists; or a setting does not fit.
@@ -186,7 +205,7 @@ def load_head(
         device: For the encoder: "auto" takes cuda, then mps, then cpu.
 
     Returns:
-        The head: a `Classifier` or a `DenseHead`, as it was saved.
+        The head, as it was saved.
 
     Raises:
         ConfigError: There is no such head, or it is incomplete or of a newer version.

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 _FAMILIES = {
     "classifier": "pathencoder.heads.classification",
     "dense": "pathencoder.heads.dense.family",
+    "slide": "pathencoder.heads.slide.family",
 }
 # name -> family, module, class of its options, or class that has them as `Options`
 _KINDS = {
@@ -29,6 +30,9 @@ _KINDS = {
     "nuclei": ("dense", "pathencoder.heads.dense.options", "DenseOptions"),
     "points": ("dense", "pathencoder.heads.dense.options", "DenseOptions"),
     "pixels": ("dense", "pathencoder.heads.dense.options", "DenseOptions"),
+    "abmil": ("slide", "pathencoder.heads.slide.options", "AbmilOptions"),
+    "slide-mean": ("slide", "pathencoder.heads.slide.options", "SlideOptions"),
+    "slide-max": ("slide", "pathencoder.heads.slide.options", "MaxOptions"),
 }
 
 
@@ -38,7 +42,7 @@ def names(family: str | None = None) -> list[str]:
 
 
 def family_of(name: object) -> str:
-    """The family of a kind: "classifier" or "dense".
+    """The family of a kind: "classifier", "dense" or "slide".
 
     Raises:
         ConfigError: There is no such kind.

@@ -45,7 +45,7 @@ class Report:
         encoder: The encoder, with revision and sha256.
         part: What was evaluated: "5 folds by group", or the name of a held-out part.
         classes: In the order of the numbers below.
-        images: Evaluated images of each class.
+        images: Evaluated images of each class, or slides or patients: what `unit` says.
         groups: Evaluated groups; None where they are not known.
         balanced_accuracy: Mean recall of the classes.
         auroc: Area under the ROC curve; with several classes the mean of each against the rest.
@@ -53,6 +53,7 @@ class Report:
         settings: What was chosen or given.
         abstention: None where none was asked for.
         notes: What a reader has to know, as sentences.
+        unit: What was classified: "images", "slides" or "patients".
     """
 
     head: str
@@ -67,6 +68,7 @@ class Report:
     settings: dict[str, Any]
     abstention: Abstention | None = None
     notes: tuple[str, ...] = ()
+    unit: str = "images"
 
     @property
     def recalls(self) -> tuple[float, ...]:
@@ -81,7 +83,7 @@ class Report:
         settings = ", ".join(f"{name} {_short(value)}" for name, value in self.settings.items())
         lines = [
             f"{self.head} head on {self.encoder}" + (f", {settings}" if settings else ""),
-            f"evaluated on {self.part}: {sum(self.images):,} images{groups}",
+            f"evaluated on {self.part}: {sum(self.images):,} {self.unit}{groups}",
             f"  balanced accuracy  {self.balanced_accuracy}",
             f"  AUROC              {self.auroc}",
             *self._abstention_lines(),
@@ -128,7 +130,8 @@ class Report:
             return [f"  abstains always: no probability has at most {chosen.max_error:.1%} errors"]
         return [
             f"  abstains below probability {chosen.threshold:.3f}: keeps {chosen.kept:.1%} of the"
-            f" images, {chosen.error:.1%} of them wrong (asked: at most {chosen.max_error:.1%})"
+            f" {self.unit}, {chosen.error:.1%} of them wrong (asked: at most"
+            f" {chosen.max_error:.1%})"
         ]
 
     def _confusion_lines(self) -> list[str]:
@@ -159,6 +162,7 @@ def evaluated(
     settings: dict[str, Any],
     abstention: Abstention | None = None,
     notes: Sequence[str] = (),
+    unit: str = "images",
 ) -> Report:
     """Evaluate predictions.
 
@@ -173,6 +177,7 @@ def evaluated(
         settings: What was chosen.
         abstention: Where the head abstains.
         notes: Further notes.
+        unit: What was classified.
 
     Returns:
         The report.
@@ -181,14 +186,14 @@ def evaluated(
     said = list(notes)
     if groups is None:
         said.append(
-            "no groups (patients) are known: tiles of one patient may be on both sides of the"
+            f"no groups (patients) are known: {unit} of one patient may be on both sides of the"
             " folds, which makes figures too good, and no interval is claimed"
         )
     elif len(set(groups)) < 10:
         said.append(f"intervals from {len(set(groups))} groups are rough")
     absent = [name for i, name in enumerate(classes) if not (y == i).any()]
     if absent:
-        said.append(f"no images of class {', '.join(absent)}: AUROC is not defined")
+        said.append(f"no {unit} of class {', '.join(absent)}: AUROC is not defined")
 
     def balanced(rows: Ints) -> float:
         return metrics.balanced_accuracy(y[rows], predicted[rows])
@@ -212,6 +217,7 @@ def evaluated(
         settings=settings,
         abstention=abstention,
         notes=tuple(said),
+        unit=unit,
     )
 
 

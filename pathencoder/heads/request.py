@@ -109,3 +109,29 @@ class DenseArguments(Arguments, total=False):
     turns: int
     folds: int
     checkpoint: str | os.PathLike[str] | None
+
+
+class SlideArguments(TypedDict, total=False):
+    """Keyword arguments of `pathencoder.fit` for heads of slides."""
+
+    features: str | os.PathLike[str]
+    labels: str | None
+    groups: str | None
+    splits: str | None
+    evaluate: str | None
+    seed: int
+    output: str
+    class_weight: ClassWeight
+    calibrate: bool
+    max_error: float | None
+    on_error: OnBad
+    progress: Progress
+    bag: Literal["slide", "patient"]
+    hidden: int
+    attention: int
+    dropout: float
+    learning_rate: float
+    tiles: int
+    seeds: int
+    epochs: int | None
+    device: str

@@ -37,15 +37,29 @@ class Rows:
     @property
     def weights(self) -> Floats:
         """The weight of each row [N], 1 in the mean."""
-        if self.class_weights is not None:
-            weights = self.class_weights[self.y]
-            return np.asarray(weights / weights.mean(), np.float64)
-        counts = np.bincount(self.y, minlength=self.classes).clip(1)
-        return np.asarray((len(self.y) / (np.count_nonzero(counts) * counts))[self.y], np.float64)
+        return weights_of(self.y, self.classes, self.class_weights)
 
     def take(self, rows: Ints) -> Rows:
         """The same with these rows alone."""
         return dataclasses.replace(self, x=self.x[rows], y=self.y[rows], groups=self.groups[rows])
+
+
+def weights_of(y: Ints, classes: int, class_weights: Floats | None) -> Floats:
+    """The weight of each row, 1 in the mean.
+
+    Args:
+        y: Class numbers [N].
+        classes: Number of classes.
+        class_weights: Of each class [C]. None: so that every class weighs the same.
+
+    Returns:
+        [N].
+    """
+    if class_weights is not None:
+        weights = class_weights[y]
+        return np.asarray(weights / weights.mean(), np.float64)
+    counts = np.bincount(y, minlength=classes).clip(1)
+    return np.asarray((len(y) / (np.count_nonzero(counts) * counts))[y], np.float64)
 
 
 class Model(Protocol):

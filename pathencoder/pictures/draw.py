@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,6 +51,9 @@ def draw_features(
 ) -> Image.Image:
     """Draw the features of a slide as a map over the slide.
 
+        coords, weights = head.attention("features/slide.h5")
+        picture = pathencoder.draw_features("features/slide.h5", "values", values=weights)
+
     Args:
         features: The feature file of a slide, in any layout.
         kind: "pca": features as colours; "clusters"; "similarity": to one tile; "values": a heat
@@ -82,8 +87,9 @@ def drawn(
     *,
     values: ArrayLike | None = None,
     title: str = "",
+    notes: Sequence[str] = (),
 ) -> Drawn:
-    """`draw_features`, with what the picture was made of."""
+    """`draw_features`, with what the picture was made of; `notes` are written below it."""
     if kind not in KINDS:
         raise ConfigError(f"kind={kind!r}: one of {', '.join(KINDS)}")
     if kind == "similarity" and tile is None:
@@ -98,6 +104,7 @@ def drawn(
     if not len(tiles.rows):
         raise ConfigError(f"{features} holds no tiles: there is nothing to draw")
     numbers = None if values is None else _of_tiles(values, tiles)
+    tiles = dataclasses.replace(tiles, notes=(*notes, *tiles.notes))
     tiles, ground = ground_of(tiles, slide)
     if numbers is not None:
         painted = values_map(numbers, title)

@@ -1,5 +1,7 @@
 """A slide in memory with three kinds of tissue in known places, and feature files of its tiles."""
 
+import dataclasses
+
 import numpy as np
 from small_slides import MemorySlide, section
 
@@ -56,7 +58,8 @@ def feature_file(folder, name="slide", layout="trident", made_from=None, **chang
 
     Args:
         made_from: The slide's file; None: one that does not exist.
-        changes: `features`, `places`, `overlap_px`, `encoder`, `tissue`, or attributes of `Place`.
+        changes: `features`, `places`, `overlap_px`, `encoder`, `tissue`, `recipe` (attributes of
+            `Provenance`), or attributes of `Place`.
     """
     places, kinds = corners()
     places = changes.pop("places", places)
@@ -77,6 +80,7 @@ def feature_file(folder, name="slide", layout="trident", made_from=None, **chang
         min_tissue=0.25,
         tissue=changes.pop("tissue", TISSUE),
     )
+    provenance = dataclasses.replace(provenance, **changes.pop("recipe", {}))
     values = {"mpp": 0.5, "target_mpp": 1.0, "side": float(TILE), "tile_px": 50}
     place = layouts.Place(
         slide=f"{name}.svs",

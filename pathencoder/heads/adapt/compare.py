@@ -8,7 +8,7 @@ from typing import cast
 import numpy as np
 
 from pathencoder.errors import ConfigError
-from pathencoder.heads import classify
+from pathencoder.heads import judge
 from pathencoder.heads.adapt import seen
 from pathencoder.heads.adapt.fit import Fitted, Job, fit, linear_settings
 from pathencoder.heads.adapt.learner import embeddings
@@ -43,7 +43,7 @@ def on_stopping(job: Job, whole: Fitted) -> Comparison | None:
     )
 
 
-def on_folds(job: Job, named: classify.Named, steps: Callable[[int], Steps]) -> Comparison:
+def on_folds(job: Job, named: judge.Named, steps: Callable[[int], Steps]) -> Comparison:
     """On folds by group: for each, both are fitted on the others."""
     shape = (len(job.rows.y), job.rows.classes)
     frozen, adapted = np.zeros(shape), np.zeros(shape)

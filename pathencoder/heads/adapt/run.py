@@ -13,7 +13,7 @@ import numpy as np
 
 from pathencoder.errors import ConfigError
 from pathencoder.features.encode import as_encoder
-from pathencoder.heads import classify
+from pathencoder.heads import classify, judge
 from pathencoder.heads.adapt import compare, learner, lora, save, seen
 from pathencoder.heads.adapt.adapted import Adapted
 from pathencoder.heads.adapt.fit import Fitted, Job, fit, shifted
@@ -175,7 +175,7 @@ def _adapted(
     job: Job, held_out: Dataset | None, notes: list[str], steps: Steps | None, *, cache: bool
 ) -> Adapted:
     """Adapt on all rows, and on those without each fold; compare."""
-    named = classify.folds_of(job.train, job.rows, job.how.folds) if job.how.folds else None
+    named = judge.folds_of(job.train, job.rows, job.how.folds) if job.how.folds else None
     fits = 1 + (len(named.pairs) if named else 0)
     whole = fit(job, np.arange(len(job.rows.y)), 0, shifted(steps, 0, fits))
     report = _report(job, whole, notes)

@@ -30,18 +30,21 @@ def check(data: Dataset) -> Dataset:
             differ in case only; a group is in two parts. The message lists every bad row.
     """
     _check_lengths(data)
-    problems = [
-        *_bad_files(data),
-        *_bad_labels(data),
-        *_similar_labels(data),
-        *_bad_groups(data),
-        *_shared_groups(data),
-    ]
-    if problems:
+    if problems := [*_bad_files(data), *bad_labels(data)]:
         raise ConfigError(listed(problems, "nothing was encoded"))
     if not len(data):
         raise ConfigError("the data set holds no images")
     return data
+
+
+def bad_labels(data: Dataset) -> list[str]:
+    """What is wrong with the labels, groups and splits of a data set, a sentence each."""
+    return [
+        *_empty_labels(data),
+        *_similar_labels(data),
+        *_bad_groups(data),
+        *_shared_groups(data),
+    ]
 
 
 def bad_rows(data: Dataset) -> list[str]:
@@ -81,13 +84,14 @@ def train_part(data: Dataset) -> Dataset:
         raise ConfigError(f"the data set has no train part to fit on, only: {parts}")
     if len(train.classes) < 2:
         raise ConfigError(
-            f"all {len(train)} images of the train part are of one class, {train.classes[0]!r}: a"
-            " classifier needs at least two"
+            f"all {len(train)} {train.unit} of the train part are of one class,"
+            f" {train.classes[0]!r}: a classifier needs at least two"
         )
     if train.groups is not None and len(set(train.groups)) < 2:
         raise ConfigError(
-            f"all images of the train part are of one group, {train.groups[0]!r}: nothing could be"
-            " said about another patient. Add groups, or leave the groups out to fit without"
+            f"all {train.unit} of the train part are of one group, {train.groups[0]!r}: nothing"
+            " could be said about another patient. Add groups, or leave the groups out to fit"
+            " without"
         )
     return train
 
@@ -122,7 +126,7 @@ def _shown(data: Dataset, row: int, path: Path) -> str:
     return "" if data.name(row) == shown else f" {shown}"
 
 
-def _bad_labels(data: Dataset) -> Iterator[str]:
+def _empty_labels(data: Dataset) -> Iterator[str]:
     for row, label in enumerate(data.labels):
         if label.strip().casefold() in _NO_VALUE:
             yield f"{data.name(row)}: the label is {'NaN' if label.strip() else 'empty'}"
@@ -141,7 +145,7 @@ def _similar_labels(data: Dataset) -> Iterator[str]:
 def _bad_groups(data: Dataset) -> Iterator[str]:
     for row, group in enumerate(data.groups or ()):
         if group.strip().casefold() in _NO_VALUE:
-            yield f"{data.name(row)}: the group is empty: name one for every image, or for none"
+            yield f"{data.name(row)}: the group is empty: name one for every row, or for none"
 
 
 def _shared_groups(data: Dataset) -> Iterator[str]:

@@ -35,6 +35,7 @@ class Dataset:
             and so on are train parts with given folds. None: all are "train".
         where: What messages call each; () for the paths, or the numbers of images in memory.
         notes: What was assumed or left out when it was read, as sentences.
+        unit: What is labelled: "images", "slides" or "patients".
     """
 
     images: tuple[ImageSource, ...]
@@ -43,6 +44,7 @@ class Dataset:
     splits: tuple[str, ...] | None = None
     where: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    unit: str = "images"
 
     def __len__(self) -> int:
         return len(self.images)

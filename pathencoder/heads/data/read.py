@@ -61,7 +61,8 @@ def read_dataset(
             values = _texts(given, name)
             if name == "splits":
                 values = tuple(map(split_name, values))
-            read = dataclasses.replace(read, **{name: values})
+            changed: dict[str, Any] = {name: values}
+            read = dataclasses.replace(read, **changed)
         elif given is not None and not _is_table(data):
             raise ConfigError(f"{name}={given!r}: the name of a column goes with a table")
     return check(read)

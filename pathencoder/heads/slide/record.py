@@ -1,0 +1,191 @@
+"""What feature files state about their encoder: recorded in a head, compared before it predicts."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pathencoder.errors import HeadMismatch
+from pathencoder.features.store import FeatureFile
+
+if TYPE_CHECKING:
+    from pathencoder.spec import EncoderSpec
+
+UNKNOWN = "an unknown encoder"
+_SAME_SCALE = 0.02  # relative difference of two scales that count as one
+# field -> what messages call it
+_COMPARED = {
+    "name": "encoder",
+    "sha256": "weights",
+    "output": "output",
+    "transform": "preprocessing",
+    "precision": "precision",
+    "mpp": "scale",
+    "dim": "length of a row",
+}
+
+
+@dataclass(frozen=True)
+class FeatureRecord:
+    """The encoder of feature files, and how it was read, as far as the files state it.
+
+    Files of this package state everything; those of TRIDENT and STAMP a name and a scale; those of
+    CLAM nothing. What is not stated is None.
+
+    Attributes:
+        name: Of the encoder.
+        revision: On the Hub.
+        sha256: Of its weights.
+        output: The readout, as `Encoder.encode` takes it.
+        dim: Length of a row.
+        transform: The preprocessing, in one line.
+        mpp: Micrometres per pixel at which the tiles were read.
+        precision: Of the network: fp32, bf16 or fp16.
+        rounded: "float16" where a conversion rounded the rows.
+        repo: owner/name on the Hub.
+    """
+
+    name: str
+    revision: str | None
+    sha256: str | None
+    output: str | None
+    dim: int
+    transform: str | None
+    mpp: float | None
+    precision: str | None
+    rounded: str | None = None
+    repo: str | None = None
+
+    @classmethod
+    def of(cls, features: FeatureFile) -> FeatureRecord:
+        """The record of a feature file."""
+        dim = int(features.rows.shape[1])
+        said = _recipe(features)
+        if not said:
+            facts = features.attributes
+            name = facts.get("encoder") or facts.get("extractor")
+            name = UNKNOWN if name in (None, "None", "") else str(name)
+            return cls(name, None, None, None, dim, None, _scale(facts), None)
+        spec = features.spec
+        return cls(
+            name=str(said.get("encoder", UNKNOWN)),
+            revision=said.get("revision"),
+            sha256=said.get("sha256"),
+            output=said.get("output"),
+            dim=dim,
+            transform=said.get("transform"),
+            mpp=said.get("target_mpp"),
+            precision=said.get("precision"),
+            rounded=said.get("rounded") or ("float16" if features.layout == "stamp" else None),
+            repo=None if spec is None else spec.repo,
+        )
+
+    @property
+    def is_known(self) -> bool:
+        """Whether the files state which weights made the rows."""
+        return self.sha256 is not None
+
+    def label(self) -> str:
+        """Name, repository, revision and sha256, where they are known."""
+        facts = (
+            self.repo if self.repo != self.name else None,
+            f"revision {self.revision}" if self.revision else None,
+            f"sha256 {self.sha256[:12]}" if self.sha256 else None,
+        )
+        known = ", ".join(fact for fact in facts if fact)
+        return f"{self.name} ({known})" if known else self.name
+
+    def difference(self, other: FeatureRecord) -> str:
+        """What sets the rows of another record apart, as text; "" where nothing does."""
+        for field, what in _COMPARED.items():
+            mine, theirs = getattr(self, field), getattr(other, field)
+            if field == "name" and self.sha256 is not None and self.sha256 == other.sha256:
+                continue  # the same weights from another place
+            if field == "mpp" and mine and theirs and abs(theirs / mine - 1) <= _SAME_SCALE:
+                continue
+            if mine != theirs:
+                return f"{what} {_shown(theirs)}, not {_shown(mine)}"
+        return ""
+
+    def check(self, features: FeatureFile) -> list[str]:
+        """Refuse a feature file of another encoder, readout or scale.
+
+        Returns:
+            Notes: what differs and hardly changes what a row means.
+
+        Raises:
+            HeadMismatch: The rows are of another encoder, or the file does not state it.
+        """
+        theirs = FeatureRecord.of(features)
+        self.check_record(theirs)
+        if theirs.rounded != self.rounded:
+            kinds = [f"rounded to {r.rounded}" if r.rounded else "float32" for r in (theirs, self)]
+            return [f"the features are {kinds[0]}, the head was fitted on {kinds[1]} ones"]
+        return []
+
+    def check_record(self, theirs: FeatureRecord) -> None:
+        """Refuse features of another encoder, readout or scale.
+
+        Raises:
+            HeadMismatch: They are, or the files do not state it.
+        """
+        if different := self.difference(theirs):
+            raise HeadMismatch(
+                f"these features are of {theirs.label()}, the head was fitted on those of"
+                f" {self.label()}: {different}. Encode the slide as the slides that the head was"
+                " fitted on"
+            )
+
+    def check_spec(self, spec: EncoderSpec, output: str) -> None:
+        """Refuse features that an encoder did not make.
+
+        Args:
+            spec: Of the encoder. Without the sha256 of its weights, its name counts.
+            output: The readout.
+
+        Raises:
+            HeadMismatch: The weights, the readout or the preprocessing are others.
+        """
+        from pathencoder.features.provenance import describe_transform
+
+        by_name = spec.sha256 is None
+        for what, mine, theirs in (
+            ("encoder", self.name, spec.name) if by_name else ("weights", self.sha256, spec.sha256),
+            ("output", self.output, output),
+            ("preprocessing", self.transform, describe_transform(spec)),
+        ):
+            if mine is None or mine != theirs:
+                raise HeadMismatch(
+                    f"the features are of {self.label()}, not of {spec.name}: {what}"
+                    f" {_shown(mine)}, not {_shown(theirs)}. Encode the slides with it, or give"
+                    " None in place of an encoder: the feature files state theirs"
+                )
+
+    def to_json(self) -> dict[str, Any]:
+        """The record as JSON values."""
+        return dataclasses.asdict(self)
+
+
+def _recipe(features: FeatureFile) -> dict[str, Any]:
+    try:
+        said = json.loads(str(features.attributes.get("recipe", "")))
+    except ValueError:
+        return {}
+    return said if isinstance(said, dict) else {}
+
+
+def _scale(facts: dict[str, Any]) -> float | None:
+    """Micrometres per pixel of the tiles of another program, where it states them."""
+    if facts.get("tile_size_um") and facts.get("tile_size_px"):  # STAMP
+        return float(facts["tile_size_um"]) / float(facts["tile_size_px"])
+    if facts.get("target_magnification"):  # TRIDENT
+        return 10 / float(facts["target_magnification"])
+    return None
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "not stated"
+    return f"{value:g} um/px" if isinstance(value, float) else str(value)
