@@ -41,7 +41,7 @@ class CellOptions:
         seed: Of the drawing and the folds.
     """
 
-    sizes_um: tuple[float, ...] = (32.0,)
+    sizes_um: tuple[float, ...] = (16.0, 48.0)
     per_class: int = 1000
     c: float | None = None
     seed: int = 0
@@ -50,7 +50,7 @@ class CellOptions:
         """Raises ConfigError for values that do not fit."""
         if not self.sizes_um or not all(0 < size < 1000 for size in self.sizes_um):
             raise ConfigError(
-                f"sizes_um={self.sizes_um!r}: sides of crops in micrometres, (32,) for example"
+                f"sizes_um={self.sizes_um!r}: sides of crops in micrometres, (16, 48) for example"
             )
         if self.per_class < 2:
             raise ConfigError(f"per_class={self.per_class!r}: at least 2 cells")
