@@ -19,6 +19,7 @@ from pathencoder.cli.common import (
     load,
 )
 from pathencoder.heads import kinds
+from pathencoder.heads.datasets import catalogue
 from pathencoder.walk import printable
 
 if TYPE_CHECKING:
@@ -59,6 +60,19 @@ def _options(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> 
     help="Classifiers: a folder per class, or a CSV with the columns path, label and, optionally,"
     " group, split. Dense heads: a folder of images and their label maps, points or outlines, a CSV"
     " (image, labels), or COCO's JSON.",
+)
+@click.option(
+    "--dataset",
+    type=click.Choice(catalogue.names()),
+    help="--data is the folder of this public set as it was downloaded.",
+)
+@click.option(
+    "--dataset-option",
+    "dataset_options",
+    multiple=True,
+    metavar="NAME=VALUE",
+    callback=_options,
+    help="Of the public set: fold=1 of breakhis, for one. May be repeated.",
 )
 @click.option(
     "--out",
@@ -135,6 +149,8 @@ def command(
     *,
     kind: str,
     data: Path,
+    dataset: str | None,
+    dataset_options: dict[str, Any],
     out: Path,
     name: str | None,
     features: Path | None,
@@ -174,6 +190,7 @@ def command(
     pathencoder fit --data tiles/ --groups '(P\d+)_' --head knn --out head
     pathencoder fit --head glands --data pictures/ --mpp 0.5 --out glands
     pathencoder fit --head abmil --data slides.csv --features features/ --out head
+    pathencoder fit --dataset mhist --data downloads/mhist --evaluate test --out head
     pathencoder predict head new_tiles/ --out predictions
     """
     from pathencoder.cli.meter import Meter
@@ -193,12 +210,13 @@ def command(
     given = {key: value for key, value in columns.items() if value is not None}
     dense = family == "dense"
     progress: Any = Meter("fit", unit="step") if dense else "auto"
+    source = data if dataset is None else _public(dataset, data, dataset_options, family)
     read: Dataset | PictureSet | Path
     if dense:
         options = {"checkpoint": str(out / CHECKPOINT), **options}
-        read = _pictures(kind, data, mpp, options, given, classes)
+        read = _pictures(kind, source, mpp, options, given, classes)
     elif family == "classifier":
-        read = _tiles(data, given, classes)
+        read = _tiles(source, given, classes)
     else:
         options, read = {**given, **options}, data
     with progress if dense else contextlib.nullcontext():
@@ -228,7 +246,20 @@ def _refuse_for_slides(classes: str | None, revision: str | None) -> None:
         raise click.UsageError("--classes and --revision: heads of slides do not take them")
 
 
-def _tiles(data: Path, given: dict[str, Any], classes: str | None) -> Dataset:
+def _public(name: str, folder: Path, options: dict[str, Any], family: str) -> Any:
+    """A public data set, which has the labels that heads of the family learn."""
+    from pathencoder.heads.datasets.open import open_dataset
+
+    task = catalogue.public_set(name).task
+    if task == "classify" and family != "classifier":
+        raise click.UsageError(f"{name} has a class an image: --head linear, mlp, knn, prototypes")
+    if task != "classify" and family != "dense":
+        what = "outlines" if task == "segment" else "points"
+        raise click.UsageError(f"{name} has {what}: --head glands, nuclei or points")
+    return open_dataset(name, folder, **options)
+
+
+def _tiles(data: Any, given: dict[str, Any], classes: str | None) -> Dataset:
     """The data set of a classifier, checked before the encoder is loaded."""
     from pathencoder.heads.data.check import train_part
     from pathencoder.heads.data.read import read_dataset
@@ -244,7 +275,7 @@ def _tiles(data: Path, given: dict[str, Any], classes: str | None) -> Dataset:
 
 def _pictures(
     kind: str,
-    data: Path,
+    data: Any,
     mpp: float | None,
     options: dict[str, Any],
     given: dict[str, Any],

@@ -5,6 +5,7 @@ import json
 
 import pytest
 import small_encoders
+import small_sets
 import small_tiles
 
 import pathencoder
@@ -135,3 +136,26 @@ def test_the_cache_is_shown_and_cleared(place, call):
     assert "features of 0 images" in call("cache", "--clear", "--encoder", "other")[1]
     assert "features of 24 images" in call("cache", "--clear")[1]
     assert json.loads(call("cache", "--json")[1])["entries"] == []
+
+
+def test_a_public_set_is_fitted_from_its_folder(place, call, tmp_path):
+    small_sets.breakhis(tmp_path / "data")
+    common = (
+        *("fit", "--data", tmp_path / "data", "--encoder", place / "encoder"),
+        *("--device", "cpu", "--out", tmp_path / "head"),
+    )
+    more = ("--dataset", "breakhis", "--dataset-option", "fold=1", "--evaluate", "test")
+    status, out, _ = call(*common, *more, "-o", "c=0.01")
+    assert status == 0
+    assert "evaluated on test: 4 images of 2 groups" in out
+    assert "CC BY 4.0; commercial use is allowed" in out
+    again = (*common, "--overwrite")
+    status, _, error = call(*again, "--dataset", "glas", "--head", "linear")
+    assert status == 2
+    assert "glas has outlines: --head glands, nuclei or points" in error
+    status, _, error = call(*again, "--dataset", "mhist")
+    assert status == 2
+    assert "does not hold MHIST as it is published" in error
+    status, _, error = call(*again, *more, "--head", "nuclei")
+    assert status == 2
+    assert "breakhis has a class an image" in error

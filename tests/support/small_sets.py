@@ -75,6 +75,8 @@ BREAKHIS = (
     ("malignant", "ductal_carcinoma", "SOB_M_DC", "14-13412"),
     ("malignant", "lobular_carcinoma", "SOB_M_LC", "14-13412"),
     ("malignant", "ductal_carcinoma", "SOB_M_DC", "14-2523"),
+    ("benign", "tubular_adenoma", "SOB_B_TA", "14-13200"),
+    ("malignant", "mucinous_carcinoma", "SOB_M_MC", "14-10147"),
 )
 
 

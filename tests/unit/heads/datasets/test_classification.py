@@ -11,6 +11,8 @@ from pathencoder.heads.data.read import read_dataset
 from pathencoder.heads.datasets.catalogue import public_set
 from pathencoder.images import open_image
 
+PATIENTS = {"14-22549", "14-9133", "14-13412", "14-2523", "14-13200", "14-10147"}
+
 
 def opened(name, folder, **options):
     """The set; it passes the check of `fit`."""
@@ -124,12 +126,12 @@ def test_bach_is_found_below_the_given_folder(tmp_path):
 
 def test_breakhis_groups_by_patient_and_reads_one_magnification(tmp_path):
     data = opened("breakhis", small_sets.breakhis(tmp_path))
-    assert len(data) == 12
+    assert len(data) == 16
     assert all("40X" in image.parts for image in data.images)
-    assert set(data.groups) == {"14-22549", "14-9133", "14-13412", "14-2523"}
+    assert set(data.groups) == PATIENTS
     assert data.classes == ("benign", "malignant")
     types = opened("breakhis", tmp_path, magnification="100", task="type")
-    assert types.classes == ("A", "DC", "F", "LC")
+    assert types.classes == ("A", "DC", "F", "LC", "MC", "TA")
     assert all("100X" in image.parts for image in types.images)
     with pytest.raises(ConfigError, match="no images of the magnification 400X"):
         pathencoder.open_dataset("breakhis", tmp_path, magnification=400)
@@ -137,8 +139,8 @@ def test_breakhis_groups_by_patient_and_reads_one_magnification(tmp_path):
 
 def test_breakhis_has_the_divisions_of_its_authors(tmp_path):
     data = opened("breakhis", small_sets.breakhis(tmp_path), fold=1)
-    assert parts(data) == {"train": 8, "test": 4}
-    assert set(data.groups) == {"14-22549", "14-9133", "14-13412", "14-2523"}
+    assert parts(data) == {"train": 12, "test": 4}
+    assert set(data.groups) == PATIENTS
     with pytest.raises(ConfigError, match=r"dsfold2\.txt"):
         pathencoder.open_dataset("breakhis", tmp_path, fold=2)
 
