@@ -60,7 +60,7 @@ class Meter:
         self.done, self.total = done, total
         if self._first is None:
             self._first = done
-            self._started = time.monotonic()
+            self._started = self._said = time.monotonic()
             if done:
                 click.echo(f"{self._name}: resuming after {done:,} of {total:,}", err=True)
         if sys.stderr.isatty():

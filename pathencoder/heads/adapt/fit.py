@@ -62,7 +62,7 @@ class Fitted:
         stop: Rows whose loss ended the training.
         logits: Scores of these rows.
         epochs: As they were run.
-        counts: Numbers of the encoder that were trained, and all of them.
+        counts: How many numbers were trained, and how many the encoder has.
     """
 
     encoder: Encoder

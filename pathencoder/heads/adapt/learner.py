@@ -70,6 +70,7 @@ class Learner:
     def __init__(self, encoder: Encoder, head: Linear, how: Options) -> None:
         network = _copied(encoder)
         self.how = how
+        self._parameters = sum(p.numel() for p in network.parameters())
         if how.how == "lora":
             network = lora.add(network, encoder.spec, rank=how.rank, seed=how.seed)
             adapters = [p for p in network.parameters() if p.requires_grad]
@@ -96,10 +97,9 @@ class Learner:
 
     @property
     def counts(self) -> tuple[int, int]:
-        """How many of the encoder's numbers are trained, and how many it has."""
-        network = self.encoder.network
-        trained = sum(p.numel() for p in network.parameters() if p.requires_grad)
-        return trained, sum(p.numel() for p in network.parameters())
+        """How many numbers are trained, those of adapters among them, and how many it has."""
+        parameters = self.encoder.network.parameters()
+        return sum(p.numel() for p in parameters if p.requires_grad), self._parameters
 
     def loss(self, batch: Tensor, y: Tensor, weights: Tensor) -> Tensor:
         """Weighted cross-entropy of a normalised batch; differentiable."""

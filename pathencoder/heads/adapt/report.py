@@ -84,8 +84,8 @@ class AdaptationReport:
         settings: What was given or chosen.
         images: Images of the train part.
         groups: Its groups; None where they are not known.
-        trained: How many of the encoder's numbers were trained.
-        parameters: How many it has.
+        trained: How many numbers were trained: of the encoder, or of its adapters.
+        parameters: How many numbers the encoder has.
         epochs: The epochs that were run, from before the first step on.
         best: The epoch whose weights were kept.
         stopping: On the images whose loss ended the training: figures are slightly too good.
@@ -113,8 +113,8 @@ class AdaptationReport:
         settings = ", ".join(f"{name} {value}" for name, value in self.settings.items())
         parts = [
             f"adapted {self.encoder}: {settings}",
-            f"trained {self.trained:,} of {self.parameters:,} numbers on {self.images:,} images"
-            f"{groups}; kept epoch {self.best} of {self.epochs[-1].number}",
+            f"trained {self.trained:,} numbers (the encoder has {self.parameters:,}) on"
+            f" {self.images:,} images{groups}; kept epoch {self.best} of {self.epochs[-1].number}",
             *(part.text() for part in (self.stopping, self.folds, self.held_out) if part),
             *(f"Note: {note}" for note in self.notes),
         ]

@@ -196,6 +196,8 @@ def _adapted(
         temperature=whole.temperature(job.rows),
         _encoder=encoder,
     )
+    on_train = report.folds or report.stopping
+    head.report = on_train and on_train.adapted
     if held_out is not None:
         compared = compare.on_held_out(job, head, held_out, cache=cache)
         report = dataclasses.replace(report, held_out=compared)

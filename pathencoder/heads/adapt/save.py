@@ -108,15 +108,16 @@ def _text(adapted: Adapted) -> str:
         if adapted.adapter
         else ""
     )
+    training = adapted.encoder.spec.training
     return (
-        f"Adapted from {label(adapted.parent)}: {adapted.encoder.spec.training}.\n\n"
+        f"{training[0].upper()}{training[1:]}. {_OF_IMAGES}\n\n"
         f"```text\n{adapted.report.text()}\n```\n\n"
         f"The metrics of {adapted.parent.name} do not apply to these weights. They have seen the"
         " labels of the images that they were adapted to: figures on these are too good, and"
         f" `pathencoder.fit` says so (`{seen.FILE}`).\n\n"
         f"`{HEAD}/` holds the linear layer that was trained along: `pathencoder.load_head`.\n\n"
         f"{adapter}"
-        f"## Data\n\n{adapted.report.images:,} labelled images. {_OF_IMAGES}"
+        "To use it:"
     )
 
 
