@@ -38,6 +38,7 @@ _EXTRAS = {
     "zarr": ("zarr",),
     "nuclei": ("scikit-image",),
     "heads": ("scikit-learn",),
+    "lora": ("peft", "scikit-learn"),
 }
 _VARIABLES = (
     "HF_HOME",
