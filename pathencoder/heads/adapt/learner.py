@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from collections.abc import Iterator
 from typing import Any
@@ -23,6 +24,7 @@ from pathencoder.runtime import gains_from_bf16
 from pathencoder.stream import Settings
 
 Weights = dict[str, Tensor]
+_DECAY = 0.99  # of the running average; lower at the beginning
 _READ = 64  # images whose pixels are gathered at a time
 
 
@@ -55,7 +57,9 @@ class LinearLayer(nn.Module):
 class Learner:
     """A copy of an encoder and a linear layer on its embedding.
 
-    The network runs in eval mode: running statistics of batch normalisation do not move.
+    A running average of the weights is what is evaluated and kept: it swings less from epoch to
+    epoch than the weights. The network runs in eval mode: running statistics of batch normalisation
+    do not move.
 
     Args:
         encoder: The encoder; it does not change.
@@ -92,6 +96,8 @@ class Learner:
         groups.append(unfreeze.group_of(list(self.layer.parameters()), how.head_rate, 0.0))
         self.optimiser = torch.optim.AdamW(groups)
         self.trained = [p for group in groups for p in group["params"]]
+        self._average = {name: p.detach().clone() for name, p in self._named()}
+        self._steps = 0
         self._read = outputs.readout(network, encoder.spec, "embedding")
         self._bf16 = gains_from_bf16(encoder.device)
 
@@ -118,20 +124,51 @@ class Learner:
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self.trained, 1.0)
         self.optimiser.step()
+        self._steps += 1
+        decay = min(_DECAY, (1 + self._steps) / (10 + self._steps))
+        for name, value in self._named():
+            self._average[name].lerp_(value.detach(), 1 - decay)
 
     def logits(self, tiles: Tiles, rows: Ints) -> Floats:
         """Scores [N, C] of images as they are, at full precision."""
         return self.layer.head().logits(embeddings(self.encoder, tiles, rows))
 
-    def weights(self) -> Weights:
-        """A copy of what is trained, on the CPU."""
-        return {name: value.detach().cpu().clone() for name, value in self._named()}
+    def average(self) -> Weights:
+        """A copy of the running average of what is trained, on the CPU."""
+        return {name: value.cpu().clone() for name, value in self._average.items()}
+
+    @contextlib.contextmanager
+    def averaged(self) -> Iterator[None]:
+        """The running average in place of the weights inside the block."""
+        own = {name: value.detach().clone() for name, value in self._named()}
+        self.load(self._average)
+        try:
+            yield
+        finally:
+            self.load(own)
 
     def load(self, weights: Weights) -> None:
-        """Put a copy of `weights` back."""
+        """Use a copy of weights as `average` returns them."""
         with torch.no_grad():
             for name, value in self._named():
                 value.copy_(weights[name])
+
+    def state(self) -> dict[str, Any]:
+        """Tensors and plain values for `restore`."""
+        return {
+            "weights": {name: value.detach().cpu().clone() for name, value in self._named()},
+            "average": self.average(),
+            "optimiser": self.optimiser.state_dict(),
+            "steps": self._steps,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from a state."""
+        self.load(state["weights"])
+        for name, value in self._average.items():
+            value.copy_(state["average"][name])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self._steps = state["steps"]
 
     def finished(self) -> tuple[Encoder, lora.Adapter | None]:
         """The encoder with its adapters merged, and their files; the learner ends with it."""

@@ -197,7 +197,7 @@ def _adapted(
         _encoder=encoder,
     )
     on_train = report.folds or report.stopping
-    head.report = on_train and on_train.adapted
+    head.report = None if on_train is None else on_train.adapted
     if held_out is not None:
         compared = compare.on_held_out(job, head, held_out, cache=cache)
         report = dataclasses.replace(report, held_out=compared)

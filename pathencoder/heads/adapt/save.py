@@ -16,7 +16,7 @@ from pathencoder.heads import store
 from pathencoder.heads.adapt import seen
 from pathencoder.heads.encoder_record import EncoderRecord
 from pathencoder.pretrained import folder as folders
-from pathencoder.pretrained.derived import Story
+from pathencoder.pretrained.derived import Story, base_model_lines, licence_lines
 from pathencoder.pretrained.load import Loaded
 from pathencoder.pretrained.origin import label
 from pathencoder.pretrained.save import save as save_encoder
@@ -126,7 +126,8 @@ def _adapter_card(adapted: Adapted) -> str:
     return "\n".join(
         [
             "---",
-            f"base_model: {parent.repo or parent.name}",
+            *licence_lines(parent),
+            *base_model_lines(parent.repo or parent.name),
             "base_model_relation: adapter",
             "library_name: peft",
             "tags: [pathology, histopathology, lora]",

@@ -73,7 +73,7 @@ class _Position:
 def train(
     learner: Learner, task: Task, checkpoint: Checkpoint | None = None, steps: Steps | None = None
 ) -> tuple[Epoch, ...]:
-    """Train until the loss of the stopping rows falls no longer; the best weights are kept.
+    """Train until the loss of the stopping rows falls no longer; the best average is kept.
 
     Args:
         learner: It is changed.
@@ -95,7 +95,7 @@ def train(
     at = _resumed(learner, checkpoint)
     if not at.history:
         at.history = (Epoch(0, math.nan, _stop_loss(learner, task)),)
-        at.kept = learner.weights()
+        at.kept = learner.average()
     report((at.epoch - 1) * each + at.batch, learner.how.epochs * each)
     while not at.ended:
         _epoch(learner, task, at, checkpoint, lambda done: report(done, learner.how.epochs * each))
@@ -164,7 +164,7 @@ def _judge(learner: Learner, task: Task, at: _Position, each: int) -> None:
     at.history += (Epoch(at.epoch, at.total / each, _stop_loss(learner, task)),)
     best = best_of(at.history)
     if best == at.epoch:
-        at.best, at.kept = best, learner.weights()
+        at.best, at.kept = best, learner.average()
     at.ended = at.epoch >= how.epochs or at.epoch - at.best >= how.patience
     at.epoch, at.batch, at.total = at.epoch + 1, 0, 0.0
 
@@ -172,7 +172,8 @@ def _judge(learner: Learner, task: Task, at: _Position, each: int) -> None:
 def _stop_loss(learner: Learner, task: Task) -> float:
     if not len(task.stop):
         return math.nan
-    logits = learner.logits(task.tiles, task.stop)
+    with learner.averaged():
+        logits = learner.logits(task.tiles, task.stop)
     return log_loss(logits, task.y[task.stop], task.weights[task.stop])
 
 
@@ -188,8 +189,7 @@ def _state(learner: Learner, at: _Position) -> dict[str, Any]:
     """Plain values and tensors. Random numbers follow from the position (tiles.batches)."""
     history = [[epoch.number, epoch.loss, epoch.stop_loss] for epoch in at.history]
     return {
-        "weights": learner.weights(),
-        "optimiser": learner.optimiser.state_dict(),
+        "learner": learner.state(),
         "position": {**vars(at), "history": history},
     }
 
@@ -199,7 +199,6 @@ def _resumed(learner: Learner, checkpoint: Checkpoint | None) -> _Position:
     state = None if checkpoint is None else checkpoint.read()
     if state is None:
         return _Position()
-    learner.load(state["weights"])
-    learner.optimiser.load_state_dict(state["optimiser"])
+    learner.restore(state["learner"])
     kept = state["position"]
     return _Position(**{**kept, "history": tuple(Epoch(*values) for values in kept["history"])})

@@ -64,8 +64,9 @@ def test_a_killed_run_ends_as_an_undisturbed_one_bit_for_bit(
     found = train.train(second, task, again, lambda done, most: seen.append((done, most)))
     assert seen[0] == (5, 9)
     assert repr(found) == repr(epochs)
-    for name, value in whole.weights().items():
-        assert torch.equal(value, second.weights()[name]), name
+    theirs = second.state()["weights"]
+    for name, value in whole.state()["weights"].items():
+        assert torch.equal(value, theirs[name]), name
     # an ended run ends at once
     assert repr(train.train(learner(kind, how=how, stages=stages), task, again)) == repr(epochs)
 
@@ -103,12 +104,12 @@ def test_the_best_epoch_is_kept_and_patience_ends_the_training(task, monkeypatch
 
     def note(done, most):
         if done % 3 == 0:
-            states.append(model.weights())
+            states.append(model.average())
 
     epochs = train.train(model, task, None, note)
     assert [epoch.number for epoch in epochs] == [0, 1, 2, 3]
     assert train.best_of(epochs) == 1
-    for name, value in model.weights().items():
+    for name, value in model.state()["weights"].items():
         assert torch.equal(value, states[1][name])  # after three steps
 
 
