@@ -120,6 +120,12 @@ def for_kind(source: Source, kind: Kind) -> Source:
     return source
 
 
+def file_of(source: Source) -> Path | None:
+    """The file of labels of one image alone; None where a file holds those of several."""
+    files = LabelMap | GeoJson | ImageScope | PointTable
+    return source.path if isinstance(source, files) else None
+
+
 def preferred(files: Sequence[Path], kind: Kind) -> Path | None:
     """The file of labels that a task reads, of several of one image; None if none suits it."""
     for suffixes in _PREFERRED[kind]:

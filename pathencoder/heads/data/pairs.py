@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -22,12 +22,12 @@ from pathencoder.heads.data.truth import Kind
 from pathencoder.images import SUFFIXES as IMAGES
 from pathencoder.walk import printable, walk
 
-_OF_IMAGES = frozenset({"image", "images", "img", "imgs", "tiles", "tissue images"})
+# words in the names of folders: "images", "Tissue Images", "train_masks", "inst_maps"
+_OF_IMAGES = frozenset({"image", "images", "img", "imgs", "tiles"})
 _OF_LABELS = frozenset(
     {"mask", "masks", "label", "labels", "annotation", "annotations", "annos", "gt", "groundtruth"}
-    | {"ground_truth", "instances", "inst_maps", "points", "geojson", "xml"}
+    | {"truth", "instances", "inst", "points", "geojson", "xml"}
 )
-_NEITHER = _OF_IMAGES | _OF_LABELS
 _DRAWN = re.compile(r"(?:.*[._ -])?overlays?", re.IGNORECASE)  # labels drawn on their image
 _TYPES = re.compile(r".*[._ -]types?", re.IGNORECASE)  # classes beside a map of objects
 _END = re.compile(
@@ -114,14 +114,14 @@ def sort_files(root: Path, files: Iterable[Path]) -> Sorted:
     labels: list[tuple[Key, Path]] = []
     for file in files:
         folders = file.relative_to(root).parts[:-1]
-        names = [folder.casefold() for folder in folders]
-        rest = tuple(f for f, n in zip(folders, names, strict=True) if n not in _NEITHER)
+        words = {word for folder in folders for word in _words(folder)}
+        rest = tuple(name for name in map(_without_words, folders) if name)
         suffix, key = file.suffix.lower(), Key(rest, _without_image_suffix(file.stem))
-        if suffix not in LABEL_SUFFIXES or _is_drawn(names, key.stem):
+        if suffix not in LABEL_SUFFIXES or _is_drawn(folders, key.stem):
             found.others.append(file)
-        elif _OF_LABELS.intersection(names):
+        elif words & _OF_LABELS:
             labels.append((key, file))
-        elif suffix in IMAGES and (_OF_IMAGES.intersection(names) or not _END.search(key.stem)):
+        elif suffix in IMAGES and (words & _OF_IMAGES or not _END.search(key.stem)):
             found.images[key].append(file)
         else:
             labels.append((key, file))
@@ -136,7 +136,24 @@ def is_part(folder: str) -> bool:
     return _PART.fullmatch(folder.strip().casefold()) is not None
 
 
-def _is_drawn(folders: list[str], stem: str) -> bool:
+def _words(folder: str) -> list[str]:
+    return re.split(r"[ _-]+", folder.casefold())
+
+
+def _without_words(folder: str) -> str:
+    """The name of a folder without the words for images and labels, where it tells sets apart.
+
+    "train_masks" is of "train"; "Tissue Images" is of nothing.
+    """
+    words = _words(folder)
+    rest = [word for word in words if word not in _OF_IMAGES | _OF_LABELS]
+    if len(rest) == len(words):
+        return folder
+    name = " ".join(rest)
+    return name if is_part(name) or any(c.isdigit() for c in name) else ""
+
+
+def _is_drawn(folders: Sequence[str], stem: str) -> bool:
     """Whether a file is an overlay, or a map of classes beside one of objects."""
     drawn = any(_DRAWN.fullmatch(part) for part in (*folders, stem))
     return drawn or _TYPES.fullmatch(stem) is not None
@@ -187,7 +204,7 @@ def _none_found(root: Path, found: Sorted) -> str:
     images = [path for paths in found.images.values() for path in paths]
     if not images:
         return f"{shown}: no images"
-    if root.name.casefold() in _OF_IMAGES:
+    if _OF_IMAGES.intersection(_words(root.name)):
         return (
             f"{shown}: {len(images)} images and no labels. Give the folder above it, which holds"
             " images/ and masks/"

@@ -19,7 +19,7 @@ from pathencoder.heads.data.forms import (
     arranged,
     list_pictures,
 )
-from pathencoder.heads.data.listing import Found, Listing, for_kind
+from pathencoder.heads.data.listing import Found, Listing, file_of, for_kind
 from pathencoder.heads.data.marks import Source
 from pathencoder.heads.data.scales import scales_of, stains_of
 from pathencoder.heads.data.survey import Facts
@@ -237,7 +237,8 @@ def check_pictures(
     stains, assumed = stains_of(listing.rows, stain)
     facts, problems = _surveyed(listing.rows, kind, scales.mpp)
     decision = Decision(names) if isinstance(names, Reading) else decide(kind, facts, names)
-    problems = [*_bad_rows(listing.rows), *problems, *scales.problems]
+    problems = [*_bad_rows(listing.rows), *_same_labels(listing.rows), *problems]
+    problems += scales.problems
     problems += [*_unknown(listing.rows, facts, decision), *decision.problems]
     if to_fit and not problems:
         problems += _bad_train(listing.rows, facts, decision.reading)
@@ -303,6 +304,16 @@ def _bad_rows(rows: Sequence[Found]) -> list[str]:
             where=tuple(row.where for row in rows),
         )
     )
+
+
+def _same_labels(rows: Sequence[Found]) -> Iterator[str]:
+    """Files of labels that two images share."""
+    first: dict[str, str] = {}
+    for row in rows:
+        file = file_of(row.labels)
+        before = row.where if file is None else first.setdefault(os.path.realpath(file), row.where)
+        if before != row.where:
+            yield f"{row.where}: the same labels as {before} ({row.labels.name}): name its own"
 
 
 def _unknown(rows: Sequence[Found], facts: Sequence[Facts], decision: Decision) -> Iterator[str]:

@@ -44,6 +44,7 @@ def test_all_bad_rows_are_in_one_message(tmp_path):
         "nan.npy: labels that are not whole numbers (NaN",
         "below.npy: labels below 0 (-3)",
         "line 8: the same image as",
+        "line 12: the same labels as",
         "damaged.png",
         "line 11: mpp is 'fine'",
         "line 12: no such file",

@@ -46,6 +46,24 @@ def test_labels_beside_their_images(tmp_path, end):
     assert any("1 files of labels without an image (Grade.csv)" in note for note in data.notes)
 
 
+@pytest.mark.parametrize(
+    ("images", "masks", "parts"),
+    [
+        ("{}_images", "{}_masks", ["test", "train"]),
+        ("Images/{}", "inst_maps/{}", ["test", "train"]),
+        ("{}/Tissue Images", "{}/Annotations", ["test", "train"]),
+        ("img fold {}", "gt_fold_{}", ["train", "train"]),
+    ],
+)
+def test_names_of_folders_that_people_give(tmp_path, images, masks, parts):
+    for part in (1, 2) if "fold" in images else ("train", "test"):
+        small.pair(tmp_path, "a", images=images.format(part), masks=masks.format(part))
+    data = read_pictures(tmp_path, task="nuclei", mpp=0.5)
+    assert [row.part for row in data] == parts
+    if "fold" in images:
+        assert [row.fold for row in data] == ["fold 1", "fold 2"]
+
+
 def test_images_without_labels_are_left_out_and_counted(tmp_path):
     small.pair(tmp_path, "a")
     small.write(tmp_path / "images" / "b.png", small.image())
