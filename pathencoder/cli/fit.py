@@ -201,8 +201,7 @@ def command(
         raise click.UsageError(f"{out} holds a head already: --overwrite replaces it")
     family = kinds.family_of(kind)
     if family == "slide":
-        _refuse_for_slides(classes, revision)
-        options = {"device": device, **({"features": str(features)} if features else {}), **options}
+        options = {**_of_slides(features, device, classes, revision), **options}
     elif features is not None:
         raise click.UsageError(f"--features is of heads of slides, and {kind} is none")
     kinds.options_of(kind, options)
@@ -240,10 +239,13 @@ def command(
     raise Failed(0)
 
 
-def _refuse_for_slides(classes: str | None, revision: str | None) -> None:
-    """Refuse options that heads of slides do not take."""
+def _of_slides(
+    features: Path | None, device: str, classes: str | None, revision: str | None
+) -> dict[str, Any]:
+    """The options of heads of slides that have a place of their own on the command line."""
     if classes is not None or revision is not None:
         raise click.UsageError("--classes and --revision: heads of slides do not take them")
+    return {"device": device} if features is None else {"device": device, "features": str(features)}
 
 
 def _public(name: str, folder: Path, options: dict[str, Any], family: str) -> Any:

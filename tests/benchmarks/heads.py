@@ -28,7 +28,7 @@ IMAGES, PATIENTS = 1000, 50
 
 @click.command()
 @click.option("--dim", "dims", type=int, multiple=True, default=(256, 768, 1536))
-@click.option("--head", "names", multiple=True, default=tuple(kinds.names()))
+@click.option("--head", "names", multiple=True, default=tuple(kinds.names("classifier")))
 def main(dims, names):
     """Print a table of seconds."""
     encoder = load_encoder(device="cpu")

@@ -90,6 +90,11 @@ def with_few(is_positive, groups, cohorts, slides, size, share, rng):
             drawn = [*rng.choice(yes, count, replace=False)]
             drawn += [*rng.choice(no, size - count, replace=False)]
             made.append(("positive" if count else "negative", f"C{number}", np.array(drawn)))
+    if len(made) < 4 * slides:
+        raise click.UsageError(
+            f"{len(made) // slides} of {cohorts} cohorts have {few} positive and {size} negative"
+            " tiles: give fewer --cohorts, or a smaller --size"
+        )
     return made
 
 

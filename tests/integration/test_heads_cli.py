@@ -97,6 +97,10 @@ def test_predict_on_feature_files(place, call, tmp_path):
     found = rows_of(tmp_path / "p/tiles.csv")
     assert len(found) == 24
     assert all(r["image"].startswith(r["label"]) for r in found)
+    (tmp_path / "damaged.h5").write_bytes(b"nothing")
+    both = (tmp_path / "damaged.h5", tmp_path / "tiles.h5")
+    assert call("predict", place / "head", *both, "--out", tmp_path / "both")[0] == 3
+    assert len(rows_of(tmp_path / "both/tiles.csv")) == 24
     small_encoders.encoder("vit").save_pretrained(tmp_path / "other")
     assert call(*encode, tmp_path / "other", "--overwrite")[0] == 0
     status, text, _ = call(

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import small_bags
 import small_tiles
 from hub_case import ours
 from sklearn.linear_model import LogisticRegression  # noqa: F401  the extra that fitting needs
@@ -44,3 +45,14 @@ def test_a_repository_without_a_head(server, tmp_path):
     server.add("owner/empty", {"README.md": b"nothing"})
     with pytest.raises(ConfigError, match="owner/empty holds no head"):
         pathencoder.load_head("owner/empty")
+
+
+def test_a_head_of_slides_from_the_hub_needs_no_encoder(server, tmp_path):
+    unit = np.eye(6)[0]
+    head = small_bags.head_that_attends(unit, 1.0, 0.0)
+    head.save(tmp_path / "head")
+    server.add("owner/slides", {p.name: p.read_bytes() for p in (tmp_path / "head").iterdir()})
+    loaded = pathencoder.load_head("owner/slides")
+    file = small_bags.write(tmp_path, "S", small_bags.rows("tumour", 0))
+    np.testing.assert_array_equal(loaded.attention(file).weights, head.attention(file).weights)
+    assert loaded.predict(file).labels == ["tumour"]
