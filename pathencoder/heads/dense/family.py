@@ -20,7 +20,7 @@ from pathencoder.heads import kinds, store
 from pathencoder.heads.data.dataset import TRAIN
 from pathencoder.heads.data.forms import PictureLabels
 from pathencoder.heads.data.pictures import Pictures, PictureSet, read_pictures
-from pathencoder.heads.dense import evaluation, weights
+from pathencoder.heads.dense import evaluation, tune, weights
 from pathencoder.heads.dense import model as models
 from pathencoder.heads.dense.bar import Tick, watching
 from pathencoder.heads.dense.cells import CellClasses, CellOptions
@@ -71,6 +71,7 @@ def fit(asked: Request) -> DenseHead:
             cells = fitting.cells(fold)
             counts |= {i: evaluation.count(head, part, images[i], cells) for i in score_on}
     notes = [*read.notes, *_left_out(read, asked.evaluate)]
+    notes += tune.notes(head.sizes)
     notes += head.cells.notes if head.cells is not None else ()
     head.report = _report_of_folds(head, train, folds, counts, notes)
     if held_out is not None:

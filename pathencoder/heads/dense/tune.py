@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -77,6 +77,22 @@ def peaks(
         "held_out_f1": reached,
         "held_out_images": float(len(maps)),
     }
+
+
+def notes(sizes: Mapping[str, float]) -> list[str]:
+    """How the sizes of a head of points were chosen, as sentences; none for other heads."""
+    if "threshold" not in sizes:
+        return []
+    chosen = f"the lowest peak, {sizes['threshold']:g}, and the smallest distance of two cells,"
+    chosen += f" {sizes['apart_um']:.1f} um"
+    if "held_out_f1" not in sizes:
+        return [
+            f"{chosen}, were not chosen by a score: that needs images of {_SHARE} groups or more"
+        ]
+    return [
+        f"{sizes['held_out_images']:.0f} images were not trained on: they chose {chosen} (F1"
+        f" {sizes['held_out_f1']:.3f} there, a little too good for having been chosen)"
+    ]
 
 
 def _f1(found: Sequence[Points], truths: Sequence[Points], limit: float, radius: float) -> float:

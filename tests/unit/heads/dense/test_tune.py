@@ -75,3 +75,12 @@ def test_images_without_points_choose_nothing():
 
 def test_other_tasks_are_fitted_on_every_image():
     assert [name for name, task in TASKS.items() if task.tune] == ["points"]
+
+
+def test_what_was_chosen_is_said():
+    sizes = {"threshold": 0.45, "apart_um": 2.2}
+    assert "0.45, and the smallest distance of two cells, 2.2 um, were not" in tune.notes(sizes)[0]
+    sizes |= {"held_out_f1": 0.8123, "held_out_images": 4.0}
+    assert tune.notes(sizes)[0].startswith("4 images were not trained on")
+    assert "F1 0.812" in tune.notes(sizes)[0]
+    assert tune.notes({"smallest_um2": 3.0}) == []
