@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -83,6 +84,17 @@ def test_wrong_use_and_wrong_edits_are_one_message(gdc, tmp_path):
     assert "1 rows were removed" in text
 
 
+def children_of(pid):
+    return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+
+
+def is_running(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
 @pytest.mark.slow
 def test_a_killed_download_ends_with_the_same_files(gdc, tmp_path):
     out, slides = tmp_path / "m.parquet", tmp_path / "slides"
@@ -119,12 +131,17 @@ def test_a_killed_manifest_ends_with_the_same_bytes(tmp_path):
     whole, killed = tmp_path / "whole.parquet", tmp_path / "killed.parquet"
     assert run("manifest", folder, "--out", whole, "--processes", 1)[0] == 0
     cache = killed.with_name(f".{killed.name}.facts.jsonl")
-    process = start("manifest", folder, "--out", killed, "--processes", 1)
+    process = start("manifest", folder, "--out", killed, "--processes", 2)
     until = time.monotonic() + 60
     while not (cache.exists() and cache.stat().st_size > 2000) and time.monotonic() < until:
         time.sleep(0.01)
+    children = children_of(process.pid)
     process.send_signal(signal.SIGKILL)
     process.communicate()
+    assert children
+    while any(map(is_running, children)) and time.monotonic() < until:
+        time.sleep(0.1)
+    assert not any(map(is_running, children))
     assert run("manifest", folder, "--out", killed)[0] == 0
     assert killed.read_bytes() == whole.read_bytes()
     assert csv_of(killed).read_bytes() == csv_of(whole).read_bytes()
