@@ -96,6 +96,23 @@ def test_a_file_that_was_replaced_in_between_begins_anew(tmp_path):
     assert (tmp_path / "a").read_bytes() == DATA[::-1]
 
 
+def test_the_rest_of_another_file_is_not_joined_to_what_came(tmp_path):
+    """A server that gives the part that is asked for, whatever version came before."""
+    first = Origin()
+    first.breaks = 99
+    first.on_open = lambda: setattr(first, "after", 0) if first.starts else None
+    with pytest.raises(SourceError):
+        run(first, tmp_path / "a")
+    other = Origin(DATA[::-1], version="2")
+
+    @contextlib.contextmanager
+    def careless(start, _):
+        yield Part(start, len(DATA), "2", other.chunks(other.data[start:]))
+
+    transfer(careless, tmp_path / "a", Expected("a"), pause=0.0)
+    assert (tmp_path / "a").read_bytes() == DATA[::-1]
+
+
 def test_a_source_without_parts_sends_it_all_again(origin, tmp_path):
     origin.breaks, origin.parts = 2, False
     run(origin, tmp_path / "a", size=len(DATA))

@@ -1,0 +1,138 @@
+"""Manifest and download of an archive, killed repeatedly and resumed, against undisturbed runs.
+
+    python -m tests.benchmarks.kill_resume_archive [--slides 400] [--kills 10]
+
+1. `training.archive manifest` of a folder of small slides: killed with SIGKILL at random moments,
+   and started again, until it ends by itself;
+2. `training.archive fetch` of slides of a loopback GDC that answers slowly and breaks every third
+   connection: the same.
+
+The manifest must have the bytes of the undisturbed one, every slide its own bytes, and no
+unfinished file may be left.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from tests.benchmarks.manifest import make_archive
+from tests.support.archive_servers import GdcService, Request, serving
+from tests.support.paths import ROOT
+from training.archive.store import csv_of, read_manifest
+
+COMMAND = [sys.executable, "-m", "training.archive"]
+
+
+class SlowGdc(GdcService):  # type: ignore[misc]
+    """Answers that take a moment, of which every third is cut off."""
+
+    def answer(self, request: Request) -> object:
+        """The answer."""
+        answer = super().answer(request)
+        if request.path.startswith("/data/"):
+            time.sleep(0.02)
+            if len(self.requests) % 3 == 0:
+                answer.cut = len(answer.body) // 2
+        return answer
+
+
+def killed_until_done(arguments: list[str], kills: int, longest: float) -> int:
+    """Run a command, kill it up to `kills` times at random moments; how often it was killed."""
+    rng = random.Random(0)
+    for count in range(kills + 1):
+        process = subprocess.Popen(
+            [*COMMAND, *arguments],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        )
+        try:
+            wait = rng.uniform(0.2, 0.6) * longest if count < kills else None
+            text, _ = process.communicate(timeout=wait)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+            continue
+        if process.returncode:
+            raise SystemExit(f"the command ended with {process.returncode}:\n{text.decode()}")
+        return count
+    raise SystemExit("it did not end")
+
+
+def undisturbed(arguments: list[str]) -> float:
+    """Run a command; its seconds."""
+    start = time.perf_counter()
+    killed_until_done(arguments, 0, 0)
+    return time.perf_counter() - start
+
+
+def manifest(work: Path, slides: int, kills: int) -> dict[str, object]:
+    """The first case."""
+    make_archive(work / "archive", slides)
+    whole, killed = work / "whole.parquet", work / "killed.parquet"
+    seconds = undisturbed(["manifest", str(work / "archive"), "--out", str(whole)])
+    line = ["manifest", str(work / "archive"), "--out", str(killed)]
+    count = killed_until_done(line, kills, seconds)
+    same = all(
+        a.read_bytes() == b.read_bytes()
+        for a, b in ((whole, killed), (csv_of(whole), csv_of(killed)))
+    )
+    left = [p.name for p in work.iterdir() if "incomplete" in p.name]
+    return {"seconds": round(seconds, 1), "kills": count, "same": same, "left": left}
+
+
+def download(work: Path, slides: int, kills: int) -> dict[str, object]:
+    """The second case."""
+    rng = np.random.default_rng(0)
+    files = {
+        f"id{i:04d}": (f"TCGA-XX-{i:04d}-01Z-00-DX1.svs", f"TCGA-XX-{i:04d}", rng.bytes(200_000))
+        for i in range(slides)
+    }
+    with serving(SlowGdc(files)) as service:
+        os.environ["GDC_URL"] = f"{service.address}/"
+        out = work / "gdc.parquet"
+        undisturbed(["manifest", "gdc:TCGA-XX", "--out", str(out)])
+        seconds = undisturbed(["fetch", str(out), "--out", str(work / "whole")])
+        line = ["fetch", str(out), "--out", str(work / "killed")]
+        count = killed_until_done(line, kills, seconds)
+        asked = sum(r.path.startswith("/data/") for r in service.requests)
+    same = all(
+        (work / "killed" / row.file).read_bytes() == files[row.source_id][2]
+        for row in read_manifest(out).rows
+    )
+    left = [p.name for p in (work / "killed").rglob("*.partial*")]
+    found = {"seconds": round(seconds, 1), "kills": count, "same": same, "left": left}
+    return {**found, "requests_per_slide": round(asked / 2 / slides, 2)}
+
+
+def main() -> None:
+    """Run both, and print what came of them."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--slides", type=int, default=400)
+    parser.add_argument("--kills", type=int, default=10)
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        figures = {
+            "manifest": manifest(Path(name), given.slides, given.kills),
+            "download": download(Path(name), given.slides, given.kills),
+        }
+    for case, found in figures.items():
+        print(f"{case:10s} {found}")
+    print(json.dumps(figures))
+
+
+if __name__ == "__main__":
+    main()
