@@ -266,7 +266,7 @@ def lines_of(plan: Plan, model: Model, gpu_name: str, prices: Mapping[str, Any])
         out = None if egress is None else raw_tb * egress
         how = (
             f"shards for {plan.months:g} months; the raw slides:"
-            f" {_dollars(raw_tb * store['tb_month'])} a month, {_dollars(out)} to take out once"
+            f" {_dollars(raw_tb * store['tb_month'])} a month, at most {_dollars(out)} to take out"
         )
         rows.append((store["name"], _dollars(shards_tb * store["tb_month"] * plan.months), how))
     dated = f"prices of {prices['date']}: {prices['source']}"
