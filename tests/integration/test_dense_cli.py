@@ -173,3 +173,24 @@ def test_options_of_dense_heads_are_refused_for_a_classifier(place, call, tmp_pa
     )
     assert status == 2
     assert "--turns are of dense heads" in err
+
+
+def test_points_have_no_label_map_and_are_done_before(place, call, tmp_path):
+    labelled_tissue.cells(tmp_path / "data")
+    given = arguments(place, tmp_path / "head", "-o", "steps=8", "-o", "lr=0.01")
+    given[2], given[4] = "points", str(tmp_path / "data")
+    assert call(*given)[0] == 0
+    predict = ("predict", tmp_path / "head", tmp_path / "data/images", "--out", tmp_path / "out")
+    status, out, _ = call(*predict, "--device", "cpu", "--json")
+    assert status == 0
+    first = json.loads(out)["inputs"][0]
+    assert first["status"] == "done"
+    assert set(first["results"][0]["cells_of_class"]) == {"negative", "positive"}
+    assert sum(first["results"][0]["cells_of_class"].values()) == first["cells"]
+    names = sorted(file.name for file in (tmp_path / "out").glob("P0_0*"))
+    assert names == ["P0_0.csv", "P0_0.geojson", "P0_0.overlay.png"]
+    _, out, _ = call(*predict, "--device", "cpu", "--json")
+    assert {one["status"] for one in json.loads(out)["inputs"]} == {"before"}
+    (tmp_path / "out" / "P0_0.csv").unlink()
+    _, out, _ = call(*predict, "--device", "cpu", "--json")
+    assert [one["status"] for one in json.loads(out)["inputs"]] == ["done", "before"]

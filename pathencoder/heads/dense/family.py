@@ -159,7 +159,8 @@ class _Fitting:
     def head(self, fitted: DenseModel, train: PictureSet) -> DenseHead:
         """The head of a fit."""
         stain = Counter(row.stain for row in train).most_common(1)[0][0]
-        settings = self.options.settings(self.how.seed) | {"stain": stain, "images": len(train)}
+        settings = self.options.settings(self.how.seed)
+        settings |= {"stain": stain, "read_mpp": fitted.mpp, "images": len(train)}
         return DenseHead(
             kind=self.kind,
             record=EncoderRecord.of(self.encoder, "dense", _scale(train)),

@@ -22,6 +22,7 @@ from pathencoder.heads.dense.train import Training, train
 from pathencoder.heads.dense.weights import own_copy
 from pathencoder.heads.encoder_record import weights_digest
 from pathencoder.nuclei.adapt.checkpoint import Checkpoint, key_of
+from pathencoder.nuclei.instances import enlarge
 from pathencoder.nuclei.maps import CHANNELS, WORKING_MPP, calibrate
 
 Floats = NDArray[np.float32]
@@ -117,10 +118,14 @@ class DenseModel:
             # the last pixel of the map may reach beyond the image
             moved[:, :2] = moved[:, :2].clip(-0.5, [shape[1] - 0.5, shape[0] - 0.5])
             return moved
+        labels = found.astype(np.int32)
+        if not self.task.semantic and shape[0] > labels.shape[0] and shape[1] > labels.shape[1]:
+            # outlines run where the interpolated maps do, not along the edges of large pixels
+            axes = zip(labels.shape, shape[:2], strict=True)
+            centres = [(np.arange(fine) + 0.5) * coarse / fine - 0.5 for coarse, fine in axes]
+            return enlarge(labels, maps[0] - np.float32(0.5), *centres)
         size = (shape[1], shape[0])
-        return np.asarray(
-            Image.fromarray(found.astype(np.int32)).resize(size, Image.Resampling.NEAREST)
-        )
+        return np.asarray(Image.fromarray(labels).resize(size, Image.Resampling.NEAREST))
 
 
 def fit(

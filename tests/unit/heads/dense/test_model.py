@@ -117,6 +117,17 @@ def test_the_same_seed_gives_the_same_head():
     assert np.array_equal(*maps)
 
 
+def test_outlines_of_coarse_maps_are_smooth(nuclei):
+    y, x = np.mgrid[:24, :24] + 0.5
+    depth = np.clip(1 - np.hypot(y - 12, x - 12) / 16, 0, 1)
+    maps = np.stack([depth, depth]).astype(np.float32)
+    found = nuclei.objects(maps, (96, 96), nuclei.mpp / 4)
+    y, x = np.mgrid[:96, :96] + 0.5
+    assert dice(np.hypot(y - 48, x - 48) < 32, found) > 0.99
+    nearest = (maps[0] > 0.5).repeat(4, 0).repeat(4, 1)
+    assert dice(np.hypot(y - 48, x - 48) < 32, nearest) < dice(np.hypot(y - 48, x - 48) < 32, found)
+
+
 def test_bad_labels_are_refused():
     image, labels, _ = scene()
     with pytest.raises(ConfigError, match="same height and width"):
