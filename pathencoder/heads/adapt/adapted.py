@@ -26,7 +26,7 @@ class Adapted:
     Attributes:
         encoder: With new weights and the readout and preprocessing of its parent. Any verb takes
             it, as it takes its parent.
-        head: The linear layer that was trained along, as a head on this encoder.
+        head: A linear head on this encoder, fitted on the embeddings of the whole train part.
         report: The frozen encoder beside the adapted one, on images that neither was fitted on.
         parent: The description of the encoder that it was adapted from.
         adapter: The files of the LoRA adapter; None for another way of adapting.

@@ -31,7 +31,9 @@ def on_stopping(job: Job, whole: Fitted) -> Comparison | None:
     if not len(whole.stop):
         return None
     frozen = whole.begin.logits(job.rows.x[whole.stop])
-    note = "the epoch was chosen by these images: the adapted figures are slightly too good"
+    note = (
+        "epoch and penalty were chosen by these images: the adapted figures are slightly too good"
+    )
     return _compared(
         job,
         frozen,

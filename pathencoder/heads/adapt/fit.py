@@ -1,7 +1,8 @@
-"""One adaptation on given rows: a linear head to begin with, the steps, and what came out."""
+"""One adaptation on given rows: a linear head to begin with, the steps, and a head at the end."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 from pathencoder.encoder import Encoder
 from pathencoder.heads import calibration
 from pathencoder.heads.adapt import checkpoint as checkpoints
-from pathencoder.heads.adapt.learner import Learner
+from pathencoder.heads.adapt.learner import Learner, embeddings
 from pathencoder.heads.adapt.lora import Adapter
 from pathencoder.heads.adapt.options import Options
 from pathencoder.heads.adapt.tiles import Tiles
@@ -22,6 +23,7 @@ from pathencoder.heads.folds import NoFolds, grouped_folds
 from pathencoder.heads.linear import Linear, LinearOptions
 from pathencoder.heads.rows import Floats, Ints, Rows
 
+_CS = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
 _SCARCE_C = 0.01  # of the linear head where folds cannot choose it
 
 
@@ -52,11 +54,13 @@ class Job:
 
 @dataclass(frozen=True)
 class Fitted:
-    """An adapted encoder with its layer.
+    """An adapted encoder with its head.
 
     Attributes:
         encoder: The encoder, adapters merged.
-        head: The layer.
+        head: A linear head on its embeddings of all rows; without rows that end the training, the
+            layer that was trained along.
+        c: The penalty of the head; None for the layer.
         adapter: Its files, for LoRA.
         begin: The linear head on frozen embeddings of the same rows.
         stop: Rows whose loss ended the training.
@@ -67,6 +71,7 @@ class Fitted:
 
     encoder: Encoder
     head: Linear
+    c: float | None
     adapter: Adapter | None
     begin: Linear
     stop: Ints
@@ -75,7 +80,7 @@ class Fitted:
     counts: tuple[int, int]
 
     def temperature(self, rows: Rows) -> float:
-        """Of the layer's scores, by the rows that ended the training; 1 without any."""
+        """Of the head's scores, by the rows that ended the training; 1 without any."""
         if not len(self.stop):
             return 1.0
         return calibration.temperature(self.logits, rows.y[self.stop], rows.weights[self.stop])
@@ -91,7 +96,7 @@ def fit(job: Job, chosen: Ints, number: int, steps: Steps | None = None) -> Fitt
         steps: As for `train`.
 
     Returns:
-        The adapted encoder and its layer.
+        The adapted encoder and its head.
 
     Raises:
         ConfigError: The network cannot be trained in this way, or the loss is not a number.
@@ -107,10 +112,28 @@ def fit(job: Job, chosen: Ints, number: int, steps: Steps | None = None) -> Fitt
     task = Task(job.tiles, job.rows.y, job.rows.weights, chosen[within], chosen[held])
     kept = checkpoints.checkpoint_of(job.checkpoint, number, _key(job, chosen))
     epochs = train(learner, task, kept, steps)
-    logits = learner.logits(job.tiles, task.stop) if len(held) else np.zeros((0, rows.classes))
     counts, head = learner.counts, learner.layer.head()
     encoder, adapter = learner.finished()
-    return Fitted(encoder, head, adapter, begin, task.stop, logits, epochs, counts)
+    c, logits = None, np.zeros((0, rows.classes))
+    if len(held):
+        x = embeddings(encoder, job.tiles, chosen)
+        adapted = dataclasses.replace(rows, x=x)
+        c, logits = _penalty(adapted.take(within), adapted.take(held))
+        head = Linear.fit(adapted, {"c": c})
+    return Fitted(encoder, head, c, adapter, begin, task.stop, logits, epochs, counts)
+
+
+def _penalty(fitted: Rows, held: Rows) -> tuple[float, Floats]:
+    """The C with the least loss on rows that were not trained on, and their scores with it.
+
+    Folds cannot choose it: the encoder has seen the labels of the other rows.
+    """
+    found: list[tuple[float, float, Floats]] = []
+    for c in _CS:
+        logits = Linear.fit(fitted, {"c": c}).logits(held.x)
+        found.append((calibration.log_loss(logits, held.y, held.weights), c, logits))
+    _, best, scores = min(found, key=lambda one: one[0])
+    return best, scores
 
 
 def linear_settings(rows: Rows) -> dict[str, float]:

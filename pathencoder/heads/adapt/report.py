@@ -25,7 +25,7 @@ class Comparison:
 
     Attributes:
         frozen: A linear head on the embeddings of the parent.
-        adapted: The adapted encoder with the layer that was trained along.
+        adapted: A linear head on the embeddings of the adapted encoder.
         balanced_accuracy: Adapted minus frozen, with a paired interval over groups.
         auroc: The same of AUROC.
         probabilities: Of frozen and adapted, float64 [2, N, C], in the order of the images.

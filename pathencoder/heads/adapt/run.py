@@ -72,7 +72,8 @@ def adapt(
         encoder = pathencoder.load_encoder("my_encoder")
 
     A linear layer on the embedding is trained along; it begins as the logistic regression on the
-    frozen embeddings. A fifth of the groups (patients) of the train part ends the training: the
+    frozen embeddings. At the end a linear head is fitted on the adapted embeddings of the whole
+    train part. A fifth of the groups (patients) of the train part ends the training: the
     weights of the epoch with the least loss on them are kept. The images vary by flips, quarter
     turns, scale and stain. Statistics of batch normalisation do not move. The given encoder does
     not change.
@@ -192,7 +193,7 @@ def _adapted(
         train.classes,
         cast("Model", whole.head),
         EncoderRecord.of(encoder, "embedding", job.record.image_mpp),
-        {"trained": f"along with the encoder ({job.how.how})"},
+        {"trained": "along with the encoder"} if whole.c is None else {"c": whole.c},
         temperature=whole.temperature(job.rows),
         _encoder=encoder,
     )

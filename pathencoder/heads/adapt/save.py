@@ -115,7 +115,7 @@ def _text(adapted: Adapted) -> str:
         f"The metrics of {adapted.parent.name} do not apply to these weights. They have seen the"
         " labels of the images that they were adapted to: figures on these are too good, and"
         f" `pathencoder.fit` says so (`{seen.FILE}`).\n\n"
-        f"`{HEAD}/` holds the linear layer that was trained along: `pathencoder.load_head`.\n\n"
+        f"`{HEAD}/` holds a linear head on this encoder: `pathencoder.load_head`.\n\n"
         f"{adapter}"
         "To use it:"
     )
