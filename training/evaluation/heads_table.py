@@ -64,6 +64,13 @@ _TRAINING = Training()
 @click.option("--seeds", default=3, show_default=True, help="Fits of each encoder and set.")
 @click.option("--steps", default=_TRAINING.steps, show_default=True, help="Of a fit.")
 @click.option("--frozen", is_flag=True, help="Train the decoder alone.")
+@click.option(
+    "--turns",
+    type=click.Choice(["1", "4", "8"]),
+    default="1",
+    show_default=True,
+    help="Views that are averaged when an image is read.",
+)
 @click.option("--stain-maps", is_flag=True, help="Add the stain maps of the label-free nuclei.")
 def heads(
     names: tuple[str, ...],
@@ -75,6 +82,7 @@ def heads(
     seeds: int,
     steps: int,
     frozen: bool,  # noqa: FBT001
+    turns: str,
     stain_maps: bool,  # noqa: FBT001
 ) -> None:
     """Fit and score dense heads."""
@@ -90,7 +98,7 @@ def heads(
             for subject in subjects:
                 for seed in range(seeds):
                     setting = dataclasses.replace(how, seed=seed)
-                    plan = _Plan(cv, folds, stain_maps)
+                    plan = _Plan(cv, folds, stain_maps, int(turns))
                     _fits(subject, s, rows, setting, results, plan)
     except PathEncoderError as error:
         raise click.ClickException(str(error)) from error
@@ -104,6 +112,7 @@ class _Plan:
     choose: bool
     folds: int
     stain_maps: bool
+    turns: int
 
 
 def _chosen(names: Sequence[str]) -> list[HeadSet]:
@@ -133,6 +142,8 @@ def _fits(
             "stain_maps": plan.stain_maps,
             "training": json.loads(json.dumps(dataclasses.asdict(how))),
         }
+        if plan.turns > 1:  # lines of one view are older than the option
+            key["turns"] = plan.turns
         if key in done:
             continue
         log.info("%s on %s, seed %d, fold %d", subject.name, s.name, how.seed, fold)
@@ -148,7 +159,7 @@ def _fits(
         )
         cells = _cells(subject, s, images, how.seed)
         seconds = time.process_time() - began
-        pairs = [_pair(fitted, cells, s, rows[i]) for i in score_on]
+        pairs = [_pair(fitted, cells, s, rows[i], plan.turns) for i in score_on]
         line = {
             "key": key,
             "scores": head_sets.scores(s, pairs),
@@ -173,9 +184,11 @@ def _cells(
     return CellClasses.fit(subject.encoder, images, CellOptions(seed=seed))
 
 
-def _pair(fitted: dense.DenseModel, cells: CellClasses | None, s: HeadSet, row: Picture) -> Pair:
+def _pair(
+    fitted: dense.DenseModel, cells: CellClasses | None, s: HeadSet, row: Picture, turns: int
+) -> Pair:
     x = head_sets.labelled(s, row)
-    found = fitted.predict(x.image, x.mpp, stain=s.stain)
+    found = fitted.predict(x.image, x.mpp, stain=s.stain, turns=turns)
     if cells is None or x.classes is None:
         return Pair(x.truth, found, x.mpp)
     true = ["" if number < 0 else x.names[number] for number in x.classes]
@@ -221,6 +234,7 @@ def table(lines: Sequence[dict[str, Any]]) -> str:
         key = line["key"]
         how = "adapted" if key["training"]["encoder_lr"] else "frozen"
         how += ", stain maps" if key["stain_maps"] else ""
+        how += f", {key['turns']} views" if "turns" in key else ""
         row = (key["set"], key["part"], key["encoder"], f"{how}, {key['training']['steps']} steps")
         groups.setdefault(row, {}).setdefault(key["training"]["seed"], []).append(line)
     head = ["set", "part", "encoder", "fit", "scores, mean (sd)", "seeds", "core-minutes"]

@@ -98,6 +98,15 @@ def test_one_fold_is_enough_for_a_choice(run):
     assert fits == 2
 
 
+def test_averaged_views_are_a_row_of_their_own(run):
+    settings = ("--cv", "--sets", "crchisto", "--seeds", "1", "--folds", "1")
+    run(*settings)
+    output, fits = run(*settings, "--turns", "4")
+    assert fits == 1
+    assert "adapted, 1 steps |" in output
+    assert "adapted, 4 views, 1 steps |" in output
+
+
 def test_classes_of_points_are_fitted_and_scored(run, data):
     for file in data.glob("nuclei/crchisto/train/*.csv"):
         head, *points = file.read_text().splitlines()
