@@ -9,7 +9,7 @@ from paths import ROOT
 from scripts.notebook import cells_of, executed
 
 SCRIPTS = sorted((ROOT / "notebooks").glob("*.py"))
-PICTURES = {"slide_to_heatmap": 5, "classify_tiles": 3}
+PICTURES = {"slide_to_heatmap": 5, "classify_tiles": 3, "pretrain": 2}
 pytestmark = [
     pytest.mark.full,
     pytest.mark.filterwarnings("default"),  # those of Jupyter's own packages
@@ -73,3 +73,9 @@ def test_tiles_are_classified_and_an_encoder_is_adapted(run):
     shares = [float(x) for x in re.findall(r"tiles: ([\d.]+)% right", text)]
     assert shares[0] > 70
     assert "frozen, linear head" in text
+
+
+@pytest.mark.slow
+def test_an_encoder_is_pretrained(run):
+    _, text = run("pretrain")
+    assert re.search(r"after 2 steps +balanced accuracy 0\.\d\d", text)
