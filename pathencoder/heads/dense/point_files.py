@@ -21,16 +21,16 @@ from pathencoder.errors import ConfigError
 from pathencoder.files import whole_file
 from pathencoder.walk import printable
 
-# of different hue and brightness; Positive and Negative are QuPath's own
+# of different hue, and visible on purple and pink tissue; Positive and Negative are QuPath's own
 _NAMED = {"positive": (250, 62, 62), "negative": (112, 112, 225)}
 _COLOURS = (
-    (230, 159, 0),
-    (86, 180, 233),
-    (0, 158, 115),
-    (204, 121, 167),
-    (0, 114, 178),
-    (213, 94, 0),
-    (240, 228, 66),
+    (250, 220, 40),
+    (0, 200, 255),
+    (40, 230, 60),
+    (255, 120, 0),
+    (255, 255, 255),
+    (0, 60, 255),
+    (230, 0, 120),
 )
 _PLAIN = (250, 220, 40)
 _DISK_UM = 1.0  # radius of a cell's disk in the overlay
