@@ -21,7 +21,7 @@ class Options:
     patience: int = 3
     batch: int = 32
     rate: float | None = None
-    head_rate: float = 1e-3
+    head_rate: float = 1e-4
     layer_decay: float = 0.75
     weight_decay: float = 0.01
     stages: int | None = None
