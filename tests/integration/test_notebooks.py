@@ -9,7 +9,7 @@ from paths import ROOT
 from scripts.notebook import cells_of, executed
 
 SCRIPTS = sorted((ROOT / "notebooks").glob("*.py"))
-PICTURES = {"slide_to_heatmap": 5, "classify_tiles": 3, "pretrain": 2}
+PICTURES = {"slide_to_heatmap": 5, "classify_tiles": 3, "count_cells": 2, "pretrain": 2}
 pytestmark = [
     pytest.mark.full,
     pytest.mark.filterwarnings("default"),  # those of Jupyter's own packages
@@ -73,6 +73,13 @@ def test_tiles_are_classified_and_an_encoder_is_adapted(run):
     shares = [float(x) for x in re.findall(r"tiles: ([\d.]+)% right", text)]
     assert shares[0] > 70
     assert "frozen, linear head" in text
+
+
+@pytest.mark.slow
+def test_cells_are_detected_and_counted(run):
+    _, text = run("count_cells")
+    assert re.search(r"test4\.png: \d+ cells \(206 known\), positive \d+% \(\d+% known\)", text)
+    assert "points match within 3 um" in text
 
 
 @pytest.mark.slow
