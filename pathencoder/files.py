@@ -167,3 +167,10 @@ def _sync_folder(folder: Path) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
+
+
+def give_usual_permissions(path: Path) -> None:
+    """Give a file the permissions of files that `open` makes; safetensors makes private ones."""
+    umask = os.umask(0)
+    os.umask(umask)
+    path.chmod(0o666 & ~umask)

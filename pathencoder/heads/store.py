@@ -20,6 +20,7 @@ from typing import Any
 
 from pathencoder._version import __version__
 from pathencoder.errors import ChecksumError, ConfigError, StoreError
+from pathencoder.files import give_usual_permissions
 from pathencoder.pretrained import folder as folders
 from pathencoder.pretrained import hub, hub_errors
 from pathencoder.walk import printable
@@ -80,6 +81,7 @@ def write(content: Content, folder: Path) -> None:
     try:
         with folders.draft_of(folder) as draft:
             save_file(content.arrays, draft / _ARRAYS)
+            give_usual_permissions(draft / _ARRAYS)
             config = {
                 "format": FORMAT,
                 "format_version": VERSION,

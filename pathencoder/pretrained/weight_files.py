@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from pathencoder.errors import IncompatibleWeights, UnsafeWeights
+from pathencoder.files import give_usual_permissions
 
 _log = logging.getLogger(__name__)
 
@@ -57,9 +58,7 @@ def save(state: Mapping[str, Tensor], path: Path) -> None:
         path,
         metadata={"format": "pt"},
     )
-    umask = os.umask(0)
-    os.umask(umask)
-    path.chmod(0o666 & ~umask)
+    give_usual_permissions(path)
 
 
 def keep(state: Mapping[str, Tensor], path: Path) -> None:

@@ -19,6 +19,7 @@ from pathencoder.walk import printable
 
 CLASSES = ("class", "classification", "label", "type")
 IMAGES = ("image", "path", "file", "filename", "image_path")
+_OF_PREDICT = "height"  # of the peak, in the tables that `pathencoder predict` writes
 _OBJECT = "object type"  # of QuPath's measurements
 # "x", "x_um", "centroid x µm" (casefold makes the micro sign a mu), "centroid x px"
 _AXIS = re.compile(
@@ -103,12 +104,13 @@ class PointRows:
 
 def columns_of(table: Table) -> Columns | None:
     """The columns of x and y; pixels are preferred. None where there are none."""
+    ours = _OF_PREDICT in table.columns
     found: dict[tuple[bool, bool], dict[str, str]] = defaultdict(dict)
     for name in table.columns:
         if match := _AXIS.fullmatch(name):
             um = (match["unit"] or "").endswith("m")
-            # micrometres and QuPath's centroids count from the corner of the image
-            key = (um, um or match["centroid"] is not None)
+            # micrometres, QuPath's centroids and our own tables count from the corner of the image
+            key = (um, um or ours or match["centroid"] is not None)
             found[key].setdefault(match["axis"], name)
     for (um, corner), axes in sorted(found.items()):
         if len(axes) == 2:

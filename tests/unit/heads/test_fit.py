@@ -12,7 +12,7 @@ from sklearn.preprocessing import StandardScaler
 import pathencoder
 from pathencoder.encoder import Encoder
 from pathencoder.errors import ChecksumError, ConfigError, HeadMismatch, ImageError, StoreError
-from pathencoder.heads import kinds
+from pathencoder.heads import kinds, store
 
 pytestmark = pytest.mark.full
 
@@ -191,6 +191,8 @@ def test_a_saved_head_predicts_bitwise_the_same(kind, tiles, tmp_path):
     loaded.save(tmp_path / "again")
     for name in ("model.safetensors", "report.json", "config.json"):
         assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "head" / name).read_bytes()
+    modes = {(tmp_path / "head" / file).stat().st_mode for file in store.FILES}
+    assert len(modes) == 1
 
 
 def test_a_head_refuses_another_encoder(head, tmp_path):

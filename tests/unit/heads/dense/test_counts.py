@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from pathencoder.errors import ConfigError
+from pathencoder.heads.data.point_tables import PointTable
 from pathencoder.heads.dense.counts import count, read_counts
 from pathencoder.heads.dense.point_files import (
     Found,
@@ -130,6 +131,13 @@ def test_the_table_of_points(tmp_path):
         "p_negative": "0.2500",
         "p_positive": "0.7500",
     }
+
+
+def test_written_points_are_read_as_labels_in_the_same_place(tmp_path):
+    write_points(FOUND, tmp_path, "x")
+    read = PointTable(tmp_path / "x.csv").read(0.25)
+    np.testing.assert_allclose(read.points, FOUND.points[:, :2], atol=0.01)
+    assert list(read.names) == list(FOUND.labels)
 
 
 def test_the_overlay_shows_the_classes():
