@@ -36,7 +36,7 @@ MPP = 0.5  # assumed, as segment_nuclei does
 # the test part.
 
 # %%
-picture = data.immunohistochemistry()
+picture = data.immunohistochemistry()[: 512 if STEPS > 2 else 128]
 nuclei = pathencoder.segment_nuclei(picture, mpp=MPP)
 blue = rgb2hed(picture)[..., 0]
 print(len(nuclei), "nuclei")
