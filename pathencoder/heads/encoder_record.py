@@ -72,13 +72,7 @@ class EncoderRecord:
 
     def label(self) -> str:
         """Name, repository, revision and sha256, where they are known."""
-        facts = (
-            self.repo if self.repo != self.name else None,
-            f"revision {self.revision}" if self.revision else None,
-            f"sha256 {self.sha256[:12]}" if self.sha256 else None,
-        )
-        known = ", ".join(fact for fact in facts if fact)
-        return f"{self.name} ({known})" if known else self.name
+        return label_of(self.name, self.repo, self.revision, self.sha256)
 
     def check(self, encoder: Encoder) -> None:
         """Refuse an encoder that would give other numbers.
@@ -190,3 +184,14 @@ def _bytes(tensor: Tensor) -> memoryview:
 
     flat = tensor.detach().cpu().contiguous().flatten()
     return flat.view(torch.uint8).numpy().data
+
+
+def label_of(name: str, repo: str | None, revision: str | None, sha256: str | None) -> str:
+    """An encoder's name, and its repository, revision and sha256 where they are known."""
+    facts = (
+        repo if repo != name else None,
+        f"revision {revision}" if revision else None,
+        f"sha256 {sha256[:12]}" if sha256 else None,
+    )
+    known = ", ".join(fact for fact in facts if fact)
+    return f"{name} ({known})" if known else name

@@ -16,7 +16,7 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from pathencoder._version import __version__
 from pathencoder.errors import ChecksumError, ConfigError, StoreError
@@ -63,6 +63,30 @@ class Files:
     config: dict[str, Any]
     arrays: dict[str, Any]
     report: dict[str, Any]
+
+
+class Reported(Protocol):
+    """A report of a head."""
+
+    def text(self) -> str:
+        """It for reading."""
+        ...
+
+    def to_json(self) -> dict[str, Any]:
+        """It as JSON values."""
+        ...
+
+
+def reports_of(folds: Reported | None, held_out: Reported | None) -> dict[str, Any]:
+    """The content of report.json."""
+    reports = {"folds": folds, "held_out": held_out}
+    return {name: report and report.to_json() for name, report in reports.items()}
+
+
+def text_of(folds: Reported | None, held_out: Reported | None) -> str:
+    """The reports as a card shows them."""
+    reports = [report.text() for report in (folds, held_out) if report is not None]
+    return "\n\n".join(reports) or "Nothing was evaluated."
 
 
 def write(content: Content, folder: Path) -> None:

@@ -195,7 +195,7 @@ class _Files:
         if not record.is_known:
             notes.append(
                 f"the feature files do not state which weights made them ({record.name}): a file of"
-                " another encoder with rows of the same length cannot be told apart"
+                " another encoder with rows of the same length cannot be distinguished"
             )
         if len(self._layouts) > 1:
             notes.append(f"feature files of several layouts: {', '.join(sorted(self._layouts))}")

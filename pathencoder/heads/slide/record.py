@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pathencoder.errors import HeadMismatch
 from pathencoder.features.store import FeatureFile
+from pathencoder.heads.encoder_record import label_of
 
 if TYPE_CHECKING:
     from pathencoder.spec import EncoderSpec
@@ -89,13 +90,7 @@ class FeatureRecord:
 
     def label(self) -> str:
         """Name, repository, revision and sha256, where they are known."""
-        facts = (
-            self.repo if self.repo != self.name else None,
-            f"revision {self.revision}" if self.revision else None,
-            f"sha256 {self.sha256[:12]}" if self.sha256 else None,
-        )
-        known = ", ".join(fact for fact in facts if fact)
-        return f"{self.name} ({known})" if known else self.name
+        return label_of(self.name, self.repo, self.revision, self.sha256)
 
     def difference(self, other: FeatureRecord) -> str:
         """What sets the rows of another record apart, as text; "" where nothing does."""

@@ -163,14 +163,12 @@ class SurvivalHead(FeatureHead):
             "encoder": self.record.to_json(),
             "settings": self.settings,
         }
-        reports = {"folds": self.report, "held_out": self.held_out}
-        contents = {name: report and report.to_json() for name, report in reports.items()}
-        return store.Content(config, self.model.arrays(), contents, self._card())
+        reports = store.reports_of(self.report, self.held_out)
+        return store.Content(config, self.model.arrays(), reports, self._card())
 
     def _card(self) -> str:
         front = [f"base_model: {self.record.repo}"] if self.record.repo else []
-        reports = [r.text() for r in (self.report, self.held_out) if r is not None]
-        shown = "\n\n".join(reports) or "Nothing was evaluated."
+        shown = store.text_of(self.report, self.held_out)
         use = [
             "```python",
             "import pathencoder",
