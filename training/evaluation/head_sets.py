@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.model_selection import GroupKFold
 
+from pathencoder.errors import ConfigError
 from pathencoder.heads.dense.model import Labelled
 from pathencoder.heads.dense.scores import SCORING, point_counts, pooled_points
 from pathencoder.images import open_image
@@ -98,20 +99,29 @@ def rows_of(s: HeadSet, data: Path, *, choose: bool) -> list[Picture]:
 
 
 def folds_of(
-    s: HeadSet, rows: Sequence[Picture], *, choose: bool
+    s: HeadSet, rows: Sequence[Picture], *, choose: bool, apart: bool = False
 ) -> Iterator[tuple[list[int], list[int]]]:
-    """Pairs of rows to fit on and rows to score, grouped by patient or slide.
+    """Pairs of rows to fit on and rows to score.
+
+    Folds are grouped by patient or slide. A set's own parts are taken as they are: in some, as
+    GlaS and BRCA-M2C, patients of the test part recur in the train part.
 
     Args:
         s: The set.
         rows: Of `rows_of`.
         choose: By folds inside the train part; else on the test part, if the set has one.
+        apart: Leave out the rows of the train part whose patient is in the test part too.
+
+    Raises:
+        ConfigError: No row of the train part is left.
     """
     if s.test and not choose:
-        yield (
-            [i for i, row in enumerate(rows) if row.split == s.train],
-            [i for i, row in enumerate(rows) if row.split == s.test],
-        )
+        score = [i for i, row in enumerate(rows) if row.split == s.test]
+        seen = {rows[i].group for i in score} if apart else set()
+        fit = [i for i, row in enumerate(rows) if row.split == s.train and row.group not in seen]
+        if not fit:
+            raise ConfigError(f"{s.name}: every patient of the train part is in the test part too")
+        yield fit, score
         return
     groups = [row.group for row in rows]
     for fit, score in GroupKFold(min(FOLDS, len(set(groups)))).split(groups, groups=groups):

@@ -72,6 +72,11 @@ _TRAINING = Training()
     help="Views that are averaged when an image is read.",
 )
 @click.option("--stain-maps", is_flag=True, help="Add the stain maps of the label-free nuclei.")
+@click.option(
+    "--apart",
+    is_flag=True,
+    help="Leave out train images of patients that are in the test part too (GlaS, BRCA-M2C).",
+)
 def heads(
     names: tuple[str, ...],
     data: Path,
@@ -84,11 +89,14 @@ def heads(
     frozen: bool,  # noqa: FBT001
     turns: str,
     stain_maps: bool,  # noqa: FBT001
+    apart: bool,  # noqa: FBT001
 ) -> None:
     """Fit and score dense heads."""
     how = dataclasses.replace(
         _TRAINING, steps=steps, encoder_lr=0.0 if frozen else _TRAINING.encoder_lr
     )
+    if cv and apart:
+        raise click.UsageError("--apart is about test parts, which --cv leaves unread")
     try:
         sets = _chosen(chosen.split(","))
         subjects = [s for name in names for s in open_subject(name)]
@@ -98,7 +106,7 @@ def heads(
             for subject in subjects:
                 for seed in range(seeds):
                     setting = dataclasses.replace(how, seed=seed)
-                    plan = _Plan(cv, folds, stain_maps, int(turns))
+                    plan = _Plan(cv, folds, stain_maps, int(turns), apart)
                     _fits(subject, s, rows, setting, results, plan)
     except PathEncoderError as error:
         raise click.ClickException(str(error)) from error
@@ -107,12 +115,21 @@ def heads(
 
 @dataclass(frozen=True)
 class _Plan:
-    """What is fitted of a set: folds inside its train part or not, how many, and on what."""
+    """What is fitted of a set.
+
+    Attributes:
+        choose: Folds inside its train part.
+        folds: How many at most.
+        stain_maps: They are beside the images.
+        turns: Views of an image that are averaged.
+        apart: Without train images of patients that are in the test part.
+    """
 
     choose: bool
     folds: int
     stain_maps: bool
     turns: int
+    apart: bool
 
 
 def _chosen(names: Sequence[str]) -> list[HeadSet]:
@@ -131,8 +148,8 @@ def _fits(
 ) -> None:
     """Fit and score every fold that is not in the results yet."""
     done = [line["key"] for line in read(results)]
-    parts = itertools.islice(head_sets.folds_of(s, rows, choose=plan.choose), plan.folds)
-    for fold, (fit_on, score_on) in enumerate(parts):
+    parts = head_sets.folds_of(s, rows, choose=plan.choose, apart=plan.apart)
+    for fold, (fit_on, score_on) in enumerate(itertools.islice(parts, plan.folds)):
         key = {
             "set": s.name,
             "encoder": subject.name,
@@ -144,6 +161,8 @@ def _fits(
         }
         if plan.turns > 1:  # lines of one view are older than the option
             key["turns"] = plan.turns
+        if plan.apart and s.test:
+            key["apart"] = True
         if key in done:
             continue
         log.info("%s on %s, seed %d, fold %d", subject.name, s.name, how.seed, fold)
@@ -235,7 +254,8 @@ def table(lines: Sequence[dict[str, Any]]) -> str:
         how = "adapted" if key["training"]["encoder_lr"] else "frozen"
         how += ", stain maps" if key["stain_maps"] else ""
         how += f", {key['turns']} views" if "turns" in key else ""
-        row = (key["set"], key["part"], key["encoder"], f"{how}, {key['training']['steps']} steps")
+        part = key["part"] + (", patients apart" if key.get("apart") else "")
+        row = (key["set"], part, key["encoder"], f"{how}, {key['training']['steps']} steps")
         groups.setdefault(row, {}).setdefault(key["training"]["seed"], []).append(line)
     head = ["set", "part", "encoder", "fit", "scores, mean (sd)", "seeds", "core-minutes"]
     shown = [_row(head), _row(["---"] * len(head))]

@@ -79,6 +79,27 @@ def test_patients_stay_in_one_fold(data):
         assert not {rows[i].group for i in fit_on} & {rows[i].group for i in score_on}
 
 
+def test_patients_of_the_test_part_can_be_left_out(run, data):
+    table = data / "nuclei" / "glas" / "meta.csv"
+    lines = table.read_text().splitlines()
+    table.write_text("\n".join([*lines[:5], *(x.replace(",train,", ",testA,") for x in lines[5:])]))
+    s = SETS["glas"]
+    rows = head_sets.rows_of(s, data, choose=False)
+    ((fit_on, score_on),) = head_sets.folds_of(s, rows, choose=False, apart=True)
+    assert {rows[i].group for i in fit_on} == {"p0", "p1"}
+    assert {rows[i].group for i in score_on} == {"p2"}
+    table.write_text("\n".join([*lines[:4], lines[4].replace(",train,", ",testA,"), *lines[5:]]))
+    rows = head_sets.rows_of(s, data, choose=False)
+    ((fit_on, _),) = head_sets.folds_of(s, rows, choose=False, apart=True)
+    assert {rows[i].group for i in fit_on} == {"p0", "p2"}  # one of p1's two images is in testA
+    settings = ("--sets", "glas", "--seeds", "1")
+    assert run(*settings)[1] == 1
+    output, fits = run(*settings, "--apart")
+    assert fits == 1
+    assert "| glas | testA, patients apart |" in output
+    assert "leaves unread" in run(*settings, "--apart", "--cv")[0]
+
+
 def test_a_set_that_does_not_exist(run):
     output, fits = run("--sets", "nothing")
     assert fits == 0
