@@ -3,8 +3,8 @@
 python -m training.publishing.bundle EXPORT METRICS.json --row ROW --name NAME
 
 EXPORT is an exported encoder: RUN/export, or an average of several runs, each given with --run.
-Writes pathencoder/weights/NAME (part of the wheel) and model_cards/NAME (card, figures, logs and
-curves).
+Writes pathencoder/weights/NAME (part of the wheel; with card and figures) and model_cards/NAME
+(record, settings, logs and curves of its runs).
 """
 
 from __future__ import annotations
@@ -24,14 +24,15 @@ from safetensors.torch import load_file
 
 from pathencoder.errors import ConfigError, PathEncoderError
 from pathencoder.files import make_folder, whole_file
-from pathencoder.pretrained.folder import CARD, METRICS, read_reference, read_spec, write_folder
+from pathencoder.pretrained.folder import CARD, read_reference, read_spec, write_folder
 from pathencoder.tables import read_table
 from training.data.corpus import open_corpus
 from training.evaluation.encoders import open_subject
+from training.files import write_text
 from training.monitor.log import read_log
 from training.provenance.record import Provenance
 from training.publishing.average import steps_of
-from training.publishing.card import RECORD, ROOT, SourceRow, card
+from training.publishing.card import RECORD, ROOT, SourceRow, card, page_of
 from training.report import curves
 
 LICENCES = {
@@ -166,14 +167,13 @@ def bundle(
     )
     shutil.rmtree(shown, ignore_errors=True)
     make_folder(shown)
-    for file in (CARD, METRICS):
-        _copy(target / file, shown / file)
     _copy(export / RECORD, shown / RECORD)
     for run in runs:
         end = "" if len(runs) == 1 else f"-{run.name}"
         _copy(run / "log.jsonl", shown / f"log{end}.jsonl")
         _copy(run / "config.yaml", shown / f"config{end}.yaml")
         curves(run, shown / f"curves{end}.png")
+    write_text(shown / CARD, page_of(name, root))
     return target
 
 

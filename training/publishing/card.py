@@ -2,8 +2,9 @@
 
     python -m training.publishing.card [NAME ...]
 
-writes the cards of bundled encoders again (default: all that have a record), from
-model_cards/NAME. What the record does not hold is left out, or said to be not recorded.
+writes the cards of bundled encoders again (default: all that have a record), from metrics.json
+beside the weights and the record and configs in model_cards/NAME. What the record does not hold is
+left out, or said to be not recorded.
 """
 
 from __future__ import annotations
@@ -33,6 +34,12 @@ tags: [histopathology, pathology, self-supervised, feature-extraction{tags}]
 ---
 
 """
+_SHOWN = {
+    "provenance": "what it was made from",
+    "config": "settings of its runs",
+    "log": "their logs",
+    "curves": "their curves",
+}
 # Keys of metrics.json's sources, a row each: source, stain, licence, tiles, slides
 SourceRow = tuple[str, str, str, int, int]
 
@@ -240,7 +247,7 @@ def _limits(figures: dict[str, Any], made_from: Provenance) -> str:
 
 
 def rewrite(name: str, root: Path = ROOT) -> Path:
-    """Write the card of a bundled encoder again, from its folder in model_cards.
+    """Write the card of a bundled encoder again, and the page in model_cards that links to it.
 
     Args:
         name: The encoder's.
@@ -249,22 +256,38 @@ def rewrite(name: str, root: Path = ROOT) -> Path:
     Returns:
         The card beside the weights.
     """
-    target, shown = root / "pathencoder/weights" / name, root / "model_cards" / name
-    text = card_of(name, root)
-    for folder in (target, shown):
-        write_text(folder / CARD, text)
-    return target / CARD
+    written = root / "pathencoder/weights" / name / CARD
+    write_text(written, card_of(name, root))
+    write_text(root / "model_cards" / name / CARD, page_of(name, root))
+    return written
 
 
 def card_of(name: str, root: Path = ROOT) -> str:
-    """The card of a bundled encoder, by its folder in model_cards."""
-    shown = root / "model_cards" / name
+    """The card of a bundled encoder, by its two folders."""
+    weights, shown = root / "pathencoder/weights" / name, root / "model_cards" / name
     return card(
-        read_spec(root / "pathencoder/weights" / name),
+        read_spec(weights),
         [yaml.safe_load(file.read_text()) for file in sorted(shown.glob("config*.yaml"))],
-        json.loads((shown / METRICS).read_text()),
+        json.loads((weights / METRICS).read_text()),
         Provenance.from_json(json.loads((shown / RECORD).read_text())),
     )
+
+
+def page_of(name: str, root: Path = ROOT) -> str:
+    """The page of model_cards/NAME: links to card and figures, and the files of its runs."""
+    shown = sorted(file.name for file in (root / "model_cards" / name).iterdir())
+    weights = f"../../pathencoder/weights/{name}"
+    lines = [
+        f"# {name}\n",
+        f"The [card]({weights}/{CARD}) and its [figures]({weights}/{METRICS}) are beside the"
+        " weights. Here:\n",
+        *(
+            f"- {_SHOWN[kind]}: {', '.join(f'[{file}]({file})' for file in files)}"
+            for kind in _SHOWN
+            if (files := [file for file in shown if file.startswith(kind)])
+        ),
+    ]
+    return "\n".join(lines) + "\n"
 
 
 def recorded(root: Path = ROOT) -> list[str]:

@@ -81,7 +81,6 @@ def test_a_run_becomes_a_bundled_encoder_with_its_card(made, tmp_path, monkeypat
     }
     assert {f.name for f in shown.iterdir()} == {
         "README.md",
-        "metrics.json",
         "provenance.json",
         "log.jsonl",
         "config.yaml",

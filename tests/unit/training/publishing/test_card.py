@@ -6,7 +6,7 @@ import json
 import pytest
 from paths import ROOT
 
-from pathencoder.pretrained.folder import read_spec
+from pathencoder.pretrained.folder import read_spec, sha256_of
 from training.backbones.known_starts import MOBILENET_V2
 from training.data.contents import Contents, Count, Scale
 from training.provenance.record import CorpusRecord, Provenance, Source
@@ -218,9 +218,24 @@ def test_what_maintainers_state_is_said_to_be_theirs(spec):
 
 @pytest.mark.parametrize("name", cards.recorded())
 def test_the_card_of_a_bundled_encoder_is_that_of_its_record(name):
-    text = cards.card_of(name)
-    for folder in ("pathencoder/weights", "model_cards"):
-        assert (ROOT / folder / name / "README.md").read_text() == text
+    assert (ROOT / "pathencoder/weights" / name / "README.md").read_text() == cards.card_of(name)
+    assert (ROOT / "model_cards" / name / "README.md").read_text() == cards.page_of(name)
+
+
+def test_a_bundled_encoders_figures_are_of_its_weights():
+    for name in cards.recorded():
+        weights = ROOT / "pathencoder/weights" / name
+        figures = json.loads((weights / "metrics.json").read_text())
+        sha256 = sha256_of(weights / "model.safetensors")
+        assert figures["weights_sha256"] == read_spec(weights).sha256 == sha256
+        assert sha256 in (weights / "README.md").read_text()
+
+
+def test_cards_and_figures_exist_once():
+    weights = {sha256_of(f) for f in (ROOT / "pathencoder/weights").rglob("*") if f.is_file()}
+    shown = [f for f in (ROOT / "model_cards").rglob("*") if f.is_file()]
+    assert len(shown) > 20
+    assert [f for f in shown if f.name == "metrics.json" or sha256_of(f) in weights] == []
 
 
 def test_every_bundled_encoder_has_a_record_of_its_own_licence():
