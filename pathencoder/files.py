@@ -8,6 +8,7 @@ import glob
 import os
 import re
 import shutil
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -149,7 +150,9 @@ def make_folder(path: Path) -> Path:
 
 
 def _temporary(final: Path) -> Path:
-    return final.with_name(f".{final.name}.{os.getpid()}.incomplete")
+    """A name that no other process and no other thread uses."""
+    writer = f"{os.getpid()}-{threading.get_ident()}"
+    return final.with_name(f".{final.name}.{writer}.incomplete")
 
 
 def _reason(error: OSError | RuntimeError) -> str:

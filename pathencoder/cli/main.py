@@ -19,6 +19,7 @@ from pathencoder._version import __version__
 from pathencoder.cli.common import Failed, State
 from pathencoder.cli.messages import plain_messages
 from pathencoder.errors import ConfigError, PathEncoderError, UnknownEncoder
+from pathencoder.remote.signed import hide_secrets
 
 # verb -> the module in pathencoder.cli that holds its command, in the order that --help shows
 VERBS = {
@@ -97,6 +98,7 @@ def _run(arguments: Sequence[str]) -> int:
                 list(arguments), prog_name="pathencoder", standalone_mode=False, obj=state
             )
     except click.UsageError as error:
+        error.message = hide_secrets(error.message)
         error.show()
         return 2
     except (KeyboardInterrupt, click.Abort):
@@ -131,9 +133,9 @@ def _report(error: Exception, state: State) -> int:
     if state.debug:
         traceback.print_exc()
     elif isinstance(error, PathEncoderError | click.ClickException):
-        click.echo(f"error: {error}", err=True)
+        click.echo(f"error: {hide_secrets(str(error))}", err=True)
     else:
-        click.echo(f"error: {type(error).__name__}: {error}", err=True)
+        click.echo(f"error: {type(error).__name__}: {hide_secrets(str(error))}", err=True)
         click.echo(
             "This is a bug in pathencoder: run it again with --debug and report what it prints.",
             err=True,

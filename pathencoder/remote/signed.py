@@ -12,8 +12,9 @@ from urllib.parse import urlsplit, urlunsplit
 from pathencoder.errors import ConfigError
 
 _SECRETS: dict[str, str] = {}  # URL without secrets -> with them
-_IN_TEXT = re.compile(r"(https?://)(?:[^\s/?#@]+@)?([^\s?\"']*)\?[^\s\"')]*", re.IGNORECASE)
-_USER_IN_TEXT = re.compile(r"(https?://)[^\s/?#@]+@", re.IGNORECASE)
+# "https:/": a URL that was taken as a path
+_IN_TEXT = re.compile(r"(https?:/{1,2})(?:[^\s/?#@]+@)?([^\s?\"']*)\?[^\s\"')]*", re.IGNORECASE)
+_USER_IN_TEXT = re.compile(r"(https?:/{1,2})[^\s/?#@]+@", re.IGNORECASE)
 
 
 def without_secrets(url: str) -> str:

@@ -297,3 +297,12 @@ def test_progress_is_a_line_now_and_then_away_from_a_terminal(capsys):
         for done in range(50):
             meter(done, 50)
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("verb", ["picture", "explore", "info", "demo", "cache"])
+def test_no_message_repeats_the_secrets_of_a_url(capsys, verb):
+    assert run([verb, "https://user:word@host.example/a.h5?sig=SECRET"]) != 0
+    said = "".join(capsys.readouterr())
+    assert "host.example/a.h5" in said
+    assert "SECRET" not in said
+    assert "word@" not in said

@@ -8,6 +8,8 @@ import dataclasses
 import errno
 import json
 import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import h5py
 import numpy as np
@@ -363,3 +365,19 @@ def test_coordinates_that_lie_on_no_grid_state_none(tmp_path):
         tmp_path / "s.h5", Content(PROVENANCE, (), {}, place=apart), 2, (1,), lambda a, b: rows[a:b]
     )
     assert "grid_stride_level0" not in read_features(tmp_path / "s.h5").attributes
+
+
+def test_two_threads_write_a_file_of_one_name_whole(tmp_path):
+    both = threading.Barrier(2)
+
+    def write(letter):
+        with whole_file(tmp_path / "a.txt") as temporary:
+            temporary.write_text(letter * 10)
+            both.wait(timeout=10)
+            return temporary
+
+    with ThreadPoolExecutor(2) as pool:
+        names = set(pool.map(write, "ab"))
+    assert len(names) == 2
+    assert (tmp_path / "a.txt").read_text() in ("a" * 10, "b" * 10)
+    assert os.listdir(tmp_path) == ["a.txt"]
