@@ -105,7 +105,7 @@ def heads(
             rows = head_sets.rows_of(s, data, choose=cv)
             for subject in subjects:
                 for seed in range(seeds):
-                    setting = dataclasses.replace(how, seed=seed)
+                    setting = dataclasses.replace(how, seed=seed).on(subject.encoder.device)
                     plan = _Plan(cv, folds, stain_maps, int(turns), apart)
                     _fits(subject, s, rows, setting, results, plan)
     except PathEncoderError as error:

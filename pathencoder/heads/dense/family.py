@@ -161,6 +161,7 @@ class _Fitting:
         stain = Counter(row.stain for row in train).most_common(1)[0][0]
         settings = self.options.settings(self.how.seed)
         settings |= {"stain": stain, "read_mpp": fitted.mpp, "images": len(train)}
+        settings["precision"] = self.how.on(self.encoder.device).precision
         return DenseHead(
             kind=self.kind,
             record=EncoderRecord.of(self.encoder, "dense", _scale(train)),

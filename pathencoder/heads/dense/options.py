@@ -12,6 +12,7 @@ from pathencoder.heads.dense.train import Training
 from pathencoder.mpp import check_mpp
 
 TURNS = (1, 4, 8)
+PRECISIONS = ("auto", "fp32", "bf16")
 STAINS = ("he", "ihc")
 
 
@@ -27,6 +28,8 @@ class DenseOptions:
         lr: Highest rate of the decoder.
         encoder_lr: Highest rate of the encoder. None: 0.0005; 0 keeps it frozen.
         frozen: Train the decoder alone; the head then needs the encoder beside it.
+        precision: Of the training: "fp32", "bf16", or "auto": bf16 on devices that multiply it
+            natively.
         read_mpp: Micrometres per pixel at which images are read. None: glands 1, nuclei and points
             0.25, pixels 0.5.
         stain_maps: Give the stain maps of the label-free nuclei beside the image.
@@ -44,6 +47,7 @@ class DenseOptions:
     lr: float = Training.lr
     encoder_lr: float | None = None
     frozen: bool = False
+    precision: str = "auto"
     read_mpp: float | None = None
     stain_maps: bool = False
     cells: bool = True
@@ -67,6 +71,8 @@ class DenseOptions:
         for name in ("frozen", "stain_maps", "cells"):
             value = getattr(self, name)
             _check(name, value, "True or False", fits=isinstance(value, bool))
+        text = ", ".join(PRECISIONS)
+        _check("precision", self.precision, f"one of {text}", fits=self.precision in PRECISIONS)
         if self.frozen and rate:
             raise ConfigError(f"frozen=True and encoder_lr={rate!r} contradict each other")
         if self.read_mpp is not None:
@@ -92,6 +98,7 @@ class DenseOptions:
             lr=float(self.lr),
             encoder_lr=0.0 if self.frozen else rate,
             seed=seed,
+            precision=self.precision,
         )
 
     def settings(self, seed: int) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from pathencoder.nuclei.adapt.checkpoint import (
     random_state,
     restore_random,
 )
+from pathencoder.runtime import gains_from_bf16
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 _EVERY = 50  # steps between two checkpoints
@@ -41,6 +42,8 @@ class Training:
         average: Of the running average of the weights, which is what is kept.
         augmentation: How windows vary.
         seed: Of all random numbers.
+        precision: "fp32", "bf16" (the network under autocast; weights and loss stay fp32), or
+            "auto": bf16 on devices that multiply it natively.
     """
 
     steps: int = 700
@@ -52,6 +55,13 @@ class Training:
     average: float = 0.99
     augmentation: Augmentation = field(default_factory=Augmentation)
     seed: int = 0
+    precision: str = "auto"
+
+    def on(self, device: torch.device) -> Training:
+        """The same with the precision that a device computes in: "fp32" or "bf16"."""
+        if self.precision != "auto":
+            return self
+        return replace(self, precision="bf16" if gains_from_bf16(device) else "fp32")
 
 
 def train(
@@ -121,6 +131,7 @@ class _Run:
         weights = np.array([math.sqrt(i.shape[-1] * i.shape[-2]) for i in images])
         self.weights = weights / weights.sum()
         self.side = network.fixed_side or how.side
+        self.bf16 = how.on(network.encoder.device).precision == "bf16"
 
     def step(self) -> float:
         """One step; its loss."""
@@ -132,8 +143,9 @@ class _Run:
         ]
         batch = torch.stack(views).to(network.encoder.device)
         image, more, target = batch[:, :3], batch[:, 3 : 3 + extra], batch[:, 3 + extra :]
-        logits = network(network.normalised(image), more if extra else None, frozen=self.frozen)
-        loss = self.loss(logits, target)
+        with torch.autocast(batch.device.type, torch.bfloat16, enabled=self.bf16):
+            logits = network(network.normalised(image), more if extra else None, frozen=self.frozen)
+        loss = self.loss(logits.float(), target)
         value = float(loss.item())
         if not math.isfinite(value):
             raise ConfigError(

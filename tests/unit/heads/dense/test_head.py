@@ -64,6 +64,7 @@ def test_a_reload_gives_the_same_numbers(pictures, image, folders, tmp_path, kin
     assert np.array_equal(head.predict(image)[0].labels, again.predict(image)[0].labels)
     assert again.report == head.report
     assert again.settings == head.settings
+    assert head.settings["precision"] in ("fp32", "bf16")
     names = load_file(tmp_path / "head/model.safetensors")
     assert any(name.startswith("encoder.") for name in names) != frozen
 
@@ -245,6 +246,7 @@ def test_images_of_both_parts_are_said(tmp_path):
         ({"frozen": 1}, "frozen=1: True or False"),
         ({"frozen": True, "encoder_lr": 1e-3}, "contradict"),
         ({"turns": 2}, "turns=2: one of 1, 4, 8"),
+        ({"precision": "fp16"}, "precision='fp16': one of auto, fp32, bf16"),
         ({"stain": "giemsa"}, "stain='giemsa'"),
         ({"folds": 1}, "folds=1"),
         ({"folds": 2, "groups": lambda _: "one"}, "one group"),

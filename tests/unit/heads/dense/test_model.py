@@ -1,12 +1,14 @@
 """Dense heads from labelled images to objects: training, whole images, views."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import small_encoders
 import torch
 
 from pathencoder.errors import ConfigError
-from pathencoder.heads.dense import augment
+from pathencoder.heads.dense import augment, train
 from pathencoder.heads.dense.augment import Augmentation
 from pathencoder.heads.dense.model import Labelled, fit
 from pathencoder.heads.dense.network import DenseNetwork
@@ -103,6 +105,29 @@ def test_stain_maps_are_read_beside_the_image():
     head = fit(small_encoders.shared("cnn"), NUCLEI, given, how, mpp=0.5, stain_maps=True)
     assert head.network.decoder.shape.extra == 3
     assert head.predict(image, 0.5).shape == labels.shape
+
+
+def test_precision_follows_the_device_unless_it_is_given(monkeypatch):
+    cpu = torch.device("cpu")
+    for gains, name in ((True, "bf16"), (False, "fp32")):
+        monkeypatch.setattr(train, "gains_from_bf16", lambda device, gains=gains: gains)
+        assert Training().on(cpu).precision == name
+        assert Training(precision="fp32").on(cpu).precision == "fp32"
+
+
+def test_both_precisions_give_nearly_the_same_head():
+    image, labels, _ = scene()
+    maps = {}
+    for name in ("fp32", "bf16"):
+        how = dataclasses.replace(QUICK, precision=name)
+        fitted = fit(
+            small_encoders.shared("cnn"), NUCLEI, [Labelled(image, labels, 0.5)], how, mpp=0.5
+        )
+        assert {p.dtype for p in fitted.network.parameters()} == {torch.float32}
+        maps[name] = fitted.probabilities(image, 0.5)
+    inside = [m[0] > 0.5 for m in maps.values()]
+    assert not np.array_equal(*maps.values())
+    assert dice(*inside) > 0.95
 
 
 def test_the_same_seed_gives_the_same_head():
