@@ -11,7 +11,7 @@ from typing import Unpack
 from pathencoder.errors import ConfigError
 from pathencoder.heads import store
 from pathencoder.pretrained.mixin import PushOptions
-from pathencoder.pretrained.save import upload
+from pathencoder.pretrained.push import upload
 
 
 class SavedHead(ABC):

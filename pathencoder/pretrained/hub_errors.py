@@ -10,7 +10,7 @@ from pathencoder.errors import GatedEncoder, OfflineError, StoreError, UnknownEn
 from pathencoder.pretrained.catalogue import nearest
 from pathencoder.pretrained.hub_request import Request
 
-_TOKEN = "`hf auth login`, the variable HF_TOKEN, or token=..."
+TOKEN = "`hf auth login`, the variable HF_TOKEN, or token=..."
 _HTTP_LIBRARIES = ("httpx", "httpx2", "httpcore", "requests")
 
 
@@ -74,14 +74,14 @@ def _gated(error: Exception, asked: Request, filename: str) -> Exception:
         )
     return GatedEncoder(
         f"{asked.name}: {asked.repo} is gated. Accept its terms at {page} with your account, then"
-        f" give its token: {_TOKEN}"
+        f" give its token: {TOKEN}"
     )
 
 
 def _no_repository(error: Exception, asked: Request, filename: str) -> Exception:
     return UnknownEncoder(
         f"there is no repository {asked.repo} at {_endpoint()}, or it is"
-        f" private{nearest(asked.repo)}. For a private one give a token that may read it: {_TOKEN}"
+        f" private{nearest(asked.repo)}. For a private one give a token that may read it: {TOKEN}"
     )
 
 
@@ -107,7 +107,7 @@ def _refused(error: Exception, asked: Request, filename: str) -> Exception:
     if status in (401, 403):
         return GatedEncoder(
             f"{asked.name}: {_endpoint()} does not accept your token for {asked.repo} (status"
-            f" {status}). Give a valid one: {_TOKEN}"
+            f" {status}). Give a valid one: {TOKEN}"
         )
     return OfflineError(
         f"{asked.name}: {_endpoint()} answered {status} for {filename} of {asked.repo}. The problem"
@@ -149,7 +149,7 @@ def _gate(asked: Request) -> str:
         return ""
     return (
         f"{asked.name} is gated ({asked.gate}): accept its terms at {_endpoint()}/{asked.repo},"
-        f" then give the token of your account ({_TOKEN}). Besides, "
+        f" then give the token of your account ({TOKEN}). Besides, "
     )
 
 

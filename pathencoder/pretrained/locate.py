@@ -315,8 +315,8 @@ def check_sha256(path: Path, expected: str | None, *, stamp: Path | None = None)
     if found != expected:
         raise ChecksumError(
             f"{path} is not the file that was published: its sha256 is {found}, the recorded one is"
-            f" {expected}. Delete it and fetch it again; if that does not help, the publisher"
-            " changed it"
+            f" {expected}. Delete it and fetch it again (from the Hub: force_download=True); if"
+            " that does not help, the publisher changed it"
         )
     if mark is not None:
         with contextlib.suppress(OSError):  # a read-only cache: checked again next time

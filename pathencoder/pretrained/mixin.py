@@ -91,7 +91,7 @@ class SavingMixin:
             commit_message: Message of the commit.
             private: Whether a new repository is private. None: the default of the account.
             token: As in huggingface_hub.
-            branch: The branch to commit to.
+            branch: The branch to commit to, created if it does not exist.
             create_pr: Whether to open a pull request instead of committing to the branch.
             allow_patterns: Upload only the files that match.
             ignore_patterns: Leave out the files that match.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -13,12 +13,13 @@ from torch import Tensor, nn
 from pathencoder import network as networks
 from pathencoder import wrapped
 from pathencoder.arrays import Pixels
-from pathencoder.errors import ConfigError, PathEncoderError, StoreError
+from pathencoder.errors import ConfigError
 from pathencoder.pretrained import folder as folders
 from pathencoder.pretrained import keys
 from pathencoder.pretrained.derived import Story, describe
 from pathencoder.pretrained.load import Loaded
 from pathencoder.pretrained.origin import differences
+from pathencoder.pretrained.push import upload
 from pathencoder.runtime import Rows
 
 Encode = Callable[[nn.Module, Pixels], Rows]
@@ -96,74 +97,6 @@ def push(
             ignore_patterns=ignore_patterns,
             delete_patterns=delete_patterns,
         )
-
-
-def upload(
-    folder: Path,
-    repo_id: str,
-    names: Sequence[str],
-    *,
-    commit_message: str,
-    private: bool | None = None,
-    token: str | bool | None = None,
-    branch: str | None = None,
-    create_pr: bool | None = None,
-    allow_patterns: list[str] | str | None = None,
-    ignore_patterns: list[str] | str | None = None,
-    delete_patterns: list[str] | str | None = None,
-) -> str:
-    """Upload a folder to a repository of the Hub, which is created where it does not exist.
-
-    Args:
-        folder: The folder.
-        repo_id: owner/name.
-        names: Files that the repository must not keep where the folder lacks them: those of an
-            earlier upload would count as files of this one.
-        commit_message: As in `Encoder.push_to_hub`, as are the rest.
-        private: Of a new repository.
-        token: Of the Hub.
-        branch: To commit to.
-        create_pr: Open a pull request.
-        allow_patterns: Upload these files only.
-        ignore_patterns: Leave these files out.
-        delete_patterns: Also delete these files.
-
-    Returns:
-        The URL of the commit.
-
-    Raises:
-        StoreError: The upload failed.
-    """
-    from huggingface_hub import HfApi
-
-    others = [name for name in names if not (folder / name).exists()]
-    api = HfApi(token=token)
-    try:
-        api.create_repo(repo_id, private=private, exist_ok=True)
-        return str(
-            api.upload_folder(
-                repo_id=repo_id,
-                folder_path=folder,
-                commit_message=commit_message,
-                revision=branch,
-                create_pr=create_pr,
-                allow_patterns=allow_patterns,
-                ignore_patterns=ignore_patterns,
-                delete_patterns=[*others, *_list(delete_patterns)],
-            )
-        )
-    except PathEncoderError:
-        raise
-    # the client raises errors of its own, requests and httpx, and ValueError
-    except Exception as error:
-        raise StoreError(
-            f"{repo_id} could not be uploaded: {error}. Check that the token has write access"
-            " (`hf auth login`, HF_TOKEN, token=)"
-        ) from error
-
-
-def _list(patterns: list[str] | str | None) -> list[str]:
-    return [patterns] if isinstance(patterns, str) else list(patterns or [])
 
 
 def _state(encoder: Loaded, described: networks.Network) -> dict[str, Tensor]:

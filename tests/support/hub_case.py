@@ -58,7 +58,7 @@ def ours(tmp_path, seed=0, **changes):
         state(seed),
         reference_tile=tile,
         reference_embedding=vector,
-        card="# small",
+        card="---\nlicense: mit\n---\n\n# small\n",
         licence="MIT",
     )
     files = {p.name: p.read_bytes() for p in place.iterdir()}

@@ -1,43 +1,26 @@
-"""A Hub on loopback, for the real huggingface_hub client: the HTTP interface of downloads.
+"""A Hub on loopback, for the real huggingface_hub client: its HTTP interface.
 
-It answers resolve (HEAD and GET, branches, tags and commits), X-Repo-Commit, ETag, the redirect of
-large files to a CDN with X-Linked-Etag and X-Linked-Size, Range requests, gated and private
-repositories with their error codes, and the model information API.
+Downloads, here: resolve (HEAD and GET, branches, tags and commits), X-Repo-Commit, ETag, the
+redirect of large files to a CDN with X-Linked-Etag and X-Linked-Size, Range requests, gated and
+private repositories with their error codes, the model information, trees and references. Uploads
+are in hub_writes.py. Not simulated: the Xet storage, which clients use where HF_HUB_DISABLE_XET is
+not set.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
+import socket
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote
 
-LARGE = (".safetensors", ".bin", ".pth", ".pt")
-# the second is valid, but has access to nothing that is gated
-GOOD_TOKEN, OTHER_TOKEN = "hf_good", "hf_other"
+import hub_writes
+from hub_repos import GOOD_TOKEN, OTHER_TOKEN, READ_TOKEN, Repo, blob_id, is_large, sha256, tree_of
 
-
-@dataclass
-class Repo:
-    """One repository: its commits, and the names that point to them."""
-
-    commits: dict[str, dict[str, bytes]] = field(default_factory=dict)
-    refs: dict[str, str] = field(default_factory=dict)
-    gated: bool = False
-    private: bool = False
-
-    def commit(self, files: Mapping[str, bytes], *names: str) -> str:
-        """Add a commit; `main` and the given names then point to it. Returns its hash."""
-        content = b"".join(k.encode() + b"\0" + v for k, v in sorted(files.items()))
-        sha = hashlib.sha1(content + str(len(self.commits)).encode()).hexdigest()
-        self.commits[sha] = dict(files)
-        for name in ("main", *names):
-            self.refs[name] = sha
-        return sha
+__all__ = ["GOOD_TOKEN", "OTHER_TOKEN", "READ_TOKEN", "Handler", "Hub", "Repo", "running"]
 
 
 class Hub(ThreadingHTTPServer):
@@ -52,6 +35,13 @@ class Hub(ThreadingHTTPServer):
         # bytes of the next large file after which the connection breaks, once
         self.cut_after: int | None = None
         self.broken: int | None = None  # a status with which every request is answered
+        self.spoil = False  # whether a byte of the next large file is changed on the way, once
+        self.large: dict[str, bytes] = {}  # sha256 -> a large file that was uploaded
+        self.parts: dict[str, dict[int, bytes]] = {}
+        self.part_size = 50_000  # larger uploads are sent in parts
+        # bytes of every large file (of its second part) after which its upload breaks
+        self.cut_uploads: int | None = None
+        self.lose_answers = False  # whether commits are made, but the connection then breaks
 
     @property
     def url(self) -> str:
@@ -95,14 +85,35 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self.answer(body=True)
 
+    def do_POST(self) -> None:
+        self.receive(hub_writes.post)
+
+    def do_PUT(self) -> None:
+        self.receive(hub_writes.put)
+
+    def receive(self, act: Callable[[Handler], None]) -> None:
+        self.note()
+        if self.server.broken is not None:
+            hub_writes.read_body(self)
+            return self.refuse(self.server.broken, "", "out of order")
+        try:
+            return act(self)
+        except hub_writes.ConnectionCut:
+            self.close_connection = True
+            self.connection.shutdown(socket.SHUT_RDWR)
+
+    def note(self) -> str:
+        """Record the request. Returns its path."""
+        path = unquote(self.path.split("?", 1)[0])
+        headers = {k.lower(): v for k, v in self.headers.items()}
+        self.server.asked.append((self.command, path, headers))
+        return path
+
     def log_message(self, *_: object) -> None:
         """Quiet."""
 
     def answer(self, *, body: bool) -> None:
-        path = unquote(self.path.split("?", 1)[0])
-        self.server.asked.append(
-            (self.command, path, {k.lower(): v for k, v in self.headers.items()})
-        )
+        path = self.note()
         if self.server.broken is not None:
             self.refuse(self.server.broken, "", "out of order")
         elif path.startswith("/cdn/"):
@@ -120,11 +131,11 @@ class Handler(BaseHTTPRequestHandler):
         As on the Hub, a private repository looks missing to those without access.
         """
         repo, token = self.server.repos.get(name), self.token()
-        if token is not None and token not in (GOOD_TOKEN, OTHER_TOKEN):
+        if token is not None and token not in (GOOD_TOKEN, OTHER_TOKEN, READ_TOKEN):
             self.refuse(401, "", "Invalid credentials in Authorization header")
-        elif repo is None or (repo.private and token != GOOD_TOKEN):
+        elif repo is None or (repo.private and token not in (GOOD_TOKEN, READ_TOKEN)):
             self.refuse(401 if token is None else 404, "RepoNotFound", "Repository not found")
-        elif repo.gated and token != GOOD_TOKEN:
+        elif repo.gated and token not in (GOOD_TOKEN, READ_TOKEN):
             self.refuse(
                 401 if token is None else 403, "GatedRepo", f"Access to model {name} is restricted"
             )
@@ -142,17 +153,17 @@ class Handler(BaseHTTPRequestHandler):
         repo = self.repo_for(name)
         if repo is None:
             return
-        commit = repo.refs.get(revision, revision)
-        if commit not in repo.commits:
+        commit = repo.resolve(revision)
+        if commit is None:
             self.refuse(404, "RevisionNotFound", f"Invalid rev id: {revision}")
             return
         data = repo.commits[commit].get(filename)
         if data is None:
             self.refuse(404, "EntryNotFound", "Entry not found", {"X-Repo-Commit": commit})
             return
-        digest = hashlib.sha256(data).hexdigest()
+        digest = sha256(data)
         headers = {"X-Repo-Commit": commit, "Accept-Ranges": "bytes"}
-        if filename.endswith(LARGE):
+        if is_large(filename):
             headers |= {
                 "X-Linked-Etag": f'"{digest}"',
                 "X-Linked-Size": str(len(data)),
@@ -160,7 +171,7 @@ class Handler(BaseHTTPRequestHandler):
             }
             self.send(302, headers, b"", body=body)
         else:
-            self.send(200, headers | {"ETag": f'"{digest[:40]}"'}, data, body=body)
+            self.send(200, headers | {"ETag": f'"{blob_id(data)}"'}, data, body=body)
 
     def serve_large(self, digest: str, *, body: bool) -> None:
         files = (
@@ -169,25 +180,38 @@ class Handler(BaseHTTPRequestHandler):
             for commit in repo.commits.values()
             for data in commit.values()
         )
-        data = next(d for d in files if hashlib.sha256(d).hexdigest() == digest)
+        data = next(d for d in files if sha256(d) == digest)
         start, status = 0, 200
         headers = {"ETag": f'"{digest}"', "Accept-Ranges": "bytes"}
         asked = self.headers.get("Range", "")
         if asked.startswith("bytes="):
             start, status = int(asked.removeprefix("bytes=").partition("-")[0]), 206
             headers["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
+        if self.command == "GET" and self.server.spoil:
+            self.server.spoil, data = False, data[:-1] + bytes([data[-1] ^ 1])
         cut, self.server.cut_after = self.server.cut_after, None
         self.send(status, headers, data[start:], body=body, cut=cut)
 
     def serve_info(self, rest: str) -> None:
-        name, _, revision = rest.partition("/revision/")
+        steps = rest.split("/")
+        name, what = "/".join(steps[:2]), "".join(steps[2:3])
+        revision = "/".join(steps[3:]) or "main"
         repo = self.repo_for(name)
         if repo is None:
-            return
-        commit = repo.refs.get(revision or "main", revision)
-        if commit not in repo.commits:
-            self.refuse(404, "RevisionNotFound", f"Invalid rev id: {revision}")
-            return
+            return None
+        if what == "refs":
+            return self.answer_json(
+                {
+                    "branches": _named("heads", repo.refs),
+                    "tags": _named("tags", repo.tags),
+                    "converts": [],
+                }
+            )
+        commit = repo.resolve(revision)
+        if commit is None:
+            return self.refuse(404, "RevisionNotFound", f"Invalid rev id: {revision}")
+        if what == "tree":
+            return self.answer_json(tree_of(repo.commits[commit]))
         info = {
             "id": name,
             "modelId": name,
@@ -196,7 +220,11 @@ class Handler(BaseHTTPRequestHandler):
             "gated": "manual" if repo.gated else False,
         }
         info["siblings"] = [{"rfilename": f} for f in repo.commits[commit]]
-        self.send(200, {"Content-Type": "application/json"}, json.dumps(info).encode(), body=True)
+        return self.answer_json(info)
+
+    def answer_json(self, content: object, *, status: int = 200) -> None:
+        data = json.dumps(content).encode()
+        self.send(status, {"Content-Type": "application/json"}, data, body=True)
 
     def refuse(
         self, status: int, code: str, message: str, headers: Mapping[str, str] | None = None
@@ -223,10 +251,18 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header(key, value)
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
-        if body and self.command == "GET":
+        if body and self.command != "HEAD":
             self.wfile.write(data[:cut])
         if cut is not None:
             self.close_connection = True
+
+
+def _named(kind: str, names: Mapping[str, str]) -> list[dict[str, str]]:
+    """Branches or tags, as the API lists them."""
+    return [
+        {"name": name, "ref": f"refs/{kind}/{name}", "targetCommit": sha}
+        for name, sha in names.items()
+    ]
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from small_encoders import encoder, picture, shared
 
 import pathencoder
 from pathencoder.encoder import Encoder
-from pathencoder.errors import ConfigError, IncompatibleWeights, StoreError
+from pathencoder.errors import ConfigError, IncompatibleWeights
 from pathencoder.pretrained import catalogue
 from pathencoder.pretrained import folder as folders
 from pathencoder.verify import verify
@@ -210,96 +210,6 @@ def test_an_encoder_without_a_folder_can_be_saved(tmp_path):
     enc.save_pretrained(tmp_path / "new")
     loaded = pathencoder.load_encoder(tmp_path / "new", device="cpu")
     np.testing.assert_allclose(loaded.encode(arrays(2)), enc.encode(arrays(2)), atol=1e-5)
-
-
-class Hub:
-    """A fake of huggingface_hub's client that records its arguments."""
-
-    calls: list = []  # noqa: RUF012
-    only: dict = {}  # noqa: RUF012
-    error = None
-
-    def __init__(self, token=None):
-        self.calls.append(("token", token))
-
-    def create_repo(self, repo, *, private, exist_ok):
-        self.calls.append(("repo", repo, private, exist_ok))
-        if self.error:
-            raise self.error
-
-    def upload_folder(
-        self, *, repo_id, folder_path, commit_message, revision, create_pr, delete_patterns, **only
-    ):
-        Hub.only = only
-        there = sorted(p.name for p in folder_path.iterdir())
-        self.calls.append(
-            ("upload", repo_id, there, commit_message, revision, create_pr, delete_patterns)
-        )
-        return f"https://example.org/{repo_id}/commit/1"
-
-
-def test_push_to_hub_uploads_the_folder(source, tmp_path, monkeypatch):
-    monkeypatch.setattr("huggingface_hub.HfApi", Hub)
-    Hub.calls.clear()
-    enc = load(source)
-    address = enc.push_to_hub("me/mine", private=True, token="t", commit_message="first")
-    assert address == "https://example.org/me/mine/commit/1"
-    there = sorted(
-        [
-            folders.CONFIG,
-            folders.WEIGHTS,
-            folders.REFERENCE,
-            folders.CARD,
-            folders.LICENCE,
-            folders.METRICS,
-        ]
-    )
-    assert Hub.calls == [
-        ("token", "t"),
-        ("repo", "me/mine", True, True),
-        ("upload", "me/mine", there, "first", None, None, []),
-    ]
-    shift(enc)
-    enc.push_to_hub(repo_id="me/mine", branch="dev", create_pr=True)
-    there.remove(folders.METRICS)
-    assert Hub.calls[-1] == (
-        "upload",
-        "me/mine",
-        there,
-        "Upload encoder",
-        "dev",
-        True,
-        [folders.METRICS],
-    )
-    monkeypatch.setattr(Hub, "error", OSError("401 Unauthorized"))
-    with pytest.raises(StoreError, match=r"me/mine could not be uploaded: 401 Unauthorized.*token"):
-        encoder("cnn").push_to_hub("me/mine")
-
-
-def test_saving_with_the_arguments_of_huggingface_hub(source, tmp_path, monkeypatch):
-    monkeypatch.setattr("huggingface_hub.HfApi", Hub)
-    Hub.calls.clear()
-    enc = load(source)
-    assert enc.save_pretrained(save_directory=tmp_path / "plain") is None
-    assert Hub.calls == []
-    address = enc.save_pretrained(
-        tmp_path / "mine",
-        push_to_hub=True,
-        repo_id="me/other",
-        token=True,
-        ignore_patterns="*.md",
-        delete_patterns=["old.bin"],
-    )
-    assert address == "https://example.org/me/other/commit/1"
-    assert (tmp_path / "mine" / folders.CONFIG).is_file()
-    assert Hub.calls[0] == ("token", True)
-    assert Hub.calls[-1][-1] == ["old.bin"]
-    assert Hub.only == {"allow_patterns": None, "ignore_patterns": "*.md"}
-    enc.save_pretrained(tmp_path / "mine", push_to_hub=True, delete_patterns="old.bin")
-    assert Hub.calls[-1][1] == "mine"
-    assert Hub.calls[-1][-1] == ["old.bin"]
-    with pytest.raises(ConfigError, match=r"repo_id, token: only .* push_to_hub=True"):
-        enc.save_pretrained(tmp_path / "mine", repo_id="me/other", token="t")
 
 
 def test_loading_with_the_arguments_of_huggingface_hub(source):
