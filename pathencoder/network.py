@@ -93,7 +93,8 @@ def build(architecture: str, args: Mapping[str, Any], *, layout: str = "timm") -
     Args:
         architecture: A timm architecture.
         args: Arguments of its constructor, JSON values; layer classes by their names.
-        layout: As in EncoderSpec: "ctranspath" selects that encoder's convolutional stem.
+        layout: As in EncoderSpec: "ctranspath" selects that encoder's convolutional stem, "keep"
+            its projection.
 
     Returns:
         The network, with timm's random initial weights.
@@ -112,6 +113,8 @@ def build(architecture: str, args: Mapping[str, Any], *, layout: str = "timm") -
         ) from error
     if layout == "ctranspath":
         network.patch_embed = _ConvStem()
+    if layout == "keep":
+        network.head, network.num_classes = _NormalisedProjection(network.num_features, 768), 768
     return network
 
 
@@ -231,6 +234,21 @@ class _ConvStem(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.norm(self.proj(x).permute(0, 2, 3, 1))
         return out
+
+
+class _NormalisedProjection(nn.Sequential):
+    """KEEP's head: two linear layers and the L2 norm.
+
+    Source: doi:10.1016/j.ccell.2026.01.019; modeling_keep.py of Astaxanthin/KEEP.
+    """
+
+    def __init__(self, width: int, dim: int) -> None:
+        super().__init__(nn.Linear(width, dim), nn.GELU(), nn.Linear(dim, dim))
+
+    def forward(self, x: Tensor) -> Tensor:
+        for module in self:
+            x = module(x)
+        return nn.functional.normalize(x, dim=-1)
 
 
 def order_for_convolutions(network: nn.Module) -> None:

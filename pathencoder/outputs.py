@@ -308,8 +308,8 @@ def _readout(
 ) -> Tensor:
     if spec.embedding == "mean":
         return mean
-    if spec.embedding == "pool":
-        pooled: Tensor = network.forward_head(tokens, pre_logits=True)
+    if spec.embedding in ("pool", "head"):
+        pooled: Tensor = network.forward_head(tokens, pre_logits=spec.embedding == "pool")
         return pooled
     if cls is None:
         raise ConfigError(
@@ -342,8 +342,11 @@ def _read_maps(network: Network, spec: EncoderSpec, x: Tensor) -> Features:
 
 
 def _pooled(network: Network, spec: EncoderSpec, last: Tensor, mean: Tensor) -> Tensor:
-    """The last feature map through the network's head without classifier ("pool"), or its mean."""
-    return network.forward_head(last, pre_logits=True) if spec.embedding == "pool" else mean
+    """The last feature map through the network's head ("pool": not its last layer), or its mean."""
+    if spec.embedding not in ("pool", "head"):
+        return mean
+    pooled: Tensor = network.forward_head(last, pre_logits=spec.embedding == "pool")
+    return pooled
 
 
 def _one_per_resolution(maps: list[Tensor]) -> list[Tensor]:

@@ -17,11 +17,14 @@ _ARCHITECTURE = re.compile(r"\w[\w.-]*")  # no prefix: with one timm loads from 
 INTERPOLATIONS = ("bilinear", "bicubic")
 RESIZES = ("squash", "shortest")
 STAINS = ("he", "ihc", "special", "cytology")
-LAYOUTS = ("timm", "hf_vit", "hf_dinov2", "dinov2", "ctranspath")
+LAYOUTS = ("timm", "hf_vit", "hf_dinov2", "hf_clip", "dinov2", "dino", "ctranspath", "keep")
+# layouts that also select modules of the network (network.build)
+_MODULES = ("ctranspath", "keep")
 # cls: class token; mean: mean of patch tokens; cls_mean: both concatenated; pool: the network's
-# pooled output; stages:a,b/mean,centre: the outputs of these modules, each pooled in these ways
-# (default: mean) and concatenated (CNNs; see pooling.py).
-EMBEDDINGS = ("cls", "mean", "cls_mean", "pool")
+# pooled output; head: the pooled output through the network's own last layer (a projection);
+# stages:a,b/mean,centre: the outputs of these modules, each pooled in these ways (default: mean)
+# and concatenated (CNNs; see pooling.py).
+EMBEDDINGS = ("cls", "mean", "cls_mean", "pool", "head")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,9 +63,13 @@ class EncoderSpec:
     revision: str | None = None
     files: tuple[str, ...] = ()  # weight files of the repository, the preferred one first
     sha256: str | None = None  # of the first of `files`, as published
-    # file of the repository that overrides mean, std, interpolation and crop when it is loaded
+    # file of the repository that gives interpolation and crop when it is loaded, and mean and std
+    # where they are NaN here
     config_file: str | None = None
     layout: str = "timm"  # naming of the published keys
+    version: str | None = None  # of the weights, set by their publisher
+    # what tiles must be before they are given to the encoder, which does not do it; said at load
+    expects: str = ""
     # the encoder that it was derived from: name, repository, revision, sha256
     base_model: str | None = None
     parameters: int | None = None
@@ -138,6 +145,11 @@ class EncoderSpec:
         return all(math.isfinite(v) for v in (*self.mean, *self.std))
 
     @property
+    def timm_layout(self) -> str:
+        """The layout of these weights once their keys have timm's names."""
+        return self.layout if self.layout in _MODULES else "timm"
+
+    @property
     def reading_mpp(self) -> float | None:
         """The default scale for reading slides, in micrometres per pixel.
 
@@ -157,9 +169,9 @@ class EncoderSpec:
         }
         return {
             "architecture": self.architecture,
-            "num_classes": 0,
+            "num_classes": self.model_args.get("num_classes", 0),
             "num_features": self.width,
-            "model_args": {k: v for k, v in self.model_args.items() if k != "num_classes"},
+            "model_args": {k: v for k, v in self.model_args.items() if k != "num_classes" or v},
             "pretrained_cfg": {
                 "input_size": [3, self.input_size, self.input_size],
                 "interpolation": self.interpolation,
@@ -167,7 +179,7 @@ class EncoderSpec:
                 "crop_mode": "squash" if self.resize == "squash" else "center",
                 "mean": list(self.mean),
                 "std": list(self.std),
-                "num_classes": 0,
+                "num_classes": self.model_args.get("num_classes", 0),
                 "license": self.licence,
             },
             "pathencoder": {"spec_version": SPEC_VERSION, **own},

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import click
 
 from pathencoder.cli.common import debug_option, echo_json, json_option, spec_of
-from pathencoder.cli.list_ import scale
+from pathencoder.cli.list_ import scale, size
 from pathencoder.pooling import stage_rule
 
 if TYPE_CHECKING:
+    from pathencoder.pretrained.listed import ListedEncoder
     from pathencoder.spec import EncoderSpec
 
 _READOUTS = {
@@ -19,6 +21,7 @@ _READOUTS = {
     "mean": "the mean over the patch tokens",
     "cls_mean": "the class token and the mean over the patch tokens, joined",
     "pool": "the network's own pooled output",
+    "head": "the network's own pooled output through its projection",
 }
 _STAINS = {
     "he": "H&E",
@@ -43,11 +46,17 @@ def command(*, name: str | None, revision: str | None, as_json: bool) -> None:
     pathencoder info
     pathencoder info uni2-h
     """
-    from pathencoder.pretrained import catalogue
+    from pathencoder.pretrained import catalogue, listed
 
+    other = listed.find(name) if name else None
+    if other is not None:
+        facts = {**dataclasses.asdict(other), "loads": False}
+        echo_json(facts) if as_json else click.echo(_describe_listed(other))
+        return
     spec = spec_of(name, revision)
     if as_json:
-        echo_json({**dataclasses.asdict(spec), "bundled": spec.name in catalogue.bundled()})
+        bundled = spec.name in catalogue.bundled()
+        echo_json({**dataclasses.asdict(spec), "loads": True, "bundled": bundled})
         return
     click.echo(describe(spec, bundled=spec.name in catalogue.bundled()))
 
@@ -67,22 +76,43 @@ def describe(spec: EncoderSpec, *, bundled: bool) -> str:
         ("Stains", ", ".join(_STAINS.get(s, s) for s in spec.stains)),
         ("Made from", spec.base_model),
         ("Training", spec.training),
-        (
-            "Licence",
-            (
-                f"{spec.licence};"
-                f" {'commercial use allowed' if spec.commercial else 'no commercial use'}"
-            ),
-        ),
+        ("Expects", spec.expects and f"{spec.expects}; pathencoder does not do this"),
+        ("Licence", _licence(spec)),
         ("Gate", spec.gate or "none"),
         ("Weights", _weights(spec, bundled=bundled)),
+        ("Version", f"{spec.version} (of the weights)" if spec.version else ""),
         ("sha256", spec.sha256 or "not on record"),
         ("Checked", _checked(spec)),
         ("Note", spec.note),
         ("Reference", spec.reference),
     ]
-    lines = [f"{spec.name}: {spec.summary}" if spec.summary else spec.name]
-    return "\n".join([*lines, *(_line(what, fact) for what, fact in facts if fact)])
+    return _facts(f"{spec.name}: {spec.summary}" if spec.summary else spec.name, facts)
+
+
+def _describe_listed(one: ListedEncoder) -> str:
+    """A listed encoder as text, one fact on each line."""
+    facts = [
+        ("Loads", "no: pathencoder lists it only"),
+        ("Needs", one.needs),
+        ("Takes", f"the tile vectors of {one.tiles}" if one.tiles else "tiles"),
+        ("Embedding", f"{one.dim} numbers" if one.dim else "not known to us"),
+        ("Parameters", size(one.parameters) if one.parameters else "not known to us"),
+        ("Stains", ", ".join(_STAINS[s] for s in one.stains) or "not known to us"),
+        ("Licence", _licence(one)),
+        ("Gate", one.gate or "none"),
+        ("Weights", one.place),
+        ("Note", one.note),
+        ("Reference", one.reference),
+    ]
+    return _facts(f"{one.name}: {one.title}", facts)
+
+
+def _facts(title: str, facts: Iterable[tuple[str, str | None]]) -> str:
+    return "\n".join([title, *(_line(what, fact) for what, fact in facts if fact)])
+
+
+def _licence(one: EncoderSpec | ListedEncoder) -> str:
+    return f"{one.licence}; {'commercial use allowed' if one.commercial else 'no commercial use'}"
 
 
 def _line(what: str, fact: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import fnmatch
 import functools
+import math
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -34,7 +35,11 @@ def find(name: str) -> str | None:
 
 
 def list_encoders(
-    pattern: str = "*", *, stain: str | None = None, commercial: bool | None = None
+    pattern: str = "*",
+    *,
+    stain: str | None = None,
+    commercial: bool | None = None,
+    max_params: float | None = None,
 ) -> list[str]:
     """List the names of encoders.
 
@@ -42,6 +47,7 @@ def list_encoders(
         pattern: A shell pattern such as "*phikon*"; case does not matter.
         stain: Only encoders that were trained on this stain, one of `spec.STAINS`.
         commercial: Only encoders that may (True) or may not (False) be used commercially.
+        max_params: Only encoders of at most so many parameters.
 
     Returns:
         Names that `load_encoder` accepts, the bundled ones first.
@@ -59,6 +65,7 @@ def list_encoders(
         if fnmatch.fnmatchcase(name.casefold(), pattern.casefold())
         and (stain is None or stain in spec.stains)
         and (commercial is None or spec.commercial == commercial)
+        and (max_params is None or (spec.parameters or math.inf) <= max_params)
     ]
 
 

@@ -85,6 +85,7 @@ def _claims(now: EncoderSpec, parent: EncoderSpec, changes: list[str]) -> dict[s
         "repo": None,
         "revision": None,
         "gate": None,
+        "version": None,
         "config_file": None,
         "verified": False,
         "base_model": label(parent),

@@ -153,10 +153,11 @@ def write_folder(
     try:
         with draft_of(target) as draft:
             weight_files.save(state_dict, draft / WEIGHTS)
-            # this layout also selects the network's stem
-            layout = "ctranspath" if spec.layout == "ctranspath" else "timm"
             published = dataclasses.replace(
-                spec, sha256=sha256_of(draft / WEIGHTS), layout=layout, files=(WEIGHTS,)
+                spec,
+                sha256=sha256_of(draft / WEIGHTS),
+                layout=spec.timm_layout,
+                files=(WEIGHTS,),
             )
             _write_json(draft / CONFIG, _with_versions(published.to_config()))
             if reference_tile is not None and reference_embedding is not None:

@@ -8,8 +8,11 @@ packing of some tensors) differ.
 | timm | timm | none |
 | hf_vit | transformers' ViTModel, names of 4.x and 5.x | q, k, v packed into qkv |
 | hf_dinov2 | transformers' Dinov2Model, registers or not | as hf_vit; gate and up packed into fc1 |
+| hf_clip | transformers' CLIPModel, its image half | as hf_vit; the projection is the head |
 | dinov2 | facebookresearch/dinov2 and its descendants | w12, w3 to fc1, fc2; heads removed |
+| dino | facebookresearch/dino in a module of another name | that name and heads removed |
 | ctranspath | Swin of timm 0.5.4, convolutional stem | downsampling moved to the next stage |
+| keep | KEEPModel, its image half | LayerScale renamed; the projection is the head |
 """
 
 from __future__ import annotations
@@ -48,6 +51,24 @@ _HF_NAMES = (
     (r"\.(?:intermediate\.dense|mlp\.weights_in)\.", ".mlp.fc1."),
     (r"(\.\d+)\.(?:output\.dense|mlp\.weights_out|mlp\.down_proj)\.", r"\1.mlp.fc2."),
     (r"^layernorm\.", "norm."),
+)
+_CLIP_NAMES = (
+    (r"^vision_model\.", ""),
+    (r"^embeddings\.class_embedding$", "cls_token"),
+    (r"^embeddings\.position_embedding\.weight$", "pos_embed"),
+    (r"^embeddings\.patch_embedding\.", "patch_embed.proj."),
+    (r"^pre_layrnorm\.", "norm_pre."),
+    (r"^post_layernorm\.", "norm."),
+    (r"^encoder\.layers\.(\d+)\.", r"blocks.\1."),
+    (r"\.layer_norm([12])\.", r".norm\1."),
+    (r"\.self_attn\.([qkv])_proj\.", r".attn.\1."),
+    (r"\.self_attn\.out_proj\.", ".attn.proj."),
+    (r"^visual_projection\.", "head."),
+)
+_KEEP_NAMES = (
+    (r"^visual\.", ""),
+    (r"^visual_head\.", "head."),
+    (r"\.ls([12])\.weight$", r".ls\1.gamma"),
 )
 _HF_DROPPED = re.compile(r"^(?:\w+\.)?(?:embeddings\.mask_token|pooler\..*)$")
 _HF_PACKED = (
@@ -130,8 +151,11 @@ def to_timm(state: Mapping[str, Tensor], spec: EncoderSpec) -> State:
         return _from_hf(state, spec.input_size)
     convert: dict[str, Callable[[Mapping[str, Tensor]], State]] = {
         "timm": dict,
+        "hf_clip": _from_clip,
         "dinov2": _from_dinov2,
+        "dino": _from_dino,
         "ctranspath": _from_ctranspath,
+        "keep": _from_keep,
     }
     return convert[spec.layout](state)
 
@@ -160,6 +184,35 @@ def _positions_for(positions: Tensor, side: int) -> Tensor:
     return torch.cat(
         [positions[:, :1], resized.flatten(2).transpose(1, 2).to(positions.dtype)], dim=1
     )
+
+
+def _from_clip(state: Mapping[str, Tensor]) -> State:
+    kept = {
+        name: tensor
+        for name, tensor in state.items()
+        if name.startswith(("vision_model.", "visual_projection."))
+        and not name.endswith(".position_ids")
+    }
+    out = _renamed(kept, _CLIP_NAMES)
+    _pack(out, ".attn.qkv.", (".attn.q.", ".attn.k.", ".attn.v."))
+    if "cls_token" in out and "pos_embed" in out:
+        out["cls_token"] = out["cls_token"].view(1, 1, -1)
+        out["pos_embed"] = out["pos_embed"][None]
+    if "head.weight" in out:  # transformers' projection has no bias, timm's head has one
+        out["head.bias"] = torch.zeros_like(out["head.weight"][:, 0])
+    return out
+
+
+def _from_dino(state: Mapping[str, Tensor]) -> State:
+    out = _renamed(state, ((r"^(?:module\.)?(?:backbone|encoder)\.", ""),))
+    return {name: tensor for name, tensor in out.items() if not name.startswith("head.")}
+
+
+def _from_keep(state: Mapping[str, Tensor]) -> State:
+    if not any(name.startswith("visual.") for name in state):
+        return dict(state)  # timm's names already
+    kept = {name: tensor for name, tensor in state.items() if name.startswith("visual")}
+    return _renamed(kept, _KEEP_NAMES)
 
 
 def _from_dinov2(state: Mapping[str, Tensor]) -> State:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import logging
 import os
 import warnings
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from pathencoder.network import Network
 from pathencoder.pretrained import catalogue, keys, locate, weight_files
 from pathencoder.pretrained.origin import Origin
 from pathencoder.spec import EncoderSpec
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -92,7 +95,7 @@ def _with_weights(located: locate.Located) -> Loaded:
     renamed = keys.without_classifier(keys.to_timm(state, located.spec), net)
     keys.check(renamed, net, located.spec, located.weights)
     net.load_state_dict(renamed, strict=True, assign=True)
-    _warn_of_licence(located.spec)
+    _say_terms(located.spec)
     return Loaded(net.eval(), located.spec, Origin(located.spec, located.weights, located.folder))
 
 
@@ -111,8 +114,7 @@ def _with_random_weights(spec: EncoderSpec) -> Loaded:
         files=(),
         sha256=None,
         config_file=None,
-        # this layout also selects the network's stem
-        layout="ctranspath" if spec.layout == "ctranspath" else "timm",
+        layout=spec.timm_layout,
         verified=False,
         reference="",
         note="",
@@ -120,12 +122,24 @@ def _with_random_weights(spec: EncoderSpec) -> Loaded:
     return Loaded(network.create(plain, random=True).eval(), plain, None)
 
 
-def _warn_of_licence(spec: EncoderSpec) -> None:
+def _say_terms(spec: EncoderSpec) -> None:
+    """Log licence and commercial use, once for each encoder; warn of what must not be missed."""
+    use = "commercial use allowed" if spec.commercial else "no commercial use"
+    public = spec.name in catalogue.catalogue() and spec.repo is not None
+    level = logging.WARNING if public and not spec.commercial else logging.INFO
+    _log_once(level, f"{spec.name}: licence of the weights: {spec.licence}; {use}")
+    if spec.expects:
+        _warn_once(f"{spec.name} expects {spec.expects}: pathencoder does not do this")
     if "-research" in f"{spec.name} {spec.base_model}":  # also encoders derived from it
         _warn_once(
             f"{spec.name}: its weights are licensed {spec.licence}, for research only."
             f" {catalogue.DEFAULT} may be used by anyone"
         )
+
+
+@functools.cache
+def _log_once(level: int, text: str) -> None:
+    _log.log(level, text)
 
 
 @functools.cache

@@ -19,7 +19,7 @@ from pathencoder.errors import (
     PathEncoderError,
     UnknownEncoder,
 )
-from pathencoder.pretrained import catalogue, folder, hub, hub_errors, upstream_config
+from pathencoder.pretrained import catalogue, folder, hub, hub_errors, listed, upstream_config
 from pathencoder.spec import EncoderSpec
 
 # timm's names, in its order
@@ -214,6 +214,8 @@ def _repository_of(
                 f"two revisions: {found[2]!r} in the name and revision={revision!r}. Give one"
             )
         revision = revision or found[2]
+    elif other := listed.find(name):
+        raise UnknownEncoder(other.why_not)
     else:
         raise UnknownEncoder(
             f"no encoder named {name!r}{catalogue.nearest(name)}. `pathencoder list` shows all; a"

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import math
 from typing import Any
 
+import numpy as np
+
 from pathencoder.errors import ConfigError
 from pathencoder.spec import EncoderSpec
+
+_log = logging.getLogger(__name__)
 
 # timm's default where a config has none
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -60,11 +65,14 @@ def spec_from_timm(config: dict[str, Any], name: str) -> EncoderSpec:
         licence=str(cfg.get("license") or "unknown"),
         summary=f"{architecture} of {name}",
     )
-    return with_preprocessing(_with_readout(draft), config)
+    return dataclasses.replace(_with_readout(draft), **_found(config, draft))
 
 
 def with_preprocessing(spec: EncoderSpec, config: dict[str, Any]) -> EncoderSpec:
-    """Replace mean, std, interpolation and crop of a spec by those of a config.
+    """Replace interpolation and crop of a spec by those of a config, and mean and std if unknown.
+
+    Mean and std that the catalogue knows stay: copies of weights on the Hub often have timm's
+    defaults in their config, not what the encoder was trained with. A difference is logged.
 
     Args:
         spec: The spec.
@@ -76,11 +84,14 @@ def with_preprocessing(spec: EncoderSpec, config: dict[str, Any]) -> EncoderSpec
     Raises:
         ConfigError: Neither spec nor config has mean and std, or the crop is not supported.
     """
-    found = (
-        _from_processor(config, spec)
-        if "image_mean" in config
-        else _from_pretrained_cfg(config, spec)
-    )
+    found = _found(config, spec)
+    if spec.normalisation_known:
+        there = found.pop("mean"), found.pop("std")
+        if not np.allclose(there, (spec.mean, spec.std), atol=1e-4):
+            _log.warning(
+                "%s: %s of its repository has mean %s and std %s; the published %s and %s are used",
+                *(spec.name, spec.config_file, *there, spec.mean, spec.std),
+            )
     spec = dataclasses.replace(spec, **found)
     if not spec.normalisation_known:
         raise ConfigError(
@@ -88,6 +99,13 @@ def with_preprocessing(spec: EncoderSpec, config: dict[str, Any]) -> EncoderSpec
             " else gives them: ask its authors"
         )
     return spec
+
+
+def _found(config: dict[str, Any], spec: EncoderSpec) -> dict[str, Any]:
+    """Mean, std, interpolation and crop as a config of either format states them."""
+    if "image_mean" in config:
+        return _from_processor(config, spec)
+    return _from_pretrained_cfg(config, spec)
 
 
 def _input_size(cfg: dict[str, Any], name: str) -> int:

@@ -159,6 +159,17 @@ def test_pitfall_networks_that_return_tokens(name):
     assert outputs.read(net, spec, x).embedding.shape == (1, 2 * spec.width)
 
 
+def test_keep_projects_and_normalises():
+    spec = small(model_args=SMALL, layout="keep", embedding="head", dim=768)
+    net = network.create(spec, random=True)
+    x = torch.randn(2, 3, 32, 32)
+    with torch.inference_mode():
+        features = outputs.read(net, spec, x)
+        projected = net.head[2](net.head[1](net.head[0](features.cls)))
+    assert torch.allclose(features.embedding.norm(dim=1), torch.ones(2), atol=1e-6)
+    assert torch.allclose(features.embedding, projected / projected.norm(dim=1, keepdim=True))
+
+
 # 8. is in test_keys.py (registers without mask_token). 9. Modern Swin: maps are NHWC.
 def test_pitfall_swin_maps_are_channels_last():
     spec = catalogue()["ctranspath"]

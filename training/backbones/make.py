@@ -85,9 +85,14 @@ def _start_tokens(network: nn.Module) -> None:
 
 
 def output_width(network: nn.Module) -> int:
-    """Channels of a timm network's pooled output, which may follow a hidden layer of its head."""
+    """Channels of a timm network's output: a projection's, or those of its pooled features.
+
+    Pooled features may follow a hidden layer of the head.
+    """
     timm_network: Any = network
-    return int(getattr(network, "head_hidden_size", None) or timm_network.num_features)
+    projected = getattr(network, "num_classes", 0)
+    hidden = getattr(network, "head_hidden_size", None)
+    return int(projected or hidden or timm_network.num_features)
 
 
 def with_start(settings: BackboneSettings) -> BackboneSettings:
@@ -104,7 +109,7 @@ def with_start(settings: BackboneSettings) -> BackboneSettings:
     network: dict[str, Any] = {
         "architecture": spec.architecture,
         "args": {**args, **{k: v for k, v in settings.args.items() if k in _NO_WEIGHTS}},
-        "layout": "ctranspath" if spec.layout == "ctranspath" else "timm",
+        "layout": spec.timm_layout,
     }
     _log_replaced(settings, network, spec.name)
     read: dict[str, Any] = {"mean": spec.mean, "std": spec.std}

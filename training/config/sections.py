@@ -115,8 +115,8 @@ class BackboneSettings(Section):
         start_sha256: The sha256 that `start`, a file, must have; None: any.
         mean: Normalisation of the images: mean of R, G and B in 0 to 1.
         std: The same: standard deviation.
-        embedding: How the exported encoder's embedding is read: pool, cls, mean, cls_mean, or
-            stages:a,b/mean,centre,max (inner stages of a CNN, pooled in these ways).
+        embedding: How the exported encoder's embedding is read: pool, head, cls, mean, cls_mean,
+            or stages:a,b/mean,centre,max (inner stages of a CNN, pooled in these ways).
         input_size: Side to which the exported encoder resizes tiles, px.
         interpolation: How it resizes them.
         resize: "squash": whole, to a square; "shortest": by their shortest side to `resize_size`,
@@ -124,7 +124,8 @@ class BackboneSettings(Section):
         resize_size: With "shortest", px; null: `input_size`.
         real_statistics: Give BatchNorm layers that were folded into constants the statistics of
             the first batch.
-        layout: "ctranspath": the network has that encoder's convolutional stem.
+        layout: "ctranspath": the network has that encoder's convolutional stem; "keep": that one's
+            projection.
     """
 
     architecture: str = Field(default="mobilenetv2_100", pattern=r"^\w[\w.-]*$")
@@ -139,7 +140,7 @@ class BackboneSettings(Section):
     resize: Literal["squash", "shortest"] = "squash"
     resize_size: int | None = Field(default=None, ge=16, le=4096)
     real_statistics: bool = False
-    layout: Literal["timm", "ctranspath"] = "timm"
+    layout: Literal["timm", "ctranspath", "keep"] = "timm"
 
 
 class OptimSettings(Section):

@@ -95,9 +95,7 @@ def adapted_spec(encoder: Encoder, kind: str) -> EncoderSpec:
     keys.check(state, described, encoder.spec, "encoder.network")
     changes = [f"its weights were trained along with a {kind} head"]
     spec, _, _ = derived.describe(encoder.spec, encoder.origin, changes)
-    # this layout also selects the network's stem; the keys are timm's
-    layout = "ctranspath" if spec.layout == "ctranspath" else "timm"
-    return dataclasses.replace(spec, sha256=None, files=(), layout=layout)
+    return dataclasses.replace(spec, sha256=None, files=(), layout=spec.timm_layout)
 
 
 def arrays_of(network: DenseNetwork, *, adapted: bool) -> Arrays:

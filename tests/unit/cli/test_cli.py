@@ -103,6 +103,37 @@ def test_list_filters(capsys):
     assert all("ihc" in row["stains"] for row in json.loads(capsys.readouterr().out))
 
 
+def test_list_filters_combine_and_sizes_are_readable(capsys):
+    asked = ["list", "--stain", "ihc", "--commercial", "--max-params", "30M"]
+    assert run([*asked, "--json"]) == 0
+    assert [row["name"] for row in json.loads(capsys.readouterr().out)] == ["pathencoder-tiny"]
+    assert run(["list", "uni*", "--max-params", "0.5b"]) == 0
+    text = capsys.readouterr().out
+    assert " 303M " in text
+    assert "uni2-h" not in text
+    assert run(["list", "*conch*", "--max-params", "1B"]) == 0
+    assert "their size or stains are not known to us: conch, conchv1.5" in capsys.readouterr().out
+    assert run(["list", "--max-params", "many"]) == 2
+    assert "such as 30M or 1.1B" in capsys.readouterr().err
+
+
+def test_encoders_that_are_not_loaded_are_listed_with_what_they_need(capsys):
+    assert run(["list", "--json"]) == 0
+    rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
+    assert rows["uni"]["loads"] is True
+    assert rows["titan"]["loads"] is False
+    assert run(["list"]) == 0
+    assert "Encoders of slides, not loaded" in capsys.readouterr().out
+    assert run(["info", "Titan"]) == 0
+    text = capsys.readouterr().out
+    assert "the tile vectors of conchv1.5" in text
+    assert "no commercial use" in text
+    assert run(["info", "conch", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["needs"].startswith("the package conch")
+    assert run(["fetch", "conch"]) == 2
+    assert "does not load it" in capsys.readouterr().err
+
+
 def test_info_says_when_numbers_were_not_checked(capsys):
     assert run(["info", "uni"]) == 0
     text = capsys.readouterr().out

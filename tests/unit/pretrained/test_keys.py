@@ -216,6 +216,32 @@ def test_old_swin_downsampling_moves_to_the_next_stage():
         assert renamed["layers.1.downsample.reduction.weight"].shape == (192, 384)
 
 
+@pytest.mark.parametrize("prefix", ["encoder.", "module.backbone.", ""])
+def test_dino_in_a_module_of_another_name(prefix):
+    spec = catalogue()["sp22m"]
+    net = network.create(spec)
+    published = {f"{prefix}{name}": value for name, value in net.state_dict().items()}
+    published["module.head.mlp.0.weight" if "module" in prefix else "head.weight"] = meta(8, 8)
+    state = {k.removeprefix("module.") if "head" in k else k: v for k, v in published.items()}
+    keys.check(keys.to_timm(state, spec), net, spec, "published")
+
+
+def test_keep_has_other_names_and_a_text_half():
+    spec = catalogue()["keep"]
+    net = network.create(spec)
+    published = {"text.embeddings.weight": meta(8, 8), "logit_scale": meta(1)}
+    for name, value in net.state_dict().items():
+        if name.startswith("head."):
+            published[f"visual_{name}"] = value
+        else:
+            published[f"visual.{name}".replace(".gamma", ".weight")] = value
+    assert "visual.blocks.0.ls1.weight" in published
+    assert "visual_head.2.bias" in published
+    keys.check(keys.to_timm(published, spec), net, spec, "published")
+    again = keys.to_timm(net.state_dict(), spec)  # as save_pretrained writes it
+    keys.check(again, net, spec, "saved")
+
+
 def tiny(**changes):
     fields = dict(
         name="tiny",

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from pathencoder import compat, network
+from pathencoder import compat, network, outputs
 from pathencoder.pretrained import keys
 from pathencoder.spec import EncoderSpec
 
@@ -100,6 +100,36 @@ def test_same_tokens(case, on_disk, tmp_path):
         found = net.forward_features(x)
     assert expected.std() > 0.1
     assert torch.allclose(found, expected, atol=2e-5), (found - expected).abs().max()
+
+
+def test_the_image_half_of_clip_gives_its_projection():
+    config = transformers.CLIPConfig(
+        vision_config=dict(**SIZE, intermediate_size=192), projection_dim=16
+    )
+    model = randomised(transformers.CLIPModel(config))
+    small = EncoderSpec(
+        name="small",
+        architecture="vit_base_patch32_clip_quickgelu_224",
+        model_args={**ARGS, "num_classes": 16},
+        layout="hf_clip",
+        embedding="head",
+        dim=16,
+        width=48,
+        input_size=32,
+        mean=(0.5,) * 3,
+        std=(0.5,) * 3,
+        prefix_tokens=1,
+    )
+    net = network.create(small)
+    renamed = keys.to_timm(model.state_dict(), small)
+    keys.check(renamed, net, small, "clip")
+    net.load_state_dict(renamed, assign=True)
+    x = torch.randn(2, 3, 32, 32)
+    with torch.inference_mode():
+        tokens = model.vision_model(pixel_values=x)
+        expected = model.visual_projection(tokens.pooler_output)
+        found = outputs.read(net, small, x).embedding
+    assert torch.allclose(found, expected, atol=2e-5)
 
 
 def test_epsilon_matters():

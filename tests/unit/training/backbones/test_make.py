@@ -41,10 +41,7 @@ def test_every_encoder_of_the_catalogue_starts_a_run(monkeypatch, name):
         # patches of 16, 14 or 8 px, windows of 7 patches
         assert network.eval()(torch.empty(2, 3, 224, 224)).shape == (2, width)
     exported = make.spec_of(settings, ExportSettings())
-    assert (exported.dim, exported.layout) == (
-        spec.dim,
-        "ctranspath" if spec.layout == "ctranspath" else "timm",
-    )
+    assert (exported.dim, exported.layout) == (spec.dim, spec.timm_layout)
     assert exported.prefix_tokens == spec.prefix_tokens
 
 
