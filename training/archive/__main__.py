@@ -1,9 +1,11 @@
-r"""From an archive to shards: list its slides, bring them here.
+r"""From an archive to shards: list its slides, bring them here, cut them into tiles.
 
 \b
 python -m training.archive manifest /data/slides gdc:TCGA-BRCA --out manifest.parquet
 python -m training.archive check manifest.parquet
 python -m training.archive fetch manifest.parquet --out slides/
+python -m training.archive pack manifest.parquet --slides slides/ --out shards/
+python -m training.archive verify shards/
 
 A SOURCE is a folder, s3://, gs:// or az://, gdc:PROJECT[/tissue], idc:COLLECTION or
 grand-challenge:SLUG. Every command can be stopped and run again.
@@ -23,6 +25,7 @@ from training.archive.about import NOTHING, read_about
 from training.archive.build import Built, Options, build, record
 from training.archive.fetch import MISSING, fetch, summary
 from training.archive.http import Stopped
+from training.archive.pack.command import pack_command, verify_command
 from training.archive.row import Row
 from training.archive.rows import Defaults
 from training.archive.sources.open_source import open_source
@@ -39,6 +42,10 @@ _FILE = click.Path(path_type=Path)
 def main() -> None:
     """From an archive to shards."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+
+
+main.add_command(pack_command)
+main.add_command(verify_command)
 
 
 @main.command()

@@ -121,10 +121,10 @@ def _one_by_one(tasks: Sequence[Task]) -> Iterator[Found]:
 
 def _pool(processes: int) -> ProcessPoolExecutor:
     context = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(processes, mp_context=context, initializer=_end_with_parent)
+    return ProcessPoolExecutor(processes, mp_context=context, initializer=end_with_parent)
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
     """End this process when its parent ends: one that is killed leaves its pool waiting."""
     parent = multiprocessing.parent_process()
     assert parent is not None

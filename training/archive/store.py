@@ -71,7 +71,7 @@ def write_manifest(file: Path, manifest: Manifest) -> None:
         StoreError: A file cannot be written. An older one is unchanged.
         MissingExtra: pyarrow is not installed.
     """
-    pa, pq = _arrow()
+    pa, pq = arrow()
     rows = sorted(manifest.rows, key=lambda row: row.key)
     text = _csv_text(rows)
     about = {"format": _FORMAT, "csv_sha256": _digest(text), "shares": manifest.shares}
@@ -140,7 +140,7 @@ def read_manifest(file: Path, *, accept_removed: bool = False) -> Manifest:
 
 def _about(file: Path) -> dict[str, Any]:
     """What was recorded when the manifest was written; empty where nothing is known."""
-    _, pq = _arrow()
+    _, pq = arrow()
     held: bytes | None = None
     with contextlib.suppress(Exception):  # damaged: the reader of the rows says so
         held = (pq.read_schema(file).metadata or {}).get(_META)
@@ -175,7 +175,7 @@ def _csv(table: Path) -> tuple[list[Row], list[str], Where]:
 
 def _parquet(file: Path) -> tuple[Texts, int]:
     """Every value as text, and the number of rows."""
-    pa, pq = _arrow()
+    pa, pq = arrow()
     try:
         table = pq.read_table(file)
     except (OSError, pa.ArrowException) as error:
@@ -213,7 +213,7 @@ def _types(pa: Any) -> dict[str, Any]:
     }
 
 
-def _arrow() -> tuple[Any, Any]:
+def arrow() -> tuple[Any, Any]:
     """The modules pyarrow and pyarrow.parquet.
 
     Raises:

@@ -343,7 +343,8 @@ def _corpus(
         slide_names=names,
         slide_starts=np.append(starts[slide_first], starts[-1]),
         slide_stains=np.array([rows.stains[chosen[i]] for i in slide_first], dtype=np.int8),
-        slide_mpp=np.array([rows.mpp[chosen[i]] for i in slide_first], dtype=np.float32),
+        run_mpp=np.array([rows.mpp[i] for i in chosen], dtype=np.float32),
+        run_starts=starts[:-1],
         slide_organs=organ_of.astype(np.int32),
         organs=tuple(organs.tolist()),
         digest=digest_of(

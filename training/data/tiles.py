@@ -77,8 +77,10 @@ class Corpus:
         contents: Its tiles by licence, stain and scale.
         source: Where the bytes of the tiles are.
         tile_stains: int8 [tiles], only where the tiles of a slide may differ.
-        slide_mpp: Float [slides], micrometres per pixel; NaN where none is stated; None: nowhere.
-        tile_mpp: The same of the tiles, where those of a slide may differ.
+        tile_mpp: Float [tiles], micrometres per pixel; NaN where none is stated; None: nowhere, or
+            the next two say it.
+        run_mpp: Float [runs], the same of runs of tiles.
+        run_starts: int64 [runs], the first tile of each run.
     """
 
     tiles: Tiles
@@ -91,8 +93,9 @@ class Corpus:
     contents: Contents
     source: Source
     tile_stains: np.ndarray | None = None
-    slide_mpp: np.ndarray | None = None
     tile_mpp: np.ndarray | None = None
+    run_mpp: np.ndarray | None = None
+    run_starts: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.tiles)
@@ -145,8 +148,8 @@ class Corpus:
         """Micrometres per pixel of a tile as it is stored; NaN where none is stated."""
         if self.tile_mpp is not None:
             return float(self.tile_mpp[index])
-        if self.slide_mpp is not None:
-            return float(self.slide_mpp[self.slides_of(np.array([index]))[0]])
+        if self.run_mpp is not None and self.run_starts is not None:
+            return float(self.run_mpp[np.searchsorted(self.run_starts, index, side="right") - 1])
         return math.nan
 
     def slides_of(self, indices: np.ndarray) -> np.ndarray:
