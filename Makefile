@@ -7,7 +7,7 @@
 PYTHON ?= python3
 PIP_INSTALL = -m pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt
 SOURCES = $(shell find pathencoder -type f -not -name '*.pyc')
-FULL = dev,wsi,fastslide,remote,archive,ray,tiff,zarr,nuclei,heads,lora,training,full-tests,docs
+FULL = dev,wsi,fastslide,remote,archive,ray,tiff,zarr,nuclei,heads,lora,onnx,openvino,export,training,full-tests,docs
 
 .PHONY: setup check docs test test-quick test-full test-oldest test-wheel test-peers demo clean
 .PRECIOUS: .venvs/%/.done

@@ -17,7 +17,6 @@ from pathencoder import runtime as runtimes
 from pathencoder import stream as streams
 from pathencoder.arrays import Pixels
 from pathencoder.errors import ConfigError
-from pathencoder.folding import for_inference
 from pathencoder.images import Images, Key, survey
 from pathencoder.module import EncoderModule, InputFormat
 from pathencoder.outputs import Features
@@ -25,7 +24,9 @@ from pathencoder.pretrained.load import Loaded, load
 from pathencoder.pretrained.load import Options as LoadOptions
 from pathencoder.pretrained.mixin import SavingMixin
 from pathencoder.pretrained.origin import Origin
-from pathencoder.runtime import BatchSize, Rows
+from pathencoder.runtime import BatchSize, Rows, RuntimeName
+from pathencoder.runtimes.choose import Choice, choose
+from pathencoder.runtimes.runner import runner
 from pathencoder.spec import EncoderSpec, summary
 from pathencoder.stream import Found, OnError, Options, Progress, Result, Scales, Settings
 from pathencoder.transforms import Transform
@@ -134,12 +135,16 @@ class Encoder(SavingMixin, nn.Module):
         return EncoderModule(self.network, self.spec, output=output, input_format=input_format)
 
     def precision_used(self, precision: str = "auto") -> str:
-        """The precision that `encode(precision=...)` uses: "fp32", "bf16" or "fp16".
+        """The precision that torch uses for `encode(precision=...)`: "fp32", "bf16" or "fp16".
 
         Raises:
             ConfigError: The precision is unknown, or these weights cannot run at it.
         """
         return runtimes.precision_used(precision, self.dtype)
+
+    def runtime_used(self, settings: Settings) -> Choice:
+        """The runtime and precision that compute the rows of `encode`; errors as there."""
+        return choose(self.network, self.spec, self.origin, settings)
 
     def pyramid(
         self, x: Tensor, indices: Sequence[int] | None = None
@@ -178,7 +183,7 @@ class Encoder(SavingMixin, nn.Module):
         output: str = "embedding",
         batch_size: BatchSize = "auto",
         precision: str = "auto",
-        runtime: str = "auto",
+        runtime: RuntimeName = "auto",
         workers: int | None = None,
         progress: Progress = "auto",
         on_error: OnError = "raise",
@@ -200,8 +205,10 @@ class Encoder(SavingMixin, nn.Module):
                 chooses kernels by shape, whose last digits may differ.
             precision: "auto" is the dtype of the weights (fp32 unless they were loaded in another)
                 on every machine. "bf16" and "fp16" are faster where the hardware supports them,
-                and change the rows; `precision_used` returns the precision of a request.
-            runtime: "auto" or "torch".
+                and change the rows, as "int8" does, of which there must be an exported file.
+            runtime: "auto" takes the fastest that is installed and gives the same rows to about
+                1e-6: "onnx" or "openvino" on a CPU where the encoder has an exported file, else
+                "torch". Or the file or folder that `pathencoder export` wrote.
             workers: Decoding threads. None: one per core, at most 16.
             progress: "auto" (a bar on a terminal), True or False.
             on_error: "raise" stops at the first bad image; "nan" makes its row NaN, logs why, and
@@ -216,6 +223,7 @@ class Encoder(SavingMixin, nn.Module):
         Raises:
             ImageError: An image cannot be read; the message names it.
             ConfigError: The settings do not fit.
+            MissingExtra: The runtime is not installed.
         """
         found, total = self._run(
             images,
@@ -265,19 +273,8 @@ class Encoder(SavingMixin, nn.Module):
         return self._results(images, mpp, settings or Settings())[0]
 
     def runner(self, settings: Settings) -> runtimes.Runner:
-        """One readout of the network as `results` runs it, on uint8 tiles of the input size.
-
-        Raises:
-            ConfigError: The settings do not fit.
-        """
-        network = for_inference(self.network, settings.precision)
-        return runtimes.Runner(
-            network,
-            outputs.readout(network, self.spec, settings.output),
-            self.transform.normalise,
-            precision=settings.precision,
-            batch=runtimes.pick_batch(settings.batch_size, self.device),
-        )
+        """One readout as `results` runs it, on uint8 tiles of the input size; errors as there."""
+        return runner(self.network, self.spec, self.origin, settings)
 
     def _run(
         self,

@@ -64,7 +64,7 @@ def folded(network: nn.Module) -> nn.Module:
         are wrapped, where hooks are registered (they would not be called), or where a trial gives
         another result.
     """
-    if is_wrapped(network) or _has_hooks(network):
+    if is_wrapped(network) or has_hooks(network):
         return network
     with _lock:
         made = _made.get(network)
@@ -113,7 +113,7 @@ class _Copy:
             )
 
 
-class _SamePadded(nn.Module):
+class SamePadded(nn.Module):
     """A convolution with an odd kernel, stride 2 and TensorFlow's "same" padding."""
 
     def __init__(self, conv: nn.Conv2d) -> None:
@@ -130,6 +130,7 @@ class _SamePadded(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
+        """[N, C, H, W] to half of its height and width, rounded up."""
         odd = {side % 2 for side in x.shape[2:]}
         if len(odd) == 2:
             result: Tensor = self.conv(x)
@@ -140,7 +141,8 @@ class _SamePadded(nn.Module):
         )
 
 
-def _has_hooks(network: nn.Module) -> bool:
+def has_hooks(network: nn.Module) -> bool:
+    """Whether hooks would be called when the network runs."""
     from torch.nn.modules import module as registered
 
     everywhere = registered._global_forward_hooks or registered._global_forward_pre_hooks
@@ -192,7 +194,7 @@ def _fold(twin: nn.Module, pairs: tuple[_Pair, ...]) -> None:
         norm: Any = twin.get_submodule(pair.norm)
         _replace(twin, pair.norm, getattr(norm, "act", nn.Identity()))
         if _pads_like_tensorflow(conv):
-            _replace(twin, pair.conv, _SamePadded(conv))
+            _replace(twin, pair.conv, SamePadded(conv))
 
 
 def _pads_like_tensorflow(conv: Any) -> bool:
@@ -213,7 +215,7 @@ def _replace(network: nn.Module, path: str, module: nn.Module) -> None:
 
 def _set_weights(target: Any, conv: Any, norm: Any) -> None:
     """Give a convolution the weights of `conv` and `norm` together."""
-    plain = target.conv if isinstance(target, _SamePadded) else target
+    plain = target.conv if isinstance(target, SamePadded) else target
     with torch.no_grad():
         scale = torch.rsqrt(norm.running_var + norm.eps)
         shift = -norm.running_mean if conv.bias is None else conv.bias - norm.running_mean
@@ -227,7 +229,7 @@ def _set_weights(target: Any, conv: Any, norm: Any) -> None:
         )
     plain.weight = nn.Parameter(weight, requires_grad=False)
     plain.bias = nn.Parameter(bias, requires_grad=False)
-    if isinstance(target, _SamePadded):
+    if isinstance(target, SamePadded):
         target.widen()
 
 

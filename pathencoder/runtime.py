@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -21,8 +23,10 @@ log = logging.getLogger(__name__)
 Rows: TypeAlias = npt.NDArray[np.float32]
 BatchSize: TypeAlias = "int | Literal['auto']"
 
-PRECISIONS = ("auto", "fp32", "bf16", "fp16")
-RUNTIMES = ("auto", "torch")
+RuntimeName: TypeAlias = "str | os.PathLike[str]"
+
+PRECISIONS = ("auto", "fp32", "bf16", "fp16", "int8")
+RUNTIMES = ("auto", "torch", "onnx", "openvino")
 _REDUCED = {"bf16": torch.bfloat16, "fp16": torch.float16}
 _NAMES = {
     torch.float32: "fp32",
@@ -137,6 +141,24 @@ def pick_batch(batch_size: BatchSize, device: torch.device) -> int:
     return int(batch_size)
 
 
+def check_runtime(runtime: object) -> str | Path:
+    """The runtime of a request: one of `RUNTIMES`, or the path of an exported file or its folder.
+
+    Raises:
+        ConfigError: It is neither.
+    """
+    if isinstance(runtime, str) and runtime in RUNTIMES:
+        return runtime
+    if isinstance(runtime, str | os.PathLike) and os.fspath(runtime):
+        place = Path(runtime).expanduser()
+        if place.exists():
+            return place
+    raise ConfigError(
+        f"runtime={str(runtime)!r}: one of {', '.join(RUNTIMES)}, or an existing file or folder"
+        " that `pathencoder export` wrote"
+    )
+
+
 def _is_count(value: object) -> bool:
     return isinstance(value, int | np.integer) and not isinstance(value, bool) and bool(value >= 1)
 
@@ -145,7 +167,7 @@ def precision_used(precision: str, dtype: torch.dtype) -> str:
     """The precision that is used for a request; it depends on neither machine nor images.
 
     Args:
-        precision: "auto" (the dtype of the weights), "fp32", "bf16" or "fp16".
+        precision: "auto" (the dtype of the weights), "fp32", "bf16" or "fp16"; "int8" is refused.
         dtype: Of the weights. Weights in float32 also run in bf16 or fp16 (autocast); weights in
             another dtype run in that dtype only.
 
@@ -157,6 +179,11 @@ def precision_used(precision: str, dtype: torch.dtype) -> str:
     """
     if precision not in PRECISIONS:
         raise ConfigError(f"precision={precision!r}: one of {', '.join(PRECISIONS)}")
+    if precision == "int8":
+        raise ConfigError(
+            "precision='int8': torch runs the encoder in fp32, bf16 or fp16. A file of int8 runs in"
+            " another runtime: `pathencoder export --precision int8`"
+        )
     own = _NAMES.get(dtype, str(dtype).removeprefix("torch."))
     if precision in ("auto", own):
         return own
@@ -194,6 +221,7 @@ class Runner:
         normalise: uint8 [N, S, S, 3] to normalised [N, 3, S, S], on the device of the tiles.
         precision: As in `precision_used`; the attribute `precision` is the one that is used.
         batch: Largest number of images in one forward pass.
+        alone: Whether one image is run alone. torch uses other kernels for it than for two.
     """
 
     def __init__(
@@ -204,12 +232,14 @@ class Runner:
         *,
         precision: str = "auto",
         batch: int = _CPU_GROUP,
+        alone: bool = False,
     ) -> None:
         first = next(network.parameters())
         self.network, self.readout, self.normalise = network, readout, normalise
         self.device, self.dtype = first.device, first.dtype
         self.batch = min(batch, _cpu_chunk()) if self.device.type == "cpu" else batch
         self.precision = precision_used(precision, self.dtype)
+        self.alone = alone
 
     def __call__(self, pixels: Pixels) -> Tensor:
         """Run uint8 [N, S, S, 3] in batches, which are halved when memory runs out.
@@ -234,7 +264,7 @@ class Runner:
 
     def _forward(self, pixels: Pixels) -> Tensor:
         count = len(pixels)
-        if count == 1:  # a batch of one uses other kernels than a batch of two
+        if count == 1 and not self.alone:
             pixels = np.repeat(pixels, 2, axis=0)
         with torch.inference_mode(), evaluating(self.network), self._autocast():
             x = self.normalise(self._upload(pixels))

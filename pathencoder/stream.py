@@ -26,7 +26,7 @@ from pathencoder.errors import ConfigError, ImageError
 from pathencoder.images import Item, Key
 from pathencoder.mpp import check_mpp
 from pathencoder.pace import Pace
-from pathencoder.runtime import RUNTIMES, BatchSize, Rows, Runner
+from pathencoder.runtime import BatchSize, Rows, Runner, RuntimeName, check_runtime
 from pathencoder.transforms import Transform
 
 log = logging.getLogger(__name__)
@@ -44,7 +44,7 @@ class Options(TypedDict, total=False):
     output: str
     batch_size: BatchSize
     precision: str
-    runtime: str
+    runtime: RuntimeName
     workers: int | None
     progress: Progress
     on_error: OnError
@@ -57,14 +57,13 @@ class Settings:
     output: str = "embedding"
     batch_size: BatchSize = "auto"
     precision: str = "auto"
-    runtime: str = "auto"
+    runtime: RuntimeName = "auto"
     workers: int | None = None
     pace: Pace | None = None  # where the times are counted
 
     def __post_init__(self) -> None:
         """Raises ConfigError for a runtime that there is not."""
-        if self.runtime not in RUNTIMES:
-            raise ConfigError(f"runtime={self.runtime!r}: one of {', '.join(RUNTIMES)}")
+        check_runtime(self.runtime)
 
 
 @dataclass(frozen=True)

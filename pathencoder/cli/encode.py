@@ -24,6 +24,7 @@ from pathencoder.errors import OfflineError
 if TYPE_CHECKING:
     from pathencoder.spec import EncoderSpec
 
+RUNTIMES = ("auto", "torch", "onnx", "openvino")  # not imported: that would import torch
 OUTPUTS = ("embedding", "cls", "mean", "cls_mean", "multi", "dense")
 
 
@@ -124,10 +125,18 @@ def _batch_size(_: click.Context, __: click.Parameter, value: str) -> int | Lite
 )
 @click.option(
     "--precision",
-    type=click.Choice(["auto", "fp32", "bf16", "fp16"]),
+    type=click.Choice(["auto", "fp32", "bf16", "fp16", "int8"]),
     default="auto",
     show_default=True,
-    help="Of the network; auto is that of the weights. bf16 and fp16 change the numbers a little.",
+    help="Of the network; auto is that of the weights. The others change the numbers a little; int8"
+    " needs an exported file.",
+)
+@click.option(
+    "--runtime",
+    default="auto",
+    show_default=True,
+    help="torch, onnx, openvino, or a file or folder of `pathencoder export`. Auto takes the"
+    " fastest that gives the same numbers.",
 )
 @click.option(
     "--workers",
@@ -207,6 +216,7 @@ def command(
     coords: Path | None,
     save_tissue: bool,
     precision: str,
+    runtime: str,
     workers: int | None,
     batch_size: int | Literal["auto"],
     pictures: bool,
@@ -260,6 +270,7 @@ def command(
         min_tissue=min_tissue,
         layout=layout,
         precision=precision,
+        runtime=_runtime(runtime),
         workers=workers,
         batch_size=batch_size,
         overwrite=overwrite,
@@ -301,7 +312,8 @@ def command(
             )
         )
     devices = "cpu" if ray else device
-    lanes = load_lanes(names, devices=devices, precision=precision, revision=revision)
+    asked = settings.of_network()
+    lanes = load_lanes(names, devices=devices, settings=asked, revision=revision)
     raise Failed(
         encode_all(
             lanes,
@@ -320,6 +332,12 @@ def command(
             debug=state.debug,
         )
     )
+
+
+def _runtime(text: str) -> str | Path:
+    """A runtime's name, or a path, which the workers of a cluster find from their own folders."""
+    place = Path(text).expanduser()
+    return place.absolute() if text not in RUNTIMES and place.exists() else text
 
 
 def _known_spec(name: str | None, revision: str | None) -> EncoderSpec | None:

@@ -18,20 +18,25 @@ if TYPE_CHECKING:
     import torch
 
     from pathencoder.encoder import Encoder
+    from pathencoder.stream import Settings as StreamSettings
 
 T = TypeVar("T")
 _NOTICED_SECONDS = 0.05  # until it is noticed that all lanes have ended
 
 
 def load_lanes(
-    names: Sequence[str], *, devices: str, precision: str, revision: str | None = None
+    names: Sequence[str],
+    *,
+    devices: str,
+    settings: StreamSettings,
+    revision: str | None = None,
 ) -> list[list[Encoder]]:
     """Load encoders on every device, to encode with them and nothing else.
 
     Args:
         names: Of the encoders; none: the default encoder.
         devices: As --device gives them.
-        precision: As --precision gives it.
+        settings: How the networks are read and run.
         revision: On the Hub.
 
     Returns:
@@ -42,20 +47,21 @@ def load_lanes(
     """
     wanted: Sequence[str | None] = names or [None]
     if "," not in devices and devices != "cuda:all":
-        return [[_load(name, devices, precision, revision) for name in wanted]]
+        return [[_load(name, devices, settings, revision) for name in wanted]]
     from pathencoder.runtime import pick_devices
 
     first, *others = pick_devices(devices)
-    loaded = [_load(name, str(first), precision, revision) for name in wanted]
+    loaded = [_load(name, str(first), settings, revision) for name in wanted]
     return [loaded, *([on_device(encoder, other) for encoder in loaded] for other in others)]
 
 
-def _load(name: str | None, device: str, precision: str, revision: str | None) -> Encoder:
+def _load(name: str | None, device: str, settings: StreamSettings, revision: str | None) -> Encoder:
     encoder = load(name, device=device, revision=revision)
     from pathencoder.folding import for_inference
 
-    # nothing else reads the network: the weights before folding need not stay in memory
-    encoder.network = for_inference(encoder.network, precision)
+    if encoder.runtime_used(settings).runtime == "torch":
+        # nothing else reads the network: the weights before folding need not stay in memory
+        encoder.network = for_inference(encoder.network, settings.precision)
     return encoder
 
 

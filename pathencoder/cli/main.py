@@ -31,6 +31,7 @@ VERBS = {
     "picture": "picture",
     "explore": "explore",
     "convert": "convert",
+    "export": "export",
     "list": "list_",
     "info": "info",
     "verify": "verify",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from pathencoder.errors import SlideError
 from pathencoder.features import finished, layouts
+from pathencoder.features.continued import with_runtime_of
 from pathencoder.features.finished import ANEW, check_provenance
 from pathencoder.features.identity import (
     Origin,
@@ -76,7 +77,7 @@ def remote_done_before(
     """
     if settings.overwrite or not file.exists():
         return None
-    provenance = slide_provenance(encoder, settings)
+    provenance = with_runtime_of(file, slide_provenance(encoder, settings), settings)
     check_provenance(file, provenance, settings.layout)
     made_from = finished.read_facts(file).slide
     if (made_from.path, made_from.stat) != (origin.url, origin.stat):

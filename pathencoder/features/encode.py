@@ -47,6 +47,7 @@ def encode_slide(
     coords: str | os.PathLike[str] | None = None,
     layout: str = "trident",
     precision: str = "auto",
+    runtime: str | os.PathLike[str] = "auto",
     batch_size: int | Literal["auto"] = "auto",
     workers: int | None = None,
     picture: str | os.PathLike[str] | None = None,
@@ -90,6 +91,7 @@ def encode_slide(
             .zarr). "clam" wants an `out` of the form FOLDER/h5_files/NAME.h5, and writes
             FOLDER/pt_files/NAME.pt too.
         precision: As for `Encoder.encode`.
+        runtime: As for `Encoder.encode`; "auto" goes on with that of a file that was begun.
         batch_size: Tiles in a forward pass, or "auto".
         workers: Threads that read and decode. None: one a core, at most 16.
         picture: A .jpg or .png to draw of the tissue and the tiles.
@@ -126,6 +128,7 @@ def encode_slide(
         coords=coords,
         layout=layout,
         precision=precision,
+        runtime=runtime,
         workers=workers,
         batch_size=batch_size,
         overwrite=overwrite,
@@ -152,6 +155,7 @@ class SlideOptions(TypedDict, total=False):
     coords: str | os.PathLike[str] | None
     layout: str
     precision: str
+    runtime: str | os.PathLike[str]
     batch_size: int | Literal["auto"]
     workers: int | None
     overwrite: bool

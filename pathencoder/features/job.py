@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -180,7 +180,10 @@ class Job:
         """Shape of a row, for a file without rows."""
         size = self.encoder.spec.input_size
         blank = np.full((size, size, 3), 255, np.uint8)
-        return self.encoder.encode(blank, output=self.settings.output, progress=False).shape[1:]
+        rows = self.encoder.encode(
+            blank, output=self.settings.output, runtime="torch", progress=False
+        )
+        return rows.shape[1:]
 
 
 def fill_together(
@@ -200,7 +203,7 @@ def fill_together(
     size, gets what `read` returns, resized by the first file's encoder.
 
     Args:
-        jobs: The files. Settings and progress are the first one's.
+        jobs: The files. Settings, but for the runtime, and progress are the first one's.
         todo: The parts that a journal does not have.
         read: Reads one, uint8 [H, W, 3].
         id_of: Its 64-bit id in the journals.
@@ -251,14 +254,7 @@ def _rows_of(
     """For each image a row of each job's encoder, or the image's error."""
     from pathencoder import runtime, stream
 
-    asked, encoder = jobs[0].settings, jobs[0].encoder
-    settings = stream.Settings(
-        output=asked.output,
-        batch_size=asked.batch_size,
-        precision=asked.precision,
-        workers=asked.workers,
-        pace=pace,
-    )
+    encoder, settings = jobs[0].encoder, replace(jobs[0].settings.of_network(), pace=pace)
     if len(jobs) == 1:
         for result in encoder.results(images, mpp=mpp, settings=settings):
             yield [result.row], result.error
@@ -266,7 +262,7 @@ def _rows_of(
     found = stream.joint_results(
         stream.with_scales(images, mpp, None),
         encoder.transform,
-        [job.encoder.runner(settings) for job in jobs],
+        [job.encoder.runner(replace(settings, runtime=job.settings.runtime)) for job in jobs],
         group=runtime.pick_batch(settings.batch_size, encoder.device),
         workers=runtime.pick_workers(settings.workers),
         wanted=wanted,

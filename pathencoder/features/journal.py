@@ -28,6 +28,27 @@ Rows = NDArray[np.float32]
 _SYNC_SECONDS = 5.0
 
 
+def settings_of(path: Path) -> dict[str, Any] | None:
+    """The settings of a journal; None where there is none, or it has no rows yet."""
+    try:
+        with path.open("rb") as file:
+            header, _ = _header_of(file)
+    except OSError:
+        return None
+    return None if header is None else dict(header["settings"])
+
+
+def _header_of(file: BinaryIO) -> tuple[dict[str, Any] | None, int]:
+    """The header of a journal, and where its records start."""
+    length = int.from_bytes(file.read(8), "little")
+    text = file.read(length) if 0 < length < 1 << 20 else b""
+    try:
+        header: dict[str, Any] = json.loads(text)
+    except ValueError:
+        return None, 8 + length
+    return header, 8 + length
+
+
 class Journal:
     """Rows by a 64-bit id, appended to a file and read back in any order.
 
@@ -243,13 +264,7 @@ class Journal:
 
     def _read_header(self) -> dict[str, Any] | None:
         """The header; None where the file is new or ends inside its header."""
-        length = int.from_bytes(self._file.read(8), "little")
-        text = self._file.read(length) if 0 < length < 1 << 20 else b""
-        self._start = 8 + length
-        try:
-            header: dict[str, Any] = json.loads(text)
-        except ValueError:
-            return None
+        header, self._start = _header_of(self._file)
         return header
 
     def _map(self, count: int) -> Any:

@@ -14,6 +14,7 @@ import numpy as np
 
 from pathencoder.errors import SlideError
 from pathencoder.features.before import done_before
+from pathencoder.features.continued import continued
 from pathencoder.features.identity import Origin
 from pathencoder.features.job import Job, Outcome, Progress, fill_together
 from pathencoder.features.plan import SlidePlan, place_of_tiles
@@ -126,6 +127,7 @@ def _open_job(
         "slide_hash": identity["slide_hash"],
     }
     facts = {"source_path": identity["slide_path"], "reader": slide.reader}
+    settings = continued(encoder, settings, part.known_provenance, part.file)
     encoder = _at_scale(encoder, part.known_plan.grid.target_mpp)
     tag_bytes = TAG_BYTES if settings.qc else 0
     if settings.qc:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from dataclasses import dataclass
 from numbers import Integral, Real
 from pathlib import Path
@@ -17,6 +18,7 @@ from pathencoder.slides.tissue_file import read_outlines
 if TYPE_CHECKING:
     from pathencoder.encoder import Encoder
     from pathencoder.spec import EncoderSpec
+    from pathencoder.stream import Settings as StreamSettings
 
 TISSUE = (
     "optical density against the glass, mask at 8 um/px, pen and shadows dropped, holes open,"
@@ -36,7 +38,8 @@ class Settings:
         overlap_px: Overlap of neighbouring tiles of a slide, in pixels of the tile.
         min_tissue: Share of a slide's tile that must be tissue, 0 to 1.
         layout: Of a slide's file: one of `layouts.LAYOUTS`.
-        precision: Of the network, as `Encoder.encode` takes it.
+        precision: Of the network, as `Encoder.encode` takes it, as is the next.
+        runtime: What computes. "auto" goes on with that of a file that was begun.
         tissue: GeoJSON of the areas of a slide to embed, in place of the tissue that is found.
         coords: HDF5 file with the coordinates of the tiles of a slide, in place of a grid.
         workers: Decoding threads. None: one a core, at most 16.
@@ -57,6 +60,7 @@ class Settings:
     min_tissue: float = 0.25
     layout: str = "trident"
     precision: str = "auto"
+    runtime: str | os.PathLike[str] = "auto"
     tissue: Path | None = None
     coords: Path | None = None
     workers: int | None = None
@@ -85,6 +89,18 @@ class Settings:
                 f"output='dense' with layout={self.layout!r}: dense features are maps, which only"
                 " the layout trident holds"
             )
+
+    def of_network(self) -> StreamSettings:
+        """The part that concerns the network."""
+        from pathencoder import stream
+
+        return stream.Settings(
+            output=self.output,
+            batch_size=self.batch_size,
+            precision=self.precision,
+            runtime=self.runtime,
+            workers=self.workers,
+        )
 
     def _check_coords(self) -> None:
         """Given coordinates decide where tiles lie and how wide they are."""
@@ -117,12 +133,14 @@ class Provenance:
         transform: The preprocessing, in one line.
         mpp: As the user gave it. None: the slide's own; images are resized whole.
         target_mpp: Micrometres per pixel at which the input was read.
-        precision: That was used: fp32, bf16 or fp16.
-        runtime: That was used.
+        precision: That was used: fp32, bf16, fp16 or int8.
+        runtime: That was used: torch, onnx or openvino.
         overlap_px: Slides only, as what follows.
         min_tissue: Share of a tile that must be tissue.
         tissue: The rules that found the tissue and their version, or the digest of the areas that
             were drawn or of the coordinates that were given.
+        graph: sha256 of the exported file that computed, of int8: its rows depend on how it was
+            calibrated.
         rounded: "float16" where a conversion rounded the rows, so that they are not taken for those
             of a run.
     """
@@ -139,6 +157,7 @@ class Provenance:
     overlap_px: int | None = None
     min_tissue: float | None = None
     tissue: str | None = None
+    graph: str | None = None
     rounded: str | None = None
 
     def settings(self) -> dict[str, Any]:
@@ -248,6 +267,7 @@ def _of_encoder(encoder: Encoder, settings: Settings) -> Provenance:
 
     spec = encoder.spec
     readout(encoder.network, spec, settings.output)  # refuses an output that the network lacks
+    used = encoder.runtime_used(settings.of_network())
     return Provenance(
         encoder=spec.name,
         revision=spec.revision,
@@ -256,7 +276,9 @@ def _of_encoder(encoder: Encoder, settings: Settings) -> Provenance:
         transform=describe_transform(spec),
         mpp=settings.mpp,
         target_mpp=None,
-        precision=encoder.precision_used(settings.precision),
+        precision=used.precision,
+        runtime=used.runtime,
+        graph=used.graph_sha256,
     )
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pathencoder.features.before import done_before
+from pathencoder.features.continued import with_runtime_of
 from pathencoder.features.finished import slide_facts
 from pathencoder.features.identity import Origin, identify_slide
 from pathencoder.features.job import Outcome, Progress, partial_path, silent
@@ -250,7 +251,8 @@ def _look(encoder: Encoder, file: Path, task: SlideTask) -> Part:
     """What an earlier run has left of an encoder's file."""
     part = Part(file)
     try:
-        part.provenance = slide_provenance(encoder, task.settings)
+        made = slide_provenance(encoder, task.settings)
+        part.provenance = with_runtime_of(file, made, task.settings)
         part.result = done_before(task.source, file, part.provenance, task.settings, task.origin)
         if part.result is None:
             refuse_busy(partial_path(file))

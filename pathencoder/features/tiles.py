@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from pathencoder.arrays import Pixels
 from pathencoder.errors import ImageError
 from pathencoder.features import finished
+from pathencoder.features.continued import continued, with_runtime_of
 from pathencoder.features.finished import ANEW, check_provenance
 from pathencoder.features.identity import (
     TAG_BYTES,
@@ -83,7 +84,7 @@ def tiles_to_file(
         ImageError: No image can be read.
     """
     started, pace = time.monotonic(), pace or Pace()
-    provenance = tiles_provenance(encoder, settings)
+    provenance = with_runtime_of(file, tiles_provenance(encoder, settings), settings)
     batch = _Batch(source, images)
     earlier = None if settings.overwrite else _earlier(file, provenance)
     notes = _check_folder(earlier, batch, file) if earlier else []
@@ -102,6 +103,7 @@ def tiles_to_file(
                 notes,
                 batch.parts(keep_others=keep_others),
             )
+    settings = continued(encoder, settings, provenance, file)
     facts = {
         "source": printable(source.name),
         "source_path": batch.folder,

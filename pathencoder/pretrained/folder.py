@@ -8,6 +8,7 @@
 | README.md | model card |
 | LICENSE | licence of the weights |
 | metrics.json | the card's metrics with their provenance |
+| model.onnx, model.onnx.json | the network for ONNX Runtime, which `pathencoder export` wrote |
 """
 
 from __future__ import annotations
@@ -40,8 +41,9 @@ REFERENCE = "reference.safetensors"
 CARD = "README.md"
 LICENCE = "LICENSE"
 METRICS = "metrics.json"
+GRAPH = ("model.onnx", "model.onnx.json")
 # config.json last: until then the old one, with the old sha256, does not match new weights
-FILES = (REFERENCE, METRICS, CARD, LICENCE, WEIGHTS, CONFIG)
+FILES = (REFERENCE, METRICS, CARD, LICENCE, *GRAPH, WEIGHTS, CONFIG)
 
 
 @dataclass(frozen=True)

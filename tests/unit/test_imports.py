@@ -46,7 +46,7 @@ LAYERS = {
         ("formats", "arrays", "images", "cluster"),
         ("transforms", "wrapped", "folding", "network", "outputs", "runtime", "decoding", "stream"),
         ("pretrained",),
-        ("module", "encoder"),
+        ("runtimes", "module", "encoder"),
         ("verify", "slides", "remote"),
         ("features", "nuclei"),
         ("heads",),

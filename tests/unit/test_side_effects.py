@@ -37,6 +37,7 @@ READS = {
     "transform": lambda e, _: e.transform(picture()),
     "as_module": lambda e, _: e.as_module(output="multi"),
     "precision_used": lambda e, _: e.precision_used(),
+    "runtime_used": lambda e, _: e.runtime_used(Settings()),
     "save_pretrained": lambda e, folder: e.save_pretrained(folder / "saved"),
     "push_to_hub": lambda e, _: e.push_to_hub("me/mine"),
     "from_pretrained": lambda e, _: Encoder.from_pretrained(e.folder),

@@ -12,6 +12,7 @@ from pathencoder.cli.jobs import Loop
 from pathencoder.cli.lanes import folders_of, load_lanes, run_lanes
 from pathencoder.errors import ConfigError, ImageError, StoreError
 from pathencoder.features.job import Outcome
+from pathencoder.stream import Settings
 
 JOBS = list("abcdefgh")
 
@@ -99,6 +100,8 @@ def test_each_of_several_encoders_has_its_folder():
 
 @pytest.mark.parametrize(("precision", "folded"), [("auto", True), ("bf16", False)])
 def test_encoders_that_only_encode_let_their_first_weights_go(precision, folded):
-    [[encoder]] = load_lanes([], devices="cpu", precision=precision)
+    [[encoder]] = load_lanes(
+        [], devices="cpu", settings=Settings(precision=precision, runtime="torch")
+    )
     norms = [m for m in encoder.network.modules() if isinstance(m, torch.nn.BatchNorm2d)]
     assert bool(norms) != folded

@@ -1,0 +1,230 @@
+"""Which runtime computes: names, files of other encoders, encoders that were changed."""
+
+import dataclasses
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from small_encoders import encoder, picture
+
+import pathencoder
+from pathencoder.errors import ChecksumError, ConfigError, MissingExtra
+from pathencoder.pretrained import catalogue
+from pathencoder.pretrained.folder import sha256_of
+from pathencoder.runtimes import choose, engines
+from pathencoder.runtimes.engine import Engine
+from pathencoder.runtimes.exported import Exported
+from pathencoder.stream import Settings
+
+ROWS = np.arange(256, dtype=np.float32)
+
+
+def engine_of(monkeypatch, *, installed=True, fails=False):
+    """One runtime, whose graph gives known rows."""
+
+    def read(file, threads):
+        if fails:
+            raise RuntimeError("Opset 99 is not supported\nat line 3")
+        return lambda x: np.tile(ROWS, (len(x), 1))
+
+    module = "json" if installed else "no_such_module"
+    made = Engine("onnx", "onnx", module, (".onnx",), read)
+    for place in (choose, engines):
+        monkeypatch.setattr(place, "ENGINES", (made,))
+    return made
+
+
+def write_graph(folder, spec, *, precision="fp32", content=b"graph", **changes):
+    name = "model.onnx" if precision == "fp32" else f"model.{precision}.onnx"
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_bytes(content)
+    described = Exported(
+        encoder=spec.name,
+        weights_sha256=spec.sha256,
+        embedding=spec.embedding,
+        dim=spec.dim,
+        format="onnx",
+        precision=precision,
+        input="",
+        input_size=spec.input_size,
+        any_size=True,
+        mean=spec.mean,
+        std=spec.std,
+        mpp=spec.mpp,
+        licence=spec.licence,
+        files={name: sha256_of(folder / name)},
+    )
+    text = dataclasses.replace(described, **changes).as_json()
+    (folder / f"{name}.json").write_text(text)
+    return folder / name
+
+
+@pytest.fixture
+def saved(tmp_path):
+    encoder("cnn").save_pretrained(tmp_path / "encoder")
+    return tmp_path / "encoder"
+
+
+@pytest.fixture
+def loaded(saved):
+    found = pathencoder.load_encoder(saved, device="cpu")
+    write_graph(saved, found.spec)
+    return found
+
+
+def runtime_of(enc, **settings):
+    return enc.runtime_used(Settings(**settings)).runtime
+
+
+def test_auto_takes_a_runtime_that_is_installed_where_there_is_a_file(loaded, saved, monkeypatch):
+    engine_of(monkeypatch)
+    assert runtime_of(loaded) == "onnx"
+    rows = loaded.encode([picture()] * 3, progress=False)
+    assert np.array_equal(rows, np.tile(ROWS, (3, 1)))
+    engine_of(monkeypatch, installed=False)
+    assert runtime_of(loaded) == "torch"
+    with pytest.raises(MissingExtra, match=r"pathencoder\[onnx\]"):
+        runtime_of(loaded, runtime="onnx")
+    engine_of(monkeypatch)
+    (saved / "model.onnx").unlink()
+    assert runtime_of(loaded) == "torch"
+    with pytest.raises(ConfigError, match=r"no exported file \(model\.onnx\) beside"):
+        runtime_of(loaded, runtime="onnx")
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"precision": "bf16"}, "fp32 or int8, not bf16"),
+        ({"output": "mean"}, "not output='mean'"),
+    ],
+)
+def test_what_no_exported_file_computes_runs_in_torch(loaded, monkeypatch, settings, words):
+    engine_of(monkeypatch)
+    assert runtime_of(loaded, **settings) == "torch"
+    with pytest.raises(ConfigError, match=words):
+        runtime_of(loaded, runtime="onnx", **settings)
+
+
+def changed_weights(enc):
+    next(enc.network.parameters()).data.mul_(1.5)  # does not count as a version of the tensor
+
+
+def changed_statistics(enc):
+    next(m for m in enc.network.modules() if isinstance(m, torch.nn.BatchNorm2d)).running_mean += 1
+
+
+def hook(enc):
+    enc.network.register_forward_hook(lambda *_: None)
+
+
+def wrapped(enc):
+    enc.network = torch.optim.swa_utils.AveragedModel(enc.network)
+
+
+def replaced(enc):
+    enc.network = encoder("cnn").network
+    changed_weights(enc)
+
+
+@pytest.mark.parametrize("change", [changed_weights, changed_statistics, hook, wrapped, replaced])
+def test_an_encoder_that_was_changed_runs_in_torch(loaded, monkeypatch, change):
+    engine_of(monkeypatch)
+    assert runtime_of(loaded) == "onnx"
+    change(loaded)
+    assert runtime_of(loaded) == "torch"
+    with pytest.raises(ConfigError, match="it is not the encoder that was exported"):
+        runtime_of(loaded, runtime="onnx")
+
+
+def test_weights_of_another_dtype_run_in_torch(saved, loaded, monkeypatch):
+    engine_of(monkeypatch)
+    half = pathencoder.load_encoder(saved, device="cpu", dtype="bf16")
+    assert runtime_of(half) == "torch"
+    with pytest.raises(ConfigError, match=r"the weights are torch\.bfloat16"):
+        runtime_of(half, runtime="onnx")
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"weights_sha256": "0" * 64, "encoder": "other"}, r"other weights \(other, sha256 0000"),
+        ({"embedding": "mean"}, "computes another embedding"),
+        ({"any_size": False, "input_size": 32}, "takes images of 32 px"),
+    ],
+)
+def test_a_file_of_another_encoder(loaded, saved, monkeypatch, caplog, changes, words):
+    engine_of(monkeypatch)
+    write_graph(saved, loaded.spec, **changes)
+    with pytest.raises(ConfigError, match=words):
+        runtime_of(loaded, runtime="onnx")
+    choose._warn_once.cache_clear()
+    assert runtime_of(loaded) == "torch"
+    assert "runs in torch" in caplog.text
+
+
+def test_a_damaged_file(loaded, saved, monkeypatch):
+    engine_of(monkeypatch)
+    (saved / "model.onnx").write_bytes(b"graqh")
+    with pytest.raises(ChecksumError, match=r"model\.onnx is damaged"):
+        runtime_of(loaded, runtime="onnx")
+    assert runtime_of(loaded) == "torch"
+    (saved / "model.onnx.json").write_text("[1]")
+    with pytest.raises(ConfigError, match="does not describe an exported encoder"):
+        runtime_of(loaded, runtime="onnx")
+
+
+def test_a_file_that_the_library_cannot_run(loaded, saved, monkeypatch):
+    engine_of(monkeypatch, fails=True)
+    write_graph(saved, loaded.spec, content=b"of a newer opset")
+    with pytest.raises(ConfigError, match=r"onnx cannot run .*\(Opset 99 is not supported\)"):
+        runtime_of(loaded, runtime="onnx")
+    assert runtime_of(loaded) == "torch"
+
+
+def test_a_file_or_folder_is_named(loaded, saved, tmp_path, monkeypatch):
+    engine_of(monkeypatch)
+    file = write_graph(tmp_path / "elsewhere", loaded.spec)
+    (saved / "model.onnx").unlink()
+    for place in (file, file.parent, str(file)):
+        assert runtime_of(loaded, runtime=place) == "onnx"
+    with pytest.raises(ConfigError, match=r"runs files of ONNX \(\.onnx\) and OpenVINO"):
+        runtime_of(loaded, runtime=saved / "config.json")
+    with pytest.raises(ConfigError, match="no file of fp32 there"):
+        runtime_of(loaded, runtime=tmp_path)
+    with pytest.raises(ConfigError, match=r"runtime='tensorrt': one of auto, torch, onnx, openv"):
+        Settings(runtime="tensorrt")
+
+
+def test_int8_is_used_when_it_is_asked_for(loaded, saved, tmp_path, monkeypatch):
+    engine_of(monkeypatch)
+    with pytest.raises(ConfigError, match="has no file of int8 beside its weights"):
+        runtime_of(loaded, precision="int8")
+    with pytest.raises(ConfigError, match="torch runs the encoder in fp32"):
+        runtime_of(loaded, runtime="torch", precision="int8")
+    file = write_graph(saved, loaded.spec, precision="int8")
+    assert loaded.runtime_used(Settings()).precision == "fp32"
+    for settings in ({"precision": "int8"}, {"runtime": file}):
+        used = loaded.runtime_used(Settings(**settings))
+        assert (used.precision, used.graph_sha256) == ("int8", sha256_of(file))
+    with pytest.raises(ConfigError, match="computes in int8"):
+        runtime_of(loaded, runtime=file, precision="fp32")
+
+
+def test_a_new_encoder_in_a_folder_removes_the_file_of_the_old_one(loaded, saved):
+    changed_weights(loaded)
+    loaded.save_pretrained(saved)
+    assert not (saved / "model.onnx").exists()
+
+
+def test_the_bundled_file_is_of_the_bundled_weights(tmp_path):
+    folder = catalogue.BUNDLED / catalogue.DEFAULT
+    described = json.loads((folder / "model.onnx.json").read_text())
+    assert described["weights_sha256"] == sha256_of(folder / "model.safetensors")
+    assert described["files"] == {"model.onnx": sha256_of(folder / "model.onnx")}
+    assert described["any_size"]
+    shutil.copytree(folder, tmp_path / "copy")
+    (tmp_path / "copy/model.onnx").unlink()
+    assert runtime_of(pathencoder.load_encoder(tmp_path / "copy", device="cpu")) == "torch"
