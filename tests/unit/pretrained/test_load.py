@@ -1,6 +1,5 @@
 """load_encoder offline: the bundled default, folders of both formats, random weights, errors."""
 
-import dataclasses
 import json
 import shutil
 import warnings
@@ -217,56 +216,6 @@ def test_the_research_licence_gives_one_warning(saved, names):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         pathencoder.load_encoder(saved)
-
-
-# verify
-
-
-def test_verify_finds_other_weights(saved):
-    encoder = pathencoder.load_encoder(saved)
-    good = verify(encoder)
-    assert good.ok
-    assert good.max_abs < 1e-5
-    with torch.no_grad():
-        encoder.network.blocks[0].attn.qkv.weight.mul_(3)
-    bad = verify(encoder)
-    assert not bad.ok
-    assert bad.cosine < good.cosine
-
-
-def test_verify_uses_encode_with_its_defaults(saved, monkeypatch):
-    encoder = pathencoder.load_encoder(saved)
-    monkeypatch.setattr(
-        runtime.Runner, "_forward", lambda self, pixels: torch.ones(len(pixels), SPEC.dim)
-    )
-    assert not verify(encoder).ok
-
-
-def test_verify_finds_another_preprocessing(saved):
-    rewrite(saved, lambda c: c["pretrained_cfg"].update(mean=[0.1, 0.2, 0.9]))
-    assert not verify(pathencoder.load_encoder(saved)).ok
-
-
-def test_verify_needs_a_reference(saved):
-    (saved / "reference.safetensors").unlink()
-    with pytest.raises(ConfigError, match=r"reference\.safetensors"):
-        verify(pathencoder.load_encoder(saved))
-    with pytest.raises(ConfigError, match="nothing to compare"):
-        verify(pathencoder.Encoder(network.create(SPEC, random=True), SPEC))
-
-
-def test_verify_refuses_a_reference_of_another_length(saved):
-    spec = dataclasses.replace(SPEC, dim=96, embedding="cls_mean")
-    net = network.create(SPEC, random=True)
-    folder.write_folder(
-        saved,
-        spec,
-        net.state_dict(),
-        reference_tile=np.zeros((32, 32, 3), np.uint8),
-        reference_embedding=np.zeros(48, np.float32),
-    )
-    with pytest.raises(ConfigError, match="48 values instead of 96"):
-        verify(pathencoder.load_encoder(saved))
 
 
 # timm's hub format in a folder
