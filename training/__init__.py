@@ -20,8 +20,10 @@ COMMANDS = (
     "training.export",
     "training.plan",
     "training.pretrain",
+    "training.publish",
     "training.publishing.bundle",
     "training.publishing.card",
+    "training.publishing.overlap",
     "training.report",
 )
 # Package or module -> the command that uses it; for all others it is pretrain.
@@ -33,7 +35,7 @@ _COMMAND_OF = {
     "training.evaluation.plan": "training.experiments",
     "training.monitor.retrieval": "training.report",
     "training.provenance": "training.export",
-    "training.publishing": "training.publishing.bundle",
+    "training.publishing": "training.publish",
     "training.publishing.average": "training.export",
     "training.publishing.card_figures": "training.publishing.card",
     "training.trainer.export": "training.export",

@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import json
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
@@ -39,7 +40,7 @@ from training.trainer.optimizer import make_optimizer
 def main(run: str, out: Path | None, embedding: str | None) -> None:
     """Export a run."""
     try:
-        click.echo(export_run(*_named(run), out=out, embedding=embedding))
+        click.echo(export_run(*named(run), out=out, embedding=embedding))
     except PathEncoderError as error:
         raise click.ClickException(str(error)) from error
 
@@ -62,6 +63,42 @@ def export_run(
         ConfigError: The run has no such checkpoint, or its config is not valid.
         StoreError: The checkpoint is damaged, or the folder cannot be written.
     """
+    opened = open_run(run, step, embedding=embedding)
+    return export_method(
+        opened.cfg,
+        opened.method,
+        opened.made_from,
+        out or run / ("export" if step is None else f"export-{step}"),
+        step=opened.step,
+        start=opened.start,
+    )
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A run as one of its checkpoints holds it.
+
+    Attributes:
+        cfg: Its settings.
+        method: With the weights of the checkpoint, in eval mode.
+        made_from: Its record.
+        step: Steps that are done.
+        checkpoint: The checkpoint's folder.
+    """
+
+    cfg: config.Config
+    method: methods.Method
+    made_from: Provenance
+    step: int
+    checkpoint: Path
+
+    def start(self) -> nn.Module:
+        """The backbone as the run started with it."""
+        return _start(self.cfg)
+
+
+def open_run(run: Path, step: int | None = None, *, embedding: str | None = None) -> Opened:
+    """Open a checkpoint of a run; arguments and errors as in `export_run`."""
     place = _checkpoint(run, step)
     cfg = config.load(run / "config.yaml")
     if embedding:
@@ -72,17 +109,10 @@ def export_run(
     made_from = Provenance.from_json(known) if known else record_of(run, cfg)
     method = methods.build(cfg.method, _plan(cfg, made_from.corpus.tiles))
     checkpoint.load(place, method, make_optimizer(method, cfg), about["settings"])
-    return export_method(
-        cfg,
-        method.eval(),
-        made_from,
-        out or run / ("export" if step is None else f"export-{step}"),
-        step=int(about["step"]),
-        start=functools.partial(_start, cfg),
-    )
+    return Opened(cfg, method.eval(), made_from, int(about["step"]), place)
 
 
-def _named(text: str) -> tuple[Path, int | None]:
+def named(text: str) -> tuple[Path, int | None]:
     """Folder and step of RUN[@STEP]; a folder's own name may hold an @."""
     name, at, step = text.rpartition("@")
     if not at or Path(text).is_dir():

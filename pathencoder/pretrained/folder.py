@@ -147,7 +147,7 @@ def write_folder(
         ConfigError: Only one of `reference_tile` and `reference_embedding` is given.
         StoreError: The folder cannot be written.
     """
-    from pathencoder.pretrained import weight_files
+    from pathencoder.pretrained import timm_form, weight_files
 
     if (reference_tile is None) != (reference_embedding is None):
         raise ConfigError("a reference needs both: reference_tile and reference_embedding")
@@ -156,7 +156,7 @@ def write_folder(
         with draft_of(target) as draft:
             weight_files.save(state_dict, draft / WEIGHTS)
             published = dataclasses.replace(
-                spec,
+                timm_form.callable_by_timm(spec),
                 sha256=sha256_of(draft / WEIGHTS),
                 layout=spec.timm_layout,
                 files=(WEIGHTS,),

@@ -64,7 +64,7 @@ LAYERS = {
         ("provenance",),
         ("monitor", "from_config"),
         ("trainer", "report", "evaluation"),
-        ("publishing", "evaluate", "export"),
+        ("publishing", "publish", "evaluate", "export"),
         ("experiments", "pretrain", "plan"),
     ),
 }

@@ -13,7 +13,6 @@ import dataclasses
 import datetime
 import json
 import shutil
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -25,31 +24,13 @@ from safetensors.torch import load_file
 from pathencoder.errors import ConfigError, PathEncoderError
 from pathencoder.files import make_folder, whole_file
 from pathencoder.pretrained.folder import CARD, read_reference, read_spec, write_folder
-from pathencoder.tables import read_table
-from training.data.corpus import open_corpus
 from training.evaluation.encoders import open_subject
 from training.files import write_text
-from training.monitor.log import read_log
 from training.provenance.record import Provenance
-from training.publishing.average import steps_of
-from training.publishing.card import RECORD, ROOT, SourceRow, card, page_of
+from training.publishing.card import RECORD, ROOT, card, page_of
+from training.publishing.licence_texts import LICENCES
+from training.publishing.made_with import cost, sources
 from training.report import curves
-
-LICENCES = {
-    "Apache-2.0": (ROOT / "LICENSE").read_text(),
-    "CC-BY-NC-4.0": (
-        """Copyright the pathencoder authors.
-
-The weights in this folder are licensed under the Creative Commons
-Attribution-NonCommercial 4.0 International Public License (CC BY-NC 4.0).
-You may share and adapt them for non-commercial purposes with attribution.
-They come without any warranty. The licence in full:
-https://creativecommons.org/licenses/by-nc/4.0/legalcode
-
-They were trained on images some of whose sources forbid commercial use, or state no licence.
-"""
-    ),
-}
 
 
 @click.command(help=__doc__)
@@ -205,74 +186,6 @@ def _refuse_other_weights(export: Path, measured: dict[str, Any], row: str) -> N
 def _copy(source: Path, target: Path) -> None:
     with whole_file(target) as temporary:
         shutil.copy(source, temporary)
-
-
-def cost(runs: Sequence[Path]) -> dict[str, Any]:
-    """What runs cost, by their logs.
-
-    Args:
-        runs: Their folders.
-
-    Returns:
-        Number of runs, steps and fields of the crops of each, and the CPU and wall seconds of all.
-    """
-    last = [read_log(run)[-1] for run in runs]
-    crops = [
-        yaml.safe_load((run / "config.yaml").read_text())["method"].get("crop") or {}
-        for run in runs
-    ]
-    # a log may end before the last step
-    steps = [max(line["step"], steps_of(run)) for run, line in zip(runs, last, strict=True)]
-    facts = {
-        "runs": len(runs),
-        "steps": steps,
-        "fields": [crop.get("field", [1.0, 1.0]) for crop in crops],
-    }
-    return {
-        **facts,
-        **{f"{k}_seconds": sum(line[f"{k}_s"] for line in last) for k in ("cpu", "wall")},
-    }
-
-
-def sources(config: dict[str, Any], made_from: Provenance) -> list[SourceRow]:
-    """The sources of the images that a run was trained on.
-
-    Args:
-        config: The run's configuration.
-        made_from: Its record.
-
-    Returns:
-        (source, stain class, licence, tiles, slides), those with most tiles first; empty for tiles
-        without a manifest.csv.
-
-    Raises:
-        ConfigError: The corpus or its manifest cannot be read, or its tiles are others than those
-            of the record.
-    """
-    data = config["data"]
-    root = Path(data["root"])
-    if "://" in str(data["root"]) or not (root / "manifest.csv").is_file():
-        return []
-    corpus = open_corpus(
-        root,
-        licences=tuple(data["licences"]),
-        stains=tuple(data["stains"]),
-        without=tuple(data["without"]),
-    )
-    if corpus.digest != made_from.corpus.digest:
-        raise ConfigError(
-            f"the tiles of {root} are {len(corpus):,}, not the {made_from.corpus.tiles:,} of the"
-            " run's record: restore them, so that the card names the sources of those"
-        )
-    used = set(corpus.keys)
-    tiles = Counter[tuple[str, str, str]]()
-    slides: dict[tuple[str, str, str], set[str]] = {}
-    for _, r in read_table(root / "manifest.csv", required=("shard", "key")):
-        if r["key"] in used or f"{r['shard']}/{r['key']}" in used:
-            src, stain, licence = (r.get(c) or "-" for c in ("src", "stain_class", "licence"))
-            tiles[src, stain, licence] += 1
-            slides.setdefault((src, stain, licence), set()).add(r.get("slide") or r["key"])
-    return [(*kind, n, len(slides[kind])) for kind, n in tiles.most_common()]
 
 
 if __name__ == "__main__":

@@ -17,23 +17,21 @@ from typing import Any
 
 import yaml  # type: ignore[import-untyped]  # PyYAML has no annotations
 
-from pathencoder.pooling import stage_rule
-from pathencoder.pretrained.catalogue import DEFAULT
 from pathencoder.pretrained.folder import CARD, METRICS, read_spec
 from pathencoder.spec import EncoderSpec
+from training.evaluation.report_file import parse_report
+from training.evaluation.report_rows import Report
 from training.files import write_text
 from training.provenance.record import Provenance, Source
+from training.publishing import report_figures
 from training.publishing.card_figures import below_imagenet, measured, robustness
+from training.publishing.card_use import use
+from training.publishing.front import front
+from training.publishing.sets_table import sets
 
 ROOT = Path(__file__).parents[2]
 RECORD = "provenance.json"
-_FRONT = """---
-license: {license}
-library_name: timm
-tags: [histopathology, pathology, self-supervised, feature-extraction{tags}]
----
-
-"""
+SOURCE = "https://github.com/pathencoder/pathencoder"
 _SHOWN = {
     "provenance": "what it was made from",
     "config": "settings of its runs",
@@ -49,6 +47,8 @@ def card(
     configs: Sequence[dict[str, Any]],
     figures: dict[str, Any],
     made_from: Provenance,
+    *,
+    repo: str | None = None,
 ) -> str:
     """Write the model card.
 
@@ -58,57 +58,64 @@ def card(
         figures: What metrics.json holds: the cost of its training, the sources of its tiles, and
             every measured figure.
         made_from: The record of the run.
+        repo: Its repository on the Hub, "owner/name" or "owner/name@tag"; None: bundled.
 
     Returns:
         Markdown with the front matter that the Hugging Face Hub reads.
     """
-    front = _FRONT.format(license=spec.licence.lower(), tags="".join(f", {s}" for s in spec.stains))
-    shifts = figures.get("robustness")
+    row = figures["row"]
+    report = read_figures(figures)
     parts = [
-        f"# {spec.name}\n\n{_opening(spec, configs[0], made_from)}",
-        _use(spec),
-        measured(figures, made_from),
-        *([robustness(shifts)] if shifts else []),
-        _training(spec, configs, figures, made_from),
+        f"# {spec.name}\n\n{_opening(spec, configs[0], made_from, repo)}",
+        use(spec, figures, repo),
+        *_measured(figures, made_from, report),
+        _training(spec, configs, figures, made_from, repo),
         _images(figures["training"].get("sources", []), made_from),
         _statements(made_from),
-        _limits(figures, made_from),
+        _limits(figures, made_from, report),
+        _citation(spec, repo),
     ]
-    return front + "\n\n".join(part for part in parts if part) + "\n"
+    top = front(spec, made_from, report=report, row=row)
+    return top + "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _opening(spec: EncoderSpec, config: dict[str, Any], made_from: Provenance) -> str:
+def read_figures(figures: dict[str, Any]) -> Report | None:
+    """The evaluation in metrics.json; None in those of `training.evaluate probe`."""
+    found = figures.get("report")
+    return parse_report(json.dumps(found), METRICS) if found else None
+
+
+def _measured(figures: dict[str, Any], made_from: Provenance, report: Report | None) -> list[str]:
+    if report is None:
+        shifts = figures.get("robustness")
+        return [measured(figures, made_from), *([robustness(shifts)] if shifts else [])]
+    weights = (
+        "## Measured\n\nEvery figure is of the weights with sha256"
+        f" `{figures['weights_sha256']}`; metrics.json has all of them with every digit. The"
+        f" commands run in a clone of {SOURCE}; where the sets are had is said below."
+    )
+    return [
+        weights,
+        *report_figures.sections(report, figures["row"]),
+        sets(report, figures.get("overlap")),
+    ]
+
+
+def _opening(
+    spec: EncoderSpec, config: dict[str, Any], made_from: Provenance, repo: str | None
+) -> str:
     who = (
         "Anyone may use the weights, for anything"
         if spec.commercial
         else "The weights may be used for non-commercial purposes only"
     )
     corpus = made_from.corpus
+    bundled = " It comes with `pip install pathencoder` and works offline." if repo is None else ""
     return (
         f"An encoder of histopathology tiles: {spec.architecture},"
         f" {(spec.parameters or 0) / 1e6:.1f} M parameters, {spec.dim}-dimensional embedding,"
         f" trained by {config['method']['name']} on {corpus.tiles:,} tiles of"
-        f" {corpus.slides:,} slides ({', '.join(spec.stains)}). {who} ({spec.licence}). It comes"
-        " with `pip install pathencoder` and works offline."
-    )
-
-
-def _use(spec: EncoderSpec) -> str:
-    name = "" if spec.name == DEFAULT else f'"{spec.name}"'
-    scale = (
-        f"; with `mpp=` they are resampled to {spec.mpp:g} micrometres per pixel instead"
-        if spec.mpp
-        else ""
-    )
-    rule = stage_rule(spec.embedding)
-    last = " `timm.create_model` loads the weights too, and gives the last layer." if rule else ""
-    return (
-        "```python\nimport pathencoder\n\n"
-        f"encoder = pathencoder.load_encoder({name})\n"
-        f'rows = encoder.encode("tiles/")  # numpy float32 [N, {spec.dim}]\n```\n\n'
-        f"Tiles are resized whole to {spec.input_size} px ({spec.interpolation}){scale}. Mean"
-        f" {spec.mean}, std {spec.std}. The embedding: {rule or spec.embedding}"
-        f" (`{spec.embedding}`).{last}"
+        f" {corpus.slides:,} slides ({', '.join(spec.stains)}). {who} ({spec.licence}).{bundled}"
     )
 
 
@@ -117,6 +124,7 @@ def _training(
     configs: Sequence[dict[str, Any]],
     figures: dict[str, Any],
     made_from: Provenance,
+    repo: str | None,
 ) -> str:
     about, data = figures["training"], [config["data"] for config in configs]
     runs = about.get("runs", 1)
@@ -137,8 +145,15 @@ def _training(
             if runs > 1
             else []
         ),
+        *_rounding(figures),
         _cost(about, made_from),
-        f"Configs, logs and curves are in model_cards/{spec.name}.",
+        *([_package(made_from)] if repo else []),
+        (
+            f"Configs, logs and curves: [model_cards/{spec.name}]"
+            f"({SOURCE}/tree/main/model_cards/{spec.name})."
+            if repo is None
+            else "Record, settings, log and curves are in training/ of this repository."
+        ),
     ]
     note = f"\n\n{figures['note']}" if figures.get("note") else ""
     return f"## Training\n\n{' '.join(sentences)}{note}"
@@ -185,12 +200,32 @@ def _fields(about: dict[str, Any]) -> str:
 def _cost(about: dict[str, Any], made_from: Provenance) -> str:
     one = made_from.processes == 1
     where = "hardware: not recorded" if made_from.hardware == "unknown" else made_from.hardware
+    wall = f" and {_minutes(about['wall_seconds'])} minutes" if "wall_seconds" in about else ""
     return (
-        f"It took {about['cpu_seconds'] / 60:.0f} core-minutes"
-        + (f" and {about['wall_seconds'] / 60:.0f} minutes" if "wall_seconds" in about else "")
+        f"It took {_minutes(about['cpu_seconds'])} core-minutes{wall}"
         + f" ({'one process' if one else f'the first of {made_from.processes} processes'};"
         f" {where}; {made_from.precision})."
     )
+
+
+def _minutes(seconds: float) -> str:
+    return f"{seconds / 60:.0f}" if seconds >= 600 else f"{seconds / 60:.2g}"
+
+
+def _rounding(figures: dict[str, Any]) -> list[str]:
+    """How the saved weights agree with those of the training."""
+    found = figures.get("parity")
+    if not found:
+        return []
+    return [
+        f"The weights are saved in fp16; on {found['tiles']} public tiles, their embeddings agree"
+        f" with those of the checkpoint in fp32 to cosine {found['cosine']:.6f} or more."
+    ]
+
+
+def _package(made_from: Provenance) -> str:
+    commit = f" at commit {made_from.commit[:12]}" if made_from.commit else ""
+    return f"Package: pathencoder {made_from.version}{commit}, torch {made_from.torch}."
 
 
 def _images(sources: list[SourceRow], made_from: Provenance) -> str:
@@ -229,8 +264,10 @@ def _statements(made_from: Provenance) -> str:
     )
 
 
-def _limits(figures: dict[str, Any], made_from: Provenance) -> str:
-    corpus, below = made_from.corpus, below_imagenet(figures)
+def _limits(figures: dict[str, Any], made_from: Provenance, report: Report | None) -> str:
+    corpus = made_from.corpus
+    below = report_figures.below(report, figures["row"]) if report else below_imagenet(figures)
+    against = "a baseline" if report else "ImageNet's best readout"
     ihc = corpus.contents.stains.get("ihc")
     sentences = [
         "Diagnosis, or any use on patients: the record holds no clinical validation.",
@@ -239,11 +276,25 @@ def _limits(figures: dict[str, Any], made_from: Provenance) -> str:
             if ihc and ihc.tiles < 0.2 * corpus.tiles
             else []
         ),
-        *([f"Below ImageNet's best readout on {', '.join(below)} (see above)."] if below else []),
+        *([f"Below {against} on {', '.join(below)} (see above)."] if below else []),
         "Stains, magnifications and scanners other than those of the training images are untested;"
         f" those images are {', '.join(corpus.contents.stains)}.",
     ]
     return f"## Not for\n\n{' '.join(sentences)}"
+
+
+def _citation(spec: EncoderSpec, repo: str | None) -> str:
+    """How to cite the weights."""
+    where = f"https://huggingface.co/{repo.partition('@')[0]}" if repo else SOURCE
+    author = repo.partition("/")[0] if repo else "The pathencoder authors"
+    digest = f"sha256 {spec.sha256}" if spec.sha256 else ""
+    key = "".join(c if c.isalnum() else "-" for c in spec.name)
+    return (
+        "## Citation\n\n```bibtex\n"
+        f"@misc{{{key},\n  title = {{{spec.name}: an encoder of histopathology tiles}},\n"
+        f"  author = {{{author}}},\n  url = {{{where}}},\n"
+        f"  note = {{{digest}}}\n}}\n```"
+    )
 
 
 def rewrite(name: str, root: Path = ROOT) -> Path:

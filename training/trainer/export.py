@@ -57,14 +57,28 @@ def export_method(
             method.export(folder, _described(cfg, made_from, [step]))
             write_text(folder / RECORD, json.dumps(made_from.to_json(), indent=1))
         return folder
+    network = exported_network(cfg, method, start)
+    if network is None:
+        return folder
+    return export(cfg, network, made_from, folder, steps=[step])
+
+
+def exported_network(
+    cfg: Config, method: Method, start: Callable[[], nn.Module]
+) -> nn.Module | None:
+    """The network that a method exports, in its own precision; arguments as in `export_method`.
+
+    Returns:
+        The network; None in all processes but the first.
+    """
     weights = parallel.full_state(method.encoder())
     if distributed.rank() != 0:
-        return folder
+        return None
     network = make.make_backbone(cfg.backbone.model_copy(update={"start": None}))
     network.load_state_dict(weights)
     if share := cfg.export.start_share:
         network = make.averaged(network, start(), share)
-    return export(cfg, network, made_from, folder, steps=[step])
+    return network
 
 
 def export(

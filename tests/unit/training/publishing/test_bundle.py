@@ -2,11 +2,11 @@
 
 import json
 import shutil
-import tarfile
 
 import pytest
 import yaml
 from click.testing import CliRunner
+from small_releases import with_manifest
 from small_runs import values, write_tiles
 
 from pathencoder import load_encoder
@@ -16,18 +16,6 @@ from training.pretrain import train
 from training.publishing import bundle, card
 
 pytestmark = pytest.mark.full
-
-
-def with_manifest(tiles, licence="P"):
-    """A folder's tiles in a shard, with a manifest that names two sources."""
-    lines = ["shard,key,slide,src,stain_class,licence,mpp_value"]
-    with tarfile.open(tiles / "a.tar", "w") as tar:
-        for file in sorted(tiles.glob("s*/*.png")):
-            key, slide = f"{file.parent.name}-{file.stem}", file.parent.name
-            tar.add(file, f"{key}.png")
-            src, stain = ("kidney", "ihc") if slide == "s0" else ("osteo", "he")
-            lines.append(f"a.tar,{key},{slide},{src},{stain},{licence},0.5")
-    (tiles / "manifest.csv").write_text("\n".join(lines) + "\n")
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,313 @@
+"""The folder of an encoder as it is published: export, checks, card, record of the training."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import datetime
+import hashlib
+import json
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from typing import Any
+
+import yaml  # type: ignore[import-untyped]  # PyYAML has no annotations
+from safetensors.torch import load_file
+
+from pathencoder.errors import ConfigError, StoreError
+from pathencoder.files import make_folder
+from pathencoder.pretrained.folder import (
+    CARD,
+    METRICS,
+    WEIGHTS,
+    draft_of,
+    parse_config,
+    read_reference,
+    read_spec,
+    sha256_of,
+    write_folder,
+)
+from training import config as configs
+from training.evaluation.report_file import read_report
+from training.evaluation.report_rows import EncoderRow, Report
+from training.export import Opened, open_run
+from training.files import write_text
+from training.provenance import licences
+from training.publishing import parity, timm_check
+from training.publishing.card import RECORD, card
+from training.publishing.front import score_files
+from training.publishing.licence_texts import text_of
+from training.publishing.made_with import cost, sources
+from training.publishing.public_report import public
+from training.report import curves
+from training.trainer.export import export_method, exported_network
+
+TRAINING = "training"
+STATE = "state"
+SCORES = ".eval_results"
+_REPO = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """What is to be published.
+
+    Attributes:
+        run: The run's folder.
+        step: A step with a checkpoint; None: the newest.
+        figures: The file of `training.evaluate all`.
+        row: The encoder's row in it; None: the one with its weights and readout.
+        repo: owner/name.
+        tag: The tag that the commit will get, for the commands on the card; None: none.
+        overlap: The file of `training.publishing.overlap`; None: not checked.
+        note: How the encoder was chosen, for the card.
+        with_state: Whether the checkpoint goes beside it.
+        overwrite_card: Whether a card that was edited by hand may be replaced.
+    """
+
+    run: Path
+    step: int | None
+    figures: Path
+    row: str | None
+    repo: str
+    tag: str | None
+    overlap: Path | None
+    note: str
+    with_state: bool
+    overwrite_card: bool = False
+
+
+def write_release(wanted: Wanted, folder: Path) -> Path:
+    """Write the folder.
+
+    Args:
+        wanted: What is to be published.
+        folder: Where; an older release there is replaced, if its card was not edited.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ConfigError: The run has no checkpoint or its export fails, the figures are missing or of
+            other weights, the licence is not known, or the card in the folder was edited by hand.
+        StoreError: The checkpoint is damaged, or the folder cannot be written.
+    """
+    if not _REPO.fullmatch(wanted.repo):
+        raise ConfigError(f"--repo {wanted.repo!r}: write OWNER/NAME, as on the Hub")
+    _refuse_other_folder(folder)
+    if not wanted.overwrite_card:
+        refuse_edited_card(folder, f"the card in {folder}")
+    report = _report(wanted.figures)
+    opened = open_run(wanted.run, wanted.step)
+    if opened.cfg.method.own_network:
+        raise ConfigError(
+            f"{wanted.run}: {opened.cfg.method.name} trains a network of its own, not an encoder of"
+            " timm: only encoders are published by this command"
+        )
+    with _whole(folder) as draft:
+        raw = draft.with_name(f"{draft.name}.export")
+        try:
+            o = opened
+            export_method(o.cfg, o.method, o.made_from, raw, step=o.step, start=o.start)
+            _refuse_other_export(wanted, raw)
+            found = _mine(report, raw, wanted)
+            _write(wanted, opened, report, found, raw, draft)
+        finally:
+            shutil.rmtree(raw, ignore_errors=True)
+    return folder
+
+
+def _write(
+    wanted: Wanted, opened: Opened, report: Report, mine: EncoderRow, raw: Path, draft: Path
+) -> None:
+    network = exported_network(opened.cfg, opened.method, opened.start)
+    if network is None:  # pragma: no cover  # one process
+        raise ConfigError("publish from one process")
+    agreed = parity.check(network, raw)
+    # a maintainer who publishes an encoder has measured it: its figures are beside it
+    name = wanted.repo.rpartition("/")[2]
+    spec = dataclasses.replace(read_spec(raw), name=name, verified=True)
+    if spec.licence == licences.UNKNOWN:
+        raise ConfigError(
+            f"the licence of {wanted.run} is not known, since that of its start or of some tiles is"
+            " not: state it in the settings, export.licence=..., if you may, and export again"
+        )
+    reference = read_reference(raw)
+    if reference is None:
+        raise ConfigError(f"{raw} has no reference: export the run again")
+    written = write_folder(
+        draft,
+        spec,
+        load_file(raw / WEIGHTS),
+        reference_tile=reference.tile,
+        reference_embedding=reference.embedding,
+        licence=text_of(spec.licence),
+    )
+    by_timm = timm_check.check(draft)
+    settings = _settings(opened.cfg)
+    place = f"{wanted.repo}@{wanted.tag}" if wanted.tag else wanted.repo
+    report, row = public(report, mine.name, name=name, place=place)
+    figures = {
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "weights_sha256": written.sha256,
+        "row": row,
+        "note": wanted.note,
+        "training": {
+            **cost([wanted.run]),
+            "sources": sources(configs.dump(opened.cfg), opened.made_from),
+        },
+        "parity": dataclasses.asdict(agreed),
+        "timm": dataclasses.asdict(by_timm),
+        "overlap": _overlap(wanted, opened),
+        "report": dataclasses.asdict(report),
+    }
+    text = card(written, [settings], figures, opened.made_from, repo=place)
+    write_text(draft / CARD, text)
+    sealed = {**figures, "card_sha256": hashlib.sha256(text.encode()).hexdigest()}
+    write_text(draft / METRICS, json.dumps(sealed, indent=2, ensure_ascii=False) + "\n")
+    _write_training(wanted, settings, raw, draft)
+    for file, score in score_files(report, row, repo=wanted.repo).items():
+        write_text(make_folder(draft / SCORES) / file, score)
+    if wanted.with_state:
+        shutil.copytree(opened.checkpoint, draft / STATE / opened.checkpoint.name)
+
+
+def _write_training(wanted: Wanted, settings: dict[str, Any], raw: Path, draft: Path) -> None:
+    """The record, settings, log and curves of the run."""
+    place = make_folder(draft / TRAINING)
+    shutil.copyfile(raw / RECORD, place / RECORD)
+    write_text(place / "config.yaml", yaml.safe_dump(settings, sort_keys=False))
+    shutil.copyfile(wanted.run / "log.jsonl", place / "log.jsonl")
+    curves(wanted.run, place / "curves.png")
+
+
+def _settings(cfg: configs.Config) -> dict[str, Any]:
+    """The settings without the folders of this machine."""
+    values: dict[str, Any] = _without_folders(configs.dump(cfg))
+    return values
+
+
+def _without_folders(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_folders(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_folders(inner) for inner in value]
+    text = str(value) if isinstance(value, str | PurePath) else ""
+    if PurePath(text).is_absolute() or text.startswith(("~", "..", "./")):
+        return PurePath(text).name
+    return value
+
+
+def _report(path: Path) -> Report:
+    if not path.is_file():
+        raise ConfigError(
+            f"no figures at {path}: measure the export first, python -m training.evaluate all"
+            " RUN/export imagenet random --out FOLDER, and give its JSON with --figures"
+        )
+    return read_report(path)
+
+
+def _refuse_other_export(wanted: Wanted, fresh: Path) -> None:
+    """Raise ConfigError where the run's own export is damaged, or not that of its checkpoint."""
+    own = wanted.run / ("export" if wanted.step is None else f"export-{wanted.step}")
+    if not own.is_dir():
+        return
+    again = f"python -m training.export {wanted.run}" + (f"@{wanted.step}" if wanted.step else "")
+    file = own / WEIGHTS
+    if not file.is_file() or sha256_of(file) != sha256_of(fresh / WEIGHTS):
+        raise ConfigError(
+            f"{own} is not what the checkpoint gives: its export failed, or is of another step."
+            f" Export again, {again}, and measure that"
+        )
+
+
+def _mine(report: Report, export: Path, wanted: Wanted) -> EncoderRow:
+    """The row of the figures that is this export."""
+    spec = read_spec(export)
+    again = f"python -m training.evaluate all {wanted.run}/export imagenet random --out FOLDER"
+    of_weights = report.rows_of(str(spec.sha256))
+    if not of_weights:
+        found = ", ".join(
+            f"{row.name} {(row.weights[0].sha256 or 'random')[:12]}" for row in report.encoders
+        )
+        raise ConfigError(
+            f"{wanted.figures} is stale: the export has sha256 {str(spec.sha256)[:12]}, the figures"
+            f" are of {found}. Measure again: {again}"
+        )
+    rows = [row for row in of_weights if row.readout == spec.embedding]
+    if wanted.row is not None:
+        rows = [row for row in rows if row.name == wanted.row]
+    if len(rows) != 1:
+        names = ", ".join(f"{row.name} ({row.readout})" for row in of_weights)
+        raise ConfigError(
+            f"{wanted.figures}: {len(rows)} rows are this encoder with its readout"
+            f" {spec.embedding}; of its weights there are {names}. Choose one with --row"
+        )
+    (mine,) = rows
+    if not any(r.value is not None for r in report.find(encoder=mine.name, verb="probe")):
+        raise ConfigError(f"{wanted.figures} has no figure of the probe for {mine.name}: {again}")
+    if not any(row.role == "random" for row in report.encoders):
+        raise ConfigError(
+            f"{wanted.figures} has no row of random weights: a figure says nothing without one."
+            f" Measure again: {again}"
+        )
+    return mine
+
+
+def _overlap(wanted: Wanted, opened: Opened) -> dict[str, Any] | None:
+    if wanted.overlap is None:
+        return None
+    found = parse_config(wanted.overlap)
+    if found.get("tiles") != opened.made_from.corpus.digest:
+        raise ConfigError(
+            f"{wanted.overlap} is of other training tiles than {wanted.run}: count again, python -m"
+            f" training.publishing.overlap {wanted.run} NAME=LABELS.csv --json OVERLAP.json"
+        )
+    sets: dict[str, Any] = found["sets"]
+    return sets
+
+
+def _refuse_other_folder(folder: Path) -> None:
+    """Raise ConfigError where a folder holds something else, which a release would replace."""
+    if folder.exists() and not (folder / METRICS).is_file() and any(folder.iterdir()):
+        raise ConfigError(
+            f"{folder} holds something else than an earlier release: choose a new folder with --out"
+        )
+
+
+def refuse_edited_card(folder: Path, what: str) -> None:
+    """Raise ConfigError where a card is not the one that was made with the figures beside it.
+
+    Args:
+        folder: Holds README.md and metrics.json, or not.
+        what: The card, for the message.
+    """
+    if not ((folder / CARD).is_file() and (folder / METRICS).is_file()):
+        return
+    made = parse_config(folder / METRICS).get("card_sha256")
+    if made is not None and made != sha256_of(folder / CARD):
+        raise ConfigError(
+            f"{what} was edited by hand: it is not what its {METRICS} gives, and would be"
+            " overwritten. Put what was added into --note, or restore the card; --overwrite-card"
+            " discards the edits"
+        )
+
+
+@contextlib.contextmanager
+def _whole(folder: Path) -> Iterator[Path]:
+    """A hidden folder that takes the place of `folder` when the block ends without an error."""
+    try:
+        with draft_of(folder) as draft:
+            yield draft
+            with tempfile.TemporaryDirectory(dir=folder.absolute().parent) as old:
+                if folder.exists():
+                    folder.rename(Path(old) / "old")
+                draft.rename(folder)
+    except OSError as error:
+        raise StoreError(
+            f"cannot write {folder}: {error}. Free space there, or choose another with --out"
+        ) from error
