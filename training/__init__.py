@@ -33,6 +33,7 @@ _COMMAND_OF = {
     "training.evaluation": "training.evaluate",
     "training.evaluation.experiments_table": "training.experiments",
     "training.evaluation.plan": "training.experiments",
+    "training.evaluation.whole": "training.evaluate",
     "training.monitor.retrieval": "training.report",
     "training.provenance": "training.export",
     "training.publishing": "training.publish",

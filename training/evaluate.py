@@ -1,12 +1,14 @@
 """The figures of the model cards.
 
+python -m training.evaluate all default --out runs/evaluation
 python -m training.evaluate probe default research imagenet random [--cv] [--sets ...] [--json OUT]
 python -m training.evaluate probe default runs/mine/export --labels my.csv
 
+`all` runs probe, dense, robustness and calibration and writes one JSON, a table and plots.
 `probe` evaluates embeddings, `dense` feature maps by a linear decoder, `heads` dense heads that are
 fitted on an encoder, `adapt` encoders that are adapted to labelled tiles, `robustness` the
-influence of stain and scanner, `nuclei` compares label-free nuclei, and `tissue` compares tissue
-masks with outlines drawn by hand.
+influence of stain and scanner, `nuclei` compares label-free nuclei, `tissue` compares tissue masks
+with outlines drawn by hand, and `sets` lists the sets and where they are had.
 """
 
 from __future__ import annotations
@@ -40,7 +42,9 @@ from training.evaluation.sets import (
     open_sets,
     own_set,
 )
+from training.evaluation.sets_command import sets
 from training.evaluation.tissue_table import tissue
+from training.evaluation.whole.command import evaluate_all
 from training.files import write_text
 
 log = logging.getLogger("training")
@@ -72,14 +76,7 @@ def main() -> None:
     type=click.Path(path_type=Path),
     default=Path("../shared/data"),
     show_default=True,
-    help="Folder with tiles/.",
-)
-@click.option(
-    "--tools",
-    type=click.Path(path_type=Path),
-    default=Path("../shared/tools"),
-    show_default=True,
-    help="Folder with cut_cells.py.",
+    help="Folder of the sets.",
 )
 @click.option(
     "--cache",
@@ -102,7 +99,6 @@ def probe(
     names: tuple[str, ...],
     labels: Path | None,
     data: Path,
-    tools: Path,
     cache: Path,
     chosen: str,
     cv: bool,  # noqa: FBT001
@@ -118,7 +114,7 @@ def probe(
         if labels:
             sets, cache = [own_set(labels, choose=cv)], cache / f"labels-{fingerprint_of(labels)}"
         else:
-            sets = open_sets(chosen.split(","), data=data, tools=tools, cache=cache, choose=cv)
+            sets = open_sets(chosen.split(","), data=data, cache=cache, choose=cv)
         subjects = [s for name in names for s in open_subject(name)]
         results = {s.name: _runs(subjects, s, cache, seeds) for s in sets}
     except PathEncoderError as error:
@@ -250,11 +246,13 @@ def _bounds(interval: tuple[float, float], *, signed: bool = False) -> str:
     return f"[{low}, {high}]"
 
 
+main.add_command(evaluate_all)
 main.add_command(nuclei)
 main.add_command(robustness)
 main.add_command(dense)
 main.add_command(heads)
 main.add_command(adapt)
+main.add_command(sets)
 main.add_command(tissue)
 
 

@@ -125,7 +125,7 @@ def run(plan: Plan, *, deadline: float | None = None) -> None:
         PathEncoderError: A training fails, a set is missing, or the folder cannot be written.
     """
     make_folder(plan.out)
-    sets = open_sets(plan.sets, data=plan.data, tools=plan.tools, cache=plan.cache, choose=True)
+    sets = open_sets(plan.sets, data=plan.data, cache=plan.cache, choose=True)
     for name in plan.baselines:
         if not _is_evaluated(plan, [s.name for s in open_subject(name)]):
             for subject in open_subject(name):

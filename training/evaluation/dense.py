@@ -16,23 +16,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GroupKFold
-from torch.nn.functional import interpolate
 
 from pathencoder.encoder import Encoder
 from pathencoder.images import open_image
 from pathencoder.metrics import match_points
 from training.evaluation.annotations import Picture, open_labels, read_pictures, read_points
+from training.evaluation.dense_maps import GRID, Decoder, Floats, maps_of
 
-Floats = NDArray[np.float32]
 # features [N, C] and labels [N] of positions of one image
 _Drawn = tuple[Floats, NDArray[np.bool_]]
-GRID = 4  # px between two positions, at the scale of the set
 POSITIONS = 800  # drawn of a training image
 FOLDS = 5
 CHOSEN_ON = 6  # held-out training images on which C and the threshold are chosen
@@ -113,9 +110,14 @@ def pictures_of(s: DenseSet, data: Path, *, choose: bool) -> list[Picture]:
 
 
 def evaluate(
-    encoder: Encoder, s: DenseSet, pictures: Sequence[Picture], *, choose: bool, seed: int = 0
-) -> list[Score]:
-    """Fit the decoder and evaluate it.
+    encoder: Encoder,
+    s: DenseSet,
+    pictures: Sequence[Picture],
+    *,
+    choose: bool,
+    seeds: Sequence[int] = (0,),
+) -> list[list[Score]]:
+    """Fit the decoder and evaluate it. Every image runs through the network once or twice.
 
     Args:
         encoder: The frozen encoder.
@@ -123,22 +125,20 @@ def evaluate(
         pictures: Its images.
         choose: By folds over groups of the train part, instead of on the test part after a fit on
             the whole train part.
-        seed: Of the positions that the decoder is fitted on.
+        seeds: Of the positions that a decoder is fitted on.
 
     Returns:
-        Counts of every evaluated image, in the order of `pictures`.
+        For each seed the counts of every evaluated image, in the order of `pictures`.
     """
-    drawn = [
-        _draw(encoder, s, p, np.random.default_rng((seed, i))) if p.split == "train" else None
-        for i, p in enumerate(pictures)
-    ]
-    scores: dict[int, Score] = {}
+    drawn = _draw(encoder, s, pictures, seeds)
+    scores: list[dict[int, Score]] = [{} for _ in seeds]
     for train, held_out in _folds(pictures, choose=choose):
-        decoder = _fit(encoder, s, pictures, drawn, train)
+        decoders = _fit(encoder, s, pictures, drawn, train)
         for i in held_out:
-            maps = _maps_of(encoder, s, pictures[i])
-            scores[i] = _score(s, pictures[i], decoder.map(maps), decoder.threshold)
-    return [scores[i] for i in sorted(scores)]
+            found = maps_of(encoder, read_image(pictures[i], s.mpp)).probabilities(decoders)
+            for seed, (decoder, map_) in enumerate(zip(decoders, found, strict=True)):
+                scores[seed][i] = _score(s, pictures[i], map_, decoder.threshold)
+    return [[by_image[i] for i in sorted(by_image)] for by_image in scores]
 
 
 def mean_score(s: DenseSet, scores: Sequence[Score]) -> float:
@@ -147,27 +147,6 @@ def mean_score(s: DenseSet, scores: Sequence[Score]) -> float:
         return float(np.mean([x.dice for x in scores]))
     total = sum(x.predicted + x.true for x in scores)
     return 2 * sum(x.hit for x in scores) / total if total else 1.0
-
-
-@dataclass(frozen=True)
-class _Decoder:
-    """A 1 x 1 convolution and a threshold.
-
-    Attributes:
-        weights: float32 [C]; they include the standardisation.
-        bias: Of the convolution.
-        threshold: Of the probability.
-    """
-
-    weights: Floats
-    bias: float
-    threshold: float = 0.5
-
-    def map(self, maps: Floats) -> Floats:
-        """Probabilities [h, w] of feature maps [C, h, w]."""
-        logits = np.tensordot(self.weights, maps, axes=1) + np.float32(self.bias)
-        found: Floats = 1 / (1 + np.exp(-logits))
-        return found
 
 
 def _folds(pictures: Sequence[Picture], *, choose: bool) -> list[tuple[list[int], list[int]]]:
@@ -183,46 +162,64 @@ def _fit(
     encoder: Encoder,
     s: DenseSet,
     pictures: Sequence[Picture],
-    drawn: Sequence[_Drawn | None],
+    drawn: Sequence[Sequence[_Drawn] | None],
     train: list[int],
-) -> _Decoder:
-    """C and threshold by the first of five folds of the training images; a fit on all of them."""
+) -> list[Decoder]:
+    """A decoder for each seed, fitted on all training images.
+
+    C and threshold are chosen on the first of five folds of them.
+    """
     groups = [pictures[i].group for i in train]
     inner = next(GroupKFold(min(FOLDS, len(set(groups)))).split(groups, groups=groups))
     fit_on, held_out = ([train[j] for j in part] for part in inner)
-    candidates = [_regression(drawn, fit_on, c) for c in CS]
-    found: list[list[tuple[Picture, Floats]]] = [[] for _ in CS]
+    seeds = range(len(next(d for d in drawn if d is not None)))
+    candidates = [_regression(drawn, fit_on, c, seed) for seed in seeds for c in CS]
+    found: list[list[tuple[Picture, Floats]]] = [[] for _ in candidates]
     for i in held_out[:CHOSEN_ON]:
-        maps = _maps_of(encoder, s, pictures[i])
-        for decoder, pairs in zip(candidates, found, strict=True):
-            pairs.append((pictures[i], decoder.map(maps)))
-    options = [
-        (c, t, pairs) for c, pairs in zip(CS, found, strict=True) for t in THRESHOLDS.tolist()
-    ]
-    values = [mean_score(s, [_score(s, p, m, t) for p, m in pairs]) for _, t, pairs in options]
-    c, threshold, _ = options[int(np.argmax(values))]
-    return dataclasses.replace(_regression(drawn, train, c), threshold=threshold)
+        maps = maps_of(encoder, read_image(pictures[i], s.mpp)).probabilities(candidates)
+        for pairs, map_ in zip(found, maps, strict=True):
+            pairs.append((pictures[i], map_))
+    decoders = []
+    for seed in seeds:
+        own = found[seed * len(CS) : (seed + 1) * len(CS)]
+        options = [
+            (c, t, pairs) for c, pairs in zip(CS, own, strict=True) for t in THRESHOLDS.tolist()
+        ]
+        values = [mean_score(s, [_score(s, p, m, t) for p, m in pairs]) for _, t, pairs in options]
+        c, threshold, _ = options[int(np.argmax(values))]
+        decoders.append(
+            dataclasses.replace(_regression(drawn, train, c, seed), threshold=threshold)
+        )
+    return decoders
 
 
-def _regression(drawn: Sequence[_Drawn | None], used: Sequence[int], c: float) -> _Decoder:
-    parts = [part for i in used if (part := drawn[i]) is not None]
+def _regression(
+    drawn: Sequence[Sequence[_Drawn] | None], used: Sequence[int], c: float, seed: int
+) -> Decoder:
+    parts = [part[seed] for i in used if (part := drawn[i]) is not None]
     x, y = np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts])
     mean, scale = x.mean(0), np.maximum(x.std(0), 1e-6)
     model = LogisticRegression(C=c, max_iter=200).fit((x - mean) / scale, y)
     weights = (model.coef_[0] / scale).astype(np.float32)
-    return _Decoder(weights, float(model.intercept_[0] - weights @ mean))
+    return Decoder(weights, float(model.intercept_[0] - weights @ mean))
 
 
-def _maps_of(encoder: Encoder, s: DenseSet, picture: Picture) -> Floats:
-    return feature_maps(encoder, read_image(picture, s.mpp))
-
-
-def _draw(encoder: Encoder, s: DenseSet, picture: Picture, rng: np.random.Generator) -> _Drawn:
-    """Features [POSITIONS, C] and labels of positions drawn uniformly from one image."""
-    maps = _maps_of(encoder, s, picture)
-    truth = grid_truth(s, picture, maps.shape[1:])
-    at = rng.choice(truth.size, min(POSITIONS, truth.size), replace=False)
-    return np.ascontiguousarray(maps.reshape(len(maps), -1).T[at]), truth.ravel()[at]
+def _draw(
+    encoder: Encoder, s: DenseSet, pictures: Sequence[Picture], seeds: Sequence[int]
+) -> list[list[_Drawn] | None]:
+    """Features and labels of positions drawn uniformly from each training image, by seed."""
+    drawn: list[list[_Drawn] | None] = []
+    for i, picture in enumerate(pictures):
+        if picture.split != "train":
+            drawn.append(None)
+            continue
+        maps = maps_of(encoder, read_image(picture, s.mpp))
+        truth = grid_truth(s, picture, maps.shape)
+        rngs = [np.random.default_rng((seed, i)) for seed in seeds]
+        count = min(POSITIONS, truth.size)
+        places = [rng.choice(truth.size, count, replace=False) for rng in rngs]
+        drawn.append([(maps.at(place), truth.ravel()[place]) for place in places])
+    return drawn
 
 
 def read_image(picture: Picture, mpp: float) -> NDArray[np.uint8]:
@@ -259,47 +256,6 @@ def centres_of(s: DenseSet, picture: Picture) -> NDArray[np.float64]:
     """Cell centres [N, 2], y and x in px at the scale of the set."""
     points, _ = read_points(picture.file)
     return points[:, ::-1] * picture.mpp / s.mpp
-
-
-def feature_maps(encoder: Encoder, image: NDArray[np.uint8]) -> Floats:
-    """All maps of the encoder's pyramid on one grid of 4 px.
-
-    Args:
-        encoder: It sees windows of its input size.
-        image: uint8 [H, W, 3].
-
-    Returns:
-        float32 [C, ceil(H / 4), ceil(W / 4)].
-    """
-    side = encoder.spec.input_size
-    height, width = image.shape[:2]
-    padded = np.pad(
-        image,
-        ((0, -height % side), (0, -width % side), (0, 0)),
-        mode="symmetric" if min(height, width) >= side else "wrap",
-    )
-    rows, columns = padded.shape[0] // side, padded.shape[1] // side
-    windows = padded.reshape(rows, side, columns, side, 3).swapaxes(1, 2).reshape(-1, side, side, 3)
-    parts = [_window_maps(encoder, windows[i : i + 8]) for i in range(0, len(windows), 8)]
-    cells = side // GRID
-    joined = np.concatenate(parts).reshape(rows, columns, -1, cells, cells)
-    whole = joined.transpose(2, 0, 3, 1, 4).reshape(joined.shape[2], rows * cells, columns * cells)
-    return whole[:, : -(-height // GRID), : -(-width // GRID)]
-
-
-def _window_maps(encoder: Encoder, windows: NDArray[np.uint8]) -> Floats:
-    cells = encoder.spec.input_size // GRID
-    with torch.inference_mode():
-        x = encoder.transform.normalise(np.ascontiguousarray(windows)).to(
-            encoder.device, encoder.dtype
-        )
-        maps, _ = encoder.pyramid(x)
-        same = [
-            interpolate(m.float(), size=(cells, cells), mode="bilinear", align_corners=False)
-            for m in maps
-        ]
-    joined: Floats = torch.cat(same, 1).cpu().numpy()
-    return joined
 
 
 def _score(s: DenseSet, picture: Picture, found: Floats, threshold: float) -> Score:

@@ -113,15 +113,15 @@ def scores_of(
     """
     folder = make_folder(cache / subject.fingerprint[:16])
     pictures = protocol.pictures_of(s, data, choose=choose)
-    runs = []
-    for seed in range(seeds):
-        file = folder / f"dense-{s.name}-{'cv' if choose else s.test}-{seed}.json"
-        if not file.exists():
-            log.info("%s on %s, seed %d: %d images", subject.name, s.name, seed, len(pictures))
-            found = protocol.evaluate(subject.encoder, s, pictures, choose=choose, seed=seed)
-            write_text(file, json.dumps([dataclasses.asdict(x) for x in found]))
-        runs.append([Score(**x) for x in json.loads(file.read_text(encoding="utf-8"))])
-    return runs
+    part = "cv" if choose else s.test
+    files = {seed: folder / f"dense-{s.name}-{part}-{seed}.json" for seed in range(seeds)}
+    if missing := [seed for seed, file in files.items() if not file.exists()]:
+        log.info("%s on %s: %d images, %d seeds", subject.name, s.name, len(pictures), len(missing))
+        found = protocol.evaluate(subject.encoder, s, pictures, choose=choose, seeds=missing)
+        for seed, scores in zip(missing, found, strict=True):
+            write_text(files[seed], json.dumps([dataclasses.asdict(x) for x in scores]))
+    texts = [file.read_text(encoding="utf-8") for file in files.values()]
+    return [[Score(**x) for x in json.loads(text)] for text in texts]
 
 
 def interval(s: DenseSet, runs: Runs, against: Runs | None = None) -> Interval:

@@ -69,27 +69,26 @@ def open_subject(name: str) -> list[Subject]:
     """
     title, several, folders = name.partition("=")
     if several:
-        return [_subject(title, load_encoder(folder)) for folder in folders.split(",")]
+        return [subject_of(title, load_encoder(folder)) for folder in folders.split(",")]
     if name == "imagenet":
         return [
-            _subject(f"imagenet, {title}", _plain(IMAGENET, rule))
+            subject_of(f"imagenet, {title}", plain(IMAGENET.model_copy(update={"embedding": rule})))
             for title, rule in IMAGENET_READOUTS
         ]
     if name == "random":
-        return [_subject("random", _plain(IMAGENET.model_copy(update={"start": None}), "pool"))]
-    return [_subject(name, load_encoder(_BUNDLED.get(name, name)))]
+        return [subject_of("random", plain(IMAGENET.model_copy(update={"start": None})))]
+    return [subject_of(name, load_encoder(_BUNDLED.get(name, name)))]
 
 
-def _plain(settings: BackboneSettings, rule: str) -> Encoder:
+def plain(settings: BackboneSettings) -> Encoder:
     """A network with its starting weights as an encoder; without weights: random, of seed 0."""
     torch.manual_seed(0)
-    spec = make.spec_of(
-        settings.model_copy(update={"embedding": rule}), ExportSettings(name=settings.architecture)
-    )
+    spec = make.spec_of(settings, ExportSettings(name=settings.architecture))
     return Encoder(make.make_backbone(settings).eval(), spec)
 
 
-def _subject(name: str, encoder: Encoder) -> Subject:
+def subject_of(name: str, encoder: Encoder) -> Subject:
+    """An encoder under a name, with its fingerprint."""
     digest = hashlib.sha256(
         repr(
             (encoder.spec.embedding, encoder.spec.mean, encoder.spec.std, encoder.spec.input_size)

@@ -26,6 +26,7 @@ class Outcome:
         probability: Its probabilities [n, classes].
         neighbours: Classes by k-NN [n].
         shots: Number of images a class -> balanced accuracy of few-shot classification.
+        cs: C of the logistic regression of each fold, in order; () in older files.
     """
 
     y: Ints
@@ -34,6 +35,7 @@ class Outcome:
     probability: Floats
     neighbours: Ints
     shots: dict[int, float]
+    cs: tuple[float, ...] = ()
 
 
 # Training runs of one encoder, one for each training seed, and in each the outcomes by probe seed.
@@ -58,6 +60,7 @@ def save_outcomes(path: Path, outcomes: list[Outcome]) -> None:
             "predicted": o.predicted,
             "probability": o.probability,
             "neighbours": o.neighbours,
+            "cs": np.array(o.cs),
         }
         arrays |= {f"{seed}.{k}": v for k, v in values.items()}
         arrays[f"{seed}.shots"] = np.array([[k, v] for k, v in o.shots.items()])
@@ -77,6 +80,7 @@ def load_outcomes(path: Path) -> list[Outcome]:
                 probability=kept[f"{s}.probability"],
                 neighbours=kept[f"{s}.neighbours"],
                 shots={int(k): float(v) for k, v in kept[f"{s}.shots"]},
+                cs=tuple(kept[f"{s}.cs"].tolist()) if f"{s}.cs" in kept else (),
             )
             for s in seeds
         ]

@@ -66,7 +66,6 @@ class Plan(BaseModel):
         sets: Sets of the probe.
         probe_seeds: Seeds of the probe.
         data: Folder with tiles/.
-        tools: Folder with cut_cells.py.
         cache: Folder of cut cells and outcomes.
         baselines: Encoders of `training.evaluate probe` that are evaluated too.
         run: run.KEY=VALUE settings of this machine, for every arm.
@@ -83,7 +82,6 @@ class Plan(BaseModel):
     sets: tuple[str, ...] = ("amibr", "crchisto", "consep20x_points", "crc_polyp5")
     probe_seeds: int = Field(default=1, ge=1)
     data: Path = Path("../shared/data")
-    tools: Path = Path("../shared/tools")
     cache: Path = Path("runs/probe")
     baselines: tuple[str, ...] = ("imagenet",)
     run: tuple[str, ...] = ()

@@ -135,7 +135,9 @@ def probe(
     with warnings.catch_warnings():
         # no convergence at weak regularisation, folds without a class
         warnings.simplefilter("ignore")
-        return [_one_seed(rows, labels, _parts(labels, test, seed), seed) for seed in range(seeds)]
+        return [
+            _one_seed(rows, labels, parts_of(labels, test, seed), seed) for seed in range(seeds)
+        ]
 
 
 def summarise(runs: Runs, part: str) -> Summary:
@@ -158,10 +160,10 @@ def summarise(runs: Runs, part: str) -> Summary:
         knn20=_over(every, lambda o: balanced(o, near=True)),
         shot5=_over(every, lambda o: o.shots[5]),
         shot16=_over(every, lambda o: o.shots[16]),
-        linear_interval=_interval(
+        linear_interval=interval_of(
             first, lambda i: _over(every, lambda o: balanced_accuracy(o.y[i], o.predicted[i]))
         ),
-        auroc_interval=_interval(
+        auroc_interval=interval_of(
             first, lambda i: _over(every, lambda o: auroc(o.y[i], o.probability[i]))
         ),
         n=len(first.y),
@@ -187,7 +189,7 @@ def paired_auroc(ours: Runs, theirs: Runs) -> Interval:
         left, right = (_over(side, lambda o: auroc(o.y[i], o.probability[i])) for side in (a, b))
         return left - right
 
-    low, high = _interval(a[0], difference)
+    low, high = interval_of(a[0], difference)
     return Interval(difference(np.arange(len(a[0].y))), low, high)
 
 
@@ -225,7 +227,7 @@ def balanced(outcome: Outcome, *, near: bool = False) -> float:
     return balanced_accuracy(outcome.y, outcome.neighbours if near else outcome.predicted)
 
 
-def _interval(outcome: Outcome, figure: Callable[[Ints], float]) -> tuple[float, float]:
+def interval_of(outcome: Outcome, figure: Callable[[Ints], float]) -> tuple[float, float]:
     """95 % interval of figure(image indices) over groups; NaN where no draw has all classes."""
     try:
         found = metrics.grouped_bootstrap(
@@ -251,7 +253,17 @@ def part_of(labels: Labels) -> str | None:
     return held_out[0] if held_out and "train" in parts else None
 
 
-def _parts(labels: Labels, test: str | None, seed: int) -> Iterator[tuple[Ints, Ints]]:
+def parts_of(labels: Labels, test: str | None, seed: int) -> Iterator[tuple[Ints, Ints]]:
+    """The rows that are fitted on and those that are evaluated, once or by fold.
+
+    Args:
+        labels: The set.
+        test: The evaluated part; None: five folds by group.
+        seed: Of the folds.
+
+    Raises:
+        ConfigError: A group is in train and in the evaluated part.
+    """
     if test is None:
         folds = min(5, len(np.unique(labels.groups)))
         yield from StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(
@@ -272,8 +284,10 @@ def _one_seed(x: Floats, labels: Labels, parts: Iterator[tuple[Ints, Ints]], see
     predicted, near, used = np.full(n, -1), np.full(n, -1), np.zeros(n, bool)
     probability, rng = np.zeros((n, classes)), np.random.default_rng(seed)
     shots: dict[int, list[float]] = {5: [], 16: []}
+    cs = []
     for a, b in parts:
         model, xb = _fit(x[a], y[a], labels.groups[a], x[b], seed)
+        cs.append(float(model.C))
         predicted[b], near[b], used[b] = (
             model.predict(xb),
             metrics.knn_predict(x[b], x[a], y[a], k=NEIGHBOURS),
@@ -284,7 +298,13 @@ def _one_seed(x: Floats, labels: Labels, parts: Iterator[tuple[Ints, Ints]], see
             values.append(_few_shot(x[a], y[a], x[b], y[b], count, rng))
     means = {count: float(np.mean(values)) for count, values in shots.items()}
     return Outcome(
-        y[used], labels.groups[used], predicted[used], probability[used], near[used], means
+        y[used],
+        labels.groups[used],
+        predicted[used],
+        probability[used],
+        near[used],
+        means,
+        tuple(cs),
     )
 
 
@@ -294,7 +314,7 @@ def _fit(
     """The logistic regression with the chosen C, and the standardised rows of `xb`."""
     c = _choose_c(xa, ya, groups, seed)
     scaler = StandardScaler().fit(xa)
-    return _logistic(c).fit(scaler.transform(xa), ya), scaler.transform(xb)
+    return logistic(c).fit(scaler.transform(xa), ya), scaler.transform(xb)
 
 
 def _choose_c(x: Floats, y: Ints, groups: NDArray[np.str_], seed: int) -> float:
@@ -306,13 +326,14 @@ def _choose_c(x: Floats, y: Ints, groups: NDArray[np.str_], seed: int) -> float:
         scaler = StandardScaler().fit(x[a])
         xa, xb = scaler.transform(x[a]), scaler.transform(x[b])
         # from strong to weak regularisation, each fit starting from the one before
-        model = _logistic(float(CS[0]), warm=True)
+        model = logistic(float(CS[0]), warm=True)
         for i, c in enumerate(CS):
             score[i] += balanced_accuracy(y[b], model.set_params(C=c).fit(xa, y[a]).predict(xb))
     return float(CS[int(np.argmax(score))])
 
 
-def _logistic(c: float, *, warm: bool = False) -> LogisticRegression:
+def logistic(c: float, *, warm: bool = False) -> LogisticRegression:
+    """The regression of the probe, for standardised embeddings."""
     return LogisticRegression(C=c, max_iter=400, tol=1e-3, warm_start=warm, class_weight="balanced")
 
 

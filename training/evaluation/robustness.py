@@ -7,6 +7,7 @@ collapsed encoder would look stable, so the effective rank is reported with ever
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 
 from pathencoder.images import open_image
 from pathencoder.metrics import balanced_accuracy, knn_predict
+from pathencoder.slides.reader import open_slide
 from training import augment
 from training.evaluation.encoders import Subject
 from training.evaluation.probe import NEIGHBOURS, Labels
@@ -25,6 +27,7 @@ from training.monitor.collapse import spread
 Floats = NDArray[np.float32]
 Image = NDArray[np.uint8]  # [H, W, 3]
 Shift = Callable[[Image, np.random.Generator], Image]
+CUTS = 4  # a region that several scanners scanned is cut into 4 x 4 fields
 _LUMA = np.array([0.299, 0.587, 0.114])
 
 
@@ -136,6 +139,14 @@ def centred_cosine(plain: Floats, moved: Floats) -> float:
     a, b = plain - plain.mean(0), moved - plain.mean(0)
     lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
     return float(((a * b).sum(1) / lengths.clip(1e-12)).mean())
+
+
+def fields_of(file: Path) -> list[Image]:
+    """A slide in CUTS x CUTS pieces, row by row."""
+    with contextlib.closing(open_slide(file)) as slide:
+        image = slide.read(0, 0, 0, *slide.size)
+    ys, xs = (np.linspace(0, n, CUTS + 1).astype(int) for n in image.shape[:2])
+    return [image[ys[r] : ys[r + 1], xs[c] : xs[c + 1]] for r in range(CUTS) for c in range(CUTS)]
 
 
 def _reported(s: ProbeSet) -> NDArray[np.int64]:

@@ -5,7 +5,6 @@ Measured on crc_polyp5 test, and on fields that several scanners scanned.
 
 from __future__ import annotations
 
-import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,6 @@ import numpy as np
 
 from pathencoder.errors import PathEncoderError
 from pathencoder.images import open_image
-from pathencoder.slides.reader import open_slide
 from training.evaluation import robustness as measure
 from training.evaluation.encoders import Subject, open_subject
 from training.evaluation.robustness import Floats
@@ -29,7 +27,6 @@ _PAIR = (
     "generic/OS-2_Ki67_hamamatsu_mpp0.227_pyramid.tiff",
     "generic/OS-2_Ki67_olympus_mpp0.346_pyramid.tiff",
 )
-_CUTS = 4  # the region is cut into 4 x 4 fields
 Figures = dict[str, Any]  # of one encoder, as in the JSON
 
 
@@ -57,7 +54,6 @@ def robustness(names: tuple[str, ...], data: Path, draws: int, out: Path | None)
         (tiles,) = open_sets(
             ["crc_polyp5"],
             data=data,
-            tools=data.parent / "tools",
             cache=Path("runs/probe"),
             choose=False,
         )
@@ -98,7 +94,7 @@ def _scanners(subject: Subject, slides: Path, tiles: ProbeSet) -> dict[str, dict
     """
     found: dict[str, dict[str, float]] = {}
     five = sorted((slides / _FIVE).glob("*.png"))
-    cut = [_fields(slides / p) for p in _PAIR if (slides / p).exists()]
+    cut = [measure.fields_of(slides / p) for p in _PAIR if (slides / p).exists()]
     if not cut:
         return found
     centre = measure.background(subject, tiles)
@@ -122,14 +118,6 @@ def _same_and_other(cosine: Floats) -> dict[str, float]:
 
 def _rounded(cosines: Floats) -> float:
     return round(float(cosines.mean()), 4)
-
-
-def _fields(file: Path) -> list[measure.Image]:
-    """A region in _CUTS x _CUTS pieces, row by row."""
-    with contextlib.closing(open_slide(file)) as slide:
-        image = slide.read(0, 0, 0, *slide.size)
-    ys, xs = (np.linspace(0, n, _CUTS + 1).astype(int) for n in image.shape[:2])
-    return [image[ys[r] : ys[r + 1], xs[c] : xs[c + 1]] for r in range(_CUTS) for c in range(_CUTS)]
 
 
 def _unit(x: Floats) -> Floats:

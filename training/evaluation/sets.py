@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from pathencoder.errors import ConfigError
+from pathencoder.files import make_folder
+from training.evaluation.cells import cut_cells
+from training.evaluation.known_sets import BY_NAME, CELL_SETS, TILE_SETS
 from training.evaluation.probe import Labels, part_of, read_labels
+from training.evaluation.set_lists import folder_of, how_to_obtain
 
-TILE_SETS = ("amibr", "hpylori_ihc", "crc_polyp5", "lymphoma_iicbu", "bisque_breast")
-CELL_SETS = ("crchisto", "consep20x_points", "brca_m2c", "bcdata_sample")
+__all__ = ["CELL_SETS", "SETS", "TILE_SETS", "ProbeSet", "fingerprint_of", "open_sets", "own_set"]
+
 SETS = (*TILE_SETS, *CELL_SETS)
 
 
@@ -36,15 +38,12 @@ class ProbeSet:
     choose: bool
 
 
-def open_sets(
-    names: Sequence[str], *, data: Path, tools: Path, cache: Path, choose: bool
-) -> list[ProbeSet]:
+def open_sets(names: Sequence[str], *, data: Path, cache: Path, choose: bool) -> list[ProbeSet]:
     """Open the sets of these names.
 
     Args:
         names: Of `SETS`.
-        data: Folder with tiles/.
-        tools: Folder with cut_cells.py, which makes the cell sets.
+        data: Folder of the sets.
         cache: Folder in which cut cells are kept.
         choose: Rows of train parts alone, reported by folds: for choices.
 
@@ -52,12 +51,12 @@ def open_sets(
         The sets, in the order of their names.
 
     Raises:
-        ConfigError: A name is no set, or a folder or script is missing.
+        ConfigError: A name is no set, or a set is not there; the message says where it is had.
     """
     unknown = sorted(set(names) - set(SETS))
     if unknown:
         raise ConfigError(f"--sets: no probe set {unknown}; there are {', '.join(SETS)}")
-    return [_open(name, data, tools, cache, choose=choose) for name in names]
+    return [_open(name, data, cache, choose=choose) for name in names]
 
 
 def own_set(table: Path, *, choose: bool) -> ProbeSet:
@@ -89,23 +88,15 @@ def fingerprint_of(table: Path) -> str:
     return digest.hexdigest()[:16]
 
 
-def _open(name: str, data: Path, tools: Path, cache: Path, *, choose: bool) -> ProbeSet:
-    folder = _cells(name, tools, cache) if name in CELL_SETS else data / "tiles" / name
+def _open(name: str, data: Path, cache: Path, *, choose: bool) -> ProbeSet:
+    known = BY_NAME[name]
+    folder = folder_of(known, data)
+    if folder is None:
+        raise ConfigError(f"{how_to_obtain(known, data)}. Another folder of data: --data")
     table = folder / "labels.csv"
-    if not table.is_file():
-        raise ConfigError(f"{table} is missing: give the folder that holds tiles/ with --data")
+    if known.cells:
+        table = make_folder(cache / "cells") / name / "labels.csv"
+        if not table.is_file():
+            cut_cells(folder, known.cells, table.parent)
     labels = read_labels(table, choose=choose)
-    return ProbeSet(name, folder, labels, None if choose else part_of(labels), choose)
-
-
-def _cells(name: str, tools: Path, cache: Path) -> Path:
-    """The folder of a set's cells, cut by the tool's defaults if it is not there yet."""
-    out = cache / "cells"
-    if not (out / name / "labels.csv").is_file():
-        script = tools / "cut_cells.py"
-        if not script.is_file():
-            raise ConfigError(
-                f"{script} is missing: give the folder that holds cut_cells.py with --tools"
-            )
-        subprocess.run([sys.executable, str(script), str(out), "--sets", name], check=True)
-    return out / name
+    return ProbeSet(name, table.parent, labels, None if choose else part_of(labels), choose)

@@ -12,6 +12,7 @@ from synthetic_nuclei import tissue
 
 from training.evaluation import dense
 from training.evaluation.dense import DenseSet, Picture, Score
+from training.evaluation.dense_maps import Decoder, maps_of
 from training.evaluation.dense_table import interval
 
 pytestmark = pytest.mark.full
@@ -31,12 +32,38 @@ class Eyes:
         return [pooled(x, 4), pooled(x, 8)], [4, 8]
 
 
+def enlarged(maps):
+    """All maps on the grid [C, h, w], as a whole."""
+    size = (maps.cells, maps.cells)
+    levels = [
+        torch.nn.functional.interpolate(m, size=size, mode="bilinear", align_corners=False)
+        for m in maps.levels
+    ]
+    down, across = maps.windows
+    joined = torch.cat(levels, 1).reshape(down, across, -1, *size).permute(2, 0, 3, 1, 4)
+    whole = joined.reshape(joined.shape[0], down * size[0], across * size[1])
+    return whole[:, : maps.shape[0], : maps.shape[1]].numpy()
+
+
+IMAGE = np.random.default_rng(0).integers(0, 256, (100, 150, 3), dtype=np.uint8)
+
+
 def test_grid_positions_are_those_of_the_pixels():
-    image = np.random.default_rng(0).integers(0, 256, (100, 150, 3), dtype=np.uint8)
-    maps = dense.feature_maps(Eyes(), image)
-    assert maps.shape == (6, 25, 38)
-    cell = image[40:44, 100:104].reshape(-1, 3).mean(0) / 255
-    assert maps[:3, 10, 25] == pytest.approx(cell, abs=1e-5)
+    maps = maps_of(Eyes(), IMAGE)
+    assert maps.shape == (25, 38)
+    cell = IMAGE[40:44, 100:104].reshape(-1, 3).mean(0) / 255
+    assert maps.at(np.array([10 * 38 + 25]))[0, :3] == pytest.approx(cell, abs=1e-5)
+
+
+def test_positions_and_decoders_read_the_enlarged_maps():
+    maps = maps_of(Eyes(), IMAGE)
+    whole = enlarged(maps)
+    places = np.random.default_rng(1).permutation(25 * 38)[:300]
+    assert maps.at(places) == pytest.approx(whole.reshape(6, -1).T[places], abs=1e-5)
+    weights = np.random.default_rng(2).normal(size=(2, 6)).astype(np.float32)
+    found = maps.probabilities([Decoder(w, 0.3) for w in weights])
+    expected = 1 / (1 + np.exp(-(np.tensordot(weights, whole, 1) + 0.3)))
+    assert found == pytest.approx(expected, abs=1e-5)
 
 
 def test_cells_are_found_where_they_are():
@@ -80,14 +107,14 @@ def data(tmp_path):
 @pytest.mark.parametrize("s", [dense.SETS[0], dense.SETS[2]], ids=lambda s: s.name)
 def test_a_linear_decoder_finds_what_the_features_contain(s, data):
     pictures = dense.pictures_of(s, data, choose=True)
-    scores = dense.evaluate(Eyes(), s, pictures, choose=True)
+    (scores,) = dense.evaluate(Eyes(), s, pictures, choose=True)
     assert [x.file for x in scores] == [p.file.name for p in pictures]
     assert dense.mean_score(s, scores) > 0.7  # colour alone is enough here
 
 
 def test_a_real_encoder_goes_through(data):
     s = dense.SETS[0]
-    scores = dense.evaluate(
+    (scores,) = dense.evaluate(
         small_encoders.encoder("vit"), s, dense.pictures_of(s, data, choose=True), choose=True
     )
     assert all(0 <= x.dice <= 1 for x in scores)
