@@ -10,9 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from training import augment
+from training.archive.pack.positions import make_positions
+from training.archive.pack.settings import MPP
 from training.backbones import make
 from training.config import Config
-from training.data.corpus import open_corpus
+from training.data.corpus import open_corpus, with_slides
 from training.data.loader import batches
 from training.data.sampler import Sampler, make_sampler
 from training.data.stains import stain_weights
@@ -29,13 +31,12 @@ def corpus_of(cfg: Config) -> Corpus:
         ConfigError: As `open_corpus`.
     """
     d = cfg.data
-    corpus = open_corpus(
-        d.root,
-        licences=d.licences,
-        stains=d.stains,
-        without=d.without,
-        cache_mb=cfg.run.cache_mb,
-    )
+
+    filters = {"licences": d.licences, "stains": d.stains, "without": d.without}
+    positions = d.slides and make_positions(d.slides, d.canvas, d.mpp or MPP)
+    corpus = open_corpus(d.root, cache_mb=cfg.run.cache_mb, **filters)
+    if positions and d.root != positions:
+        corpus = with_slides(corpus, positions, **filters)
     return corpus if d.stain is None else with_stain(corpus, d.stain)
 
 

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from pathencoder.pooling import POOLS, stage_rule
 from pathencoder.remote.objects import UrlPath, is_remote
 from pathencoder.spec import EMBEDDINGS, STAINS
 from training import bounds
+from training.archive.pack.settings import MPP, positions_folder
 from training.augment import StainClass
 from training.bounds import (
     Count,
@@ -68,7 +69,11 @@ class DataSettings(Section):
 
     Attributes:
         root: Folder of the tiles: images in any subfolder, or tar shards with a manifest.csv or
-            slides.csv or without. Or a URL of tar shards: s3://, gs://, az://, https://.
+            slides.csv or without. Or a URL of tar shards: s3://, gs://, az://, https://. Without
+            it, `slides` alone are read.
+        slides: The manifest of an archive (NAME.parquet): its slides that `root` does not hold are
+            read as they are needed. Tiles have `canvas` pixels at `mpp` (0.5 where that is null);
+            where they lie is found once, and kept beside the manifest.
         licences: Classes (P, N) or licences of a manifest that are read; empty: all.
         stains: The same for stain classes.
         without: Sources of a manifest that are left out.
@@ -89,6 +94,7 @@ class DataSettings(Section):
     """
 
     root: Annotated[Place, AfterValidator(_root)]
+    slides: Place | None = None
     licences: tuple[str, ...] = ()
     stains: tuple[str, ...] = ()
     without: tuple[str, ...] = ()
@@ -101,6 +107,15 @@ class DataSettings(Section):
     stain_power: Fraction = 1.0
     stain_weights: dict[StainClass, Weight] = Field(default_factory=dict)
     window: Count | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _slides_alone(cls, given: Any) -> Any:
+        """Without `root`, the tiles are those of `slides`."""
+        if not isinstance(given, dict) or given.get("root") or not given.get("slides"):
+            return given
+        mpp, canvas = given.get("mpp") or MPP, given.get("canvas") or 224
+        return {**given, "root": positions_folder(Path(str(given["slides"])), canvas, mpp)}
 
 
 class BackboneSettings(Section):

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,7 +33,7 @@ from training.data.manifest import (
 )
 from training.data.open_files import Place
 from training.data.sources import Source
-from training.data.tiles import Corpus, Parts
+from training.data.tiles import Corpus, Parts, Tiles
 from training.data.values import name_of
 
 log = logging.getLogger(__name__)
@@ -85,6 +85,9 @@ class RangeTiles:
         shard = self.shard[r]
         return self.index.place(int(self.numbers[shard]), member, self.shards[shard])
 
+    def reader(self, index: int) -> None:
+        """None: tiles of shards are encoded."""
+
     def parts(self) -> Parts:
         """The ranges, and the shard of each."""
         return Parts(self.starts, self.shard)
@@ -135,8 +138,22 @@ def _from_table(
     chosen.sort(
         key=lambda i: (table.rows[i]["slide"], table.rows[i]["shard"], int(ranges.first[i]))
     )
-    _refuse_several_stains(table, rows, chosen)
-    return _corpus(table, rows, chosen, ranges.first[chosen], present[chosen], index, source)
+    refuse_several_stains(table, rows, chosen)
+
+    def tiles(found: Ranged) -> RangeTiles:
+        return RangeTiles(
+            found.starts,
+            found.slide,
+            found.shard,
+            found.first,
+            found.slide_names,
+            [str(source.place(s)) for s in found.shard_names],
+            found.shard_names,
+            index,
+            np.array([index.numbers[s] for s in found.shard_names]),
+        )
+
+    return ranged_corpus(table, rows, chosen, ranges.first[chosen], present[chosen], tiles, source)
 
 
 def read_tars(source: Source, wanted: Wanted) -> Corpus | None:
@@ -211,11 +228,11 @@ def _ranges(table: Table) -> _Ranges:
             raise ConfigError(f"{where}: every row needs the names of a slide and of a shard")
     shards, shard = np.unique([row["shard"] for row in table.rows], return_inverse=True)
     return _Ranges(
-        table, _integers(table, "first"), _integers(table, "tiles"), shard, shards.tolist()
+        table, integers(table, "first"), integers(table, "tiles"), shard, shards.tolist()
     )
 
 
-def _integers(table: Table, name: str) -> np.ndarray:
+def integers(table: Table, name: str) -> np.ndarray:
     """int64 [rows]: a column of integers from 0."""
     numbers = []
     for i, row in enumerate(table.rows):
@@ -287,7 +304,7 @@ def _log_missing(missing: Counter[str]) -> None:
         log.warning("skipped: %d more shards are missing", len(missing) - 10)
 
 
-def _refuse_several_stains(table: Table, rows: Rows, chosen: list[int]) -> None:
+def refuse_several_stains(table: Table, rows: Rows, chosen: list[int]) -> None:
     """Raise ConfigError for a slide whose rows name several stain classes."""
     first: dict[str, int] = {}
     for i in chosen:
@@ -300,13 +317,25 @@ def _refuse_several_stains(table: Table, rows: Rows, chosen: list[int]) -> None:
             )
 
 
-def _corpus(
+@dataclass(frozen=True)
+class Ranged:
+    """Ranges of tiles, sorted by slide; the fields are those of RangeTiles."""
+
+    starts: np.ndarray
+    slide: np.ndarray
+    shard: np.ndarray
+    first: np.ndarray
+    slide_names: list[str]
+    shard_names: list[str]
+
+
+def ranged_corpus(
     table: Table,
     rows: Rows,
     chosen: list[int],
     first: np.ndarray,
     count: np.ndarray,
-    index: JointIndex,
+    tiles_of: Callable[[Ranged], Tiles],
     source: Source,
 ) -> Corpus:
     """The corpus of the rows `chosen`, sorted by slide; first and count are int64 [chosen]."""
@@ -329,16 +358,15 @@ def _corpus(
     )
     lines = zip(slide_names, shard_names, first.tolist(), count.tolist(), strict=True)
     return Corpus(
-        tiles=RangeTiles(
-            starts,
-            slide_of.astype(np.int32),
-            shard_of.astype(np.int32),
-            first,
-            names,
-            [str(source.place(s)) for s in shards.tolist()],
-            shards.tolist(),
-            index,
-            np.array([index.numbers[s] for s in shards.tolist()]),
+        tiles=tiles_of(
+            Ranged(
+                starts,
+                slide_of.astype(np.int32),
+                shard_of.astype(np.int32),
+                first,
+                names,
+                shards.tolist(),
+            )
         ),
         slide_names=names,
         slide_starts=np.append(starts[slide_first], starts[-1]),

@@ -50,6 +50,9 @@ class RowTiles:
         """Where the bytes of a tile are."""
         return self.places[index]
 
+    def reader(self, index: int) -> None:
+        """None: the tiles are encoded."""
+
     def parts(self) -> Parts | None:
         """Runs of tiles of one shard; None for a folder of images."""
         if not isinstance(self.places, Ranges):

@@ -1,4 +1,7 @@
-"""Open tiles as a corpus: with slides.csv, with manifest.csv, images alone or shards alone."""
+"""Open tiles as a corpus: with slides.csv, with manifest.csv, images alone or shards alone.
+
+A slides.csv may also list positions on slides, which are then read as they are needed.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +11,14 @@ from pathlib import Path
 
 from pathencoder.errors import ConfigError
 from pathencoder.remote.objects import as_url, is_remote
-from training.data import by_manifest, by_slide, by_tile, open_files
+from training.data import by_manifest, by_slide, by_tile, on_slides, open_files
+from training.data.joined import joined
 from training.data.manifest import STAIN_CLASSES, Wanted
 from training.data.remote import Bucket
 from training.data.sources import Folder, Source
 from training.data.tiles import Corpus
 
-__all__ = ["STAIN_CLASSES", "Corpus", "open_corpus"]
+__all__ = ["STAIN_CLASSES", "Corpus", "open_corpus", "with_slides"]
 
 log = logging.getLogger(__name__)
 
@@ -74,6 +78,41 @@ def open_corpus(
     return corpus
 
 
+def with_slides(
+    corpus: Corpus,
+    positions: Path,
+    *,
+    licences: Sequence[str] = (),
+    stains: Sequence[str] = (),
+    without: Sequence[str] = (),
+) -> Corpus:
+    """A corpus and the tiles of slides that it does not hold, which are read as they are needed.
+
+    Args:
+        corpus: The tiles of shards.
+        positions: A folder of positions on slides.
+        licences: As for `open_corpus`, as are the next two.
+        stains: Of the slides.
+        without: Sources.
+
+    Returns:
+        Both; `corpus` itself where it holds all slides.
+
+    Raises:
+        ConfigError: As for `open_corpus`.
+    """
+    but = frozenset(corpus.slide_names)
+    wanted = Wanted(tuple(licences), tuple(stains), tuple(without), but)
+    found = on_slides.read(positions / "slides.csv", Folder(positions), wanted)
+    if found is None:
+        log.info("the shards hold all slides: none is read from its file")
+        return corpus
+    log.info(
+        "%d slides are read from their files: the shards do not hold them", len(found.slide_names)
+    )
+    return joined(corpus, found)
+
+
 def _source(root: Path | str, cache_mb: int) -> Source:
     if is_remote(root):
         return Bucket(as_url(str(root)), cache_mb)
@@ -84,6 +123,8 @@ def _source(root: Path | str, cache_mb: int) -> Source:
 
 def _read(source: Source, tables: Mapping[str, Path], wanted: Wanted) -> Corpus | None:
     if "slides.csv" in tables:
+        if isinstance(source, Folder) and on_slides.is_of_positions(tables["slides.csv"]):
+            return on_slides.read(tables["slides.csv"], source, wanted)
         return by_slide.read(tables["slides.csv"], source, wanted)
     if not isinstance(source, Folder):
         if tables:

@@ -33,11 +33,15 @@ _MISNAMED = {
 
 @dataclass(frozen=True)
 class Wanted:
-    """Filters on the rows of a manifest; empty: all rows. Case does not matter."""
+    """Filters on the rows of a manifest; empty: all rows. Case does not matter.
+
+    `but` are slides that another corpus holds: they are not read from their files.
+    """
 
     licences: tuple[str, ...] = ()
     stains: tuple[str, ...] = ()
     without: tuple[str, ...] = ()
+    but: frozenset[str] = frozenset()
 
     def asked(self) -> Iterator[tuple[str, str, tuple[str, ...]]]:
         """(setting, column, values) of every filter that is set."""

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
-from pathencoder.errors import ImageError
+from pathencoder.errors import ImageError, SlideError
 from pathencoder.images import decode_image
 from training.data.contents import Contents
 from training.data.manifest import STAIN_CLASSES
@@ -51,6 +51,12 @@ class Tiles(Protocol):
 
         Raises:
             ImageError: Its shard is missing or ends before them.
+        """
+
+    def reader(self, index: int) -> Callable[[], np.ndarray] | None:
+        """What reads a tile from its slide; None for one that is encoded, at `place`.
+
+        It raises SlideError where the slide cannot be read.
         """
 
     def parts(self) -> Parts | None:
@@ -107,10 +113,18 @@ class Corpus:
             ImageError: It cannot be read or decoded. The message names the tile.
             StoreError: An object store does not answer.
         """
-        return self.decode(index, self.fetch([index])[index])
+        reader = self.tiles.reader(index)
+        if reader is None:
+            return self.decode(index, self.fetch([index])[index])
+        try:
+            return reader()
+        except SlideError as error:
+            raise ImageError(f"tile {self.tiles.key(index)} cannot be read: {error}") from error
 
     def fetch(self, indices: Sequence[int]) -> dict[int, bytes | ImageError]:
         """The bytes of several tiles, read together, or why one cannot be read.
+
+        Tiles that are read from their slides are left out.
 
         Raises:
             StoreError: An object store does not answer.
@@ -118,6 +132,8 @@ class Corpus:
         found: dict[int, bytes | ImageError] = {}
         places = {}
         for index in indices:
+            if self.tiles.reader(index) is not None:
+                continue
             try:
                 places[index] = self.tiles.place(index)
             except ImageError as error:

@@ -18,12 +18,14 @@ import hashlib
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from pathencoder.slides.tissue import TissueMask
 
 CLUSTERS = 8
 _ROUNDS = 10
 _STEPS = 1000  # of one unit of optical density
+_PIXELS = 6  # of a tile's side, in the picture that is looked at
 _BLOCK = 4096  # tiles whose distances are found at a time
 
 Whole = NDArray[np.int64]
@@ -66,8 +68,7 @@ def choose(
 
 def colours(tissue: TissueMask, corners: Whole, side: float) -> Whole:
     """Optical density of every tile: R, G, B and the deviation of their mean, int64 [N, 4]."""
-    picture = tissue.picture
-    assert picture is not None
+    picture = _reduced(tissue, side)
     table = np.rint(-np.log10((np.arange(256) + 1) / 256) * _STEPS).astype(np.int64)
     density = table[picture]
     mean = density.sum(2) // 3
@@ -89,6 +90,15 @@ def colours(tissue: TissueMask, corners: Whole, side: float) -> Whole:
     variance = np.maximum(means(mean**2) - means(mean) ** 2, 0)
     spread = np.sqrt(variance.astype(np.float64)).astype(np.int64)
     return np.stack([*(means(density[..., channel]) for channel in range(3)), spread], axis=1)
+
+
+def _reduced(tissue: TissueMask, side: float) -> NDArray[np.uint8]:
+    """The picture with some pixels a tile, averaged."""
+    picture = tissue.picture
+    assert picture is not None
+    wide = tissue.scale[0] * tissue.mask.shape[1] / picture.shape[1]
+    factor = max(1, int(side / wide / _PIXELS))
+    return np.asarray(Image.fromarray(picture).reduce(factor))
 
 
 def _edges(start: Whole, side: float, step: float, most: int) -> tuple[Whole, Whole]:

@@ -206,6 +206,7 @@ def _packed(
     crashed = member.slide in job.crashed
     entry: dict[str, Any] = {
         "stat": [] if crashed else stat_of(path),
+        "file": str(path),
         "content": "",
         "sha256": row.sha256,
         "picture": "",

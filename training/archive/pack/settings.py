@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from PIL import Image
@@ -17,6 +18,7 @@ Codec = Literal["jpeg", "webp"]
 SUFFIXES: dict[str, str] = {"jpeg": ".jpg", "webp": ".webp"}
 _BYTES_OF_PIXEL = 0.26  # of a tile of tissue, JPEG of quality 85 (facts of 7,848 tiles: 17 KB)
 _BITS_WEBP = 0.8  # of that, at the same quality
+MPP = 0.5  # micrometres per pixel, where none are set
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ class Settings:
     """
 
     tiles: int = 500
-    mpp: tuple[float, ...] = (0.5,)
+    mpp: tuple[float, ...] = (MPP,)
     tile_px: int = 256
     codec: Codec = "jpeg"
     quality: int = 85
@@ -83,6 +85,17 @@ class Settings:
 def in_nm(mpp: float) -> int:
     """A scale in nanometres per pixel, as the names of tiles have it."""
     return round(1000 * mpp)
+
+
+def positions_folder(manifest: Path, tile_px: int, mpp: float) -> Path:
+    """Where the positions of a manifest's tiles are kept: NAME.tiles/224px-500nm beside it.
+
+    Args:
+        manifest: NAME.parquet.
+        tile_px: Side of the tiles.
+        mpp: Micrometres per pixel of the tiles.
+    """
+    return manifest.with_suffix(".tiles") / f"{tile_px}px-{in_nm(mpp)}nm"
 
 
 def encoded(tile: RGB, settings: Settings) -> bytes:

@@ -23,7 +23,8 @@ from training.archive.row import Row, as_text
 
 SLIDES, SUMS, FAILED, DUPLICATES = "slides.csv", "SHA256SUMS", "failed.csv", "duplicates.csv"
 _OF_ROW = ("patient", "stain_class", "stain", "organ", "scanner", "licence", "split", "src")
-_COLUMNS = ("slide", "shard", "first", "tiles", "mpp_value", *_OF_ROW, "use", "side", "own_mpp")
+_COLUMNS = ("slide", "shard", "first", "tiles", "mpp_value", *_OF_ROW, "use", "content")
+_OF_POSITIONS = ("side", "own_mpp", "tile_px", "file")  # what reads a tile from its slide
 _LOCK_SECONDS = 300.0
 _LEAST_RATIO = 4  # bits that are set in two equal pictures, for each that differs
 
@@ -98,10 +99,12 @@ def _write(out: Path, layout: Layout, rows: dict[str, Row]) -> Tables:
     found.duplicates = _duplicates(whole, rows)
     copies = {one for one, _, how, *_ in found.duplicates if how == "bytes"}
     lines: list[Sequence[str]] = []
+    settings = layout.settings
     for name, (number, entry) in sorted(entries.items()):
-        shard = shard_name(number, entry["part"], pixels=layout.settings.pixels)
-        lines += _lines(rows[name], entry, shard, copy=name in copies)
-    _table(out / SLIDES, _COLUMNS, lines)
+        shard = shard_name(number, entry["part"], pixels=settings.pixels)
+        where = () if settings.pixels else (str(settings.tile_px), entry["file"])
+        lines += _lines(rows[name], entry, shard, copy=name in copies, where=where)
+    _table(out / SLIDES, _COLUMNS + (() if settings.pixels else _OF_POSITIONS), lines)
     with whole_file(out / SUMS) as temporary:
         temporary.write_text("".join(sorted(sums)), encoding="utf-8")
     _table(out / FAILED, ("slide", "reason"), sorted(found.failed))
@@ -125,7 +128,9 @@ def _count(found: Tables, entries: Iterable[dict[str, Any]]) -> None:
                 found.damaged.append((entry["slide"], scale["failed"], scale["first_error"]))
 
 
-def _lines(row: Row, entry: dict[str, Any], shard: str, *, copy: bool) -> list[list[str]]:
+def _lines(
+    row: Row, entry: dict[str, Any], shard: str, *, copy: bool, where: Sequence[str]
+) -> list[list[str]]:
     """The rows of a slide: one for each scale."""
     use = row.use and not row.excluded and not copy
     return [
@@ -137,8 +142,8 @@ def _lines(row: Row, entry: dict[str, Any], shard: str, *, copy: bool) -> list[l
             repr(scale["mpp"]),
             *(as_text(getattr(row, name)) for name in _OF_ROW),
             "1" if use else "0",
-            repr(scale["side"]),
-            repr(scale["own_mpp"]),
+            entry["content"],
+            *([repr(scale["side"]), repr(scale["own_mpp"]), *where] if where else []),
         ]
         for scale in entry["scales"]
         if scale["tiles"]
