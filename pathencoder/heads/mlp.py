@@ -1,8 +1,9 @@
-"""A network with one hidden layer on standardised embeddings; one grouped fold stops it early."""
+"""A network with one hidden layer on standardised embeddings; grouped folds stop it early."""
 
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -11,16 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pathencoder.errors import ConfigError
-from pathencoder.heads.calibration import log_loss
-from pathencoder.heads.folds import grouped_folds
+from pathencoder.heads import stopping
 from pathencoder.heads.rows import Floats, Rows, Scaling
 
 if TYPE_CHECKING:
     import torch
 
 _LONGEST = 200  # epochs
-_PATIENCE = 15  # epochs without a lower loss
 _BATCH = 256
+_FEWEST_STEPS = 20  # where the epochs are chosen
 _DECAY = 0.01
 _HIDDEN, _DROPOUT, _RATE = 256, 0.25, 1e-3
 
@@ -33,7 +33,7 @@ class NetworkOptions:
         hidden: Width of the hidden layer.
         dropout: Share of hidden values that are left out in training.
         learning_rate: Of AdamW.
-        epochs: Passes over the images. None: as many as a grouped fold needs, at most 200.
+        epochs: Passes over the images. None: as many as grouped folds need, at most 200.
     """
 
     hidden: int = _HIDDEN
@@ -69,7 +69,7 @@ class Network:
 
     @classmethod
     def choose(cls, rows: Rows, options: NetworkOptions) -> dict[str, Any]:
-        """The number of epochs with the least log loss on the first grouped fold."""
+        """The number of epochs with the least log loss on grouped folds."""
         settings = {
             "hidden": options.hidden,
             "dropout": float(options.dropout),
@@ -77,8 +77,12 @@ class Network:
         }
         if options.epochs is not None:
             return {**settings, "epochs": options.epochs}
-        fitted, held_out = grouped_folds(rows.y, rows.groups, seed=rows.seed)[0]
-        return {**settings, "epochs": _best_epoch(rows.take(fitted), rows.take(held_out), settings)}
+        folds = stopping.folds_for(rows.y, rows.groups, rows.seed)
+        runs = [_Fold(rows.take(a), rows.take(b), settings) for a, b in folds]
+        judged = [run.judged for run in runs]
+        loss = stopping.class_loss([x.y for x in judged], [x.weights for x in judged])
+        fewest = math.ceil(_FEWEST_STEPS / math.ceil(len(folds[0][0]) / _BATCH))
+        return {**settings, "epochs": stopping.best_epoch(runs, loss, _LONGEST, fewest)}
 
     @classmethod
     def fit(cls, rows: Rows, settings: Mapping[str, Any]) -> Network:
@@ -116,18 +120,18 @@ class Network:
         return cls(Scaling(arrays["mean"], arrays["scale"]), layers)
 
 
-def _best_epoch(fitted: Rows, held_out: Rows, settings: Mapping[str, Any]) -> int:
-    training = _Training(fitted, settings)
-    best, best_epoch = np.inf, 1
-    with training.seeded():
-        for epoch in range(1, _LONGEST + 1):
-            training.epoch()
-            loss = log_loss(training.network().logits(held_out.x), held_out.y, held_out.weights)
-            if loss < best:
-                best, best_epoch = loss, epoch
-            elif epoch - best_epoch >= _PATIENCE:
-                break
-    return best_epoch
+class _Fold:
+    """A training on a fold, and the rows that the fold leaves out."""
+
+    def __init__(self, fitted: Rows, held_out: Rows, settings: Mapping[str, Any]) -> None:
+        self._training, self.judged = _Training(fitted, settings), held_out
+
+    def epoch(self) -> None:
+        with self._training.seeded():
+            self._training.epoch()
+
+    def held_out(self) -> Floats:
+        return self._training.network().logits(self.judged.x)
 
 
 class _Training:
@@ -140,6 +144,7 @@ class _Training:
         self._scaling, self._seed = Scaling.of(rows.x), rows.seed
         self._x = torch.tensor(self._scaling(rows.x), dtype=torch.float32)
         self._y, self._weights = torch.tensor(rows.y), torch.tensor(rows.weights).float()
+        self._state: torch.Tensor | None = None
         with self.seeded():
             first = nn.Linear(rows.x.shape[1], settings["hidden"])
             last = nn.Linear(settings["hidden"], rows.classes)
@@ -151,12 +156,16 @@ class _Training:
 
     @contextlib.contextmanager
     def seeded(self) -> Iterator[None]:
-        """Random numbers that begin with the seed, and leave those of others alone."""
+        """Random numbers that begin with the seed, go on, and leave those of others alone."""
         import torch
 
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self._seed)
+            if self._state is None:
+                torch.manual_seed(self._seed)
+            else:
+                torch.set_rng_state(self._state)
             yield
+            self._state = torch.get_rng_state()
 
     def epoch(self) -> None:
         """One pass over the rows in random order."""

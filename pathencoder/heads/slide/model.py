@@ -39,7 +39,7 @@ class SlideModel:
 
     @classmethod
     def choose(cls, bags: Bags, options: SlideOptions) -> dict[str, Any]:
-        """The settings, with the number of epochs that has the least log loss on an inner fold."""
+        """The settings, with the number of epochs that has the least loss on inner folds."""
         from pathencoder.heads.slide import training
 
         settings = options.settings()

@@ -29,7 +29,7 @@ class SlideOptions:
         dropout: Share of hidden values that are left out in training.
         learning_rate: Of AdamW.
         seeds: Networks that are trained from different random numbers; their scores are averaged.
-        epochs: Passes over the bags. None: as many as a grouped fold needs.
+        epochs: Passes over the bags. None: as many as grouped folds need.
         device: Where to train: "cpu", "cuda", "auto".
         time: For survival in place of classes: the column of the times to the event, or to the last
             observation.

@@ -1,10 +1,11 @@
-"""Training of a slide head: random tiles of each bag a step; a grouped fold stops it early."""
+"""Training of a slide head: random tiles of each bag a step; grouped folds stop it early."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,8 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from pathencoder.errors import ConfigError
-from pathencoder.heads.calibration import log_loss
-from pathencoder.heads.folds import grouped_folds
+from pathencoder.heads import stopping
 from pathencoder.heads.rows import Floats, Ints
 from pathencoder.heads.slide.bags import Bags, Tiles, as_objects
 from pathencoder.heads.slide.cox import cox_loss, partial_likelihood
@@ -24,43 +24,64 @@ if TYPE_CHECKING:
     from pathencoder.heads.slide.model import SlideModel
 
 _LONGEST = 100  # epochs
-_PATIENCE = 15  # epochs without a lower loss
 _BATCH = 16  # bags in a step
+_FEWEST_STEPS = 150  # of classes, where they are chosen
 _COX_BATCH = 64  # the bags of a step are compared with each other
 _DECAY = 0.01
 _FLAT = 1e-6  # deviation of a feature that does not vary
-_JUDGED = 4  # the inner fold is judged on so many times the tiles of a step
+_JUDGED = 4  # an inner fold is judged on so many times the tiles of a step
 
 
 def best_epoch(kind: type[SlideModel], bags: Bags, settings: Mapping[str, Any]) -> int:
-    """The number of epochs with the least log loss on the first grouped fold.
+    """The number of epochs with the least loss on grouped folds.
 
     Raises:
         NoFolds: A class occurs in one group alone.
+        ConfigError: The loss is not a number.
     """
-    inner, held_out = grouped_folds(bags.y, bags.groups, seed=bags.seed)[0]
-    judged = _fewer_tiles(_summed_up(kind, bags.take(held_out)), _JUDGED * _tiles(settings))
-    training = _Training(kind, bags.take(inner), settings, bags.seed)
-    best, best_at = np.inf, 1
-    with training.seeded():
-        for epoch in range(1, _LONGEST + 1):
-            training.epoch()
-            found = kind((training.arrays(),)).logits(judged.x)
-            loss = _judged(found, judged)
-            if loss < best:
-                best, best_at = loss, epoch
-            elif epoch - best_at >= _PATIENCE:
-                break
-    bags.trained()
-    return best_at
-
-
-def _judged(found: Floats, bags: Bags) -> float:
-    """The loss of bags that were not trained on; infinite where none can be computed."""
+    folds = stopping.folds_for(bags.y, bags.groups, bags.seed)
+    runs = [_Fold(kind, bags.take(a), bags.take(b), settings) for a, b in folds]
+    judged = [run.judged for run in runs]
     if bags.times is None:
-        return log_loss(found, bags.y, bags.weights)
-    loss = partial_likelihood(found[:, 0], bags.times, bags.y == 1)
-    return np.inf if np.isnan(loss) else loss
+        loss = stopping.class_loss([x.y for x in judged], [x.weights for x in judged])
+        fewest = math.ceil(_FEWEST_STEPS / math.ceil(len(folds[0][0]) / _BATCH))
+    else:
+        loss, fewest = _risk_loss(judged), 1
+    found = stopping.best_epoch(runs, loss, _LONGEST, fewest)
+    bags.trained()
+    return found
+
+
+class _Fold:
+    """A training on a fold, and the bags that the fold leaves out."""
+
+    def __init__(
+        self, kind: type[SlideModel], inner: Bags, held_out: Bags, settings: Mapping[str, Any]
+    ) -> None:
+        self._kind = kind
+        self.judged = _fewer_tiles(_summed_up(kind, held_out), _JUDGED * _tiles(settings))
+        self._training = _Training(kind, inner, settings, inner.seed)
+
+    def epoch(self) -> None:
+        with self._training.seeded():
+            self._training.epoch()
+
+    def held_out(self) -> Floats:
+        return self._kind((self._training.arrays(),)).logits(self.judged.x)
+
+
+def _risk_loss(judged: Sequence[Bags]) -> Callable[[list[Floats]], float]:
+    """The mean over the folds with an event: risks of two networks cannot be compared."""
+
+    def loss(scores: list[Floats]) -> float:
+        found = [
+            partial_likelihood(risks[:, 0], bags.times, bags.y == 1)
+            for risks, bags in zip(scores, judged, strict=True)
+            if bags.times is not None and bags.y.any()
+        ]
+        return float(np.mean(found)) if found else np.inf
+
+    return loss
 
 
 def members(kind: type[SlideModel], bags: Bags, settings: Mapping[str, Any]) -> Iterator[Arrays]:
@@ -142,6 +163,7 @@ class _Training:
         self._weights = torch.tensor(bags.weights, device=self._device).float()
         self._times = None if bags.times is None else torch.tensor(bags.times, device=self._device)
         outputs = bags.classes if bags.times is None else 1
+        self._state: list[Tensor] = []
         with self.seeded():
             made = _Network(kind.kind, bags.x[0].shape[1], outputs, settings)
         self._net = made.to(self._device)
@@ -151,11 +173,17 @@ class _Training:
 
     @contextlib.contextmanager
     def seeded(self) -> Iterator[None]:
-        """Random numbers that begin with the seed, and leave those of others alone."""
+        """Random numbers that begin with the seed, go on, and leave those of others alone."""
         gpu = [self._device] if self._device.type == "cuda" else []
         with torch.random.fork_rng(devices=gpu):
-            torch.manual_seed(self._seed)
+            if self._state:
+                torch.set_rng_state(self._state[0])
+                for device, state in zip(gpu, self._state[1:], strict=True):
+                    torch.cuda.set_rng_state(state, device)
+            else:
+                torch.manual_seed(self._seed)
             yield
+            self._state = [torch.get_rng_state(), *map(torch.cuda.get_rng_state, gpu)]
 
     def epoch(self) -> None:
         """One pass over the bags in random order.
