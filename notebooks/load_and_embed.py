@@ -16,6 +16,7 @@ from skimage import data
 
 import pathencoder
 from pathencoder import pictures
+from pathencoder.pretrained.catalogue import catalogue
 
 STEPS = int(os.environ.get("PATHENCODER_NOTEBOOK_STEPS", 16))  # tiles a side, for the nearest tiles
 folder = Path(mkdtemp())
@@ -141,31 +142,31 @@ def nearest(query, count=7):
 
 
 lines = []
-for place in ((400, 60), (230, 230), (60, 330), (460, 440)):  # x and y in the picture
+for place in ((400, 90), (230, 230), (90, 310), (215, 430)):  # x and y in the picture
     query = int(np.abs(corners + side // 2 - place).sum(1).argmin())
     found = nearest(query)
-    line = np.full((side, 7 * (side + 4), 3), 255, np.uint8)
+    line = np.full((side + 4, 7 * (side + 4), 3), 255, np.uint8)
     for column, i in enumerate(found):
         left = column * (side + 4)
-        line[:, left : left + side] = tiles[i]
+        line[:side, left : left + side] = tiles[i]
     lines.append(line)
     print(f"tile at {tuple(corners[query].tolist())}: cosines", (rows[found] @ rows[query])[1:4].round(2))
-Image.fromarray(np.vstack(lines)).resize((952, 512), Image.Resampling.BICUBIC)
+sheet = Image.fromarray(np.vstack(lines))
+sheet.resize((2 * sheet.width, 2 * sheet.height), Image.Resampling.BICUBIC)
 
 # %% [markdown]
 # ## Other encoders, and no network
 #
 # The same call loads public encoders, each with its own preprocessing and readout; their licences
-# and access terms differ. Names that may be used commercially and know IHC:
+# and access terms differ. `pathencoder info NAME` shows what is known of one.
 
 # %%
-print(len(pathencoder.list_encoders()), "names")
-print("commercial use, IHC:", *pathencoder.list_encoders(commercial=True, stain="ihc"))
-from pathencoder.pretrained.catalogue import catalogue
-
+print("commercial use, H&E:")
+print(*pathencoder.list_encoders(commercial=True, stain="he"), sep=", ")
 for name in ("uni2-h", "virchow2", "phikon-v2", "h-optimus-1"):
     known = catalogue()[name]
-    print(f"{name:12} {known.dim:5} numbers, {known.mpp} um/px, {known.licence}")
+    scale = f"{known.mpp} um/px" if known.mpp else "several scales"
+    print(f"{name:12} {known.dim} numbers, {scale}, {known.licence}")
 
 # %% [markdown]
 # Weights of these come from the Hugging Face Hub once, at a pinned revision. A machine without a
@@ -188,4 +189,4 @@ print("the same:", np.array_equal(again.encode(picture), encoder.encode(picture)
 
 # %% [markdown]
 # Next: classify tiles (`classify_tiles.ipynb`), segment (`segment.ipynb`), count cells
-# (`count_cells.ipynb`), and slides (`slide_to_heatmap.ipynb`).
+# (`count_cells.ipynb`), and whole slides (`slide_to_heatmap.ipynb`).

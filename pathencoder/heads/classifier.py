@@ -25,6 +25,7 @@ from pathencoder.heads.rows import Floats, Model, softmax
 from pathencoder.heads.saved import SavedHead
 from pathencoder.images import Images, Item, Key, survey
 from pathencoder.mpp import check_mpp
+from pathencoder.pretrained.derived import base_model_lines
 from pathencoder.stream import OnError, Progress, Settings
 
 if TYPE_CHECKING:
@@ -229,7 +230,7 @@ class Classifier(SavedHead):
         return store.Content(config, self.model.arrays(), reports, self._card())
 
     def _card(self) -> str:
-        front = [f"base_model: {self.record.repo}"] if self.record.repo else []
+        front = base_model_lines(self.record.repo or self.record.name)
         shown = store.text_of(self.report, self.held_out)
         use = [
             "```python",

@@ -30,7 +30,8 @@ VERSION = 1
 _CONFIG, _ARRAYS, _REPORT, _CARD = "config.json", "model.safetensors", "report.json", "README.md"
 # config.json last: until then the old one, with the old sha256, does not match new arrays
 FILES = (_REPORT, _CARD, _ARRAYS, _CONFIG)
-_REPO = re.compile(r"(?:hf[-_]hub:)?([\w.-]+/[\w.-]+)(?:@(\S+))?")
+BESIDE = "head"  # the folder of a head beside the files of its encoder
+_REPO = re.compile(rf"(?:hf[-_]hub:)?([\w.-]+/[\w.-]+)(/{BESIDE})?(?:@(\S+))?")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -205,17 +206,18 @@ def _from_hub(name: str, revision: str | None, access: hub.Access) -> tuple[Path
     found = _REPO.fullmatch(name)
     if found is None:
         raise ConfigError(f"no such folder, and not a repository (owner/name): {name}")
-    repository = hub.Repository(found[1], revision or found[2], access, name)
+    repository = hub.Repository(found[1], revision or found[3], access, name)
+    folder = f"{BESIDE}/" if found[2] else ""
     try:
-        config = repository.file(_CONFIG)
+        config = repository.file(folder + _CONFIG)
         pinned = dataclasses.replace(
             repository, revision=hub.commit_of(config) or repository.revision
         )
-        arrays = pinned.file(_ARRAYS)
+        arrays = pinned.file(folder + _ARRAYS)
     except hub_errors.NoSuchFile as error:
         raise ConfigError(f"{name} holds no head of pathencoder: {error}") from error
     try:
-        return config, arrays, pinned.file(_REPORT)
+        return config, arrays, pinned.file(folder + _REPORT)
     except hub_errors.NoSuchFile:
         return config, arrays, config.with_name(_REPORT)
 
@@ -228,7 +230,8 @@ def _checked(file: Path, name: str | os.PathLike[str]) -> dict[str, Any]:
     if config.get("format") != FORMAT:
         raise ConfigError(
             f"{printable(name)} holds no head but something else (an encoder?): heads are what"
-            " pathencoder.fit(...).save(folder) writes"
+            " pathencoder.fit(...).save(folder) writes. That of an adapted encoder lies beside it:"
+            f" give {printable(name)}/{BESIDE}"
         )
     version = config.get("format_version")
     if not isinstance(version, int) or version > VERSION:

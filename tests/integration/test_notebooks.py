@@ -9,7 +9,13 @@ from paths import ROOT
 from scripts.notebook import cells_of, executed
 
 SCRIPTS = sorted((ROOT / "notebooks").glob("*.py"))
-PICTURES = {"slide_to_heatmap": 5, "classify_tiles": 3, "count_cells": 2, "pretrain": 2}
+PICTURES = {
+    "load_and_embed": 3,
+    "classify_tiles": 3,
+    "count_cells": 2,
+    "slide_to_heatmap": 5,
+    "pretrain": 2,
+}
 pytestmark = [
     pytest.mark.full,
     pytest.mark.filterwarnings("default"),  # those of Jupyter's own packages
@@ -58,6 +64,15 @@ def test_the_stored_notebook_is_that_of_its_script_executed_and_small(script):
     assert sum(map(pictures, code)) == PICTURES[script.stem]
     assert file.stat().st_size < 700_000
     assert not re.search(r"/(tmp|home|root|work)/", "".join(map(texts, code)))
+
+
+@pytest.mark.slow
+def test_an_encoder_is_loaded_and_images_are_embedded(run):
+    _, text = run("load_and_embed")
+    assert "(3, 768) float32" in text
+    assert "tile4.png could not be read" in text
+    assert "OfflineError - phikon-v2" in text
+    assert "the same: True" in text
 
 
 @pytest.mark.slow

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 from pathencoder.errors import ConfigError
 from pathencoder.heads.adapt import checkpoint as checkpoints
@@ -13,6 +14,8 @@ from pathencoder.heads.adapt import save
 from pathencoder.heads.adapt.lora import Adapter
 from pathencoder.heads.adapt.report import AdaptationReport
 from pathencoder.heads.classifier import Classifier
+from pathencoder.pretrained.mixin import PushOptions
+from pathencoder.pretrained.push import upload
 from pathencoder.spec import EncoderSpec
 
 if TYPE_CHECKING:
@@ -66,3 +69,34 @@ class Adapted:
         save.save(self, place)
         checkpoints.remove(self.checkpoint)
         return Path(folder)
+
+    def push_to_hub(self, repo_id: str, **options: Unpack[PushOptions]) -> str:
+        """Upload what `save` writes to the Hub, in one commit; the card names the parent.
+
+            adapted.push_to_hub("me/mine")
+            encoder = pathencoder.load_encoder("me/mine")
+            head = pathencoder.load_head("me/mine/head")
+
+        Args:
+            repo_id: "owner/name", created if it does not exist. What another encoder left there is
+                replaced.
+            **options: Those of `Encoder.push_to_hub`.
+
+        Returns:
+            The URL of the commit.
+
+        Raises:
+            StoreError: The upload failed; the message says what the repository holds.
+            OfflineError: The network is disabled.
+            ConfigError: `repo_id` has no owner.
+        """
+        if not isinstance(repo_id, str) or repo_id.count("/") != 1:
+            raise ConfigError(
+                f"repo_id={repo_id!r}: 'owner/name', which the head names as the place of its"
+                " encoder"
+            )
+        given: PushOptions = {"commit_message": "Upload adapted encoder", **options}
+        with tempfile.TemporaryDirectory() as temporary:
+            folder = Path(temporary) / "encoder"
+            save.save(self, folder, save.Place(repo_id, options.get("branch")))
+            return upload(folder, repo_id, save.FILES, **given)

@@ -7,13 +7,14 @@ import json
 import os
 import shutil
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pathencoder.errors import StoreError
 from pathencoder.files import whole_file, whole_folder
 from pathencoder.heads import store
-from pathencoder.heads.adapt import seen
+from pathencoder.heads.adapt import lora, seen
 from pathencoder.heads.encoder_record import EncoderRecord
 from pathencoder.pretrained import folder as folders
 from pathencoder.pretrained.derived import Story, base_model_lines, licence_lines
@@ -25,7 +26,14 @@ from pathencoder.spec import EncoderSpec
 if TYPE_CHECKING:
     from pathencoder.heads.adapt.adapted import Adapted
 
-REPORT, HEAD, ADAPTER = "adaptation.json", "head", "adapter"
+REPORT, HEAD, ADAPTER = "adaptation.json", store.BESIDE, "adapter"
+FILES = (  # all that may be written
+    *folders.FILES,
+    REPORT,
+    seen.FILE,
+    *(f"{HEAD}/{name}" for name in store.FILES),
+    *(f"{ADAPTER}/{name}" for name in (*lora.FILES, "README.md")),
+)
 _OF_IMAGES = "The licence of the images that it was adapted to is not known."
 
 
@@ -54,8 +62,22 @@ def spec_of(
     )
 
 
-def save(adapted: Adapted, folder: Path) -> None:
-    """Write the folder; errors as in `Adapted.save`."""
+@dataclass(frozen=True)
+class Place:
+    """Where on the Hub the folder goes: the repository, and the branch that is not the main one."""
+
+    repo: str
+    branch: str | None = None
+
+
+def save(adapted: Adapted, folder: Path, place: Place | None = None) -> None:
+    """Write the folder; errors as in `Adapted.save`.
+
+    Args:
+        adapted: The encoder with its head.
+        folder: To write.
+        place: Where it is uploaded to: the head then names that and no path of this machine.
+    """
     _refuse_others(adapted, folder)
     encoder = adapted.encoder
     save_encoder(
@@ -68,7 +90,7 @@ def save(adapted: Adapted, folder: Path) -> None:
     with whole_file(folder / REPORT) as temporary:
         text = json.dumps(adapted.report.to_json(), indent=2, ensure_ascii=False)
         temporary.write_text(text + "\n", encoding="utf-8")
-    _save_head(adapted, folder)
+    _save_head(adapted, folder, place)
     if adapted.adapter is None:
         shutil.rmtree(folder / ADAPTER, ignore_errors=True)
         return
@@ -91,11 +113,16 @@ def _refuse_others(adapted: Adapted, folder: Path) -> None:
         )
 
 
-def _save_head(adapted: Adapted, folder: Path) -> None:
-    """The head, whose record names the folder that the encoder lies in now."""
+def _save_head(adapted: Adapted, folder: Path, place: Place | None) -> None:
+    """The head, whose record names where the encoder lies now: the folder, or the repository."""
     saved = folders.read_spec(folder)
     record: EncoderRecord = dataclasses.replace(
-        adapted.head.record, name=saved.name, sha256=saved.sha256, folder=str(folder.resolve())
+        adapted.head.record,
+        name=saved.name,
+        sha256=saved.sha256,
+        folder=str(folder.resolve()) if place is None else None,
+        repo=None if place is None else place.repo,
+        revision=None if place is None else place.branch,
     )
     dataclasses.replace(adapted.head, record=record).save(folder / HEAD)
 
@@ -115,7 +142,8 @@ def _text(adapted: Adapted) -> str:
         f"The metrics of {adapted.parent.name} do not apply to these weights. They have seen the"
         " labels of the images that they were adapted to: figures on these are too good, and"
         f" `pathencoder.fit` says so (`{seen.FILE}`).\n\n"
-        f"`{HEAD}/` holds a linear head on this encoder: `pathencoder.load_head`.\n\n"
+        f"`{HEAD}/` holds a linear head on this encoder:"
+        f' `pathencoder.load_head("THIS FOLDER OR REPOSITORY/{HEAD}")`.\n\n'
         f"{adapter}"
         "To use it:"
     )

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pathencoder.errors import PathEncoderError
 from pathencoder.files import whole_file
+from pathencoder.pretrained import hub
 
 if TYPE_CHECKING:
     from pathencoder.encoder import Encoder
@@ -27,7 +29,7 @@ def seen_by(encoder: Encoder) -> frozenset[bytes]:
     """The contents of the images that an encoder was adapted to; empty for others."""
     known = _seen.get(encoder)
     if known is None:
-        known = _read(encoder.folder)
+        known = _read(_file_of(encoder))
         _seen[encoder] = known
     return known
 
@@ -54,9 +56,22 @@ def write(folder: Path, encoder: Encoder) -> None:
         temporary.write_bytes(save({"contents": array}))
 
 
-def _read(folder: Path | None) -> frozenset[bytes]:
+def _file_of(encoder: Encoder) -> Path | None:
+    """The file beside the encoder's files, in a folder or a repository; None without one."""
+    if encoder.folder is not None and (encoder.folder / FILE).is_file():
+        return encoder.folder / FILE
+    spec = encoder.spec
+    if spec.repo is None or spec.base_model is None:  # adapted encoders name their parent
+        return None
+    try:
+        return hub.Repository(spec.repo, spec.revision, hub.Access(), spec.name).file(FILE)
+    except PathEncoderError:
+        return None
+
+
+def _read(file: Path | None) -> frozenset[bytes]:
     from safetensors.numpy import load_file
 
-    if folder is None or not (folder / FILE).is_file():
+    if file is None:
         return frozenset()
-    return frozenset(row.tobytes() for row in load_file(folder / FILE)["contents"])
+    return frozenset(row.tobytes() for row in load_file(file)["contents"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from pathencoder.heads.data.listing import (
     source_of,
 )
 from pathencoder.heads.data.marks import Source
-from pathencoder.heads.data.pairs import sort_files
+from pathencoder.heads.data.pairs import is_of_images, sort_files
 from pathencoder.heads.data.table import GROUPS, PATHS, SPLITS, column, optional_column
 from pathencoder.heads.data.truth import Kind
 from pathencoder.images import SUFFIXES as IMAGES
@@ -156,14 +157,24 @@ def _found(table: Table, row: int, image: Path, source: Source, columns: _Column
 
 
 def _beside(root: Path, kind: Kind) -> Callable[[Path], Path | None]:
-    """The labels of an image below a folder."""
-    found = sort_files(root, walk(root).files)
-    of_image = {
-        path: preferred(found.labels.get(key, []), kind)
-        for key, paths in found.images.items()
-        for path in paths
-    }
-    return of_image.get
+    """The labels of an image: below a folder, or where the image lies if that is elsewhere."""
+
+    @functools.cache
+    def below(folder: Path) -> dict[Path, Path | None]:
+        found = sort_files(folder, walk(folder).files)
+        return {
+            path: preferred(found.labels.get(key, []), kind)
+            for key, paths in found.images.items()
+            for path in paths
+        }
+
+    def find(image: Path) -> Path | None:
+        if image in below(root):
+            return below(root)[image]
+        folder = image.parent.parent if is_of_images(image.parent.name) else image.parent
+        return below(folder).get(image) if folder.is_dir() else None
+
+    return find
 
 
 def _finder(root: Path) -> Callable[[str], Path]:

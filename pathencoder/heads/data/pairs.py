@@ -131,6 +131,11 @@ def sort_files(root: Path, files: Iterable[Path]) -> Sorted:
     return found
 
 
+def is_of_images(folder: str) -> bool:
+    """Whether the name of a folder says that it holds images, with labels in one beside it."""
+    return bool(set(_words(folder)) & _OF_IMAGES)
+
+
 def is_part(folder: str) -> bool:
     """Whether the name of a folder is that of a part: train, val, testA, fold_1."""
     return _PART.fullmatch(folder.strip().casefold()) is not None

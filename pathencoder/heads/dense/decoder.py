@@ -54,15 +54,15 @@ class Decoder(nn.Module):
         )
         # each level hands its map down in the width of the next finer one
         self.smooth = nn.ModuleList(
-            _block(w, finer) for w, finer in zip(widths, [2 * thin, *widths], strict=False)
+            block(w, finer) for w, finer in zip(widths, [2 * thin, *widths], strict=False)
         )
         # what lies far off decides too: a lumen is part of its gland
-        self.context = nn.Sequential(*(_block(widths[-1], widths[-1], by) for by in (1, 2)))
+        self.context = nn.Sequential(*(block(widths[-1], widths[-1], by) for by in (1, 2)))
         first = nn.Conv2d(3 + shape.extra, thin, 3, shape.stride, 1, bias=False)
         self.image = nn.Sequential(first, nn.BatchNorm2d(thin), nn.ReLU(inplace=True))
-        self.detail = _block(thin, thin)
+        self.detail = block(thin, thin)
         self.narrow = nn.Conv2d(2 * thin, thin, 1)
-        self.join = _block(2 * thin, thin)
+        self.join = block(2 * thin, thin)
         self.last = nn.Conv2d(thin, shape.outputs, 1)
 
     def forward(self, maps: Sequence[Tensor], image: Tensor) -> Tensor:
@@ -82,22 +82,24 @@ class Decoder(nn.Module):
             if top is None:
                 here = here + self.context(here)
             else:
-                here = here + _resized(top, here.shape[-2:])
+                here = here + resized(top, here.shape[-2:])
             top = self.smooth[i](here)
         assert top is not None
         detail = self.detail(self.image(image))
         # narrowed before it is enlarged: the enlarged map is 4 to 16 times as large
-        joined = torch.cat([_resized(self.narrow(top), size), detail], 1)
+        joined = torch.cat([resized(self.narrow(top), size), detail], 1)
         result: Tensor = self.last(self.join(joined))
         return result
 
 
-def _block(inputs: int, outputs: int, dilation: int = 1) -> nn.Sequential:
+def block(inputs: int, outputs: int, dilation: int = 1) -> nn.Sequential:
+    """A convolution of 3 x 3, normalised, with a rectifier."""
     convolution = nn.Conv2d(inputs, outputs, 3, padding=dilation, dilation=dilation, bias=False)
     return nn.Sequential(convolution, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
 
 
-def _resized(x: Tensor, size: Sequence[int]) -> Tensor:
+def resized(x: Tensor, size: Sequence[int]) -> Tensor:
+    """Maps [N, C, h, w] at another height and width."""
     if list(x.shape[-2:]) == list(size):
         return x
     return interpolate(x, size=list(size), mode="bilinear", align_corners=False)

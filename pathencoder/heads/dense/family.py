@@ -139,6 +139,7 @@ class _Fitting:
             self.how,
             mpp=self.options.read_mpp,
             stain_maps=self.options.stain_maps,
+            decoder=self.options.decoder,
             progress=said,
             checkpoint=None if place is None else _file(place, name),
         )

@@ -25,6 +25,7 @@ from pathencoder.heads.dense.found import Found
 from pathencoder.heads.dense.model import DenseModel, new_network
 from pathencoder.heads.dense.options import check_stain, check_turns
 from pathencoder.heads.dense.report import DenseReport
+from pathencoder.heads.dense.smp import OURS
 from pathencoder.heads.dense.tasks import task_of
 from pathencoder.heads.dense.weights import Saved
 from pathencoder.heads.encoder_record import EncoderRecord
@@ -332,7 +333,8 @@ class DenseHead(SavedHead):
     def _build(self, encoder: Encoder) -> None:
         assert self._saved is not None
         task, maps = task_of(self.kind, self.classes), bool(self.settings["stain_maps"])
-        network = new_network(encoder, task, stain_maps=maps)
+        decoder = str(self.settings.get("decoder", OURS))
+        network = new_network(encoder, task, stain_maps=maps, decoder=decoder)
         weights.load_decoder(network, self._saved.arrays)
         self._model = DenseModel(network, task, self.mpp, self.sizes, maps)
         if self._saved.cells is not None:

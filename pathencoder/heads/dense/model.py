@@ -17,6 +17,7 @@ from pathencoder.encoder import Encoder
 from pathencoder.errors import ConfigError
 from pathencoder.heads.dense import augment, tune
 from pathencoder.heads.dense.network import DenseNetwork
+from pathencoder.heads.dense.smp import OURS, SmpDecoder
 from pathencoder.heads.dense.tasks import Task, Truth
 from pathencoder.heads.dense.train import Training, train
 from pathencoder.heads.dense.weights import own_copy
@@ -136,6 +137,7 @@ def fit(
     *,
     mpp: float | None = None,
     stain_maps: bool = False,
+    decoder: str = OURS,
     progress: Callable[[int, float], None] = lambda step, loss: None,
     checkpoint: Path | None = None,
 ) -> DenseModel:
@@ -151,6 +153,7 @@ def fit(
         how: Settings of the training.
         mpp: Micrometres per pixel at which images are read. None: the task's.
         stain_maps: Give the stain maps of the label-free nuclei beside the image.
+        decoder: One of `smp.DECODERS`.
         progress: Called with the step and its loss.
         checkpoint: A file for the state of the training: the same call on the same images goes on
             where it was interrupted.
@@ -159,15 +162,18 @@ def fit(
         The fitted model.
 
     Raises:
-        ConfigError: There is no image, its labels do not fit it, the encoder is not float32, or the
-            loss is no number.
+        ConfigError: There is no image, its labels do not fit it, the encoder is not float32, the
+            decoder does not fit it, or the loss is no number.
+        MissingExtra: The decoder is one of a package that is not installed.
     """
     if not images:
         raise ConfigError("no image to fit on: give at least one with its labels")
     if task.semantic and not task.classes:
         raise ConfigError(f"the task {task.name!r} needs its classes: see tasks.task_of")
     scale = mpp or task.mpp
-    network = new_network(own_copy(encoder), task, stain_maps=stain_maps, seed=how.seed)
+    network = new_network(
+        own_copy(encoder), task, stain_maps=stain_maps, seed=how.seed, decoder=decoder
+    )
     truths = [_truth_at(x, scale, task) for x in images]
     planes = []
     for x, truth in zip(images, truths, strict=True):
@@ -189,12 +195,14 @@ def fit(
     return DenseModel(network, task, scale, sizes, stain_maps)
 
 
-def new_network(encoder: Encoder, task: Task, *, stain_maps: bool, seed: int = 0) -> DenseNetwork:
+def new_network(
+    encoder: Encoder, task: Task, *, stain_maps: bool, seed: int = 0, decoder: str = OURS
+) -> DenseNetwork:
     """The network of a task on an encoder, with a new decoder of random weights."""
     extra = CHANNELS if stain_maps else 0
     with torch.random.fork_rng(devices=[]):  # the caller's random numbers stay as they are
         torch.manual_seed(seed)
-        return DenseNetwork(encoder, task.outputs, extra=extra, stride=task.stride)
+        return DenseNetwork(encoder, task.outputs, extra=extra, stride=task.stride, decoder=decoder)
 
 
 def _kept_in(
@@ -202,6 +210,8 @@ def _kept_in(
 ) -> Checkpoint:
     """The checkpoint of a training; the key holds all that its weights depend on."""
     recipe = f"{task.name} {task.classes} {how} {weights_digest(network.encoder)}"
+    if isinstance(network.decoder, SmpDecoder):
+        recipe += f" {type(network.decoder.pyramid).__name__}"
     return Checkpoint(file, key_of([p.numpy() for p in planes], recipe, how.seed))
 
 

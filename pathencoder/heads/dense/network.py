@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from pathencoder.encoder import Encoder
 from pathencoder.heads.dense.decoder import Decoder, DecoderShape
+from pathencoder.heads.dense.smp import OURS, SmpDecoder
 from pathencoder.network import has_tokens
 
 Floats = NDArray[np.float32]
@@ -30,6 +31,11 @@ class DenseNetwork(nn.Module):
         stride: Of the result in pixels.
         width: Channels of the decoder's pyramid.
         image_width: Channels of its image branch.
+        decoder: One of `smp.DECODERS`.
+
+    Raises:
+        ConfigError: The decoder does not fit the encoder.
+        MissingExtra: It is one of a package that is not installed.
     """
 
     def __init__(
@@ -41,6 +47,7 @@ class DenseNetwork(nn.Module):
         stride: int = 1,
         width: int = 64,
         image_width: int = 8,
+        decoder: str = OURS,
     ) -> None:
         super().__init__()
         self.encoder = encoder
@@ -62,7 +69,8 @@ class DenseNetwork(nn.Module):
             width,
             image_width,
         )
-        self.decoder = Decoder(shape).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        made = Decoder(shape) if decoder == OURS else SmpDecoder(decoder, shape)
+        self.decoder: Decoder | SmpDecoder = made.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.decoder.to(encoder.device)
 
     def forward(self, image: Tensor, extra: Tensor | None = None, *, frozen: bool = True) -> Tensor:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pathencoder.errors import ConfigError
+from pathencoder.heads.dense.smp import DECODERS, OURS
 from pathencoder.heads.dense.train import Training
 from pathencoder.mpp import check_mpp
 
@@ -27,6 +28,8 @@ class DenseOptions:
         side: Of a window, in pixels; a transformer takes windows of its own input size.
         lr: Highest rate of the decoder.
         encoder_lr: Highest rate of the encoder. None: 0.0005; 0 keeps it frozen.
+        decoder: "fpn", or one of segmentation-models-pytorch: "unet", "unetplusplus", "manet",
+            "linknet", "fpn-smp" or "segformer".
         frozen: Train the decoder alone; the head then needs the encoder beside it.
         precision: Of the training: "fp32", "bf16", or "auto": bf16 on devices that multiply it
             natively.
@@ -46,6 +49,7 @@ class DenseOptions:
     side: int = Training.side
     lr: float = Training.lr
     encoder_lr: float | None = None
+    decoder: str = OURS
     frozen: bool = False
     precision: str = "auto"
     read_mpp: float | None = None
@@ -71,6 +75,8 @@ class DenseOptions:
         for name in ("frozen", "stain_maps", "cells"):
             value = getattr(self, name)
             _check(name, value, "True or False", fits=isinstance(value, bool))
+        fits = self.decoder in DECODERS
+        _check("decoder", self.decoder, f"one of {', '.join(DECODERS)}", fits=fits)
         text = ", ".join(PRECISIONS)
         _check("precision", self.precision, f"one of {text}", fits=self.precision in PRECISIONS)
         if self.frozen and rate:
@@ -107,6 +113,7 @@ class DenseOptions:
         names = ("steps", "batch", "side", "lr", "encoder_lr", "seed")
         return {name: getattr(how, name) for name in names} | {
             "read_mpp": self.read_mpp,
+            "decoder": self.decoder,
             "stain_maps": self.stain_maps,
             "stain": self.stain,
             "turns": self.turns,

@@ -20,6 +20,7 @@ from pathencoder.heads.rows import Floats, softmax
 from pathencoder.heads.slide.bags import Tiles, read_bags
 from pathencoder.heads.slide.base import FeatureHead, Files
 from pathencoder.heads.slide.table import Columns, read_slides
+from pathencoder.pretrained.derived import base_model_lines
 from pathencoder.stream import OnError
 
 
@@ -177,7 +178,7 @@ class SlideHead(FeatureHead):
         return store.Content(config, self.model.arrays(), reports, self._card())
 
     def _card(self) -> str:
-        front = [f"base_model: {self.record.repo}"] if self.record.repo else []
+        front = base_model_lines(self.record.repo or self.record.name)
         shown = store.text_of(self.report, self.held_out)
         scale = "" if self.record.mpp is None else f" at {self.record.mpp:g} um/px"
         encoder = f"Features: {self.record.label()}, tiles read{scale}."

@@ -26,6 +26,7 @@ from pathencoder.heads.slide.fit import Prepared, SlideFitting, counted, of_part
 from pathencoder.heads.slide.model import SlideModel
 from pathencoder.heads.slide.table import EVENT
 from pathencoder.images import Key
+from pathencoder.pretrained.derived import base_model_lines
 from pathencoder.stream import OnError
 
 log = logging.getLogger(__name__)
@@ -167,7 +168,7 @@ class SurvivalHead(FeatureHead):
         return store.Content(config, self.model.arrays(), reports, self._card())
 
     def _card(self) -> str:
-        front = [f"base_model: {self.record.repo}"] if self.record.repo else []
+        front = base_model_lines(self.record.repo or self.record.name)
         shown = store.text_of(self.report, self.held_out)
         use = [
             "```python",

@@ -281,25 +281,3 @@ def test_evaluating_later(head, tmp_path):
     small_tiles.folder(tmp_path / "more", labels=("benign", "stroma"), patients=1)
     with pytest.raises(ConfigError, match="the head knows benign, malignant, not stroma"):
         head.evaluate(tmp_path / "more", progress=False)
-
-
-def test_the_files_on_the_hub_name_no_path_of_this_machine(tiles, tmp_path, monkeypatch):
-    seen = {}
-
-    class Hub:
-        def __init__(self, token=None):
-            pass
-
-        def create_repo(self, *_, **__):
-            pass
-
-        def upload_folder(self, *, folder_path, **_):
-            seen.update({p.name: p.read_bytes() for p in folder_path.iterdir()})
-            return "address"
-
-    monkeypatch.setattr("huggingface_hub.HfApi", Hub)
-    small_encoders.encoder("cnn").save_pretrained(tmp_path / "encoder")
-    head = fit(tiles, encoder=tmp_path / "encoder")
-    assert head.push_to_hub("me/head") == "address"
-    assert sorted(seen) == ["README.md", "config.json", "model.safetensors", "report.json"]
-    assert not any(str(tmp_path).encode() in content for content in seen.values())

@@ -309,27 +309,6 @@ def test_pixels(tmp_path):
     assert found.labels.max() <= 1
 
 
-def test_the_hub_gets_no_path_of_this_machine(pictures, folders, tmp_path, monkeypatch):
-    seen = {}
-
-    class Hub:
-        def __init__(self, token=None):
-            pass
-
-        def create_repo(self, *_, **__):
-            pass
-
-        def upload_folder(self, *, folder_path, **_):
-            seen.update({file.name: file.read_bytes() for file in folder_path.iterdir()})
-            return "address"
-
-    monkeypatch.setattr("huggingface_hub.HfApi", Hub)
-    encoder = pathencoder.load_encoder(folders("cnn"), device="cpu")
-    assert made(pictures, encoder, frozen=True).push_to_hub("me/head") == "address"
-    assert sorted(seen) == ["README.md", "config.json", "model.safetensors", "report.json"]
-    assert not any(str(tmp_path).encode() in content for content in seen.values())
-
-
 def test_incomplete_files_are_refused(pictures, tmp_path):
     made(pictures).save(tmp_path / "head")
     file = tmp_path / "head/config.json"

@@ -121,6 +121,18 @@ def test_a_table_without_a_column_of_labels_finds_them_beside_the_images(tmp_pat
         read_pictures(table, task="nuclei", mpp=0.5)
 
 
+@pytest.mark.parametrize("folders", [("here", "here", ".labels"), ("images", "masks", "")])
+def test_labels_beside_images_that_do_not_lie_below_the_table(tmp_path, folders):
+    images, masks, end = folders
+    for stem in "ab":
+        small.pair(tmp_path / "data", stem, images=images, masks=masks, end=end)
+    (tmp_path / "tables").mkdir()
+    table = tmp_path / "tables/some.csv"
+    given = [tmp_path / "data" / images / "a.png", f"../data/{images}/b.png"]
+    table.write_text("image\n" + "\n".join(map(str, given)))
+    assert [row.objects for row in read_pictures(table, task="nuclei", mpp=0.5)] == [3, 3]
+
+
 def test_groups_and_parts_by_argument(tmp_path):
     for stem in ("P1_a", "P2_a", "P2_b", "P3_a"):
         small.pair(tmp_path, stem)
