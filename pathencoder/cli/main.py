@@ -99,7 +99,7 @@ def _run(arguments: Sequence[str]) -> int:
                 list(arguments), prog_name="pathencoder", standalone_mode=False, obj=state
             )
     except click.UsageError as error:
-        error.message = hide_secrets(error.message)
+        error.message = hide_secrets(error.message)  # type: ignore[misc]  # final in its annotations
         error.show()
         return 2
     except (KeyboardInterrupt, click.Abort):

@@ -1,9 +1,10 @@
 """The catalogue is complete, marks what is not known, and can be searched."""
 
 import csv
+import re
 
 import pytest
-from paths import DATA
+from paths import DATA, ROOT
 
 from pathencoder import list_encoders
 from pathencoder.pretrained import catalogue, locate
@@ -147,6 +148,18 @@ def test_the_default_is_bundled_and_free():
     spec = rows()[catalogue.DEFAULT]
     assert spec.commercial
     assert (catalogue.BUNDLED / catalogue.DEFAULT / "LICENSE").is_file()
+
+
+@pytest.mark.parametrize("name", catalogue.bundled())
+def test_bundled_weights_have_a_version_whose_bytes_do_not_change(name):
+    """New weights need a new version, in their config.json and in docs/versioning.md."""
+    spec = rows()[name]
+    listed = re.findall(
+        rf"^\| {name} \| (\S+) \| \S+ \| `(\w+)` \|$",
+        (ROOT / "docs/versioning.md").read_text(),
+        re.MULTILINE,
+    )
+    assert dict(listed)[spec.version] == spec.sha256
 
 
 def test_names_in_any_case():
