@@ -2,14 +2,15 @@
 # .venv       core and test tools, what the quick tests and the demo run in
 # .venv-full  all extras
 # .venvs      the tools of others, each in an environment of its own (on demand)
-# .venv-wheel the built wheel and nothing else
+# .venv-wheel the built wheel and nothing else; .venv-wheel-oldest with the oldest versions (on demand)
 # .venv-oldest the oldest versions that pyproject.toml allows (on demand)
 PYTHON ?= python3
 PIP_INSTALL = -m pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt
 SOURCES = $(shell find pathencoder -type f -not -name '*.pyc')
 FULL = dev,wsi,fastslide,remote,archive,ray,tiff,zarr,nuclei,heads,lora,onnx,openvino,export,training,full-tests,docs
 
-.PHONY: setup check docs test test-quick test-full test-oldest test-wheel test-peers demo clean
+.PHONY: setup check docs test test-quick test-full test-oldest test-wheel test-wheel-oldest test-peers \
+	release-check demo clean
 .PRECIOUS: .venvs/%/.done
 .DELETE_ON_ERROR:
 
@@ -65,12 +66,34 @@ test-oldest: .venv-oldest/.done
 test-wheel: .venv-wheel/.done
 	cd .venv-wheel && bin/python -W error::DeprecationWarning:pathencoder ../tests/wheel/smoke.py
 
-.venv-wheel/.done: pyproject.toml constraints.txt $(SOURCES) .venv/.done
-	rm -rf dist && .venv/bin/python -m build --wheel --outdir dist . > /dev/null
+# The wheel is built from the sdist.
+dist/.done: pyproject.toml constraints.txt README.md LICENSE $(SOURCES) .venv/.done
+	rm -rf dist build && .venv/bin/python -m build --outdir dist . > /dev/null
+	touch $@
+
+.venv-wheel/.done: dist/.done
 	$(PYTHON) -m venv .venv-wheel
 	.venv-wheel/bin/python $(PIP_INSTALL) --force-reinstall --no-deps dist/*.whl
 	.venv-wheel/bin/python $(PIP_INSTALL) dist/*.whl
 	touch $@
+
+# The wheel alone, with the oldest versions that it allows.
+test-wheel-oldest: .venv-wheel-oldest/.done
+	cd .venv-wheel-oldest && bin/python -W error::DeprecationWarning:pathencoder ../tests/wheel/smoke.py
+
+.venv-wheel-oldest/.done: dist/.done
+	$(PYTHON) -m venv --clear .venv-wheel-oldest
+	.venv-wheel-oldest/bin/python -m pip install --quiet --disable-pip-version-check uv
+	links=$$(.venv-wheel-oldest/bin/python -m pip config get global.find-links 2>/dev/null || true); \
+	.venv-wheel-oldest/bin/uv pip install --quiet --python .venv-wheel-oldest/bin/python \
+		$${links:+--find-links $$links} $(OLDEST_TORCH) --resolution lowest-direct dist/*.whl
+	touch $@
+
+# Before a tag: what wheel and sdist hold, the wheel with the newest and the oldest versions, and the
+# README's commands.
+release-check: test-wheel test-wheel-oldest
+	.venv/bin/python scripts/release_check.py files dist
+	.venv/bin/python scripts/release_check.py readme .venv-wheel/bin
 
 # Our encoders in the tools of others, on real slides (PATHENCODER_SLIDES, or ../shared/data/slides);
 # on demand. Only uv can override what these tools' metadata forbid: torch 2.13, and for slide2vec
@@ -101,4 +124,4 @@ demo: .venv/.done
 	.venv/bin/pathencoder demo
 
 clean:
-	rm -rf .venv .venvs .venv-full .venv-oldest .venv-wheel build dist site .cache *.egg-info
+	rm -rf .venv .venvs .venv-full .venv-oldest .venv-wheel .venv-wheel-oldest build dist site .cache *.egg-info

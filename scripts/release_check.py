@@ -37,7 +37,9 @@ _FOREIGN = re.compile(
     r"|__pycache__)/|\.(py[co]|svs|tiff?|ndpi|mrxs|dcm|h5|ipynb|csv|parquet|log)$"
 )
 # folders of a machine or of a person; placeholders such as /data/ are fine
-_PRIVATE = re.compile(r"(?:/(?:work|root|workspace|mnt/\w+)/|/home/|/Users/|C:\\Users\\)[\w.-]+")
+_PRIVATE = re.compile(
+    r"(?<![\w.])(?:/(?:work|root|workspace|mnt/\w+)/|/home/|/Users/|C:\\Users\\)[\w.-]+"
+)
 _TEXT = (".py", ".md", ".json", ".toml", ".html", ".js", ".css", ".txt", ".typed")
 # commands of the README that need a network, slides or an extra, or that make this environment
 _SKIPPED = {
