@@ -28,13 +28,13 @@ def test_each_missing_file_is_named(name):
 @pytest.mark.parametrize(
     "name",
     [
-        "tests/unit/test_x.py",
+        "tests/unit/test_NAME.py",
         "training/plan.py",
-        "pathencoder/tests/test_x.py",
-        "pathencoder/__pycache__/x.pyc",
+        "pathencoder/tests/test_NAME.py",
+        "pathencoder/__pycache__/NAME.pyc",
         "pathencoder/slide.svs",
-        "model_cards/mine/log.csv",
-        "notebooks/one.ipynb",
+        "model_cards/NAME/log.csv",
+        "notebooks/NAME.ipynb",
     ],
 )
 def test_what_does_not_belong_there(name):
