@@ -8,8 +8,6 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from pathencoder import cores
 from pathencoder.cli.doctor_checks import Report
 
@@ -26,6 +24,8 @@ _WIDTH_MM, _HEIGHT_MM, _TISSUE = 20, 15, 0.3
 
 def encoding(encoder: Encoder, report: Report) -> dict[str, str]:
     """Tiles a second through the encoder, from memory; random pixels."""
+    import numpy as np
+
     size = encoder.spec.input_size
     tiles = np.random.default_rng(0).integers(0, 255, (64, size, size, 3), np.uint8)
     encoder.encode(tiles[:8], progress=False)

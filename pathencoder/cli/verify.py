@@ -36,7 +36,7 @@ def command(state: State, *, names: tuple[str, ...], device: str, as_json: bool)
     """Embed an encoder's reference tile and compare with the embedding that was published with it.
 
     NAMES: encoders, folders or owner/repo; all bundled ones by default. Exit status 1 if one
-    differs or none can be compared, 3 if some cannot.
+    differs or none can be compared, 2 for a name without a reference, 3 if some cannot.
 
     \b
     pathencoder verify
@@ -50,7 +50,7 @@ def command(state: State, *, names: tuple[str, ...], device: str, as_json: bool)
         try:
             found.append(_facts(name, _verify(name, device)))
         except PathEncoderError as error:
-            if state.debug:
+            if state.debug or len(names) == 1:
                 raise
             found.append({"name": name, "given": name, "ok": None, "reason": str(error)})
     if as_json:
@@ -68,7 +68,7 @@ def _verify(name: str, device: str) -> Verification:
 
     own = catalogue.find(name)
     if own is not None and own not in catalogue.bundled():
-        raise ConfigError(_NO_REFERENCE)
+        raise ConfigError(f"{own}: {_NO_REFERENCE}")
     return verify(load(name, device=device))
 
 
@@ -86,7 +86,7 @@ def _table(found: list[dict[str, Any]]) -> str:
         result = "pass" if one["ok"] else f"FAIL (cosine below {one['limit']:g})"
         rows.append([one["name"], f"{one['cosine']:.7f}", f"{one['max_abs']:.2e}", result])
     text = table([["encoder", "cosine", "largest difference", "result"], *rows])
-    reasons = [f"\n{one['name']}: {one['reason']}" for one in found if one["ok"] is None]
+    reasons = [f"\n{one['reason']}" for one in found if one["ok"] is None]
     return "".join([text, *(["\n", *reasons] if reasons else [])])
 
 

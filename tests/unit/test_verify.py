@@ -136,6 +136,6 @@ def test_the_command_compares_what_it_can(saved, capsys, monkeypatch):
 
 
 def test_the_command_says_where_no_reference_is_published(capsys):
-    assert run(["verify", "UNI"]) == 1
-    assert "UNI: no reference embedding is published for it" in capsys.readouterr().out
+    assert run(["verify", "UNI"]) == 2
+    assert "uni: no reference embedding is published for it" in capsys.readouterr().err
     assert run(["verify", "uni", "virchow"]) == 1

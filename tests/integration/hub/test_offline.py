@@ -68,7 +68,7 @@ def test_fetch_where_the_network_is_switched_off(monkeypatch):
 
 @pytest.mark.parametrize("switch", [{}, {"HF_HUB_OFFLINE": "1"}])
 @pytest.mark.parametrize(
-    "arguments", [("fetch", "phikon", "--json"), ("info", "owner/repo"), ("verify", "phikon")]
+    "arguments", [("fetch", "phikon", "--json"), ("info", "owner/repo"), ("verify", "owner/repo")]
 )
 def test_the_command_prints_one_sentence(tmp_path, away, switch, arguments):
     keep = {
