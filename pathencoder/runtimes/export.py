@@ -12,7 +12,7 @@ import torch
 
 from pathencoder._version import __version__
 from pathencoder.arrays import Pixels
-from pathencoder.errors import ConfigError, StoreError
+from pathencoder.errors import ConfigError, PathEncoderError, StoreError
 from pathencoder.pretrained.folder import draft_of, publish, sha256_of
 from pathencoder.runtimes import formats, parity
 from pathencoder.runtimes.exported import (
@@ -22,7 +22,9 @@ from pathencoder.runtimes.exported import (
     description_of,
     name_of,
     names_of,
+    read,
 )
+from pathencoder.runtimes.quantise import quantise
 from pathencoder.runtimes.unchanged import change_of, weights_sha256
 
 if TYPE_CHECKING:
@@ -66,7 +68,8 @@ def export(
     target = Path(folder)
     try:
         with draft_of(target) as draft:
-            made = _made(encoder, draft, form, precision, tiles, say)
+            known = _known(encoder, target) if (form, precision) != ("onnx", "fp32") else None
+            made = _made(encoder, draft, form, precision, tiles, known, say)
             description = description_of(draft / name_of(form, precision))
             description.write_text(made.as_json(), encoding="utf-8")
             names = [*dict.fromkeys([*made.files, *names_of(form, precision)]), description.name]
@@ -97,14 +100,41 @@ def _check(encoder: Encoder, form: str, precision: str, tiles: Sequence[Pixels])
         )
 
 
+def _known(encoder: Encoder, target: Path) -> Path | None:
+    """An ONNX file of this encoder, beside its weights or in the target, that saves tracing it."""
+    own = weights_sha256(encoder.spec, encoder.origin)
+    for folder in (target, encoder.folder):
+        file = None if folder is None else folder / name_of("onnx", "fp32")
+        if file is None or not file.is_file():
+            continue
+        try:
+            found = read(file)
+        except PathEncoderError:
+            continue
+        if (found.weights_sha256, found.embedding) == (own, encoder.spec.embedding):
+            return file
+    return None
+
+
 def _made(
-    encoder: Encoder, draft: Path, form: str, precision: str, tiles: Sequence[Pixels], say: Say
+    encoder: Encoder,
+    draft: Path,
+    form: str,
+    precision: str,
+    tiles: Sequence[Pixels],
+    known: Path | None,
+    say: Say,
 ) -> Exported:
     """Write the file, compare it with torch, and describe it."""
     spec = encoder.spec
-    say(f"exporting {spec.name} to {form} (about a minute)")
     graph = draft / name_of(form, "fp32")
-    any_size = formats.write(encoder, graph, form)
+    if known is not None and form in INT8_FORMATS:
+        say(f"reading {known}")
+        formats.convert(known, graph, form)
+        any_size = read(known).any_size
+    else:
+        say(f"exporting {spec.name} to {form} (about a minute)")
+        any_size = formats.write(encoder, graph, form)
     say("comparing it with torch")
     check = parity.check(encoder, graph, form, any_size=any_size)
     described = Exported(
@@ -125,6 +155,13 @@ def _made(
         check=check,
         versions=_versions(),
     )
+    if precision == "int8":
+        say(f"calibrating int8 on {len(tiles)} tiles")
+        rounded = draft / name_of(form, precision)
+        loss = quantise(graph, rounded, form, encoder.network, spec, tiles)
+        described = replace(described, calibration=loss)
+        for name in names_of(form, "fp32"):
+            (draft / name).unlink(missing_ok=True)
     return replace(described, files=_digests(draft))
 
 

@@ -128,7 +128,9 @@ def _parsed(beside: Path) -> Exported:
     try:
         content: Mapping[str, Any] = json.loads(beside.read_text(encoding="utf-8"))
         known = {field.name for field in dataclasses.fields(Exported)}
-        found = Exported(**{key: value for key, value in content.items() if key in known})
+        given = {key: value for key, value in content.items() if key in known}
+        given |= {name: tuple(given[name]) for name in ("mean", "std")}
+        found = Exported(**given)
         if file_name(beside) not in found.files:
             raise KeyError("files")
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:

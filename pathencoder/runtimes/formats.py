@@ -6,6 +6,7 @@ import contextlib
 import importlib.util
 import io
 import logging
+import shutil
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -78,9 +79,14 @@ def write(encoder: Encoder, file: Path, form: str) -> bool:
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Without the exporters' notes on their own internals."""
+    before = logging.root.manager.disable
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
-        yield
+        logging.disable(logging.WARNING)
+        try:
+            yield
+        finally:
+            logging.disable(before)
 
 
 def _program(module: EncoderModule) -> tuple[torch.export.ExportedProgram, bool]:
@@ -175,14 +181,24 @@ def _plain(model: Any) -> None:
 def _write_openvino(
     program: torch.export.ExportedProgram, file: Path, about: Mapping[str, str]
 ) -> None:
-    with without_telemetry():
-        import openvino
-
     onnx = file.with_suffix(".onnx")
     _write_onnx(program, onnx, about)
     try:
-        model = openvino.Core().read_model(onnx)
-        openvino.save_model(model, file, compress_to_fp16=False)
+        convert(onnx, file, "openvino")
     finally:
         for part in onnx.parent.glob(f"{onnx.name}*"):
             part.unlink()
+
+
+def convert(onnx: Path, file: Path, form: str) -> None:
+    """Write an ONNX file in another format, or a copy of it."""
+    if form == "onnx":
+        for part in (onnx, onnx.with_name(f"{onnx.name}.data")):
+            if part.is_file():
+                shutil.copyfile(part, file.with_name(part.name))
+        return
+    with without_telemetry():
+        import openvino
+
+    model = openvino.Core().read_model(onnx)
+    openvino.save_model(model, file, compress_to_fp16=False)

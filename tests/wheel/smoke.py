@@ -11,7 +11,16 @@ import tempfile
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
-for absent in ("sklearn", "skimage", "openslide", "pytest", "training", "pydantic", "matplotlib"):
+for absent in (
+    "sklearn",
+    "skimage",
+    "openslide",
+    "pytest",
+    "training",
+    "pydantic",
+    "matplotlib",
+    "onnxruntime",
+):
     spec = importlib.util.find_spec(absent)
     assert spec is None, f"{absent} is here: this environment is not slim"
 
@@ -28,6 +37,8 @@ encoder = pathencoder.load_encoder()
 rows = encoder.encode(np.zeros((3, 80, 90, 3), np.uint8), progress=False)
 assert rows.shape == (3, encoder.spec.dim), rows.shape
 assert np.isfinite(rows).all()
+graph = Path(pathencoder.__file__).parent / "weights/pathencoder-tiny/model.onnx"
+assert graph.stat().st_size > 5_000_000
 
 command = Path(sys.executable).with_name("pathencoder")
 for arguments in (["--help"], ["list"], ["info", "uni"], ["verify"]):

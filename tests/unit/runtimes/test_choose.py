@@ -1,64 +1,20 @@
 """Which runtime computes: names, files of other encoders, encoders that were changed."""
 
-import dataclasses
 import json
 import shutil
 
 import numpy as np
 import pytest
 import torch
+from fake_runtimes import ROWS, use_engine, write_graph
 from small_encoders import encoder, picture
 
 import pathencoder
 from pathencoder.errors import ChecksumError, ConfigError, MissingExtra
 from pathencoder.pretrained import catalogue
 from pathencoder.pretrained.folder import sha256_of
-from pathencoder.runtimes import choose, engines
-from pathencoder.runtimes.engine import Engine
-from pathencoder.runtimes.exported import Exported
+from pathencoder.runtimes import choose
 from pathencoder.stream import Settings
-
-ROWS = np.arange(256, dtype=np.float32)
-
-
-def engine_of(monkeypatch, *, installed=True, fails=False):
-    """One runtime, whose graph gives known rows."""
-
-    def read(file, threads):
-        if fails:
-            raise RuntimeError("Opset 99 is not supported\nat line 3")
-        return lambda x: np.tile(ROWS, (len(x), 1))
-
-    module = "json" if installed else "no_such_module"
-    made = Engine("onnx", "onnx", module, (".onnx",), read)
-    for place in (choose, engines):
-        monkeypatch.setattr(place, "ENGINES", (made,))
-    return made
-
-
-def write_graph(folder, spec, *, precision="fp32", content=b"graph", **changes):
-    name = "model.onnx" if precision == "fp32" else f"model.{precision}.onnx"
-    folder.mkdir(exist_ok=True)
-    (folder / name).write_bytes(content)
-    described = Exported(
-        encoder=spec.name,
-        weights_sha256=spec.sha256,
-        embedding=spec.embedding,
-        dim=spec.dim,
-        format="onnx",
-        precision=precision,
-        input="",
-        input_size=spec.input_size,
-        any_size=True,
-        mean=spec.mean,
-        std=spec.std,
-        mpp=spec.mpp,
-        licence=spec.licence,
-        files={name: sha256_of(folder / name)},
-    )
-    text = dataclasses.replace(described, **changes).as_json()
-    (folder / f"{name}.json").write_text(text)
-    return folder / name
 
 
 @pytest.fixture
@@ -79,15 +35,15 @@ def runtime_of(enc, **settings):
 
 
 def test_auto_takes_a_runtime_that_is_installed_where_there_is_a_file(loaded, saved, monkeypatch):
-    engine_of(monkeypatch)
+    use_engine(monkeypatch)
     assert runtime_of(loaded) == "onnx"
     rows = loaded.encode([picture()] * 3, progress=False)
     assert np.array_equal(rows, np.tile(ROWS, (3, 1)))
-    engine_of(monkeypatch, installed=False)
+    use_engine(monkeypatch, installed=False)
     assert runtime_of(loaded) == "torch"
     with pytest.raises(MissingExtra, match=r"pathencoder\[onnx\]"):
         runtime_of(loaded, runtime="onnx")
-    engine_of(monkeypatch)
+    use_engine(monkeypatch)
     (saved / "model.onnx").unlink()
     assert runtime_of(loaded) == "torch"
     with pytest.raises(ConfigError, match=r"no exported file \(model\.onnx\) beside"):
@@ -102,7 +58,7 @@ def test_auto_takes_a_runtime_that_is_installed_where_there_is_a_file(loaded, sa
     ],
 )
 def test_what_no_exported_file_computes_runs_in_torch(loaded, monkeypatch, settings, words):
-    engine_of(monkeypatch)
+    use_engine(monkeypatch)
     assert runtime_of(loaded, **settings) == "torch"
     with pytest.raises(ConfigError, match=words):
         runtime_of(loaded, runtime="onnx", **settings)
@@ -131,7 +87,7 @@ def replaced(enc):
 
 @pytest.mark.parametrize("change", [changed_weights, changed_statistics, hook, wrapped, replaced])
 def test_an_encoder_that_was_changed_runs_in_torch(loaded, monkeypatch, change):
-    engine_of(monkeypatch)
+    use_engine(monkeypatch)
     assert runtime_of(loaded) == "onnx"
     change(loaded)
     assert runtime_of(loaded) == "torch"
@@ -140,7 +96,7 @@ def test_an_encoder_that_was_changed_runs_in_torch(loaded, monkeypatch, change):
 
 
 def test_weights_of_another_dtype_run_in_torch(saved, loaded, monkeypatch):
-    engine_of(monkeypatch)
+    use_engine(monkeypatch)
     half = pathencoder.load_encoder(saved, device="cpu", dtype="bf16")
     assert runtime_of(half) == "torch"
     with pytest.raises(ConfigError, match=r"the weights are torch\.bfloat16"):
@@ -156,7 +112,7 @@ def test_weights_of_another_dtype_run_in_torch(saved, loaded, monkeypatch):
     ],
 )
 def test_a_file_of_another_encoder(loaded, saved, monkeypatch, caplog, changes, words):
-    engine_of(monkeypatch)
+    use_engine(monkeypatch)
     write_graph(saved, loaded.spec, **changes)
     with pytest.raises(ConfigError, match=words):
         runtime_of(loaded, runtime="onnx")
@@ -166,7 +122,7 @@ def test_a_file_of_another_encoder(loaded, saved, monkeypatch, caplog, changes, 
 
 
 def test_a_damaged_file(loaded, saved, monkeypatch):
-    engine_of(monkeypatch)
+    use_engine(monkeypatch)
     (saved / "model.onnx").write_bytes(b"graqh")
     with pytest.raises(ChecksumError, match=r"model\.onnx is damaged"):
         runtime_of(loaded, runtime="onnx")
@@ -177,7 +133,7 @@ def test_a_damaged_file(loaded, saved, monkeypatch):
 
 
 def test_a_file_that_the_library_cannot_run(loaded, saved, monkeypatch):
-    engine_of(monkeypatch, fails=True)
+    use_engine(monkeypatch, fails=True)
     write_graph(saved, loaded.spec, content=b"of a newer opset")
     with pytest.raises(ConfigError, match=r"onnx cannot run .*\(Opset 99 is not supported\)"):
         runtime_of(loaded, runtime="onnx")
@@ -185,7 +141,7 @@ def test_a_file_that_the_library_cannot_run(loaded, saved, monkeypatch):
 
 
 def test_a_file_or_folder_is_named(loaded, saved, tmp_path, monkeypatch):
-    engine_of(monkeypatch)
+    use_engine(monkeypatch)
     file = write_graph(tmp_path / "elsewhere", loaded.spec)
     (saved / "model.onnx").unlink()
     for place in (file, file.parent, str(file)):
@@ -199,7 +155,7 @@ def test_a_file_or_folder_is_named(loaded, saved, tmp_path, monkeypatch):
 
 
 def test_int8_is_used_when_it_is_asked_for(loaded, saved, tmp_path, monkeypatch):
-    engine_of(monkeypatch)
+    use_engine(monkeypatch)
     with pytest.raises(ConfigError, match="has no file of int8 beside its weights"):
         runtime_of(loaded, precision="int8")
     with pytest.raises(ConfigError, match="torch runs the encoder in fp32"):

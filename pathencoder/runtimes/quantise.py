@@ -1,0 +1,154 @@
+"""int8: an export at fp32 to one with 8-bit weights and activations, and what that costs.
+
+Static quantisation runs tiles through the network to find the range of every activation. ONNX
+Runtime quantises a ViT so badly in this way that its ranges are found at run time instead
+(dynamic); NNCF, for OpenVINO, can do both.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from pathencoder.arrays import Pixels
+from pathencoder.network import has_tokens
+from pathencoder.runtimes.engine import Graph
+from pathencoder.runtimes.engines import engine
+from pathencoder.runtimes.formats import quiet
+from pathencoder.runtimes.openvino import without_telemetry
+from pathencoder.spec import EncoderSpec
+from pathencoder.transforms import Transform
+
+Rows = NDArray[np.float32]
+FEWEST = 24  # tiles: fewer are no sample of tissue
+_HELD_OUT = 4  # one tile in so many measures the loss
+_BATCH = 8
+
+
+def quantise(
+    source: Path,
+    target: Path,
+    form: str,
+    network: nn.Module,
+    spec: EncoderSpec,
+    tiles: Sequence[Pixels],
+) -> dict[str, Any]:
+    """Write an export at int8.
+
+    Args:
+        source: The export at fp32.
+        target: The file to write.
+        form: "onnx" or "openvino".
+        network: Of the encoder.
+        spec: Its description.
+        tiles: uint8 [S, S, 3] each, at least `FEWEST`.
+
+    Returns:
+        How it was calibrated, and the loss on the tiles that were held out: mean and smallest
+        cosine of each embedding with that at fp32, after the mean embedding was subtracted.
+    """
+    images = _normalised(spec, tiles)
+    held_out = images[::_HELD_OUT]
+    seen = np.delete(images, np.s_[::_HELD_OUT], axis=0)
+    tokens = has_tokens(network)
+    with quiet():
+        if form == "openvino":
+            _by_nncf(source, target, seen, tokens=tokens)
+        elif tokens:
+            _dynamic(source, target)
+        else:
+            _static(source, target, seen)
+    exact, rounded = (_run(engine(form).open(file, 1), held_out) for file in (source, target))
+    cosines = centred_cosines(rounded, exact)
+    return {
+        "method": _METHODS[form, tokens],
+        "tiles": len(seen),
+        "held_out_tiles": len(held_out),
+        "mean_centred_cosine": round(float(cosines.mean()), 4),
+        "smallest_centred_cosine": round(float(cosines.min()), 4),
+    }
+
+
+_METHODS = {
+    ("onnx", False): "static, ONNX Runtime, per channel",
+    ("onnx", True): "dynamic, ONNX Runtime, per channel",
+    ("openvino", False): "static, NNCF",
+    ("openvino", True): "static, NNCF, as a transformer",
+}
+
+
+def centred_cosines(found: Rows, expected: Rows) -> NDArray[np.float64]:
+    """Cosine of each row with the expected one, after the mean of the expected is subtracted.
+
+    Embeddings of tissue have a large mean in common, which hides differences from a plain cosine.
+    """
+    centre = expected.astype(np.float64).mean(axis=0)
+    a, b = found - centre, expected - centre
+    lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    cosines: NDArray[np.float64] = (a * b).sum(axis=1) / np.maximum(lengths, 1e-12)
+    return cosines
+
+
+def _normalised(spec: EncoderSpec, tiles: Sequence[Pixels]) -> Rows:
+    batch: Rows = Transform(spec).normalise(np.stack(tiles)).contiguous().numpy()
+    return batch
+
+
+def _run(graph: Graph, images: Rows) -> Rows:
+    parts = [graph(images[i : i + _BATCH]) for i in range(0, len(images), _BATCH)]
+    return np.concatenate(parts)
+
+
+def _static(source: Path, target: Path, images: Rows) -> None:
+    from onnxruntime import quantization
+
+    class Reader(quantization.CalibrationDataReader):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self.left = iter(np.array_split(images, max(len(images) // _BATCH, 1)))
+
+        def get_next(self) -> dict[str, Rows] | None:
+            found = next(self.left, None)
+            return None if found is None else {"image": found}
+
+    quantization.quantize_static(
+        source,
+        target,
+        Reader(),
+        quant_format=quantization.QuantFormat.QDQ,
+        per_channel=True,
+        activation_type=quantization.QuantType.QUInt8,
+        weight_type=quantization.QuantType.QInt8,
+        calibrate_method=quantization.CalibrationMethod.MinMax,
+    )
+
+
+def _dynamic(source: Path, target: Path) -> None:
+    from onnxruntime import quantization
+
+    quantization.quantize_dynamic(
+        source, target, per_channel=True, weight_type=quantization.QuantType.QInt8
+    )
+
+
+def _by_nncf(source: Path, target: Path, images: Rows, *, tokens: bool) -> None:
+    with without_telemetry():
+        import nncf
+        import openvino
+
+    nncf.set_log_level(logging.ERROR)
+
+    model = openvino.Core().read_model(source)
+    kind = nncf.ModelType.TRANSFORMER if tokens else None
+    made = nncf.quantize(
+        model,
+        nncf.Dataset([image[None] for image in images]),
+        model_type=kind,
+        subset_size=len(images),
+    )
+    openvino.save_model(made, target, compress_to_fp16=False)
