@@ -31,6 +31,7 @@ _COMMAND_OF = {
     "training.archive": "training.archive",
     "training.archive.sources": "training.archive",
     "training.evaluation": "training.evaluate",
+    "training.evaluation.eva": "training.evaluate",
     "training.evaluation.experiments_table": "training.experiments",
     "training.evaluation.plan": "training.experiments",
     "training.evaluation.whole": "training.evaluate",

@@ -4,11 +4,12 @@ python -m training.evaluate all default --out runs/evaluation
 python -m training.evaluate probe default research imagenet random [--cv] [--sets ...] [--json OUT]
 python -m training.evaluate probe default runs/mine/export --labels my.csv
 
-`all` runs probe, dense, robustness and calibration and writes one JSON, a table and plots.
-`probe` evaluates embeddings, `dense` feature maps by a linear decoder, `heads` dense heads that are
-fitted on an encoder, `adapt` encoders that are adapted to labelled tiles, `robustness` the
-influence of stain and scanner, `nuclei` compares label-free nuclei, `tissue` compares tissue masks
-with outlines drawn by hand, and `sets` lists the sets and where they are had.
+`all` runs probe, dense, robustness and calibration and writes one JSON, a table and plots. `eva`
+follows the protocol of eva's leaderboard. `probe` evaluates embeddings, `dense` feature maps by a
+linear decoder, `heads` dense heads that are fitted on an encoder, `adapt` encoders that are adapted
+to labelled tiles, `robustness` the influence of stain and scanner, `nuclei` compares label-free
+nuclei, `tissue` compares tissue masks with outlines drawn by hand, and `sets` lists the sets and
+where they are had.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from training.evaluation import probe as protocol
 from training.evaluation.adapt_table import adapt
 from training.evaluation.dense_table import dense
 from training.evaluation.encoders import Subject, open_subject
+from training.evaluation.eva.command import eva
 from training.evaluation.heads_table import heads
 from training.evaluation.nuclei_table import nuclei
 from training.evaluation.outcomes import Outcome, Runs, load_outcomes, save_outcomes
@@ -247,6 +249,7 @@ def _bounds(interval: tuple[float, float], *, signed: bool = False) -> str:
 
 
 main.add_command(evaluate_all)
+main.add_command(eva)
 main.add_command(nuclei)
 main.add_command(robustness)
 main.add_command(dense)

@@ -45,12 +45,14 @@ class Subject:
 
     def embed(self, files: list[Path]) -> NDArray[np.float32]:
         """Recommended embeddings [N, D] of image files, resized whole."""
-        rows: NDArray[np.float32] = self.encoder.encode([str(f) for f in files], precision="fp32")
+        rows: NDArray[np.float32] = self.encoder.encode(
+            [str(f) for f in files], precision="fp32", runtime="torch"
+        )
         return rows
 
     def embed_images(self, images: list[NDArray[np.uint8]]) -> NDArray[np.float32]:
         """Recommended embeddings [N, D] of images [H, W, 3], resized whole."""
-        rows: NDArray[np.float32] = self.encoder.encode(images, precision="fp32")
+        rows: NDArray[np.float32] = self.encoder.encode(images, precision="fp32", runtime="torch")
         return rows
 
 

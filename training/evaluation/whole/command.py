@@ -112,9 +112,9 @@ def assemble(plan: Plan, found: Measured, absent: Sequence[Absent]) -> Report:
     """The report of what was measured."""
     there = {r.set for r in found.results}
     return Report(
-        date=datetime.datetime.now(datetime.UTC).date().isoformat(),
-        command=shlex.join(["python", "-m", "training.evaluate", *sys.argv[1:]]),
-        packages=_packages(),
+        date=today(),
+        command=repeated_by(),
+        packages=made_with(),
         encoders=tuple(row.described() for row in plan.rows),
         sets=tuple(row for row in (*(s.row for s in plan.sets), *found.scans) if row.name in there),
         results=tuple(found.results),
@@ -143,7 +143,18 @@ def _verbs(text: str) -> list[Verb]:
     return cast(list[Verb], wanted)
 
 
-def _packages() -> dict[str, str]:
+def today() -> str:
+    """The date, YYYY-MM-DD, in UTC."""
+    return datetime.datetime.now(datetime.UTC).date().isoformat()
+
+
+def repeated_by() -> str:
+    """The command line of this process."""
+    return shlex.join(["python", "-m", "training.evaluate", *sys.argv[1:]])
+
+
+def made_with() -> dict[str, str]:
+    """Versions of Python, of this package and of those that figures depend on."""
     found = {"python": platform.python_version(), "pathencoder": pathencoder.__version__}
     for name in _PACKAGES:
         try:

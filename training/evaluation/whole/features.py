@@ -11,12 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pathencoder.files import make_folder, whole_file
+from pathencoder.images import ImageSource
 from training.evaluation.encoders import Subject
 from training.evaluation.whole.subjects import Reading
 
 log = logging.getLogger("training")
 Rows = NDArray[np.float32]
-Images = Callable[[], Sequence[Path | NDArray[np.uint8]]]
+Images = Callable[[], Sequence[ImageSource]]
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,10 @@ class Features:
             names = ", ".join(s.name for s in reading.subjects)
             log.info("%s: %d images of %s", names, count, key.partition("@")[0])
             given = [str(i) if isinstance(i, Path) else i for i in images()]
-            rows: Rows = reading.encoder.encode(given, precision="fp32", progress=False)
+            # torch, whichever faster runtimes are installed: the same figures on every machine
+            rows: Rows = reading.encoder.encode(
+                given, precision="fp32", runtime="torch", progress=False
+            )
             for subject, columns in zip(reading.subjects, reading.columns, strict=True):
                 self._write(subject, key, rows if columns is None else rows[:, columns])
 
