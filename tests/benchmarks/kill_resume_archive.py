@@ -1,14 +1,15 @@
-"""Manifest and download of an archive, killed repeatedly and resumed, against undisturbed runs.
+"""Manifest, download and packing of an archive, killed and resumed, against undisturbed runs.
 
     python -m tests.benchmarks.kill_resume_archive [--slides 400] [--kills 10]
 
 1. `training.archive manifest` of a folder of small slides: killed with SIGKILL at random moments,
    and started again, until it ends by itself;
 2. `training.archive fetch` of slides of a loopback GDC that answers slowly and breaks every third
-   connection: the same.
+   connection: the same;
+3. `training.archive pack` of small slides, of which one cannot be read: the same.
 
-The manifest must have the bytes of the undisturbed one, every slide its own bytes, and no
-unfinished file may be left.
+The manifest must have the bytes of the undisturbed one, every slide its own bytes, the
+shards and tables their bytes, and no unfinished file may be left.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ import numpy as np
 from tests.benchmarks.manifest import make_archive
 from tests.support.archive_servers import GdcService, Request, serving
 from tests.support.paths import ROOT
+from tests.support.small_archive import contents, write_slide
 from training.archive.store import csv_of, read_manifest
 
 COMMAND = [sys.executable, "-m", "training.archive"]
@@ -47,7 +49,7 @@ class SlowGdc(GdcService):  # type: ignore[misc]
         return answer
 
 
-def killed_until_done(arguments: list[str], kills: int, longest: float) -> int:
+def killed_until_done(arguments: list[str], kills: int, longest: float, good: int = 0) -> int:
     """Run a command, kill it up to `kills` times at random moments; how often it was killed."""
     rng = random.Random(0)
     for count in range(kills + 1):
@@ -66,16 +68,16 @@ def killed_until_done(arguments: list[str], kills: int, longest: float) -> int:
             os.killpg(process.pid, signal.SIGKILL)
             process.communicate()
             continue
-        if process.returncode:
+        if process.returncode != good:
             raise SystemExit(f"the command ended with {process.returncode}:\n{text.decode()}")
         return count
     raise SystemExit("it did not end")
 
 
-def undisturbed(arguments: list[str]) -> float:
+def undisturbed(arguments: list[str], good: int = 0) -> float:
     """Run a command; its seconds."""
     start = time.perf_counter()
-    killed_until_done(arguments, 0, 0)
+    killed_until_done(arguments, 0, 0, good)
     return time.perf_counter() - start
 
 
@@ -118,17 +120,39 @@ def download(work: Path, slides: int, kills: int) -> dict[str, object]:
     return {**found, "requests_per_slide": round(asked / 2 / slides, 2)}
 
 
+def packing(work: Path, slides: int, kills: int) -> dict[str, object]:
+    """The third case."""
+    for number in range(slides):
+        write_slide(work / "slides" / f"case{number}_HE.tif", number)
+    out = work / "slides.parquet"
+    undisturbed(["manifest", str(work / "slides"), "--out", str(out), "--no-hash"])
+    # it can be opened when it is listed, and not when it is packed
+    (work / "slides" / "case1_HE.tif").write_bytes(b"no slide")
+    given = ["pack", str(out), "--tile-px", "32", "--tiles", "0", "--shard-mb", "0.5"]
+    seconds = undisturbed([*given, "--out", str(work / "whole")], good=3)
+    count = killed_until_done([*given, "--out", str(work / "killed")], kills, seconds, good=3)
+    whole, killed = contents(work / "whole"), contents(work / "killed")
+    left = [name for name in killed if Path(name).name.startswith(".")]
+    found = {"seconds": round(seconds, 1), "kills": count, "same": whole == killed, "left": left}
+    return {**found, "shards": sum(name.endswith(".tar") for name in whole)}
+
+
+CASES = {"manifest": manifest, "download": download, "pack": packing}
+
+
 def main() -> None:
     """Run both, and print what came of them."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--slides", type=int, default=400)
     parser.add_argument("--kills", type=int, default=10)
+    parser.add_argument("--only", choices=CASES)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
-        figures = {
-            "manifest": manifest(Path(name), given.slides, given.kills),
-            "download": download(Path(name), given.slides, given.kills),
-        }
+        figures = {}
+        for case in [given.only] if given.only else CASES:
+            folder = Path(name) / case
+            folder.mkdir()
+            figures[case] = CASES[case](folder, given.slides, given.kills)
     for case, found in figures.items():
         print(f"{case:10s} {found}")
     print(json.dumps(figures))

@@ -2,8 +2,7 @@
 
 from pathlib import Path
 
-from small_slides import section, write_tiff
-
+from tests.support.small_slides import section, write_tiff
 from training.archive.build import Options, build
 from training.archive.pack.run import Where, pack
 from training.archive.pack.settings import Settings

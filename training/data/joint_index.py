@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import mmap
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,6 +35,7 @@ _BLOCK = 512  # a tar consists of these
 _NONE = np.iinfo(np.uint32).max  # for a range that no tar can have
 _MANY, _LARGE = 100, 1 << 28  # shards, bytes of shards: fewer are indexed anew in no time
 _SAMPLES, _SAMPLE = 4, 4096  # places of a shard whose bytes its digest covers, bytes of each
+_RANDOM = 8_000_000  # images from which ranges are too far apart to be read ahead
 _WAIT = 6 * 3600.0  # seconds, for another process that makes the index
 
 
@@ -341,5 +343,18 @@ def _parsed(file: Path, stream: BinaryIO) -> JointIndex:
     about = json.loads(stream.read(length))
     if int(table[:, 2].sum()) != images or len(about["names"]) != shards:
         raise ValueError("not an index")
-    mapped = np.memmap(file, "<u4", "r", len(_MARK), (images, 2)) if images else np.zeros((0, 2))
-    return JointIndex(about["names"], table, mapped.view(np.ndarray), about["about"], file)
+    return JointIndex(about["names"], table, mapped_ranges(file, images), about["about"], file)
+
+
+def mapped_ranges(file: Path, images: int) -> np.ndarray:
+    """The ranges in the file of an index, mapped into memory: uint32 [images, 2]."""
+    if not images:
+        return np.zeros((0, 2))
+    mapped = np.memmap(file, "<u4", "r", len(_MARK), (images, 2))
+    held = mapped.base
+    while isinstance(held, np.ndarray):
+        held = held.base
+    if images > _RANDOM and isinstance(held, mmap.mmap) and hasattr(mmap, "MADV_RANDOM"):
+        # else each look at one of a billion tiles would read 128 kB around its range
+        held.madvise(mmap.MADV_RANDOM)
+    return mapped.view(np.ndarray)
