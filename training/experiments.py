@@ -1,7 +1,7 @@
 """Compare many short runs.
 
 python -m training.experiments PLAN.yaml [--minutes M] [--table] [--arms A,B] [--set run.KEY=VALUE]
-[--train [--seeds 0,1]]
+[--train [--seeds 0,1]] [--root TILES]
 
 Every arm of a plan is trained with every seed for the same CPU time (or number of steps, as on a
 GPU), exported, and probed on train parts alone (folds by group). Each arm, seed and set gives one
@@ -41,6 +41,7 @@ from training.evaluation.plan import (
     read_plan,
     seeds_of,
     settings_of,
+    with_root,
 )
 from training.evaluation.probe import auroc, balanced
 from training.evaluation.sets import ProbeSet, open_sets
@@ -69,6 +70,7 @@ _SHIFTED = "crc_polyp5"  # the set whose stain is shifted, where a plan has it
 @click.option(
     "--set", "machine", multiple=True, help="run.KEY=VALUE for every arm, such as run.loaders=4."
 )
+@click.option("--root", help="data.root of the plan's recipe: the same arms on other tiles.")
 def main(
     plan_file: Path,
     minutes: float | None,
@@ -77,12 +79,13 @@ def main(
     train_only: bool,  # noqa: FBT001
     seeds: str | None,
     machine: tuple[str, ...],
+    root: str | None,
 ) -> None:
     """Run or show a plan."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     deadline = time.monotonic() + 60 * minutes if minutes else None
     try:
-        plan = chosen_arms(read_plan(plan_file, machine), arms)
+        plan = chosen_arms(with_root(read_plan(plan_file, machine), root), arms)
         if train_only:
             train(plan, deadline=deadline, seeds=numbers(seeds) if seeds else plan.seeds)
             return

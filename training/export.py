@@ -21,9 +21,9 @@ from torch import nn
 from pathencoder.errors import ConfigError, PathEncoderError
 from training import config, methods
 from training.backbones import make
-from training.from_config import sampler_of, starting_network
+from training.from_config import corpus_of, sampler_of, starting_network
 from training.provenance.record import Provenance
-from training.publishing.average import corpus_of, record_of
+from training.publishing.average import record_of
 from training.trainer import checkpoint
 from training.trainer.export import export_method
 from training.trainer.optimizer import make_optimizer

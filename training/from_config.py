@@ -32,11 +32,24 @@ def corpus_of(cfg: Config) -> Corpus:
     """
     d = cfg.data
 
-    filters = {"licences": d.licences, "stains": d.stains, "without": d.without}
     positions = d.slides and make_positions(d.slides, d.canvas, d.mpp or MPP)
-    corpus = open_corpus(d.root, cache_mb=cfg.run.cache_mb, **filters)
+    corpus = open_corpus(
+        d.root,
+        licences=d.licences,
+        stains=d.stains,
+        without=d.without,
+        share=d.share,
+        cache_mb=cfg.run.cache_mb,
+    )
     if positions and d.root != positions:
-        corpus = with_slides(corpus, positions, **filters)
+        corpus = with_slides(
+            corpus,
+            positions,
+            licences=d.licences,
+            stains=d.stains,
+            without=d.without,
+            share=d.share,
+        )
     return corpus if d.stain is None else with_stain(corpus, d.stain)
 
 

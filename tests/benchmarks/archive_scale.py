@@ -277,8 +277,8 @@ def servers(given: argparse.Namespace) -> None:
 
                 with instead(object_servers.Handler, "answer", answer):
                     for cache in (0, 64):
+                        shutil.rmtree(root / "cache", ignore_errors=True)
                         rows[f"{late:g} ms{', cache' * bool(cache)}"] = read_late(held, cache)
-        shutil.rmtree(root / "cache", ignore_errors=True)
     for title, row in rows.items():
         print(f"{title:20s}" + "".join(f"{key} {value:9.2f}   " for key, value in row.items()))
     print(json.dumps({"benchmark": "archive_scale servers", "of": rows}))

@@ -77,6 +77,8 @@ class DataSettings(Section):
         licences: Classes (P, N) or licences of a manifest that are read; empty: all.
         stains: The same for stain classes.
         without: Sources of a manifest that are left out.
+        share: Only this share of its patients (of its slides, where it names no patients), chosen
+            by a hash: larger shares hold smaller ones.
         stain: The stain class of tiles for which no table states one; null: "unknown", whose
             colours are changed as those of IHC are.
         canvas: Tiles are resized to this side before crops are taken, px.
@@ -98,6 +100,7 @@ class DataSettings(Section):
     licences: tuple[str, ...] = ()
     stains: tuple[str, ...] = ()
     without: tuple[str, ...] = ()
+    share: Share = 1.0
     stain: StainClass | None = None
     canvas: int = Field(default=224, ge=32, le=4096)
     mpp: Mpp | None = None

@@ -31,6 +31,7 @@ def open_corpus(
     licences: Sequence[str] = (),
     stains: Sequence[str] = (),
     without: Sequence[str] = (),
+    share: float = 1.0,
     cache_mb: int = 0,
 ) -> Corpus:
     """Index a folder, or a URL of an object store.
@@ -46,6 +47,7 @@ def open_corpus(
         licences: Only rows of these classes (P, N) or licences; empty: all.
         stains: Only rows of these stain classes; empty: all.
         without: No rows of these sources (`src`).
+        share: Only this share of the patients, chosen by a hash: larger shares hold smaller ones.
         cache_mb: Space on the local disk for tiles of an object store, in MB.
 
     Returns:
@@ -57,7 +59,7 @@ def open_corpus(
         SlideError: An object store cannot be listed.
         StoreError: An object store cannot be read.
     """
-    wanted = Wanted(tuple(licences), tuple(stains), tuple(without))
+    wanted = Wanted(tuple(licences), tuple(stains), tuple(without), share)
     source = _source(root, cache_mb)
     open_files.close_files()
     tables = {name: file for name in _TABLES if (file := source.table(name)) is not None}
@@ -85,15 +87,17 @@ def with_slides(
     licences: Sequence[str] = (),
     stains: Sequence[str] = (),
     without: Sequence[str] = (),
+    share: float = 1.0,
 ) -> Corpus:
     """A corpus and the tiles of slides that it does not hold, which are read as they are needed.
 
     Args:
         corpus: The tiles of shards.
         positions: A folder of positions on slides.
-        licences: As for `open_corpus`, as are the next two.
+        licences: As for `open_corpus`, as are the next three.
         stains: Of the slides.
         without: Sources.
+        share: Of the patients.
 
     Returns:
         Both; `corpus` itself where it holds all slides.
@@ -102,7 +106,7 @@ def with_slides(
         ConfigError: As for `open_corpus`.
     """
     but = frozenset(corpus.slide_names)
-    wanted = Wanted(tuple(licences), tuple(stains), tuple(without), but)
+    wanted = Wanted(tuple(licences), tuple(stains), tuple(without), share, but)
     found = on_slides.read(positions / "slides.csv", Folder(positions), wanted)
     if found is None:
         log.info("the shards hold all slides: none is read from its file")

@@ -35,12 +35,14 @@ _MISNAMED = {
 class Wanted:
     """Filters on the rows of a manifest; empty: all rows. Case does not matter.
 
-    `but` are slides that another corpus holds: they are not read from their files.
+    `share` is the share of the patients that are read; larger shares hold smaller ones. `but` are
+    slides that another corpus holds: they are not read from their files.
     """
 
     licences: tuple[str, ...] = ()
     stains: tuple[str, ...] = ()
     without: tuple[str, ...] = ()
+    share: float = 1.0
     but: frozenset[str] = frozenset()
 
     def asked(self) -> Iterator[tuple[str, str, tuple[str, ...]]]:
@@ -52,6 +54,11 @@ class Wanted:
 
     def refuse(self, root: Path | str) -> None:
         """Raise ConfigError where a filter is set, for a corpus without a table."""
+        if self.share < 1:
+            raise ConfigError(
+                f"data.share={self.share:g}: {root} has no manifest.csv or slides.csv that names"
+                " patients or slides. Add one, or ask for all images: data.share=1"
+            )
         for setting, name, values in self.asked():
             raise ConfigError(
                 f"data.{setting}=[{', '.join(values)}]: {root} has no manifest.csv or slides.csv"
@@ -106,6 +113,8 @@ def read_rows(table: Table | Columns, wanted: Wanted) -> Rows:
         _refuse_two_splits(table, splits, name)
     _check_filters(table, wanted, values)
     left_out = _left_out(used, splits, wanted, values)
+    if wanted.share < 1:
+        _leave_out_patients(table, wanted.share, left_out)
     _log_left_out(table, left_out)
     return Rows(
         used=[reason == "" for reason in left_out],
@@ -167,6 +176,21 @@ def _left_out(
             if not out[i] and (value in matching) == (setting == "without"):
                 out[i] = reason
     return out
+
+
+def _leave_out_patients(table: Table | Columns, share: float, left_out: list[str]) -> None:
+    """Leave out the rows of patients (of slides, where none is named) that are not in a share."""
+    patients, slides = (
+        column(table, name, name_of) if name in table.columns else [""] * len(left_out)
+        for name in ("patient", "slide")
+    )
+    reason, inside = f"not in data.share={share:g}", dict[str, bool]()
+    for i, name in enumerate(p or s for p, s in zip(patients, slides, strict=True)):
+        if name not in inside:
+            digest = hashlib.sha256(f"share {name.casefold()}".encode()).digest()
+            inside[name] = int.from_bytes(digest[:8]) < share * 2**64
+        if not left_out[i] and not inside[name]:
+            left_out[i] = reason
 
 
 def _log_left_out(table: Table | Columns, left_out: Sequence[str]) -> None:

@@ -116,6 +116,19 @@ class Cell:
         return self.arm if self.seed < 0 else f"{self.arm}-s{self.seed}"
 
 
+def with_root(plan: Plan, root: str | None) -> Plan:
+    """The same plan on other tiles, whose results lie in a folder of their own.
+
+    Args:
+        plan: Of arms whose recipe is the plan's.
+        root: A folder of tiles or shards, or a URL; None: those of the recipe.
+    """
+    if root is None:
+        return plan
+    out = plan.out.with_name(f"{plan.out.name}-{Path(root).name}")
+    return plan.model_copy(update={"out": out, "set": (*plan.set, f"data.root={root}")})
+
+
 def read_plan(file: Path, machine: Sequence[str] = ()) -> Plan:
     """Read and check a plan.
 

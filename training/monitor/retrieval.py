@@ -11,11 +11,11 @@ import numpy as np
 from pathencoder import load_encoder, metrics
 from pathencoder.errors import ConfigError, ImageError
 from training import config
-from training.data.corpus import open_corpus
 from training.data.loader import fit_canvas
 from training.data.sampler import make_sampler
 from training.data.tiles import STAIN_CLASSES, Corpus
 from training.files import save_figure
+from training.from_config import corpus_of
 
 log = logging.getLogger(__name__)
 
@@ -44,13 +44,12 @@ def retrieval(
     if not (run / "export" / "model.safetensors").is_file():
         raise ConfigError(f"{run} has no export yet: let the run end, or limit it with minutes=")
     cfg = config.load(run / "config.yaml")
-    d = cfg.data
-    corpus = open_corpus(d.root, licences=d.licences, stains=d.stains, without=d.without)
+    corpus = corpus_of(cfg)
     indices, pictures = _some(corpus, min(tiles, len(corpus)))
     slides = corpus.slides_of(indices)
     if len(set(slides.tolist())) < 2:
         raise ConfigError(
-            f"all tiles of {d.root} are of one slide: retrieval needs tiles of other slides"
+            f"all tiles of {cfg.data.root} are of one slide: retrieval needs tiles of other slides"
         )
     rows = load_encoder(run / "export").encode(pictures, progress=False)
     stains = corpus.stains_of(indices)

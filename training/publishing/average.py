@@ -15,9 +15,7 @@ from pathencoder.errors import ConfigError
 from training import config
 from training.backbones import make
 from training.config import Config
-from training.data.corpus import open_corpus
-from training.data.tiles import Corpus
-from training.from_config import sampler_of, starting_network
+from training.from_config import corpus_of, sampler_of, starting_network
 from training.provenance import record
 from training.provenance.record import Provenance
 from training.trainer import checkpoint
@@ -83,12 +81,6 @@ def record_of(run: Path, cfg: Config) -> Provenance:
         return Provenance.from_json(values)
     made = record.of_run(cfg, corpus_of(cfg), device=torch.device("cpu"), dtype=None)
     return dataclasses.replace(made, precision="unknown", hardware="unknown", commit=None)
-
-
-def corpus_of(cfg: Config) -> Corpus:
-    """The corpus of a configuration."""
-    d = cfg.data
-    return open_corpus(d.root, licences=d.licences, stains=d.stains, without=d.without)
 
 
 def trained_network(run: Path, cfg: Config) -> nn.Module:

@@ -69,6 +69,7 @@ def sources(config: dict[str, Any], made_from: Provenance) -> list[SourceRow]:
         licences=tuple(data["licences"]),
         stains=tuple(data["stains"]),
         without=tuple(data["without"]),
+        share=float(data.get("share", 1)),
     )
     if corpus.digest != made_from.corpus.digest:
         raise ConfigError(

@@ -29,7 +29,7 @@ from training import config
 from training.data.tiles import Corpus
 from training.evaluation.probe import read_labels
 from training.files import write_text
-from training.publishing.average import corpus_of
+from training.from_config import corpus_of
 
 _BITS = 2
 _FLAT = 6  # bits: fewer set, or fewer unset, means an almost empty picture

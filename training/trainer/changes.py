@@ -11,7 +11,13 @@ from training import config
 log = logging.getLogger("training")
 
 # Settings that hold a path: the same file by another name is no change.
-_PATHS = (("data", "root"), ("", "start_from"), ("backbone", "start"), ("method", "teachers"))
+_PATHS = (
+    ("data", "root"),
+    ("data", "slides"),
+    ("", "start_from"),
+    ("backbone", "start"),
+    ("method", "teachers"),
+)
 _MAY_FALL = ("lr", "lr_end", "head_lr", "clip")
 
 

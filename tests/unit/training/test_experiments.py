@@ -215,3 +215,10 @@ def test_centred_cosine_is_one_for_no_shift_and_blind_to_a_common_offset():
     apart = robustness.centred_cosine(rows, other)
     assert abs(apart) < 0.4
     assert robustness.centred_cosine(rows + 100, other + 100) == pytest.approx(apart, abs=1e-3)
+
+
+def test_a_plan_on_other_tiles_has_results_of_its_own(data, tmp_path):
+    plan = plan_of(data, tmp_path)
+    moved = experiments.with_root(plan, "/data/shards")
+    assert (moved.out.name, moved.set) == ("out-shards", (*plan.set, "data.root=/data/shards"))
+    assert experiments.with_root(plan, None) is plan

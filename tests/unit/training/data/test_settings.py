@@ -2,11 +2,13 @@
 
 import csv
 import io
+import itertools
 import tarfile
 
 import numpy as np
 import pytest
 from PIL import Image
+from small_archive import small_manifest
 from small_runs import values
 
 from training import config
@@ -28,6 +30,8 @@ SLIDES = (
 # One value for every field, different from its default.
 CHANGED = {
     "root": None,  # the second corpus of the test
+    "slides": None,  # an archive of one slide
+    "share": 0.5,
     "licences": ["P"],
     "stains": ["he"],
     "without": ["b"],
@@ -98,9 +102,26 @@ def test_the_table_names_every_field():
 def test_a_field_changes_what_is_built(field, tmp_path):
     root = shards(tmp_path / "tiles", 40, stained=field != "stain")
     data = {"root": str(root), "canvas": 48, "batch": 6}
-    value = CHANGED[field] if field != "root" else str(shards(tmp_path / "others", 90))
+    value = CHANGED[field]
+    if field == "root":
+        value = str(shards(tmp_path / "others", 90))
+    elif field == "slides":
+        small_manifest(tmp_path, 1)
+        value = str(tmp_path / "m.parquet")
     assert built({**data, field: value}, tmp_path) != built(data, tmp_path)
     assert built(data, tmp_path) == built(data, tmp_path)
+
+
+def test_larger_shares_hold_smaller_ones(tmp_path):
+    root = shards(tmp_path / "tiles", 40)
+    data = {"root": str(root), "canvas": 48, "batch": 6}
+    shares = (0.2, 0.4, 0.7, 1.0)
+    parts = [set(built({**data, "share": share}, tmp_path)[0]) for share in shares]
+    assert all(small <= large for small, large in itertools.pairwise(parts))
+    assert 0 < len(parts[0]) < len(parts[-1]) == 11
+    table = (root / "manifest.csv").read_text().replace("use", "use,patient", 1)
+    (root / "manifest.csv").write_text(table.replace(",1\n", ",1,one\n"))
+    assert len(built({**data, "share": 0.99}, tmp_path)[0]) in (0, 11)
 
 
 def test_powers_of_a_config_are_the_samplers(tmp_path):
