@@ -3,10 +3,11 @@
 import csv
 import re
 
+import numpy as np
 import pytest
 from paths import DATA, ROOT
 
-from pathencoder import list_encoders
+from pathencoder import list_encoders, load_encoder
 from pathencoder.pretrained import catalogue, locate
 from pathencoder.pretrained.catalogue import catalogue as rows
 
@@ -169,3 +170,14 @@ def test_names_in_any_case():
     assert catalogue.find("uni9") is None
     assert locate.describe("Phikon").name == "phikon"
     assert catalogue.list_encoders("*PHIKON*") == catalogue.list_encoders("*phikon*") != []
+
+
+@pytest.mark.parametrize("name", ["sp22m", "retccl", "chief-ctranspath", "plip"])
+def test_small_encoders_run_with_random_weights(name, monkeypatch):
+    monkeypatch.setattr(
+        "huggingface_hub.hf_hub_download", lambda *a, **k: pytest.fail("asked the Hub")
+    )
+    encoder = load_encoder(name, pretrained=False, device="cpu")
+    rows = encoder.encode(np.full((1, 64, 64, 3), 128, np.uint8), progress=False)
+    assert rows.shape == (1, catalogue.catalogue()[name].dim)
+    assert np.isfinite(rows).all()
