@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from pathencoder import cores
 from pathencoder._version import __version__
+from pathencoder.cli.common import plural
 
 if TYPE_CHECKING:
     from packaging.requirements import Requirement
@@ -32,8 +33,8 @@ EXTRAS = {
     "onnx": "faster inference with ONNX Runtime",
     "openvino": "faster inference with OpenVINO",
     "ray": "slides over a cluster",
-    "archive": "python -m training.archive",
-    "training": "pretraining and evaluation",
+    "archive": "python -m training.archive, in the repository",
+    "training": "pretraining and evaluation, in the repository",
 }
 _VARIABLES = (
     "HF_HOME",
@@ -175,7 +176,13 @@ def devices(report: Report) -> dict[str, str]:
         "chosen": str(device),
         "cuda": ", ".join(cuda) or "none",
         "mps": "yes" if torch.backends.mps.is_available() else "no",
-        "cpu": f"{available} cores, {threads} threads, {torch.backends.cpu.get_cpu_capability()}",
+        "cpu": ", ".join(
+            [
+                plural(available, "core"),
+                plural(threads, "thread"),
+                torch.backends.cpu.get_cpu_capability(),
+            ]
+        ),
         "bf16": (
             "in hardware; used on request (precision='bf16')"
             if gains_from_bf16(device)
@@ -257,7 +264,8 @@ def _folder(folder: Path, report: Report) -> str:
             " or choose another folder"
         )
     state = "writable" if writable else "READ-ONLY"
-    return f"{folder} ({state}, {free / 1e9:.0f} GB free{'' if folder.exists() else ', not made'})"
+    yet = "" if folder.exists() else ", does not exist yet"
+    return f"{folder} ({state}, {free / 1e9:.0f} GB free{yet})"
 
 
 def weights(report: Report) -> dict[str, str]:

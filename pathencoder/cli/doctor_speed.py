@@ -27,14 +27,14 @@ def encoding(encoder: Encoder, report: Report) -> dict[str, str]:
     import numpy as np
 
     size = encoder.spec.input_size
-    tiles = np.random.default_rng(0).integers(0, 255, (64, size, size, 3), np.uint8)
+    tiles = np.random.default_rng(0).integers(0, 255, (16, size, size, 3), np.uint8)
     encoder.encode(tiles[:8], progress=False)
     started, done = time.perf_counter(), 0
     while time.perf_counter() - started < _SECONDS:
         done += len(encoder.encode(tiles, progress=False))
     rate = done / (time.perf_counter() - started)
     report.numbers["encoder tiles/s"] = rate
-    return {encoder.spec.name: f"{rate:.0f} tiles/s of {size} px on {encoder.device}"}
+    return {encoder.spec.name: f"{_short(rate)} tiles/s of {size} px on {encoder.device}"}
 
 
 def reading(file: Path, spec: EncoderSpec, mpp: float | None, report: Report) -> dict[str, str]:
@@ -93,7 +93,7 @@ def _reading_rate(slide: Slide, plan: SlidePlan, spec: EncoderSpec, report: Repo
     rate = len(good) / (time.perf_counter() - started)
     report.numbers["reading tiles/s"] = rate
     damaged = f"; {good.count(False):,} of {len(good):,} DAMAGED" if not all(good) else ""
-    return f"{rate:.0f} tiles/s with {threads} threads{damaged}"
+    return f"{_short(rate)} tiles/s with {threads} threads{damaged}"
 
 
 def prediction(encoder: Encoder, report: Report) -> dict[str, str]:
@@ -111,7 +111,7 @@ def prediction(encoder: Encoder, report: Report) -> dict[str, str]:
             if on_cpu
             else f"the slower of the two sets the pace: {'reading' if rate == read else 'encoder'}"
         )
-    found = {"pace": f"{rate:.0f} tiles/s ({how})"}
+    found = {"pace": f"{_short(rate)} tiles/s ({how})"}
     tiles = report.numbers.get("tiles of the slide")
     if read and tiles:
         hourly = 3600 / (before + tiles / rate)
@@ -134,3 +134,8 @@ def _usual(spec: EncoderSpec, rate: float, before: float, report: Report) -> dic
             f" {100 * _TISSUE:.0f} % tissue ({tiles:,.0f} tiles)"
         )
     }
+
+
+def _short(rate: float) -> str:
+    """Three digits, or whole numbers from 100 on: 0.42, 33.3, 1,204."""
+    return f"{rate:.3g}" if rate < 100 else f"{rate:,.0f}"

@@ -71,7 +71,7 @@ def test_little_space_and_a_folder_that_cannot_be_written(monkeypatch, tmp_path)
     monkeypatch.setattr(checks.os, "access", lambda *_: False)
     report = checks.Report()
     text = checks._folder(tmp_path / "cache", report)
-    assert "READ-ONLY, 1 GB free, not made" in text
+    assert "READ-ONLY, 1 GB free, does not exist yet" in text
     assert len(report.advice) == 2
     assert all("choose another folder" in line for line in report.advice)
 
@@ -138,7 +138,7 @@ MEASURED = {
 
 def test_on_a_cpu_reading_and_encoding_share_the_cores():
     text, numbers = predicted("cpu", **MEASURED)
-    assert text["pace"] == "33 tiles/s (reading and the encoder share the cores)"
+    assert text["pace"] == "33.3 tiles/s (reading and the encoder share the cores)"
     assert numbers["slides like this an hour"] == pytest.approx(3600 / (5 + 30))
 
 
@@ -170,3 +170,10 @@ def test_a_slide_is_read_as_encode_reads_it(monkeypatch, tmp_path):
     assert report.numbers["reading tiles/s"] > 0
     assert "DAMAGED" in found["reading"]
     assert found["mpp"].startswith("0.5 ")
+
+
+@pytest.mark.parametrize(
+    ("rate", "text"), [(0.4231, "0.423"), (33.333, "33.3"), (1203.9, "1,204"), (99.99, "100")]
+)
+def test_rates_are_short(rate, text):
+    assert speeds._short(rate) == text
