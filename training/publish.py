@@ -1,6 +1,6 @@
 """Publish the encoder of a run on the Hugging Face Hub, with a card that others can check.
 
-python -m training.publish RUN[@STEP] --repo OWNER/NAME --figures EVALUATION.json --tag v1.0
+python -m training.publish RUN[@STEP] --repo OWNER/NAME --tag v1.0
 
 RUN is a run's folder, STEP a step with a checkpoint (default: the newest). The encoder is exported
 from the checkpoint and compared with it, the card is written from the figures, the difference to
@@ -28,8 +28,7 @@ from training.publishing.release import Wanted, write_release
 @click.option(
     "--figures",
     type=click.Path(path_type=Path),
-    required=True,
-    help="The JSON of `training.evaluate all` for RUN/export.",
+    help="The JSON of `training.evaluate all`. Default: RUN/evaluation/evaluation.json.",
 )
 @click.option("--row", help="The encoder's row in it. Default: the one of its weights and readout.")
 @click.option(
@@ -57,7 +56,7 @@ from training.publishing.release import Wanted, write_release
 def main(
     run: str,
     repo: str,
-    figures: Path,
+    figures: Path | None,
     row: str | None,
     overlap: Path | None,
     note: str,
@@ -80,7 +79,7 @@ def main(
         wanted = Wanted(
             run=place,
             step=step,
-            figures=figures,
+            figures=figures or place / "evaluation" / "evaluation.json",
             row=row,
             repo=repo,
             tag=tag,

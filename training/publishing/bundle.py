@@ -27,6 +27,7 @@ from pathencoder.pretrained.folder import CARD, read_reference, read_spec, write
 from training.evaluation.encoders import open_subject
 from training.files import write_text
 from training.provenance.record import Provenance
+from training.publishing import timm_check
 from training.publishing.card import RECORD, ROOT, card, page_of
 from training.publishing.licence_texts import LICENCES
 from training.publishing.made_with import cost, sources
@@ -123,12 +124,14 @@ def bundle(
             f" {', '.join(LICENCES)}. Train on tiles and a start whose licences are known"
         )
     configs = [yaml.safe_load((run / "config.yaml").read_text()) for run in runs]
+    by_timm, output = timm_check.check(export)
     figures = {
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "weights_sha256": spec.sha256,
         "row": row,
         "note": note,
         "training": {**cost(runs), "sources": sources(configs[0], made_from)},
+        "timm": dataclasses.asdict(by_timm),
         "measured": measured,
         "robustness": robustness,
     }
@@ -146,6 +149,7 @@ def bundle(
         licence=LICENCES[spec.licence],
         metrics=figures,
     )
+    timm_check.add_to_reference(target, output)
     shutil.rmtree(shown, ignore_errors=True)
     make_folder(shown)
     _copy(export / RECORD, shown / RECORD)

@@ -93,8 +93,8 @@ def _timms(spec: EncoderSpec, found: dict[str, Any] | None, repo: str | None) ->
         mean = ', the same as `encoder.encode(tiles, output="mean")`' if found["is_mean"] else ""
         words = (
             f"**timm gives another output**: its last layer, pooled, of shape {found['shape']}"
-            f"{mean}, not the embedding of {spec.dim} values. The figures on this card are of the"
-            " embedding unless a row says `pool`. Features of the two are not interchangeable."
+            f"{mean}, not the embedding of {spec.dim} values. The figures of this encoder below"
+            f" are of the embedding.{_compared(found)}"
         )
     if repo is None:
         return words
@@ -102,3 +102,18 @@ def _timms(spec: EncoderSpec, found: dict[str, Any] | None, repo: str | None) ->
     revision = f', revision="{tag}"' if tag else ""
     check = _TIMM.format(repo=repo, name=owner, revision=revision, tolerance=found["tolerance"])
     return f"{words} To check what timm gives:\n\n{check}"
+
+
+def _compared(found: dict[str, Any]) -> str:
+    """What timm's output gives on sets where it was measured beside the embedding."""
+    there = found.get("compared")
+    if not there:
+        return ""
+    words = "; ".join(
+        f"{name} {auroc['timm']:.3f}, the embedding {auroc['embedding']:.3f}"
+        for name, auroc in there["auroc"].items()
+    )
+    return (
+        f" AUROC of timm's output by folds inside train parts: {words}"
+        f" (`{there['command']}`; FOLDER is {there['folder']})."
+    )

@@ -147,7 +147,8 @@ def _write(
         reference_embedding=reference.embedding,
         licence=text_of(spec.licence),
     )
-    by_timm = timm_check.check(draft)
+    by_timm, output = timm_check.check(draft)
+    timm_check.add_to_reference(draft, output)
     settings = _settings(opened.cfg)
     place = f"{wanted.repo}@{wanted.tag}" if wanted.tag else wanted.repo
     report, row = public(report, mine.name, name=name, place=place)
@@ -206,7 +207,7 @@ def _report(path: Path) -> Report:
     if not path.is_file():
         raise ConfigError(
             f"no figures at {path}: measure the export first, python -m training.evaluate all"
-            " RUN/export imagenet random --out FOLDER, and give its JSON with --figures"
+            " mine=RUN/export imagenet random --out RUN/evaluation"
         )
     return read_report(path)
 
@@ -228,7 +229,10 @@ def _refuse_other_export(wanted: Wanted, fresh: Path) -> None:
 def _mine(report: Report, export: Path, wanted: Wanted) -> EncoderRow:
     """The row of the figures that is this export."""
     spec = read_spec(export)
-    again = f"python -m training.evaluate all {wanted.run}/export imagenet random --out FOLDER"
+    again = (
+        f"python -m training.evaluate all mine={wanted.run}/export imagenet random --out"
+        f" {wanted.run}/evaluation"
+    )
     of_weights = report.rows_of(str(spec.sha256))
     if not of_weights:
         found = ", ".join(

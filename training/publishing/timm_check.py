@@ -41,14 +41,15 @@ class TimmOutput:
     error: str = ""
 
 
-def check(folder: Path) -> TimmOutput:
-    """Load an encoder's folder by timm and compare; the output is added to its reference file.
+def check(folder: Path) -> tuple[TimmOutput, NDArray[np.float32] | None]:
+    """Load an encoder's folder by timm, and compare its output with the embedding.
 
     Args:
         folder: An encoder's folder with a reference.
 
     Returns:
-        How the output relates to the embedding.
+        How the output relates to the embedding, and the output; None where timm cannot build the
+        network.
 
     Raises:
         ConfigError: There is no reference, or timm fails for a reason other than layer classes.
@@ -64,19 +65,34 @@ def check(folder: Path) -> TimmOutput:
                 f"timm cannot load {folder}: {error}. Export the run again"
             ) from error
         names = "its arguments name layer classes, which a config.json cannot hold"
-        return TimmOutput(
+        failed = TimmOutput(
             [], same=False, is_mean=False, difference=None, tolerance=0.0, error=names
         )
-    _add_to_reference(folder / REFERENCE, reference, output)
+        return failed, None
     scale = float(np.abs(output).max())
     difference = _difference(output, reference.embedding)
-    return TimmOutput(
+    found = TimmOutput(
         shape=list(output.shape),
         same=difference is not None and difference <= _SAME * scale,
         is_mean=_is_mean(folder, reference, output, _SAME * scale),
         difference=difference,
         tolerance=float(f"{_SAME * scale:.1g}"),
     )
+    return found, output
+
+
+def add_to_reference(folder: Path, output: NDArray[np.float32] | None) -> None:
+    """Add timm's output to the reference file of an encoder's folder, if there is one."""
+    reference = read_reference(folder)
+    if output is None or reference is None:
+        return
+    arrays = {
+        "tile": reference.tile,
+        "embedding": reference.embedding,
+        "timm_output": np.ascontiguousarray(output, dtype=np.float32),
+    }
+    tensors = {name: torch.tensor(value) for name, value in arrays.items()}
+    weight_files.save(tensors, folder / REFERENCE)
 
 
 def timm_output(folder: Path, tile: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -99,12 +115,3 @@ def _is_mean(folder: Path, reference: Reference, output: NDArray[np.float32], mo
     mean = encoder.encode([reference.tile], output="mean", precision="fp32", progress=False)[0]
     found = _difference(output, np.asarray(mean))
     return found is not None and found <= most
-
-
-def _add_to_reference(path: Path, reference: Reference, output: NDArray[np.float32]) -> None:
-    arrays = {
-        "tile": reference.tile,
-        "embedding": reference.embedding,
-        "timm_output": np.ascontiguousarray(output, dtype=np.float32),
-    }
-    weight_files.save({name: torch.tensor(value) for name, value in arrays.items()}, path)
