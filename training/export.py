@@ -108,7 +108,9 @@ def open_run(run: Path, step: int | None = None, *, embedding: str | None = None
     known = about.get("provenance")  # older checkpoints have none
     made_from = Provenance.from_json(known) if known else record_of(run, cfg)
     method = methods.build(cfg.method, _plan(cfg, made_from.corpus.tiles))
-    checkpoint.load(place, method, make_optimizer(method, cfg), about["settings"])
+    # of an older version, the checkpoint lacks the settings that were added since
+    settings = config.with_defaults(about["settings"])
+    checkpoint.load(place, method, make_optimizer(method, cfg), settings)
     return Opened(cfg, method.eval(), made_from, int(about["step"]), place)
 
 

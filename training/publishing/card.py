@@ -10,6 +10,7 @@ left out, or said to be not recorded.
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -217,9 +218,10 @@ def _rounding(figures: dict[str, Any]) -> list[str]:
     found = figures.get("parity")
     if not found:
         return []
+    cosine = math.floor(min(found["cosine"], 1 - 1e-6) * 1e6) / 1e6
     return [
         f"The weights are saved in fp16; on {found['tiles']} public tiles, their embeddings agree"
-        f" with those of the checkpoint in fp32 to cosine {found['cosine']:.6f} or more."
+        f" with those of the checkpoint in fp32 to cosine {cosine:.6f} or more."
     ]
 
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import shlex
 from pathlib import Path, PurePath
 
 from training.evaluation.report_rows import Report
+
+_ABSOLUTE = re.compile(r"(?<![\w:/.~-])~?/(?:[\w.@+~-]+/)*[\w.@+~-]+")
 
 
 def public(report: Report, row: str, *, name: str, place: str) -> tuple[Report, str]:
@@ -40,12 +43,23 @@ def public(report: Report, row: str, *, name: str, place: str) -> tuple[Report, 
                 for d in report.differences
             ),
             absent=tuple(
-                dataclasses.replace(a, encoder=names.get(a.encoder, a.encoder))
+                dataclasses.replace(
+                    a, encoder=names.get(a.encoder, a.encoder), reason=_without_folders(a.reason)
+                )
                 for a in report.absent
             ),
         ),
         names[row],
     )
+
+
+def _all(notes: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(_without_folders(note) for note in notes)
+
+
+def _without_folders(text: str) -> str:
+    """The text with absolute paths reduced to their last part; URLs as they are."""
+    return _ABSOLUTE.sub(lambda found: PurePath(found[0]).name, text)
 
 
 def _command(command: str, row: str, names: dict[str, str], place: str) -> str:

@@ -3,18 +3,19 @@
 import json
 import re
 import shutil
+import sys
 
 import hub_server
 import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
-from small_releases import figures_of, made_run
+from small_releases import made_run
 
 import pathencoder
 from pathencoder import compat
 from pathencoder.verify import verify
-from training import publish
+from training import evaluate, publish
 
 pytestmark = [
     pytest.mark.full,
@@ -27,8 +28,8 @@ def noise(seed, side=48):
     return np.random.default_rng(seed).integers(0, 256, (side, side, 3), dtype=np.uint8)
 
 
-def command(made, *options, repo="me/small", answer=None, token=hub_server.GOOD_TOKEN):
-    arguments = [made[0], "--repo", repo, "--figures", made[1], "--token", token, *options]
+def command(run, *options, answer=None, token=hub_server.GOOD_TOKEN):
+    arguments = [run, "--repo", "me/small", "--token", token, *options]
     return CliRunner().invoke(publish.main, [str(a) for a in arguments], input=answer)
 
 
@@ -39,18 +40,26 @@ def published(made, *options, **more):
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    """A run of 20 steps, and the figures of its export on a made-up set."""
-    folder = tmp_path_factory.mktemp("made")
+def evaluated(tmp_path_factory):
+    """A run of 20 steps whose export is measured on a made-up set."""
+    folder = tmp_path_factory.mktemp("evaluated")
     run = made_run(folder, steps=20)
-    return run, figures_of(run, folder / "figures.json")
+    options = {"sets": folder / "tiles", "verbs": "probe", "seeds": 1, "processes": 1}
+    options |= {"data": folder, "imagenet": folder / "none", "out": run / "evaluation"}
+    words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+    words = ["all", f"mine={run}/export", "random", *words]
+    with pytest.MonkeyPatch.context() as patch:  # the figures name the command
+        patch.setattr(sys, "argv", ["evaluate", *words])
+        done = CliRunner().invoke(evaluate.main, words)
+    assert done.exit_code == 0, done.output
+    return run
 
 
 @pytest.fixture
-def made(run, tmp_path):
+def made(evaluated, tmp_path):
     """The same, to be changed."""
-    shutil.copytree(run[0].parent, tmp_path / "made")
-    return tmp_path / "made/run", tmp_path / "made/figures.json"
+    shutil.copytree(evaluated.parent, tmp_path / "made")
+    return tmp_path / "made/run"
 
 
 def blocks(text):
@@ -59,7 +68,7 @@ def blocks(text):
 
 def test_from_pretraining_to_a_stranger(server, made):
     tiles = [noise(seed) for seed in range(3)]
-    export = pathencoder.load_encoder(made[0] / "export", device="cpu")
+    export = pathencoder.load_encoder(made / "export", device="cpu")
     rows = export.encode(tiles, precision="fp32")
     address = published(made, "--tag", "v1.0", "--private").splitlines()[-1]
     repo = server.repos["me/small"]
@@ -76,9 +85,10 @@ def test_the_commands_of_the_card_work(server, made, monkeypatch):
     """Read as a stranger would: both examples are executed as they stand."""
     published(made, "--tag", "v1.0")
     card = server.repos["me/small"].at("v1.0")["README.md"].decode()
+    assert "all mine=me/small@v1.0 random --sets tiles --verbs probe" in card
     ours, by_timm = blocks(card)
     compat.import_timm()
-    monkeypatch.chdir(made[0].parent)
+    monkeypatch.chdir(made.parent)
     found = {}
     exec(ours, found)
     assert found["rows"].shape == (24, export_dim(made))
@@ -88,7 +98,7 @@ def test_the_commands_of_the_card_work(server, made, monkeypatch):
 
 
 def export_dim(made):
-    return json.loads((made[0] / "export/config.json").read_text())["pathencoder"]["dim"]
+    return json.loads((made / "export/config.json").read_text())["pathencoder"]["dim"]
 
 
 def test_nothing_is_sent_before_a_yes_or_in_a_dry_run(server, made):

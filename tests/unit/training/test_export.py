@@ -57,6 +57,17 @@ def test_another_readout(run, tmp_path):
     assert load_encoder(str(tmp_path / "other")).spec.embedding == rule
 
 
+def test_a_checkpoint_from_before_a_setting_was_added(run, tmp_path):
+    old = tmp_path / "run"
+    shutil.copytree(run, old)
+    file = old / "checkpoints/step-00000006/run.json"
+    about = json.loads(file.read_text())
+    del about["settings"]["data"]["share"]
+    file.write_text(json.dumps(about))
+    done = command(old, "--out", tmp_path / "again")
+    assert done.exit_code == 0, done.output
+
+
 def test_what_is_not_there_is_named(run, tmp_path):
     assert "no checkpoint of step 5; there are: 6, 4, 2" in command(f"{run}@5").output
     assert "'last' is not a step" in command(f"{run}@last").output

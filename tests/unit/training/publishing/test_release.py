@@ -1,5 +1,6 @@
 """The folder that is published: what it holds, and what is refused."""
 
+import dataclasses
 import json
 import shutil
 
@@ -14,6 +15,9 @@ from pathencoder import load_encoder
 from pathencoder.pretrained.folder import sha256_of
 from pathencoder.verify import verify
 from training import publish
+from training.evaluation.report_file import read_report
+from training.evaluation.report_rows import Absent
+from training.publishing.public_report import public
 from training.trainer import checkpoint
 
 pytestmark = pytest.mark.full
@@ -156,6 +160,41 @@ def test_another_readout_of_timm_is_said(made, tmp_path):
     assert "gives the same embedding" not in text
     reference = load_file(tmp_path / "small/reference.safetensors")
     assert reference["timm_output"].shape != reference["embedding"].shape
+
+
+def test_overlap_is_on_the_card_if_it_is_of_these_tiles(made, tmp_path):
+    digest = json.loads((made[0] / "export/provenance.json").read_text())["corpus"]["digest"]
+    found = {"images": 24, "equal": 3, "near": 1, "groups": 6, "examples": []}
+    counted = tmp_path / "overlap.json"
+    counted.write_text(json.dumps({"tiles": digest, "sets": {"polyps": found}}))
+    folder = tmp_path / "small"
+    assert command(*made, "--out", folder, "--overlap", counted).exit_code == 0
+    assert "| 3 equal, 1 nearly, of 24; 6 groups |" in (folder / "README.md").read_text()
+    counted.write_text(json.dumps({"tiles": "0" * 64, "sets": {}}))
+    assert "is of other training tiles" in refused(made, tmp_path, "--overlap", counted)
+
+
+def test_folders_of_this_machine_are_no_part_of_published_figures(made):
+    report = read_report(made[1])
+    names = {row.name: f"/home/me/runs/{row.name}/export" for row in report.encoders}
+    given = dataclasses.replace(
+        report,
+        command=f"python -m training.evaluate all {names['mine']} random --out /home/me/out",
+        encoders=tuple(
+            dataclasses.replace(row, name=names.get(row.name, row.name)) for row in report.encoders
+        ),
+        results=tuple(dataclasses.replace(r, encoder=names[r.encoder]) for r in report.results),
+        means=(),
+        differences=(),
+        absent=(Absent(set="all", verb="probe", reason="/home/me/x.bin, see https://a.b/c"),),
+    )
+    found, row = public(given, names["mine"], name="small", place="me/small@v1.0")
+    assert row == "small"
+    assert [r.name for r in found.encoders] == ["small", "random"]
+    assert {r.encoder for r in found.results} == {"small", "random"}
+    assert found.command.startswith("python -m training.evaluate all small=me/small@v1.0 random")
+    assert found.absent[0].reason == "x.bin, see https://a.b/c"
+    assert "/home" not in json.dumps(dataclasses.asdict(found))
 
 
 # Refusals

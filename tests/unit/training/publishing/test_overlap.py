@@ -1,0 +1,83 @@
+"""Images of a set that a run was trained on: equal, nearly equal, and by the name of a group."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import yaml
+from click.testing import CliRunner
+from PIL import Image
+from scipy import ndimage
+from small_runs import settings
+
+from training import config
+from training.publishing import overlap
+
+pytestmark = pytest.mark.full
+
+
+def cloudy(seed, side=64):
+    """A smooth picture with structure, as tissue has it at low magnification."""
+    noise = np.random.default_rng(seed).normal(size=(side, side, 3))
+    smooth = ndimage.gaussian_filter(noise, (6, 6, 0))
+    scaled = 127 + 60 * smooth / np.abs(smooth).max()
+    return scaled.astype(np.uint8)
+
+
+@pytest.fixture
+def run(tmp_path):
+    tiles = tmp_path / "tiles"
+    for slide in range(3):
+        (tiles / f"s{slide}").mkdir(parents=True)
+        for i in range(4):
+            Image.fromarray(cloudy(10 * slide + i)).save(tiles / f"s{slide}/{i}.png")
+    (tmp_path / "run").mkdir()
+    asked = config.dump(settings(tiles, tmp_path / "run"))
+    (tmp_path / "run/config.yaml").write_text(yaml.safe_dump(asked))
+    return tmp_path / "run"
+
+
+def write_set(folder, images):
+    folder.mkdir()
+    lines = ["file,label,group"]
+    for number, (group, image) in enumerate(images):
+        Image.fromarray(image).save(folder / f"{number}.png")
+        lines.append(f"{number}.png,{number % 2},{group}")
+    (folder / "labels.csv").write_text("\n".join(lines) + "\n")
+    return folder / "labels.csv"
+
+
+def count(run, table, out):
+    done = CliRunner().invoke(overlap.main, [str(run), f"mine={table}", "--json", str(out)])
+    assert done.exit_code == 0, done.output
+    return json.loads(out.read_text())["sets"]["mine"]
+
+
+def test_equal_and_nearly_equal_images_are_counted(run, tmp_path):
+    resized = np.asarray(Image.fromarray(cloudy(11)).resize((96, 96), Image.Resampling.BICUBIC))
+    brighter = (cloudy(12) + 9).astype(np.uint8)
+    others = [(f"p{i}", cloudy(77 + i)) for i in range(2)]
+    images = [("s0", cloudy(3)), ("p", resized), ("p", brighter), *others]
+    table = write_set(tmp_path / "set", images)
+    found = count(run, table, tmp_path / "out.json")
+    assert {key: found[key] for key in ("images", "equal", "near", "groups")} == {
+        "images": 5, "equal": 1, "near": 2, "groups": 1,
+    }  # fmt: skip
+    assert found["examples"] == ["0.png", "1.png", "2.png"]
+
+
+def test_other_images_and_empty_ones_are_not(run, tmp_path):
+    blank = np.full((64, 64, 3), 240, np.uint8)
+    shutil.copy(run.parent / "tiles/s0/0.png", tmp_path / "kept.png")
+    Image.fromarray(blank).save(run.parent / "tiles/s0/0.png")
+    other = np.full((64, 64, 3), 235, np.uint8)
+    images = [(f"p{i}", cloudy(100 + i)) for i in range(20)]
+    table = write_set(tmp_path / "set", [*images, ("p", other)])
+    found = count(run, table, tmp_path / "out.json")
+    assert (found["equal"], found["near"], found["groups"]) == (0, 0, 0)
+
+
+def test_a_set_without_a_name_is_refused(run, tmp_path):
+    done = CliRunner().invoke(overlap.main, [str(run), "labels.csv", "--json", str(tmp_path / "o")])
+    assert (done.exit_code, "write NAME=LABELS.csv" in done.output) == (1, True)
