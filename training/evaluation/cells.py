@@ -77,7 +77,8 @@ def _chosen(folder: Path, side: int, draw: random.Random) -> list[tuple[Path, li
     cells: dict[str, dict[Path, list[tuple[int, int]]]] = defaultdict(lambda: defaultdict(list))
     for table in sorted(folder.glob("*.points.csv")):
         image = _image_of(table)
-        width, height = Image.open(image).size
+        with Image.open(image) as opened:
+            width, height = opened.size
         points, names = read_points(image)
         for (a, b), name in zip(points.tolist(), names, strict=True):
             x, y, half = round(a), round(b), side // 2

@@ -77,11 +77,11 @@ def two_clouds(n=200, classes=2, seed=0):
 @pytest.mark.parametrize("classes", [2, 3])
 def test_the_head_learns_and_reports_the_best_epoch(classes):
     parts = {n: two_clouds(classes=classes, seed=i) for i, n in enumerate(("train", "val", "test"))}
-    found = head.fit(parts, classes, patience=1_000, seed=0, steps=60)
+    found = head.fit(parts, classes, patience=1_000, seed=0, steps=400)
     assert found.keys() == {"val", "test"}
     assert found["val"] > 0.95
     assert found["test"] > 0.9
-    assert found == head.fit(parts, classes, patience=1_000, seed=0, steps=60)
+    assert found == head.fit(parts, classes, patience=1_000, seed=0, steps=400)
 
 
 def test_a_fit_ends_after_epochs_without_a_better_one(monkeypatch):
