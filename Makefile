@@ -77,7 +77,8 @@ dist/.done: pyproject.toml constraints.txt README.md LICENSE $(SOURCES) .venv/.d
 	.venv-wheel/bin/python $(PIP_INSTALL) dist/*.whl
 	touch $@
 
-# The wheel alone, with the oldest versions that it allows.
+# The wheel alone, with the oldest versions that it allows. What the wheel needs is given by itself:
+# uv takes the oldest only of what is asked for directly.
 test-wheel-oldest: .venv-wheel-oldest/.done
 	cd .venv-wheel-oldest && bin/python -W error::DeprecationWarning:pathencoder ../tests/wheel/smoke.py
 
@@ -85,8 +86,11 @@ test-wheel-oldest: .venv-wheel-oldest/.done
 	$(PYTHON) -m venv --clear .venv-wheel-oldest
 	.venv-wheel-oldest/bin/python -m pip install --quiet --disable-pip-version-check uv
 	links=$$(.venv-wheel-oldest/bin/python -m pip config get global.find-links 2>/dev/null || true); \
+	.venv/bin/python scripts/release_check.py needs dist > .venv-wheel-oldest/needs.txt; \
 	.venv-wheel-oldest/bin/uv pip install --quiet --python .venv-wheel-oldest/bin/python \
-		$${links:+--find-links $$links} $(OLDEST_TORCH) --resolution lowest-direct dist/*.whl
+		$${links:+--find-links $$links} $(OLDEST_TORCH) --resolution lowest-direct \
+		--requirement .venv-wheel-oldest/needs.txt
+	.venv-wheel-oldest/bin/python $(PIP_INSTALL) --no-deps dist/*.whl
 	touch $@
 
 # Before a tag: what wheel and sdist hold, the wheel with the newest and the oldest versions, and the

@@ -2,6 +2,7 @@
 
 python scripts/release_check.py files DIST      # of the wheel and the sdist in a folder
 python scripts/release_check.py readme BIN      # the README's commands, with the programs in BIN
+python scripts/release_check.py needs DIST      # print what the wheel needs, without extras
 
 `make release-check` runs both, and installs the wheel with the newest and the oldest versions.
 """
@@ -141,6 +142,21 @@ def _why_skipped(line: str) -> str:
     return next((why for pattern, why in _SKIPPED.items() if re.search(pattern, line)), "")
 
 
+def needs(metadata: str) -> list[str]:
+    """The requirements in a wheel's METADATA, without those of its extras."""
+    lines = re.findall(r"^Requires-Dist: (.+)$", metadata, re.MULTILINE)
+    return [line for line in lines if "extra ==" not in line]
+
+
+def print_needs(folder: Path) -> list[str]:
+    """Print what the wheel in a folder needs, a line each; no faults."""
+    (file,) = folder.glob("*.whl")
+    with zipfile.ZipFile(file) as wheel:
+        (name,) = (n for n in wheel.namelist() if n.endswith(".dist-info/METADATA"))
+        print("\n".join(needs(wheel.read(name).decode("utf-8"))))
+    return []
+
+
 def check_files(folder: Path) -> list[str]:
     """The faults of the wheel and the sdist in a folder, and of the stated versions."""
     wheels, sdists = list(folder.glob("*.whl")), list(folder.glob("*.tar.gz"))
@@ -226,14 +242,15 @@ with h5py.File("out/slide.h5", "w") as file:
 
 def main(arguments: Sequence[str]) -> int:
     """Run one check; returns the exit status."""
-    checks = {"files": check_files, "readme": check_readme}
+    checks = {"files": check_files, "readme": check_readme, "needs": print_needs}
     if len(arguments) != 2 or arguments[0] not in checks:
         print(__doc__, file=sys.stderr)
         return 2
     faults = checks[arguments[0]](Path(arguments[1]))
     for fault in faults:
         print(f"FAULT: {fault}", file=sys.stderr)
-    print(f"{arguments[0]}: {len(faults)} faults")
+    if arguments[0] != "needs":
+        print(f"{arguments[0]}: {len(faults)} faults")
     return 1 if faults else 0
 
 

@@ -92,3 +92,12 @@ tool list
 def test_some_commands_of_the_readme_are_run():
     commands = checks.readme_commands((ROOT / "README.md").read_text(encoding="utf-8"))
     assert len([c for c in commands if not c.skipped]) >= 4
+
+
+def test_needs_leave_out_extras():
+    metadata = """Name: x
+Requires-Dist: torch>=2.4
+Requires-Dist: tifffile>=2024.1; extra == "wsi"
+Requires-Dist: numpy>=1.26
+"""
+    assert checks.needs(metadata) == ["torch>=2.4", "numpy>=1.26"]
