@@ -131,6 +131,7 @@ def _front(spec: EncoderSpec, parent: EncoderSpec, relation: str | None) -> str:
         *base_model_lines(parent.repo or parent.name),
         *([f"base_model_relation: {relation}"] if relation else []),
         "library_name: timm",
+        "pipeline_tag: image-feature-extraction",
         f"tags: [{tags}]",
     ]
     return "\n".join(["---", *lines, "---"])

@@ -1,6 +1,6 @@
 """Make a bundled encoder, with its card, from a finished run.
 
-python -m training.publishing.bundle EXPORT METRICS.json --row ROW --name NAME
+python -m training.publishing.bundle EXPORT EVALUATION.json --row ROW --name NAME
 
 EXPORT is an exported encoder: RUN/export, or an average of several runs, each given with --run.
 Writes pathencoder/weights/NAME (part of the wheel; with card and figures) and model_cards/NAME
@@ -25,6 +25,7 @@ from pathencoder.errors import ConfigError, PathEncoderError
 from pathencoder.files import make_folder, whole_file
 from pathencoder.pretrained.folder import CARD, read_reference, read_spec, write_folder
 from training.evaluation.encoders import open_subject
+from training.evaluation.report_rows import FORMAT
 from training.files import write_text
 from training.provenance.record import Provenance
 from training.publishing import timm_check
@@ -44,9 +45,7 @@ from training.report import curves
     type=click.Path(path_type=Path, exists=True),
     help="A run whose weights are in EXPORT.",
 )
-@click.option(
-    "--row", required=True, help="This encoder's row in METRICS.json: default, research ..."
-)
+@click.option("--row", required=True, help="This encoder's row in it: default, research ...")
 @click.option("--name", required=True)
 @click.option(
     "--robustness",
@@ -97,7 +96,7 @@ def bundle(
     Args:
         export: The exported encoder.
         runs: The runs whose weights it holds; their configs, logs and curves go beside the card.
-        measured: What `training.evaluate probe --json` wrote.
+        measured: What `training.evaluate all`, or `training.evaluate probe --json`, wrote.
         row: This encoder's row in it.
         name: Name of the bundled encoder.
         robustness: What `training.evaluate robustness --json` wrote.
@@ -132,7 +131,7 @@ def bundle(
         "note": note,
         "training": {**cost(runs), "sources": sources(configs[0], made_from)},
         "timm": dataclasses.asdict(by_timm),
-        "measured": measured,
+        **({"report": measured} if _is_report(measured) else {"measured": measured}),
         "robustness": robustness,
     }
     text = card(spec, configs, figures, made_from)
@@ -173,11 +172,15 @@ def _record(export: Path) -> Provenance:
 
 def _refuse_other_weights(export: Path, measured: dict[str, Any], row: str) -> None:
     """Raise ConfigError where a row of the figures is not of these weights and this readout."""
-    known = measured.get("about", {}).get("encoders", {}).get(row)
+    if _is_report(measured):
+        found = [r for r in measured["encoders"] if r["name"] == row]
+        known = [w["fingerprint"] for w in found[0]["weights"]] if found else None
+    else:
+        known = measured.get("about", {}).get("encoders", {}).get(row)
     if known is None:
         raise ConfigError(
             f"the figures do not say which weights the row {row!r} is of: measure them again,"
-            " python -m training.evaluate probe ... --json METRICS.json"
+            " python -m training.evaluate all ... --out FOLDER"
         )
     (subject,) = open_subject(str(export))
     if known != [subject.fingerprint]:
@@ -185,6 +188,11 @@ def _refuse_other_weights(export: Path, measured: dict[str, Any], row: str) -> N
             f"the row {row!r} of the figures is of other weights or another readout than {export}:"
             " measure the export that is bundled"
         )
+
+
+def _is_report(measured: dict[str, Any]) -> bool:
+    """Whether the figures are those of `training.evaluate all`."""
+    return measured.get("format") == FORMAT
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -6,7 +6,7 @@ import shutil
 import pytest
 import yaml
 from click.testing import CliRunner
-from small_releases import with_manifest
+from small_releases import figures_of, with_manifest
 from small_runs import values, write_tiles
 
 from pathencoder import load_encoder
@@ -129,3 +129,18 @@ def test_a_card_never_names_the_sources_of_other_tiles(made, tmp_path, monkeypat
     finally:
         manifest.write_text(whole)
     assert "are 23, not the 24 of the run's record" in message
+
+
+def test_the_evaluation_as_a_whole_makes_the_card_too(made, tmp_path, monkeypatch):
+    run = made[0]
+    shutil.copy(made[2] / "my.csv", made[2] / "labels.csv")
+    figures = figures_of(run, tmp_path / "evaluation.json")
+    (made[2] / "labels.csv").unlink()
+    done = bundled((run, figures, made[2]), tmp_path, monkeypatch)
+    assert done.exit_code == 0, done.output
+    text = (tmp_path / "pathencoder/weights/small/README.md").read_text()
+    assert "| set | part | n (groups) | **mine** | random |" in text
+    assert "`timm.create_model` gives the same embedding" in text
+    assert card.card_of("small", tmp_path) == text
+    shutil.rmtree(tmp_path / "pathencoder/weights/small")
+    assert "other weights" in refused((run, figures, made[2]), tmp_path, monkeypatch, row="random")
