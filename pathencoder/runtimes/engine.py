@@ -20,6 +20,7 @@ Graph: TypeAlias = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 
 _opened: dict[tuple[object, ...], Graph] = {}
 _lock = threading.Lock()
+_KEPT = 8  # files that stay open
 
 
 @dataclass(frozen=True)
@@ -63,9 +64,13 @@ class Engine:
         place = os.path.abspath(file)
         key = (os.getpid(), self.name, place, state.st_size, state.st_mtime_ns, threads)
         with _lock:
-            if key not in _opened:
-                _opened[key] = self._read(file, threads)
-            return _opened[key]
+            graph = _opened.pop(key, None) or self._read(file, threads)
+            _opened[key] = graph  # the last one used comes last
+            # those of a parent stay: their ends would wait for threads that do not exist here
+            own = [one for one in _opened if one[0] == key[0]]
+            for one in own[:-_KEPT]:
+                del _opened[one]
+            return graph
 
     def _read(self, file: Path, threads: int) -> Graph:
         try:

@@ -13,7 +13,7 @@ import pathencoder
 from pathencoder.errors import ChecksumError, ConfigError, MissingExtra
 from pathencoder.pretrained import catalogue
 from pathencoder.pretrained.folder import sha256_of
-from pathencoder.runtimes import choose
+from pathencoder.runtimes import choose, engine
 from pathencoder.stream import Settings
 
 
@@ -93,6 +93,30 @@ def test_an_encoder_that_was_changed_runs_in_torch(loaded, monkeypatch, change):
     assert runtime_of(loaded) == "torch"
     with pytest.raises(ConfigError, match="it is not the encoder that was exported"):
         runtime_of(loaded, runtime="onnx")
+
+
+def test_an_encoder_on_another_device_runs_in_torch(loaded, monkeypatch):
+    use_engine(monkeypatch)
+    loaded.to("meta")
+    assert runtime_of(loaded) == "torch"
+    with pytest.raises(ConfigError, match="the encoder is on meta, and exported files run on the"):
+        runtime_of(loaded, runtime="onnx")
+
+
+def test_the_last_files_stay_open(loaded, saved, tmp_path, monkeypatch):
+    use_engine(monkeypatch)
+    monkeypatch.setattr(engine, "_KEPT", 2)
+    monkeypatch.setattr(engine, "_opened", {})
+    reads = []
+    real = engine.Engine._read
+    monkeypatch.setattr(
+        engine.Engine, "_read", lambda *a: reads.append(a[1].parent.name) or real(*a)
+    )
+    for name in "abc":
+        write_graph(tmp_path / name, loaded.spec)
+    for name in "aabacba":
+        runtime_of(loaded, runtime=tmp_path / name)
+    assert reads == ["a", "b", "c", "b", "a"]
 
 
 def test_weights_of_another_dtype_run_in_torch(saved, loaded, monkeypatch):
