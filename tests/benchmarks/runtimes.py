@@ -5,7 +5,7 @@
 
 The first command exports the default encoder and a ViT-S/16 with random weights (minutes), and
 calibrates their int8 on TILES, a folder of images; the second one measures. A round runs every row
-once on the same 32 tiles of 224 px; the order is reversed from round to round; a figure is the best
+once on the same tiles of 224 px; the order is reversed from round to round; a figure is the best
 of the rounds, in images per second of CPU time, and each ratio is of two figures of this run.
 
 Rows: `loop` is what a user writes, the network as it was loaded called on batches of 16 normalised
@@ -118,7 +118,7 @@ def rows_of(
         "encode, not folded": lambda: plain(tiles).numpy(),
         "encode torch": encode("torch"),
         "encode auto": encode("auto"),
-        **{name: encode(file) for name, file in files.items()},
+        **{name: encode(file) for name, file in files.items() if file.exists()},
     }
 
 
@@ -167,7 +167,7 @@ def probe(encoder: Encoder, folder: Path, files: Sequence[Path]) -> Table:
 def report(name: str, encoder: Encoder, asked: argparse.Namespace) -> dict[str, Any]:
     """Measure one encoder and print its table; what was found."""
     folder = asked.exports / name
-    tiles = np.stack(tiles_of(asked.calibrate, encoder.spec, 32)[:32])
+    tiles = np.stack(tiles_of(asked.calibrate, encoder.spec, max(asked.tiles, 24))[: asked.tiles])
     rows = rows_of(encoder, folder, tiles)
     expected = rows["loop"]()
     apart = {row: parity.difference(run(), expected) for row, run in rows.items()}  # warms up, too
@@ -181,8 +181,11 @@ def report(name: str, encoder: Encoder, asked: argparse.Namespace) -> dict[str, 
         print(f"{row:28}{value:13.1f}{of_loop:9.2f}{of_torch:17.2f}{apart[row]:10.1e}")
     found: dict[str, Any] = {"images_per_cpu_second": speed, "apart": apart, "int8": {}}
     for form in ("onnx", "openvino"):
-        described = exported.read(folder / exported.name_of(form, "int8"))
-        found["int8"][form] = loss = described.calibration
+        file = folder / exported.name_of(form, "int8")
+        if not file.exists():
+            print(f"  int8 {form}: not exported")
+            continue
+        found["int8"][form] = loss = exported.read(file).calibration
         print(f"  int8 {form}: {loss}")
     for place in asked.probe if name == "default" else ():
         files = [folder / exported.name_of(f, p) for f, p in _PROBED]
@@ -229,6 +232,8 @@ def main() -> None:
     parser.add_argument("--exports", type=Path, required=True)
     parser.add_argument("--calibrate", type=Path, required=True, help="a folder of tiles")
     parser.add_argument("--only-export", action="store_true")
+    parser.add_argument("--networks", nargs="*", choices=("default", "vit"))
+    parser.add_argument("--tiles", type=int, default=32, help="in a round")
     parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--probe", type=Path, nargs="*", default=[])
     asked = parser.parse_args()
@@ -237,6 +242,8 @@ def main() -> None:
         return
     found = {}
     for name, source in (("default", None), ("vit", asked.exports / "vit-encoder")):
+        if asked.networks and name not in asked.networks:
+            continue
         encoder = pathencoder.load_encoder(source, device="cpu")
         found[name] = report(name, encoder, asked)
     print(json.dumps({"benchmark": "runtimes", **found}))
