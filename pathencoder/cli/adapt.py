@@ -16,6 +16,7 @@ from pathencoder.cli.common import (
     json_option,
     load,
 )
+from pathencoder.cli.labelled import encoder_options, groups_options, weight_option
 from pathencoder.heads.adapt.options import HOWS, Options
 from pathencoder.walk import printable
 
@@ -45,21 +46,9 @@ _CHECKPOINT = "checkpoint"  # in --out
     type=FilledPath(path_type=Path, file_okay=False),
     help="Folder for the encoder.",
 )
-@click.option(
-    "--encoder",
-    "name",
-    default=None,
-    help="Name, folder or owner/repo; `pathencoder list`. Default: the bundled one.",
-)
-@click.option("--revision", default=None, help="Revision of the encoder on the Hub.")
+@encoder_options
 @click.option("--label", default=None, help="CSV: the column of the classes. Default: label.")
-@click.option(
-    "--groups",
-    default=None,
-    help="CSV: the column of patients or slides. Default: group, patient, case or slide. Folder: a"
-    r" regular expression with one part in parentheses, searched in each path, as '(P\d+)_'.",
-)
-@click.option("--split", default=None, help="CSV: the column of the parts. Default: split or fold.")
+@groups_options
 @click.option(
     "--evaluate", metavar="PART", default=None, help="Held-out part to compare on: test, for one."
 )
@@ -75,13 +64,7 @@ _CHECKPOINT = "checkpoint"  # in --out
     type=click.FloatRange(0.01, 100),
     help="Micrometres per pixel of the images. Default: each is resized whole.",
 )
-@click.option(
-    "--class-weight",
-    type=click.Choice(["balanced", "none"]),
-    default="balanced",
-    show_default=True,
-    help="Whether every class, or every image, counts the same.",
-)
+@weight_option
 @click.option("--epochs", type=int, default=Options.epochs, show_default=True, help="At most.")
 @click.option(
     "--patience",
@@ -97,7 +80,6 @@ _CHECKPOINT = "checkpoint"  # in --out
 @click.option("--rank", type=int, default=Options.rank, show_default=True, help="For lora.")
 @click.option("--stages", type=int, default=None, help="For last. Default: a third of them.")
 @click.option("--skip-bad", is_flag=True, help="Leave out images that cannot be read.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of folds and random numbers.")
 @click.option("--no-cache", is_flag=True, help="Do not keep the frozen embeddings on disk.")
 @click.option("--overwrite", is_flag=True, help="Replace an encoder that is in --out.")
 @device_option
@@ -120,7 +102,7 @@ def command(
     as_json: bool,
     **settings: Any,
 ) -> None:
-    r"""Adapt an encoder to labelled images, and compare it with the frozen one.
+    """Adapt an encoder to labelled images, and compare it with the frozen one.
 
     OUT holds an encoder that every verb takes, and its head in OUT/head. A fifth of the patients
     ends the training. The same command goes on where a run was stopped.

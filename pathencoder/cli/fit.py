@@ -18,6 +18,7 @@ from pathencoder.cli.common import (
     json_option,
     load,
 )
+from pathencoder.cli.labelled import encoder_options, groups_options, weight_option
 from pathencoder.heads import kinds
 from pathencoder.heads.datasets import catalogue
 from pathencoder.walk import printable
@@ -80,29 +81,17 @@ def _options(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> 
     type=FilledPath(path_type=Path, file_okay=False),
     help="Folder for the head.",
 )
-@click.option(
-    "--encoder",
-    "name",
-    default=None,
-    help="Name, folder or owner/repo; `pathencoder list`. Default: the bundled one.",
-)
+@encoder_options
 @click.option(
     "--features",
     type=FilledPath(path_type=Path, exists=True, file_okay=False),
     help="Heads of slides: the folder of the feature files. No encoder is loaded.",
 )
-@click.option("--revision", default=None, help="Revision of the encoder on the Hub.")
 @click.option("--label", default=None, help="CSV: the column of the labels. Default: label.")
 @click.option(
     "--classes", help="Pixels, points: names of the classes, comma-separated, by their number."
 )
-@click.option(
-    "--groups",
-    default=None,
-    help="CSV: the column of patients or slides. Default: group, patient, case or slide. Folder: a"
-    r" regular expression with one part in parentheses, searched in each path, as '(P\d+)_'.",
-)
-@click.option("--split", default=None, help="CSV: the column of the parts. Default: split or fold.")
+@groups_options
 @click.option(
     "--evaluate", metavar="PART", default=None, help="Held-out part to evaluate on: test, for one."
 )
@@ -115,13 +104,7 @@ def _options(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> 
 @click.option(
     "--output", default="embedding", show_default=True, help="Classifiers: as for `encode`."
 )
-@click.option(
-    "--class-weight",
-    type=click.Choice(["balanced", "none"]),
-    default="balanced",
-    show_default=True,
-    help="Classifiers: whether every class, or every image, counts the same.",
-)
+@weight_option
 @click.option(
     "--max-error",
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
@@ -139,7 +122,6 @@ def _options(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> 
     " frozen=true, folds=4, turns=4 and others. May be repeated.",
 )
 @click.option("--skip-bad", is_flag=True, help="Classifiers: leave out images that cannot be read.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of folds and random numbers.")
 @click.option("--no-cache", is_flag=True, help="Classifiers: do not keep the embeddings on disk.")
 @click.option("--overwrite", is_flag=True, help="Replace a head that is in --out.")
 @device_option
@@ -172,7 +154,7 @@ def command(
     device: str,
     as_json: bool,
 ) -> None:
-    r"""Fit a head on labelled images, and say what it reaches.
+    """Fit a head on labelled images, and say what it reaches.
 
     Classifiers (linear, mlp, knn, prototypes) are evaluated on folds that keep the images of a
     patient together. Embeddings are kept on disk: `pathencoder cache`.
@@ -187,7 +169,7 @@ def command(
 
     \b
     pathencoder fit --data tiles.csv --out head
-    pathencoder fit --data tiles/ --groups '(P\d+)_' --head knn --out head
+    pathencoder fit --data tiles/ --groups '(P\\d+)_' --head knn --out head
     pathencoder fit --head glands --data pictures/ --mpp 0.5 --out glands
     pathencoder fit --head abmil --data slides.csv --features features/ --out head
     pathencoder fit --dataset mhist --data downloads/mhist --evaluate test --out head
@@ -223,7 +205,7 @@ def command(
             kind,
             name if family == "slide" else load(name, device=device, revision=revision),
             read,
-            mpp=mpp,
+            mpp=None if dense else mpp,  # the images were read with it
             output=output,
             evaluate=evaluate,
             class_weight=None if class_weight == "none" else "balanced",

@@ -19,7 +19,13 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from pathencoder._version import __version__
-from pathencoder.errors import ChecksumError, ConfigError, StoreError
+from pathencoder.errors import (
+    ChecksumError,
+    ConfigError,
+    OfflineError,
+    StoreError,
+    UnknownEncoder,
+)
 from pathencoder.files import give_usual_permissions
 from pathencoder.pretrained import folder as folders
 from pathencoder.pretrained import hub, hub_errors
@@ -216,6 +222,8 @@ def _from_hub(name: str, revision: str | None, access: hub.Access) -> tuple[Path
         arrays = pinned.file(folder + _ARRAYS)
     except hub_errors.NoSuchFile as error:
         raise ConfigError(f"{name} holds no head of pathencoder: {error}") from error
+    except (OfflineError, UnknownEncoder) as error:
+        raise type(error)(f"no such folder: {name}. As a repository of the Hub: {error}") from error
     try:
         return config, arrays, pinned.file(folder + _REPORT)
     except hub_errors.NoSuchFile:

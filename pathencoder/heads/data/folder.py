@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pathencoder.errors import ConfigError
 from pathencoder.heads.data.dataset import Dataset, split_name
+from pathencoder.heads.data.pairs import is_of_images, is_of_labels
 from pathencoder.images import SUFFIXES
 from pathencoder.walk import natural, printable, walk
 
@@ -25,7 +26,8 @@ def read_folder(root: Path) -> Dataset:
         Labelled images, without groups.
 
     Raises:
-        ConfigError: There are no folders of classes, or one of them holds no image.
+        ConfigError: There are no folders of classes, one of them holds no image, or they hold
+            images and label maps.
     """
     folders = _folders(root)
     has_parts = bool(folders) and all(split_name(folder.name) in _PARTS for folder in folders)
@@ -38,6 +40,13 @@ def read_folder(root: Path) -> Dataset:
         raise ConfigError(
             f"{printable(root)} holds no folders: put the images of each class into a folder of its"
             " name, or give a table with the columns path and label"
+        )
+    if all(is_of_images(folder.name) or is_of_labels(folder.name) for _, folder in classes):
+        names = ", ".join(sorted({printable(folder.name) for _, folder in classes}))
+        raise ConfigError(
+            f"{printable(root)} holds the folders {names}, which are no classes. Images with label"
+            " maps are for the heads glands, nuclei, points and pixels (--head); for others give a"
+            " folder per class"
         )
     found = [(split, folder.name, path) for split, folder in classes for path in _images(folder)]
     if empty := sorted({printable(f) for _, f in classes} - _with_images(found, classes)):

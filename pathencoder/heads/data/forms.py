@@ -16,7 +16,7 @@ from pathencoder.heads.data.coco import is_coco, read_coco
 from pathencoder.heads.data.labelled_table import Names, read_labelled_table
 from pathencoder.heads.data.listing import GEOJSON, NO_VALUE, Found, Listing, source_of
 from pathencoder.heads.data.pairs import is_part, read_pairs
-from pathencoder.heads.data.read import group_in_path
+from pathencoder.heads.data.read import groups_in_paths
 from pathencoder.heads.data.truth import Kind
 from pathencoder.images import SUFFIXES
 from pathencoder.walk import printable, walk
@@ -148,7 +148,7 @@ def _with_splits(rows: Sequence[Found], splits: PictureSplits) -> list[Found]:
 def _with_groups(rows: Sequence[Found], groups: PictureGroups, root: Path) -> list[Found]:
     given: Sequence[str | None] = [row.group for row in rows]
     if isinstance(groups, str):
-        given = _values(rows, group_in_path(groups, root), "groups")
+        given = groups_in_paths(groups, root, [row.image for row in rows])
     elif groups is not None:
         given = _values(rows, groups, "groups")
     known = [None if g is None or g.strip().casefold() in NO_VALUE else g for g in given]

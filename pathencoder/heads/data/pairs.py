@@ -136,6 +136,11 @@ def is_of_images(folder: str) -> bool:
     return bool(set(_words(folder)) & _OF_IMAGES)
 
 
+def is_of_labels(folder: str) -> bool:
+    """Whether the name of a folder says that it holds labels."""
+    return bool(set(_words(folder)) & _OF_LABELS)
+
+
 def is_part(folder: str) -> bool:
     """Whether the name of a folder is that of a part: train, val, testA, fold_1."""
     return _PART.fullmatch(folder.strip().casefold()) is not None

@@ -79,7 +79,8 @@ def _from_path(path: Path, labels: Labels, groups: Groups, splits: Labels) -> Da
         pattern = columns[1]
         if pattern is None:
             return found
-        return dataclasses.replace(found, groups=_groups(found, group_in_path(pattern, path)))
+        paths = [Path(image) for image in found.images]  # type: ignore[arg-type]
+        return dataclasses.replace(found, groups=tuple(groups_in_paths(pattern, path, paths)))
     if not path.is_file():
         raise ConfigError(f"no such folder or table: {printable(path)}")
     return read_csv(path, label=columns[0], group=columns[1], split=columns[2])
@@ -98,19 +99,20 @@ def _from_list(data: Sequence[ImageSource], labels: Labels) -> Dataset:
     return Dataset(found, _texts(labels, "labels"))
 
 
-def group_in_path(pattern: str, root: Path) -> Callable[[Path], str]:
-    r"""The function that finds the group of an image in its path.
+def groups_in_paths(pattern: str, root: Path, paths: Sequence[Path]) -> list[str]:
+    r"""The group of each image by its path.
 
     Args:
         pattern: A regular expression with one group in parentheses.
         root: A folder: the expression is searched in what follows it in a path, or in the whole
             path of an image elsewhere.
+        paths: Of the images.
 
     Returns:
-        A function of the path; "" where the expression does not occur.
+        Groups; "" where the expression does not occur.
 
     Raises:
-        ConfigError: It is not such an expression.
+        ConfigError: It is not such an expression, or occurs in no path.
     """
     try:
         expression = re.compile(pattern)
@@ -122,12 +124,16 @@ def group_in_path(pattern: str, root: Path) -> Callable[[Path], str]:
             r" example (P\d+)_; it is searched in each path below the folder"
         )
 
-    def group(path: Path) -> str:
-        below = path.relative_to(root) if path.is_relative_to(root) else path
-        found = expression.search(printable(below.as_posix()))
-        return "" if found is None else found.group(1) or ""
-
-    return group
+    below = [
+        printable((path.relative_to(root) if path.is_relative_to(root) else path).as_posix())
+        for path in paths
+    ]
+    found = [expression.search(text) for text in below]
+    if below and not any(found):
+        raise ConfigError(
+            f"groups={pattern!r} occurs in none of the {len(below)} paths, {below[0]} for example"
+        )
+    return ["" if match is None else match.group(1) or "" for match in found]
 
 
 def _groups(data: Dataset, groups: Sequence[object] | Callable[[Path], str]) -> tuple[str, ...]:

@@ -73,7 +73,13 @@ def fit(asked: Request) -> DenseHead:
     notes = [*read.notes, *_left_out(read, asked.evaluate)]
     notes += tune.notes(head.sizes)
     notes += head.cells.notes if head.cells is not None else ()
-    head.report = _report_of_folds(head, train, folds, counts, notes)
+    if folds:
+        head.report = _report_of_folds(head, train, folds, counts, notes)
+    else:
+        said = (*notes, _not_evaluated(read))
+        head.report = DenseReport(
+            head.kind, head.record.label(), "", 0, None, {}, head.settings, said
+        )
     if held_out is not None:
         both = _in_both(images, held_out)
         head.held_out = evaluation.evaluated(head, held_out, str(asked.evaluate), both)
@@ -226,19 +232,23 @@ def _report_of_folds(
     counts: dict[int, Any],
     notes: Sequence[str],
 ) -> DenseReport:
-    if folds:
-        given = any(row.fold for row in train)
-        by = " of the data set" if given else " by group" if train.grouped else ""
-        rows = sorted(counts)
-        images = [train.rows[i] for i in rows]
-        part = f"{len(folds)} folds{by}"
-        return evaluation.report(head, [counts[i] for i in rows], images, part, notes)
-    note = (
-        "nothing was evaluated on folds: each costs a fit (folds=4, -o folds=4). evaluate='test'"
-        " evaluates on a held-out part of that name"
+    given = any(row.fold for row in train)
+    by = " of the data set" if given else " by group" if train.grouped else ""
+    rows = sorted(counts)
+    images = [train.rows[i] for i in rows]
+    part = f"{len(folds)} folds{by}"
+    return evaluation.report(head, [counts[i] for i in rows], images, part, notes)
+
+
+def _not_evaluated(read: PictureSet) -> str:
+    """A note that says how to evaluate."""
+    parts = sorted({row.part for row in read} - {TRAIN})
+    part = parts[0] if parts else "test"
+    of = "a held-out part" if parts else "a held-out part of that name"
+    return (
+        "nothing was evaluated on folds: each costs a fit (folds=4, -o folds=4)."
+        f" evaluate={part!r} (--evaluate {part}) evaluates on {of}"
     )
-    said = (*notes, note)
-    return DenseReport(head.kind, head.record.label(), "", 0, None, {}, head.settings, said)
 
 
 def _left_out(read: PictureSet, evaluate: str | None) -> Iterator[str]:

@@ -16,6 +16,7 @@ from pathencoder.errors import ConfigError
 from pathencoder.heads.dense import augment
 from pathencoder.heads.dense.augment import Augmentation
 from pathencoder.heads.dense.network import DenseNetwork
+from pathencoder.heads.dense.smp import SmpDecoder
 from pathencoder.nuclei.adapt.checkpoint import (
     Checkpoint,
     Stopped,
@@ -131,6 +132,7 @@ class _Run:
         weights = np.array([math.sqrt(i.shape[-1] * i.shape[-2]) for i in images])
         self.weights = weights / weights.sum()
         self.side = network.fixed_side or how.side
+        _check_windows(network, how.batch, self.side)
         self.bf16 = how.on(network.encoder.device).precision == "bf16"
 
     def step(self) -> float:
@@ -184,6 +186,19 @@ class _Run:
         self.plan.load_state_dict(stopped.state["plan"])
         restore_random(self.rng, stopped.state["random"])
         self.done = stopped.step
+
+
+def _check_windows(network: DenseNetwork, batch: int, side: int) -> None:
+    """Raises ConfigError for windows that the decoder cannot take."""
+    coarse = max(network.decoder.shape.strides)
+    if batch * math.ceil(side / coarse) ** 2 < 2:
+        raise ConfigError(
+            f"batch={batch} with side={side}: the encoder's coarsest map has one value a step, and"
+            f" one cannot be normalised. Give batch=2, or side={2 * coarse}"
+        )
+    if isinstance(network.decoder, SmpDecoder) and side % coarse:
+        fits = max(1, side // coarse) * coarse
+        raise ConfigError(f"side={side}: this decoder takes multiples of {coarse}, as {fits}")
 
 
 def _view(

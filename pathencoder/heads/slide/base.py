@@ -21,6 +21,7 @@ from pathencoder.heads.slide.bags import unusable
 from pathencoder.heads.slide.model import SlideModel
 from pathencoder.heads.slide.record import FeatureRecord
 from pathencoder.images import Key
+from pathencoder.stream import OnError
 from pathencoder.walk import printable
 
 if TYPE_CHECKING:
@@ -84,14 +85,14 @@ class FeatureHead(SavedHead):
         self.record.check_spec(encoder.spec, str(self.record.output))
 
     def scores(
-        self, features: Files, patients: Sequence[str] | None, *, raises: bool
+        self, features: Files, patients: Sequence[str] | None, on_error: OnError
     ) -> tuple[list[Key], Floats, dict[Key, str]]:
         """The scores of slides, or of patients.
 
         Args:
             features: A feature file, a list of them, or a folder of them.
             patients: The patient of each file. None: each file is a bag.
-            raises: Stop at the first file that cannot be used.
+            on_error: "raise" stops at the first file that cannot be used; "nan" leaves it without.
 
         Returns:
             Keys; scores [B, C], NaN where a file cannot be used; and why it cannot, by key.
@@ -101,6 +102,8 @@ class FeatureHead(SavedHead):
             HeadMismatch: The features are of another encoder.
             ConfigError: A slide has no tiles, or a setting does not fit.
         """
+        if on_error not in ("raise", "nan"):
+            raise ConfigError(f"on_error={on_error!r}: 'raise' or 'nan'")
         keys, found, errors = list[Key](), list[Floats | None](), dict[Key, str]()
         for key, files in bags_of(files_of(features), patients):
             keys.append(key)
@@ -108,7 +111,7 @@ class FeatureHead(SavedHead):
                 tiles = np.concatenate([self.read(file).rows for file in files])
                 found.append(self.model.logits([tiles])[0])
             except PathEncoderError as error:
-                if raises:
+                if on_error == "raise":
                     raise
                 errors[key] = str(error)
                 found.append(None)

@@ -74,9 +74,7 @@ class SlideHead(FeatureHead):
             HeadMismatch: The features are of another encoder.
             ConfigError: A slide has no tiles, or a setting does not fit.
         """
-        if on_error not in ("raise", "nan"):
-            raise ConfigError(f"on_error={on_error!r}: 'raise' or 'nan'")
-        keys, logits, errors = self.scores(features, patients, raises=on_error == "raise")
+        keys, logits, errors = self.scores(features, patients, on_error)
         table = softmax(logits / self.temperature)
         return predictions(keys, self.classes, table, self.threshold, errors)
 

@@ -151,9 +151,7 @@ class SurvivalHead(FeatureHead):
             HeadMismatch: The features are of another encoder.
             ConfigError: A slide has no tiles, or a setting does not fit.
         """
-        if on_error not in ("raise", "nan"):
-            raise ConfigError(f"on_error={on_error!r}: 'raise' or 'nan'")
-        keys, scores, errors = self.scores(features, patients, raises=on_error == "raise")
+        keys, scores, errors = self.scores(features, patients, on_error)
         return Risks(keys, scores[:, 0], errors)
 
     def _content(self, *, for_hub: bool) -> store.Content:

@@ -10,7 +10,7 @@ from hub_case import ours
 from sklearn.linear_model import LogisticRegression  # noqa: F401  the extra that fitting needs
 
 import pathencoder
-from pathencoder.errors import ConfigError
+from pathencoder.errors import ConfigError, UnknownEncoder
 from pathencoder.heads import store
 from pathencoder.heads.adapt import save
 
@@ -45,6 +45,11 @@ def test_a_head_and_its_encoder_come_from_the_hub(server, tmp_path):
     assert loaded.report == head.report
     server.add("owner/head", {k: v for k, v in files.items() if k != "report.json"})
     assert pathencoder.load_head("owner/head").report is None
+
+
+def test_a_name_that_is_neither_a_folder_nor_a_repository(server):
+    with pytest.raises(UnknownEncoder, match=r"no such folder: runs/hed\. As a repository"):
+        pathencoder.load_head("runs/hed")
 
 
 def test_a_repository_without_a_head(server, tmp_path):

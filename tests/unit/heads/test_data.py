@@ -37,6 +37,21 @@ def test_an_empty_class_folder_is_named(tmp_path):
         read_dataset(tmp_path)
 
 
+def test_a_pattern_of_groups_that_occurs_nowhere_is_refused(tmp_path):
+    root = small_tiles.folder(tmp_path, patients=2)
+    with pytest.raises(ConfigError, match=r"groups='\(Q.*occurs in none of the 8 paths, benign/"):
+        read_dataset(root, groups=r"(Q\d+)_")
+
+
+def test_images_and_masks_are_no_classes(tmp_path):
+    for name in ("train/images", "train/masks"):
+        small_tiles.folder(tmp_path / "made").joinpath("benign").rename(tmp_path / "benign")
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "benign").rename(tmp_path / name)
+    with pytest.raises(ConfigError, match=r"folders images, masks, which are no classes.*nuclei"):
+        read_dataset(tmp_path / "train")
+
+
 def test_a_table_with_columns_of_other_names(tmp_path):
     root = small_tiles.folder(tmp_path, patients=2, each=1)
     rows = [(f"{c}/P{p}_0.png", c, f"P{p}") for c in ("benign", "malignant") for p in (0, 1)]

@@ -216,10 +216,17 @@ def test_without_folds_the_report_says_so(pictures):
     assert any("folds=4" in note for note in report.notes)
 
 
+def test_windows_that_cannot_be_normalised_are_refused(pictures):
+    with pytest.raises(ConfigError, match=r"batch=1 with side=32: .*Give batch=2, or side=64"):
+        made(pictures, batch=1, side=32)
+    made(pictures, batch=1, side=64, steps=1)
+
+
 def test_a_held_out_part_is_read_where_it_is_named(tmp_path):
     data = labelled_tissue.folder(tmp_path / "data", count=2, parts=("train", "test"))
     head = made(data, groups=r"(P\d+)_")
     assert head.held_out is None
+    assert any("evaluate='test' (--evaluate test)" in note for note in head.report.notes)
     assert any("2 images of the part 'test'" in note for note in head.report.notes)
     head = made(data, groups=r"(P\d+)_", evaluate="test")
     assert (head.held_out.part, head.held_out.images, head.held_out.groups) == ("test", 2, 2)

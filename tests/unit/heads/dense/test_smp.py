@@ -86,6 +86,9 @@ def test_what_does_not_fit_is_refused(pictures, monkeypatch):
     cnn = small_encoders.shared("cnn")
     with pytest.raises(ConfigError, match=r"decoder='resunet'.*one of fpn, unet, "):
         pathencoder.fit("nuclei", cnn, pictures, decoder="resunet", **QUICK)
+    needs_smp()
+    with pytest.raises(ConfigError, match="side=100: this decoder takes multiples of 32, as 96"):
+        pathencoder.fit("nuclei", cnn, pictures, decoder="unet", **{**QUICK, "side": 100})
     with pytest.raises(ConfigError, match=r"'unet' needs maps of strides .* leave decoder= out"):
         pathencoder.fit("nuclei", small_encoders.shared("vit"), pictures, decoder="unet", **QUICK)
     for module in [name for name in sys.modules if name.startswith("segmentation_models_pytorch")]:

@@ -133,6 +133,12 @@ def test_labels_beside_images_that_do_not_lie_below_the_table(tmp_path, folders)
     assert [row.objects for row in read_pictures(table, task="nuclei", mpp=0.5)] == [3, 3]
 
 
+def test_a_pattern_of_groups_that_occurs_nowhere_is_refused(tmp_path):
+    small.pair(tmp_path, "P1_a")
+    with pytest.raises(ConfigError, match=r"groups=.*occurs in none of the 1 paths, .*P1_a"):
+        read_pictures(tmp_path, task="nuclei", mpp=0.5, groups=r"(Q\d+)_")
+
+
 def test_groups_and_parts_by_argument(tmp_path):
     for stem in ("P1_a", "P2_a", "P2_b", "P3_a"):
         small.pair(tmp_path, stem)
