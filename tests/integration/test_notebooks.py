@@ -12,6 +12,7 @@ SCRIPTS = sorted((ROOT / "notebooks").glob("*.py"))
 PICTURES = {
     "load_and_embed": 3,
     "classify_tiles": 3,
+    "segment": 3,
     "count_cells": 2,
     "slide_to_heatmap": 5,
     "pretrain": 2,
@@ -73,6 +74,14 @@ def test_an_encoder_is_loaded_and_images_are_embedded(run):
     assert "tile4.png could not be read" in text
     assert "OfflineError - phikon-v2" in text
     assert "the same: True" in text
+
+
+@pytest.mark.slow
+def test_glands_and_nuclei_are_segmented(run):
+    _, text = run("segment")
+    assert "object Dice" in text
+    assert "AJI" in text
+    assert "the same after a reload: True" in text
 
 
 @pytest.mark.slow
