@@ -6,7 +6,8 @@ python -m training.plan --check
 
 Every number is arithmetic; docs/archive.md has the formulas. Prices and speeds of GPUs are in
 training/plans/prices.toml, with a date: copy it, edit it, and give it with --prices. --check
-compares the GPU-hours with those of published runs.
+compares the GPU-hours with those of published runs. --probe SHARDS measures reading, packing and
+training on this machine, and puts in the tiles' size.
 """
 
 from __future__ import annotations
@@ -15,11 +16,14 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from pathencoder.errors import ConfigError
+from pathencoder.errors import ConfigError, PathEncoderError
+
+if TYPE_CHECKING:
+    from training.archive.probe import Probe
 
 PRICES = Path(__file__).with_name("plans") / "prices.toml"
 _OPTIONAL = ("hour", "egress_tb")  # prices that a table may leave out
@@ -298,6 +302,7 @@ def check_lines(prices: Mapping[str, Any]) -> list[str]:
 @click.option("--manifest", type=click.Path(path_type=Path), help="Slides and sizes from here.")
 @click.option("--prices", type=click.Path(path_type=Path), default=PRICES, help="Your own table.")
 @click.option("--check", is_flag=True, help="Compare with published runs.")
+@click.option("--probe", "shards", type=click.Path(path_type=Path), help="Measure here, on SHARDS.")
 def main(
     slides: int,
     slide_gb: float,
@@ -312,6 +317,7 @@ def main(
     manifest: Path | None,
     prices: Path,
     check: bool,  # noqa: FBT001
+    shards: Path | None,
 ) -> None:
     """Plan a pretraining."""
     try:
@@ -323,10 +329,44 @@ def main(
             raise ConfigError(f"--gpu {gpu}: {prices} has {', '.join(table['gpu'])}")
         if manifest:
             slides, slide_gb = _of_manifest(manifest)
-    except ConfigError as error:
+        found = _measured(shards, manifest) if shards else None
+    except PathEncoderError as error:
         raise click.ClickException(str(error)) from error
+    if found:
+        tile_kb, tiles = found.tile_kb, round(found.tiles)
     plan = Plan(slides, slide_gb, tiles, tile_kb, samples, batch, gpus, months)
     click.echo("\n".join(lines_of(plan, MODELS[model], gpu, table)))
+    if found:
+        click.echo("\n".join(probe_lines(found, plan, MODELS[model], table["gpu"][gpu])))
+
+
+def _measured(shards: Path, manifest: Path | None) -> Probe:
+    from training.archive.probe import probe
+    from training.archive.store import read_manifest
+
+    rows = read_manifest(manifest).rows if manifest else ()
+    return probe(shards, rows, manifest.parent if manifest else Path())
+
+
+def probe_lines(found: Probe, plan: Plan, model: Model, gpu: Mapping[str, Any]) -> list[str]:
+    """What was measured here, and what follows for the plan."""
+    hours = gpu_hours(model, CROPS, plan.samples, gpu)
+    rate = plan.samples / hours / 3600  # tiles a second of each GPU
+    packing = "no slide of the manifest lies here"
+    if found.pack is not None:
+        days = found.pack * plan.slides / 86400
+        packing = f"CPU seconds a slide: {days:,.1f} core-days for {plan.slides:,} slides"
+    own = plan.samples * flops_of_sample(model, CROPS) / found.flops / 3600
+    rows = [
+        ("reading here", f"{found.read:,.0f} tiles/s", f"a core: {rate / found.read:.2f} a GPU"),
+        ("packing here", "-" if found.pack is None else f"{found.pack:,.1f}", packing),
+        (
+            "computing here",
+            f"{found.flops / 1e12:,.2f} TFLOP/s",
+            f"{found.device}: {own:,.0f} hours",
+        ),
+    ]
+    return [f"{name:20s}{value:>16s}  {how}" for name, value, how in rows]
 
 
 def _of_manifest(file: Path) -> tuple[int, float]:

@@ -37,6 +37,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from pathencoder import compat
 from tests.benchmarks.loader import BATCH, SIDE, write_shards
 from tests.support import object_servers
 from training.archive.row import Row
@@ -328,7 +329,6 @@ def checkpoint(given: argparse.Namespace) -> None:
 
 def _one_process(rank: int, world: int, port: int, act: str, model: str, folder: Path) -> None:
     """Save or load one process's share of the weights and of both moments."""
-    import timm
     from torch import distributed as dist
     from torch.distributed import checkpoint as dcp
     from torch.distributed.device_mesh import init_device_mesh
@@ -340,7 +340,7 @@ def _one_process(rank: int, world: int, port: int, act: str, model: str, folder:
     dist.init_process_group("gloo", rank=rank, world_size=world)
     mesh = init_device_mesh("cpu", (world,))
     with torch.device("meta"):
-        network = timm.create_model(f"{model}_patch16_224", num_classes=0)
+        network = compat.import_timm().create_model(f"{model}_patch16_224", num_classes=0)
     shapes = {name: value.shape for name, value in network.state_dict().items()}
 
     def filled(number: int, shape: torch.Size, value: float | None) -> Any:
