@@ -12,7 +12,10 @@ opening a shard takes that much longer, as on a network file system. Bar: 20,000
 the rate with 20.
 
 The second reads the 20 shards from a loopback S3 (moto, in a process of its own, whose time is not
-counted per CPU second but limits the tiles per second).
+counted per CPU second but limits the tiles per second), without a cache and from a filled one.
+
+Freed memory is kept, as in a run (training/trainer/allocator.py): page faults are not counted as
+reading.
 
 The third prints microseconds of one small operation, alone and with decoding threads or processes.
 A training thread that feeds a GPU launches thousands of such operations a step. Each releases the
@@ -54,6 +57,7 @@ from training.data.sampler import Sampler, make_sampler
 from training.data.shards import index_path, write_index
 from training.data.tiles import Corpus
 from training.data.window import in_window
+from training.trainer import allocator
 
 OPERATIONS = 10_000
 STEPS = 1_000_000  # more than are read
@@ -228,7 +232,12 @@ def from_s3(folder: Path, rounds: int, steps: int) -> None:
                 name = file.relative_to(folder / "20").as_posix()
                 obstore.put(store_of(url), name, file.read_bytes())
         there = open_corpus(url)
-        feeds["20 shards, loopback S3"] = Feed(there, make_sampler(there, batch=BATCH, seed=0))
+        sampler = make_sampler(there, batch=BATCH, seed=0)
+        feeds["20 shards, loopback S3"] = Feed(there, sampler)
+        os.environ["PATHENCODER_CACHE"] = str(folder / "cache")
+        kept = Feed(open_corpus(url, cache_mb=500), sampler)
+        kept.take(40)  # until the cache holds nearly all
+        feeds["20 shards, S3, from the cache"] = kept
         found: dict[str, list[dict[str, float]]] = {n: [] for n in ("decoding alone", *feeds)}
         for _ in range(rounds):
             found["decoding alone"].append(decoding(tiles, steps))
@@ -322,6 +331,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    allocator.keep_freed_memory()
     with tempfile.TemporaryDirectory() as folder:
         if options.which == "threads":
             operations(Path(folder), options.threads, options.processes, options.rounds)
