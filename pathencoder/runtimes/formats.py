@@ -152,9 +152,7 @@ def _write_onnx(
     onnx.helper.set_model_props(model, {f"pathencoder.{k}": v for k, v in about.items()})
     held = sum(len(one.raw_data) for one in model.graph.initializer)
     if held > _ONE_FILE:
-        onnx.save_model(
-            model, file, save_as_external_data=True, location=f"{file.name}.data", size_threshold=0
-        )
+        onnx.save_model(model, file, save_as_external_data=True, location=f"{file.name}.data")
     else:
         file.write_bytes(model.SerializeToString(deterministic=True))
 
