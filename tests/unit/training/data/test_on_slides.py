@@ -5,7 +5,8 @@ import shutil
 
 import numpy as np
 import pytest
-from small_archive import SMALL, packed, small_manifest
+from object_servers import web_server
+from small_archive import SMALL, contents, packed, small_manifest
 
 from pathencoder.errors import ConfigError, ImageError
 from pathencoder.slides.reader import open_slide
@@ -153,6 +154,17 @@ def test_the_setting_reads_slides_alone_or_beside_shards(archive):
     shutil.rmtree(root / "shards")
     packed([dataclasses.replace(row, use=i > 0) for i, row in enumerate(rows)], root, SMALL)
     assert corpus_of(both).slide_names == ["case1_HE", "case2_HE", "case0_HE"]
+
+
+def test_shards_in_a_store_and_slides_here_are_one_corpus(archive, positions, monkeypatch):
+    root, rows = archive
+    monkeypatch.setenv("PATHENCODER_CACHE", str(root / "cache"))
+    packed([dataclasses.replace(row, use=row.slide != "case1_HE") for row in rows], root, SMALL)
+    here = with_slides(open_corpus(root / "shards"), positions)
+    with web_server(contents(root / "shards")) as held:
+        there = with_slides(open_corpus(held.address, cache_mb=5), positions)
+        assert there.slide_names == here.slide_names
+        assert all_batches(there, 2, stop=2) == all_batches(here, 1, stop=2)
 
 
 def test_neither_tiles_nor_slides_is_refused(tmp_path):
