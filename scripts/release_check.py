@@ -49,7 +49,7 @@ _SKIPPED = {
     r"^python -m (?:training|tests)\b": "not part of the wheel",
     r"\b(?:s3|gs|az|https?)://": "needs a network",
     r"\.svs\b|\bslides/": "needs a slide",
-    r"--layout (?:zarr|anndata)\b": "needs an extra",
+    r"--layout (?:zarr|anndata)\b|^pathencoder export\b": "needs an extra",
     r"\bfetch\b": "needs a network",
 }
 
