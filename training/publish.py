@@ -73,7 +73,9 @@ def main(
     yes: bool,
 ) -> None:
     """Publish a run."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    # the client's HTTP library logs every request at INFO
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    logging.getLogger("training").setLevel(logging.INFO)
     try:
         place, step = named(run)
         wanted = Wanted(
