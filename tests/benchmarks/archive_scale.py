@@ -26,7 +26,6 @@ import json
 import logging
 import os
 import shutil
-import socket
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -308,12 +307,9 @@ def checkpoint(given: argparse.Namespace) -> None:
         folder = Path(name)
         found: dict[str, float] = {}
         for world, act in ((4, "save"), (2, "load")):
-            with socket.socket() as free:
-                free.bind(("127.0.0.1", 0))
-                port = free.getsockname()[1]
             begun = time.perf_counter()
             torch.multiprocessing.spawn(
-                _one_process, (world, port, act, given.model, folder), nprocs=world
+                _one_process, (world, act, given.model, folder), nprocs=world
             )
             found[f"{act}_with_start_s"] = round(time.perf_counter() - begun, 2)
             for rank in range(world):
@@ -327,7 +323,7 @@ def checkpoint(given: argparse.Namespace) -> None:
     print(json.dumps({"benchmark": "archive_scale checkpoint", "model": given.model, **found}))
 
 
-def _one_process(rank: int, world: int, port: int, act: str, model: str, folder: Path) -> None:
+def _one_process(rank: int, world: int, act: str, model: str, folder: Path) -> None:
     """Save or load one process's share of the weights and of both moments."""
     from torch import distributed as dist
     from torch.distributed import checkpoint as dcp
@@ -336,8 +332,8 @@ def _one_process(rank: int, world: int, port: int, act: str, model: str, folder:
 
     logging.disable(logging.WARNING)
     torch.set_num_threads(1)
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    dist.init_process_group("gloo", rank=rank, world_size=world)
+    store = f"file://{folder / act}.store"
+    dist.init_process_group("gloo", init_method=store, rank=rank, world_size=world)
     mesh = init_device_mesh("cpu", (world,))
     with torch.device("meta"):
         network = compat.import_timm().create_model(f"{model}_patch16_224", num_classes=0)
