@@ -91,3 +91,16 @@ CHANGES = (
     Change("resolution 1/2", 0, coarsened(2.0)),
 )
 CONDITIONS = tuple(dict.fromkeys(c.condition for c in CHANGES))
+# in tables and plots
+TITLES = {
+    "hed": "stain (HED)",
+    "mix": "channels mixed",
+    "tone": "gamma, saturation",
+    "rotated": "quarter turns",
+    "jpeg 70": "JPEG quality 70",
+    "jpeg 50": "JPEG quality 50",
+    "jpeg 30": "JPEG quality 30",
+    "magnified 1.4": "magnified 1.4 times",
+    "magnified 2": "magnified twice",
+    "resolution 1/2": "half the resolution",
+}

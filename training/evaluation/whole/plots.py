@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from training.evaluation.calibration import Bin
-from training.evaluation.changes import CONDITIONS
+from training.evaluation.changes import CONDITIONS, TITLES
 from training.evaluation.metric_names import METRICS
 from training.evaluation.report_rows import Report, Result
 from training.files import save_figure
@@ -103,7 +103,7 @@ def _named(name: str, stain: str, results: Sequence[Result]) -> str:
 
 
 def _conditions(report: Report) -> Any:
-    """AUROC under each change, a panel a set; cosines beside it."""
+    """AUROC under each change, a panel a set."""
     from matplotlib import pyplot
 
     found = [r for r in report.find(verb="robustness", metric="auroc") if r.condition]
@@ -130,15 +130,18 @@ def _conditions(report: Report) -> Any:
             ]
             if points:
                 xs, ys = zip(*points, strict=True)
-                panel.plot(xs, ys, "o-", color=colours[encoder], markersize=4, linewidth=0.8)
+                panel.plot(xs, ys, "o", color=colours[encoder], markersize=5)
+                panel.axvline(xs[0], color=colours[encoder], linewidth=0.6, linestyle=":")
         panel.set_title(f"{name} ({_STAINS.get(stain, stain)})", fontsize=9)
-        panel.set_xlabel("AUROC of the probe on changed tiles", fontsize=8)
+        panel.set_xlabel("AUROC of the probe; dotted: unchanged tiles", fontsize=8)
         panel.tick_params(labelsize=8)
         panel.grid(color="#DDDDDD", linewidth=0.6)
-    panels[0][0].set_yticks(range(len(conditions)), conditions, fontsize=8)
+    panels[0][0].set_yticks(
+        range(len(conditions)), [TITLES.get(c, c) for c in conditions], fontsize=8
+    )
     panels[0][0].invert_yaxis()
     for encoder, colour in colours.items():
-        panels[0][0].plot([], [], "o-", color=colour, label=encoder)
+        panels[0][0].plot([], [], "o", color=colour, label=encoder)
     figure.legend(loc="outside upper center", ncols=min(4, len(colours)), fontsize=8, frameon=False)
     return figure
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from training.evaluation.changes import CONDITIONS
+from training.evaluation.changes import CONDITIONS, TITLES
 from training.evaluation.metric_names import METRICS
 from training.evaluation.report_rows import Report, Result, SetRow
 
@@ -138,7 +138,7 @@ def _shifts(report: Report) -> Iterable[str]:
                 one = {r.metric: r for r in found if (r.encoder, r.condition) == (name, condition)}
                 values = [_value(one.get(m)) for m in ("auroc", "knn20", "centred_cosine")]
                 cells.append(" / ".join(values))
-            rows.append((condition, *cells))
+            rows.append((TITLES.get(condition, condition), *cells))
         ranks = {r.encoder: r for r in found if r.metric == "effective_rank"}
         rows.append(("effective rank", *(f"{ranks[n].value or 0:.0f}" for n in names)))
         first = found[0]
