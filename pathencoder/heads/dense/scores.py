@@ -111,10 +111,12 @@ def _class_counts(true: Array, found: Array, _: float) -> NDArray[np.int64]:
 
 
 def _pooled_classes(counts: Sequence[Any], classes: Sequence[str]) -> dict[str, float]:
-    """Dice of each class over the pixels of all images; NaN for a class that nowhere occurs."""
+    """Dice of each class over the pixels of all images; NaN for a class that nowhere occurs.
+
+    A resample of patients without a class would otherwise count as a Dice of 0 in its interval.
+    """
     hits, true, found = np.sum(counts, 0).T
-    with np.errstate(invalid="ignore"):
-        dice = 2 * hits / (true + found)
+    dice = np.where(true > 0, 2 * hits / np.maximum(true + found, 1), np.nan)
     each = {f"dice of {name}": float(dice[number]) for number, name in enumerate(classes)}
     there = [value for value in each.values() if not np.isnan(value)]
     return {"mean dice": float(np.mean(there)) if there else float("nan"), **each}

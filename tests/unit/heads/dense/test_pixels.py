@@ -68,3 +68,14 @@ def test_the_task_needs_its_classes():
     assert task_of("nuclei", ["a", "b"]) is TASKS["nuclei"]
     with pytest.raises(ConfigError, match="needs its classes"):
         fit(small_encoders.shared("cnn"), TASKS["pixels"], [Labelled(*scene(0), 0.5)], Training())
+
+
+def test_patients_without_a_class_do_not_count_as_a_dice_of_zero():
+    from pathencoder.heads.dense.scores import SCORING
+
+    scoring = SCORING["pixels"]
+    true, found = np.zeros((4, 4), int), np.zeros((4, 4), int)
+    found[0, 0] = 1  # predicted, and no pixel of it is true
+    scores = scoring.pool([scoring.count(true, found, 1.0)], ("background", "tumour"))
+    assert np.isnan(scores["dice of tumour"])
+    assert scores["mean dice"] == scores["dice of background"] == pytest.approx(30 / 31)
