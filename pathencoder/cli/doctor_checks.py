@@ -32,6 +32,7 @@ EXTRAS = {
     "zarr": "features in Zarr folders",
     "onnx": "faster inference with ONNX Runtime",
     "openvino": "faster inference with OpenVINO",
+    "export": "pathencoder export",
     "ray": "slides over a cluster",
     "archive": "python -m training.archive, in the repository",
     "training": "pretraining and evaluation, in the repository",
