@@ -57,7 +57,7 @@ LAYERS = {
     "training": (
         ("bounds", "files", "schedules", "distributed"),
         ("data",),
-        ("labels", "augment", "archive"),
+        ("augment", "archive"),
         ("methods",),
         ("config",),
         ("backbones",),

@@ -22,8 +22,8 @@ from sklearn.preprocessing import StandardScaler
 from pathencoder import metrics
 from pathencoder.errors import ConfigError
 from pathencoder.metrics import Interval, balanced_accuracy
+from training.data.labels import FOLDS, read_label_rows
 from training.evaluation.outcomes import Floats, Ints, Outcome, Runs
-from training.labels import FOLDS, read_label_rows
 
 CS = 10.0 ** np.arange(-5, 2)
 NEIGHBOURS = 20

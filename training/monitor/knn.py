@@ -13,7 +13,7 @@ from pathencoder import metrics, outputs
 from pathencoder.errors import ConfigError
 from pathencoder.spec import EncoderSpec
 from pathencoder.transforms import Transform
-from training.labels import LabelRow, read_label_rows
+from training.data.labels import LabelRow, read_label_rows
 from training.monitor.collapse import spread
 
 

@@ -4,8 +4,8 @@ import pytest
 from small_shards import tile, write_table
 
 from pathencoder.errors import ConfigError
+from training.data.labels import LabelRow, read_label_rows
 from training.evaluation.probe import part_of, read_labels
-from training.labels import LabelRow, read_label_rows
 from training.monitor.knn import labelled_set
 
 pytestmark = pytest.mark.full
