@@ -77,13 +77,16 @@ def pooled_points(counts: Sequence[PointCounts]) -> dict[str, float]:
 
 
 def _pooled_cells(counts: Sequence[Mapping[str, DetectionScores]]) -> dict[str, float]:
-    """F1 of each class, where classes are predicted; NaN for one that nowhere occurs."""
+    """F1 of each class, where classes are predicted; NaN for one that is nowhere true.
+
+    A resample of patients without a class would otherwise count as an F1 of 0 in its interval.
+    """
     names = dict.fromkeys(name for one in counts for name in one)
     each = {}
     for name in names:
         sums = [sum(getattr(c[name], k) for c in counts if name in c) for k in _COUNTED]
         f1 = DetectionScores.of(*sums).f1
-        each[f"f1 of {name}"] = f1 if sums[1] + sums[2] else float("nan")
+        each[f"f1 of {name}"] = f1 if sums[2] else float("nan")
     if not each:
         return {}
     there = [value for value in each.values() if not np.isnan(value)]

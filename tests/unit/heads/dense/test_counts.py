@@ -19,6 +19,8 @@ from pathencoder.heads.dense.point_files import (
     table,
     write_points,
 )
+from pathencoder.heads.dense.scores import PointCounts, pooled_points
+from pathencoder.metrics import DetectionScores
 
 pytestmark = pytest.mark.full
 CLASSES = ("negative", "positive")
@@ -183,3 +185,13 @@ def test_a_folder_without_points_is_refused(tmp_path):
     write_points(Found(POINTS), tmp_path, "x")
     with pytest.raises(ConfigError, match="no table of points with classes"):
         read_counts(tmp_path)
+
+
+def test_a_class_that_is_nowhere_true_has_no_f1():
+    counts = [
+        PointCounts(1, 2, 1, {"negative": DetectionScores.of(1, 1, 1)}),
+        PointCounts(0, 1, 0, {"positive": DetectionScores.of(0, 1, 0)}),
+    ]
+    pooled = pooled_points(counts)
+    assert np.isnan(pooled["f1 of positive"])
+    assert pooled["mean class f1"] == pooled["f1 of negative"] == 1
