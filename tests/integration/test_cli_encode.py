@@ -324,7 +324,9 @@ def test_doctor_finds_no_problem_here(capsys):
     found = json.loads(capsys.readouterr().out)
     assert status == 0, found["problems"]
     assert found["versions"]["torch"] != "MISSING"
-    assert "whole" in found["bundled weights"].values()
+    weights = found["bundled weights"]
+    assert "pathencoder-tiny" in weights
+    assert all(text.endswith("whole") for text in weights.values()), weights
     assert run(["doctor", "--no-speed", "--slide", "gone.svs"]) == 1
     assert "PROBLEM" in capsys.readouterr().out
 
