@@ -170,6 +170,7 @@ def test_threads_share_a_graph(made):
 
 
 def rows_in_a_process(folder, runtime, tiles):
+    torch.set_num_threads(1)  # torch's threads do not exist after a fork: it would wait for them
     enc = pathencoder.load_encoder(folder, device="cpu")
     return enc.encode(tiles, runtime=runtime, progress=False)
 
@@ -185,8 +186,8 @@ def test_processes_open_their_own(made, how, runtime):
     expected = enc.encode(tiles, runtime=runtime, progress=False)  # opened before the fork
     context = multiprocessing.get_context(how)
     with context.Pool(1) as pool:
-        found = pool.apply_async(rows_in_a_process, (enc.folder, runtime, tiles)).get(timeout=300)
-    assert np.array_equal(found, expected)
+        found = pool.apply_async(rows_in_a_process, (enc.folder, runtime, tiles)).get(timeout=60)
+    assert np.abs(found - expected).max() < 1e-5
 
 
 @pytest.mark.parametrize("made", ["cnn"], indirect=True)
