@@ -22,6 +22,7 @@ from pathencoder.errors import ConfigError, PathEncoderError
 from pathencoder.files import make_folder, whole_file
 from pathencoder.heads.dense import model as dense
 from pathencoder.heads.dense.cells import CellClasses, CellOptions
+from pathencoder.heads.dense.options import PRECISIONS
 from pathencoder.heads.dense.tasks import TASKS
 from pathencoder.heads.dense.train import Training
 from training.evaluation import head_sets
@@ -65,6 +66,13 @@ _TRAINING = Training()
 @click.option("--steps", default=_TRAINING.steps, show_default=True, help="Of a fit.")
 @click.option("--frozen", is_flag=True, help="Train the decoder alone.")
 @click.option(
+    "--precision",
+    type=click.Choice(PRECISIONS),
+    default="auto",
+    show_default=True,
+    help="Of a fit.",
+)
+@click.option(
     "--turns",
     type=click.Choice(["1", "4", "8"]),
     default="1",
@@ -87,14 +95,14 @@ def heads(
     seeds: int,
     steps: int,
     frozen: bool,  # noqa: FBT001
+    precision: str,
     turns: str,
     stain_maps: bool,  # noqa: FBT001
     apart: bool,  # noqa: FBT001
 ) -> None:
     """Fit and score dense heads."""
-    how = dataclasses.replace(
-        _TRAINING, steps=steps, encoder_lr=0.0 if frozen else _TRAINING.encoder_lr
-    )
+    rate = 0.0 if frozen else _TRAINING.encoder_lr
+    how = dataclasses.replace(_TRAINING, steps=steps, encoder_lr=rate, precision=precision)
     if cv and apart:
         raise click.UsageError("--apart is about test parts, which --cv leaves unread")
     try:
@@ -254,6 +262,7 @@ def table(lines: Sequence[dict[str, Any]]) -> str:
         how = "adapted" if key["training"]["encoder_lr"] else "frozen"
         how += ", stain maps" if key["stain_maps"] else ""
         how += f", {key['turns']} views" if "turns" in key else ""
+        how += f", {key['training']['precision']}"
         part = key["part"] + (", patients apart" if key.get("apart") else "")
         row = (key["set"], part, key["encoder"], f"{how}, {key['training']['steps']} steps")
         groups.setdefault(row, {}).setdefault(key["training"]["seed"], []).append(line)

@@ -54,6 +54,7 @@ def run(data, monkeypatch):
     def call(*options):
         fits.clear()
         given = ["small", "--data", str(data), "--results", str(data / "r.jsonl"), "--steps", "1"]
+        given += ["--precision", "fp32"]
         done = CliRunner().invoke(heads_table.heads, [*given, *options])
         return done.output, len(fits)
 
@@ -64,7 +65,7 @@ def test_fits_are_kept_and_not_repeated(run):
     settings = ("--cv", "--sets", "monuseg,crchisto,glas", "--seeds", "1")
     output, fits = run(*settings)
     assert fits == 9  # three sets, three patients
-    assert "| monuseg | folds | small | adapted, 1 steps | dice" in output
+    assert "| monuseg | folds | small | adapted, fp32, 1 steps | dice" in output
     assert "object_f1" in output
     again, fits = run(*settings)
     assert (fits, again) == (0, output)
@@ -124,8 +125,8 @@ def test_averaged_views_are_a_row_of_their_own(run):
     run(*settings)
     output, fits = run(*settings, "--turns", "4")
     assert fits == 1
-    assert "adapted, 1 steps |" in output
-    assert "adapted, 4 views, 1 steps |" in output
+    assert "adapted, fp32, 1 steps |" in output
+    assert "adapted, 4 views, fp32, 1 steps |" in output
 
 
 def test_classes_of_points_are_fitted_and_scored(run, data):
