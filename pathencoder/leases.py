@@ -75,7 +75,8 @@ class Lease:
         Raises:
             OSError: The folder cannot be written.
         """
-        draft = self._path.with_name(f"{self._path.name}.{self._name}.incomplete")
+        self._machine = _machine(self._path.parent.stat().st_dev)
+        draft = self._path.with_name(f"{self._path.name}.{self._machine}-{self._name}.incomplete")
         try:
             now = self._write(draft)
             for _ in range(3):
@@ -140,10 +141,14 @@ class Lease:
                 self._path.unlink(missing_ok=True)
 
     def _remove_old_drafts(self, now: int) -> None:
-        """Remove what processes left that were killed while they tried to take the lease."""
+        """Remove what processes left that were killed while they tried to take the lease.
+
+        Where no other process of this machine may try, its drafts are removed at once.
+        """
         for left in self._path.parent.glob(f"{glob.escape(self._path.name)}.*.incomplete"):
+            ended = self._alone and left.name.startswith(f"{self._path.name}.{self._machine}-")
             with contextlib.suppress(OSError):
-                if now - left.stat().st_mtime_ns > STALE * 1e9:
+                if ended or now - left.stat().st_mtime_ns > STALE * 1e9:
                     left.unlink()
 
     def _beat(self) -> None:
@@ -153,7 +158,6 @@ class Lease:
     def _write(self, draft: Path) -> int:
         """Write this process's lease beside the place where it will be; returns the time there."""
         with draft.open("x", encoding="utf-8") as file:
-            self._machine = _machine(os.fstat(file.fileno()).st_dev)
             file.write(json.dumps({"name": self._name, "machine": self._machine}))
         os.utime(draft)  # the time of the server, where there is one
         return draft.stat().st_mtime_ns

@@ -79,9 +79,8 @@ def test_an_encoder_is_loaded_and_images_are_embedded(run):
 @pytest.mark.slow
 def test_glands_and_nuclei_are_segmented(run):
     _, text = run("segment")
-    assert "object Dice" in text
-    assert "AJI" in text
-    assert "the same after a reload: True" in text
+    for words in ("object_dice", "aji", "the same after a reload: true"):
+        assert words in text.lower()
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from paths import ROOT
@@ -174,3 +175,19 @@ def test_a_lock_that_was_lost_is_said(tmp_path):
     with pytest.raises(Lost):
         lock.check()
     lock.release()
+
+
+def test_drafts_of_killed_processes_of_this_machine_go_at_once(tmp_path, monkeypatch):
+    lease = Lease(tmp_path / "a.lease", alone=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(lease, "_write", lambda draft: draft.touch() or 1 / 0)
+        patch.setattr(Path, "unlink", lambda *_, **__: None)  # as in a killed process
+        with pytest.raises(ZeroDivisionError):
+            lease.take()
+    other = tmp_path / "a.lease.another-machine.incomplete"
+    other.touch()
+    assert len(list(tmp_path.iterdir())) == 2
+    again = Lease(tmp_path / "a.lease", alone=True)
+    assert again.take() is None
+    again.release()
+    assert list(tmp_path.iterdir()) == [other]  # its process may still run
