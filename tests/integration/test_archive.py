@@ -5,13 +5,13 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 from archive_servers import GdcService, serving
 from click.testing import CliRunner
 from paths import ROOT
+from processes import children_of, is_running
 from small_slides import section, write_tiff
 
 from training.archive.__main__ import main
@@ -82,17 +82,6 @@ def test_wrong_use_and_wrong_edits_are_one_message(gdc, tmp_path):
     assert "2 problems" in text
     assert "'purple'" in text
     assert "1 rows were removed" in text
-
-
-def children_of(pid):
-    return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-
-
-def is_running(pid):
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 @pytest.mark.slow

@@ -6,12 +6,12 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 from deadly_paths import DeadlyPath
 from paths import ROOT
+from processes import children_of, is_running
 from small_archive import SMALL, contents, packed, small_manifest, write_slide
 
 from training.archive.__main__ import main
@@ -111,17 +111,6 @@ def test_a_killed_run_ends_with_the_same_bytes_and_leaves_no_process(tmp_path):
     assert run("pack", out, "--out", killed, *given)[0] == 0
     assert contents(killed) == contents(whole)
     assert not [f for f in killed.iterdir() if f.name.startswith(".")]
-
-
-def children_of(pid):
-    return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-
-
-def is_running(pid):
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 def jobs_of(root, rows, settings, places=None):

@@ -63,9 +63,9 @@ def open_scans(data: Path) -> list[Scans]:
     if all(p.is_file() for p in pair):
         title = "one region of a Ki67 section by two scanners, in 16 fields"
         found.append(_scans("two_scanners", title, "ihc", pair))
-        if len(five) > 1:
-            title = "one field of a skin carcinoma by five scanners"
-            found.append(_scans("five_scanners", title, "he", five))
+    if len(five) > 1:
+        title = "one field of a skin carcinoma by five scanners"
+        found.append(_scans("five_scanners", title, "he", five))
     return found
 
 
@@ -94,7 +94,7 @@ def scanned(name: str, scans: Scans, rows: Rows, background: Rows, other: Rows) 
         other: Embeddings of the fields of two scanners: other fields for the one of five.
 
     Returns:
-        The figures; for two scanners how well the scanner is told from the embedding, too.
+        The figures; for two scanners how well the scanner is predicted from the embedding, too.
     """
     centre = background.mean(0)
     unit, away = (_unit(x - centre) for x in (rows, other))
@@ -118,7 +118,7 @@ def scanned(name: str, scans: Scans, rows: Rows, background: Rows, other: Rows) 
 
 
 def by_centre(job: Job) -> list[Result]:
-    """The robustness index where the set allows it, and how well centres are told.
+    """The robustness index where the set allows it, and how well centres are predicted.
 
     Args:
         job: The tiles, with their centres; of several training runs the first is measured.

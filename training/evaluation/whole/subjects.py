@@ -2,7 +2,7 @@
 
 The baselines are always there: the network of MobileNetV2 with random weights, with ImageNet
 weights read as usual, and with ImageNet weights read as the evaluated encoder is (the same readout
-and input), so that the effects of training and of the readout can be told apart.
+and input), so that the effects of training and of the readout can be separated.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The robustness index by hand, and how centres are told."""
+"""The robustness index by hand, and how well centres are predicted."""
 
 import numpy as np
 import pytest
