@@ -14,11 +14,12 @@ from pathencoder.arrays import Pixels
 from pathencoder.errors import ImageError, PathEncoderError
 from pathencoder.images import Item
 from pathencoder.transforms import Transform
+from pathencoder.views import turned
 
 
 @dataclass(frozen=True)
 class Group:
-    """Images that are being decoded into a buffer, uint8 [group, S, S, 3]."""
+    """Images that are being decoded into a buffer, uint8 [views, group, S, S, 3]."""
 
     items: Sequence[Item]
     decoded: Sequence[Future[None]]
@@ -32,6 +33,7 @@ def decode_groups(
     free: list[Pixels],
     size: int,
     ahead: int,
+    views: int = 1,
 ) -> Iterator[Group]:
     """Decode images in groups.
 
@@ -43,6 +45,7 @@ def decode_groups(
             with it.
         size: Images in a group.
         ahead: Groups that are decoded in advance.
+        views: Views of each image.
 
     Yields:
         Groups whose images are being decoded.
@@ -52,7 +55,7 @@ def decode_groups(
     remaining = iter(items)
     while True:
         while len(started) <= ahead and (members := list(itertools.islice(remaining, size))):
-            buffer = free.pop() if free else np.empty((size, side, side, 3), dtype=np.uint8)
+            buffer = free.pop() if free else np.empty((views, size, side, side, 3), np.uint8)
             decoded = [
                 pool.submit(_decode_into, buffer, i, item, scale, transform)
                 for i, (item, scale) in enumerate(members)
@@ -75,14 +78,16 @@ def _decode_into(
         raise ImageError(
             f"{item.where}: cannot be decoded ({type(error).__name__}: {error})"
         ) from error
-    buffer[place] = transform.resize(pixels, mpp)
+    # turned before it is resized: the views of a turned image are then exactly those of the image
+    for view, of_view in enumerate(buffer):
+        of_view[place] = transform.resize(turned(pixels, view), mpp)
 
 
 def collect(group: Group) -> tuple[Pixels, list[ImageError | None]]:
     """Wait for a group.
 
     Returns:
-        uint8 [N, S, S, 3], white where an image failed, and the errors.
+        uint8 [views, N, S, S, 3], white where an image failed, and the errors.
 
     Raises:
         Exception: Any error of an image other than ImageError.
@@ -93,8 +98,8 @@ def collect(group: Group) -> tuple[Pixels, list[ImageError | None]]:
             decoded.result()
         except ImageError as error:
             errors[i] = _without_frames(error)
-            group.buffer[i] = 255
-    return group.buffer[: len(group.items)], errors
+            group.buffer[:, i] = 255
+    return group.buffer[:, : len(group.items)], errors
 
 
 def _without_frames(error: ImageError) -> ImageError:

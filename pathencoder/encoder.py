@@ -181,6 +181,7 @@ class Encoder(SavingMixin, nn.Module):
         *,
         mpp: Scales = None,
         output: str = "embedding",
+        views: int = 1,
         batch_size: BatchSize = "auto",
         precision: str = "auto",
         runtime: RuntimeName = "auto",
@@ -200,9 +201,10 @@ class Encoder(SavingMixin, nn.Module):
                 never stretched. None: resized whole, as the encoder's authors do.
             output: "embedding" (what the authors recommend), "cls", "mean", "cls_mean", "multi"
                 (last four blocks) or "dense".
+            views: 4 averages over the quarter turns of each image (maps are turned back first), 8
+                also over those of its mirror image, in 4 or 8 times the time.
             batch_size: Images decoded together, and the maximum of one forward pass. The rows do
-                not depend on it: on a CPU they were bitwise equal for every network tested; a GPU
-                chooses kernels by shape, whose last digits may differ.
+                not depend on it, but for last digits on a GPU, which chooses kernels by shape.
             precision: "auto" is the dtype of the weights (fp32 unless they were loaded in another)
                 on every machine. "bf16" and "fp16" are faster where the hardware supports them,
                 and change the rows, as "int8" does, of which there must be an exported file.
@@ -211,8 +213,7 @@ class Encoder(SavingMixin, nn.Module):
                 "torch". Or the file or folder that `pathencoder export` wrote.
             workers: Decoding threads. None: one per core, at most 16.
             progress: "auto" (a bar on a terminal), True or False.
-            on_error: "raise" stops at the first bad image; "nan" makes its row NaN, logs why, and
-                warns how many at the end.
+            on_error: "raise" stops at the first bad image; "nan" makes its row NaN and logs why.
             return_keys: Also return the keys: the path relative to the given folder, else the
                 index.
 
@@ -229,6 +230,7 @@ class Encoder(SavingMixin, nn.Module):
             images,
             mpp=mpp,
             output=output,
+            views=views,
             batch_size=batch_size,
             precision=precision,
             runtime=runtime,
@@ -299,6 +301,7 @@ class Encoder(SavingMixin, nn.Module):
             runner,
             group=group,
             workers=workers,
+            views=settings.views,
             pace=settings.pace,
         )
         return found, total

@@ -28,6 +28,7 @@ from pathencoder.mpp import check_mpp
 from pathencoder.pace import Pace
 from pathencoder.runtime import BatchSize, Rows, Runner, RuntimeName, check_runtime
 from pathencoder.transforms import Transform
+from pathencoder.views import check_views, turned_back
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +43,7 @@ class Options(TypedDict, total=False):
 
     mpp: Scales
     output: str
+    views: int
     batch_size: BatchSize
     precision: str
     runtime: RuntimeName
@@ -55,6 +57,7 @@ class Settings:
     """How a network is read and run; see `Encoder.encode`."""
 
     output: str = "embedding"
+    views: int = 1
     batch_size: BatchSize = "auto"
     precision: str = "auto"
     runtime: RuntimeName = "auto"
@@ -62,8 +65,9 @@ class Settings:
     pace: Pace | None = None  # where the times are counted
 
     def __post_init__(self) -> None:
-        """Raises ConfigError for a runtime that there is not."""
+        """Raises ConfigError for a runtime or a number of views that there is not."""
         check_runtime(self.runtime)
+        object.__setattr__(self, "views", check_views(self.views))
 
 
 @dataclass(frozen=True)
@@ -118,6 +122,7 @@ def results(
     *,
     group: int,
     workers: int,
+    views: int = 1,
     pace: Pace | None = None,
 ) -> Found:
     """Decode images and run one network: one Result per image, in order.
@@ -127,7 +132,9 @@ def results(
     Yields:
         The results.
     """
-    found = joint_results(items, transform, [runner], group=group, workers=workers, pace=pace)
+    found = joint_results(
+        items, transform, [runner], group=group, workers=workers, views=views, pace=pace
+    )
     with contextlib.closing(found):
         for joint in found:
             (row,) = joint.rows
@@ -142,6 +149,7 @@ def joint_results(
     *,
     group: int,
     workers: int,
+    views: int = 1,
     wanted: Callable[[Key], Sequence[bool]] | None = None,
     pace: Pace | None = None,
 ) -> JointFound:
@@ -157,6 +165,7 @@ def joint_results(
         runners: Run the networks; all on one device.
         group: Number of images that are decoded together.
         workers: Number of decoding threads.
+        views: Views of each image, over which the rows are averaged.
         wanted: For a key, which networks want the image. None: all.
         pace: Where the times are counted.
 
@@ -168,7 +177,7 @@ def joint_results(
     pool = ThreadPoolExecutor(workers, thread_name_prefix="pathencoder-decode")
     free: list[Pixels] = []
     groups = decode_groups(
-        items, transform, pool, free, group, ahead=0 if on_cpu else _GROUPS_AHEAD
+        items, transform, pool, free, group, 0 if on_cpu else _GROUPS_AHEAD, views
     )
     batches = [runner.batch for runner in runners]
     try:
@@ -323,16 +332,25 @@ def _launch(
     runners: Sequence[Runner],
     wanted: Callable[[Key], Sequence[bool]] | None,
 ) -> _Launched:
-    """Run each network on the images that it wants."""
+    """Run each network on the images that it wants, uint8 [views, N, S, S, 3]."""
     rows: list[tuple[Sequence[int], Tensor]] = []
     wants = None if wanted is None else [wanted(item.key) for item in items]
     for number, runner in enumerate(runners):
         mine = [i for i in range(len(items)) if wants is None or wants[i][number]]
         if mine:
-            rows.append((mine, runner(tiles if len(mine) == len(items) else tiles[mine])))
+            rows.append((mine, _mean(runner, tiles if len(mine) == len(items) else tiles[:, mine])))
         else:
             rows.append((mine, torch.empty(0)))
     return _Launched(items, errors, rows)
+
+
+def _mean(runner: Runner, tiles: Pixels) -> Tensor:
+    """The rows of images [views, N, S, S, 3], averaged over their views."""
+    total = runner(tiles[0])
+    for view in range(1, len(tiles)):
+        rows = runner(tiles[view])
+        total = total + (turned_back(rows, view) if rows.ndim == 4 else rows)
+    return total if len(tiles) == 1 else total / len(tiles)
 
 
 def _rows(launched: _Launched) -> list[JointResult]:

@@ -54,6 +54,7 @@ def _row(entry: Entry) -> list[str]:
     scale = about.get("image_mpp")
     read = [
         str(about.get("output", "?")),
+        *([f"{about['views']} views"] if "views" in about else []),
         "whole" if scale is None else f"from {scale:g} um/px",
         str(about.get("precision", "?")),
         f"weights {str(about.get('digest', '?'))[:8]}",
@@ -69,5 +70,6 @@ def _json(entry: Entry) -> dict[str, Any]:
         "bytes": entry.size,
         "version": entry.version,
         "current": entry.current,
+        "views": entry.about.get("views", 1),
         **{k: entry.about.get(k) for k in ("output", "image_mpp", "precision", "digest", "sha256")},
     }

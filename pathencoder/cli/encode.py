@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from pathencoder.spec import EncoderSpec
 
 RUNTIMES = ("auto", "torch", "onnx", "openvino")  # not imported: that would import torch
+VIEWS = ("1", "4", "8")
 OUTPUTS = ("embedding", "cls", "mean", "cls_mean", "multi", "dense")
 
 
@@ -91,6 +92,14 @@ def _batch_size(_: click.Context, __: click.Parameter, value: str) -> int | Lite
     default="embedding",
     show_default=True,
     help="Which numbers of the encoder.",
+)
+@click.option(
+    "--views",
+    type=click.Choice(VIEWS),
+    default="1",
+    show_default=True,
+    help="4 averages each row over the quarter turns of its tile, 8 over those of its mirror image"
+    " too, in 4 or 8 times the time.",
 )
 @click.option(
     "--overlap",
@@ -210,6 +219,7 @@ def command(
     taken_as: str | None,
     layout: str,
     output: str,
+    views: str,
     overlap: int,
     min_tissue: float,
     tissue: Path | None,
@@ -264,6 +274,7 @@ def command(
         raise click.UsageError(f"{option} goes with one --encoder")
     settings = Settings(
         output=output,
+        views=int(views),
         mpp=mpp,
         target_mpp=target_mpp,
         overlap_px=overlap,

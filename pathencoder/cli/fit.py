@@ -18,6 +18,7 @@ from pathencoder.cli.common import (
     json_option,
     load,
 )
+from pathencoder.cli.encode import VIEWS
 from pathencoder.cli.labelled import encoder_options, groups_options, weight_option
 from pathencoder.heads import kinds
 from pathencoder.heads.datasets import catalogue
@@ -104,6 +105,13 @@ def _options(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> 
 @click.option(
     "--output", default="embedding", show_default=True, help="Classifiers: as for `encode`."
 )
+@click.option(
+    "--views",
+    type=click.Choice(VIEWS),
+    default="1",
+    show_default=True,
+    help="Classifiers: as for `encode`.",
+)
 @weight_option
 @click.option(
     "--max-error",
@@ -144,6 +152,7 @@ def command(
     evaluate: str | None,
     mpp: float | None,
     output: str,
+    views: str,
     class_weight: str,
     max_error: float | None,
     options: dict[str, Any],
@@ -207,6 +216,7 @@ def command(
             read,
             mpp=None if dense else mpp,  # the images were read with it
             output=output,
+            views=int(views),
             evaluate=evaluate,
             class_weight=None if class_weight == "none" else "balanced",
             max_error=max_error,

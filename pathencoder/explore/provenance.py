@@ -9,13 +9,14 @@ from pathencoder.errors import ConfigError
 from pathencoder.pictures.located import Tiles
 from pathencoder.walk import printable
 
-_SAME = ("encoder", "extractor", "revision", "sha256", "output")  # else rows cannot be compared
+_SAME = ("encoder", "extractor", "revision", "sha256", "output", "views")  # else rows differ
 _ALL = {
     "encoder": "Encoder",
     "extractor": "Encoder",
     "revision": "Revision",
     "sha256": "Weights, sha256",
     "output": "Output",
+    "views": "Views, averaged",
     "transform": "Preprocessing",
     "precision": "Precision",
     "target_mpp": "Tiles read at, \u00b5m/px",
@@ -44,7 +45,8 @@ def check_comparable(slides: Sequence[Tiles]) -> None:
     first = slides[0]
     for other in slides[1:]:
         for name in _SAME:
-            one, two = first.attributes.get(name), other.attributes.get(name)
+            plain = 1 if name == "views" else None  # files state only what differs from it
+            one, two = (tiles.attributes.get(name, plain) for tiles in (first, other))
             if one is not None and two is not None and one != two:
                 raise ConfigError(
                     f"{first.file} and {other.file} cannot be compared: {name} {one} and {two}."

@@ -41,6 +41,7 @@ def encode_slide(
     mpp: float | None = None,
     target_mpp: float | None = None,
     output: str = "embedding",
+    views: int = 1,
     overlap_px: int = 0,
     min_tissue: float = 0.25,
     tissue: str | os.PathLike[str] | None = None,
@@ -80,6 +81,7 @@ def encode_slide(
         target_mpp: Micrometres per pixel at which tiles are read. None: the encoder's own.
         output: "embedding", "cls", "mean", "cls_mean", "multi" or "dense", as for
             `Encoder.encode`.
+        views: As for `Encoder.encode`: 4 or 8 average each row over turns of its tile.
         overlap_px: Overlap of neighbouring tiles, in pixels of the tile.
         min_tissue: Share of a tile that must be tissue, 0 to 1.
         tissue: GeoJSON of the areas to embed, in level-0 pixels, in place of the tissue that is
@@ -120,6 +122,7 @@ def encode_slide(
     """
     settings = _settings(
         output=output,
+        views=views,
         mpp=mpp,
         target_mpp=target_mpp,
         overlap_px=overlap_px,
@@ -149,6 +152,7 @@ class SlideOptions(TypedDict, total=False):
     mpp: float | None
     target_mpp: float | None
     output: str
+    views: int
     overlap_px: int
     min_tissue: float
     tissue: str | os.PathLike[str] | None

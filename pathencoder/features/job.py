@@ -265,6 +265,7 @@ def _rows_of(
         [job.encoder.runner(replace(settings, runtime=job.settings.runtime)) for job in jobs],
         group=runtime.pick_batch(settings.batch_size, encoder.device),
         workers=runtime.pick_workers(settings.workers),
+        views=settings.views,
         wanted=wanted,
         pace=pace,
     )

@@ -26,6 +26,7 @@ from pathencoder.locks import Lock, Lost
 
 Rows = NDArray[np.float32]
 _SYNC_SECONDS = 5.0
+_UNSTATED = {"views": 1}  # settings that are stated only where they have another value
 
 
 def settings_of(path: Path) -> dict[str, Any] | None:
@@ -277,8 +278,10 @@ class Journal:
 def describe_differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
     """The settings in which two runs differ, in words."""
     names = sorted(k for k in {*there, *here} if there.get(k) != here.get(k))
+    both = [{**_UNSTATED, **settings} for settings in (there, here)]
     return "; ".join(
-        f"{name}: {_short(there.get(name))} there, {_short(here.get(name))} now" for name in names
+        f"{name}: {_short(both[0].get(name))} there, {_short(both[1].get(name))} now"
+        for name in names
     )
 
 

@@ -14,6 +14,7 @@ from pathencoder.features.layouts import LAYOUTS, check_installed
 from pathencoder.mpp import check_mpp
 from pathencoder.slides.coords_file import read_coords
 from pathencoder.slides.tissue_file import read_outlines
+from pathencoder.views import check_views
 
 if TYPE_CHECKING:
     from pathencoder.encoder import Encoder
@@ -31,7 +32,8 @@ class Settings:
     """How inputs are encoded.
 
     Attributes:
-        output: Which numbers of the encoder, as `Encoder.encode` takes it.
+        output: Which numbers of the encoder, as `Encoder.encode` takes it, as is the next.
+        views: Views over which each row is averaged.
         mpp: Micrometres per pixel of the images or slides; overrides the file. None: what a
             slide says; images are resized whole.
         target_mpp: Micrometres per pixel at which they are read. None: the encoder's.
@@ -49,11 +51,12 @@ class Settings:
             on it.
 
     Raises:
-        ConfigError: A scale, the overlap, the tissue share or the layout is not valid.
+        ConfigError: A scale, the views, the overlap, the tissue share or the layout is not valid.
         MissingExtra: The library of the layout is not installed.
     """
 
     output: str = "embedding"
+    views: int = 1
     mpp: float | None = None
     target_mpp: float | None = None
     overlap_px: int = 0
@@ -72,6 +75,7 @@ class Settings:
         for name, scale in (("mpp", self.mpp), ("target_mpp", self.target_mpp)):
             if scale is not None:
                 object.__setattr__(self, name, check_mpp(scale, name))
+        object.__setattr__(self, "views", check_views(self.views))
         overlap, share = self.overlap_px, self.min_tissue
         if isinstance(overlap, bool) or not isinstance(overlap, Integral) or overlap < 0:
             raise ConfigError(f"overlap_px={overlap!r}: a whole number of pixels, 0 or more")
@@ -96,6 +100,7 @@ class Settings:
 
         return stream.Settings(
             output=self.output,
+            views=self.views,
             batch_size=self.batch_size,
             precision=self.precision,
             runtime=self.runtime,
@@ -139,6 +144,7 @@ class Provenance:
         min_tissue: Share of a tile that must be tissue.
         tissue: The rules that found the tissue and their version, or the digest of the areas that
             were drawn or of the coordinates that were given.
+        views: Over which each row is averaged; None: the image as it is.
         graph: sha256 of the exported file that computed, of int8: its rows depend on how it was
             calibrated.
         rounded: "float16" where a conversion rounded the rows, so that they are not taken for those
@@ -157,6 +163,7 @@ class Provenance:
     overlap_px: int | None = None
     min_tissue: float | None = None
     tissue: str | None = None
+    views: int | None = None
     graph: str | None = None
     rounded: str | None = None
 
@@ -278,6 +285,7 @@ def _of_encoder(encoder: Encoder, settings: Settings) -> Provenance:
         target_mpp=None,
         precision=used.precision,
         runtime=used.runtime,
+        views=None if settings.views == 1 else settings.views,
         graph=used.graph_sha256,
     )
 

@@ -3,10 +3,10 @@
     CACHE/features-1/KEY/about.json         the encoder and how it was read
     CACHE/features-1/KEY/HASH.safetensors   `contents` uint8 [N, 16] and `rows` float32 [N, D]
 
-KEY is a hash of everything that decides the numbers: the weights in memory, the readout, the
-preprocessing, the scale of the images and the precision. A file is written under a temporary name,
-renamed to the hash of its bytes and never changed: any number of processes may read and write, and
-damage is found when it is read. The folder's number is the version of this format.
+KEY is a hash of everything that decides the numbers: the weights in memory, the readout and its
+views, the preprocessing, the scale of the images and the precision. A file is written under a
+temporary name, renamed to the hash of its bytes and never changed: any number of processes may read
+and write, and damage is found when it is read. The folder's number is the version of this format.
 """
 
 from __future__ import annotations
@@ -166,6 +166,8 @@ def cache_folder() -> Path:
 def _about(record: EncoderRecord) -> dict[str, Any]:
     """What decides the numbers, and the encoder's name."""
     left_out = {"repo", "folder", "revision"}
+    if record.views == 1:  # as before there were views: rows that are kept stay valid
+        left_out.add("views")
     return {k: v for k, v in dataclasses.asdict(record).items() if k not in left_out}
 
 

@@ -16,6 +16,7 @@ from pathencoder.heads.folds import require_sklearn
 from pathencoder.heads.report import Report
 from pathencoder.heads.request import Request
 from pathencoder.mpp import check_mpp
+from pathencoder.views import check_views
 
 
 def fit(asked: Request) -> Classifier:
@@ -28,6 +29,7 @@ def fit(asked: Request) -> Classifier:
         raise ConfigError(f"on_error={asked.on_error!r}: 'raise' or 'skip'")
     if asked.output == "dense":
         raise ConfigError("output='dense': a classifier takes one vector per image")
+    views = check_views(asked.views)
     if callable(asked.progress):
         raise ConfigError("progress is a function: a classifier takes 'auto', True or False")
     read = read_dataset(
@@ -51,7 +53,7 @@ def fit(asked: Request) -> Classifier:
         cache=asked.cache,
         progress=asked.progress,
     )
-    record = EncoderRecord.of(network, asked.output, scale)
+    record = EncoderRecord.of(network, asked.output, scale, views)
     return classify.fit(
         network, record, train, held_out, fitting, left=classify.left_out(read, asked.evaluate)
     )

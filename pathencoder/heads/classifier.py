@@ -26,7 +26,7 @@ from pathencoder.heads.saved import SavedHead
 from pathencoder.images import Images, Item, Key, survey
 from pathencoder.mpp import check_mpp
 from pathencoder.pretrained.derived import base_model_lines
-from pathencoder.stream import OnError, Progress, Settings
+from pathencoder.stream import OnError, Progress
 
 if TYPE_CHECKING:
     from pathencoder.encoder import Encoder
@@ -114,8 +114,7 @@ class Classifier(SavedHead):
         items, total = survey(images)
         keys: list[Key] = []
         errors: dict[Key, str] = {}
-        settings = Settings(output=self.record.output)
-        found = encoder.results(_noted(items, keys), mpp=scale, settings=settings)
+        found = encoder.results(_noted(items, keys), mpp=scale, settings=self.record.settings())
         table = streams.Table(total)
         watched = streams.watched(found, total, progress)  # type: ignore[arg-type]
         with contextlib.closing(watched):

@@ -20,7 +20,7 @@ from pathencoder.errors import ImageError
 from pathencoder.features.identity import hash_file
 from pathencoder.features.tiles import read_hashed
 from pathencoder.images import ImageSource, Item, open_image
-from pathencoder.stream import Found, Progress, Settings, watched
+from pathencoder.stream import Found, Progress, watched
 
 if TYPE_CHECKING:
     from pathencoder.encoder import Encoder
@@ -115,8 +115,9 @@ def _encode(
             cache.write(record, [contents[i] for i in unwritten], [rows[i] for i in unwritten])
         unwritten.clear()
 
-    settings = Settings(output=record.output)
-    found = cast(Found, encoder.results(list(items), mpp=record.image_mpp, settings=settings))
+    found = cast(
+        Found, encoder.results(list(items), mpp=record.image_mpp, settings=record.settings())
+    )
     try:
         for item, result in zip(items, watched(found, len(items), progress), strict=True):
             number = int(item.key)

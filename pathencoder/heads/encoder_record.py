@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from pathencoder.encoder import Encoder
+    from pathencoder.stream import Settings
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class EncoderRecord:
         mpp: Micrometres per pixel that the encoder works at; None: unknown, or a range.
         image_mpp: The scale of the images that was given; None: images are resized whole.
         precision: Of the network: fp32, bf16 or fp16.
+        views: Over which each row is averaged, as `Encoder.encode` takes it.
         repo: owner/name on the Hub.
         folder: The folder that it was loaded from, on the machine where the head was fitted.
     """
@@ -50,9 +52,12 @@ class EncoderRecord:
     precision: str
     repo: str | None = None
     folder: str | None = None
+    views: int = 1
 
     @classmethod
-    def of(cls, encoder: Encoder, output: str, image_mpp: float | None) -> EncoderRecord:
+    def of(
+        cls, encoder: Encoder, output: str, image_mpp: float | None, views: int = 1
+    ) -> EncoderRecord:
         """The record of an encoder as it is now."""
         spec = encoder.spec
         return cls(
@@ -68,7 +73,14 @@ class EncoderRecord:
             precision=encoder.precision_used(),
             repo=spec.repo,
             folder=None if encoder.folder is None else str(encoder.folder),
+            views=views,
         )
+
+    def settings(self) -> Settings:
+        """How the encoder is read, for `Encoder.results`."""
+        from pathencoder.stream import Settings
+
+        return Settings(output=self.output, views=self.views)
 
     def label(self) -> str:
         """Name, repository, revision and sha256, where they are known."""
@@ -80,7 +92,7 @@ class EncoderRecord:
         Raises:
             HeadMismatch: Its weights, preprocessing or precision differ.
         """
-        theirs = EncoderRecord.of(encoder, self.output, self.image_mpp)
+        theirs = EncoderRecord.of(encoder, self.output, self.image_mpp, self.views)
         fitted = f"this head was fitted on {self.label()}"
         if theirs.digest != self.digest:
             why = (

@@ -21,13 +21,14 @@ def check_rows(record: EncoderRecord, features: FeatureFile) -> list[str]:
         Notes: what differs and does not change what a row means.
 
     Raises:
-        HeadMismatch: The rows are of another encoder, readout or preprocessing, or the file does
-            not say.
+        HeadMismatch: The rows are of another encoder, readout, number of views or preprocessing, or
+            the file does not say.
     """
     said = _recipe(features)
     for name, mine, theirs in (
         ("weights", record.sha256, said.get("sha256")),
         ("output", record.output, said.get("output")),
+        ("views", record.views, said.get("views", 1)),
         ("preprocessing", record.transform, said.get("transform")),
         ("precision", record.precision, said.get("precision", "fp32")),
     ):
@@ -35,7 +36,7 @@ def check_rows(record: EncoderRecord, features: FeatureFile) -> list[str]:
             raise HeadMismatch(
                 f"these features are of {said.get('encoder', 'an unknown encoder')} ({name}"
                 f" {theirs}), the head was fitted on {record.label()} ({name} {mine}): encode the"
-                " slide with that encoder"
+                " slide as the images of the head were"
             )
     scale = said.get("target_mpp")
     if scale is not None and record.mpp is not None and abs(scale / record.mpp - 1) > 0.02:

@@ -74,6 +74,7 @@ def fit(
     splits: Labels = None,
     mpp: float | None = None,
     output: str = "embedding",
+    views: int = 1,
     evaluate: str | None = None,
     class_weight: ClassWeight = "balanced",
     calibrate: bool = True,
@@ -131,6 +132,8 @@ def fit(
             encoder's, by a dense head to that of its task. None: a classifier resizes each image
             whole, a dense head takes the scale that the data state.
         output: Of a classifier: which numbers of the encoder, as for `Encoder.encode`.
+        views: Of a classifier: over how many views of each image its numbers are averaged, as for
+            `Encoder.encode`.
         evaluate: The held-out part to evaluate on once the head is fitted, for example "test".
         class_weight: Of a classifier: "balanced" weighs classes equally; None weighs images
             equally; or a weight by class. Probabilities are those of classes weighed in this way.
@@ -168,6 +171,7 @@ def fit(
         splits=splits,
         mpp=mpp,
         output=output,
+        views=views,
         evaluate=evaluate,
         class_weight=class_weight,
         calibrate=calibrate,

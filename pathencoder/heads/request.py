@@ -37,6 +37,7 @@ class Request:
     splits: Labels = None
     mpp: float | None = None
     output: str = "embedding"
+    views: int = 1
     evaluate: str | None = None
     class_weight: ClassWeight = "balanced"
     calibrate: bool = True
@@ -76,6 +77,7 @@ class ClassifierArguments(Arguments, total=False):
 
     labels: Labels
     output: str
+    views: int
     class_weight: ClassWeight
     calibrate: bool
     max_error: float | None

@@ -47,6 +47,7 @@ class EncoderTransformer(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     Args:
         encoder: An `Encoder`, or a name for `load_encoder`. None: the default encoder.
         output: As for `Encoder.encode`, but for "dense".
+        views: As for `Encoder.encode`.
         mpp: Micrometres per pixel of all images, as for `Encoder.encode`.
         precision: As for `Encoder.encode`.
         batch_size: As for `Encoder.encode`.
@@ -63,6 +64,7 @@ class EncoderTransformer(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         encoder: Encoder | str | os.PathLike[str] | None = None,
         *,
         output: str = "embedding",
+        views: int = 1,
         mpp: float | None = None,
         precision: str = "auto",
         batch_size: BatchSize = "auto",
@@ -72,6 +74,7 @@ class EncoderTransformer(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     ) -> None:
         self.encoder = encoder
         self.output = output
+        self.views = views
         self.mpp = mpp
         self.precision = precision
         self.batch_size = batch_size
@@ -119,6 +122,7 @@ class EncoderTransformer(TransformerMixin, BaseEstimator):  # type: ignore[misc]
             images,
             mpp=self.mpp,
             output=self.output,
+            views=self.views,
             precision=self.precision,
             batch_size=self.batch_size,
             workers=self.workers,

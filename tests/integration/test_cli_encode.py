@@ -221,6 +221,20 @@ def test_other_outputs(tiles, encode, tmp_path, output, shape):
     assert read_features(tmp_path / "out" / "tiles.h5").rows.shape == shape
 
 
+@pytest.mark.parametrize("output", ["embedding", "dense"])
+def test_views_are_averaged_and_never_mixed(tiles, encode, folder, tmp_path, output):
+    assert encode(tiles, "--output", output, "--views", 4)[0] == 0
+    found = read_features(tmp_path / "out" / "tiles.h5")
+    loaded = load_encoder(folder, device="cpu")
+    rows = loaded.encode(tiles, output=output, views=4, progress=False)
+    assert np.array_equal(found.rows, rows)
+    assert not np.allclose(rows, loaded.encode(tiles, output=output, progress=False), rtol=1e-3)
+    assert found.attributes["views"] == 4
+    status, text, _ = encode(tiles, "--output", output)
+    assert status == 1
+    assert "views: 4 there, 1 now" in text
+
+
 def test_an_output_that_the_encoder_lacks_is_wrong_usage(tiles, encode):
     status, _, errors = encode(tiles, "--output", "cls")
     assert status == 2

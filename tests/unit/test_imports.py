@@ -43,7 +43,7 @@ LAYERS = {
             "gland_metrics",
             "point_metrics",
         ),
-        ("formats", "arrays", "images", "cluster"),
+        ("formats", "arrays", "images", "views", "cluster"),
         ("transforms", "wrapped", "folding", "network", "outputs", "runtime", "decoding", "stream"),
         ("pretrained",),
         ("runtimes", "module", "encoder"),

@@ -43,7 +43,7 @@ Pairs = list[tuple[list[int], list[int]]]
 
 def fit(asked: Request) -> DenseHead:
     """Fit a dense head; arguments and errors as in `pathencoder.fit`."""
-    asked.refuse("output", "class_weight", "calibrate", "max_error", "on_error", "cache")
+    asked.refuse("output", "views", "class_weight", "calibrate", "max_error", "on_error", "cache")
     options: DenseOptions = kinds.options_of(asked.kind, asked.options)
     tools()
     read = read_pictures(

@@ -36,7 +36,7 @@ _MODELS: dict[str, type[model.SlideModel]] = {
 def fit(asked: Request) -> SlideHead | SurvivalHead:
     """Fit a slide head; arguments and errors as in `pathencoder.fit`."""
     require_sklearn()
-    asked.refuse("mpp", "cache", *(("output",) if asked.encoder is None else ()))
+    asked.refuse("mpp", "cache", "views", *(("output",) if asked.encoder is None else ()))
     options = kinds.options_of(asked.kind, asked.options)
     check_max_error(asked.max_error)
     if asked.on_error not in ("raise", "skip"):

@@ -21,6 +21,7 @@ _COMPARED = {
     "name": "encoder",
     "sha256": "weights",
     "output": "output",
+    "views": "views",
     "transform": "preprocessing",
     "precision": "precision",
     "mpp": "scale",
@@ -46,6 +47,7 @@ class FeatureRecord:
         precision: Of the network: fp32, bf16 or fp16.
         rounded: "float16" where a conversion rounded the rows.
         repo: owner/name on the Hub.
+        views: Over which each row is averaged; 1 where the files do not state it.
     """
 
     name: str
@@ -58,6 +60,7 @@ class FeatureRecord:
     precision: str | None
     rounded: str | None = None
     repo: str | None = None
+    views: int = 1
 
     @classmethod
     def of(cls, features: FeatureFile) -> FeatureRecord:
@@ -81,6 +84,7 @@ class FeatureRecord:
             precision=said.get("precision"),
             rounded=said.get("rounded") or ("float16" if features.layout == "stamp" else None),
             repo=None if spec is None else spec.repo,
+            views=said.get("views", 1),
         )
 
     @property

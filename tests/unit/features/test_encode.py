@@ -114,6 +114,24 @@ def test_a_finished_file_is_read_and_a_changed_setting_is_refused(slide, tmp_pat
     assert len(encode(made, out, target_mpp=1.0, overwrite=True).rows) < len(first.rows)
 
 
+def test_views_are_recorded_and_never_mixed(slide, tmp_path):
+    made, out = slide(), tmp_path / "s.h5"
+    found = encode(made, out, views=4)
+    assert found.attributes["views"] == 4
+    assert not np.allclose(found.rows, encode(made).rows, rtol=1e-3)
+    encoders = [small_encoders.shared("cnn"), small_encoders.shared("vit")]
+    both = pathencoder.encode_slide_jointly(made.path, encoders, views=4, progress=False)
+    np.testing.assert_array_equal(both["small-cnn"].rows, found.rows)
+    made.reads = 0
+    assert np.array_equal(encode(made, out, views=4).rows, found.rows)
+    assert made.reads == 0
+    with pytest.raises(StoreError, match=r"settings \(views: 4 there, 1 now\)"):
+        encode(made, out)
+    encode(made, out, overwrite=True)
+    with pytest.raises(StoreError, match=r"settings \(views: 1 there, 8 now\)"):
+        encode(made, out, views=8)
+
+
 def test_an_encoder_is_given_by_name_or_folder(slide, tmp_path):
     small_encoders.encoder("cnn").save_pretrained(tmp_path / "small")
     assert encode(slide(), encoder=tmp_path / "small").attributes["encoder"] == "small-cnn"

@@ -45,6 +45,7 @@ def test_rows_come_back_bitwise(store):
         {"transform": "other"},
         {"image_mpp": 0.5},
         {"precision": "bf16"},
+        {"views": 4},
     ],
 )
 def test_what_decides_the_numbers_is_in_the_key(store, change):

@@ -12,7 +12,10 @@ from sklearn.preprocessing import StandardScaler
 import pathencoder
 from pathencoder.encoder import Encoder
 from pathencoder.errors import ChecksumError, ConfigError, HeadMismatch, ImageError, StoreError
+from pathencoder.features.provenance import Settings
+from pathencoder.features.tiles import tiles_to_file
 from pathencoder.heads import kinds, store
+from pathencoder.heads.feature_files import check_rows
 
 pytestmark = pytest.mark.full
 
@@ -272,6 +275,38 @@ def test_scales_are_those_of_the_fit(tiles):
     assert head.record.image_mpp == 0.5
     same = head.predict(tiles, progress=False).probabilities
     np.testing.assert_array_equal(head.predict(tiles, mpp=0.5, progress=False).probabilities, same)
+
+
+def test_views_are_those_of_the_fit(tiles, head, tmp_path):
+    turned = fit(tiles, views=4)
+    turned.save(tmp_path / "turned")
+    encoder, image = small_encoders.shared("cnn"), small_tiles.tile("benign", 3)
+    loaded = pathencoder.load_head(tmp_path / "turned", encoder=encoder)
+    for one, views in ((loaded, 4), (head, 1)):
+        rows = encoder.encode(image, views=views)
+        np.testing.assert_array_equal(
+            one.predict(image, progress=False).probabilities, one.predict_rows(rows).probabilities
+        )
+    with pytest.raises(ConfigError, match="views=2"):
+        fit(tiles, views=2)
+    with pytest.raises(ConfigError, match="views=4: the head 'pixels' does not take it"):
+        fit(tiles, "pixels", views=4)
+
+
+def test_features_of_other_views_are_refused(tiles, tmp_path):
+    small_encoders.encoder("cnn").save_pretrained(tmp_path / "encoder")
+    encoder = pathencoder.load_encoder(tmp_path / "encoder", device="cpu")
+    images, files = [(p.name, p) for p in sorted(tiles.rglob("*.png"))[:2]], {}
+    for views in (1, 4):
+        file = tmp_path / f"{views}.h5"
+        tiles_to_file(encoder, tiles, images, file, Settings(views=views))
+        files[views] = pathencoder.read_features(file)
+    for mine, other in ((1, 4), (4, 1)):
+        record = fit(tiles, encoder=encoder, views=mine).record
+        assert check_rows(record, files[mine]) == []
+        words = rf"\(views {other}\), the head was fitted on .* \(views {mine}\)"
+        with pytest.raises(HeadMismatch, match=words):
+            check_rows(record, files[other])
 
 
 def test_evaluating_later(head, tmp_path):

@@ -134,6 +134,8 @@ def test_features_of_another_encoder(head, tmp_path):
         head.predict(other)
     with pytest.raises(HeadMismatch, match="length of a row 5, not 6"):
         head.attention(narrow)
+    with pytest.raises(HeadMismatch, match="views 4, not 1"):
+        head.predict(small_bags.write(tmp_path, "turned", good, recipe={"views": 4}))
     found = head.predict([other, narrow, small_bags.write(tmp_path, "a", good)], on_error="nan")
     assert found.labels == ["", "", "normal"]
     assert list(found.errors) == ["other", "narrow"]
