@@ -264,3 +264,38 @@ MAKERS = {
     "bcdata": bcdata,
     "midog++": midogpp,
 }
+
+
+_OUTLINE = '<Vertex X="{x}" Y="{y}"/>'
+MONUSAC = ("MoNuSAC_images_and_annotations", "MoNuSAC Testing Data and Annotations")
+
+
+def monusac(root, *, images=(3, 2), kinds=("Epithelial", "Lymphocyte")):
+    """Images of 60 x 48 px; squares of 20 px, one of each kind, their XML beside them."""
+    for folder, count in zip(MONUSAC, images, strict=True):
+        for n in range(count):
+            file = root / folder / f"TCGA-{n}" / f"TCGA-{n}_1.tif"
+            picture(file, n, (60, 48))
+            layers = []
+            for number, kind in enumerate(kinds):
+                left = 4 + 28 * number
+                corners = [(left, 4), (left + 19, 4), (left + 19, 23), (left, 23)]
+                vertices = "".join(_OUTLINE.format(x=x, y=y) for x, y in corners)
+                layers.append(
+                    f'<Annotation Name=""><Attributes><Attribute Name="{kind}"/></Attributes>'
+                    f'<Regions><RegionAttributeHeaders/><Region NegativeROA="0"><Attributes/>'
+                    f"<Vertices>{vertices}</Vertices></Region></Regions></Annotation>"
+                )
+            file.with_suffix(".xml").write_text(
+                f'<Annotations MicronsPerPixel="0.25">{"".join(layers)}</Annotations>'
+            )
+    return root
+
+
+def panda(root, *, slides=60):
+    """Slides of PANDA with two grades, one in ten of them marked by a 0; returns the names."""
+    rows = [[f"{n:032x}", "karolinska", n % 2, "", 0 if n % 10 == 0 else 1] for n in range(slides)]
+    header = ["image_id", "data_provider", "isup_grade", "gleason_score", "noise_ratio_10"]
+    table(root / "train_with_noisy_labels.csv", header, rows)
+    (root / "train_images").mkdir(parents=True, exist_ok=True)
+    return [row[0] for row in rows]

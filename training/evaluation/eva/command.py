@@ -1,8 +1,9 @@
-"""The `eva` command of training.evaluate: the tile sets of eva's leaderboard, from local copies.
+"""The `eva` command of training.evaluate: the sets of eva's leaderboard, from local copies.
 
 The protocol is that of eva 0.4.5 to the letter, so that its published rows may stand beside ours:
 tiles resized by their shorter side to 224 px and cropped, one linear layer, balanced accuracy, the
-mean of five runs. Without --set it says what each set is, where it is had, and whether published
+mean of five runs; masks by a decoder that also sees the image (MoNuSAC), slides by attention over
+their tiles (PANDA). Without --set it says what each set is, where it is had, and whether published
 rows can stand beside.
 """
 
@@ -14,29 +15,28 @@ import hashlib
 import logging
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
-import numpy as np
 
-from pathencoder.encoder import Encoder
 from pathencoder.errors import ConfigError, PathEncoderError
 from pathencoder.files import make_folder
 from training.evaluation.encoders import subject_of
-from training.evaluation.eva.head import RUNS, Part, fit
-from training.evaluation.eva.sets import BY_NAME, EVA_SETS, NOT_HERE, EvaImages, EvaSet
+from training.evaluation.eva.eva_set import NONE_BESIDE, EvaImages, EvaSet
+from training.evaluation.eva.measure import Case, as_eva_reads, measure
+from training.evaluation.eva.sets import BY_NAME, EVA_SETS, NOT_HERE
 from training.evaluation.report_file import write_report
 from training.evaluation.report_rows import Absent, EncoderRow, Report, Result, SetRow
 from training.evaluation.set_lists import sha256_of
 from training.evaluation.whole.command import made_with, repeated_by, today
 from training.evaluation.whole.features import Features
-from training.evaluation.whole.subjects import Reading, Row, open_rows
+from training.evaluation.whole.subjects import Row, open_rows
 from training.evaluation.whole.table import table
 from training.files import write_text
 
 log = logging.getLogger("training")
 PUBLISHED = Path(__file__).with_name("published.csv")
-_SIDE = 224
 _SOME_FAILED = 3
 
 
@@ -62,9 +62,13 @@ _SOME_FAILED = 3
     show_default=True,
     help="ImageNet weights of MobileNetV2, for the baseline rows.",
 )
-@click.option("--runs", default=RUNS, show_default=True, help="Fewer than eva's are not eva's.")
+@click.option(
+    "--runs",
+    type=click.IntRange(min=1),
+    help="Fits of each head. Default: eva's number for the set; another is not eva's protocol.",
+)
 def eva(
-    names: tuple[str, ...], given: tuple[str, ...], out: Path, imagenet: Path, runs: int
+    names: tuple[str, ...], given: tuple[str, ...], out: Path, imagenet: Path, runs: int | None
 ) -> None:
     """Measure encoders on sets of eva."""
     if not given:
@@ -99,7 +103,7 @@ def eva(
         sys.exit(_SOME_FAILED)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class _Found:
     """What was measured on a set, or why it was not."""
 
@@ -118,66 +122,22 @@ def _chosen(given: Sequence[str]) -> list[tuple[EvaSet, Path]]:
     return chosen
 
 
-def _measured(s: EvaSet, folder: Path, rows: Sequence[Row], out: Path, runs: int) -> _Found:
+def _measured(s: EvaSet, folder: Path, rows: Sequence[Row], out: Path, runs: int | None) -> _Found:
+    count = runs or s.runs
     try:
         images = s.read(folder)
-        if "train" not in images.parts or "val" not in images.parts:
+        if not {"train", "val"} <= set(images.parts):
             raise ConfigError(f"{folder}: {s.name} needs the parts train and val")
-        described = _set_row(s, images, runs)
-        results = [r for row in rows for r in _figures(s, images, described, row, out, runs)]
+        described = _set_row(s, images, count)
+        features = Features(make_folder(out / "cache"))
+        key = f"{s.name}@{described.sha256[:12]}"
+        found = [measure(Case(s, images, row, key, features, count)) for row in rows]
     except PathEncoderError as error:
         log.warning("%s is left out: %s", s.name, error)
         return _Found(None, failed=Absent(set=s.name, verb="eva", reason=str(error)))
-    return _Found(described, tuple(results))
-
-
-def _figures(
-    s: EvaSet, images: EvaImages, described: SetRow, row: Row, out: Path, runs: int
-) -> list[Result]:
-    subject = subject_of(row.name, as_eva_reads(row.runs[0].encoder))
-    key, features = f"{s.name}@{described.sha256[:12]}", Features(make_folder(out / "cache"))
-    reading = Reading(subject.encoder, (subject,), (None,))
-    features.complete([reading], key, len(images.images), lambda: images.images)
-    x = features.read(subject.fingerprint, key, len(images.images))
-    assert x is not None
-    y = np.array([s.classes.index(label) for label in images.labels])
-    which = np.array(images.parts)
-    parts = {
-        name: Part(np.ascontiguousarray(x[which == name]), y[which == name])
-        for name in ("train", "val", *(p for p in s.reported if p != "val"))
-        if (which == name).any()
-    }
-    log.info("%s: %d runs on %s", row.name, runs, s.name)
-    found = [fit(parts, len(s.classes), patience=s.patience, seed=i) for i in range(runs)]
-    return [
-        Result(
-            encoder=row.name,
-            set=s.name,
-            part=part,
-            verb="eva",
-            metric="eva_balanced_accuracy",
-            value=float(np.mean([f[part] for f in found])),
-            sd=float(np.std([f[part] for f in found])),
-            values=tuple(f[part] for f in found),
-            seeds=runs,
-            n=len(parts[part].y),
-            n_groups=len(parts[part].y),
-        )
-        for part in s.reported
-        if part in parts
-    ]
-
-
-def as_eva_reads(encoder: Encoder) -> Encoder:
-    """The encoder with eva's input: shorter side to 224 px, then cropped; its own mean and std."""
-    spec = dataclasses.replace(
-        encoder.spec,
-        input_size=_SIDE,
-        resize="shortest",
-        resize_size=_SIDE,
-        interpolation="bilinear",
-    )
-    return Encoder(encoder.network, spec)
+    notes = dict.fromkeys([*described.notes, *(note for one in found for note in one.notes)])
+    described = dataclasses.replace(described, notes=tuple(notes))
+    return _Found(described, tuple(r for one in found for r in one.results))
 
 
 def _described(row: Row) -> EncoderRow:
@@ -189,7 +149,9 @@ def _set_row(s: EvaSet, images: EvaImages, runs: int) -> SetRow:
     digest = hashlib.sha256()
     labels = {str(i): n for i, n in zip(images.images, images.labels, strict=True)}
     for file in sorted(images.files):
-        digest.update(f"{file.name}\t{labels.get(str(file), '')}\t{sha256_of(file)}\n".encode())
+        # slides are not read whole for it: they are hundreds of gigabytes
+        content = str(file.stat().st_size) if s.kind == "slides" else sha256_of(file)
+        digest.update(f"{file.name}\t{labels.get(str(file), '')}\t{content}\n".encode())
     return SetRow(
         name=s.name,
         title=s.title,
@@ -198,7 +160,7 @@ def _set_row(s: EvaSet, images: EvaImages, runs: int) -> SetRow:
         sha256=digest.hexdigest(),
         licence=s.licence,
         homepage=s.homepage,
-        notes=(*s.notes, *not_comparable(s, images, runs)),
+        notes=(*s.notes, *images.notes, *not_comparable(s, images, runs)),
     )
 
 
@@ -209,9 +171,9 @@ def not_comparable(s: EvaSet, images: EvaImages, runs: int) -> list[str]:
     if any(counts.get(part, 0) != n for part, n in s.expected.items() if part in ("train", "val")):
         there = ", ".join(f"{counts.get(p, 0):,} {p}" for p in s.expected)
         theirs = ", ".join(f"{n:,} {p}" for p, n in s.expected.items())
-        reasons.append(f"no published row stands beside: {there} images, in eva {theirs}")
-    if runs != RUNS:
-        reasons.append(f"no published row stands beside: {runs} runs, in eva {RUNS}")
+        reasons.append(f"{NONE_BESIDE}: {there} images, in eva {theirs}")
+    if runs != s.runs:
+        reasons.append(f"{NONE_BESIDE}: {runs} runs, in eva {s.runs}")
     return reasons
 
 
@@ -223,7 +185,7 @@ def page(report: Report) -> str:
         for part, column in s.reported.items()
         if report.find(set=s.name, part=part)
     }
-    beside = {s.name for s in report.sets if not any(n.startswith("no published") for n in s.notes)}
+    beside = {s.name for s in report.sets if not any(n.startswith(NONE_BESIDE) for n in s.notes)}
     rows = []
     for e in report.encoders:
         cells = []
@@ -238,9 +200,10 @@ def page(report: Report) -> str:
     head = ("row", *(f"{name}, {part}" for name, part in columns))
     notes = "\n".join(f"- {s.name}: {'; '.join(s.notes)}" for s in report.sets if s.notes)
     return (
-        f"# The protocol of eva 0.4.5\n\n{report.date}. `{report.command}`\n\nBalanced accuracy,"
-        " mean and standard deviation of the runs. Published rows: eva's leaderboard of April 2026"
-        f" (kaiko-ai.github.io/eva), not measured here.\n\n{table(head, rows)}\n\n{notes}\n"
+        f"# The protocol of eva 0.4.5\n\n{report.date}. `{report.command}`\n\nBalanced accuracy"
+        " (monusac: Dice), mean and standard deviation of the runs. Published rows: eva's"
+        " leaderboard of April 2026 (kaiko-ai.github.io/eva), not measured here."
+        f"\n\n{table(head, rows)}\n\n{notes}\n"
     )
 
 

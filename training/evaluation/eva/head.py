@@ -2,12 +2,13 @@
 
 AdamW at 3e-4 with torch's own weight decay, batches of 256, at most 12,500 steps, cross entropy
 (two classes: one logit and binary cross entropy). After every epoch balanced accuracy on the
-validation part; the best epoch counts, and a fit ends after `patience` epochs without a better one.
+validation part; the best epoch counts, and a fit ends after `patience` looks without a better one.
 """
 
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -18,7 +19,6 @@ from torch import Tensor, nn
 
 from pathencoder.metrics import balanced_accuracy
 
-RUNS = 5
 _RATE, _BATCH, _STEPS = 3e-4, 256, 12_500
 
 
@@ -36,16 +36,25 @@ class Part:
 
 
 def fit(
-    parts: Mapping[str, Part], classes: int, *, patience: int, seed: int, steps: int = _STEPS
+    parts: Mapping[str, Part],
+    classes: int,
+    *,
+    patience: int,
+    seed: int,
+    steps: int = _STEPS,
+    every: int = 1,
+    least: float = 0.0,
 ) -> dict[str, float]:
     """One run.
 
     Args:
         parts: "train", "val" (chooses the epoch) and others that are only reported.
         classes: Their number.
-        patience: Epochs without a better figure after which the fit ends.
+        patience: Looks at val without a better figure after which the fit ends.
         seed: Of the first weights and of the order of images.
         steps: At most.
+        every: Epochs between looks at val.
+        least: By how much a figure must be better to count for `patience`.
 
     Returns:
         Balanced accuracy of every part but train, at the epoch that is best on val.
@@ -55,8 +64,11 @@ def fit(
     head = nn.Linear(parts["train"].x.shape[1], 1 if classes == 2 else classes)
     optimizer = torch.optim.AdamW(head.parameters(), lr=_RATE)
     x, y = torch.from_numpy(parts["train"].x), torch.from_numpy(parts["train"].y)
-    best, chosen, waited, step = -1.0, copy.deepcopy(head.state_dict()), 0, 0
-    while step < steps and waited < patience:
+    best, chosen, step = -1.0, copy.deepcopy(head.state_dict()), 0
+    mark, waited = -1.0, 0
+    for epoch in itertools.count(1):
+        if step >= steps or waited >= patience:
+            break
         order = torch.randperm(len(x), generator=generator)
         for start in range(0, len(x), _BATCH):
             rows = order[start : start + _BATCH]
@@ -66,11 +78,12 @@ def fit(
             step += 1
             if step >= steps:
                 break
+        if epoch % every:
+            continue
         found = _balanced(head, parts["val"])
         if found > best:
-            best, chosen, waited = found, copy.deepcopy(head.state_dict()), 0
-        else:
-            waited += 1
+            best, chosen = found, copy.deepcopy(head.state_dict())
+        mark, waited = (found, 0) if found - least > mark else (mark, waited + 1)
     head.load_state_dict(chosen)
     return {name: _balanced(head, part) for name, part in parts.items() if name != "train"}
 

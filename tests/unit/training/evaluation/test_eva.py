@@ -84,6 +84,19 @@ def test_the_head_learns_and_reports_the_best_epoch(classes):
     assert found == head.fit(parts, classes, patience=1_000, seed=0, steps=400)
 
 
+def test_val_may_be_looked_at_every_few_epochs(monkeypatch):
+    parts = {n: two_clouds(seed=i) for i, n in enumerate(("train", "val"))}
+    found = iter([0.5, 0.50004, 0.50008, 0.6, 0.6, 0.6, 0.6])
+    asked = []
+    monkeypatch.setattr(head, "_balanced", lambda h, part: asked.append(part) or next(found))
+    steps = []
+    monkeypatch.setattr(head, "_loss", lambda *x: steps.append(0) or x[0].sum())
+    head.fit(parts, 2, patience=2, seed=0, every=3, least=1e-4)
+    # .50004 and .50008 are better by less than `least`: two looks without a better figure
+    assert len(asked) == 3 + 1
+    assert len(steps) == 9
+
+
 def test_a_fit_ends_after_epochs_without_a_better_one(monkeypatch):
     parts = {n: two_clouds(seed=i) for i, n in enumerate(("train", "val"))}
     asked = []
@@ -129,7 +142,7 @@ def test_without_sets_it_says_where_they_are_had():
     done = CliRunner().invoke(evaluate.main, ["eva"])
     assert done.exit_code == 0
     assert "https://zenodo.org/records/3632035" in done.output
-    assert "monusac: a decoder that also sees the image" in done.output
+    assert "camelyon16_small: 1,000 tiles a slide" in done.output
 
 
 def test_a_wrong_set_is_named():
