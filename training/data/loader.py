@@ -28,11 +28,11 @@ from training.data.tiles import Corpus
 
 log = logging.getLogger(__name__)
 
-_Read = tuple[int, np.ndarray | None]  # a tile's index, and its pixels if it can be decoded
 _Fetched = Mapping[int, bytes | ImageError]  # by index; empty where tiles are read one by one
 
 _NOTHING: _Fetched = MappingProxyType({})
 _AHEAD = 2  # batches that are being decoded during a step
+_PART = 8  # tiles of a batch that a thread decodes one after the other
 _NAMED = 50  # bad tiles that are named one by one; then every hundredth
 
 
@@ -133,26 +133,53 @@ class _Share(Dataset[TileBatch]):
 
     def __getitem__(self, step: int) -> TileBatch:
         indices = self.indices(step)
-        fetched = self.fetch(indices)
-        return self.join(step, indices, [self.reader.read(i, fetched) for i in indices])
+        canvas = self.reader.canvas
+        tiles = np.empty((len(indices), canvas, canvas, 3), dtype=np.uint8)
+        return self.join(step, indices, tiles, self.fill(tiles, indices, self.fetch(indices)))
 
     def fetch(self, indices: list[int]) -> _Fetched:
         """The bytes of a batch from an object store, which takes many requests at a time."""
         wanted = self.reader.missing(indices) if self.corpus.source.remote else []
         return self.corpus.fetch(wanted) if wanted else {}
 
-    def join(self, step: int, indices: list[int], read: Sequence[np.ndarray | None]) -> TileBatch:
-        """The batch of a step from its tiles; those that could not be decoded are replaced."""
-        found = list(zip(indices, read, strict=True))
-        if any(tile is None for _, tile in found):
-            found = self._replace(step, found)
-        return _stack(self.corpus, found)
+    def fill(self, tiles: np.ndarray, indices: Sequence[int], fetched: _Fetched) -> list[bool]:
+        """Decode tiles into uint8 [N, T, T, 3], each while its pixels are in the CPU's cache.
 
-    def _replace(self, step: int, found: list[_Read]) -> list[_Read]:
+        Returns:
+            Which of them could be decoded.
+        """
+        return [self.reader.read(i, into, fetched) for i, into in zip(indices, tiles, strict=True)]
+
+    def join(
+        self, step: int, indices: list[int], tiles: np.ndarray, decoded: list[bool]
+    ) -> TileBatch:
+        """The batch of a step; tiles that could not be decoded are replaced."""
+        chosen = np.array(indices)
+        if not all(decoded):
+            self._replace(step, chosen, tiles, np.array(decoded))
+        return TileBatch(
+            torch.from_numpy(tiles).permute(0, 3, 1, 2),
+            torch.from_numpy(self.corpus.stains_of(chosen)),
+            torch.from_numpy(chosen),
+        )
+
+    def _replace(
+        self, step: int, chosen: np.ndarray, tiles: np.ndarray, decoded: np.ndarray
+    ) -> None:
+        """Put other tiles where one is missing: in `chosen`, and its pixels in `tiles`."""
         # Each process takes its share of the spare tiles too: no two take the same.
         spares = (int(i) for i in self.sampler.spares(step)[self.rank :: self.world])
-        good = ((i, tile) for i in spares if (tile := self.reader.read(i)) is not None)
-        return [read if read[1] is not None else next(good, read) for read in found]
+        for place in np.flatnonzero(~decoded):
+            spare = next((i for i in spares if self.reader.read(i, tiles[place])), None)
+            if spare is None:
+                break
+            chosen[place], decoded[place] = spare, True
+        good = np.flatnonzero(decoded)
+        if not len(good):
+            raise ImageError("no tile of this batch could be decoded; see the log for their names")
+        for place in np.flatnonzero(~decoded):
+            other = good[place % len(good)]
+            chosen[place], tiles[place] = chosen[other], tiles[other]
 
 
 def _by_threads(
@@ -162,12 +189,17 @@ def _by_threads(
     threads: int,
     pin: bool,  # noqa: FBT001
 ) -> Iterator[tuple[int, TileBatch]]:
-    def join(step: int, indices: list[int], reads: list[Future[np.ndarray | None]]) -> TileBatch:
-        batch = share.join(step, indices, [r.result() for r in reads])
+    canvas = share.reader.canvas
+
+    def join(
+        step: int, indices: list[int], tiles: np.ndarray, parts: list[Future[list[bool]]]
+    ) -> TileBatch:
+        decoded = [good for part in parts for good in part.result()]
+        batch = share.join(step, indices, tiles, decoded)
         return batch.pin_memory() if pin else batch
 
-    def read(index: int, fetched: Future[_Fetched]) -> np.ndarray | None:
-        return share.reader.read(index, fetched.result())
+    def fill(tiles: np.ndarray, indices: Sequence[int], fetched: Future[_Fetched]) -> list[bool]:
+        return share.fill(tiles, indices, fetched.result())
 
     with ThreadPoolExecutor(threads) as pool, ThreadPoolExecutor(_AHEAD) as network:
         steps, waiting = iter(range(start, stop)), deque[tuple[int, Future[TileBatch]]]()
@@ -176,9 +208,13 @@ def _by_threads(
             for step in steps:
                 indices = share.indices(step)
                 fetched = network.submit(share.fetch, indices)
-                tiles = [pool.submit(read, i, fetched) for i in indices]
+                tiles = np.empty((len(indices), canvas, canvas, 3), dtype=np.uint8)
+                parts = [
+                    pool.submit(fill, tiles[i : i + _PART], indices[i : i + _PART], fetched)
+                    for i in range(0, len(indices), _PART)
+                ]
                 # The pool is first in, first out: what this job waits for was started before it.
-                waiting.append((step, pool.submit(join, step, indices, tiles)))
+                waiting.append((step, pool.submit(join, step, indices, tiles, parts)))
                 return
 
         for _ in range(_AHEAD):
@@ -249,39 +285,29 @@ class _Reader:
         """The tiles whose bytes are needed."""
         return [i for i in indices if i not in self.bad and i not in self.kept]
 
-    def read(self, index: int, fetched: _Fetched = _NOTHING) -> np.ndarray | None:
-        """A tile, from bytes that were fetched or from its file; None where it is bad."""
+    def read(self, index: int, into: np.ndarray, fetched: _Fetched = _NOTHING) -> bool:
+        """Write a tile to uint8 [T, T, 3], from bytes that were fetched or from its file.
+
+        Returns:
+            Whether it could be decoded.
+        """
         if index in self.bad:
-            return None
+            return False
         if index in self.kept:
-            return self.kept[index]
+            into[:] = self.kept[index]
+            return True
         try:
             data = fetched.get(index)
             tile = self.corpus.read(index) if data is None else self.corpus.decode(index, data)
-            tile = fit_canvas(tile, self.canvas, self._field(index))
+            into[:] = fit_canvas(tile, self.canvas, self._field(index))
         except ImageError as error:
             self.bad.add(index)
             if len(self.bad) <= _NAMED or len(self.bad) % 100 == 0:
                 log.warning("skipped (%d so far): %s", len(self.bad), error)
-            return None
+            return False
         if len(self.kept) < self.room:
-            # a copy: a view of the square would keep the whole tile in memory
-            self.kept[index] = np.ascontiguousarray(tile)
-        return tile
-
-
-def _stack(corpus: Corpus, found: list[_Read]) -> TileBatch:
-    good = [(index, tile) for index, tile in found if tile is not None]
-    if not good:
-        raise ImageError("no tile of this batch could be decoded; see the log for their names")
-    filled = [good[i % len(good)] for i in range(len(found))]
-    chosen = np.array([index for index, _ in filled])
-    tiles = torch.from_numpy(np.stack([tile for _, tile in filled]))
-    return TileBatch(
-        tiles.permute(0, 3, 1, 2),
-        torch.from_numpy(corpus.stains_of(chosen)),
-        torch.from_numpy(chosen),
-    )
+            self.kept[index] = into.copy()
+        return True
 
 
 def fit_canvas(tile: np.ndarray, canvas: int, field: float | None = None) -> np.ndarray:

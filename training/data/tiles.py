@@ -150,9 +150,10 @@ class Corpus:
         try:
             if isinstance(data, ImageError):
                 raise data
-            return decode_image(data, str(self.tiles.place(index).file))
+            return decode_image(data)
         except ImageError as error:
-            raise ImageError(f"tile {self.tiles.key(index)} cannot be decoded: {error}") from error
+            reason = str(error if error is data else f"{self.tiles.place(index).file}, {error}")
+            raise ImageError(f"tile {self.tiles.key(index)} cannot be decoded: {reason}") from error
 
     def stains_of(self, indices: np.ndarray) -> np.ndarray:
         """int64 [N], index into STAIN_CLASSES, of the tiles at `indices`."""
