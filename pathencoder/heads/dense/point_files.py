@@ -21,8 +21,15 @@ from pathencoder.errors import ConfigError
 from pathencoder.files import whole_file
 from pathencoder.walk import printable
 
-# of different hue, and visible on purple and pink tissue; Positive and Negative are QuPath's own
-_NAMED = {"positive": (250, 62, 62), "negative": (112, 112, 225)}
+# QuPath's own colours of classes; malignant regions have that of its class Tumor
+_NAMED = {
+    "positive": (250, 62, 62),
+    "negative": (112, 112, 225),
+    **dict.fromkeys(("tumor", "tumour", "malignant", "neoplastic"), (200, 0, 0)),
+    "stroma": (150, 200, 150),
+    "necrosis": (50, 50, 50),
+}
+# of different hue, and visible on purple and pink tissue
 _COLOURS = (
     (250, 220, 40),
     (0, 200, 255),

@@ -156,6 +156,13 @@ def test_classes_have_colours_of_their_own():
     assert colour("unknown", names) == colour("unknown", ())
 
 
+def test_malignant_regions_are_red_and_benign_ones_are_not():
+    names = ("other", "Benign", "Malignant")
+    (red, green, blue), benign = (colour(name, names) for name in ("Malignant", "Benign"))
+    assert red > 2 * max(green, blue)
+    assert benign[0] <= 2 * max(benign[1:])
+
+
 def test_parts_of_another_length_are_refused():
     with pytest.raises(ConfigError, match="2 points, but 1"):
         Found(POINTS, ["positive"])
