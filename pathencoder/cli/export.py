@@ -12,7 +12,6 @@ from pathencoder.cli.common import FilledPath, debug_option, echo_json, json_opt
 if TYPE_CHECKING:
     from pathencoder.runtimes.exported import Exported
 
-ACCEPTABLE = 0.97  # mean centred cosine of int8 from which it is no longer advised against
 _FORMATS = ("onnx", "openvino", "torch-export", "torchscript")
 
 
@@ -115,6 +114,9 @@ def _summary(made: Exported, file: Path) -> str:
         f"loss on {loss['held_out_tiles']} tiles that were held out: cosine with fp32, after the"
         f" mean was subtracted, {mean:.3f} on average, {smallest:.3f} at worst"
     )
-    if mean < ACCEPTABLE:
-        lines.append(f"that is much (below {ACCEPTABLE}): use fp32, or the other --format")
+    if made.shortfall:
+        lines.append(
+            f"that is too much (the mean is below {loss['acceptable_from']}): use fp32, or the"
+            " other --format"
+        )
     return "\n".join(lines)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from pathencoder.errors import ConfigError, PathEncoderError
+from pathencoder.network import has_tokens
 from pathencoder.pretrained.origin import Origin
 from pathencoder.runtime import check_runtime, precision_used
 from pathencoder.runtimes import exported
@@ -35,12 +37,14 @@ class Choice:
         precision: "fp32", "bf16", "fp16" or "int8" ("fp64" for weights in float64).
         graph_sha256: Of the exported file, where its rows are not those of the weights (int8).
         graph: Maps normalised images to embeddings; None: the network itself does, in torch.
+        one_by_one: Whether the graph is to be run on one image at a time.
     """
 
     runtime: str
     precision: str
     graph_sha256: str | None = None
     graph: Graph | None = None
+    one_by_one: bool = False
 
     def readout(self, x: Tensor) -> Tensor:
         """Run the graph on normalised float32 [N, 3, H, W] on the CPU."""
@@ -127,28 +131,30 @@ def _fastest(asked: _Asked) -> Choice | None:
 
 
 def _int8(asked: _Asked) -> Choice:
-    """The first runtime that is installed and has a file of int8."""
+    """The fastest runtime that is installed and has a file of int8 with an acceptable loss."""
     folder = None if asked.origin is None else asked.origin.folder
-    found = [] if folder is None else [(one, _file_for(one, folder, "int8")) for one in ENGINES]
-    here = [(one, file) for one, file in found if file is not None]
+    here = [] if folder is None else _files_in(asked, folder, "int8")
     if not here:
         raise ConfigError(
             f"precision='int8': {asked.spec.name} has no file of int8 beside its weights. Name one"
             " with runtime=FOLDER (--runtime FOLDER); `pathencoder export --precision int8` writes"
             " it"
         )
-    for one, file in here:
-        if one.is_installed:
-            return _opened(asked, one, file)
-    one, file = here[0]
-    return _opened(asked, one, file)  # which says what is to be installed
+    good = [(one, file) for one, file in here if not exported.read(file).shortfall]
+    if not good:
+        file = here[0][1]
+        raise ConfigError(
+            f"precision='int8': {file} is not used: {exported.read(file).shortfall}. Use fp32, or"
+            " calibrate on more tiles; runtime=FILE (--runtime FILE) uses it all the same"
+        )
+    return _opened(asked, *_first_installed(good))
 
 
 def _required(asked: _Asked, wanted: str | Path) -> Choice:
     """The runtime, file or folder that was asked for, or an error."""
     precision = "int8" if asked.precision == "int8" else "fp32"
     if isinstance(wanted, Path):
-        one, file = _named(wanted, asked.precision)
+        one, file = _named(asked, wanted)
     else:
         one = engine(wanted)
         folder = None if asked.origin is None else asked.origin.folder
@@ -179,7 +185,22 @@ def _file_for(one: Engine, folder: Path, precision: str) -> Path | None:
     return next((file for file in files if file.is_file()), None)
 
 
-def _named(place: Path, precision: str) -> tuple[Engine, Path]:
+def _files_in(asked: _Asked, folder: Path, precision: str) -> list[tuple[Engine, Path]]:
+    """The runtimes with a file in a folder, the fastest first."""
+    # of int8, OpenVINO's is the faster one for transformers, ONNX Runtime's for CNNs
+    turned = precision == "int8" and has_tokens(asked.network)
+    found = [(one, _file_for(one, folder, precision)) for one in ENGINES[:: -1 if turned else 1]]
+    here = [(one, file) for one, file in found if file is not None]
+    # a file of a runtime's own format before one that it can read too
+    return sorted(here, key=lambda pair: pair[0].suffixes.index(pair[1].suffix))
+
+
+def _first_installed(found: Sequence[tuple[Engine, Path]]) -> tuple[Engine, Path]:
+    """The first runtime that is installed; else the first, which says what is to be installed."""
+    return next(((one, file) for one, file in found if one.is_installed), found[0])
+
+
+def _named(asked: _Asked, place: Path) -> tuple[Engine, Path]:
     """The runtime of a file, or of the files in a folder, that the user named."""
     if place.is_file():
         engines = engines_for(place.suffix)
@@ -187,16 +208,16 @@ def _named(place: Path, precision: str) -> tuple[Engine, Path]:
             raise ConfigError(
                 f"runtime={str(place)!r}: encode runs files of ONNX (.onnx) and OpenVINO (.xml)"
             )
-        return next((one for one in engines if one.is_installed), engines[0]), place
-    wanted = "int8" if precision == "int8" else "fp32"
-    found = [(one, _file_for(one, place, wanted)) for one in ENGINES]
-    here = [(one, file) for one, file in found if file is not None]
+        return _first_installed([(one, place) for one in engines])
+    wanted = "int8" if asked.precision == "int8" else "fp32"
+    here = _files_in(asked, place, wanted)
     if not here:
         raise ConfigError(
             f"runtime={str(place)!r}: no file of {wanted} there that encode runs"
             f" ({name_of('onnx', wanted)}, {name_of('openvino', wanted)}). {_EXPORT}"
         )
-    return next(((one, file) for one, file in here if one.is_installed), here[0])
+    good = [(one, file) for one, file in here if not exported.read(file).shortfall]
+    return _first_installed(good or here)
 
 
 def _opened(asked: _Asked, one: Engine, file: Path) -> Choice:
@@ -210,7 +231,9 @@ def _opened(asked: _Asked, one: Engine, file: Path) -> Choice:
         )
     graph = one.open(file, torch.get_num_threads())
     rounded = found.files[file.name] if found.precision != "fp32" else None
-    return Choice(one.name, found.precision, rounded, graph)
+    if found.shortfall:
+        _warn_once(f"{file}: {found.shortfall}. Compare what you do with it with fp32")
+    return Choice(one.name, found.precision, rounded, graph, found.one_by_one)
 
 
 def _check_same(asked: _Asked, found: Exported, file: Path) -> None:

@@ -30,6 +30,8 @@ NAMES = {
 FORMATS = tuple(NAMES)
 INT8_FORMATS = ("onnx", "openvino")
 AGAIN = "Export the encoder again: `pathencoder export`"
+DYNAMIC = "dynamic"  # how the method of a calibration begins that finds ranges at run time
+_ACCEPTABLE = 0.97  # mean centred cosine of int8, where a file does not say what is acceptable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +78,25 @@ class Exported:
     calibration: dict[str, Any] | None = None
     versions: dict[str, str] = dataclasses.field(default_factory=dict)
 
+    @property
+    def one_by_one(self) -> bool:
+        """Whether the rows of images that are run together would depend on each other."""
+        return str((self.calibration or {}).get("method", "")).startswith(DYNAMIC)
+
+    @property
+    def shortfall(self) -> str:
+        """What int8 loses too much, in words; "" where the loss is acceptable."""
+        if self.calibration is None:
+            return ""
+        mean = self.calibration["mean_centred_cosine"]
+        least = self.calibration.get("acceptable_from", _ACCEPTABLE)
+        if mean >= least:
+            return ""
+        return (
+            f"its rows have a centred cosine of {mean:.3f} with those of fp32 on average, less than"
+            f" {least}"
+        )
+
     def as_json(self) -> str:
         """The content of the file beside the export."""
         return json.dumps(dataclasses.asdict(self), indent=2, ensure_ascii=False) + "\n"
@@ -119,7 +140,8 @@ def read(file: Path) -> Exported:
         if state is None or _sha256(part, state.st_size, state.st_mtime_ns) != expected:
             raise ChecksumError(
                 f"{part} is damaged, or not the file that {beside.name} describes: its sha256 is"
-                f" another. {AGAIN}"
+                f" another. {AGAIN}, or fetch it again where it came from the Hub"
+                " (force_download=True)"
             )
     return found
 

@@ -32,6 +32,7 @@ def runner(
     batch = pick_batch(settings.batch_size, next(network.parameters()).device)
     normalise = Transform(spec).normalise
     if chosen.graph is not None:
+        batch = 1 if chosen.one_by_one else batch
         return Runner(network, chosen.readout, normalise, batch=batch, alone=True)
     inner = for_inference(network, settings.precision)
     read = outputs.readout(inner, spec, settings.output)

@@ -7,13 +7,13 @@ import numpy as np
 from pathencoder.pretrained.folder import sha256_of
 from pathencoder.runtimes import choose, engines
 from pathencoder.runtimes.engine import Engine
-from pathencoder.runtimes.exported import Exported
+from pathencoder.runtimes.exported import Exported, name_of
 
 ROWS = np.arange(256, dtype=np.float32)
 
 
-def use_engine(monkeypatch, *, installed=True, fails=False):
-    """Let there be one runtime, onnx, whose graph gives ROWS for every image."""
+def use_engine(monkeypatch, *, installed=True, fails=False, names=("onnx",)):
+    """Let there be one runtime, onnx, or those of the names; their graphs give ROWS for all."""
 
     def read(file, threads):
         if fails:
@@ -21,14 +21,15 @@ def use_engine(monkeypatch, *, installed=True, fails=False):
         return lambda x: np.tile(ROWS, (len(x), 1))
 
     module = "json" if installed else "no_such_module"
-    made = Engine("onnx", "onnx", module, (".onnx",), read)
+    suffixes = {"onnx": (".onnx",), "openvino": (".xml", ".onnx")}
+    made = tuple(Engine(name, name, module, suffixes[name], read) for name in names)
     for place in (choose, engines):
-        monkeypatch.setattr(place, "ENGINES", (made,))
+        monkeypatch.setattr(place, "ENGINES", made)
 
 
-def write_graph(folder, spec, *, precision="fp32", content=b"graph", **changes):
+def write_graph(folder, spec, *, form="onnx", precision="fp32", content=b"graph", **changes):
     """The file of an export and its JSON."""
-    name = "model.onnx" if precision == "fp32" else f"model.{precision}.onnx"
+    name = name_of(form, precision)
     folder.mkdir(exist_ok=True)
     (folder / name).write_bytes(content)
     described = Exported(
@@ -36,7 +37,7 @@ def write_graph(folder, spec, *, precision="fp32", content=b"graph", **changes):
         weights_sha256=spec.sha256,
         embedding=spec.embedding,
         dim=spec.dim,
-        format="onnx",
+        format=form,
         precision=precision,
         input="",
         input_size=spec.input_size,

@@ -193,6 +193,65 @@ def test_int8_is_used_when_it_is_asked_for(loaded, saved, tmp_path, monkeypatch)
         runtime_of(loaded, runtime=file, precision="fp32")
 
 
+def loss(mean=0.995, least=0.99, method="static"):
+    return {"mean_centred_cosine": mean, "acceptable_from": least, "method": method}
+
+
+def test_int8_that_loses_too_much_is_not_chosen_but_runs_by_name(
+    loaded, saved, monkeypatch, caplog
+):
+    use_engine(monkeypatch)
+    choose._warn_once.cache_clear()
+    for least, mean in ((0.99, 0.98), (None, 0.96)):
+        calibration = loss(mean, least)
+        if least is None:  # as files of earlier versions have it
+            del calibration["acceptable_from"]
+        file = write_graph(saved, loaded.spec, precision="int8", calibration=calibration)
+        words = (
+            rf"centred cosine of {mean}0 with those of fp32 on average, less than {least or '0.97'}"
+        )
+        with pytest.raises(ConfigError, match=words):
+            runtime_of(loaded, precision="int8")
+        caplog.clear()
+        assert loaded.runtime_used(Settings(runtime=file)).precision == "int8"
+        assert "Compare what you do with it with fp32" in caplog.text
+
+
+def test_int8_is_the_acceptable_one_of_two_and_openvinos_for_a_transformer(
+    loaded, saved, tmp_path, monkeypatch
+):
+    use_engine(monkeypatch, names=("onnx", "openvino"))
+    encoder("vit").save_pretrained(tmp_path / "vit")
+    vit = pathencoder.load_encoder(tmp_path / "vit", device="cpu")
+    for enc, folder, first in ((loaded, saved, "onnx"), (vit, tmp_path / "vit", "openvino")):
+        for form in ("onnx", "openvino"):
+            write_graph(folder, enc.spec, form=form, precision="int8", calibration=loss())
+        assert runtime_of(enc, precision="int8") == first
+        assert runtime_of(enc, precision="int8", runtime=folder) == first
+        write_graph(folder, enc.spec, form=first, precision="int8", calibration=loss(0.9))
+        assert {runtime_of(enc, precision="int8"), first} == {"onnx", "openvino"}
+        assert {runtime_of(enc, precision="int8", runtime=folder), first} == {"onnx", "openvino"}
+        (folder / "model.int8.xml").unlink()
+        write_graph(folder, enc.spec, form="onnx", precision="int8", calibration=loss())
+        assert runtime_of(enc, precision="int8") == "onnx"  # OpenVINO would read this file too
+
+
+def test_int8_whose_ranges_are_found_at_run_time_takes_one_image_at_a_time(
+    loaded, saved, monkeypatch
+):
+    use_engine(monkeypatch)
+    counts = []
+    real = choose.Choice.readout
+    monkeypatch.setattr(
+        choose.Choice, "readout", lambda self, x: counts.append(len(x)) or real(self, x)
+    )
+    for method, expected in (("dynamic, ONNX Runtime, per channel", [1, 1, 1]), ("static", [3])):
+        counts.clear()
+        write_graph(saved, loaded.spec, precision="int8", calibration=loss(method=method))
+        loaded.encode([picture()] * 3, precision="int8", progress=False)
+        assert counts == expected
+
+
 def test_a_new_encoder_in_a_folder_removes_the_file_of_the_old_one(loaded, saved):
     changed_weights(loaded)
     loaded.save_pretrained(saved)
