@@ -17,6 +17,13 @@ _DINO = {
 }
 SMALL = {
     "simclr": simclr.Settings(crop=CROPS, local_crops={"count": 1, "px": 16}, hidden=16, out=8),
+    "simclr, stains": simclr.Settings(
+        crop=CROPS,
+        local_crops={"count": 1, "px": 16},
+        hidden=16,
+        out=8,
+        stain_maps={"stages": ["blocks.0"]},
+    ),
     "byol": byol.Settings(crop=CROPS, hidden=16, out=8),
     "dino": dino.Settings(**_DINO),
     "dino, sinkhorn, koleo": dino.Settings(
@@ -72,6 +79,8 @@ def small_views(method):
     local = getattr(s, "local_crops", None)
     sides += [local.px] * local.count if local else []
     made = [torch.randn(8, 3, px, px, generator=rng(i)) for i, px in enumerate(sides)]
+    if getattr(s, "stain_maps", None):
+        made += [torch.rand(8, 3, crops.px, crops.px, generator=rng(7)) for _ in range(crops.count)]
     patches = getattr(method, "patches", None)
     masks = patches.masks(made[: crops.count], method.backbone, rng(1)) if patches else []
     return made + masks

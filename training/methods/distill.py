@@ -8,15 +8,13 @@ variance: Ranzinger et al. 2024, arXiv:2312.06709).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 import torch
 from pydantic import AfterValidator, Field
 from torch import Tensor, nn
 
-from pathencoder import network as readout
 from pathencoder.encoder import load_encoder
 from pathencoder.errors import ConfigError
 from pathencoder.pooling import stage_rule
@@ -26,6 +24,7 @@ from training.augment import ColourSettings, CropSettings
 from training.bounds import EncoderName
 from training.data.loader import TileBatch
 from training.methods import Logs, Method, MethodSettings, Plan, Views
+from training.methods.parts.feature_maps import feature_maps
 from training.methods.parts.multicrop import averaged
 from training.methods.parts.precision import in_fp32
 
@@ -145,7 +144,7 @@ class Distill(Method):
     def _outputs(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The embedding by the readout's rule, and the network's own output."""
         rule = stage_rule(self.spec.embedding)
-        with _feature_maps(self.backbone, rule.stages if rule else ()) as maps:
+        with feature_maps(self.backbone, rule.stages if rule else ()) as maps:
             output: Tensor = self.backbone(x)
         return (rule.embedding(maps) if rule else output), output
 
@@ -213,22 +212,3 @@ def _head(channels: int, target_channels: int) -> nn.Linear:
 
 def _column(values: tuple[float, ...], like: Tensor) -> Tensor:
     return like.new_tensor(values).view(1, 3, 1, 1)
-
-
-@contextmanager
-def _feature_maps(network: nn.Module, stages: Sequence[str]) -> Iterator[dict[str, Tensor]]:
-    """Inside: the outputs [N, C, h, w] of these modules in a forward pass, by path."""
-    maps: dict[str, Tensor] = {}
-
-    def keep(path: str) -> Callable[..., None]:
-        def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            maps[path] = readout.channels_first(network, output)
-
-        return hook
-
-    handles = [network.get_submodule(path).register_forward_hook(keep(path)) for path in stages]
-    try:
-        yield maps
-    finally:
-        for handle in handles:
-            handle.remove()

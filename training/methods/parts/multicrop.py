@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
 import torch
@@ -29,7 +29,11 @@ Pair = Annotated[CropSettings, AfterValidator(_at_least_two)]
 
 
 def make_views(
-    batch: TileBatch, kinds: Sequence[CropSettings], colour: ColourSettings, plan: Plan
+    batch: TileBatch,
+    kinds: Sequence[CropSettings],
+    colour: ColourSettings,
+    plan: Plan,
+    of_plain: Callable[[Tensor], Tensor] | None = None,
 ) -> Views:
     """Crops of each tile, each coloured independently and normalised.
 
@@ -39,19 +43,23 @@ def make_views(
             field of the tile, drawn by kinds[0].field.
         colour: The colour changes.
         plan: Its generator is the source of all random numbers.
+        of_plain: Makes a target of a crop before its colours change, float [N, 3, px, px] in 0..1.
 
     Returns:
-        Float [N, 3, px, px] for each crop.
+        Float [N, 3, px, px] for each crop; after them, where there is `of_plain`, what it made of
+        each crop of the first kind.
     """
-    rng, made, source = plan.generator, [], augment.source_of(batch.tiles)
+    rng, source = plan.generator, augment.source_of(batch.tiles)
+    made, targets = list[Tensor](), list[Tensor]()
     within = augment.fields(len(batch.tiles), kinds[0], rng)
     for crop in kinds:
         for _ in range(crop.count):
-            view = augment.colours(
-                augment.crops(source, crop, rng, within), batch.stains, colour, rng
-            )
+            plain = augment.crops(source, crop, rng, within)
+            if of_plain is not None and crop is kinds[0]:
+                targets.append(of_plain(plain))
+            view = augment.colours(plain, batch.stains, colour, rng)
             made.append(augment.normalise(view, plan.mean, plan.std))
-    return made
+    return made + targets
 
 
 def forward_by_size(network: nn.Module, views: Views) -> Tensor:

@@ -32,6 +32,13 @@ DINO = {
 }
 SETTINGS = {
     "simclr": {"name": "simclr", **SMALL, **CROPS, "out": 8},
+    "simclr_stains": {
+        "name": "simclr",
+        **SMALL,
+        **CROPS,
+        "out": 8,
+        "stain_maps": {"stages": ["blocks.0", "blocks.1"]},
+    },
     "byol": {"name": "byol", **SMALL, **CROPS, "out": 8},
     "distill": {
         "name": "distill",
@@ -237,6 +244,7 @@ def floats(state):
 CASES = [
     *((name, "plain") for name in ("simclr", "byol", "dino", "dino_sinkhorn")),
     ("simclr", "timm_cnn"),
+    ("simclr_stains", "timm_cnn"),
     ("distill", "timm_cnn"),
     ("dino_patches", "vit"),
     ("dino_patches_shared", "vit"),
