@@ -9,6 +9,7 @@ gradients at the rows, which `gather` and `total` give.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -23,6 +24,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from pathencoder import compat
 
 _T = TypeVar("_T")
+_LOST = ("connection", "timed out", "timeout")  # in gloo's errors
 
 
 @contextmanager
@@ -46,6 +48,19 @@ def processes(timeout_minutes: float | None = None) -> Iterator[None]:
         yield
     finally:
         dist.destroy_process_group()
+
+
+def lost_process(error: BaseException) -> str:
+    """What an error says of another process that ended or did not answer in time; "" for others.
+
+    NCCL's errors have a class of their own; gloo's are known by their text alone.
+    """
+    text = str(error).partition("\n")[0]
+    gloo = "gloo" in text and any(word in text.casefold() for word in _LOST)
+    if isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and gloo):
+        # without the line of the source file in front, and without advice
+        return re.sub(r"^\[[^]]*\]\s*", "", text).partition(". ")[0] or type(error).__name__
+    return ""
 
 
 def world() -> int:

@@ -1,14 +1,15 @@
 """Compare many short runs.
 
 python -m training.experiments PLAN.yaml [--minutes M] [--table] [--arms A,B] [--set run.KEY=VALUE]
-[--train [--seeds 0,1]] [--root TILES]
+[--train [--seeds 0,1]] [--root TILES] [--rehearse]
 
 Every arm of a plan is trained with every seed for the same CPU time (or number of steps, as on a
 GPU), exported, and probed on train parts alone (folds by group). Each arm, seed and set gives one
 line of results.jsonl. What is there is not computed again, so that a plan can run for days in
 pieces. Several processes may work on different arms. With --train they leave the probing to a later
 call, possibly on another machine, which needs the folders of the runs without the weights in
-checkpoints/.
+checkpoints/. --rehearse goes through all of it with two steps an arm and a few images of each set:
+its figures mean nothing.
 """
 
 from __future__ import annotations
@@ -39,12 +40,13 @@ from training.evaluation.plan import (
     chosen_arms,
     numbers,
     read_plan,
+    rehearsal,
     seeds_of,
     settings_of,
     with_root,
 )
 from training.evaluation.probe import auroc, balanced
-from training.evaluation.sets import ProbeSet, open_sets
+from training.evaluation.sets import ProbeSet, few_of, open_sets
 from training.files import append_text, write_text
 from training.monitor.log import read_log
 from training.publishing.average import reexport, steps_of
@@ -52,6 +54,7 @@ from training.publishing.average import reexport, steps_of
 log = logging.getLogger("training")
 _TRIAL = 16  # steps by which the time of a step is measured
 _COLD = 4  # of these, the first ones are left out
+_FEW = 25  # images of a class that a rehearsal probes
 _SHIFTED = "crc_polyp5"  # the set whose stain is shifted, where a plan has it
 
 
@@ -71,6 +74,11 @@ _SHIFTED = "crc_polyp5"  # the set whose stain is shifted, where a plan has it
     "--set", "machine", multiple=True, help="run.KEY=VALUE for every arm, such as run.loaders=4."
 )
 @click.option("--root", help="data.root of the plan's recipe: the same arms on other tiles.")
+@click.option(
+    "--rehearse",
+    is_flag=True,
+    help="Two steps an arm, one seed, a few images of each set: does everything work?",
+)
 def main(
     plan_file: Path,
     minutes: float | None,
@@ -80,20 +88,25 @@ def main(
     seeds: str | None,
     machine: tuple[str, ...],
     root: str | None,
+    rehearse: bool,  # noqa: FBT001
 ) -> None:
     """Run or show a plan."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     deadline = time.monotonic() + 60 * minutes if minutes else None
     try:
         plan = chosen_arms(with_root(read_plan(plan_file, machine), root), arms)
+        plan = rehearsal(plan) if rehearse else plan
         if train_only:
             train(plan, deadline=deadline, seeds=numbers(seeds) if seeds else plan.seeds)
             return
         if seeds:
             raise ConfigError("--seeds needs --train: averages and tables are of all seeds")
         if not table:
-            run(plan, deadline=deadline)
-        print_table(plan.out, plan.sets)
+            run(plan, deadline=deadline, few=_FEW if rehearse else None)
+        if rehearse:
+            click.echo(f"a rehearsal of {plan_file}: the figures mean nothing")
+        against = {name: arm.against for name, arm in plan.arms.items() if arm.against}
+        print_table(plan.out, plan.sets, against)
     except PathEncoderError as error:
         raise click.ClickException(str(error)) from error
 
@@ -117,18 +130,22 @@ def train(plan: Plan, *, deadline: float | None = None, seeds: Sequence[int] | N
             return
 
 
-def run(plan: Plan, *, deadline: float | None = None) -> None:
+def run(plan: Plan, *, deadline: float | None = None, few: int | None = None) -> None:
     """Train and evaluate every cell that is missing, seed by seed: all arms have figures early.
 
     Args:
         plan: The plan.
         deadline: When to stop, by `time.monotonic`.
+        few: Images of each class that are probed, as in a rehearsal; None: all.
 
     Raises:
         PathEncoderError: A training fails, a set is missing, or the folder cannot be written.
     """
     make_folder(plan.out)
     sets = open_sets(plan.sets, data=plan.data, cache=plan.cache, choose=True)
+    if few is not None:  # what was probed of whole sets is kept in another folder
+        sets = [few_of(s, few) for s in sets]
+        plan = plan.model_copy(update={"cache": plan.cache / "rehearsal"})
     for name in plan.baselines:
         if not _is_evaluated(plan, [s.name for s in open_subject(name)]):
             for subject in open_subject(name):

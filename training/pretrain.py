@@ -133,6 +133,17 @@ def _act(recipe: Path, overrides: list[str], *, only_check: bool) -> int:
         _ended_by.append(error)
         log.error("error: %s", error)
         return 1
+    except RuntimeError as error:
+        if not (reason := distributed.lost_process(error)):
+            raise
+        _ended_by.append(error)
+        log.error(
+            "error: another process of this run ended, or does not answer (%s). See its output for"
+            " the reason. Checkpoints are whole: run the same command again, on as many processes"
+            " as there are now",
+            reason,
+        )
+        return 1
     except OSError as error:
         if error.errno not in saving.FULL:
             raise

@@ -39,6 +39,7 @@ import torch
 from pathencoder import compat
 from tests.benchmarks.loader import BATCH, SIDE, write_shards
 from tests.support import object_servers
+from training.archive.cost import CROPS, MODELS, PRICES, gpu_hours, read_prices
 from training.archive.row import Row
 from training.archive.store import Manifest, read_manifest, write_manifest
 from training.data.by_slide import read as read_slides
@@ -50,7 +51,6 @@ from training.data.sampler import Sampler, make_sampler
 from training.data.sources import Folder
 from training.data.window import in_window
 from training.monitor.knn import knn_accuracy
-from training.plan import CROPS, MODELS, PRICES, gpu_hours, read_prices
 
 ORGANS = ("breast", "lung", "colon", "kidney", "skin", "prostate", "brain", "stomach")
 STAINS = ("he",) * 8 + ("ihc", "special")

@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import hashlib
 import json
+import ssl
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
@@ -101,13 +102,18 @@ class Service:
 
 
 @contextlib.contextmanager
-def serving(*services):
-    """Start services, each on a port of its own."""
+def serving(*services, tls=None):
+    """Start services, each on a port of its own; `tls`: a PEM file with certificate and key."""
     with contextlib.ExitStack() as stack:
         for service in services:
             server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
+            if tls is not None:
+                context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+                context.load_cert_chain(tls)
+                server.socket = context.wrap_socket(server.socket, server_side=True)
             server.service = service
-            service.address = f"http://127.0.0.1:{server.server_address[1]}"
+            scheme = "http" if tls is None else "https"
+            service.address = f"{scheme}://127.0.0.1:{server.server_address[1]}"
             thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
             thread.start()
             stack.callback(server.server_close)
@@ -201,15 +207,18 @@ class GrandChallengeService(Service):
     Attributes:
         images: pk -> bytes, or the names in the storage of a DICOM slide's files.
         refuses: Requests answer "not found", as for an account without access.
+        page: The most that a list answers at a time; the service's own is 1,000.
     """
 
     def __init__(self, images, storage):
         super().__init__()
         self.images, self.storage = dict(images), storage
-        self.refuses = False
+        self.refuses, self.page = False, 2
         self.signed = 0
 
     def answer(self, request):
+        if request.path == "/api/v1/gcapi/":  # what gcapi asks first, without the token
+            return as_json({"latest_version": "0.16.1", "lowest_supported_version": "0.13.0"})
         if request.headers.get("authorization") != "BEARER tok-1234":
             return Answer(401, b'{"detail": "Invalid token."}')
         if self.refuses:
@@ -217,7 +226,9 @@ class GrandChallengeService(Service):
         path = request.path.removeprefix("/api/v1/")
         if path == "archives/":
             there = request.query.get("slug") == "ihc"
-            return self.paged([{"pk": "ab12", "slug": "ihc", "title": "IHC"}] * there, request)
+            archive = {"pk": "ab12", "slug": "ihc", "title": "IHC", "logo": "", "description": ""}
+            archive |= {"api_url": f"{self.address}/api/v1/archives/ab12/", "url": self.address}
+            return self.paged([archive] * there, request)
         if path == "archives/items/":
             assert request.query["archive"] == "ab12"
             return self.paged([self.item(pk) for pk in sorted(self.images)], request)
@@ -229,22 +240,34 @@ class GrandChallengeService(Service):
 
     def paged(self, every, request):
         start = int(request.query.get("offset", 0))
-        results = every[start : start + min(2, int(request.query.get("limit", 100)))]
+        results = every[start : start + min(self.page, int(request.query.get("limit", 100)))]
         return as_json({"count": len(every), "next": None, "previous": None, "results": results})
 
     def item(self, pk):
+        socket = {
+            "pk": 5,
+            "title": "Generic WSI",
+            "description": "",
+            "slug": "generic-wsi",
+            "kind": "Image",
+            "super_kind": "Image",
+            "relative_path": "images/wsi",
+            "default_value": None,
+            "overlay_segments": None,
+            "look_up_table": None,
+        }
         return {
             "pk": f"item-{pk}",
             "title": "case of Van der Berg",
             "archive": f"{self.address}/api/v1/archives/ab12/",
+            "hanging_protocol": None,
+            "optional_hanging_protocols": [],
+            "view_content": {},
             "values": [
                 {
                     "pk": 31,
-                    "socket": {
-                        "slug": "generic-wsi",
-                        "super_kind": "Image",
-                        "relative_path": "images/wsi",
-                    },
+                    "socket": socket,
+                    "interface": socket,
                     "value": None,
                     "file": None,
                     "image": f"{self.address}/api/v1/cases/images/{pk}/",
@@ -258,8 +281,15 @@ class GrandChallengeService(Service):
             "pk": f"f-{pk}",
             "file": f"{self.address}/media/images/{pk}/S.tif",
             "image_type": "TIFF",
+            "image": f"{self.address}/api/v1/cases/images/{pk}/",
         }
+        unused = ("depth", "color_space", "modality", "eye_choice", "stereoscopic_choice")
+        unused += ("field_of_view", "voxel_depth_mm", "window_center", "window_width", "segments")
         return {
+            **dict.fromkeys(unused),
+            "api_url": f"{self.address}/api/v1/cases/images/{pk}/",
+            "shape": [81920, 98304, 3],
+            "shape_without_color": [81920, 98304],
             "pk": pk,
             "name": f"{pk}_CD8_Van der Berg.tif",
             "files": [] if dicom else [file],

@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -40,6 +41,8 @@ log = logging.getLogger(__name__)
 
 _STATED = ("given", "table")  # stains for which nobody needs to look at a slide
 _EVERY = 10.0  # seconds between lines of progress
+_KINDS, _NAMED = 10, 3  # problems, and slides of each, in the summary
+_END_OF_KIND = re.compile(r"[:.](?:\s|$)")  # what follows is of one slide, or advice
 
 
 @dataclass(frozen=True)
@@ -290,11 +293,29 @@ def _say(built: Built, items: Sequence[Item], before: Manifest, options: Options
             " they are in the columns slide, source_id and file. Rename the files, or do not pass"
             " this manifest on"
         )
-    unused = Counter(row.problem.partition(":")[0] for row in rows if row.problem)
-    for problem, count in unused.most_common(10):
-        notes.append(f"{count} slides cannot be used: {problem}")
+    notes += _unusable(rows)
     if problem := _no_licence(rows):
         notes.append(problem)
+
+
+def _unusable(rows: Sequence[Row]) -> list[str]:
+    """A line for each kind of problem, the most frequent first, with some of its slides."""
+    kinds: dict[str, list[str]] = {}
+    for row in rows:
+        if row.problem:
+            kinds.setdefault(_END_OF_KIND.split(row.problem)[0], []).append(row.slide)
+    found = sorted(kinds.items(), key=lambda kind: -len(kind[1]))
+    lines = [
+        f"not usable, {kind}: {len(slides)} ({_listed(slides)})" for kind, slides in found[:_KINDS]
+    ]
+    if len(found) > _KINDS:
+        lines.append(f"not usable for {len(found) - _KINDS} other reasons: see the column problem")
+    return lines
+
+
+def _listed(slides: Sequence[str]) -> str:
+    more = f" and {len(slides) - _NAMED} more" if len(slides) > _NAMED else ""
+    return ", ".join(slides[:_NAMED]) + more
 
 
 def _may_name_a_person(item: Item) -> bool:

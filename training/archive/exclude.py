@@ -1,14 +1,19 @@
 """Slides that evaluation sets hold: found by patient or by the sha256 of the file, never used.
 
 One CSV a set, in training/archive/benchmarks/ and wherever --exclude names one: columns patient
-(as the set publishes it, or as the hospital has it) and sha256 (of the whole slide); one of the two
-in each row.
+(as the set publishes it, or as the hospital has it) and sha256 (of the file; the first 16 digits
+are enough); one of the two in each row. The files of training/evaluation/splits/ that are not of a
+train part count as well.
+
+A patient is listed where its code is published and cannot be another hospital's number: TCGA's.
 """
 
 from __future__ import annotations
 
+import csv
+import gzip
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +22,9 @@ from pathencoder.tables import read_table
 from training.archive.privacy import Pseudonyms
 
 LISTS = Path(__file__).with_name("benchmarks")
-_SHA256 = re.compile(r"[0-9a-f]{64}")
+FILES = Path(__file__).parents[1] / "evaluation" / "splits"
+_DIGITS = 16  # of a sha256 that count: 64 bits
+_SHA256 = re.compile(r"[0-9a-f]{16,64}")
 
 
 @dataclass(frozen=True)
@@ -26,7 +33,7 @@ class Excluded:
 
     Attributes:
         patients: Patient, as the manifest writes it -> the sets.
-        files: sha256 -> the sets.
+        files: First 16 digits of a sha256 -> the sets.
     """
 
     patients: dict[str, tuple[str, ...]]
@@ -34,7 +41,7 @@ class Excluded:
 
     def sets_of(self, patient: str, sha256: str) -> str:
         """The sets that hold a slide, with spaces between; "" for none."""
-        found = {*self.patients.get(patient, ()), *self.files.get(sha256, ())}
+        found = {*self.patients.get(patient, ()), *self.files.get(sha256[:_DIGITS], ())}
         return " ".join(sorted(found))
 
 
@@ -59,15 +66,28 @@ def read_lists(more: Sequence[Path], codes: Pseudonyms) -> Excluded:
         for where, row in table:
             patient, sha256 = row.get("patient", ""), row.get("sha256", "").casefold()
             if bool(patient) == bool(sha256) or (sha256 and not _SHA256.fullmatch(sha256)):
-                problems.append(f"{where}: give a patient, or a sha256 of 64 hexadecimal digits")
+                problems.append(
+                    f"{where}: give a patient, or a sha256 of 16 to 64 hexadecimal digits"
+                )
             elif patient:
                 for name in _written(patient, codes):
                     patients.setdefault(name, set()).add(file.stem)
             else:
-                files.setdefault(sha256, set()).add(file.stem)
+                files.setdefault(sha256[:_DIGITS], set()).add(file.stem)
+    for name, sha256 in _held_out_files():
+        files.setdefault(sha256[:_DIGITS], set()).add(name)
     if problems:
         raise ConfigError("\n".join(["lists of evaluation sets:", *problems[:50]]))
     return Excluded(_sorted(patients), _sorted(files))
+
+
+def _held_out_files() -> Iterator[tuple[str, str]]:
+    """Set and sha256 of the listed files that are of no train part."""
+    for file in sorted(FILES.glob("*.csv.gz")):
+        with gzip.open(file, "rt", encoding="utf-8", newline="") as stream:
+            for row in csv.DictReader(stream):
+                if row["split"] != "train":
+                    yield file.name.removesuffix(".csv.gz"), row["sha256"]
 
 
 def _written(patient: str, codes: Pseudonyms) -> Iterable[str]:

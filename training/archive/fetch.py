@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 MISSING = "missing.csv"
 _NOTES = ".fetched.jsonl"
 _SILENT = 5  # slides of a source that fail in a row before its others are left out
+_NO_TOKEN = 401  # HTTP's status for a token that is missing, wrong or expired
 _EVERY = 10.0  # seconds between lines of progress
 
 
@@ -201,8 +202,8 @@ class _Job:
         place = self.out / row.file
         if self.silent[row.src] >= _SILENT:
             return SourceError(
-                f"left out: {row.src} did not answer for {_SILENT} slides in a row. Run the command"
-                " again later"
+                f"left out: {row.src} did not answer, or refused the token, for {_SILENT} slides in"
+                " a row. Check the token, or run the command again later"
             )
         try:
             source = self.source(row.src)
@@ -217,6 +218,8 @@ class _Job:
         except StoreError:
             raise
         except (Refused, Replaced) as error:
+            if isinstance(error, Refused) and error.status == _NO_TOKEN:
+                self.silent[row.src] += 1  # as it will refuse all others
             return error
         except PathEncoderError as error:
             self.silent[row.src] += 1

@@ -167,6 +167,8 @@ class Client:
         status = answer.status
         answer.close()
         what = "access is refused" if status in (401, 403) else "it is not there, or hidden"
+        if status == 401 and self.headers:
+            what = "the token is refused: it is wrong, or has expired"
         if status not in (401, 403, 404, 410):
             what = "the request is refused"
         message = f"{self.name}: {hide_secrets(url)}: {what} ({status}): {self.advice}"

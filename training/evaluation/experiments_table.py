@@ -1,13 +1,13 @@
 """The table of a plan's results.
 
-Means and standard deviations over seeds, and each arm against the first one, paired over groups.
+Means and standard deviations over seeds, and each arm against another one, paired over groups.
 """
 
 from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,13 @@ from training.evaluation.probe import paired_auroc
 Results = dict[str, dict[str, list[dict[str, Any]]]]  # arm -> set -> one line a seed
 
 
-def print_table(out: Path, sets: Sequence[str]) -> None:
-    """Print the AUROC of every arm on train parts, and differences to the first trained arm.
+def print_table(out: Path, sets: Sequence[str], against: Mapping[str, str] | None = None) -> None:
+    """Print the AUROC of every arm on train parts, and differences to other arms.
 
     Args:
         out: The plan's folder.
         sets: The sets that are shown.
+        against: Arm -> the arm that it is compared with; the first trained arm, if it is not here.
     """
     results = read_results(out)
     if not results:
@@ -41,7 +42,7 @@ def print_table(out: Path, sets: Sequence[str]) -> None:
         rows, shift = [*(_mean_text(by_set[n]) for n in sets), f"{mean:.3f}"], by_set["stain shift"]
         tail = f"{_column(shift, 'centred_cosine').mean():9.3f}{_column(shift, 'rank').mean():7.0f}"
         click.echo(f"{arm:22s}{len(shift):6d}" + "".join(f"{r:>24s}" for r in rows) + tail)
-    _print_differences(out, results, sets)
+    _print_differences(out, results, sets, against or {})
 
 
 def read_results(out: Path) -> Results:
@@ -53,19 +54,23 @@ def read_results(out: Path) -> Results:
     return results
 
 
-def _print_differences(out: Path, results: Results, sets: Sequence[str]) -> None:
-    base = next((a for a, by_set in results.items() if by_set[sets[0]][0]["seed"] >= 0), None)
-    if base is None:
-        return
-    for arm in (a for a in results if a != base):
+def _print_differences(
+    out: Path, results: Results, sets: Sequence[str], against: Mapping[str, str]
+) -> None:
+    first = next((a for a, by_set in results.items() if by_set[sets[0]][0]["seed"] >= 0), None)
+    said = False
+    for arm in results:
+        base = against.get(arm, first)
+        if base is None or base == arm or base not in results:
+            continue
+        if not said:
+            click.echo("differences of AUROC, with 95 % intervals over groups")
+            said = True
         cells = []
         for s in sets:
             sides = (
-                [
-                    load_outcomes(out / "outcomes" / line["cell"] / f"{s}.npz")
-                    for line in results[a][s]
-                ]
-                for a in (arm, base)
+                [load_outcomes(out / "outcomes" / line["cell"] / f"{s}.npz") for line in lines]
+                for lines in (results[arm][s], results[base][s])
             )
             found = paired_auroc(*sides)
             cells.append(f"{found.value:+.3f} [{found.low:+.3f},{found.high:+.3f}]")

@@ -14,6 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from pathencoder.errors import ConfigError
 from training import config as run_config
 
+REHEARSED = 2  # steps of each arm of a rehearsal
+
 
 class Arm(BaseModel):
     """One way of training (`recipe` and `set`), or of exporting what another arm trained (`of`).
@@ -28,6 +30,7 @@ class Arm(BaseModel):
         seeds: The plan's, if none.
         core_minutes: The plan's, if none.
         steps: The plan's, if none.
+        against: The arm that the table compares it with; the first one, if none.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -40,6 +43,7 @@ class Arm(BaseModel):
     seeds: tuple[int, ...] | None = None
     core_minutes: float | None = Field(default=None, gt=0)
     steps: int | None = Field(default=None, ge=1)
+    against: str | None = None
 
     @field_validator("of", mode="before")
     @classmethod
@@ -129,6 +133,32 @@ def with_root(plan: Plan, root: str | None) -> Plan:
     return plan.model_copy(update={"out": out, "set": (*plan.set, f"data.root={root}")})
 
 
+def rehearsal(plan: Plan) -> Plan:
+    """A plan of two steps an arm and one seed, with results in a folder of its own.
+
+    It shows that tiles, sets, training, export and evaluation work, before the plan takes days.
+    """
+    arms = {
+        name: arm.model_copy(
+            update={
+                "steps": None,
+                "seeds": None,
+                "core_minutes": None,
+                "set": (*arm.set, "optim.warmup=1"),
+            }
+        )
+        for name, arm in plan.arms.items()
+    }
+    return plan.model_copy(
+        update={
+            "out": plan.out.with_name(f"{plan.out.name}-rehearsal"),
+            "seeds": plan.seeds[:1],
+            "steps": REHEARSED,
+            "arms": arms,
+        }
+    )
+
+
 def read_plan(file: Path, machine: Sequence[str] = ()) -> Plan:
     """Read and check a plan.
 
@@ -159,6 +189,8 @@ def read_plan(file: Path, machine: Sequence[str] = ()) -> Plan:
                 raise ConfigError(
                     f"{file}: arm {name!r} is of {other!r}, which is not an arm that trains"
                 )
+        if arm.against is not None and (arm.against == name or arm.against not in plan.arms):
+            raise ConfigError(f"{file}: arm {name!r} is against {arm.against!r}: name another arm")
     return plan
 
 

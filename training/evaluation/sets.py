@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+import numpy as np
 
 from pathencoder.errors import ConfigError
 from pathencoder.files import make_folder
@@ -77,6 +79,21 @@ def own_set(table: Path, *, choose: bool) -> ProbeSet:
         raise ConfigError(f"{table}: all rows are of one group; folds need two or more")
     part = None if choose else part_of(labels)
     return ProbeSet(table.stem, table.parent, labels, part, choose)
+
+
+def few_of(s: ProbeSet, each: int) -> ProbeSet:
+    """A set with at most so many images of each class, taken at equal steps of its table."""
+    labels = s.labels
+    members = (np.flatnonzero(labels.y == number) for number in range(len(labels.names)))
+    rows = np.sort(np.concatenate([m[:: max(1, len(m) // each)][:each] for m in members]))
+    fewer = replace(
+        labels,
+        files=[labels.files[row] for row in rows],
+        y=labels.y[rows],
+        groups=labels.groups[rows],
+        split=labels.split[rows],
+    )
+    return replace(s, labels=fewer)
 
 
 def fingerprint_of(table: Path) -> str:

@@ -15,6 +15,7 @@ from pathencoder import load_encoder
 from pathencoder.errors import ConfigError
 from training import experiments
 from training.evaluation import experiments_table, robustness
+from training.evaluation.sets import few_of, open_sets
 from training.publishing.average import steps_of
 
 pytestmark = pytest.mark.full
@@ -183,11 +184,47 @@ def test_chosen_arms_alone_are_made(data, tmp_path):
         assert message in refused.output
 
 
+def test_a_rehearsal_goes_through_every_arm_and_is_kept_apart(data, tmp_path):
+    arms = {
+        "he": {"steps": 9},
+        "ihc": {"against": "soup", "seeds": [1]},
+        "soup": SOUP | {"of": "he"},
+    }
+    plan = plan_of(data, tmp_path, steps=7, arms=arms, set=["optim.warmup=5"])
+    done = CliRunner().invoke(experiments.main, [str(tmp_path / "plan.yaml"), "--rehearse"])
+    assert done.exit_code == 0, done.output
+    assert not plan.out.exists()
+    out = tmp_path / "out-rehearsal"
+    assert {line["cell"] for line in map(json.loads, (out / "results.jsonl").open())} == {
+        "he-s0",
+        "ihc-s0",
+        "soup",
+    }
+    assert steps_of(out / "he-s0") == 2
+    assert "the figures mean nothing" in done.output
+    assert "ihc                    - soup: " in done.output
+    assert "soup                   - he: " in done.output
+    assert not list((tmp_path / "cache").glob("*/*.npz"))  # where figures of whole sets are kept
+
+
+def test_a_few_images_of_a_set_are_of_every_class_and_of_several_groups(data):
+    (whole,) = open_sets(["crc_polyp5"], data=data, cache=data, choose=True)
+    few = few_of(whole, 5)
+    assert len(few.labels.files) == 10
+    assert np.bincount(few.labels.y).tolist() == [5, 5]
+    assert len(set(few.labels.groups.tolist())) > 2
+    rows = [whole.labels.files.index(file) for file in few.labels.files]
+    assert whole.labels.y[rows].tolist() == few.labels.y.tolist()
+    assert few_of(whole, 99).labels.files == whole.labels.files
+
+
 def test_plans_with_mistakes_are_refused(data, tmp_path):
     with pytest.raises(ConfigError, match="core_minutes or steps"):
         plan_of(data, tmp_path, core_minutes=None)
     with pytest.raises(ConfigError, match="not an arm that trains"):
         plan_of(data, tmp_path, arms={"half": {"of": "bsae"}})
+    with pytest.raises(ConfigError, match="is against 'bsae': name another arm"):
+        plan_of(data, tmp_path, arms={"base": {"against": "bsae"}})
     with pytest.raises(ConfigError, match="nearest: temperature"):
         plan_of(data, tmp_path, arms={"base": {"set": ["method.temperatur=1"]}})
     with pytest.raises(ConfigError, match="core_minutes"):

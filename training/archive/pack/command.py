@@ -133,7 +133,7 @@ def summary(found: Packed) -> list[str]:
     if tables.alike:
         lines.append(f"{tables.alike:,} tiles nearly equal another tile of their slide")
     for note, count in sorted(tables.notes.items(), key=lambda item: -item[1])[:8]:
-        lines.append(f"note on {count} slides: {note}")
+        lines.append(f"note on {count} {'slide' if count == 1 else 'slides'}: {note}")
     return lines
 
 

@@ -77,6 +77,12 @@ def test_a_folder_becomes_a_manifest(archive, out):
     assert built.left_out == ["1 file is no slide (.txt 1)"]
     assert read_manifest(out).rows == built.manifest.rows
     assert any("no patient" in note for note in built.notes)
+    (named,) = (note for note in built.notes if note.startswith("not usable, "))
+    assert named.endswith(": 1 (bad)")
+    for i in range(5):
+        (archive / f"empty{i}.svs").touch()
+    notes = build([Folder(archive)], out, QUICK).notes
+    assert "not usable, the file is empty: 5 (empty0, empty1, empty2 and 2 more)" in notes
 
 
 def test_a_second_run_reads_no_file_and_writes_the_same_bytes(archive, out, monkeypatch):

@@ -110,6 +110,10 @@ def test_a_source_that_does_not_answer_is_left_alone_after_some_slides(tmp_path)
     shelf.errors = dict.fromkeys(shelf.files, Refused("no", 404))
     run(shelf, tmp_path, together=1)
     assert len(shelf.asked) == 45  # a refusal is an answer
+    shelf.errors = dict.fromkeys(shelf.files, Refused("no", 401))
+    found = run(shelf, tmp_path, together=1)
+    assert len(shelf.asked) == 50  # a token that has expired is refused for every slide
+    assert "Check the token" in found.missing[-1][2]
 
 
 def test_several_come_at_once_within_the_limit(tmp_path):

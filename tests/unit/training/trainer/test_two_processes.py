@@ -325,3 +325,14 @@ def test_without_a_process_group_collectives_are_identities():
     assert distributed.share(rows) is rows
     with distributed.processes():  # nothing in the environment asks for one
         assert not dist.is_initialized()
+
+
+def test_errors_of_a_lost_process_are_known():
+    gloo = RuntimeError(
+        "[/a/gloo/transport/tcp/pair.cc:553] Connection closed by peer [127.0.0.1]:16058. This is"
+        " typically caused by a remote worker crashing."
+    )
+    assert distributed.lost_process(gloo) == "Connection closed by peer [127.0.0.1]:16058"
+    assert distributed.lost_process(dist.DistBackendError("NCCL error: timeout\nC++ frames"))
+    assert distributed.lost_process(RuntimeError("shapes cannot be multiplied")) == ""
+    assert distributed.lost_process(ValueError("gloo timed out")) == ""
