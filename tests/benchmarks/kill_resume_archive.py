@@ -1,4 +1,4 @@
-"""Manifest, download and packing of an archive, killed and resumed, against undisturbed runs.
+"""Manifest, download, packing and training of an archive, killed and resumed, or undisturbed.
 
     python -m tests.benchmarks.kill_resume_archive [--slides 400] [--kills 10]
 
@@ -6,10 +6,11 @@
    and started again, until it ends by itself;
 2. `training.archive fetch` of slides of a loopback GDC that answers slowly and breaks every third
    connection: the same;
-3. `training.archive pack` of small slides, of which one cannot be read: the same.
+3. `training.archive pack` of small slides, of which one cannot be read: the same;
+4. `training.pretrain` of a small network on shards, with a checkpoint every 20 steps: the same.
 
-The manifest must have the bytes of the undisturbed one, every slide its own bytes, the
-shards and tables their bytes, and no unfinished file may be left.
+The manifest must have the bytes of the undisturbed one, every slide its own bytes, the shards and
+tables their bytes, the exported weights theirs, and no unfinished file may be left.
 """
 
 from __future__ import annotations
@@ -30,10 +31,13 @@ import numpy as np
 from tests.benchmarks.manifest import make_archive
 from tests.support.archive_servers import GdcService, Request, serving
 from tests.support.paths import ROOT
-from tests.support.small_archive import contents, write_slide
+from tests.support.small_archive import contents, packed, small_manifest, write_slide
+from tests.support.small_recipes import sibling
 from training.archive.store import csv_of, read_manifest
 
-COMMAND = [sys.executable, "-m", "training.archive"]
+ARCHIVE = "training.archive"
+RECIPE = ROOT / "training" / "recipes" / "byol_tiny_cpu.yaml"
+STEPS = 200
 
 
 class SlowGdc(GdcService):  # type: ignore[misc]
@@ -49,12 +53,14 @@ class SlowGdc(GdcService):  # type: ignore[misc]
         return answer
 
 
-def killed_until_done(arguments: list[str], kills: int, longest: float, good: int = 0) -> int:
+def killed_until_done(
+    arguments: list[str], kills: int, longest: float, good: int = 0, module: str = ARCHIVE
+) -> int:
     """Run a command, kill it up to `kills` times at random moments; how often it was killed."""
     rng = random.Random(0)
     for count in range(kills + 1):
         process = subprocess.Popen(
-            [*COMMAND, *arguments],
+            [sys.executable, "-m", module, *arguments],
             cwd=ROOT,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -74,10 +80,10 @@ def killed_until_done(arguments: list[str], kills: int, longest: float, good: in
     raise SystemExit("it did not end")
 
 
-def undisturbed(arguments: list[str], good: int = 0) -> float:
+def undisturbed(arguments: list[str], good: int = 0, module: str = ARCHIVE) -> float:
     """Run a command; its seconds."""
     start = time.perf_counter()
-    killed_until_done(arguments, 0, 0, good)
+    killed_until_done(arguments, 0, 0, good, module)
     return time.perf_counter() - start
 
 
@@ -137,11 +143,28 @@ def packing(work: Path, slides: int, kills: int) -> dict[str, object]:
     return {**found, "shards": sum(name.endswith(".tar") for name in whole)}
 
 
-CASES = {"manifest": manifest, "download": download, "pack": packing}
+def pretraining(work: Path, slides: int, kills: int) -> dict[str, object]:
+    """The fourth case."""
+    packed(small_manifest(work, min(slides, 8)), work)
+
+    def line(out: Path) -> list[str]:
+        more = [f"steps={STEPS}", "run.checkpoint_every=20", "export.licence=Apache-2.0"]
+        return [str(RECIPE), *sibling(RECIPE, work / "shards", out), *more]
+
+    whole, killed = work / "whole", work / "killed"
+    seconds = undisturbed(line(whole), module="training.pretrain")
+    count = killed_until_done(line(killed), kills, seconds, module="training.pretrain")
+    weights = "export/model.safetensors"
+    same = (whole / weights).read_bytes() == (killed / weights).read_bytes()
+    left = [p.name for p in killed.rglob("*") if "incomplete" in p.name or ".step" in p.name]
+    return {"seconds": round(seconds, 1), "kills": count, "same": same, "left": left}
+
+
+CASES = {"manifest": manifest, "download": download, "pack": packing, "training": pretraining}
 
 
 def main() -> None:
-    """Run both, and print what came of them."""
+    """Run all, and print what came of them."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--slides", type=int, default=400)
     parser.add_argument("--kills", type=int, default=10)

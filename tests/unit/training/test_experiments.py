@@ -195,11 +195,8 @@ def test_a_rehearsal_goes_through_every_arm_and_is_kept_apart(data, tmp_path):
     assert done.exit_code == 0, done.output
     assert not plan.out.exists()
     out = tmp_path / "out-rehearsal"
-    assert {line["cell"] for line in map(json.loads, (out / "results.jsonl").open())} == {
-        "he-s0",
-        "ihc-s0",
-        "soup",
-    }
+    made = lines(plan.model_copy(update={"out": out}))
+    assert {line["cell"] for line in made} == {"he-s0", "ihc-s0", "soup"}
     assert steps_of(out / "he-s0") == 2
     assert "the figures mean nothing" in done.output
     assert "ihc                    - soup: " in done.output
