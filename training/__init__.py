@@ -23,7 +23,9 @@ COMMANDS = (
     "training.publish",
     "training.publishing.bundle",
     "training.publishing.card",
+    "training.publishing.nuclei_card",
     "training.publishing.overlap",
+    "training.publishing.refresh",
     "training.report",
 )
 # Package or module -> the command that uses it; for all others it is pretrain.

@@ -92,6 +92,7 @@ ARMS = {
     "contrast_only": Recipe(anchor=0.0, contrast=1.0),
 }
 ALONE = "network_alone"  # "ours" without the stain map
+BUNDLED = "bundled"  # the network of the package, which was trained as "ours"
 PAPER = ("paper", "paper_oracle")
 
 
@@ -99,7 +100,7 @@ def rows_of(name: str, chosen: NucleiSet, data: Path, cache: Path, seeds: int) -
     """The figures of one row of the table on one set.
 
     Args:
-        name: One of `PLAIN`, `PAPER`, `ALONE` and `ARMS`.
+        name: One of `PLAIN`, `PAPER`, `ALONE`, `BUNDLED` and `ARMS`.
         chosen: The set.
         data: Folder of the sets.
         cache: Folder of trained networks.
@@ -114,6 +115,8 @@ def rows_of(name: str, chosen: NucleiSet, data: Path, cache: Path, seeds: int) -
     if name in PAPER:
         oracle = name == "paper_oracle"
         return [_paper_rows(chosen, data, cache, seed, oracle=oracle) for seed in range(seeds)]
+    if name == BUNDLED:
+        return [evaluate(chosen, data, functools.partial(_network_and_stain, bundled()))]
     score, arm = (_network_alone, "ours") if name == ALONE else (_network_and_stain, name)
     networks = [trained(arm, seed, data, cache) for seed in range(seeds)]
     return [evaluate(chosen, data, functools.partial(score, network)) for network in networks]
@@ -142,7 +145,7 @@ def pictures(chosen: NucleiSet, data: Path) -> Iterator[tuple[Path, Prepared]]:
         ImageError: The folder is missing, or an image cannot be decoded.
     """
     root = data / Path(chosen.folder).parts[0]
-    table = read_table(root / "meta.csv", required=("file", "mpp"))
+    table = read_table(root / "meta.csv", ("file", "mpp"), last_is_text=True)
     scales = {row["file"]: scale_of(row["mpp"]) for row in table.rows}
     for file in sorted(list_images(data / chosen.folder)):
         name = file.relative_to(root).as_posix()
@@ -225,6 +228,11 @@ def trained(arm: str, seed: int, data: Path, cache: Path) -> NucleiNetwork:
             {"recipe": dataclasses.asdict(ARMS[arm]), "seed": seed},
         )
     return weights.load_network(folder)
+
+
+def bundled() -> NucleiNetwork:
+    """The network of the package."""
+    return weights.load_network()
 
 
 def _paper_rows(

@@ -2,8 +2,9 @@
 
 Rows: `otsu` (hematoxylin above its Otsu threshold), `stain` (mean of the three stain maps above 0,
 from which our network's first pseudo-labels come), `paper` and `paper_oracle` (Boserup and Selvan's
-method, its channel chosen by the stain or by the labels), `ours`, `network_alone` (`ours` without
-the stain map), and ours with a part left out. Trained networks are kept in --cache and used again.
+method, its channel chosen by the stain or by the labels), `ours`, `bundled` (the network of the
+package, trained as `ours` with seed 0), `network_alone` (`ours` without the stain map), and ours
+with a part left out. Trained networks are kept in --cache and used again.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from pathencoder.errors import ConfigError, PathEncoderError
 from training.evaluation.nuclei import (
     ALONE,
     ARMS,
+    BUNDLED,
     PAPER,
     PLAIN,
     SETS,
@@ -29,7 +31,7 @@ from training.evaluation.nuclei import (
 )
 from training.files import write_text
 
-ROWS = (*PLAIN, *PAPER, ALONE, *ARMS)
+ROWS = (*PLAIN, BUNDLED, *PAPER, ALONE, *ARMS)
 
 
 @click.command(

@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import json
+import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,9 +22,16 @@ import click
 import yaml  # type: ignore[import-untyped]  # PyYAML has no annotations
 from safetensors.torch import load_file
 
+from pathencoder import __version__
 from pathencoder.errors import ConfigError, PathEncoderError
 from pathencoder.files import make_folder, whole_file
-from pathencoder.pretrained.folder import CARD, read_reference, read_spec, write_folder
+from pathencoder.pretrained.folder import (
+    CARD,
+    CONFIG,
+    read_reference,
+    read_spec,
+    write_folder,
+)
 from training.evaluation.encoders import open_subject
 from training.evaluation.report_rows import FORMAT
 from training.files import write_text
@@ -32,7 +40,10 @@ from training.publishing import timm_check
 from training.publishing.card import RECORD, ROOT, card, page_of
 from training.publishing.licence_texts import LICENCES
 from training.publishing.made_with import cost, sources
+from training.publishing.overlap import counted
 from training.report import curves
+
+_VERSION = re.compile(r"[0-9]+\.[0-9]+")
 
 
 @click.command(help=__doc__)
@@ -53,6 +64,16 @@ from training.report import curves
     help="JSON of `training.evaluate robustness`, for the card.",
 )
 @click.option("--note", default="", help="How this encoder was chosen, for the card.")
+@click.option(
+    "--version",
+    help="Of the weights, MAJOR.MINOR. Default: 1.0; where the name exists, the next minor version"
+    " for the same bytes, the next major one for others.",
+)
+@click.option(
+    "--overlap",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="JSON of `training.publishing.overlap`. Default: the card says that it was not checked.",
+)
 def main(
     export: Path,
     metrics: Path,
@@ -62,12 +83,14 @@ def main(
     name: str,
     robustness: Path | None,
     note: str,
+    version: str | None,
+    overlap: Path | None,
 ) -> None:
     """Bundle an encoder."""
     try:
         shifts = json.loads(robustness.read_text()) if robustness else None
         measured = json.loads(metrics.read_text())
-        bundle(
+        folder = bundle(
             export,
             runs or (export.parent,),
             measured=measured,
@@ -75,7 +98,12 @@ def main(
             name=name,
             robustness=shifts,
             note=note,
+            version=version,
+            overlap=overlap,
         )
+        spec = read_spec(folder)
+        click.echo(f"{folder}\nAdd the version to the table in docs/versioning.md:")
+        click.echo(f"| {name} | {spec.version} | {__version__} | `{spec.sha256}` |")
     except PathEncoderError as error:
         raise click.ClickException(str(error)) from error
 
@@ -89,6 +117,8 @@ def bundle(
     name: str,
     robustness: dict[str, Any] | None = None,
     note: str = "",
+    version: str | None = None,
+    overlap: Path | None = None,
     root: Path = ROOT,
 ) -> Path:
     """Write the folders of a bundled encoder below pathencoder/weights and model_cards.
@@ -101,6 +131,8 @@ def bundle(
         name: Name of the bundled encoder.
         robustness: What `training.evaluate robustness --json` wrote.
         note: How this encoder was chosen, for the card.
+        version: Of the weights; None: see `next_version`.
+        overlap: The file of `training.publishing.overlap`; None: not checked.
         root: The folder of pathencoder/ and model_cards/.
 
     Returns:
@@ -108,7 +140,8 @@ def bundle(
 
     Raises:
         ConfigError: The export has no record, the figures are of other weights, the tiles are
-            others than those of the record, or its licence is none of LICENCES.
+            others than those of the record, its licence is none of LICENCES, or the version is
+            one that these bytes cannot have.
         PathEncoderError: A file of the export or of a run is missing or not valid, or a file cannot
             be written.
     """
@@ -122,6 +155,7 @@ def bundle(
             f"{export}: its licence is {spec.licence}; bundled encoders have one of"
             f" {', '.join(LICENCES)}. Train on tiles and a start whose licences are known"
         )
+    spec = dataclasses.replace(spec, version=next_version(target, spec.sha256, version))
     configs = [yaml.safe_load((run / "config.yaml").read_text()) for run in runs]
     by_timm, output = timm_check.check(export)
     figures = {
@@ -131,6 +165,7 @@ def bundle(
         "note": note,
         "training": {**cost(runs), "sources": sources(configs[0], made_from)},
         "timm": dataclasses.asdict(by_timm),
+        "overlap": counted(overlap, made_from, export.parent) if overlap else None,
         **({"report": measured} if _is_report(measured) else {"measured": measured}),
         "robustness": robustness,
     }
@@ -159,6 +194,37 @@ def bundle(
         curves(run, shown / f"curves{end}.png")
     write_text(shown / CARD, page_of(name, root))
     return target
+
+
+def next_version(target: Path, sha256: str | None, wanted: str | None = None) -> str:
+    """The version of weights that are to be bundled.
+
+    Args:
+        target: Their folder, which may hold an earlier version.
+        sha256: Of the weights.
+        wanted: The version that was asked for; None: the next one.
+
+    Returns:
+        MAJOR.MINOR: 1.0 for a new name; of the same bytes the next minor version, of others the
+        next major one.
+
+    Raises:
+        ConfigError: `wanted` is no such version, or these bytes cannot have it.
+    """
+    if wanted is not None and not _VERSION.fullmatch(wanted):
+        raise ConfigError(f"--version {wanted!r}: MAJOR.MINOR, such as 1.0")
+    if not (target / CONFIG).is_file():
+        return wanted or "1.0"
+    there = read_spec(target)
+    major, minor = map(int, (there.version or "0.0").split("."))
+    same = there.sha256 == sha256
+    found = wanted or (f"{major}.{minor + 1}" if same else f"{major + 1}.0")
+    if not same and int(found.split(".")[0]) <= major:
+        raise ConfigError(
+            f"--version {found}: {target.name} {there.version} has other bytes, and other bytes"
+            f" need the major version {major + 1} (docs/versioning.md)"
+        )
+    return found
 
 
 def _record(export: Path) -> Provenance:

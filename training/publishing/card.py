@@ -28,7 +28,7 @@ from training.publishing import report_figures
 from training.publishing.card_figures import below_imagenet, measured, robustness
 from training.publishing.card_use import use
 from training.publishing.front import front
-from training.publishing.sets_table import sets
+from training.publishing.sets_table import overlap_alone, sets
 
 ROOT = Path(__file__).parents[2]
 RECORD = "provenance.json"
@@ -69,7 +69,7 @@ def card(
     parts = [
         f"# {spec.name}\n\n{_opening(spec, configs[0], made_from, repo)}",
         use(spec, figures, repo),
-        *_measured(figures, made_from, report),
+        *_measured(spec.name, figures, made_from, report),
         _training(spec, configs, figures, made_from, repo),
         _images(figures["training"].get("sources", []), made_from),
         _statements(made_from),
@@ -86,10 +86,18 @@ def read_figures(figures: dict[str, Any]) -> Report | None:
     return parse_report(json.dumps(found), METRICS) if found else None
 
 
-def _measured(figures: dict[str, Any], made_from: Provenance, report: Report | None) -> list[str]:
+def _measured(
+    name: str, figures: dict[str, Any], made_from: Provenance, report: Report | None
+) -> list[str]:
     if report is None:
         shifts = figures.get("robustness")
-        return [measured(figures, made_from), *([robustness(shifts)] if shifts else [])]
+        shared = figures.get("overlap")
+        command = f"python -m training.publishing.overlap {name} --json OVERLAP.json"
+        return [
+            measured(figures, made_from),
+            *([robustness(shifts)] if shifts else []),
+            *([overlap_alone(shared, command)] if shared else []),
+        ]
     weights = (
         "## Measured\n\nEvery figure is of the weights with sha256"
         f" `{figures['weights_sha256']}`; metrics.json has all of them with every digit. The"

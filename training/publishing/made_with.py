@@ -12,7 +12,7 @@ import yaml  # type: ignore[import-untyped]  # PyYAML has no annotations
 from pathencoder.errors import ConfigError
 from pathencoder.tables import read_table
 from training.data.corpus import open_corpus
-from training.monitor.log import read_log
+from training.monitor.log import FILE, read_log
 from training.provenance.record import Provenance
 from training.publishing.average import steps_of
 from training.publishing.card import SourceRow
@@ -26,8 +26,11 @@ def cost(runs: Sequence[Path]) -> dict[str, Any]:
 
     Returns:
         Number of runs, steps and fields of the crops of each, and the CPU and wall seconds of all.
+
+    Raises:
+        ConfigError: A log is missing, or no line of it can be read.
     """
-    last = [read_log(run)[-1] for run in runs]
+    last = [_last_line(run) for run in runs]
     crops = [
         yaml.safe_load((run / "config.yaml").read_text())["method"].get("crop") or {}
         for run in runs
@@ -43,6 +46,17 @@ def cost(runs: Sequence[Path]) -> dict[str, Any]:
         **facts,
         **{f"{k}_seconds": sum(line[f"{k}_s"] for line in last) for k in ("cpu", "wall")},
     }
+
+
+def _last_line(run: Path) -> dict[str, Any]:
+    """The last line of a run's log that has its cost."""
+    whole = [line for line in read_log(run) if {"step", "cpu_s", "wall_s"} <= line.keys()]
+    if whole:
+        return dict(whole[-1])
+    raise ConfigError(
+        f"{run / FILE} has no line with what the run cost: restore the log, from which the card"
+        " takes its cost and curves"
+    )
 
 
 def sources(config: dict[str, Any], made_from: Provenance) -> list[SourceRow]:

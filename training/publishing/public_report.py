@@ -12,14 +12,15 @@ from training.evaluation.report_rows import Report
 _ABSOLUTE = re.compile(r"(?<![\w:/.~-])~?/(?:[\w.@+~-]+/)*[\w.@+~-]+")
 
 
-def public(report: Report, row: str, *, name: str, place: str) -> tuple[Report, str]:
+def public(report: Report, row: str, *, name: str, place: str | None) -> tuple[Report, str]:
     """The report with names in place of folders.
 
     Args:
         report: The figures.
         row: The encoder's row in them.
         name: The encoder's published name, for a row that is named by its folder.
-        place: "owner/name" or "owner/name@tag", for the command.
+        place: "owner/name" or "owner/name@tag", for the command; None: the encoder is bundled, and
+            is found by its row's name.
 
     Returns:
         The report, and the encoder's row in it.
@@ -62,12 +63,12 @@ def _without_folders(text: str) -> str:
     return _ABSOLUTE.sub(lambda found: PurePath(found[0]).name, text)
 
 
-def _command(command: str, row: str, names: dict[str, str], place: str) -> str:
+def _command(command: str, row: str, names: dict[str, str], place: str | None) -> str:
     """The command with the encoder's published name; other folders by their last part."""
     words = []
     for word in shlex.split(command):
         name, several, value = word.partition("=")
-        if row in (word, name):
+        if place is not None and row in (word, name):
             words.append(f"{names[row]}={place}")
         elif several:
             words.append(f"{name}={_short(value)}")

@@ -42,6 +42,7 @@ from training.publishing.card import RECORD, card
 from training.publishing.front import score_files
 from training.publishing.licence_texts import text_of
 from training.publishing.made_with import cost, sources
+from training.publishing.overlap import counted
 from training.publishing.public_report import public
 from training.report import curves
 from training.trainer.export import export_method, exported_network
@@ -50,6 +51,7 @@ TRAINING = "training"
 STATE = "state"
 SCORES = ".eval_results"
 _REPO = re.compile(r"[\w.-]+/[\w.-]+")
+_TAG = re.compile(r"\w(?:[\w.+-]*\w)?")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,17 +94,24 @@ def write_release(wanted: Wanted, folder: Path) -> Path:
         The folder.
 
     Raises:
-        ConfigError: The run has no checkpoint or its export fails, the figures are missing or of
-            other weights, the licence is not known, or the card in the folder was edited by hand.
+        ConfigError: A name is not valid, the run has no checkpoint or its export fails, the figures
+            are missing or of other weights, the licence is not known, or the card in the folder
+            was edited by hand.
         StoreError: The checkpoint is damaged, or the folder cannot be written.
     """
     if not _REPO.fullmatch(wanted.repo):
         raise ConfigError(f"--repo {wanted.repo!r}: write OWNER/NAME, as on the Hub")
+    if wanted.tag is not None and not _TAG.fullmatch(wanted.tag):
+        raise ConfigError(
+            f"--tag {wanted.tag!r}: a version without spaces or slashes, such as v1.0"
+        )
+    if not (wanted.run / "config.yaml").is_file():
+        raise ConfigError(f"{wanted.run} is no folder of a run: it has no config.yaml")
     _refuse_other_folder(folder)
     if not wanted.overwrite_card:
         refuse_edited_card(folder, f"the card in {folder}")
-    report = _report(wanted.figures)
     opened = open_run(wanted.run, wanted.step)
+    report = _report(wanted)
     if opened.cfg.method.own_network:
         raise ConfigError(
             f"{wanted.run}: {opened.cfg.method.name} trains a network of its own, not an encoder of"
@@ -163,7 +172,9 @@ def _write(
         },
         "parity": dataclasses.asdict(agreed),
         "timm": dataclasses.asdict(by_timm),
-        "overlap": _overlap(wanted, opened),
+        "overlap": (
+            counted(wanted.overlap, opened.made_from, wanted.run) if wanted.overlap else None
+        ),
         "report": dataclasses.asdict(report),
     }
     text = card(written, [settings], figures, opened.made_from, repo=place)
@@ -203,13 +214,21 @@ def _without_folders(value: Any) -> Any:
     return value
 
 
-def _report(path: Path) -> Report:
-    if not path.is_file():
+def _report(wanted: Wanted) -> Report:
+    if not wanted.figures.is_file():
         raise ConfigError(
-            f"no figures at {path}: measure the export first, python -m training.evaluate all"
-            " mine=RUN/export imagenet random --out RUN/evaluation"
+            f"no figures at {wanted.figures}: measure the export first, {_measure(wanted)}"
         )
-    return read_report(path)
+    return read_report(wanted.figures)
+
+
+def _measure(wanted: Wanted) -> str:
+    """The command that measures the export."""
+    export = wanted.run / ("export" if wanted.step is None else f"export-{wanted.step}")
+    return (
+        f"python -m training.evaluate all mine={export} imagenet random --out"
+        f" {wanted.run / 'evaluation'}"
+    )
 
 
 def _refuse_other_export(wanted: Wanted, fresh: Path) -> None:
@@ -229,10 +248,7 @@ def _refuse_other_export(wanted: Wanted, fresh: Path) -> None:
 def _mine(report: Report, export: Path, wanted: Wanted) -> EncoderRow:
     """The row of the figures that is this export."""
     spec = read_spec(export)
-    again = (
-        f"python -m training.evaluate all mine={wanted.run}/export imagenet random --out"
-        f" {wanted.run}/evaluation"
-    )
+    again = _measure(wanted)
     of_weights = report.rows_of(str(spec.sha256))
     if not of_weights:
         found = ", ".join(
@@ -260,19 +276,6 @@ def _mine(report: Report, export: Path, wanted: Wanted) -> EncoderRow:
             f" Measure again: {again}"
         )
     return mine
-
-
-def _overlap(wanted: Wanted, opened: Opened) -> dict[str, Any] | None:
-    if wanted.overlap is None:
-        return None
-    found = parse_config(wanted.overlap)
-    if found.get("tiles") != opened.made_from.corpus.digest:
-        raise ConfigError(
-            f"{wanted.overlap} is of other training tiles than {wanted.run}: count again, python -m"
-            f" training.publishing.overlap {wanted.run} NAME=LABELS.csv --json OVERLAP.json"
-        )
-    sets: dict[str, Any] = found["sets"]
-    return sets
 
 
 def _refuse_other_folder(folder: Path) -> None:

@@ -7,6 +7,13 @@ from typing import Any
 
 from training.evaluation.report_rows import Report
 
+_COUNTED = (
+    "Images also trained on: equal pixels, or nearly equal ones (64-bit difference hashes that"
+    " differ in at most 2 bits), and groups with the name of a training slide or of the same"
+    " patient of TCGA; held out: outside the train part. A tile that is a part of a larger image"
+    " is found by its group alone."
+)
+
 
 def sets(report: Report, overlap: Mapping[str, Any] | None) -> str:
     """The section of the sets.
@@ -20,9 +27,10 @@ def sets(report: Report, overlap: Mapping[str, Any] | None) -> str:
         title = one.title or one.name
         name = f"[{title}]({one.homepage})" if one.homepage else title
         small = " (a sample of it)" if one.small else ""
+        known_as = f", `{one.name}`" if title != one.name else ""
         found = _overlap((overlap or {}).get(one.name))
         lines.append(
-            f"| {name}{small}, `{one.name}` | {one.groups} | {one.licence} |"
+            f"| {name}{small}{known_as} | {one.groups} | {one.licence} |"
             f" `{one.sha256[:12]}` | {found} |"
         )
     notes = [f"{s.name}: {' '.join(s.notes)}" for s in report.sets if s.notes]
@@ -32,9 +40,7 @@ def sets(report: Report, overlap: Mapping[str, Any] | None) -> str:
         "Hash: of the sorted list of file, label, group, split and sha256 of the file, its first"
         " digits; metrics.json has it whole. "
         + (
-            "Images also trained on: counted by `python -m training.publishing.overlap`, equal"
-            " pixels or nearly equal ones (64-bit difference hashes that differ in at most 2 bits),"
-            " and groups with the name of a training slide."
+            f"{_COUNTED} Counted by `python -m training.publishing.overlap`."
             if overlap
             else "Overlap with the training images was not checked."
         ),
@@ -44,11 +50,29 @@ def sets(report: Report, overlap: Mapping[str, Any] | None) -> str:
     return "\n\n".join(part for part in parts if part)
 
 
+def overlap_alone(overlap: Mapping[str, Any], command: str) -> str:
+    """The section of the overlap, where no table of sets has it.
+
+    Args:
+        overlap: What `training.publishing.overlap` found, by set.
+        command: That repeats it.
+    """
+    lines = ["| set | images also trained on |", "|---|---|"]
+    lines += [f"| {name} | {_overlap(found)} |" for name, found in overlap.items()]
+    return (
+        "## Overlap with the sets\n\n" + "\n".join(lines) + f"\n\n{_COUNTED} Command: `{command}`."
+    )
+
+
 def _overlap(found: Mapping[str, Any] | None) -> str:
     if found is None:
         return "not checked"
     equal, near, groups = (int(found[key]) for key in ("equal", "near", "groups"))
-    return f"{equal} equal, {near} nearly, of {int(found['images']):,}; {groups} groups"
+    words = f"{equal} equal, {near} nearly, of {int(found['images']):,}; {groups} groups"
+    if "held_out" not in found:
+        return words
+    inside, shared = int(found["held_out_found"]), int(found["held_out_groups"])
+    return f"{words}. Held out: {inside} of {int(found['held_out']):,}; {shared} groups"
 
 
 def _absent(report: Report) -> str:

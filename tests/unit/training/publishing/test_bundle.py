@@ -9,7 +9,10 @@ from click.testing import CliRunner
 from small_releases import figures_of, with_manifest
 from small_runs import values, write_tiles
 
-from pathencoder import load_encoder
+from pathencoder import __version__, load_encoder
+from pathencoder.errors import ConfigError
+from pathencoder.pretrained.catalogue import BUNDLED
+from pathencoder.pretrained.folder import read_spec
 from pathencoder.verify import verify
 from training import config, evaluate
 from training.pretrain import train
@@ -58,6 +61,8 @@ def test_a_run_becomes_a_bundled_encoder_with_its_card(made, tmp_path, monkeypat
     target, shown = tmp_path / "pathencoder/weights/small", tmp_path / "model_cards/small"
     encoder = load_encoder(str(target))
     assert (encoder.spec.name, encoder.spec.verified) == ("small", True)
+    assert encoder.spec.version == "1.0"
+    assert f"| small | 1.0 | {__version__} | `{encoder.spec.sha256}` |" in done.output
     assert verify(encoder).ok
     assert {f.name for f in target.iterdir()} == {
         "config.json",
@@ -92,6 +97,22 @@ def test_a_run_becomes_a_bundled_encoder_with_its_card(made, tmp_path, monkeypat
     assert "not recorded" not in text
     assert yaml.safe_load(text.split("---")[1])["license"] == "apache-2.0"
     assert card.card_of("small", tmp_path) == text  # from the files that were written
+
+
+def test_the_version_of_bundled_weights_follows_their_bytes(tmp_path):
+    sha256 = read_spec(BUNDLED / "pathencoder-tiny").sha256
+    assert bundle.next_version(tmp_path / "new", sha256) == "1.0"
+    assert bundle.next_version(tmp_path / "new", sha256, "0.3") == "0.3"
+    there = tmp_path / "there"
+    there.mkdir()
+    shutil.copy(BUNDLED / "pathencoder-tiny/config.json", there)
+    assert bundle.next_version(there, sha256) == "1.1"
+    assert bundle.next_version(there, "0" * 64) == "2.0"
+    assert bundle.next_version(there, "0" * 64, "3.1") == "3.1"
+    with pytest.raises(ConfigError, match="need the major version 2"):
+        bundle.next_version(there, "0" * 64, "1.7")
+    with pytest.raises(ConfigError, match=r"MAJOR\.MINOR"):
+        bundle.next_version(there, sha256, "v2")
 
 
 def refused(made, tmp_path, monkeypatch, **changes):

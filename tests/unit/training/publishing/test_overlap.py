@@ -11,6 +11,7 @@ from PIL import Image
 from scipy import ndimage
 from small_runs import settings
 
+from pathencoder.errors import ConfigError
 from training import config
 from training.publishing import overlap
 
@@ -81,3 +82,36 @@ def test_other_images_and_empty_ones_are_not(run, tmp_path):
 def test_a_set_without_a_name_is_refused(run, tmp_path):
     done = CliRunner().invoke(overlap.main, [str(run), "labels.csv", "--json", str(tmp_path / "o")])
     assert (done.exit_code, "write NAME=LABELS.csv" in done.output) == (1, True)
+
+
+def test_held_out_images_are_counted_apart(run, tmp_path):
+    images = [("s0", cloudy(3)), ("s1", cloudy(12)), ("p1", cloudy(80)), ("p2", cloudy(81))]
+    table = write_set(tmp_path / "set", images)
+    lines = table.read_text().splitlines()
+    parts = ("split", "train", "test", "train", "test")
+    joined = [f"{line},{part}" for line, part in zip(lines, parts, strict=True)]
+    table.write_text("\n".join(joined) + "\n")
+    found = count(run, table, tmp_path / "out.json")
+    assert (found["equal"], found["groups"]) == (2, 2)
+    assert (found["held_out"], found["held_out_found"], found["held_out_groups"]) == (2, 1, 1)
+
+
+def test_annotated_images_of_the_same_patient_of_tcga_are_found(tmp_path):
+    table = tmp_path / "meta.csv"
+    Image.fromarray(cloudy(3)).save(tmp_path / "a.png")
+    rows = ["file,split,slide_id,note", "a.png,test,TCGA-18-5592,made up, with a comma"]
+    table.write_text("\n".join(rows) + "\n")
+    known = overlap.seen([lambda: cloudy(9)])
+    same = overlap.overlap(known, {"TCGA-18-5592-01Z-00-DX1"}, table)
+    assert (same.groups, same.held_out_groups, same.equal) == (1, 1, 0)
+    assert overlap.overlap(known, {"TCGA-18-5593-01Z-00-DX1"}, table).groups == 0
+
+
+def test_the_tiles_of_a_bundled_encoder_are_those_of_its_settings(run, tmp_path):
+    shown = tmp_path / "model_cards/small"
+    shown.mkdir(parents=True)
+    shutil.copy(run / "config.yaml", shown / "config-a.yaml")
+    (shown / "provenance.json").write_text("{}")
+    assert len(overlap.tiles_of("small", tmp_path)) == 12
+    with pytest.raises(ConfigError, match="no bundled encoder: small"):
+        overlap.tiles_of("large", tmp_path)

@@ -172,6 +172,11 @@ def test_overlap_is_on_the_card_if_it_is_of_these_tiles(made, tmp_path):
     assert "| 3 equal, 1 nearly, of 24; 6 groups |" in (folder / "README.md").read_text()
     counted.write_text(json.dumps({"tiles": "0" * 64, "sets": {}}))
     assert "is of other training tiles" in refused(made, tmp_path, "--overlap", counted)
+    for broken in ("file,label\n", "[]", '{"tiles": "0"}', '{"tiles": "0", "sets": {"a": {}}}'):
+        counted.write_text(broken)
+        assert "is no file of training.publishing.overlap" in refused(
+            made, tmp_path, "--overlap", counted
+        )
 
 
 def test_folders_of_this_machine_are_no_part_of_published_figures(made):
@@ -253,11 +258,26 @@ def test_a_row_of_another_readout_is_not_taken(made, tmp_path):
     assert "0 rows are this encoder with its readout" in refused(made, tmp_path, figures=other)
 
 
+def test_names_that_the_hub_refuses_are_refused_before_anything_is_written(made, tmp_path):
+    assert "a version without spaces or slashes" in refused(made, tmp_path, "--tag", "v 1/2")
+    assert "write OWNER/NAME" in refused(made, tmp_path, "--repo", "small")
+
+
+def test_a_log_without_a_cost_is_refused(made, tmp_path):
+    run = copied(made, tmp_path)
+    (run / "log.jsonl").write_text("{broken\n")
+    assert "no line with what the run cost" in refused(made, tmp_path, run=run)
+
+
 def test_a_run_without_a_checkpoint_is_refused(made, tmp_path):
     run = copied(made, tmp_path)
     shutil.rmtree(run / "checkpoints")
     assert "has no checkpoint" in refused(made, tmp_path, run=run)
     assert "has no config.yaml" in refused(made, tmp_path, run=tmp_path)
+    # before its figures are asked for
+    nothing = tmp_path / "none.json"
+    assert "has no checkpoint" in refused(made, tmp_path, run=run, figures=nothing)
+    assert "no folder of a run" in refused(made, tmp_path, run=tmp_path / "x", figures=nothing)
 
 
 def test_a_damaged_checkpoint_or_export_is_refused(made, tmp_path):
