@@ -275,7 +275,7 @@ class Encoder(SavingMixin, nn.Module):
         return self._results(images, mpp, settings or Settings())[0]
 
     def runner(self, settings: Settings) -> runtimes.Runner:
-        """One readout as `results` runs it, on uint8 tiles of the input size; errors as there."""
+        """One readout as `results` runs it on each view, uint8 [N, S, S, 3]; errors as there."""
         return runner(self.network, self.spec, self.origin, settings)
 
     def _run(

@@ -8,8 +8,9 @@ python -m training.evaluate probe default runs/mine/export --labels my.csv
 follows the protocol of eva's leaderboard. `probe` evaluates embeddings, `dense` feature maps by a
 linear decoder, `heads` dense heads that are fitted on an encoder, `adapt` encoders that are adapted
 to labelled tiles, `robustness` the influence of stain and scanner, `nuclei` compares label-free
-nuclei, `tissue` compares tissue masks with outlines drawn by hand, and `sets` lists the sets and
-where they are had.
+nuclei, `tissue` compares tissue masks with outlines drawn by hand, `readings` compares readings of
+one encoder on train folds (turned views, texture statistics), and `sets` lists the sets and where
+they are had.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from training.evaluation.eva.command import eva
 from training.evaluation.heads_table import heads
 from training.evaluation.nuclei_table import nuclei
 from training.evaluation.outcomes import Outcome, Runs, load_outcomes, save_outcomes
+from training.evaluation.readings import readings
 from training.evaluation.robustness_table import robustness
 from training.evaluation.sets import (
     CELL_SETS,
@@ -257,6 +259,7 @@ main.add_command(heads)
 main.add_command(adapt)
 main.add_command(sets)
 main.add_command(tissue)
+main.add_command(readings)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ import pytest
 from small_encoders import encoder, picture, shared
 
 from pathencoder import views
+from pathencoder.encoder import load_encoder
 from pathencoder.errors import ConfigError, ImageError
 from pathencoder.runtime import Runner
 
@@ -62,6 +63,15 @@ def test_a_map_is_laid_back_over_its_image(view):
     image = picture(2, 5, 5)
     map_of_view = torch.from_numpy(views.turned(image, view).copy()).permute(2, 0, 1)[None]
     assert np.array_equal(views.turned_back(map_of_view, view)[0].permute(1, 2, 0), image)
+
+
+@pytest.mark.full
+def test_an_exported_file_reads_the_views_too():
+    enc = load_encoder(device="cpu")  # the bundled one, with its ONNX file
+    image = picture(1, 260, 224)
+    rows = [enc.encode(image, views=4, runtime=runtime)[0] for runtime in ("torch", "onnx")]
+    assert difference(np.stack(rows)) < 1e-4
+    assert difference(enc.encode(turns(image), views=4, runtime="onnx")) < 1e-5
 
 
 def test_every_view_costs_one_pass(monkeypatch):

@@ -171,6 +171,7 @@ def test_the_provenance_is_on_the_page(tmp_path):
     [
         ({"encoder": "other"}, "encoder small and other"),
         ({"features": np.ones((45, 7), np.float32)}, "features of 96 and 7 numbers"),
+        ({"recipe": {"views": 4}}, "views 1 and 4"),
     ],
 )
 def test_features_that_cannot_be_compared_are_refused(tmp_path, changes, message):
