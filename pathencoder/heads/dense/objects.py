@@ -33,9 +33,19 @@ def glands(maps: Floats, *, smallest: int, inside: float = 0.5, contour: float =
 
 
 def nuclei(
-    maps: Floats, *, smallest: int, inside: float = 0.5, smoothing: float = 1.0, apart: int = 4
+    maps: Floats,
+    *,
+    smallest: int,
+    inside: float = 0.5,
+    smoothing: float = 1.0,
+    apart: int = 4,
+    rise: float = 0.1,
 ) -> Labels:
     """Objects by a watershed from the peaks of the depth.
+
+    A large nucleus has several peaks that hardly differ. Two parts are one object where the depth
+    falls by less than `rise` on the way from the lower peak to the higher one (the dynamics of a
+    peak, Grimaud 1992).
 
     Args:
         maps: Probabilities of inside, and depth, [2, H, W].
@@ -43,6 +53,8 @@ def nuclei(
         inside: Probability from which a pixel is inside.
         smoothing: Sigma of the Gaussian over the depth, in pixels.
         apart: Smallest distance between two peaks.
+        rise: Smallest rise of a peak above the way to a higher one; the depth is 0..1 in nuclei
+            of every size.
 
     Returns:
         [H, W], numbered from 1.
@@ -54,7 +66,9 @@ def nuclei(
     peaks = feature.peak_local_max(depth, min_distance=apart, labels=parts, exclude_border=False)
     seeds = np.zeros(mask.shape, np.int32)
     seeds[tuple(peaks.T)] = np.arange(1, len(peaks) + 1)
-    return _without_small(segmentation.watershed(-depth, seeds, mask=mask), smallest)
+    basins = segmentation.watershed(-depth, seeds, mask=mask)
+    heights = np.concatenate([[0], depth[tuple(peaks.T)]]).astype(np.float32)
+    return _without_small(_joined(basins, depth, heights, rise), smallest)
 
 
 def points(found: Floats, *, threshold: float, apart: float) -> NDArray[np.float64]:
@@ -92,6 +106,53 @@ def classes(maps: Floats) -> Labels:
     """
     found: Labels = maps.argmax(0).astype(np.int32)
     return found
+
+
+def _joined(basins: Labels, depth: Floats, heights: Floats, rise: float) -> Labels:
+    """Join basins whose peak rises little above the highest way to a higher one.
+
+    Args:
+        basins: [H, W], numbered from 1.
+        depth: [H, W].
+        heights: Of the peak of each basin, by number.
+        rise: Basins that rise less are joined.
+    """
+    pairs, ways = _ways(basins, depth)
+    root = list(range(len(heights)))
+
+    def find(number: int) -> int:
+        while root[number] != number:
+            root[number] = root[root[number]]
+            number = root[number]
+        return number
+
+    for i in np.argsort(-ways, kind="stable"):
+        one, other = sorted((find(pairs[i, 0]), find(pairs[i, 1])), key=lambda n: heights[n])
+        if one != other and heights[one] - ways[i] < rise:
+            root[one] = other
+    joined: Labels = np.array([find(n) for n in range(len(root))], np.int32)[basins]
+    return joined
+
+
+def _ways(basins: Labels, depth: Floats) -> tuple[NDArray[np.intp], Floats]:
+    """Pairs of basins that touch, int [N, 2], and the highest way between the two, float [N]."""
+    count = int(basins.max(initial=0)) + 1
+    keys, heights = [], []
+    for here, there in (
+        (np.s_[:, :-1], np.s_[:, 1:]),
+        (np.s_[:-1], np.s_[1:]),
+        (np.s_[:-1, :-1], np.s_[1:, 1:]),
+        (np.s_[:-1, 1:], np.s_[1:, :-1]),
+    ):
+        a, b = basins[here], basins[there]
+        at = (a != b) & (a > 0) & (b > 0)
+        low, high = np.minimum(a[at], b[at]).astype(np.int64), np.maximum(a[at], b[at])
+        keys.append(low * count + high)
+        heights.append(np.minimum(depth[here][at], depth[there][at]))
+    pairs, index = np.unique(np.concatenate(keys), return_inverse=True)
+    ways = np.full(len(pairs), -np.inf, np.float32)
+    np.maximum.at(ways, index.ravel(), np.concatenate(heights))
+    return np.stack(np.divmod(pairs, count), axis=1), ways
 
 
 def _vertex(values: Floats, y: NDArray[np.intp], x: NDArray[np.intp], dy: int, dx: int) -> Floats:

@@ -69,7 +69,7 @@ def _nucleus_objects(maps: Floats, mpp: float, sizes: Sizes) -> NDArray[np.gener
     return objects.nuclei(
         maps,
         smallest=max(1, round(sizes["smallest_um2"] / mpp**2)),
-        smoothing=0.5 / mpp,
+        smoothing=0.25 / mpp,
         apart=max(2, round(1.5 / mpp)),
     )
 

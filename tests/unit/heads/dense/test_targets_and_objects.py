@@ -42,6 +42,29 @@ def test_touching_nuclei_are_found_again():
     assert instance_scores(TOUCHING, found).aji > 0.97
 
 
+def test_a_large_nucleus_of_two_low_peaks_is_one_object():
+    inside = disks((48, 48, 30)) > 0
+    y, x = np.mgrid[:96, :96] - 47.5
+    peaks = np.exp(-((abs(x) - 12) ** 2 + y**2) / 50)
+    maps = np.stack([inside, inside * (0.94 + 0.06 * peaks)]).astype(np.float32)
+    assert objects.nuclei(maps, smallest=20).max() == 1
+    assert objects.nuclei(maps, smallest=20, rise=0.01).max() == 2
+
+
+def test_peaks_are_joined_as_by_h_maxima():
+    ndimage = pytest.importorskip("scipy.ndimage")
+    morphology = pytest.importorskip("skimage.morphology")
+    noise = np.random.default_rng(0).random((96, 96)).astype(np.float32)
+    depth = ndimage.gaussian_filter(noise, 4)
+    depth = (depth - depth.min()) / np.ptp(depth)
+    maps = np.stack([np.ones_like(depth), depth])
+    for rise in (0.05, 0.1, 0.3):
+        found = objects.nuclei(maps, smallest=1, smoothing=0, apart=1, rise=rise)
+        _, expected = ndimage.label(morphology.h_maxima(depth, rise), np.ones((3, 3)))
+        assert found.max() == expected
+    assert found.min() == 1  # every pixel belongs to an object
+
+
 def test_small_objects_are_dropped():
     labels = disks((48, 48, 16), (10, 10, 2))
     assert objects.nuclei(targets.nuclei(labels), smallest=40).max() == 1
