@@ -2,35 +2,37 @@
 
 An image is resampled to the set's scale and cut into windows of the encoder's input size. The maps
 of `encoder.pyramid` are enlarged to a grid of 4 px, concatenated and standardised, and each
-position is classified by logistic regression: a 1 x 1 convolution. Its C and its threshold are
-chosen on a fifth of the training groups. Nothing is fine-tuned or augmented: the features are
-compared.
+position is classified by logistic regression: a 1 x 1 convolution, fitted on positions drawn from
+the training images. Its C and its threshold are chosen on a fifth of the training groups. Nothing
+is fine-tuned or augmented: the features are compared.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
-from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GroupKFold
 
 from pathencoder.encoder import Encoder
 from pathencoder.images import open_image
 from pathencoder.metrics import match_points
+from training.evaluation import pixel_regression
 from training.evaluation.annotations import Picture, open_labels, read_pictures, read_points
 from training.evaluation.dense_maps import GRID, Decoder, Floats, maps_of
+from training.evaluation.pixel_regression import Regression
 
 # features [N, C] and labels [N] of positions of one image
 _Drawn = tuple[Floats, NDArray[np.bool_]]
+PROTOCOL = 2  # of the figures here: another number computes them again
 POSITIONS = 800  # drawn of a training image
+MOST_POSITIONS = 40_000  # of all training images together: of more images each gives fewer
 FOLDS = 5
 CHOSEN_ON = 6  # held-out training images on which C and the threshold are chosen
 CS = (1e-4, 1e-2, 1.0)
@@ -91,6 +93,35 @@ class Score:
         return 2 * self.hit / total if total else 1.0
 
 
+@dataclass(frozen=True)
+class Evaluated:
+    """What an encoder reached on a set.
+
+    Attributes:
+        scores: For each seed the counts of every evaluated image, in the order of the pictures.
+        positions: On which each decoder was fitted, in all training images of a fold.
+        unfinished: Decoders whose fit did not converge.
+        fits: Decoders that were fitted.
+    """
+
+    scores: list[list[Score]]
+    positions: int
+    unfinished: int
+    fits: int
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader of the figures should know."""
+        fitted = f"decoders fitted on {self.positions:,} positions"
+        if not self.unfinished:
+            return (fitted,)
+        steps = pixel_regression.MOST_STEPS
+        return (
+            fitted,
+            f"{self.unfinished} of {self.fits} fits did not converge in {steps} steps",
+        )
+
+
 def pictures_of(s: DenseSet, data: Path, *, choose: bool) -> list[Picture]:
     """The images of a set, from its meta.csv.
 
@@ -116,7 +147,7 @@ def evaluate(
     *,
     choose: bool,
     seeds: Sequence[int] = (0,),
-) -> list[list[Score]]:
+) -> Evaluated:
     """Fit the decoder and evaluate it. Every image runs through the network once or twice.
 
     Args:
@@ -128,17 +159,27 @@ def evaluate(
         seeds: Of the positions that a decoder is fitted on.
 
     Returns:
-        For each seed the counts of every evaluated image, in the order of `pictures`.
+        The counts, and how the decoders were fitted.
+
+    Raises:
+        ConfigError: The maps are not finite, or the training images have no labelled object.
     """
     drawn = _draw(encoder, s, pictures, seeds)
     scores: list[dict[int, Score]] = [{} for _ in seeds]
+    positions, fits = 0, list[Regression]()
     for train, held_out in _folds(pictures, choose=choose):
-        decoders = _fit(encoder, s, pictures, drawn, train)
+        decoders, fitted = _fit(encoder, s, pictures, drawn, train)
+        fits += fitted
+        positions = max(positions, sum(len(d[0][1]) for i in train if (d := drawn[i])))
         for i in held_out:
-            found = maps_of(encoder, read_image(pictures[i], s.mpp)).probabilities(decoders)
-            for seed, (decoder, map_) in enumerate(zip(decoders, found, strict=True)):
-                scores[seed][i] = _score(s, pictures[i], map_, decoder.threshold)
-    return [[by_image[i] for i in sorted(by_image)] for by_image in scores]
+            maps = maps_of(encoder, read_image(pictures[i], s.mpp))
+            truth = truth_of(s, pictures[i], maps.shape)
+            for seed, map_ in enumerate(maps.probabilities(decoders)):
+                threshold = [decoders[seed].threshold]
+                (scores[seed][i],) = _scores(s, pictures[i], truth, map_, threshold)
+    unfinished = sum(not f.converged for f in fits)
+    ordered = [[by_image[i] for i in sorted(by_image)] for by_image in scores]
+    return Evaluated(ordered, positions, unfinished, len(fits))
 
 
 def mean_score(s: DenseSet, scores: Sequence[Score]) -> float:
@@ -164,8 +205,8 @@ def _fit(
     pictures: Sequence[Picture],
     drawn: Sequence[Sequence[_Drawn] | None],
     train: list[int],
-) -> list[Decoder]:
-    """A decoder for each seed, fitted on all training images.
+) -> tuple[list[Decoder], list[Regression]]:
+    """A decoder for each seed, fitted on all training images; and every fit.
 
     C and threshold are chosen on the first of five folds of them.
     """
@@ -173,52 +214,55 @@ def _fit(
     inner = next(GroupKFold(min(FOLDS, len(set(groups)))).split(groups, groups=groups))
     fit_on, held_out = ([train[j] for j in part] for part in inner)
     seeds = range(len(next(d for d in drawn if d is not None)))
-    candidates = [_regression(drawn, fit_on, c, seed) for seed in seeds for c in CS]
-    found: list[list[tuple[Picture, Floats]]] = [[] for _ in candidates]
+    candidates = [f for seed in seeds for f in _regressions(drawn, fit_on, CS, seed)]
+    found: list[list[list[Score]]] = [[] for _ in candidates]  # by image, then by threshold
     for i in held_out[:CHOSEN_ON]:
-        maps = maps_of(encoder, read_image(pictures[i], s.mpp)).probabilities(candidates)
-        for pairs, map_ in zip(found, maps, strict=True):
-            pairs.append((pictures[i], map_))
-    decoders = []
+        maps = maps_of(encoder, read_image(pictures[i], s.mpp))
+        truth = truth_of(s, pictures[i], maps.shape)
+        probabilities = maps.probabilities([_decoder(f) for f in candidates])
+        for by_image, map_ in zip(found, probabilities, strict=True):
+            by_image.append(_scores(s, pictures[i], truth, map_, THRESHOLDS.tolist()))
+    values = np.array(
+        [[mean_score(s, scores) for scores in zip(*by_image, strict=True)] for by_image in found]
+    ).reshape(len(seeds), len(CS), len(THRESHOLDS))
+    decoders, final = [], []
     for seed in seeds:
-        own = found[seed * len(CS) : (seed + 1) * len(CS)]
-        options = [
-            (c, t, pairs) for c, pairs in zip(CS, own, strict=True) for t in THRESHOLDS.tolist()
-        ]
-        values = [mean_score(s, [_score(s, p, m, t) for p, m in pairs]) for _, t, pairs in options]
-        c, threshold, _ = options[int(np.argmax(values))]
-        decoders.append(
-            dataclasses.replace(_regression(drawn, train, c, seed), threshold=threshold)
-        )
-    return decoders
+        c, threshold = np.unravel_index(int(np.argmax(values[seed])), values[seed].shape)
+        final += _regressions(drawn, train, [CS[c]], seed)
+        decoders.append(_decoder(final[-1], float(THRESHOLDS[threshold])))
+    return decoders, [*candidates, *final]
 
 
-def _regression(
-    drawn: Sequence[Sequence[_Drawn] | None], used: Sequence[int], c: float, seed: int
-) -> Decoder:
+def _regressions(
+    drawn: Sequence[Sequence[_Drawn] | None], used: Sequence[int], cs: Sequence[float], seed: int
+) -> list[Regression]:
     parts = [part[seed] for i in used if (part := drawn[i]) is not None]
     x, y = np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts])
-    mean, scale = x.mean(0), np.maximum(x.std(0), 1e-6)
-    model = LogisticRegression(C=c, max_iter=200).fit((x - mean) / scale, y)
-    weights = (model.coef_[0] / scale).astype(np.float32)
-    return Decoder(weights, float(model.intercept_[0] - weights @ mean))
+    return pixel_regression.fit(x, y, cs)
+
+
+def _decoder(fitted: Regression, threshold: float = 0.5) -> Decoder:
+    return Decoder(fitted.weights.astype(np.float32), fitted.bias, threshold)
 
 
 def _draw(
     encoder: Encoder, s: DenseSet, pictures: Sequence[Picture], seeds: Sequence[int]
 ) -> list[list[_Drawn] | None]:
     """Features and labels of positions drawn uniformly from each training image, by seed."""
+    images = sum(p.split == "train" for p in pictures)
+    most = min(POSITIONS, MOST_POSITIONS // max(1, images))
     drawn: list[list[_Drawn] | None] = []
     for i, picture in enumerate(pictures):
         if picture.split != "train":
             drawn.append(None)
             continue
         maps = maps_of(encoder, read_image(picture, s.mpp))
-        truth = grid_truth(s, picture, maps.shape)
+        truth = grid_truth(s, picture, maps.shape).ravel()
         rngs = [np.random.default_rng((seed, i)) for seed in seeds]
-        count = min(POSITIONS, truth.size)
+        count = min(most, truth.size)
         places = [rng.choice(truth.size, count, replace=False) for rng in rngs]
-        drawn.append([(maps.at(place), truth.ravel()[place]) for place in places])
+        features = np.split(maps.at(np.concatenate(places)), len(seeds))
+        drawn.append([(x, truth[place]) for x, place in zip(features, places, strict=True)])
     return drawn
 
 
@@ -245,7 +289,7 @@ def grid_truth(s: DenseSet, picture: Picture, shape: tuple[int, ...]) -> NDArray
             away[min(max(y, 0), shape[0] - 1), min(max(x, 0), shape[1] - 1)] = False
         near: NDArray[np.bool_] = ndimage.distance_transform_edt(away) * GRID * s.mpp <= CENTRE_UM
         return near
-    mask = _labels(picture) > 0
+    mask = open_labels(picture.file) > 0
     resized = Image.fromarray(mask.astype(np.uint8) * 255).resize(
         (shape[1], shape[0]), Image.Resampling.BOX
     )
@@ -258,19 +302,28 @@ def centres_of(s: DenseSet, picture: Picture) -> NDArray[np.float64]:
     return points[:, ::-1] * picture.mpp / s.mpp
 
 
-def _score(s: DenseSet, picture: Picture, found: Floats, threshold: float) -> Score:
-    if not s.points:
-        truth, mask = grid_truth(s, picture, found.shape), found > threshold
-        return Score(
-            picture.file.name,
-            picture.group,
-            int((truth & mask).sum()),
-            int(mask.sum()),
-            int(truth.sum()),
-        )
-    cells, centres = peaks(found, threshold, s.mpp), centres_of(s, picture)
-    pairs = match_points(centres, cells, MATCH_UM / s.mpp)
-    return Score(picture.file.name, picture.group, len(pairs), len(cells), len(centres))
+def truth_of(s: DenseSet, picture: Picture, shape: tuple[int, int]) -> NDArray[Any]:
+    """What maps of a picture are compared with: centres of cells, or the labels on the grid."""
+    return centres_of(s, picture) if s.points else grid_truth(s, picture, shape)
+
+
+def _scores(
+    s: DenseSet,
+    picture: Picture,
+    truth: NDArray[Any],
+    found: Floats,
+    thresholds: Sequence[float],
+) -> list[Score]:
+    """The counts of a map of probabilities at each threshold."""
+    if s.points:
+        cells, heights = _maxima(found, min(thresholds), s.mpp)
+        by_threshold = [cells[heights > t] for t in thresholds]
+        pairs = [match_points(truth, c, MATCH_UM / s.mpp) for c in by_threshold]
+        counts = [(len(p), len(c), len(truth)) for p, c in zip(pairs, by_threshold, strict=True)]
+    else:
+        total, masks = int(truth.sum()), [found > t for t in thresholds]
+        counts = [(int((truth & mask).sum()), int(mask.sum()), total) for mask in masks]
+    return [Score(picture.file.name, picture.group, *count) for count in counts]
 
 
 def peaks(found: Floats, threshold: float, mpp: float) -> NDArray[np.float64]:
@@ -284,12 +337,19 @@ def peaks(found: Floats, threshold: float, mpp: float) -> NDArray[np.float64]:
     Returns:
         y and x in px at the scale of the set [N, 2]; no two are nearer than CENTRE_UM.
     """
+    return _maxima(found, threshold, mpp)[0]
+
+
+def _maxima(found: Floats, threshold: float, mpp: float) -> tuple[NDArray[np.float64], Floats]:
+    """The cells of `peaks`, and the smoothed probability at each."""
     smooth = ndimage.gaussian_filter(_finer(found), 1.0)
     size = 2 * round(CENTRE_UM / mpp / _FINE) + 1
     top = (smooth == ndimage.maximum_filter(smooth, size)) & (smooth > threshold)
     plateaus, count = ndimage.label(top, np.ones((3, 3)))  # equal neighbours are one cell
-    centres = np.array(ndimage.center_of_mass(top, plateaus, range(1, count + 1))).reshape(-1, 2)
-    return (centres + 0.5) * _FINE
+    places = range(1, count + 1)
+    centres = np.array(ndimage.center_of_mass(top, plateaus, places)).reshape(-1, 2)
+    heights = np.asarray(ndimage.maximum(smooth, plateaus, places), np.float32)
+    return (centres + 0.5) * _FINE, heights
 
 
 def _finer(found: Floats) -> Floats:
@@ -297,11 +357,6 @@ def _finer(found: Floats) -> Floats:
     height, width = (n * GRID // _FINE for n in found.shape)
     enlarged = Image.fromarray(found).resize((width, height), Image.Resampling.BILINEAR)
     return np.asarray(enlarged, dtype=np.float32)
-
-
-@functools.lru_cache(maxsize=256)
-def _labels(picture: Picture) -> NDArray[np.integer]:
-    return open_labels(picture.file)
 
 
 def _size(size: tuple[int, int], factor: float) -> tuple[int, int]:

@@ -114,11 +114,14 @@ def scores_of(
     folder = make_folder(cache / subject.fingerprint[:16])
     pictures = protocol.pictures_of(s, data, choose=choose)
     part = "cv" if choose else s.test
-    files = {seed: folder / f"dense-{s.name}-{part}-{seed}.json" for seed in range(seeds)}
+    version = f"v{protocol.PROTOCOL}"
+    files = {seed: folder / f"dense-{s.name}-{part}-{seed}-{version}.json" for seed in range(seeds)}
     if missing := [seed for seed, file in files.items() if not file.exists()]:
         log.info("%s on %s: %d images, %d seeds", subject.name, s.name, len(pictures), len(missing))
-        found = protocol.evaluate(subject.encoder, s, pictures, choose=choose, seeds=missing)
-        for seed, scores in zip(missing, found, strict=True):
+        found = protocol.evaluate(subject.for_maps(), s, pictures, choose=choose, seeds=missing)
+        say = log.warning if found.unfinished else log.info
+        say("%s on %s: %s", subject.name, s.name, "; ".join(found.notes))
+        for seed, scores in zip(missing, found.scores, strict=True):
             write_text(files[seed], json.dumps([dataclasses.asdict(x) for x in scores]))
     texts = [file.read_text(encoding="utf-8") for file in files.values()]
     return [[Score(**x) for x in json.loads(text)] for text in texts]

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,8 @@ from training.evaluation.report_rows import FORMAT, SCHEMA, Difference, Mean, Re
 from training.files import write_text
 
 _REPORT = TypeAdapter(Report)
+# not the second part of a/b or of https://
+_ABSOLUTE = re.compile(r"(?<![\w.:/~])/[^\s'\",;:()/]+(?:/[^\s'\",;:()/]+)+")
 
 
 def write_report(path: Path, report: Report) -> None:
@@ -47,6 +50,17 @@ def write_report(path: Path, report: Report) -> None:
     text = json.dumps(dataclasses.asdict(report), indent=1, ensure_ascii=False) + "\n"
     parse_report(text, str(path))
     write_text(path, text)
+
+
+def without_places(text: str) -> str:
+    """A text whose absolute paths are relative to the working folder, or names outside it."""
+
+    def short(found: re.Match[str]) -> str:
+        place = Path(found[0])
+        here = place.is_relative_to(Path.cwd())
+        return str(place.relative_to(Path.cwd())) if here else place.name
+
+    return _ABSOLUTE.sub(short, text)
 
 
 def read_report(path: Path) -> Report:

@@ -7,6 +7,7 @@ seconds the second time.
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import importlib.metadata
 import logging
@@ -25,7 +26,7 @@ from pathencoder import cores
 from pathencoder.errors import ConfigError, PathEncoderError
 from pathencoder.files import make_folder
 from training.evaluation.calibration import Bin
-from training.evaluation.report_file import write_report
+from training.evaluation.report_file import without_places, write_report
 from training.evaluation.report_rows import Absent, Report, Verb
 from training.evaluation.whole.fits import reliability_of
 from training.evaluation.whole.plots import draw
@@ -120,7 +121,10 @@ def assemble(plan: Plan, found: Measured, absent: Sequence[Absent]) -> Report:
         results=tuple(found.results),
         means=tuple(means(found.results, plan.rows, plan.sets)),
         differences=tuple(found.differences),
-        absent=(*absent, *found.absent),
+        absent=tuple(
+            dataclasses.replace(a, reason=without_places(a.reason))
+            for a in (*absent, *found.absent)
+        ),
     )
 
 
@@ -149,8 +153,8 @@ def today() -> str:
 
 
 def repeated_by() -> str:
-    """The command line of this process."""
-    return shlex.join(["python", "-m", "training.evaluate", *sys.argv[1:]])
+    """The command line of this process, without absolute paths."""
+    return without_places(shlex.join(["python", "-m", "training.evaluate", *sys.argv[1:]]))
 
 
 def made_with() -> dict[str, str]:

@@ -16,6 +16,8 @@ from training.files import save_figure
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _BASELINES = {"random": "#BBBBBB", "imagenet": "#888888", "imagenet read alike": "#444444"}
 _STAINS = {"he": "H&E", "ihc": "IHC"}
+_AUROC = "AUROC of the probe; dashed: chance"
+_LEAST_ROWS = 5  # of a bin of the reliability plot: the share of fewer says nothing
 Bins = Callable[[str, str], Sequence[Bin] | None]  # of an encoder and a set
 
 
@@ -38,7 +40,7 @@ def draw(report: Report, folder: Path, bins: Bins) -> list[Path]:
     matplotlib.use("Agg")
     made = []
     for name, figure in (
-        ("probe", _by_set(report, report.find(verb="probe", metric="auroc"), "AUROC of the probe")),
+        ("probe", _by_set(report, report.find(verb="probe", metric="auroc"), _AUROC)),
         ("dense", _by_set(report, report.find(verb="dense"), "linear decoder on frozen maps")),
         ("robustness", _conditions(report)),
         ("reliability", _reliability(report, bins)),
@@ -86,6 +88,8 @@ def _by_set(report: Report, results: Sequence[Result], title: str) -> Any:
                 axis.plot([around.low, around.high], [y, y], color=colours[name], linewidth=1.5)
             axis.plot(value, y, "o", color=colours[name], markersize=5)
     axis.set_yticks(range(len(sets)), [_named(s.name, s.stain, results) for s in sets], fontsize=8)
+    if all(r.metric == "auroc" for r in results):
+        axis.axvline(0.5, color="#888888", linewidth=0.8, linestyle="--")  # chance
     axis.set_ylim(len(sets) - 0.5, -0.5)
     axis.set_xlabel(f"{title}; lines are 95 % intervals over groups", fontsize=8)
     axis.tick_params(axis="x", labelsize=8)
@@ -168,7 +172,7 @@ def _reliability(report: Report, bins: Bins) -> Any:
     for panel, name in zip(panels.ravel(), sets, strict=False):
         panel.plot([0, 1], [0, 1], color="#BBBBBB", linewidth=1)
         for encoder in names:
-            there = bins(encoder, name) or ()
+            there = [b for b in bins(encoder, name) or () if b.rows >= _LEAST_ROWS]
             total = sum(b.rows for b in there)
             xs, ys = [b.confidence for b in there], [b.accuracy for b in there]
             sizes = [8 + 150 * b.rows / total for b in there]
@@ -177,7 +181,8 @@ def _reliability(report: Report, bins: Bins) -> Any:
         panel.set_title(name, fontsize=8)
         panel.set(xlim=(0, 1), ylim=(0, 1.02), aspect="equal")
         panel.tick_params(labelsize=7)
-    figure.supxlabel("probability of the predicted class", fontsize=8)
+    few = f"bins of fewer than {_LEAST_ROWS} tiles are left out"
+    figure.supxlabel(f"probability of the predicted class; {few}", fontsize=8)
     figure.supylabel("share that is right", fontsize=8)
     for encoder in names:
         panels[0][0].plot([], [], "o-", color=colours[encoder], label=encoder)

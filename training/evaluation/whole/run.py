@@ -123,10 +123,15 @@ def _embed(plan: Plan, found: Measured) -> list[MeasuredSet]:
             if "robustness" in plan.verbs and is_changed(s, plan):
                 shifts.embed_changed(features, readings, s.probe, s.key)
         except PathEncoderError as error:
-            _leave_out(found, s.row.name, "probe", error)
+            _leave_out(found, s.row.name, _on_embeddings(plan), error)
             continue
         embedded.append(s)
     return embedded
+
+
+def _on_embeddings(plan: Plan) -> Verb:
+    """The first of the protocols that need embeddings."""
+    return next((v for v in plan.verbs if v != "dense"), "probe")
 
 
 def is_changed(s: MeasuredSet, plan: Plan) -> bool:
@@ -144,7 +149,7 @@ def _dense(plan: Plan, found: Measured) -> list[Result]:
         scores = {}
         for row in _networks(plan.rows):
             try:
-                scores[row.name] = maps.scores_of(row, s, plan.cache, seeds=plan.seeds)
+                scores[row.name] = maps.evaluated(row, s, plan.cache, seeds=plan.seeds)
             except PathEncoderError as error:
                 _leave_out(found, s.row.name, "dense", error, row.name)
                 continue
@@ -187,7 +192,7 @@ def _fitted(plan: Plan, found: Measured, sets: Sequence[MeasuredSet]) -> None:
             try:
                 found.results += future.result()
             except PathEncoderError as error:
-                _leave_out(found, name, "probe", error, row)
+                _leave_out(found, name, _on_embeddings(plan), error, row)
                 del found.jobs[row, name]
         if "probe" in plan.verbs:
             found.differences += _paired(plan, found, sets, pool)

@@ -23,9 +23,9 @@ from training.evaluation import dense
 from training.evaluation.annotations import Picture, read_pictures
 from training.evaluation.cells import cut_cells
 from training.evaluation.dense import DenseSet
-from training.evaluation.known_sets import BY_NAME, KNOWN, KnownSet
+from training.evaluation.known_sets import BY_NAME, CELL_SETS, KNOWN, TILE_SETS, KnownSet
 from training.evaluation.probe import Labels, part_of, read_labels
-from training.evaluation.report_rows import Absent, SetRow, Stain
+from training.evaluation.report_rows import Absent, SetRow, Stain, Verb
 from training.evaluation.set_lists import (
     Entry,
     differences,
@@ -106,14 +106,16 @@ def open_all(data: Path, chosen: Sequence[str], cache: Path) -> Opened:
     """
     names, folders = _wanted(data, chosen)
     found = Opened([], [], [])
-    for known in (BY_NAME[name] for name in names):
+    for name in names:
+        known = BY_NAME[name]
         folder = folder_of(known, data)
+        verb: Verb = "probe" if name in (*TILE_SETS, *CELL_SETS) else "dense"
         if folder is None:
-            found.absent.append(_absent(known.name, how_to_obtain(known, data)))
+            found.absent.append(Absent(set=name, verb=verb, reason=how_to_obtain(known, data)))
             continue
-        _open_one(found, known.name, functools.partial(_known, known, folder, cache))
+        _open_one(found, name, verb, functools.partial(_known, known, folder, cache))
     for folder in folders:
-        _open_one(found, folder.name, functools.partial(_own, folder))
+        _open_one(found, folder.name, "probe", functools.partial(_own, folder))
     if not found.sets:
         reasons = "\n".join(f"  {a.reason}" for a in found.absent)
         raise ConfigError(
@@ -148,17 +150,15 @@ def _wanted(data: Path, chosen: Sequence[str]) -> tuple[list[str], list[Path]]:
     return names, folders
 
 
-def _open_one(found: Opened, name: str, opening: Callable[[], list[MeasuredSet]]) -> None:
+def _open_one(
+    found: Opened, name: str, verb: Verb, opening: Callable[[], list[MeasuredSet]]
+) -> None:
     try:
         found.sets.extend(opening())
     except PathEncoderError as error:
         log.warning("%s is left out: %s", name, error)
-        found.absent.append(_absent(name, str(error)))
+        found.absent.append(Absent(set=name, verb=verb, reason=str(error)))
         found.broken.append(name)
-
-
-def _absent(name: str, reason: str) -> Absent:
-    return Absent(set=name, verb="probe", reason=reason)
 
 
 def _known(known: KnownSet, folder: Path, cache: Path) -> list[MeasuredSet]:

@@ -6,6 +6,7 @@ evaluated part, evenly spaced in its table.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -52,6 +53,7 @@ def embed_changed(
     originals: list[Image] = []
 
     def changed(change: changes.Change) -> Callable[[], list[Image]]:
+        @functools.cache  # the same tiles for every network
         def make() -> list[Image]:
             if not originals:
                 originals.extend(open_image(tiles.folder / tiles.labels.files[i]) for i in chosen)

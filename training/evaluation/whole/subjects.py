@@ -27,6 +27,7 @@ from pathencoder.spec import EncoderSpec
 from training.backbones.known_starts import MOBILENET_V2, how_to_obtain
 from training.config import BackboneSettings
 from training.evaluation.encoders import IMAGENET, Subject, open_subject, plain, subject_of
+from training.evaluation.report_file import without_places
 from training.evaluation.report_rows import Absent, EncoderRow, Transform, Weights
 
 log = logging.getLogger("training")
@@ -121,7 +122,8 @@ def open_rows(names: Sequence[str], imagenet: Path) -> tuple[list[Row], list[Abs
     rows = []
     for name in wanted:
         runs = tuple(open_subject(name))
-        rows.append(Row(runs[0].name, "evaluated", runs, tuple(_sha256(r.encoder) for r in runs)))
+        title = without_places(runs[0].name)
+        rows.append(Row(title, "evaluated", runs, tuple(_sha256(r.encoder) for r in runs)))
     if len({r.name for r in rows}) < len(rows):
         raise ConfigError(f"two encoders have one name: {', '.join(r.name for r in rows)}")
     random = subject_of("random", plain(IMAGENET.model_copy(update={"start": None})))

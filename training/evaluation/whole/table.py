@@ -87,7 +87,8 @@ def _probe(report: Report) -> Iterable[str]:
             rows += _mean_row(report, names, f"{title} sets", metric)
             if rows:
                 head = ("set", "part", "n (groups)", *names)
-                yield f"**{title}, {METRICS[metric].title}**\n\n{table(head, rows)}"
+                what = METRICS[metric]
+                yield f"**{title}, {what.title}.** {what.meaning}\n\n{table(head, rows)}"
 
 
 def _mean_row(

@@ -107,16 +107,18 @@ def data(tmp_path):
 @pytest.mark.parametrize("s", [dense.SETS[0], dense.SETS[2]], ids=lambda s: s.name)
 def test_a_linear_decoder_finds_what_the_features_contain(s, data):
     pictures = dense.pictures_of(s, data, choose=True)
-    (scores,) = dense.evaluate(Eyes(), s, pictures, choose=True)
+    found = dense.evaluate(Eyes(), s, pictures, choose=True)
+    (scores,) = found.scores
     assert [x.file for x in scores] == [p.file.name for p in pictures]
     assert dense.mean_score(s, scores) > 0.7  # colour alone is enough here
+    assert found.notes == ("decoders fitted on 3,200 positions",)  # four images a fold
 
 
 def test_a_real_encoder_goes_through(data):
     s = dense.SETS[0]
     (scores,) = dense.evaluate(
         small_encoders.encoder("vit"), s, dense.pictures_of(s, data, choose=True), choose=True
-    )
+    ).scores
     assert all(0 <= x.dice <= 1 for x in scores)
 
 

@@ -7,7 +7,7 @@ import pytest
 from small_reports import report, result
 
 from pathencoder.errors import ConfigError
-from training.evaluation.report_file import parse_report, read_report, write_report
+from training.evaluation.report_file import parse_report, read_report, without_places, write_report
 
 pytestmark = pytest.mark.full
 
@@ -77,3 +77,11 @@ def test_a_value_edited_to_text_is_refused():
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(ConfigError, match=r"none\.json cannot be read"):
         read_report(tmp_path / "none.json")
+
+
+def test_no_path_of_this_machine_is_in_a_report(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    text = f"all m={tmp_path}/runs/m, /data/x/labels.csv: a/b; of https://a.org/b/c, ~/d/e, / f"
+    assert without_places(text) == (
+        "all m=runs/m, labels.csv: a/b; of https://a.org/b/c, ~/d/e, / f"
+    )

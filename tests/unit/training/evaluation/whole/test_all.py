@@ -37,10 +37,10 @@ def test_every_figure_is_in_one_file_and_broken_sets_stop_nothing(work, monkeypa
     assert done.exit_code == 3, done.output
     report = read_report(work / "out/evaluation.json")
     assert [(e.role, e.name) for e in report.encoders] == [
-        ("evaluated", str(work / "enc")),
+        ("evaluated", "enc"),
         ("random", "random"),
     ]
-    mine = report.find(encoder=str(work / "enc"), set="mine")
+    mine = report.find(encoder="enc", set="mine")
     verbs = {verb: {r.metric for r in mine if r.verb == verb} for verb in {r.verb for r in mine}}
     assert verbs["probe"] >= {"auroc", "linear", "knn20", "shot16", "retrieval_map"}
     assert verbs["robustness"] >= {"auroc", "centred_cosine", "robustness_index"}
@@ -53,6 +53,13 @@ def test_every_figure_is_in_one_file_and_broken_sets_stop_nothing(work, monkeypa
     assert "1 of 24 files are missing" in reasons["broken"]
     assert "amibr is not there: its images are of https://github.com/" in reasons["amibr"]
     assert "google-coral/test_data" in reasons["all"]
+    verbs_of = {a.set: a.verb for a in report.absent}
+    assert (verbs_of["monuseg"], verbs_of["amibr"], verbs_of["crchisto"]) == (
+        "dense",
+        "probe",
+        "probe",
+    )
+    assert str(work) not in (work / "out/evaluation.json").read_text()
     assert "left out, to be corrected: broken" in done.output
     assert {p.name for p in (work / "out").glob("*.png")} == {
         "probe.png",
