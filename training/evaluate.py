@@ -29,6 +29,7 @@ import numpy as np
 from pathencoder.errors import PathEncoderError
 from pathencoder.files import make_folder
 from training.evaluation import probe as protocol
+from training.evaluation import shared_options
 from training.evaluation.adapt_table import adapt
 from training.evaluation.dense_table import dense
 from training.evaluation.encoders import Subject, open_subject
@@ -75,30 +76,12 @@ def main() -> None:
     help="Your own labels instead of --sets: a table with file, label and, optionally, group and"
     " split, in the folder of its images. Without a split: folds by group.",
 )
-@click.option(
-    "--data",
-    type=click.Path(path_type=Path),
-    default=Path("../shared/data"),
-    show_default=True,
-    help="Folder of the sets.",
-)
-@click.option(
-    "--cache",
-    type=click.Path(path_type=Path),
-    default=Path("runs/probe"),
-    show_default=True,
-    help="Cut cells, embeddings, outcomes.",
-)
-@click.option("--sets", "chosen", default=",".join(SETS), help="Comma-separated sets.")
-@click.option(
-    "--cv",
-    is_flag=True,
-    help="Folds inside the train parts alone: for choices; test parts stay unread.",
-)
-@click.option("--seeds", default=3, show_default=True)
-@click.option(
-    "--json", "out", type=click.Path(path_type=Path), help="Write every figure here as well."
-)
+@shared_options.data_folder("Folder of the sets.")
+@shared_options.cache_folder("runs/probe", "Cut cells, embeddings, outcomes.")
+@shared_options.chosen_sets(",".join(SETS))
+@shared_options.cross_validated()
+@shared_options.seeds("Of the folds and of the few-shot draws.")
+@shared_options.json_file()
 def probe(
     names: tuple[str, ...],
     labels: Path | None,

@@ -25,6 +25,7 @@ from pathencoder.heads.adapt.run import adapt as adapt_encoder
 from pathencoder.heads.data.dataset import TRAIN, Dataset
 from pathencoder.heads.data.read import read_dataset
 from pathencoder.heads.folds import grouped_folds
+from training.evaluation import shared_options
 from training.evaluation.encoders import Subject, open_subject
 from training.evaluation.heads_table import read
 from training.evaluation.outcomes import Floats, Ints
@@ -41,31 +42,15 @@ _FIGURES: dict[str, Callable[[Ints, Floats], float]] = {
 
 @click.command(name="adapt", help=__doc__)
 @click.argument("names", nargs=-1, required=True)
-@click.option(
-    "--data",
-    type=click.Path(path_type=Path),
-    default=Path("../shared/data"),
-    show_default=True,
-    help="Folder with tiles/.",
-)
-@click.option(
-    "--results",
-    type=click.Path(path_type=Path, dir_okay=False),
-    default=Path("runs/adapt.jsonl"),
-    show_default=True,
-    help="A line a fit: what is there already is not fitted again.",
-)
-@click.option("--sets", "chosen", default="amibr,hpylori_ihc", show_default=True)
+@shared_options.data_folder("Folder with tiles/.")
+@shared_options.results_file("runs/adapt.jsonl")
+@shared_options.chosen_sets("amibr,hpylori_ihc")
 @click.option("--how", "hows", default=",".join(HOWS), show_default=True, help="Comma-separated.")
-@click.option(
-    "--cv",
-    is_flag=True,
-    help="Folds by group inside the train parts alone: for choices; test parts stay unread.",
-)
+@shared_options.cross_validated()
 @click.option(
     "--folds", default=5, show_default=True, help="With --cv: how many of the five folds are read."
 )
-@click.option("--seeds", default=3, show_default=True, help="Fits of each encoder and set.")
+@shared_options.seeds("Fits of each encoder and set.")
 @click.option("--epochs", default=Options.epochs, show_default=True, help="Of a fit, at most.")
 @click.option("--rate", type=float, default=None, help="Highest learning rate of the encoder.")
 @click.option("--stages", type=int, default=None, help="For last.")

@@ -20,6 +20,7 @@ from pathencoder.errors import ConfigError, PathEncoderError
 from pathencoder.files import make_folder
 from pathencoder.metrics import Interval, grouped_bootstrap
 from training.evaluation import dense as protocol
+from training.evaluation import shared_options
 from training.evaluation.dense import SETS, DenseSet, Score
 from training.evaluation.encoders import Subject, open_subject
 from training.files import write_text
@@ -30,41 +31,12 @@ Runs = list[list[Score]]  # one list of images a seed
 
 @click.command(name="dense", help=__doc__)
 @click.argument("names", nargs=-1, required=True)
-@click.option(
-    "--data",
-    type=click.Path(path_type=Path),
-    default=Path("../shared/data"),
-    show_default=True,
-    help="Folder with nuclei/.",
-)
-@click.option(
-    "--cache",
-    type=click.Path(path_type=Path),
-    default=Path("runs/probe"),
-    show_default=True,
-    help="Folder of computed scores.",
-)
-@click.option(
-    "--sets",
-    "chosen",
-    default=",".join(s.name for s in SETS),
-    show_default=True,
-    help="Comma-separated sets.",
-)
-@click.option(
-    "--cv",
-    is_flag=True,
-    help="Folds inside the train parts alone: for choices; test parts stay unread.",
-)
-@click.option(
-    "--seeds",
-    default=3,
-    show_default=True,
-    help="Draws of the positions that the decoder is fitted on.",
-)
-@click.option(
-    "--json", "out", type=click.Path(path_type=Path), help="Write every figure here as well."
-)
+@shared_options.data_folder("Folder with nuclei/.")
+@shared_options.cache_folder("runs/probe", "Folder of computed scores.")
+@shared_options.chosen_sets(",".join(s.name for s in SETS))
+@shared_options.cross_validated()
+@shared_options.seeds("Draws of the positions that the decoder is fitted on.")
+@shared_options.json_file()
 def dense(
     names: tuple[str, ...],
     data: Path,

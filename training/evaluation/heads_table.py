@@ -25,7 +25,7 @@ from pathencoder.heads.dense.cells import CellClasses, CellOptions
 from pathencoder.heads.dense.options import PRECISIONS
 from pathencoder.heads.dense.tasks import TASKS
 from pathencoder.heads.dense.train import Training
-from training.evaluation import head_sets
+from training.evaluation import head_sets, shared_options
 from training.evaluation.annotations import Picture
 from training.evaluation.encoders import Subject, open_subject
 from training.evaluation.head_sets import SETS, CellLabels, HeadSet, Pair
@@ -37,32 +37,14 @@ _TRAINING = Training()
 
 @click.command(name="heads", help=__doc__)
 @click.argument("names", nargs=-1, required=True)
-@click.option(
-    "--data",
-    type=click.Path(path_type=Path),
-    default=Path("../shared/data"),
-    show_default=True,
-    help="Folder with nuclei/.",
-)
-@click.option(
-    "--results",
-    type=click.Path(path_type=Path, dir_okay=False),
-    default=Path("runs/heads.jsonl"),
-    show_default=True,
-    help="A line a fit: what is there already is not fitted again.",
-)
-@click.option(
-    "--sets", "chosen", default=",".join(SETS), show_default=True, help="Comma-separated sets."
-)
-@click.option(
-    "--cv",
-    is_flag=True,
-    help="Folds inside the train parts alone: for choices; test parts stay unread.",
-)
+@shared_options.data_folder("Folder with nuclei/.")
+@shared_options.results_file("runs/heads.jsonl")
+@shared_options.chosen_sets(",".join(SETS))
+@shared_options.cross_validated()
 @click.option(
     "--folds", default=head_sets.FOLDS, show_default=True, help="Stop after so many folds of a set."
 )
-@click.option("--seeds", default=3, show_default=True, help="Fits of each encoder and set.")
+@shared_options.seeds("Fits of each encoder and set.")
 @click.option("--steps", default=_TRAINING.steps, show_default=True, help="Of a fit.")
 @click.option("--frozen", is_flag=True, help="Train the decoder alone.")
 @click.option(

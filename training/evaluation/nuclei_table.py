@@ -17,6 +17,7 @@ import numpy as np
 
 from pathencoder import metrics
 from pathencoder.errors import ConfigError, PathEncoderError
+from training.evaluation import shared_options
 from training.evaluation.nuclei import (
     ALONE,
     ARMS,
@@ -37,36 +38,17 @@ ROWS = (*PLAIN, BUNDLED, *PAPER, ALONE, *ARMS)
 @click.command(
     help=f"{__doc__}\n\nLearned rows are trained on the images of monuseg/train, never on a label."
 )
-@click.option(
-    "--data",
-    type=click.Path(path_type=Path),
-    default=Path("../shared/data/nuclei"),
-    show_default=True,
-    help="Folder of the sets.",
-)
+@shared_options.data_folder("Folder of the sets.", "../shared/data/nuclei")
 @click.option(
     "--rows",
     default="otsu,stain,paper,paper_oracle,ours",
     show_default=True,
     help=f"Of {', '.join(ROWS)}.",
 )
-@click.option(
-    "--sets", "chosen", default=",".join(s.name for s in SETS), help="Comma-separated sets."
-)
-@click.option("--seeds", default=5, show_default=True)
-@click.option(
-    "--cache",
-    type=click.Path(path_type=Path),
-    default=Path("runs/nuclei"),
-    show_default=True,
-    help="Trained networks.",
-)
-@click.option(
-    "--json",
-    "out",
-    type=click.Path(path_type=Path),
-    help="Write every image's figures here as well.",
-)
+@shared_options.chosen_sets(",".join(s.name for s in SETS))
+@shared_options.seeds("Trainings of each network.", 5)
+@shared_options.cache_folder("runs/nuclei", "Trained networks.")
+@shared_options.json_file("every image's figures")
 def nuclei(data: Path, rows: str, chosen: str, seeds: int, cache: Path, out: Path | None) -> None:
     """Compare label-free nuclei."""
     try:

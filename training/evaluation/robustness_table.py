@@ -15,6 +15,7 @@ import numpy as np
 from pathencoder.errors import PathEncoderError
 from pathencoder.images import open_image
 from training.evaluation import robustness as measure
+from training.evaluation import shared_options
 from training.evaluation.encoders import Subject, open_subject
 from training.evaluation.robustness import Floats
 from training.evaluation.sets import ProbeSet, open_sets
@@ -32,19 +33,11 @@ Figures = dict[str, Any]  # of one encoder, as in the JSON
 
 @click.command()
 @click.argument("names", nargs=-1, required=True)
-@click.option(
-    "--data",
-    type=click.Path(path_type=Path),
-    default=Path("../shared/data"),
-    show_default=True,
-    help="Folder with tiles/, slides/.",
-)
+@shared_options.data_folder("Folder with tiles/, slides/.")
 @click.option(
     "--draws", default=5, show_default=True, help="Draws of every shift that training does not use."
 )
-@click.option(
-    "--json", "out", type=click.Path(path_type=Path), help="Write every figure here as well."
-)
+@shared_options.json_file()
 def robustness(names: tuple[str, ...], data: Path, draws: int, out: Path | None) -> None:
     """Stain shifts and scanners: names as for `probe`.
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from pathencoder.errors import PathEncoderError
+from training.evaluation import shared_options
 from training.evaluation.known_sets import KNOWN, KnownSet
 from training.evaluation.set_lists import (
     FOLDER,
@@ -20,13 +21,7 @@ from training.evaluation.set_lists import (
 
 
 @click.command(name="sets", help=__doc__)
-@click.option(
-    "--data",
-    type=click.Path(path_type=Path),
-    default=Path("../shared/data"),
-    show_default=True,
-    help="Folder of the sets (docs/evaluation.md).",
-)
+@shared_options.data_folder("Folder of the sets (docs/evaluation.md).")
 @click.option(
     "--write-lists", is_flag=True, help="Write the lists of files in the repository again."
 )

@@ -15,6 +15,7 @@ from PIL import Image
 
 from pathencoder.errors import PathEncoderError
 from pathencoder.files import make_folder, whole_file
+from training.evaluation import shared_options
 from training.evaluation.tissue import OUTLINES, RECIPES, Drawn, Mask, iou, read_drawn
 from training.files import write_text
 
@@ -22,13 +23,7 @@ _COLOURS = {"drawn": (0, 90, 255), "found": (0, 200, 80), "not scored": (255, 20
 
 
 @click.command(name="tissue", help=__doc__)
-@click.option(
-    "--data",
-    type=click.Path(path_type=Path),
-    default=Path("../shared/data/slides"),
-    show_default=True,
-    help="Folder of the pictures.",
-)
+@shared_options.data_folder("Folder of the pictures.", "../shared/data/slides")
 @click.option(
     "--half",
     type=click.Choice(["choice", "kept", "both"]),
@@ -39,9 +34,7 @@ _COLOURS = {"drawn": (0, 90, 255), "found": (0, 200, 80), "not scored": (255, 20
 @click.option(
     "--pictures", type=click.Path(path_type=Path), help="Write an overlay a picture here."
 )
-@click.option(
-    "--json", "out", type=click.Path(path_type=Path), help="Write every figure here as well."
-)
+@shared_options.json_file()
 def tissue(data: Path, half: str, pictures: Path | None, out: Path | None) -> None:
     """Compare tissue masks with outlines drawn by hand."""
     rows: list[dict[str, object]] = []

@@ -25,6 +25,7 @@ import pathencoder
 from pathencoder import cores
 from pathencoder.errors import ConfigError, PathEncoderError
 from pathencoder.files import make_folder
+from training.evaluation import shared_options
 from training.evaluation.calibration import Bin
 from training.evaluation.report_file import without_places, write_report
 from training.evaluation.report_rows import Absent, Report, Verb
@@ -43,19 +44,9 @@ _SOME_FAILED = 3
 
 @click.command(name="all", help=__doc__)
 @click.argument("names", nargs=-1, required=True)
-@click.option(
-    "--data",
-    type=click.Path(path_type=Path),
-    default=Path("../shared/data"),
-    show_default=True,
-    help="Folder of the sets (docs/evaluation.md).",
-)
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path),
-    default=Path("runs/evaluation"),
-    show_default=True,
-    help="Folder of the JSON, the table, the plots and the cache.",
+@shared_options.data_folder("Folder of the sets (docs/evaluation.md).")
+@shared_options.out_folder(
+    "runs/evaluation", "Folder of the JSON, the table, the plots and the cache."
 )
 @click.option(
     "--sets",
@@ -66,14 +57,8 @@ _SOME_FAILED = 3
 @click.option(
     "--verbs", default=",".join(VERBS), show_default=True, help="Comma-separated protocols."
 )
-@click.option("--seeds", default=3, show_default=True, help="Of the probe and of the decoder.")
-@click.option(
-    "--imagenet",
-    type=click.Path(path_type=Path),
-    default=Path("../shared/weights/mobilenetv2_100_imagenet.safetensors"),
-    show_default=True,
-    help="ImageNet weights of MobileNetV2, for the baseline rows.",
-)
+@shared_options.seeds("Of the probe and of the decoder.")
+@shared_options.imagenet_weights()
 @click.option(
     "--processes",
     type=click.IntRange(min=1),
