@@ -362,8 +362,7 @@ def load_encoder(
         revision: A branch, tag or commit of the repository.
         device: "auto" takes cuda, then mps, then cpu.
         dtype: Of the parameters, also by name ("bf16", "fp16"). None: float32.
-        token: As in huggingface_hub, as are the next three. Its environment variables (HF_TOKEN,
-            HF_HOME, HF_HUB_OFFLINE and others) apply too.
+        token: As in huggingface_hub, as are the next three; its environment variables apply too.
         cache_dir: The cache of downloads.
         local_files_only: True: do not use the network.
         force_download: Download again what is in the cache.
@@ -391,6 +390,7 @@ def load_encoder(
         local_files_only=local_files_only,
         force_download=force_download,
         pretrained=pretrained,
+        graph=target.type == "cpu" and wanted == torch.float32,
     )
     encoder = Encoder(loaded.network, loaded.spec)
     encoder.origin = loaded.origin

@@ -41,7 +41,7 @@ REFERENCE = "reference.safetensors"
 CARD = "README.md"
 LICENCE = "LICENSE"
 METRICS = "metrics.json"
-GRAPH = ("model.onnx", "model.onnx.json")
+GRAPH = ("model.onnx", "model.onnx.data", "model.onnx.json")  # .data: of large networks
 # config.json last: until then the old one, with the old sha256, does not match new weights
 FILES = (REFERENCE, METRICS, CARD, LICENCE, *GRAPH, WEIGHTS, CONFIG)
 

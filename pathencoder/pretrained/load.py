@@ -58,8 +58,12 @@ def load(
     local_files_only: bool | None = None,
     force_download: bool = False,
     pretrained: bool = True,
+    graph: bool = False,
 ) -> Loaded:
-    """Load a network with its weights; arguments and errors as in `pathencoder.load_encoder`."""
+    """Load a network with its weights; arguments and errors as in `pathencoder.load_encoder`.
+
+    `graph`, as in `locate`: whether to download the ONNX file of a Hub repository too.
+    """
     name = _checked(name, revision)
     where: dict[str, Any] = {
         "revision": revision,
@@ -69,7 +73,7 @@ def load(
         "force_download": force_download,
     }
     if pretrained:
-        return _with_weights(locate.locate(name, **where))
+        return _with_weights(locate.locate(name, **where, graph=graph))
     return _with_random_weights(locate.describe(name, **where))
 
 

@@ -19,7 +19,15 @@ from pathencoder.errors import (
     PathEncoderError,
     UnknownEncoder,
 )
-from pathencoder.pretrained import catalogue, folder, hub, hub_errors, listed, upstream_config
+from pathencoder.pretrained import (
+    catalogue,
+    folder,
+    graph_files,
+    hub,
+    hub_errors,
+    listed,
+    upstream_config,
+)
 from pathencoder.spec import EncoderSpec
 
 # timm's names, in its order
@@ -53,6 +61,7 @@ def locate(
     cache_dir: str | os.PathLike[str] | None = None,
     local_files_only: bool | None = None,
     force_download: bool = False,
+    graph: bool = False,
 ) -> Located:
     """Find an encoder's spec and weights on this machine; download what is missing.
 
@@ -64,6 +73,8 @@ def locate(
         cache_dir: The cache of downloads.
         local_files_only: True: do not use the network; None: as HF_HUB_OFFLINE says.
         force_download: Whether to download what is in the cache again.
+        graph: Whether to download the ONNX file of a Hub repository too, where a library is
+            installed that runs it.
 
     Returns:
         The files.
@@ -77,7 +88,8 @@ def locate(
         ConfigError: An argument, or the encoder's description, cannot be used.
         StoreError: The cache cannot be written.
     """
-    return _locate(name, revision, hub.Access(token, cache_dir, local_files_only, force_download))
+    access = hub.Access(token, cache_dir, local_files_only, force_download)
+    return _locate(name, revision, access, graph=graph and graph_files.is_runnable())
 
 
 def _locate(
@@ -85,6 +97,7 @@ def _locate(
     revision: str | None,
     access: hub.Access,
     *,
+    graph: bool,
     fetching: bool = False,
 ) -> Located:
     place = _folder_of(name, revision)
@@ -92,7 +105,9 @@ def _locate(
         return _in_folder(place, str(name))
     known, repository = _repository_of(str(name), revision, access)
     repository = dataclasses.replace(repository, fetching=fetching)
-    return _unknown_repository(repository) if known is None else _public(known, repository)
+    if known is None:
+        return _unknown_repository(repository, graph=graph)
+    return _public(known, repository)
 
 
 def fetch(
@@ -102,9 +117,9 @@ def fetch(
     token: str | bool | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
 ) -> Located:
-    """As `locate`, and also download card, licence and reference, for a machine without network."""
+    """As `locate`, for a machine without network: downloads card, licence, reference and graph."""
     access = hub.Access(token, cache_dir, local_files_only=False)
-    located = _locate(name, revision, access, fetching=True)
+    located = _locate(name, revision, access, graph=True, fetching=True)
     if _folder_of(name, revision) is None:
         _, repository = _repository_of(str(name), revision, access)
         pinned = dataclasses.replace(repository, revision=located.spec.revision)
@@ -255,7 +270,7 @@ def _completed(known: EncoderSpec, repository: hub.Repository) -> EncoderSpec:
     )
 
 
-def _unknown_repository(repository: hub.Repository) -> Located:
+def _unknown_repository(repository: hub.Repository, *, graph: bool) -> Located:
     config = repository.required(folder.CONFIG)
     pinned = dataclasses.replace(repository, revision=hub.commit_of(config) or repository.revision)
     content = folder.parse_config(config)
@@ -268,6 +283,8 @@ def _unknown_repository(repository: hub.Repository) -> Located:
         for filename in _EXTRAS:
             with contextlib.suppress(hub_errors.NoSuchFile, OfflineError):
                 pinned.file(filename)
+        if graph:
+            graph_files.fetch(pinned, spec)
     return _from_cache(spec, weights, config.parent, spec.sha256, repository.access)
 
 
