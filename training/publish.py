@@ -45,6 +45,11 @@ from training.publishing.release import Wanted, write_release
     "--out", type=click.Path(path_type=Path), help="The folder to write. Default: RUN/release."
 )
 @click.option("--dry-run", is_flag=True, help="Write the folder only; no network.")
+@click.option(
+    "--with-onnx",
+    is_flag=True,
+    help="Add model.onnx, which `encode` runs on a CPU: as large as fp32 weights.",
+)
 @click.option("--with-state", is_flag=True, help="Add the checkpoint, to train it further.")
 @click.option(
     "--others",
@@ -68,6 +73,7 @@ def main(
     *,
     private: bool,
     dry_run: bool,
+    with_onnx: bool,
     with_state: bool,
     overwrite_card: bool,
     yes: bool,
@@ -87,6 +93,7 @@ def main(
             tag=tag,
             overlap=overlap,
             note=note,
+            with_onnx=with_onnx,
             with_state=with_state,
             overwrite_card=overwrite_card,
         )

@@ -7,6 +7,7 @@ import dataclasses
 import datetime
 import hashlib
 import json
+import logging
 import re
 import shutil
 import tempfile
@@ -18,6 +19,7 @@ from typing import Any
 import yaml  # type: ignore[import-untyped]  # PyYAML has no annotations
 from safetensors.torch import load_file
 
+from pathencoder.encoder import load_encoder
 from pathencoder.errors import ConfigError, StoreError
 from pathencoder.files import make_folder
 from pathencoder.pretrained.folder import (
@@ -31,6 +33,8 @@ from pathencoder.pretrained.folder import (
     sha256_of,
     write_folder,
 )
+from pathencoder.runtimes.export import export as export_graph
+from pathencoder.runtimes.formats import check_installed
 from training import config as configs
 from training.evaluation.report_file import read_report
 from training.evaluation.report_rows import EncoderRow, Report
@@ -46,6 +50,8 @@ from training.publishing.overlap import counted
 from training.publishing.public_report import public
 from training.report import curves
 from training.trainer.export import export_method, exported_network
+
+log = logging.getLogger(__name__)
 
 TRAINING = "training"
 STATE = "state"
@@ -68,6 +74,7 @@ class Wanted:
         overlap: The file of `training.publishing.overlap`; None: not checked.
         note: How the encoder was chosen, for the card.
         with_state: Whether the checkpoint goes beside it.
+        with_onnx: Whether an ONNX file goes beside it, which `encode` runs on a CPU.
         overwrite_card: Whether a card that was edited by hand may be replaced.
     """
 
@@ -80,6 +87,7 @@ class Wanted:
     overlap: Path | None
     note: str
     with_state: bool
+    with_onnx: bool = False
     overwrite_card: bool = False
 
 
@@ -95,8 +103,9 @@ def write_release(wanted: Wanted, folder: Path) -> Path:
 
     Raises:
         ConfigError: A name is not valid, the run has no checkpoint or its export fails, the figures
-            are missing or of other weights, the licence is not known, or the card in the folder
-            was edited by hand.
+            are missing or of other weights, the licence is not known, the ONNX file computes
+            something else, or the card in the folder was edited by hand.
+        MissingExtra: A package that writes ONNX is not installed.
         StoreError: The checkpoint is damaged, or the folder cannot be written.
     """
     if not _REPO.fullmatch(wanted.repo):
@@ -108,6 +117,8 @@ def write_release(wanted: Wanted, folder: Path) -> Path:
     if not (wanted.run / "config.yaml").is_file():
         raise ConfigError(f"{wanted.run} is no folder of a run: it has no config.yaml")
     _refuse_other_folder(folder)
+    if wanted.with_onnx:
+        check_installed("onnx", "fp32")
     if not wanted.overwrite_card:
         refuse_edited_card(folder, f"the card in {folder}")
     opened = open_run(wanted.run, wanted.step)
@@ -172,6 +183,7 @@ def _write(
         },
         "parity": dataclasses.asdict(agreed),
         "timm": dataclasses.asdict(by_timm),
+        **({"onnx": _write_onnx(draft)} if wanted.with_onnx else {}),
         "overlap": (
             counted(wanted.overlap, opened.made_from, wanted.run) if wanted.overlap else None
         ),
@@ -186,6 +198,11 @@ def _write(
         write_text(make_folder(draft / SCORES) / file, score)
     if wanted.with_state:
         shutil.copytree(opened.checkpoint, draft / STATE / opened.checkpoint.name)
+
+
+def _write_onnx(folder: Path) -> dict[str, Any]:
+    """Write the ONNX file beside the weights; how it was compared with torch."""
+    return export_graph(load_encoder(folder, device="cpu"), folder, say=log.info).check
 
 
 def _write_training(wanted: Wanted, settings: dict[str, Any], raw: Path, draft: Path) -> None:

@@ -14,6 +14,8 @@ from small_releases import made_run
 
 import pathencoder
 from pathencoder import compat
+from pathencoder.runtimes import formats, parity
+from pathencoder.stream import Settings
 from pathencoder.verify import verify
 from training import evaluate, publish
 
@@ -79,6 +81,28 @@ def test_from_pretraining_to_a_stranger(server, made):
     np.testing.assert_array_equal(theirs.encode(tiles, precision="fp32"), rows)
     assert theirs.spec.revision == repo.tags["v1.0"]
     assert verify(theirs).ok
+
+
+@pytest.mark.slow
+def test_an_onnx_file_is_published_and_used(server, made):
+    published(made, "--tag", "v1.0", "--with-onnx")
+    card = server.repos["me/small"].at("v1.0")["README.md"].decode()
+    assert "model.onnx is the same network for ONNX Runtime" in card
+    theirs = pathencoder.load_encoder("me/small", revision="v1.0", device="cpu")
+    assert theirs.runtime_used(Settings()).runtime == "onnx"
+    tiles = [noise(seed) for seed in range(3)]
+    rows = {name: theirs.encode(tiles, runtime=name) for name in ("onnx", "torch")}
+    assert parity.difference(rows["onnx"], rows["torch"]) < 1e-5
+    published(made, "--tag", "v1.1")  # without it, that of the other release does not stay
+    assert "model.onnx" not in server.repos["me/small"].at("v1.1")
+
+
+def test_without_the_packages_that_write_onnx_nothing_is_published(server, made, monkeypatch):
+    monkeypatch.setitem(formats._NEEDS, ("onnx", "fp32"), ("no_such_module",))
+    done = command(made, "--yes", "--with-onnx")
+    assert "pathencoder[export]" in done.output
+    assert done.exit_code == 1
+    assert "me/small" not in server.repos
 
 
 def test_the_commands_of_the_card_work(server, made, monkeypatch):
