@@ -23,6 +23,7 @@ from pathencoder.images import open_image
 from pathencoder.metrics import Interval, balanced_accuracy
 from pathencoder.pooling import stage_rule
 from training.evaluation import probe as protocol
+from training.evaluation import shared_options
 from training.evaluation.encoders import Subject, open_subject
 from training.evaluation.outcomes import Ints, Outcome
 from training.evaluation.robustness import centred_cosine
@@ -45,13 +46,7 @@ FIGURES: dict[str, Figure] = {
 
 @click.command()
 @click.argument("names", nargs=-1, required=True)
-@click.option(
-    "--data",
-    type=click.Path(path_type=Path),
-    default=Path("../shared/data"),
-    show_default=True,
-    help="Folder of the sets.",
-)
+@shared_options.data_folder("Folder of the sets.")
 @click.option(
     "--sets",
     "chosen",
@@ -63,10 +58,8 @@ FIGURES: dict[str, Figure] = {
     "--views", default="4", show_default=True, help="Comma-separated numbers of views; 0: none."
 )
 @click.option("--textures", is_flag=True, help="Also texture statistics beside the embedding.")
-@click.option("--seeds", default=3, show_default=True)
-@click.option(
-    "--json", "out", type=click.Path(path_type=Path), help="Write every figure here as well."
-)
+@shared_options.seeds("Of the probe.")
+@shared_options.json_file()
 def readings(
     names: tuple[str, ...],
     data: Path,

@@ -22,6 +22,7 @@ import click
 
 from pathencoder.errors import ConfigError, PathEncoderError
 from pathencoder.files import make_folder
+from training.evaluation import shared_options
 from training.evaluation.encoders import subject_of
 from training.evaluation.eva.eva_set import NONE_BESIDE, EvaImages, EvaSet
 from training.evaluation.eva.measure import Case, as_eva_reads, measure
@@ -48,20 +49,8 @@ _SOME_FAILED = 3
     multiple=True,
     help=f"NAME=FOLDER, once for each set: {', '.join(BY_NAME)}.",
 )
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path),
-    default=Path("runs/eva"),
-    show_default=True,
-    help="Folder of the JSON, the table and the cache.",
-)
-@click.option(
-    "--imagenet",
-    type=click.Path(path_type=Path),
-    default=Path("../shared/weights/mobilenetv2_100_imagenet.safetensors"),
-    show_default=True,
-    help="ImageNet weights of MobileNetV2, for the baseline rows.",
-)
+@shared_options.out_folder("runs/eva", "Folder of the JSON, the table and the cache.")
+@shared_options.imagenet_weights()
 @click.option(
     "--runs",
     type=click.IntRange(min=1),
