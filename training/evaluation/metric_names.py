@@ -28,8 +28,8 @@ METRICS = {
     "auroc": Metric(
         "AUROC",
         "higher",
-        "Area under the ROC curve of the same regression; several classes: mean of each against"
-        " the rest.",
+        "Area under the ROC curve of the logistic regression on frozen embeddings; several"
+        " classes: mean of each against the rest.",
     ),
     "knn20": Metric("k-NN 20", "higher", "Balanced accuracy of the 20 nearest neighbours."),
     "shot5": Metric("5-shot", "higher", "Balanced accuracy of class means of 5 tiles a class."),

@@ -181,8 +181,8 @@ def _reliability(report: Report, bins: Bins) -> Any:
         panel.set_title(name, fontsize=8)
         panel.set(xlim=(0, 1), ylim=(0, 1.02), aspect="equal")
         panel.tick_params(labelsize=7)
-    few = f"bins of fewer than {_LEAST_ROWS} tiles are left out"
-    figure.supxlabel(f"probability of the predicted class; {few}", fontsize=8)
+    few = f"(bins of fewer than {_LEAST_ROWS} tiles are left out)"
+    figure.supxlabel(f"probability of the predicted class\n{few}", fontsize=8)
     figure.supylabel("share that is right", fontsize=8)
     for encoder in names:
         panels[0][0].plot([], [], "o-", color=colours[encoder], label=encoder)

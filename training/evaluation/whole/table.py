@@ -95,7 +95,7 @@ def _mean_row(
     report: Report, names: Sequence[str], title: str, metric: str
 ) -> list[tuple[str, ...]]:
     found = {m.encoder: m for m in report.means if (m.title, m.metric) == (title, metric)}
-    if not found:
+    if not found or all(len(m.sets) < 2 for m in found.values()):
         return []
     first = next(iter(found.values()))
     cells = [f"{found[n].value:.3f}" if n in found else "-" for n in names]

@@ -132,7 +132,7 @@ def test_the_command_measures_what_it_can(tmp_path, monkeypatch):
     done = CliRunner().invoke(evaluate.main, arguments)
     assert done.exit_code == 3, done.output
     report = read_report(tmp_path / "out/evaluation.json")
-    (mine,) = report.find(encoder=str(tmp_path / "enc"))
+    (mine,) = report.find(encoder="enc")
     assert (mine.verb, mine.set, mine.part, mine.seeds, mine.n) == ("eva", "mhist", "val", 5, 2)
     assert "does not hold BACH" in report.absent[-1].reason
     assert "| mahmood_uni2_h (published) | 0.824 |" in done.output
