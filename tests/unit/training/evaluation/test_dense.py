@@ -14,6 +14,7 @@ from training.evaluation import dense
 from training.evaluation.dense import DenseSet, Picture, Score
 from training.evaluation.dense_maps import Decoder, maps_of
 from training.evaluation.dense_table import interval
+from training.evaluation.encoders import Subject
 
 pytestmark = pytest.mark.full
 
@@ -112,6 +113,23 @@ def test_a_linear_decoder_finds_what_the_features_contain(s, data):
     assert [x.file for x in scores] == [p.file.name for p in pictures]
     assert dense.mean_score(s, scores) > 0.7  # colour alone is enough here
     assert found.notes == ("decoders fitted on 3,200 positions",)  # four images a fold
+
+
+def test_many_images_give_fewer_positions_each(data, monkeypatch):
+    monkeypatch.setattr(dense, "MOST_POSITIONS", 600)
+    pictures = dense.pictures_of(dense.SETS[0], data, choose=True)
+    found = dense.evaluate(Eyes(), dense.SETS[0], pictures, choose=True)
+    assert found.positions == 400  # 100 of each image, four images a fold
+
+
+def test_maps_are_the_same_without_batch_norms():
+    encoder = small_encoders.encoder("cnn")
+    fast = Subject("cnn", encoder, "f" * 64).for_maps()
+    assert fast.network is not encoder.network
+    x = torch.randn(2, 3, 64, 64)
+    with torch.inference_mode():
+        for found, expected in zip(fast.pyramid(x)[0], encoder.pyramid(x)[0], strict=True):
+            assert (found - expected).abs().max() <= 1e-4 * expected.abs().max()
 
 
 def test_a_real_encoder_goes_through(data):
