@@ -118,13 +118,13 @@ def compare(
     figures: dict[str, Any] = {}
     plain = protocol.probe(rows[PLAIN], s.labels, test=None, seeds=seeds)
     for name, x in rows.items():
-        log.info("%s on %s: probe of the reading %s", subject.name, s.name, name)
         outcomes = plain if name == PLAIN else protocol.probe(x, s.labels, test=None, seeds=seeds)
         figures[name] = {"dim": x.shape[1], **_means(outcomes)}
         if name in seconds:
             figures[name]["seconds"] = round(seconds[name], 1)
         if name != PLAIN:
             figures[name]["differences"] = _differences(outcomes, plain)
+        log.info("%s, %s, %s: %s", subject.name, s.name, name, figures[name])
     for number in (1, *views):
         figures[PLAIN if number == 1 else f"{number} views"]["cosines"] = _cosines(
             subject, files, number
