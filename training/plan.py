@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pathencoder.errors import ConfigError, PathEncoderError
+from pathencoder.text import counted, duration
 from training.archive.cost import (
     CROPS,
     MODELS,
@@ -76,9 +77,10 @@ class Plan:
 def lines_of(plan: Plan, gpu_name: str, prices: Mapping[str, Any]) -> list[str]:
     """The plan as lines: what, how much, from what it is computed."""
     crops = plan.crops
+    slides = counted(plan.slides, "slide")
     title = (
-        f"DINO of {plan.name} on {plan.slides:,} slides; of each tile {crops.globals} crops of"
-        f" {crops.large} px and {crops.locals} of {crops.small} px"
+        f"DINO of {plan.name} on {slides}; of each tile {crops.globals} crops of {crops.large} px,"
+        f" {crops.locals} of {crops.small} px"
     )
     rows = [
         *_data_rows(plan),
@@ -117,7 +119,7 @@ def _training_rows(plan: Plan, gpu: Mapping[str, Any], prices: Mapping[str, Any]
     if plan.crops.recomputed:
         speed += ", activations computed twice"
     took = f"published runs took {low:.2f} to {high:.2f} times the formula's hours (--check)"
-    how = f"GPU-hours / {plan.gpus} GPUs / 24; up to {days * high:,.1f}"
+    how = f"GPU-hours / {counted(plan.gpus, 'GPU')} / 24; up to {days * high:,.1f}"
     rows = [
         ("GPU-hours", f"{hours:,.0f}", speed),
         ("  up to", f"{hours * high:,.0f}", took),
@@ -170,7 +172,11 @@ def _bytes(size: float) -> str:
 
 
 def _dollars(amount: float) -> str:
-    return f"${amount:,.0f}" if amount >= 10 or not amount else f"${amount:,.2f}"
+    return f"${amount:,.0f}" if amount >= 10 or amount < 0.005 else f"${amount:,.2f}"
+
+
+def _speed(flops: float) -> str:
+    return f"{flops / 1e12:,.1f} TFLOP/s" if flops >= 1e12 else f"{flops / 1e9:,.1f} GFLOP/s"
 
 
 def check_lines(prices: Mapping[str, Any]) -> list[str]:
@@ -311,17 +317,16 @@ def probe_lines(found: Probe, plan: Plan, gpu: Mapping[str, Any]) -> list[str]:
     rate = plan.samples / hours / 3600  # tiles a second of each GPU
     pack, packing = "-", "no slide of the manifest lies here: give --manifest, or fetch some"
     if found.pack is not None:
-        days = found.pack * plan.slides / _DAY
+        whole = duration(found.pack * plan.slides)
         pack = f"{found.pack:,.1f} CPU-s"
-        packing = f"a slide: {days:,.2f} days of one core for {plan.slides:,} slides"
+        packing = f"a slide: {whole} of one core for {counted(plan.slides, 'slide')}"
     flops = plan.samples * flops_of_sample(plan.model, plan.crops)
     needs = f"by one core: {gpu['name']} needs {rate / found.read:.2f} cores for each GPU"
-    alone = flops / found.flops / _DAY
-    takes = f"{found.device}, a ViT-S: the run would take {alone:,.1f} days here"
+    takes = f"{found.device}, a ViT-S: the run would take {duration(flops / found.flops)} here"
     rows = [
         ("reading", f"{found.read:,.0f} tiles/s", needs),
         ("packing", pack, packing),
-        ("computing", f"{found.flops / 1e12:,.2f} TFLOP/s", takes),
+        ("computing", _speed(found.flops), takes),
     ]
     table = [f"{name:20s}{value:>16s}  {how}" for name, value, how in rows]
     return [

@@ -65,7 +65,7 @@ def test_a_folder_and_a_service_become_one_manifest_and_a_folder_of_slides(gdc, 
     assert (slides / rows["id1"].file).read_bytes() == gdc.served["id1"]
     gdc.served["id3"] = gdc.files["id3"][2]
     status, text = run("fetch", out, "--out", slides)
-    assert (status, "1 slides came" in text, "5 were here before" in text) == (0, True, True)
+    assert (status, "1 slide came" in text, "here before: 5" in text) == (0, True, True)
 
 
 def test_wrong_use_and_wrong_edits_are_one_message(gdc, tmp_path):
@@ -81,7 +81,7 @@ def test_wrong_use_and_wrong_edits_are_one_message(gdc, tmp_path):
     assert status == 1
     assert "2 problems" in text
     assert "'purple'" in text
-    assert "1 rows were removed" in text
+    assert "1 row was removed" in text
 
 
 @pytest.mark.slow

@@ -54,7 +54,7 @@ def test_four_commands_lead_from_a_folder_of_slides_to_a_step_of_dino(tmp_path):
     ended(start("training.archive", "manifest", tmp_path / "slides", "--out", out,
                 "--licence", "P", "--split", "train=1"))  # fmt: skip
     text = ended(start("training.archive", "pack", out, "--out", shards, *PACK))
-    assert "36 tiles of 3 slides in 1 shards" in text
+    assert "36 tiles of 3 slides in 1 shard," in text
     text = ended(start("training.plan", "--manifest", out, "--model", "vit_small", "--gpus", "1"))
     assert "GPU-hours" in text
     small = ("data.batch=4", "data.canvas=64", "method.prototypes=64", "optim.steps=1",

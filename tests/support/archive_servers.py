@@ -8,6 +8,7 @@ import dataclasses
 import hashlib
 import json
 import ssl
+import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
@@ -86,6 +87,13 @@ class _Handler(BaseHTTPRequestHandler):
         self.close_connection = answer.cut is not None
 
 
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, request, client_address):
+        """Clients that are killed in mid-request are no fault of a service."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
+
+
 class Service:
     """A service. `first` holds answers that are given before any other."""
 
@@ -106,7 +114,7 @@ def serving(*services, tls=None):
     """Start services, each on a port of its own; `tls`: a PEM file with certificate and key."""
     with contextlib.ExitStack() as stack:
         for service in services:
-            server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
+            server = _Server(("127.0.0.1", 0), _Handler)
             if tls is not None:
                 context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
                 context.load_cert_chain(tls)

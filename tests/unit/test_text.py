@@ -2,7 +2,7 @@
 
 import pytest
 
-from pathencoder.text import duration
+from pathencoder.text import counted, duration
 
 
 @pytest.mark.parametrize(
@@ -17,3 +17,9 @@ from pathencoder.text import duration
 )
 def test_durations(seconds, text):
     assert duration(seconds) == text
+
+
+def test_what_is_counted_agrees_with_its_number():
+    assert [counted(n, "slide") for n in (0, 1, 2000)] == ["0 slides", "1 slide", "2,000 slides"]
+    assert counted(1, "row was", "rows were") == "1 row was"
+    assert counted(2, "row was", "rows were") == "2 rows were"

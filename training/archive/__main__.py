@@ -21,6 +21,7 @@ from pathlib import Path
 import click
 
 from pathencoder.errors import ConfigError, PathEncoderError
+from pathencoder.text import counted
 from training.archive.about import NOTHING, read_about
 from training.archive.build import Built, Options, build, record
 from training.archive.fetch import MISSING, fetch, summary
@@ -143,7 +144,8 @@ def fetch_command(
         sys.exit(130)
     click.echo("\n".join(summary(found)))
     if new:
-        click.echo(f"{new} slides belong to evaluation sets by their sha256: use=0 now")
+        slides = counted(new, "slide")
+        click.echo(f"of evaluation sets, by their sha256: {slides}, with use=0 now")
     if found.missing:
         click.echo(f"what is missing, and why: {out / MISSING}")
         sys.exit(_SOME_FAILED)
@@ -164,7 +166,8 @@ def _print_built(built: Built, out: Path) -> None:
         click.echo(f"note: {note}")
     for name, reason in built.failed:
         click.echo(f"not listed: {name}: {reason}")
-    click.echo(f"{out} and {csv_of(out).name}: {built.measured} slides were read in this run")
+    read = counted(built.measured, "slide was read", "slides were read")
+    click.echo(f"{out} and {csv_of(out).name}: {read} in this run")
 
 
 def _gigabytes(size: int) -> str:
@@ -176,7 +179,8 @@ def _counts(rows: list[Row]) -> list[str]:
     used = [row for row in rows if row.use and not row.problem]
     patients = len({row.patient for row in rows if row.patient})
     size = sum(row.size or 0 for row in rows)
-    lines = [f"{len(rows)} slides of {patients} patients, {_gigabytes(size)}; {len(used)} usable"]
+    slides, people = counted(len(rows), "slide"), counted(patients, "patient")
+    lines = [f"{slides} of {people}, {_gigabytes(size)}; {len(used):,} usable"]
     for title, values in (
         ("source", [row.src for row in rows]),
         ("stain", [row.stain_class for row in rows]),

@@ -21,6 +21,7 @@ from pathencoder.cores import available
 from pathencoder.errors import ConfigError, PathEncoderError
 from pathencoder.files import make_folder, remove_incomplete
 from pathencoder.locks import Lock
+from pathencoder.text import counted
 from training.archive.about import NOTHING, About
 from training.archive.cache import Cache, Key, cache_of
 from training.archive.checked import problems_between, refuse
@@ -267,7 +268,8 @@ def _say(built: Built, items: Sequence[Item], before: Manifest, options: Options
     rows = built.manifest.rows
     notes = built.notes
     if before.edits:
-        notes.append(f"{before.edits} rows were edited by hand since: the edits are kept")
+        rows_were = counted(before.edits, "row was", "rows were")
+        notes.append(f"{rows_were} edited by hand since: the edits are kept")
     if options.about.left_out:
         notes.append(
             f"columns of the table that were not read: {', '.join(options.about.left_out)}"
@@ -275,23 +277,24 @@ def _say(built: Built, items: Sequence[Item], before: Manifest, options: Options
     if out := Counter(row.excluded for row in rows if row.excluded):
         named = ", ".join(f"{sets}: {count}" for sets, count in out.most_common(10))
         notes.append(
-            f"{sum(out.values())} slides belong to evaluation sets and have use=0 ({named})"
+            f"of evaluation sets: {counted(out.total(), 'slide')}, with use=0 now ({named})"
         )
     alone = sum(not row.patient for row in rows)
     if alone:
         notes.append(
-            f"{alone} slides have no patient: each counts as a patient of its own in the split"
+            f"no patient: {counted(alone, 'slide')}, each a patient of its own in the split"
             " (--about TABLE states patients)"
         )
     without = sum(row.stain_class == "unknown" for row in rows)
     if without:
-        notes.append(f"{without} slides have no stain: no name states it, and no colours decide")
+        slides = counted(without, "slide")
+        notes.append(f"no stain: {slides}, of which no name states it, and no colours decide")
     personal = [item for item in items if _may_name_a_person(item)]
     if personal:
         notes.append(
-            f"{len(personal)} file names look as if they hold a date, a name or a patient's number:"
-            " they are in the columns slide, source_id and file. Rename the files, or do not pass"
-            " this manifest on"
+            "perhaps a date, a name or a patient's number in"
+            f" {counted(len(personal), 'file name')}, in the columns slide, source_id and file."
+            " Rename the files, or do not pass this manifest on"
         )
     notes += _unusable(rows)
     if problem := _no_licence(rows):
@@ -326,4 +329,4 @@ def _may_name_a_person(item: Item) -> bool:
 
 def _no_licence(rows: Sequence[Row]) -> str:
     count = sum(not row.licence for row in rows)
-    return f"{count} slides have no licence (--licence states it)" if count else ""
+    return f"no licence: {counted(count, 'slide')} (--licence states it)" if count else ""

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pathencoder.errors import ConfigError
+from pathencoder.text import counted
 from training.archive.privacy import is_personal
 from training.archive.row import COLUMNS, EDITABLE, FIELDS, Row, as_text, nearest_column
 
@@ -31,7 +32,7 @@ def refuse(file: Path, problems: Sequence[str]) -> None:
     shown = [f"  {problem}" for problem in problems[:_SHOWN]]
     if len(problems) > _SHOWN:
         shown.append(f"  and {len(problems) - _SHOWN} more")
-    count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+    count = counted(len(problems), "problem")
     raise ConfigError(
         "\n".join([f"{file}: {count}. Correct the table and run the command again", *shown])
     )
@@ -170,9 +171,10 @@ def edited(
     if gone and accept_removed:
         rows += [_marked(replace(row, use=False), ["use"]) for row in gone]
     elif gone:
+        rows_were = counted(len(gone), "row was", "rows were")
         problems.append(
-            f"{len(gone)} rows were removed ({_slides(gone)}): restore them and set use to 0, or"
-            " give --accept-removed, which does so"
+            f"{rows_were} removed ({_slides(gone)}): restore them and set use to 0, or give"
+            " --accept-removed, which does so"
         )
     return rows, problems, changed + (len(gone) if accept_removed else 0)
 

@@ -23,6 +23,7 @@ from pathencoder.errors import PathEncoderError, StoreError
 from pathencoder.features.identity import slide_stat
 from pathencoder.files import make_folder, storing, whole_file
 from pathencoder.locks import Lock
+from pathencoder.text import counted
 from training.archive.facts import sha256_of
 from training.archive.http import Refused, SourceError, Stopped
 from training.archive.row import Row
@@ -46,6 +47,7 @@ class Fetched:
     Attributes:
         came: Slides that came in this run.
         there: Slides that were there before, whole.
+        local: Slides in folders of this machine, which are read where they lie.
         missing: Slide, source and reason of each that did not come.
         size: Bytes that came.
         sha256: Of every slide that is here, by its key.
@@ -53,6 +55,7 @@ class Fetched:
 
     came: int = 0
     there: int = 0
+    local: int = 0
     missing: list[tuple[str, str, str]] = field(default_factory=list)
     size: int = 0
     sha256: dict[tuple[str, str], str] = field(default_factory=dict)
@@ -164,6 +167,7 @@ class _Job:
     def is_wanted(self, row: Row, copy_local: bool, result: Fetched) -> bool:  # noqa: FBT001
         """Whether a slide must be fetched; what is here or cannot come is recorded."""
         if row.src.startswith("folder:") and not copy_local:
+            result.local += 1
             return False
         if row.problem:
             result.missing.append((row.slide, row.src, row.problem))
@@ -259,9 +263,14 @@ def _write_missing(file: Path, missing: Sequence[tuple[str, str, str]]) -> None:
 def summary(result: Fetched) -> list[str]:
     """What a run did, as lines for a person."""
     lines = [
-        f"{result.came} slides came ({result.size / 1e9:.2f} GB), {result.there} were here before,"
-        f" {len(result.missing)} are missing"
+        f"{counted(result.came, 'slide')} came ({result.size / 1e9:.2f} GB), here before:"
+        f" {result.there:,}, missing: {len(result.missing):,}"
     ]
+    if result.local:
+        lines.append(
+            f"{counted(result.local, 'slide lies', 'slides lie')} in folders of this machine, where"
+            " pack and training read them (--copy copies them)"
+        )
     lines += [f"  {slide} ({src}): {reason}" for slide, src, reason in result.missing[:20]]
     if len(result.missing) > 20:
         lines.append(f"  and {len(result.missing) - 20} more: see {MISSING}")

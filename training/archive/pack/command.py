@@ -10,6 +10,7 @@ import click
 
 from pathencoder.cli.shard import Shard, as_shard
 from pathencoder.errors import PathEncoderError
+from pathencoder.text import counted
 from training.archive.http import Stopped
 from training.archive.pack.run import Packed, Where, pack
 from training.archive.pack.settings import SUFFIXES, Settings
@@ -110,16 +111,18 @@ def summary(found: Packed) -> list[str]:
     """What a run did, and what there is now, as lines for a person."""
     tables = found.tables
     lines = [
-        f"{tables.tiles:,} tiles of {tables.slides:,} slides in {tables.shards:,} shards,"
-        f" {tables.bytes / 1e9:,.3f} GB"
+        f"{counted(tables.tiles, 'tile')} of {counted(tables.slides, 'slide')} in"
+        f" {counted(tables.shards, 'shard')}, {tables.bytes / 1e9:,.3f} GB"
     ]
     if found.left:
         busy = f", {found.busy} of them in other processes" if found.busy else ""
-        lines.append(f"{found.left} groups of slides are not packed yet{busy}")
+        groups = counted(found.left, "group of slides is", "groups of slides are")
+        lines.append(f"{groups} not packed yet{busy}")
     if found.absent:
+        named = ", ".join(found.absent[:3]) + " ..." * (len(found.absent) > 3)
         lines.append(
-            f"{len(found.absent):,} slides do not lie here and were left out: fetch them, and run"
-            f" this again ({', '.join(found.absent[:3])}{' ...' * (len(found.absent) > 3)})"
+            f"{counted(len(found.absent), 'slide does', 'slides do')} not lie here, left out"
+            f" ({named}): fetch them, or mount their drive, and run this again"
         )
     lines += _listed("slides gave no tiles", [f"{s}: {why}" for s, why in tables.failed], FAILED)
     damaged = [f"{slide}: {count} tiles: {why}" for slide, count, why in tables.damaged]
@@ -133,7 +136,7 @@ def summary(found: Packed) -> list[str]:
     if tables.alike:
         lines.append(f"{tables.alike:,} tiles nearly equal another tile of their slide")
     for note, count in sorted(tables.notes.items(), key=lambda item: -item[1])[:8]:
-        lines.append(f"note on {count} {'slide' if count == 1 else 'slides'}: {note}")
+        lines.append(f"note on {counted(count, 'slide')}: {note}")
     return lines
 
 

@@ -148,6 +148,13 @@ def _nothing(rows: Sequence[Row], absent: Sequence[str], slides: Path) -> str:
     usable = sum(row.use and not row.problem for row in rows)
     if not usable:
         return "no slide of the manifest can be used: see the columns use and problem"
+    folders = {row.src for row in rows if row.slide in set(absent)}
+    if all(name.startswith("folder:") for name in folders):
+        named = ", ".join(sorted(name.removeprefix("folder:") for name in folders)[:3])
+        return (
+            f"none of the {usable} slides lies here: they were in {named}. Mount the drive, or"
+            " list the folder where they are now: python -m training.archive manifest FOLDER"
+        )
     return (
         f"none of the {usable} slides lies here ({', '.join(absent[:3])} ...): fetch them, and name"
         f" that folder with --slides (it is {slides} now)"

@@ -90,7 +90,7 @@ def test_what_is_missing_is_listed_with_the_reason(shelf, tmp_path):
         "c": "gone",
         "d": "a DICOM set",
     }
-    assert "3 are missing" in summary(found)[0]
+    assert "missing: 3" in summary(found)[0]
     assert any("access is refused" in line for line in summary(found))
     shelf.errors = {}
     run(shelf, tmp_path)

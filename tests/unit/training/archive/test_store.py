@@ -103,7 +103,7 @@ def test_all_problems_are_in_one_list(file):
         "licence is 'mine'",
         "size cannot be edited",
         "split is '2'",
-        "1 rows were removed (c)",
+        "1 row was removed (c)",
         "the column 'organ' is missing",
         "the column 'patient_name' describes a person",
         "the column 'colour' is not known",
