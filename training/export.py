@@ -23,7 +23,7 @@ from training import config, methods
 from training.backbones import make
 from training.from_config import corpus_of, sampler_of, starting_network
 from training.provenance.record import Provenance
-from training.publishing.average import record_of
+from training.publishing.average import record_of, reexport
 from training.trainer import checkpoint
 from training.trainer.export import export_method
 from training.trainer.optimizer import make_optimizer
@@ -37,10 +37,23 @@ from training.trainer.optimizer import make_optimizer
     help="The folder to write. Default: RUN/export, and RUN/export-STEP where a step is named.",
 )
 @click.option("--embedding", help="Another rule for the embedding: cls, mean, stages:a,b/mean,max.")
-def main(run: str, out: Path | None, embedding: str | None) -> None:
-    """Export a run."""
+@click.option(
+    "--average",
+    "others",
+    multiple=True,
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Another run from the same start whose weights are averaged with it; several times.",
+)
+def main(run: str, out: Path | None, embedding: str | None, others: tuple[Path, ...]) -> None:
+    """Export a run, or the average of several."""
     try:
-        click.echo(export_run(*named(run), out=out, embedding=embedding))
+        place, step = named(run)
+        if not others:
+            click.echo(export_run(place, step, out=out, embedding=embedding))
+            return
+        if out is None or step is not None:
+            raise ConfigError("--average needs --out, and takes the export of every run, not @STEP")
+        click.echo(reexport([place, *others], out, embedding=embedding))
     except PathEncoderError as error:
         raise click.ClickException(str(error)) from error
 

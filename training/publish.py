@@ -24,6 +24,13 @@ from training.publishing.release import Wanted, write_release
 
 @click.command(help=__doc__)
 @click.argument("run", metavar="RUN[@STEP]")
+@click.option(
+    "--average",
+    "others",
+    multiple=True,
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Another run whose export is averaged with that of RUN; several times.",
+)
 @click.option("--repo", required=True, help="The repository, OWNER/NAME.")
 @click.option(
     "--figures",
@@ -53,6 +60,7 @@ from training.publishing.release import Wanted, write_release
 @click.option("--with-state", is_flag=True, help="Add the checkpoint, to train it further.")
 @click.option(
     "--others",
+    "other_files",
     type=click.Choice(["keep", "delete"]),
     help="Other files of the repository. Default: refuse where there are any.",
 )
@@ -69,7 +77,8 @@ def main(
     tag: str | None,
     token: str | None,
     out: Path | None,
-    others: str | None,
+    other_files: str | None,
+    others: tuple[Path, ...],
     *,
     private: bool,
     dry_run: bool,
@@ -96,6 +105,7 @@ def main(
             with_onnx=with_onnx,
             with_state=with_state,
             overwrite_card=overwrite_card,
+            others=others,
         )
         folder = write_release(wanted, out or place / "release")
         click.echo(folder)
@@ -103,11 +113,11 @@ def main(
             return
         target = Target(repo, branch, tag, token, private or None)
         found = difference(folder, target, overwrite_card=overwrite_card)
-        click.echo("\n".join([f"{repo}: {branch or 'main'}", *found.lines(others=others)]))
+        click.echo("\n".join([f"{repo}: {branch or 'main'}", *found.lines(others=other_files)]))
         if not yes:
             click.confirm(f"Push to {repo}?", abort=True)
         message = f"{repo.rpartition('/')[2]} {tag or ''}".strip()
-        click.echo(publish(folder, target, found, others=others, message=message))
+        click.echo(publish(folder, target, found, others=other_files, message=message))
     except PathEncoderError as error:
         raise click.ClickException(str(error)) from error
 

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from pathencoder.errors import ConfigError
+from pathencoder.pretrained.folder import WEIGHTS
 from training import config
 from training.backbones import make
 from training.config import Config
@@ -41,8 +42,30 @@ def reexport(
         `folder`.
 
     Raises:
-        ConfigError: The export of a run is an average with its starting weights already: the
-            trained weights cannot be recovered from it.
+        ConfigError: See `configs_of`: from an average with the starting weights, the trained
+            weights cannot be recovered.
+    """
+    configs = configs_of(runs)
+    cfg = configs[0]
+    network = averaged_network(runs, configs, start_share=start_share)
+    backbone = cfg.backbone.model_copy(update={"embedding": embedding or cfg.backbone.embedding})
+    exported = cfg.export.model_copy(update={"start_share": start_share})
+    cfg = cfg.model_copy(update={"backbone": backbone, "export": exported})
+    return export(cfg, network, record_of_all(runs, configs), folder, steps=[*map(steps_of, runs)])
+
+
+def configs_of(runs: Sequence[Path]) -> list[Config]:
+    """The settings of runs that can be averaged.
+
+    Args:
+        runs: Their folders.
+
+    Returns:
+        The settings of each.
+
+    Raises:
+        ConfigError: A run has no settings or no export, or its export is an average with its
+            starting weights already.
     """
     configs = [config.load(run / "config.yaml") for run in runs]
     for run, cfg in zip(runs, configs, strict=True):
@@ -51,19 +74,33 @@ def reexport(
                 f"the export of {run} is an average with its starting weights: train it again with"
                 " export.start_share=0"
             )
+        if not (run / "export" / WEIGHTS).is_file():
+            raise ConfigError(
+                f"{run} has no export: python -m training.export {run}. An average is made of the"
+                " exports of its runs"
+            )
+    return configs
+
+
+def averaged_network(
+    runs: Sequence[Path], configs: Sequence[Config], *, start_share: float = 0.0
+) -> nn.Module:
+    """The plain average of the exported weights of runs, in fp32.
+
+    Args:
+        runs: Their folders.
+        configs: Of `configs_of`.
+        start_share: Share of the first run's starting weights.
+    """
     cfg = configs[0]
     network = trained_network(runs[0], cfg)
     for done, run in enumerate(runs[1:], 1):
         network = make.averaged(network, trained_network(run, cfg), 1 / (done + 1))
     if start_share:
         corpus = corpus_of(cfg)
-        network = make.averaged(
-            network, starting_network(cfg, corpus, sampler_of(cfg, corpus)), start_share
-        )
-    backbone = cfg.backbone.model_copy(update={"embedding": embedding or cfg.backbone.embedding})
-    exported = cfg.export.model_copy(update={"start_share": start_share})
-    cfg = cfg.model_copy(update={"backbone": backbone, "export": exported})
-    return export(cfg, network, record_of_all(runs, configs), folder, steps=[*map(steps_of, runs)])
+        start = starting_network(cfg, corpus, sampler_of(cfg, corpus))
+        network = make.averaged(network, start, start_share)
+    return network
 
 
 def record_of_all(runs: Sequence[Path], configs: Sequence[Config]) -> Provenance:

@@ -33,7 +33,7 @@ from PIL import Image
 from pathencoder.errors import ConfigError, ImageError, PathEncoderError
 from pathencoder.images import open_image
 from pathencoder.nuclei.weights import BUNDLED as NUCLEI
-from pathencoder.pretrained.folder import sha256_of
+from pathencoder.pretrained.folder import METRICS, parse_config, sha256_of
 from pathencoder.tables import read_table
 from training import config
 from training.data.corpus import open_corpus
@@ -44,7 +44,7 @@ from training.evaluation.set_lists import folder_of
 from training.files import write_text
 from training.from_config import corpus_of
 from training.provenance.record import Provenance
-from training.publishing.card import ROOT, recorded
+from training.publishing.card import RECORD, ROOT, recorded
 
 _BITS = 2
 _FLAT = 6  # bits: fewer set, or fewer unset, means an almost empty picture
@@ -127,7 +127,7 @@ def tiles_of(run: str, root: Path = ROOT) -> Corpus:
         root: The folder of model_cards/.
 
     Raises:
-        ConfigError: It is neither, or its tiles cannot be read.
+        ConfigError: It is neither, or its tiles cannot be read, or are no longer there.
     """
     if Path(run).is_dir():
         return corpus_of(config.load(Path(run) / "config.yaml"))
@@ -137,13 +137,32 @@ def tiles_of(run: str, root: Path = ROOT) -> Corpus:
         )
     first = min((root / "model_cards" / run).glob("config*.yaml"))
     data: Mapping[str, Any] = yaml.safe_load(first.read_text())["data"]
-    return open_corpus(
+    open_ = functools.partial(
+        open_corpus,
         data["root"],
         licences=tuple(data["licences"]),
         stains=tuple(data["stains"]),
-        without=tuple(data["without"]),
         share=float(data.get("share", 1)),
     )
+    record = parse_config(root / "model_cards" / run / RECORD)
+    digest = record.get("corpus", {}).get("digest")
+    corpus = open_(without=tuple(data["without"]))
+    if corpus.digest != digest:  # a corpus that has grown since: the sources on the card alone
+        corpus = open_(without=_others(root / "pathencoder/weights" / run, Path(data["root"])))
+    if corpus.digest != digest:
+        raise ConfigError(
+            f"{data['root']} holds {len(corpus):,} tiles of the sources of {run}, which are not"
+            " those that it was trained on: restore them"
+        )
+    return corpus
+
+
+def _others(folder: Path, root: Path) -> tuple[str, ...]:
+    """The sources of a corpus that are not on the card of an encoder's folder."""
+    rows = parse_config(folder / METRICS)["training"].get("sources", [])
+    known = {source for source, *_ in rows}
+    table = read_table(root / "manifest.csv", required=("src",))
+    return tuple(sorted({row["src"] for row in table.rows} - known))
 
 
 def counted(file: Path, made_from: Provenance, run: Path) -> dict[str, Any]:

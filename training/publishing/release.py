@@ -11,7 +11,7 @@ import logging
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
@@ -38,18 +38,17 @@ from pathencoder.runtimes.formats import check_installed
 from training import config as configs
 from training.evaluation.report_file import read_report
 from training.evaluation.report_rows import EncoderRow, Report
-from training.export import Opened, open_run
 from training.files import write_text
 from training.provenance import licences
 from training.publishing import parity, timm_check
 from training.publishing.card import RECORD, card
 from training.publishing.front import score_files
 from training.publishing.licence_texts import text_of
+from training.publishing.made_of import Made, averaged, exported, opened
 from training.publishing.made_with import cost, sources
 from training.publishing.overlap import counted
 from training.publishing.public_report import public
 from training.report import curves
-from training.trainer.export import export_method, exported_network
 
 log = logging.getLogger(__name__)
 
@@ -76,6 +75,7 @@ class Wanted:
         with_state: Whether the checkpoint goes beside it.
         with_onnx: Whether an ONNX file goes beside it, which `encode` runs on a CPU.
         overwrite_card: Whether a card that was edited by hand may be replaced.
+        others: Other runs whose exports are averaged with that of `run`.
     """
 
     run: Path
@@ -89,6 +89,12 @@ class Wanted:
     with_state: bool
     with_onnx: bool = False
     overwrite_card: bool = False
+    others: tuple[Path, ...] = ()
+
+    @property
+    def runs(self) -> list[Path]:
+        """All runs, this one first."""
+        return [self.run, *self.others]
 
 
 def write_release(wanted: Wanted, folder: Path) -> Path:
@@ -121,33 +127,31 @@ def write_release(wanted: Wanted, folder: Path) -> Path:
         check_installed("onnx", "fp32")
     if not wanted.overwrite_card:
         refuse_edited_card(folder, f"the card in {folder}")
-    opened = open_run(wanted.run, wanted.step)
-    report = _report(wanted)
-    if opened.cfg.method.own_network:
+    checkpoint = None if wanted.others else opened(wanted.run, wanted.step)
+    if wanted.others and (wanted.step is not None or wanted.with_state):
         raise ConfigError(
-            f"{wanted.run}: {opened.cfg.method.name} trains a network of its own, not an encoder of"
-            " timm: only encoders are published by this command"
+            "an average of runs has no checkpoint: publish it without @STEP and --with-state"
         )
+    report = _report(wanted)
     with _whole(folder) as draft:
         raw = draft.with_name(f"{draft.name}.export")
         try:
-            o = opened
-            export_method(o.cfg, o.method, o.made_from, raw, step=o.step, start=o.start)
-            _refuse_other_export(wanted, raw)
+            if checkpoint is None:
+                made = averaged(wanted.runs, raw)
+            else:
+                made = exported(checkpoint, raw)
+                _refuse_other_export(wanted, raw)
             found = _mine(report, raw, wanted)
-            _write(wanted, opened, report, found, raw, draft)
+            _write(wanted, made, report, found, raw, draft)
         finally:
             shutil.rmtree(raw, ignore_errors=True)
     return folder
 
 
 def _write(
-    wanted: Wanted, opened: Opened, report: Report, mine: EncoderRow, raw: Path, draft: Path
+    wanted: Wanted, made: Made, report: Report, mine: EncoderRow, raw: Path, draft: Path
 ) -> None:
-    network = exported_network(opened.cfg, opened.method, opened.start)
-    if network is None:  # pragma: no cover  # one process
-        raise ConfigError("publish from one process")
-    agreed = parity.check(network, raw)
+    agreed = parity.check(made.network, raw)
     # a maintainer who publishes an encoder has measured it: its figures are beside it
     name = wanted.repo.rpartition("/")[2]
     spec = dataclasses.replace(read_spec(raw), name=name, verified=True)
@@ -169,7 +173,7 @@ def _write(
     )
     by_timm, output = timm_check.check(draft)
     timm_check.add_to_reference(draft, output)
-    settings = _settings(opened.cfg)
+    settings = [_settings(cfg) for cfg in made.configs]
     place = f"{wanted.repo}@{wanted.tag}" if wanted.tag else wanted.repo
     report, row = public(report, mine.name, name=name, place=place)
     figures = {
@@ -178,26 +182,26 @@ def _write(
         "row": row,
         "note": wanted.note,
         "training": {
-            **cost([wanted.run]),
-            "sources": sources(configs.dump(opened.cfg), opened.made_from),
+            **cost(wanted.runs),
+            "sources": sources(configs.dump(made.configs[0]), made.made_from),
         },
         "parity": dataclasses.asdict(agreed),
         "timm": dataclasses.asdict(by_timm),
         **({"onnx": _write_onnx(draft)} if wanted.with_onnx else {}),
         "overlap": (
-            counted(wanted.overlap, opened.made_from, wanted.run) if wanted.overlap else None
+            counted(wanted.overlap, made.made_from, wanted.run) if wanted.overlap else None
         ),
         "report": dataclasses.asdict(report),
     }
-    text = card(written, [settings], figures, opened.made_from, repo=place)
+    text = card(written, settings, figures, made.made_from, repo=place)
     write_text(draft / CARD, text)
     sealed = {**figures, "card_sha256": hashlib.sha256(text.encode()).hexdigest()}
     write_text(draft / METRICS, json.dumps(sealed, indent=2, ensure_ascii=False) + "\n")
     _write_training(wanted, settings, raw, draft)
     for file, score in score_files(report, row, repo=wanted.repo).items():
         write_text(make_folder(draft / SCORES) / file, score)
-    if wanted.with_state:
-        shutil.copytree(opened.checkpoint, draft / STATE / opened.checkpoint.name)
+    if wanted.with_state and made.checkpoint:
+        shutil.copytree(made.checkpoint, draft / STATE / made.checkpoint.name)
 
 
 def _write_onnx(folder: Path) -> dict[str, Any]:
@@ -205,13 +209,17 @@ def _write_onnx(folder: Path) -> dict[str, Any]:
     return export_graph(load_encoder(folder, device="cpu"), folder, say=log.info).check
 
 
-def _write_training(wanted: Wanted, settings: dict[str, Any], raw: Path, draft: Path) -> None:
-    """The record, settings, log and curves of the run."""
+def _write_training(
+    wanted: Wanted, settings: Sequence[dict[str, Any]], raw: Path, draft: Path
+) -> None:
+    """The record, and settings, log and curves of each run."""
     place = make_folder(draft / TRAINING)
     shutil.copyfile(raw / RECORD, place / RECORD)
-    write_text(place / "config.yaml", yaml.safe_dump(settings, sort_keys=False))
-    shutil.copyfile(wanted.run / "log.jsonl", place / "log.jsonl")
-    curves(wanted.run, place / "curves.png")
+    for number, (run, values) in enumerate(zip(wanted.runs, settings, strict=True), 1):
+        end = f"-{number}" if wanted.others else ""
+        write_text(place / f"config{end}.yaml", yaml.safe_dump(values, sort_keys=False))
+        shutil.copyfile(run / "log.jsonl", place / f"log{end}.jsonl")
+        curves(run, place / f"curves{end}.png")
 
 
 def _settings(cfg: configs.Config) -> dict[str, Any]:
@@ -242,6 +250,14 @@ def _report(wanted: Wanted) -> Report:
 def _measure(wanted: Wanted) -> str:
     """The command that measures the export."""
     export = wanted.run / ("export" if wanted.step is None else f"export-{wanted.step}")
+    if wanted.others:
+        runs = " ".join(f"--average {run}" for run in wanted.others)
+        export = wanted.run / "average"
+        return (
+            f"python -m training.export {wanted.run} {runs} --out {export}, then python -m"
+            f" training.evaluate all mine={export} imagenet random --out"
+            f" {wanted.run / 'evaluation'}"
+        )
     return (
         f"python -m training.evaluate all mine={export} imagenet random --out"
         f" {wanted.run / 'evaluation'}"

@@ -33,7 +33,7 @@ def sets(report: Report, overlap: Mapping[str, Any] | None) -> str:
             f"| {name}{small}{known_as} | {one.groups} | {one.licence} |"
             f" `{one.sha256[:12]}` | {found} |"
         )
-    notes = [f"{s.name}: {' '.join(s.notes)}" for s in report.sets if s.notes]
+    notes = [f"- {s.name}: {'; '.join(s.notes)}" for s in report.sets if s.notes]
     parts = [
         "## The sets of these figures",
         "\n".join(lines),
@@ -44,7 +44,7 @@ def sets(report: Report, overlap: Mapping[str, Any] | None) -> str:
             if overlap
             else "Overlap with the training images was not checked."
         ),
-        " ".join(notes),
+        "\n".join(notes),
         _absent(report),
     ]
     return "\n\n".join(part for part in parts if part)

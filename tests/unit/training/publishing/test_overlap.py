@@ -9,10 +9,12 @@ import yaml
 from click.testing import CliRunner
 from PIL import Image
 from scipy import ndimage
+from small_releases import with_manifest
 from small_runs import settings
 
 from pathencoder.errors import ConfigError
 from training import config
+from training.data.corpus import open_corpus
 from training.publishing import overlap
 
 pytestmark = pytest.mark.full
@@ -107,11 +109,30 @@ def test_annotated_images_of_the_same_patient_of_tcga_are_found(tmp_path):
     assert overlap.overlap(known, {"TCGA-18-5593-01Z-00-DX1"}, table).groups == 0
 
 
-def test_the_tiles_of_a_bundled_encoder_are_those_of_its_settings(run, tmp_path):
-    shown = tmp_path / "model_cards/small"
+@pytest.fixture
+def bundled(run, tmp_path):
+    """A run's settings and record, as those of a bundled encoder; tiles of two sources."""
+    with_manifest(run.parent / "tiles")
+    shown, weights = tmp_path / "model_cards/small", tmp_path / "pathencoder/weights/small"
     shown.mkdir(parents=True)
+    weights.mkdir(parents=True)
     shutil.copy(run / "config.yaml", shown / "config-a.yaml")
-    (shown / "provenance.json").write_text("{}")
-    assert len(overlap.tiles_of("small", tmp_path)) == 12
+    (weights / "metrics.json").write_text(json.dumps({"training": {"sources": [["osteo"]]}}))
+    asked = config.load(run / "config.yaml")
+    digest = open_corpus(asked.data.root, without=("kidney",)).digest
+    (shown / "provenance.json").write_text(json.dumps({"corpus": {"digest": digest}}))
+    return tmp_path
+
+
+def test_the_tiles_of_a_bundled_encoder_are_those_of_its_card(bundled):
+    """The corpus may have grown since: the tiles of its sources are left."""
+    assert len(overlap.tiles_of("small", bundled)) == 8
     with pytest.raises(ConfigError, match="no bundled encoder: small"):
-        overlap.tiles_of("large", tmp_path)
+        overlap.tiles_of("large", bundled)
+
+
+def test_tiles_that_are_no_longer_there_are_said(bundled):
+    record = bundled / "model_cards/small/provenance.json"
+    record.write_text(json.dumps({"corpus": {"digest": "0" * 64}}))
+    with pytest.raises(ConfigError, match="which are not those that it was trained on"):
+        overlap.tiles_of("small", bundled)

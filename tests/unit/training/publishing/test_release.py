@@ -8,13 +8,13 @@ import pytest
 import torch
 import yaml
 from click.testing import CliRunner
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from small_releases import figures_of, made_run
 
 from pathencoder import load_encoder
 from pathencoder.pretrained.folder import sha256_of
 from pathencoder.verify import verify
-from training import publish
+from training import export, publish
 from training.evaluation.report_file import read_report
 from training.evaluation.report_rows import Absent
 from training.publishing.public_report import public
@@ -140,6 +140,38 @@ def test_the_training_state_can_go_beside_it(made, tmp_path):
     assert files(folder) - state == FILES
     assert "state/step-00000006/run.json" in state
     assert any(name.endswith(".distcp") for name in state)
+
+
+def test_an_average_of_runs_is_published(made, tmp_path):
+    """Its export is measured, and is what is published."""
+    other, average = tmp_path / "other", tmp_path / "average"
+    shutil.copytree(made[0], other)
+    weights = load_file(other / "export/model.safetensors")
+    moved = {k: v * 1.5 if v.is_floating_point() else v for k, v in weights.items()}
+    save_file(moved, other / "export/model.safetensors")
+    words = [made[0], "--average", other, "--out", average]
+    done = CliRunner().invoke(export.main, [str(w) for w in words])
+    assert done.exit_code == 0, done.output
+    figures = figures_of(made[0], tmp_path / "f.json", names=(f"mine={average}", "random"))
+    folder = tmp_path / "small"
+    stale = command(*made, "--average", other, "--out", folder)
+    assert (stale.exit_code, "is stale" in stale.output) == (1, True)
+    assert f"training.export {made[0]} --average {other} --out" in stale.output
+    done = command(made[0], figures, "--average", other, "--out", folder)
+    assert done.exit_code == 0, done.output
+    name = "model.safetensors"
+    assert (folder / name).read_bytes() == (average / name).read_bytes()
+    first, mean = weights["conv1.0.weight"].float(), load_file(folder / name)["conv1.0.weight"]
+    torch.testing.assert_close(mean.float(), 1.25 * first, rtol=2e-3, atol=1e-4)
+    text = (folder / "README.md").read_text()
+    assert "The weights are the plain average of 2 such runs" in text
+    shown = {f.name for f in (folder / "training").iterdir()}
+    assert {"config-1.yaml", "config-2.yaml", "log-2.jsonl", "curves-2.png"} < shown
+    refusal = command(made[0], figures, "--average", other, "--out", folder, "--with-state")
+    assert (refusal.exit_code, "an average of runs has no checkpoint" in refusal.output) == (
+        1,
+        True,
+    )
 
 
 def test_another_readout_of_timm_is_said(made, tmp_path):
