@@ -69,20 +69,23 @@ def command(
 
     The file maps normalised images [N, 3, H, W] to embeddings, for any N, and for a CNN any H and
     W. It is compared with torch before it is written. `encode --runtime OUT` runs ONNX and
-    OpenVINO.
+    OpenVINO. In int8, ONNX is the faster format for a CNN, OpenVINO for a ViT.
 
     \b
     pathencoder export uni --out exported/uni
     pathencoder encode slides/*.svs --encoder uni --runtime exported/uni --out features
     pathencoder export --format torchscript --out exported/qupath
-    pathencoder export --format openvino --precision int8 --calibrate tiles/ --out exported/tiny
+    pathencoder export --precision int8 --calibrate tiles/ --out exported/tiny
+    pathencoder encode tiles/ --precision int8 --runtime exported/tiny --out features
     """
     from pathencoder.runtimes.calibration import tiles_of
     from pathencoder.runtimes.export import export
     from pathencoder.runtimes.exported import name_of
 
-    if (precision == "int8") != (calibrate is not None):
-        raise click.UsageError("--precision int8 and --calibrate FOLDER go together")
+    if precision == "int8" and calibrate is None:
+        raise click.UsageError("--precision int8 needs tiles to calibrate on: --calibrate FOLDER")
+    if precision != "int8" and calibrate is not None:
+        raise click.UsageError("--calibrate is for int8: add --precision int8, or leave it out")
 
     def say(text: str) -> None:
         click.echo(f"{text} ...", err=True)
@@ -108,7 +111,7 @@ def _summary(made: Exported, file: Path) -> str:
     if loss is None:
         worst = made.check["largest_relative_difference"]
         lines.append(f"it differs from torch by {worst:.0e} of the largest value at most")
-        return "\n".join(lines)
+        return "\n".join([*lines, *_next(made, file)])
     mean, smallest = loss["mean_centred_cosine"], loss["smallest_centred_cosine"]
     lines.append(
         f"loss on {loss['held_out_tiles']} tiles that were held out: cosine with fp32, after the"
@@ -119,4 +122,12 @@ def _summary(made: Exported, file: Path) -> str:
             f"that is too much (the mean is below {loss['acceptable_from']}): use fp32, or the"
             " other --format"
         )
-    return "\n".join(lines)
+    return "\n".join([*lines, *_next(made, file)])
+
+
+def _next(made: Exported, file: Path) -> list[str]:
+    """The options of `encode` that use the file."""
+    if made.format not in ("onnx", "openvino"):
+        return []
+    precision = "" if made.precision == "fp32" else f"--precision {made.precision} "
+    return [f"to use it: pathencoder encode ... {precision}--runtime {file.parent}"]

@@ -209,12 +209,15 @@ def _named(asked: _Asked, place: Path) -> tuple[Engine, Path]:
                 f"runtime={str(place)!r}: encode runs files of ONNX (.onnx) and OpenVINO (.xml)"
             )
         return _first_installed([(one, place) for one in engines])
-    wanted = "int8" if asked.precision == "int8" else "fp32"
+    wanted, other = ("int8", "fp32") if asked.precision == "int8" else ("fp32", "int8")
     here = _files_in(asked, place, wanted)
     if not here:
+        advice = _EXPORT
+        if _files_in(asked, place, other):
+            advice = f"It has one of {other}: ask for precision={other!r} (--precision {other})"
         raise ConfigError(
             f"runtime={str(place)!r}: no file of {wanted} there that encode runs"
-            f" ({name_of('onnx', wanted)}, {name_of('openvino', wanted)}). {_EXPORT}"
+            f" ({name_of('onnx', wanted)}, {name_of('openvino', wanted)}). {advice}"
         )
     good = [(one, file) for one, file in here if not exported.read(file).shortfall]
     return _first_installed(good or here)

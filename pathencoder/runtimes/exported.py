@@ -130,9 +130,13 @@ def read(file: Path) -> Exported:
         ChecksumError: It is damaged, or another file than was exported.
     """
     beside = description_of(file)
-    for needed in (file, beside):
-        if not needed.is_file():
-            raise ConfigError(f"no file {needed}. {AGAIN}")
+    if not file.is_file():
+        raise ConfigError(f"no file {file}. {AGAIN}")
+    if not beside.is_file():
+        raise ConfigError(
+            f"{file}: nothing says which encoder it is of, since {beside.name} is not beside it."
+            " encode runs files that `pathencoder export` wrote: copy both, or export again"
+        )
     found = _parsed(beside)
     for name, expected in found.files.items():
         part = file.with_name(name)

@@ -178,6 +178,21 @@ def test_a_file_or_folder_is_named(loaded, saved, tmp_path, monkeypatch):
         Settings(runtime="tensorrt")
 
 
+def test_a_folder_with_the_other_precision_says_so(loaded, tmp_path, monkeypatch):
+    use_engine(monkeypatch)
+    for made, asked in (("int8", "fp32"), ("fp32", "int8")):
+        write_graph(tmp_path / made, loaded.spec, precision=made)
+        with pytest.raises(ConfigError, match=rf"no file of {asked}.*--precision {made}\)"):
+            runtime_of(loaded, runtime=tmp_path / made, precision=asked)
+
+
+def test_a_file_without_its_json(loaded, tmp_path, monkeypatch):
+    use_engine(monkeypatch)
+    (tmp_path / "mine.onnx").write_bytes(b"graph")
+    with pytest.raises(ConfigError, match=r"since mine\.onnx\.json is not beside it"):
+        runtime_of(loaded, runtime=tmp_path / "mine.onnx")
+
+
 def test_int8_is_used_when_it_is_asked_for(loaded, saved, tmp_path, monkeypatch):
     use_engine(monkeypatch)
     with pytest.raises(ConfigError, match="has no file of int8 beside its weights"):

@@ -169,7 +169,9 @@ def test_the_command(made, tmp_path, capsys):
     assert run(command) == 0
     assert "any number of images of 64 x 64 px" in capsys.readouterr().out
     assert run([*command, "--precision", "int8"]) == 2
-    assert "--precision int8 and --calibrate FOLDER go together" in capsys.readouterr().err
+    assert "--precision int8 needs tiles to calibrate on" in capsys.readouterr().err
+    assert run([*command, "--calibrate", str(tmp_path)]) == 2
+    assert "--calibrate is for int8" in capsys.readouterr().err
     few = tmp_path / "few"
     few.mkdir()
     assert run([*command, "--precision", "int8", "--calibrate", str(few)]) == 2
