@@ -48,6 +48,7 @@ from training.publishing.card import RECORD, ROOT, recorded
 
 _BITS = 2
 _FLAT = 6  # bits: fewer set, or fewer unset, means an almost empty picture
+_NAMELESS = {"", "unknown"}  # in the column slide_id
 _NEEDED = ("images", "equal", "near", "groups")
 _PATIENT = re.compile(r"TCGA-[A-Z0-9]{2}-[A-Z0-9]{4}")
 
@@ -61,6 +62,7 @@ class Overlap:
         equal: Those with the pixels of a training tile.
         near: Others that are nearly equal to one.
         groups: Groups with the name of a training slide, or of the same patient of TCGA.
+        named_groups: Groups that have a name at all.
         held_out: Images of the set that are in no train part.
         held_out_found: Those of them that are equal or near.
         held_out_groups: Groups of held-out images that are counted in `groups`.
@@ -71,6 +73,7 @@ class Overlap:
     equal: int
     near: int
     groups: int
+    named_groups: int
     held_out: int
     held_out_found: int
     held_out_groups: int
@@ -257,6 +260,7 @@ def overlap(known: Seen, slides: set[str], table: Path) -> Overlap:
         equal=len(equal),
         near=len(near),
         groups=_seen_groups((group for _, group, _ in rows), names),
+        named_groups=len({group for _, group, _ in rows} - _NAMELESS),
         held_out=len(held_out),
         held_out_found=sum(file in found for file, _ in held_out),
         held_out_groups=_seen_groups((group for _, group in held_out), names),
@@ -275,7 +279,8 @@ def _rows(table: Path) -> Sequence[tuple[str, str, str]]:
 
 
 def _seen_groups(groups: Iterable[str], names: set[str]) -> int:
-    return sum(group in names or bool(_patients([group]) & names) for group in set(groups))
+    named = set(groups) - _NAMELESS
+    return sum(group in names or bool(_patients([group]) & names) for group in named)
 
 
 def _patients(names: Iterable[str]) -> set[str]:

@@ -68,11 +68,16 @@ def _overlap(found: Mapping[str, Any] | None) -> str:
     if found is None:
         return "not checked"
     equal, near, groups = (int(found[key]) for key in ("equal", "near", "groups"))
-    words = f"{equal} equal, {near} nearly, of {int(found['images']):,}; {groups} groups"
+    named = bool(found.get("named_groups", 1))
+    words = (
+        f"{equal} equal, {near} nearly, of {int(found['images']):,};"
+        f" {f'{groups} groups' if named else 'groups have no names'}"
+    )
     if "held_out" not in found:
         return words
     inside, shared = int(found["held_out_found"]), int(found["held_out_groups"])
-    return f"{words}. Held out: {inside} of {int(found['held_out']):,}; {shared} groups"
+    of_groups = f"; {shared} groups" if named else ""
+    return f"{words}. Held out: {inside} of {int(found['held_out']):,}{of_groups}"
 
 
 def _absent(report: Report) -> str:

@@ -1,5 +1,6 @@
 """Images of a set that a run was trained on: equal, nearly equal, and by the name of a group."""
 
+import dataclasses
 import json
 import shutil
 
@@ -15,7 +16,7 @@ from small_runs import settings
 from pathencoder.errors import ConfigError
 from training import config
 from training.data.corpus import open_corpus
-from training.publishing import overlap
+from training.publishing import overlap, sets_table
 
 pytestmark = pytest.mark.full
 
@@ -107,6 +108,12 @@ def test_annotated_images_of_the_same_patient_of_tcga_are_found(tmp_path):
     same = overlap.overlap(known, {"TCGA-18-5592-01Z-00-DX1"}, table)
     assert (same.groups, same.held_out_groups, same.equal) == (1, 1, 0)
     assert overlap.overlap(known, {"TCGA-18-5593-01Z-00-DX1"}, table).groups == 0
+    assert same.named_groups == 1
+    table.write_text("file,split,slide_id\na.png,test,unknown\n")
+    nameless = overlap.overlap(known, {"unknown"}, table)
+    assert (nameless.groups, nameless.named_groups) == (0, 0)
+    cell = sets_table.overlap_alone({"a": dataclasses.asdict(nameless)}, "command")
+    assert "0 equal, 0 nearly, of 1; groups have no names. Held out: 0 of 1 |" in cell
 
 
 @pytest.fixture
