@@ -5,7 +5,7 @@
 # .venv-wheel the built wheel and nothing else; .venv-wheel-oldest with the oldest versions (on demand)
 # .venv-oldest the oldest versions that pyproject.toml allows (on demand)
 PYTHON ?= python3
-PIP_INSTALL = -m pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt
+PIP_INSTALL = -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 SOURCES = $(shell find pathencoder -type f -not -name '*.pyc')
 FULL = dev,wsi,fastslide,remote,archive,ray,tiff,zarr,nuclei,heads,lora,onnx,openvino,export,training,full-tests,docs
 

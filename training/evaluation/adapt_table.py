@@ -29,6 +29,7 @@ from training.evaluation import shared_options
 from training.evaluation.encoders import Subject, open_subject
 from training.evaluation.heads_table import read
 from training.evaluation.outcomes import Floats, Ints
+from training.evaluation.over_seeds import over_seeds
 from training.evaluation.sets import TILE_SETS
 
 log = logging.getLogger("training")
@@ -215,7 +216,7 @@ def _cells(seeds: Sequence[_Joined], statistic: Callable[[Ints, Floats], float])
     found = metrics.grouped_bootstrap(gain, seeds[0].groups, labels=seeds[0].y)
     return [
         f"{np.mean(frozen):.3f}",
-        f"{np.mean(adapted):.3f} ({np.std(adapted):.3f})",
+        over_seeds(adapted),
         f"{found.value:+.3f} [{found.low:+.3f}, {found.high:+.3f}]",
     ]
 

@@ -29,6 +29,7 @@ from training.evaluation import head_sets, shared_options
 from training.evaluation.annotations import Picture
 from training.evaluation.encoders import Subject, open_subject
 from training.evaluation.head_sets import SETS, CellLabels, HeadSet, Pair
+from training.evaluation.over_seeds import over_seeds
 
 log = logging.getLogger("training")
 
@@ -253,7 +254,7 @@ def table(lines: Sequence[dict[str, Any]]) -> str:
     for named, seeds in sorted(groups.items()):
         folds = [fold for each in seeds.values() for fold in each]
         scores = {k: [_mean(each, k) for each in seeds.values()] for k in folds[0]["scores"]}
-        words = ", ".join(f"{k} {np.mean(v):.3f} ({np.std(v):.3f})" for k, v in scores.items())
+        words = ", ".join(f"{k} {over_seeds(v)}" for k, v in scores.items())
         minutes = np.mean([fold["cpu_seconds"] / 60 for fold in folds])
         shown.append(_row([*named, words, str(len(seeds)), f"{minutes:.1f}"]))
     return "\n".join(shown)
