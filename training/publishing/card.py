@@ -89,10 +89,10 @@ def read_figures(figures: dict[str, Any]) -> Report | None:
 def _measured(
     name: str, figures: dict[str, Any], made_from: Provenance, report: Report | None
 ) -> list[str]:
+    shared = figures.get("overlap") or {}
+    command = f"python -m training.publishing.overlap {name} --json OVERLAP.json"
     if report is None:
         shifts = figures.get("robustness")
-        shared = figures.get("overlap")
-        command = f"python -m training.publishing.overlap {name} --json OVERLAP.json"
         return [
             measured(figures, made_from),
             *([robustness(shifts)] if shifts else []),
@@ -103,10 +103,12 @@ def _measured(
         f" `{figures['weights_sha256']}`; metrics.json has all of them with every digit. The"
         f" commands run in a clone of {SOURCE}; where the sets are had is said below."
     )
+    others = {k: v for k, v in shared.items() if k not in {s.name for s in report.sets}}
     return [
         weights,
         *report_figures.sections(report, figures["row"]),
-        sets(report, figures.get("overlap")),
+        sets(report, shared or None),
+        *([overlap_alone(others, command)] if others else []),
     ]
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from training.evaluation.metric_names import METRICS
 from training.evaluation.report_rows import Difference, EncoderRow, Interval, Report, Result, SetRow
+from training.evaluation.whole.table import calibration, centres, changed_tiles
 
 _STAINS = {
     "he": "H&E",
@@ -21,6 +22,7 @@ _VERBS = {
     "calibration": "Calibration",
     "eva": "By the eva protocol",
 }
+_OTHERS = ("knn20", "shot16", "retrieval_map")  # of the probe; metrics.json has all of them
 _PROBE = (
     "L2 logistic regression on frozen, standardised embeddings, with C chosen by grouped"
     " cross-validation inside the train part. AUROC with its 95 % interval / balanced accuracy."
@@ -56,7 +58,7 @@ def _probe(report: Report, mine: EncoderRow) -> list[str]:
         if shown:
             parts += [f"### {_STAINS[stain]}", _probe_table(report, mine, shown)]
     parts += [_means(report, mine), _differences(report, mine)]
-    others = [r for r in report.find(verb="probe") if r.metric not in ("auroc", "linear")]
+    others = [r for r in report.find(verb="probe") if r.metric in _OTHERS]
     if others:
         parts += ["### Neighbours, few-shot, retrieval", _table(report, mine, others)]
     return [part for part in parts if part]
@@ -76,6 +78,12 @@ def _probe_table(report: Report, mine: EncoderRow, sets: Sequence[SetRow]) -> st
 
 
 def _plain(report: Report, mine: EncoderRow, verb: str) -> list[str]:
+    """The tables of another protocol, below its heading."""
+    if verb == "robustness":
+        parts = [*changed_tiles(report), *centres(report)]
+        return [part.replace("## ", "### ", 1) for part in parts]
+    if verb == "calibration":
+        return [part.partition("\n\n")[2] for part in calibration(report)]
     return [_table(report, mine, report.find(verb=verb))]
 
 
@@ -151,14 +159,14 @@ def _means(report: Report, mine: EncoderRow) -> str:
 
 
 def _differences(report: Report, mine: EncoderRow) -> str:
-    by_baseline: dict[str, list[Difference]] = {}
+    by_kind: dict[tuple[str, str], list[Difference]] = {}
     for one in report.differences:
         if one.encoder == mine.name:
-            by_baseline.setdefault(one.against, []).append(one)
+            by_kind.setdefault((one.against, one.metric), []).append(one)
     words = [
-        f"{METRICS[found[0].metric].title} less that of `{against}`, paired over groups: "
+        f"{METRICS[metric].title} less that of `{against}`, paired over groups: "
         + "; ".join(f"{d.set} {d.value:+.3f}{_bounds(d.interval, signed=True)}" for d in found)
-        for against, found in by_baseline.items()
+        for (against, metric), found in by_kind.items()
     ]
     return ". ".join(words) + "." if words else ""
 

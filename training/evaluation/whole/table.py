@@ -33,9 +33,9 @@ def page(report: Report) -> str:
         _encoders(report),
         *_probe(report),
         *_dense(report),
-        *_shifts(report),
-        *_centres(report),
-        *_calibration(report),
+        *changed_tiles(report),
+        *centres(report),
+        *calibration(report),
         *_differences(report),
         _sets(report),
         *_absent(report),
@@ -122,7 +122,8 @@ def _dense(report: Report) -> Iterable[str]:
     )
 
 
-def _shifts(report: Report) -> Iterable[str]:
+def changed_tiles(report: Report) -> Iterable[str]:
+    """A table of changed tiles for each set that has one."""
     for s in report.sets:
         found = [
             r
@@ -151,7 +152,8 @@ def _shifts(report: Report) -> Iterable[str]:
         )
 
 
-def _centres(report: Report) -> Iterable[str]:
+def centres(report: Report) -> Iterable[str]:
+    """The table of centres and scanners, if there are figures of them."""
     metrics = ("robustness_index", "centre_auroc", "same_field", "other_fields")
     rows, names = [], [e.name for e in report.encoders]
     for s in report.sets:
@@ -173,7 +175,8 @@ def _centres(report: Report) -> Iterable[str]:
         )
 
 
-def _calibration(report: Report) -> Iterable[str]:
+def calibration(report: Report) -> Iterable[str]:
+    """The table of calibration, if there is one."""
     if not report.find(verb="calibration"):
         return
     names, rows = [e.name for e in report.encoders], []
