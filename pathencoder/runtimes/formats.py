@@ -79,7 +79,7 @@ def write(encoder: Encoder, file: Path, form: str) -> bool:
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Without the exporters' notes on their own internals."""
-    before = logging.root.manager.disable
+    before, levels = logging.root.manager.disable, [(h, h.level) for h in logging.root.handlers]
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         logging.disable(logging.WARNING)
@@ -87,6 +87,8 @@ def quiet() -> Iterator[None]:
             yield
         finally:
             logging.disable(before)
+            for handler, level in levels:  # a library raises those of the caller's handlers
+                handler.setLevel(level)
 
 
 def _program(module: EncoderModule) -> tuple[torch.export.ExportedProgram, bool]:

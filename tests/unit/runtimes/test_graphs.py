@@ -1,5 +1,6 @@
 """Real exports in the real runtimes: the rows of torch, whatever the batch, thread and process."""
 
+import logging
 import multiprocessing
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -120,7 +121,9 @@ def test_other_formats(made, tmp_path, form):
 def test_int8_is_calibrated_on_tiles_and_its_loss_is_measured(made, tmp_path, form):
     enc, _ = made
     tiles = [picture(seed) for seed in range(24)]
+    levels = [handler.level for handler in logging.root.handlers]
     described = export(enc, tmp_path, form=form, precision="int8", tiles=tiles)
+    assert [handler.level for handler in logging.root.handlers] == levels
     loss = described.calibration
     assert (loss["tiles"], loss["held_out_tiles"]) == (18, 6)
     assert 0 < loss["smallest_centred_cosine"] <= loss["mean_centred_cosine"] <= 1
