@@ -19,7 +19,7 @@ pytestmark = pytest.mark.full
 
 DATA = ROOT.parent / "shared/data"
 QUICK = "bisque_breast"  # 58 images
-ROWS = {"pathencoder-tiny": "default", "pathencoder-tiny-research": "research"}
+ROWS = {"pathencoder-tiny": "default", "pathencoder-tiny-research": "pathencoder-tiny-research"}
 PROBE = ("auroc", "linear", "knn20", "shot5", "shot16")
 VERBS = ("probe", "calibration")
 there = pytest.mark.skipif(
@@ -29,13 +29,6 @@ there = pytest.mark.skipif(
 
 def figures_of(name):
     return json.loads((ROOT / "pathencoder/weights" / name / "metrics.json").read_text())
-
-
-def names(kind):
-    """The bundled encoders whose figures are of the command `all`, or of the older `probe`."""
-    return [
-        name for name in ROWS if (figures_of(name).get("report") is not None) == (kind == "all")
-    ]
 
 
 def kept():
@@ -51,7 +44,7 @@ def run(*words):
 
 @there
 @pytest.mark.filterwarnings("ignore:.*for research only")
-@pytest.mark.parametrize("name", names("all"))
+@pytest.mark.parametrize("name", ROWS)
 def test_figures_of_a_card_are_computed_again(name):
     figures, row = figures_of(name), ROWS[name]
     report = card.read_figures(figures)
@@ -83,27 +76,3 @@ def test_figures_of_a_card_are_computed_again(name):
     text = (ROOT / "pathencoder/weights" / name / "README.md").read_text()
     auroc = next(r for r in stated if r.metric == "auroc")
     assert f"{auroc.value:.3f} [{auroc.interval.low:.2f}, {auroc.interval.high:.2f}]" in text
-
-
-@there
-@pytest.mark.filterwarnings("ignore:.*for research only")
-@pytest.mark.parametrize("name", names("probe"))
-def test_figures_of_an_older_card_are_computed_again(name, tmp_path):
-    figures, row = figures_of(name), ROWS[name]
-    assert figures["row"] == row
-    words = figures["measured"]["about"]["command"].split()
-    assert words[:4] == ["python", "-m", "training.evaluate", "probe"]
-    assert row in words
-    out = tmp_path / "metrics.json"
-    run("probe", row, "--sets", QUICK, "--data", DATA, "--cache", kept() / "probe", "--json", out)
-    again = json.loads(out.read_text())["sets"][QUICK][row]
-    stated = figures["measured"]["sets"][QUICK][row]
-    for figure in PROBE:
-        assert again[figure] == pytest.approx(stated[figure], abs=0.01), figure
-    for bound in (0, 1):
-        assert again["auroc_interval"][bound] == pytest.approx(
-            stated["auroc_interval"][bound], abs=0.01
-        )
-    assert (again["n"], again["groups"]) == (stated["n"], stated["groups"])
-    text = (ROOT / "pathencoder/weights" / name / "README.md").read_text()
-    assert f"{stated['auroc']:.3f}" in text
