@@ -14,6 +14,7 @@ from pathencoder.encoder import Encoder
 from pathencoder.heads.dense.decoder import Decoder, DecoderShape
 from pathencoder.heads.dense.smp import OURS, SmpDecoder
 from pathencoder.network import has_tokens
+from pathencoder.views import turned_back
 
 Floats = NDArray[np.float32]
 _SIDE = 512  # px of a window when an image is read
@@ -142,7 +143,7 @@ class DenseNetwork(nn.Module):
             view = _turned(part.to(self.encoder.device), number)
             extra = view[:, 3:] if view.shape[1] > 3 else None
             logits = self(self.normalised(view[:, :3]), extra)
-            found = _turned_back(activation(logits), number)
+            found = turned_back(activation(logits), number)
             total = found if total is None else total + found
         assert total is not None
         return total / turns
@@ -155,11 +156,6 @@ class DenseNetwork(nn.Module):
 def _turned(x: Tensor, view: int) -> Tensor:
     """View 0..7 of [..., H, W]: a quarter turn, from 4 on mirrored before."""
     return torch.rot90(x.flip(-1) if view >= 4 else x, view % 4, (-2, -1))
-
-
-def _turned_back(x: Tensor, view: int) -> Tensor:
-    x = torch.rot90(x, -(view % 4), (-2, -1))
-    return x.flip(-1) if view >= 4 else x
 
 
 def _mirrored(planes: Tensor, across: tuple[int, int], down: tuple[int, int]) -> Tensor:

@@ -11,8 +11,8 @@ from pathencoder.errors import ConfigError
 from pathencoder.heads.dense.smp import DECODERS, OURS
 from pathencoder.heads.dense.train import Training
 from pathencoder.mpp import check_mpp
+from pathencoder.views import VIEWS
 
-TURNS = (1, 4, 8)
 PRECISIONS = ("auto", "fp32", "bf16")
 STAINS = ("he", "ihc")
 
@@ -122,8 +122,8 @@ class DenseOptions:
 
 def check_turns(turns: object) -> None:
     """Raises ConfigError where `turns` is not a number of views."""
-    if isinstance(turns, bool) or turns not in TURNS:
-        raise ConfigError(f"turns={turns!r}: one of {', '.join(map(str, TURNS))}")
+    if isinstance(turns, bool) or turns not in VIEWS:
+        raise ConfigError(f"turns={turns!r}: one of {', '.join(map(str, VIEWS))}")
 
 
 def check_stain(stain: object) -> None:
