@@ -110,7 +110,7 @@ def _options(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> 
     type=click.Choice(VIEWS),
     default="1",
     show_default=True,
-    help="Classifiers: as for `encode`.",
+    help="Classifiers: as for `encode`; dense heads: views that are averaged in predictions.",
 )
 @weight_option
 @click.option(
@@ -127,7 +127,7 @@ def _options(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> 
     metavar="NAME=VALUE",
     callback=_options,
     help="Of the kind of head: c=0.01, k=20, shots=5, hidden=256; of dense heads steps=700,"
-    " frozen=true, folds=4, turns=4 and others. May be repeated.",
+    " frozen=true, folds=4 and others. May be repeated.",
 )
 @click.option("--skip-bad", is_flag=True, help="Classifiers: leave out images that cannot be read.")
 @click.option("--no-cache", is_flag=True, help="Classifiers: do not keep the embeddings on disk.")

@@ -17,6 +17,7 @@ from pathencoder.cli.common import (
     json_option,
     scratch_options,
 )
+from pathencoder.cli.encode import VIEWS
 
 if TYPE_CHECKING:
     from pathencoder.heads.classifier import Classifier
@@ -64,8 +65,8 @@ _REGION = (click.IntRange(0), click.IntRange(0), click.IntRange(1), click.IntRan
     help="Dense heads: H&E, or DAB and hematoxylin. Default: as the images of the fit.",
 )
 @click.option(
-    "--turns",
-    type=click.Choice(["1", "4", "8"]),
+    "--views",
+    type=click.Choice(VIEWS),
     help="Dense heads: views that are averaged, which takes as many times as long.",
 )
 @scratch_options
@@ -83,7 +84,7 @@ def command(
     mpp: float | None,
     regions: tuple[Box, ...],
     stain: str | None,
-    turns: str | None,
+    views: str | None,
     scratch: Path | None,
     scratch_gb: float,
     device: str,
@@ -116,10 +117,10 @@ def command(
 
     loaded = load_head(head, device=device)
     if isinstance(loaded, SlideHead | SurvivalHead):
-        if mpp or name or regions or stain or turns:
+        if mpp or name or regions or stain or views:
             raise click.UsageError(
                 f"{head} is a head of slides, which reads feature files: --mpp, --encoder,"
-                " --region, --stain and --turns are of heads that read images"
+                " --region, --stain and --views are of heads that read images"
             )
         raise Failed(_of_slides(loaded, inputs, out, as_json=as_json, debug=state.debug))
     if not isinstance(loaded, Classifier):
@@ -129,14 +130,14 @@ def command(
 
         _use(loaded, name, device)
         asked = Asked(out, stain, regions, Scratch(scratch, scratch_gb))
-        views = None if turns is None else int(turns)
+        count = None if views is None else int(views)
         status = predict_dense(
-            loaded, inputs, asked, mpp=mpp, turns=views, as_json=as_json, debug=state.debug
+            loaded, inputs, asked, mpp=mpp, views=count, as_json=as_json, debug=state.debug
         )
         raise Failed(status)
-    if regions or stain or turns:
+    if regions or stain or views:
         raise click.UsageError(
-            f"--region, --stain and --turns are of dense heads, and {head} is a {loaded.kind} head"
+            f"--region, --stain and --views are of dense heads, and {head} is a {loaded.kind} head"
         )
     from pathencoder.cli.predict_run import find, predict_all
     from pathencoder.files import make_folder

@@ -25,7 +25,7 @@ def predict_dense(
     asked: Asked,
     *,
     mpp: float | None,
-    turns: int | None,
+    views: int | None,
     as_json: bool,
     debug: bool,
 ) -> int:
@@ -36,7 +36,7 @@ def predict_dense(
         inputs: As the user typed them.
         asked: The settings.
         mpp: Micrometres per pixel of the inputs.
-        turns: Views that are averaged; None: as the head was fitted.
+        views: Views that are averaged; None: as the head was fitted.
         as_json: Print JSON instead of text.
         debug: Print tracebacks.
 
@@ -45,7 +45,7 @@ def predict_dense(
     """
     sources = with_scales(find_sources(inputs), mpp, [])
     make_folder(asked.out)
-    run = Run(asked, DenseFinder(head, turns), debug=debug)
+    run = Run(asked, DenseFinder(head, views), debug=debug)
     return run_all(run, sources, as_json=as_json)
 
 
@@ -54,22 +54,22 @@ class DenseFinder:
 
     Args:
         head: The head.
-        turns: Views that are averaged; None: as the head was fitted.
+        views: Views that are averaged; None: as the head was fitted.
     """
 
-    def __init__(self, head: DenseHead, turns: int | None) -> None:
+    def __init__(self, head: DenseHead, views: int | None) -> None:
         from pathencoder.heads.dense.found import NOUNS
         from pathencoder.heads.dense.head import OVERLAP_UM
 
-        self._head, self._turns = head, turns
+        self._head, self._views = head, views
         self.noun = NOUNS[head.kind]
         self.overlap_um = OVERLAP_UM.get(head.kind)
 
     @cached_property
     def digest(self) -> str:
         """What the results depend on."""
-        turns = self._head.settings["turns"] if self._turns is None else self._turns
-        return f"{self._head.digest()}-{turns}"
+        views = self._head.settings["views"] if self._views is None else self._views
+        return f"{self._head.digest()}-{views}"
 
     def find(self, image: Opened, part: Part, stain: str | None) -> Result:
         """The objects of a part. Raises ImageError, SlideError."""
@@ -82,9 +82,9 @@ class DenseFinder:
             notes += assumed
             source = "images of the fit"
         if part.region is None:
-            found = head.find(pixels, mpp, stain=stain, turns=self._turns)
+            found = head.find(pixels, mpp, stain=stain, views=self._views)
         else:
-            found = head.in_region(pixels, part.region, mpp, stain=stain, turns=self._turns)
+            found = head.in_region(pixels, part.region, mpp, stain=stain, views=self._views)
         columns = {
             "mpp": round(mpp, 6),
             "mpp_source": source,

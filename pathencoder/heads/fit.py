@@ -132,8 +132,9 @@ def fit(
             encoder's, by a dense head to that of its task. None: a classifier resizes each image
             whole, a dense head takes the scale that the data state.
         output: Of a classifier: which numbers of the encoder, as for `Encoder.encode`.
-        views: Of a classifier: over how many views of each image its numbers are averaged, as for
-            `Encoder.encode`.
+        views: Views of each image that are averaged: 1, 4 (its quarter turns) or 8 (those of its
+            mirror image too). A classifier averages rows, as `Encoder.encode`, and is fitted on
+            them; a dense head averages its maps when it predicts.
         evaluate: The held-out part to evaluate on once the head is fitted, for example "test".
         class_weight: Of a classifier: "balanced" weighs classes equally; None weighs images
             equally; or a weight by class. Probabilities are those of classes weighed in this way.

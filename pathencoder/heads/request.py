@@ -108,7 +108,7 @@ class DenseArguments(Arguments, total=False):
     read_mpp: float | None
     stain_maps: bool
     cells: bool
-    turns: int
+    views: int
     folds: int
     checkpoint: str | os.PathLike[str] | None
 

@@ -116,7 +116,7 @@ def test_predict_on_images(place, call, tmp_path):
     _, text, _ = call(*given, "--device", "cpu")
     assert "done before" in text
     assert (out / "P0_0.csv").stat().st_mtime_ns == before
-    _, text, _ = call(*given, "--device", "cpu", "--turns", "4")
+    _, text, _ = call(*given, "--device", "cpu", "--views", "4")
     assert "done before" not in text
 
 
@@ -169,10 +169,10 @@ def test_options_of_dense_heads_are_refused_for_a_classifier(place, call, tmp_pa
     )  # fmt: skip
     assert status == 0
     status, _, err = call(
-        "predict", tmp_path / "head", tiles, "--out", tmp_path / "out", "--turns", "4"
+        "predict", tmp_path / "head", tiles, "--out", tmp_path / "out", "--views", "4"
     )
     assert status == 2
-    assert "--turns are of dense heads" in err
+    assert "--views are of dense heads" in err
 
 
 def test_points_have_no_label_map_and_are_done_before(place, call, tmp_path):

@@ -65,7 +65,7 @@ def count(head: DenseHead, fitted: DenseModel, x: Labelled, cells: CellClasses |
         x: The image.
         cells: The classes of cells; None without.
     """
-    found = fitted.predict(x.image, x.mpp, stain=x.stain, turns=head.settings["turns"])
+    found = fitted.predict(x.image, x.mpp, stain=x.stain, views=head.settings["views"])
     counts = SCORING[head.kind].count(x.truth, found, x.mpp)
     if cells is None or x.classes is None:
         return counts

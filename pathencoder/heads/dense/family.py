@@ -35,6 +35,7 @@ from pathencoder.heads.folds import require_sklearn
 from pathencoder.heads.request import Request
 from pathencoder.nuclei.instances import tools
 from pathencoder.spec import EncoderSpec
+from pathencoder.views import check_views
 
 log = logging.getLogger(__name__)
 _ONE_SCALE = 1.02  # factor between scales that count as one
@@ -43,7 +44,7 @@ Pairs = list[tuple[list[int], list[int]]]
 
 def fit(asked: Request) -> DenseHead:
     """Fit a dense head; arguments and errors as in `pathencoder.fit`."""
-    asked.refuse("output", "views", "class_weight", "calibrate", "max_error", "on_error", "cache")
+    asked.refuse("output", "class_weight", "calibrate", "max_error", "on_error", "cache")
     options: DenseOptions = kinds.options_of(asked.kind, asked.options)
     tools()
     read = read_pictures(
@@ -116,15 +117,16 @@ class _Fitting:
     how: Training
     options: DenseOptions
     spec: EncoderSpec | None  # of an encoder that is trained along
+    views: int  # that are averaged in predictions
 
     @classmethod
     def of(
         cls, encoder: Encoder, asked: Request, options: DenseOptions, read: PictureSet
     ) -> _Fitting:
-        how = options.training(asked.seed)
+        views, how = check_views(asked.views), options.training(asked.seed)
         spec = weights.adapted_spec(encoder, asked.kind) if how.encoder_lr else None
         classes = read.classes if asked.kind == "pixels" else ()
-        return cls(encoder, asked.kind, classes, how, options, spec)
+        return cls(encoder, asked.kind, classes, how, options, spec, views)
 
     def fit(self, images: Sequence[Labelled], name: str, tick: Tick, before: int) -> DenseModel:
         """One fit; `before` steps of other fits were done."""
@@ -168,6 +170,7 @@ class _Fitting:
         stain = Counter(row.stain for row in train).most_common(1)[0][0]
         settings = self.options.settings(self.how.seed)
         settings |= {"stain": stain, "read_mpp": fitted.mpp, "images": len(train)}
+        settings["views"] = self.views
         settings["precision"] = self.how.on(self.encoder.device).precision
         return DenseHead(
             kind=self.kind,

@@ -23,7 +23,7 @@ from pathencoder.heads.dense import card, evaluation, sources, weights
 from pathencoder.heads.dense.cells import CellClasses
 from pathencoder.heads.dense.found import Found
 from pathencoder.heads.dense.model import DenseModel, new_network
-from pathencoder.heads.dense.options import check_stain, check_turns
+from pathencoder.heads.dense.options import check_stain
 from pathencoder.heads.dense.report import DenseReport
 from pathencoder.heads.dense.smp import OURS
 from pathencoder.heads.dense.tasks import task_of
@@ -35,6 +35,7 @@ from pathencoder.images import Images, Key
 from pathencoder.nuclei.measure import measure
 from pathencoder.nuclei.regions import Region, check_box
 from pathencoder.slides.reader import Slide
+from pathencoder.views import check_views
 
 log = logging.getLogger(__name__)
 OnError = Literal["raise", "skip"]
@@ -113,7 +114,7 @@ class DenseHead(SavedHead):
         region: Sequence[int] | None = None,
         mpp: float | None = None,
         stain: str | None = None,
-        turns: int | None = None,
+        views: int | None = None,
         on_error: OnError = "raise",
     ) -> list[Found]:
         """Find objects in images, or in a region of a slide.
@@ -129,7 +130,7 @@ class DenseHead(SavedHead):
             mpp: Micrometres per pixel. None: what each file states, else the scale of the images
                 that the head was fitted on, which a note then says.
             stain: "he" or "ihc". None: that of the training images.
-            turns: Views that are averaged: 1, 4 or 8. None: as the head was fitted.
+            views: Views that are averaged: 1, 4 or 8. None: as the head was fitted.
             on_error: "raise" stops at the first image that cannot be read; "skip" leaves it out
                 and logs why.
 
@@ -144,21 +145,21 @@ class DenseHead(SavedHead):
             HeadMismatch: The encoder cannot be loaded, or is another one.
         """
         if region is None:
-            found = self.stream(images, mpp=mpp, stain=stain, turns=turns, on_error=on_error)
+            found = self.stream(images, mpp=mpp, stain=stain, views=views, on_error=on_error)
             return list(found)
         box = check_box(region)
         if sources.is_slide(images):
             path = os.fspath(images)  # type: ignore[arg-type]
             found = self.predict_slide(
-                path, regions=[box], mpp=mpp, stain=stain, turns=turns, on_error=on_error
+                path, regions=[box], mpp=mpp, stain=stain, views=views, on_error=on_error
             )
             return list(found)
-        self._check(stain, turns, on_error)
+        self._check(stain, views, on_error)
         given = list(sources.images(images, mpp, self.record.image_mpp))
         if len(given) != 1:
             raise ConfigError(f"region={box}: of one image or slide, found {len(given)} images")
         read, place = sources.cut(given[0].read(), box)
-        part = self.in_region(read.image, place, read.mpp, stain=stain, turns=turns)
+        part = self.in_region(read.image, place, read.mpp, stain=stain, views=views)
         return [replace(part, notes=(*read.notes, *part.notes))]
 
     def stream(
@@ -167,11 +168,11 @@ class DenseHead(SavedHead):
         *,
         mpp: float | None = None,
         stain: str | None = None,
-        turns: int | None = None,
+        views: int | None = None,
         on_error: OnError = "raise",
     ) -> Iterator[Found]:
         """As `predict`, one image after the other, so that memory stays flat."""
-        self._check(stain, turns, on_error)
+        self._check(stain, views, on_error)
         for source in sources.images(images, mpp, self.record.image_mpp):
             try:
                 read = source.read()
@@ -180,7 +181,7 @@ class DenseHead(SavedHead):
                     raise
                 log.warning("%s is skipped: %s", source.item.where, error)
                 continue
-            found = self.find(read.image, read.mpp, key=source.key, stain=stain, turns=turns)
+            found = self.find(read.image, read.mpp, key=source.key, stain=stain, views=views)
             yield replace(found, notes=(*read.notes, *found.notes))
 
     def predict_slide(
@@ -190,7 +191,7 @@ class DenseHead(SavedHead):
         regions: Sequence[Sequence[int]] | None = None,
         mpp: float | None = None,
         stain: str | None = None,
-        turns: int | None = None,
+        views: int | None = None,
         on_error: OnError = "raise",
     ) -> Iterator[Found]:
         """Find objects in a slide, region by region, so that memory stays flat.
@@ -202,7 +203,7 @@ class DenseHead(SavedHead):
                 the one that holds its centre.
             mpp: Micrometres per level-0 pixel. None: read from the file.
             stain: As for `predict`, as are the next two.
-            turns: Views that are averaged.
+            views: Views that are averaged.
             on_error: For a region that cannot be read.
 
         Yields:
@@ -214,12 +215,12 @@ class DenseHead(SavedHead):
             ConfigError: A setting does not fit.
             HeadMismatch: The encoder cannot be loaded, or is another one.
         """
-        self._check(stain, turns, on_error)
+        self._check(stain, views, on_error)
         with sources.regions_of(slide, mpp, OVERLAP_UM.get(self.kind)) as opened:
             for region in opened.regions(regions):
                 try:
                     image = opened.read(region)
-                    yield self.in_region(image, region, opened.mpp, stain=stain, turns=turns)
+                    yield self.in_region(image, region, opened.mpp, stain=stain, views=views)
                 except (ImageError, SlideError) as error:
                     if on_error == "raise":
                         raise
@@ -232,10 +233,10 @@ class DenseHead(SavedHead):
         mpp: float,
         *,
         stain: str | None = None,
-        turns: int | None = None,
+        views: int | None = None,
     ) -> Found:
         """What belongs to a region, of the pixels of its box."""
-        found = self.find(image, mpp, key=region.name, stain=stain, turns=turns)
+        found = self.find(image, mpp, key=region.name, stain=stain, views=views)
         found = replace(found, offset=region.box[:2], notes=(*region.notes, *found.notes))
         if region.core is None:
             return found
@@ -249,7 +250,7 @@ class DenseHead(SavedHead):
         *,
         key: Key = 0,
         stain: str | None = None,
-        turns: int | None = None,
+        views: int | None = None,
     ) -> Found:
         """What is found in the pixels of one image.
 
@@ -258,11 +259,11 @@ class DenseHead(SavedHead):
             mpp: Its micrometres per pixel.
             key: What the result is called.
             stain: As for `predict`.
-            turns: As for `predict`.
+            views: As for `predict`.
         """
         colour = stain or self.settings["stain"]
-        views = self.settings["turns"] if turns is None else turns
-        found = self.model.predict(image, mpp, stain=colour, turns=views)
+        views = self.settings["views"] if views is None else views
+        found = self.model.predict(image, mpp, stain=colour, views=views)
         made = Found(self.kind, key, image, mpp, colour, classes=self.classes)
         if self.kind == "points":
             return self._points(made, found)
@@ -322,11 +323,11 @@ class DenseHead(SavedHead):
         numbers = np.array([classes.index(name) for name in names], np.int64)
         return replace(made, classes=classes, numbers=numbers, probabilities=probabilities)
 
-    def _check(self, stain: str | None, turns: int | None, on_error: str) -> None:
+    def _check(self, stain: str | None, views: int | None, on_error: str) -> None:
         if stain is not None:
             check_stain(stain)
-        if turns is not None:
-            check_turns(turns)
+        if views is not None:
+            check_views(views)
         if on_error not in ("raise", "skip"):
             raise ConfigError(f"on_error={on_error!r}: 'raise' or 'skip'")
 

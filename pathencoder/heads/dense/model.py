@@ -74,7 +74,7 @@ class DenseModel:
     stain_maps: bool
 
     def probabilities(
-        self, image: Pixels, mpp: float, *, stain: str = "he", turns: int = 1
+        self, image: Pixels, mpp: float, *, stain: str = "he", views: int = 1
     ) -> Floats:
         """Maps of an image at the scale of the model.
 
@@ -82,17 +82,17 @@ class DenseModel:
             image: uint8 [H, W, 3].
             mpp: Its micrometres per pixel.
             stain: "he" or "ihc".
-            turns: Views that are averaged: 1, 4 or 8.
+            views: Views that are averaged: 1, 4 or 8.
 
         Returns:
             float32 [outputs, h, w], 0..1; of classes, their sum is 1.
         """
         read = resampled(image, mpp / self.mpp)
         planes = _planes(read, self.mpp, stain, stain_maps=self.stain_maps)
-        return self.network.read(planes, turns=turns, activation=self.task.activation)
+        return self.network.read(planes, views=views, activation=self.task.activation)
 
     def predict(
-        self, image: Pixels, mpp: float, *, stain: str = "he", turns: int = 1
+        self, image: Pixels, mpp: float, *, stain: str = "he", views: int = 1
     ) -> NDArray[np.generic]:
         """The objects of an image.
 
@@ -100,14 +100,14 @@ class DenseModel:
             image: uint8 [H, W, 3].
             mpp: Its micrometres per pixel.
             stain: "he" or "ihc".
-            turns: Views that are averaged: 1, 4 or 8.
+            views: Views that are averaged: 1, 4 or 8.
 
         Returns:
             Labels int32 [H, W]: objects numbered from 1, or classes from 0; or points float64
             [N, 3]: x and y in pixels of the image, the centre of the first at 0, and the height of
             the peak.
         """
-        maps = self.probabilities(image, mpp, stain=stain, turns=turns)
+        maps = self.probabilities(image, mpp, stain=stain, views=views)
         return self.objects(maps, image.shape[:2], mpp)
 
     def objects(self, maps: Floats, shape: tuple[int, ...], mpp: float) -> NDArray[np.generic]:

@@ -104,14 +104,14 @@ class DenseNetwork(nn.Module):
         self,
         planes: Tensor,
         *,
-        turns: int = 1,
+        views: int = 1,
         activation: Callable[[Tensor], Tensor] = torch.sigmoid,
     ) -> Floats:
         """Probabilities of a whole image; windows overlap, and only their middle is used.
 
         Args:
             planes: float [3 + E, H, W], the image in 0..255 and the extra channels.
-            turns: Views that are averaged: 1, 4 (quarter turns) or 8 (and mirrored).
+            views: Views that are averaged: 1, 4 (quarter turns) or 8 (and mirrored).
             activation: Logits [N, outputs, h, w] to probabilities.
 
         Returns:
@@ -132,21 +132,21 @@ class DenseNetwork(nn.Module):
         for y in range(0, down, step):
             for x in range(0, right, step):
                 part = padded[None, :, y : y + side, x : x + side]
-                found = self._averaged(part, turns, activation)[0, :, inner, inner]
+                found = self._averaged(part, views, activation)[0, :, inner, inner]
                 at = np.s_[y // stride : (y + step) // stride, x // stride : (x + step) // stride]
                 result[(slice(None), *at)] = found.cpu().numpy()
         return result[:, : math.ceil(height / stride), : math.ceil(width / stride)]
 
-    def _averaged(self, part: Tensor, turns: int, activation: Callable[[Tensor], Tensor]) -> Tensor:
+    def _averaged(self, part: Tensor, views: int, activation: Callable[[Tensor], Tensor]) -> Tensor:
         total: Tensor | None = None
-        for number in range(turns):
+        for number in range(views):
             view = _turned(part.to(self.encoder.device), number)
             extra = view[:, 3:] if view.shape[1] > 3 else None
             logits = self(self.normalised(view[:, :3]), extra)
             found = turned_back(activation(logits), number)
             total = found if total is None else total + found
         assert total is not None
-        return total / turns
+        return total / views
 
     def _fitting(self, size: float) -> int:
         """The smallest side from `size` on that the strides divide."""

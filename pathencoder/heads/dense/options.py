@@ -11,7 +11,6 @@ from pathencoder.errors import ConfigError
 from pathencoder.heads.dense.smp import DECODERS, OURS
 from pathencoder.heads.dense.train import Training
 from pathencoder.mpp import check_mpp
-from pathencoder.views import VIEWS
 
 PRECISIONS = ("auto", "fp32", "bf16")
 STAINS = ("he", "ihc")
@@ -37,7 +36,6 @@ class DenseOptions:
             0.25, pixels 0.5.
         stain_maps: Give the stain maps of the label-free nuclei beside the image.
         cells: Of "points": learn the classes of cells too, where the data have them.
-        turns: Views that are averaged in predictions: 1, 4 (quarter turns) or 8 (and mirrored).
         folds: Folds by group for the report, each of which costs a fit. 0: none.
         checkpoint: A folder for the state of the training: the same call goes on where it was
             interrupted, and gives the same head. None: a fit starts anew.
@@ -55,7 +53,6 @@ class DenseOptions:
     read_mpp: float | None = None
     stain_maps: bool = False
     cells: bool = True
-    turns: int = 1
     folds: int = 0
     checkpoint: str | os.PathLike[str] | None = None
 
@@ -83,7 +80,6 @@ class DenseOptions:
             raise ConfigError(f"frozen=True and encoder_lr={rate!r} contradict each other")
         if self.read_mpp is not None:
             check_mpp(self.read_mpp)
-        check_turns(self.turns)
         check_stain(self.stain)
         place = self.checkpoint
         path = isinstance(place, str | os.PathLike) and bool(os.fspath(place))
@@ -116,14 +112,7 @@ class DenseOptions:
             "decoder": self.decoder,
             "stain_maps": self.stain_maps,
             "stain": self.stain,
-            "turns": self.turns,
         }
-
-
-def check_turns(turns: object) -> None:
-    """Raises ConfigError where `turns` is not a number of views."""
-    if isinstance(turns, bool) or turns not in VIEWS:
-        raise ConfigError(f"turns={turns!r}: one of {', '.join(map(str, VIEWS))}")
 
 
 def check_stain(stain: object) -> None:

@@ -252,7 +252,7 @@ def test_images_of_both_parts_are_said(tmp_path):
         ({"encoder_lr": float("nan")}, "encoder_lr=nan"),
         ({"frozen": 1}, "frozen=1: True or False"),
         ({"frozen": True, "encoder_lr": 1e-3}, "contradict"),
-        ({"turns": 2}, "turns=2: one of 1, 4, 8"),
+        ({"views": 2}, "views=2: 1 .the image as it is."),
         ({"precision": "fp16"}, "precision='fp16': one of auto, fp32, bf16"),
         ({"stain": "giemsa"}, "stain='giemsa'"),
         ({"folds": 1}, "folds=1"),
@@ -266,6 +266,14 @@ def test_images_of_both_parts_are_said(tmp_path):
 def test_settings_that_do_not_fit(pictures, options, message):
     with pytest.raises(ConfigError, match=message):
         made(pictures, **options)
+
+
+def test_predictions_average_the_views_of_the_fit(pictures, image):
+    head = made(pictures, views=4)
+    assert head.settings["views"] == 4
+    found = {views: head.predict(image, views=views)[0].labels for views in (None, 1, 4)}
+    assert (found[None] == found[4]).all()
+    assert (found[None] != found[1]).any()
 
 
 def test_an_encoder_of_another_dtype_is_refused(pictures):

@@ -56,11 +56,11 @@ def test_an_image_at_another_scale_is_resampled(nuclei):
     assert dice(labels.repeat(2, 0).repeat(2, 1), found) > 0.9
 
 
-@pytest.mark.parametrize("turns", [4, 8])
-def test_averaged_views_agree(nuclei, turns):
+@pytest.mark.parametrize("views", [4, 8])
+def test_averaged_views_agree(nuclei, views):
     image, *_ = scene(seed=1)
     one = nuclei.probabilities(image, 0.5)
-    several = nuclei.probabilities(image, 0.5, turns=turns)
+    several = nuclei.probabilities(image, 0.5, views=views)
     assert one.shape == several.shape
     assert np.abs(one[0] - several[0]).mean() < 0.1
 

@@ -131,7 +131,7 @@ def test_an_image_that_cannot_be_read(head, scene, tmp_path):
     assert [one.key for one in head.predict(tmp_path, on_error="skip")] == ["good.png"]
 
 
-@pytest.mark.parametrize("options", [{"turns": 3}, {"stain": "x"}, {"on_error": "nan"}])
+@pytest.mark.parametrize("options", [{"views": 3}, {"stain": "x"}, {"on_error": "nan"}])
 def test_settings_that_do_not_fit(head, scene, options):
     with pytest.raises(ConfigError, match=next(iter(options))):
         head.predict(scene[0], **options)
