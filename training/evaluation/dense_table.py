@@ -22,7 +22,7 @@ from pathencoder.metrics import Interval, grouped_bootstrap
 from training.evaluation import dense as protocol
 from training.evaluation import shared_options
 from training.evaluation.dense import SETS, DenseSet, Score
-from training.evaluation.encoders import Subject, open_subject
+from training.evaluation.encoders import Subject, networks
 from training.files import write_text
 
 log = logging.getLogger("training")
@@ -49,14 +49,15 @@ def dense(
     """Evaluate frozen feature maps by a linear decoder."""
     try:
         sets = _chosen(chosen.split(","))
-        subjects = _networks([s for name in names for s in open_subject(name)])
-        results = {
-            s.name: {
-                x.name: scores_of(x, s, data=data, cache=cache, choose=cv, seeds=seeds)
-                for x in subjects
-            }
-            for s in sets
-        }
+        rows = networks(names)
+        results: dict[str, dict[str, Runs]] = {s.name: {} for s in sets}
+        for s in sets:
+            for name, runs in rows.items():
+                results[s.name][name] = [
+                    scores
+                    for x in runs
+                    for scores in scores_of(x, s, data=data, cache=cache, choose=cv, seeds=seeds)
+                ]
     except PathEncoderError as error:
         raise click.ClickException(str(error)) from error
     figures = {s.name: _report(s, results[s.name], choose=cv) for s in sets}
@@ -128,14 +129,6 @@ def _chosen(names: Sequence[str]) -> list[DenseSet]:
     if unknown := [n for n in names if n not in by_name]:
         raise ConfigError(f"--sets: no dense set {unknown}; there are {', '.join(by_name)}")
     return [by_name[n] for n in names]
-
-
-def _networks(subjects: Sequence[Subject]) -> list[Subject]:
-    """One row a network: feature maps do not depend on the readout, so ImageNet has one."""
-    kept: dict[str, Subject] = {}
-    for subject in subjects:
-        kept.setdefault(subject.name.partition(",")[0], subject)
-    return [dataclasses.replace(subject, name=name) for name, subject in kept.items()]
 
 
 def _report(s: DenseSet, by_encoder: dict[str, Runs], *, choose: bool) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -88,6 +89,29 @@ def open_subject(name: str) -> list[Subject]:
     if name == "random":
         return [subject_of("random", plain(IMAGENET.model_copy(update={"start": None})))]
     return [subject_of(name, load_encoder(_BUNDLED.get(name, name)))]
+
+
+def networks(names: Sequence[str]) -> dict[str, list[Subject]]:
+    """The networks of names, for what reads maps: `open_subject` without readouts of the same one.
+
+    Of ImageNet the readout that the default encoder has is taken.
+
+    Args:
+        names: As for `open_subject`.
+
+    Returns:
+        By the name of a row, its encoders: several training runs where the name means several.
+
+    Raises:
+        PathEncoderError: An encoder cannot be loaded.
+    """
+    alike = f"imagenet, {IMAGENET_READOUTS[-1][0]}"
+    rows: dict[str, list[Subject]] = {}
+    for subject in (x for name in names for x in open_subject(name)):
+        if subject.name == alike or not subject.name.startswith("imagenet, "):
+            name = "imagenet" if subject.name == alike else subject.name
+            rows.setdefault(name, []).append(dataclasses.replace(subject, name=name))
+    return rows
 
 
 def plain(settings: BackboneSettings) -> Encoder:

@@ -23,11 +23,12 @@ from pathencoder.files import make_folder, whole_file
 from pathencoder.heads.dense import model as dense
 from pathencoder.heads.dense.cells import CellClasses, CellOptions
 from pathencoder.heads.dense.options import PRECISIONS
+from pathencoder.heads.dense.smp import DECODERS, OURS
 from pathencoder.heads.dense.tasks import TASKS
 from pathencoder.heads.dense.train import Training
 from training.evaluation import head_sets, shared_options
 from training.evaluation.annotations import Picture
-from training.evaluation.encoders import Subject, open_subject
+from training.evaluation.encoders import Subject, networks
 from training.evaluation.head_sets import SETS, CellLabels, HeadSet, Pair
 from training.evaluation.over_seeds import over_seeds
 
@@ -56,11 +57,18 @@ _TRAINING = Training()
     help="Of a fit.",
 )
 @click.option(
-    "--turns",
+    "--views",
     type=click.Choice(["1", "4", "8"]),
     default="1",
     show_default=True,
     help="Views that are averaged when an image is read.",
+)
+@click.option(
+    "--decoder",
+    type=click.Choice(DECODERS),
+    default=OURS,
+    show_default=True,
+    help="Of the head; the others are those of segmentation-models-pytorch.",
 )
 @click.option("--stain-maps", is_flag=True, help="Add the stain maps of the label-free nuclei.")
 @click.option(
@@ -79,7 +87,8 @@ def heads(
     steps: int,
     frozen: bool,  # noqa: FBT001
     precision: str,
-    turns: str,
+    views: str,
+    decoder: str,
     stain_maps: bool,  # noqa: FBT001
     apart: bool,  # noqa: FBT001
 ) -> None:
@@ -90,14 +99,14 @@ def heads(
         raise click.UsageError("--apart is about test parts, which --cv leaves unread")
     try:
         sets = _chosen(chosen.split(","))
-        subjects = [s for name in names for s in open_subject(name)]
+        subjects = [x for runs in networks(names).values() for x in runs]
         make_folder(results.parent)
         for s in sets:
             rows = head_sets.rows_of(s, data, choose=cv)
             for subject in subjects:
                 for seed in range(seeds):
                     setting = dataclasses.replace(how, seed=seed).on(subject.encoder.device)
-                    plan = _Plan(cv, folds, stain_maps, int(turns), apart)
+                    plan = _Plan(cv, folds, stain_maps, int(views), apart, decoder)
                     _fits(subject, s, rows, setting, results, plan)
     except PathEncoderError as error:
         raise click.ClickException(str(error)) from error
@@ -112,15 +121,17 @@ class _Plan:
         choose: Folds inside its train part.
         folds: How many at most.
         stain_maps: They are beside the images.
-        turns: Views of an image that are averaged.
+        views: Views of an image that are averaged.
         apart: Without train images of patients that are in the test part.
+        decoder: Of the head.
     """
 
     choose: bool
     folds: int
     stain_maps: bool
-    turns: int
+    views: int
     apart: bool
+    decoder: str
 
 
 def _chosen(names: Sequence[str]) -> list[HeadSet]:
@@ -150,10 +161,12 @@ def _fits(
             "stain_maps": plan.stain_maps,
             "training": json.loads(json.dumps(dataclasses.asdict(how))),
         }
-        if plan.turns > 1:  # lines of one view are older than the option
-            key["turns"] = plan.turns
+        if plan.views > 1:  # lines of one view are older than the option
+            key["views"] = plan.views
         if plan.apart and s.test:
             key["apart"] = True
+        if plan.decoder != OURS:
+            key["decoder"] = plan.decoder
         if key in done:
             continue
         log.info("%s on %s, seed %d, fold %d", subject.name, s.name, how.seed, fold)
@@ -165,11 +178,12 @@ def _fits(
             images,
             how,
             stain_maps=plan.stain_maps,
+            decoder=plan.decoder,
             progress=_say,
         )
         cells = _cells(subject, s, images, how.seed)
         seconds = time.process_time() - began
-        pairs = [_pair(fitted, cells, s, rows[i], plan.turns) for i in score_on]
+        pairs = [_pair(fitted, cells, s, rows[i], plan.views) for i in score_on]
         line = {
             "key": key,
             "scores": head_sets.scores(s, pairs),
@@ -195,10 +209,10 @@ def _cells(
 
 
 def _pair(
-    fitted: dense.DenseModel, cells: CellClasses | None, s: HeadSet, row: Picture, turns: int
+    fitted: dense.DenseModel, cells: CellClasses | None, s: HeadSet, row: Picture, views: int
 ) -> Pair:
     x = head_sets.labelled(s, row)
-    found = fitted.predict(x.image, x.mpp, stain=s.stain, turns=turns)
+    found = fitted.predict(x.image, x.mpp, stain=s.stain, views=views)
     if cells is None or x.classes is None:
         return Pair(x.truth, found, x.mpp)
     true = ["" if number < 0 else x.names[number] for number in x.classes]
@@ -238,17 +252,19 @@ def read(results: Path) -> list[dict[str, Any]]:
 
 
 def table(lines: Sequence[dict[str, Any]]) -> str:
-    """Mean and spread over seeds, each the mean over folds, as a Markdown table."""
-    groups: dict[tuple[str, ...], dict[int, list[dict[str, Any]]]] = {}
+    """Mean and spread over seeds (and training runs), each the mean over folds, in Markdown."""
+    groups: dict[tuple[str, ...], dict[tuple[int, str], list[dict[str, Any]]]] = {}
     for line in lines:
         key = line["key"]
         how = "adapted" if key["training"]["encoder_lr"] else "frozen"
         how += ", stain maps" if key["stain_maps"] else ""
-        how += f", {key['turns']} views" if "turns" in key else ""
+        how += f", {key['views']} views" if "views" in key else ""
+        how += f", {key['decoder']}" if "decoder" in key else ""
         how += f", {key['training']['precision']}"
         part = key["part"] + (", patients apart" if key.get("apart") else "")
         row = (key["set"], part, key["encoder"], f"{how}, {key['training']['steps']} steps")
-        groups.setdefault(row, {}).setdefault(key["training"]["seed"], []).append(line)
+        one = (key["training"]["seed"], key["fingerprint"])
+        groups.setdefault(row, {}).setdefault(one, []).append(line)
     head = ["set", "part", "encoder", "fit", "scores, mean (sd)", "seeds", "core-minutes"]
     shown = [_row(head), _row(["---"] * len(head))]
     for named, seeds in sorted(groups.items()):

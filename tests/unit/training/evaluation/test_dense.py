@@ -1,16 +1,18 @@
 """The dense protocol on synthetic images: positions of grid and cells, folds, intervals."""
 
 import csv
+import json
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import small_encoders
 import torch
+from click.testing import CliRunner
 from PIL import Image
 from synthetic_nuclei import tissue
 
-from training.evaluation import dense
+from training.evaluation import dense, dense_table, encoders
 from training.evaluation.dense import DenseSet, Picture, Score
 from training.evaluation.dense_maps import Decoder, maps_of
 from training.evaluation.dense_table import interval
@@ -138,6 +140,36 @@ def test_a_real_encoder_goes_through(data):
         small_encoders.encoder("vit"), s, dense.pictures_of(s, data, choose=True), choose=True
     ).scores
     assert all(0 <= x.dice <= 1 for x in scores)
+
+
+def test_training_runs_of_one_name_are_one_row(data, tmp_path):
+    runs = [tmp_path / name for name in ("a", "b")]
+    for share, folder in zip((1, 3), runs, strict=True):
+        encoder = small_encoders.encoder("cnn")
+        with torch.no_grad():
+            next(encoder.parameters()).pow_(share)  # other maps
+        encoder.save_pretrained(folder)
+
+    def values(name):
+        given = [name, "--data", data, "--cache", tmp_path / "cache", "--sets", "monuseg", "--cv"]
+        given += ["--seeds", "1", "--json", tmp_path / "found.json"]
+        done = CliRunner().invoke(dense_table.dense, list(map(str, given)))
+        assert done.exit_code == 0, done.output
+        ((row, found),) = json.loads((tmp_path / "found.json").read_text())["monuseg"].items()
+        return row, found["value"]
+
+    each = [values(folder)[1] for folder in runs]
+    row, both = values(f"mine={runs[0]},{runs[1]}")
+    assert row == "mine"
+    assert each[0] != each[1]
+    assert both == pytest.approx(sum(each) / 2)
+
+
+def test_imagenet_is_one_network(monkeypatch):
+    subjects = [Subject(f"imagenet, {n}", None, n) for n, _ in encoders.IMAGENET_READOUTS]
+    monkeypatch.setattr(encoders, "open_subject", lambda name: subjects)
+    ((name, (found,)),) = encoders.networks(["imagenet"]).items()
+    assert (name, found.name, found.fingerprint) == ("imagenet", "imagenet", "pools")
 
 
 def test_patients_are_never_on_both_sides(data):

@@ -49,7 +49,7 @@ def run(data, monkeypatch):
     small = dataclasses.replace(heads_table._TRAINING, batch=2, side=64)
     monkeypatch.setattr(heads_table, "_TRAINING", small)
     subject = Subject("small", small_encoders.shared("cnn"), "f" * 64)
-    monkeypatch.setattr(heads_table, "open_subject", lambda name: [subject])
+    monkeypatch.setattr(heads_table, "networks", lambda names: {"small": [subject]})
 
     def call(*options):
         fits.clear()
@@ -123,10 +123,20 @@ def test_one_fold_is_enough_for_a_choice(run):
 def test_averaged_views_are_a_row_of_their_own(run):
     settings = ("--cv", "--sets", "crchisto", "--seeds", "1", "--folds", "1")
     run(*settings)
-    output, fits = run(*settings, "--turns", "4")
+    output, fits = run(*settings, "--views", "4")
     assert fits == 1
     assert "adapted, fp32, 1 steps |" in output
     assert "adapted, 4 views, fp32, 1 steps |" in output
+
+
+def test_another_decoder_is_a_row_of_its_own(run):
+    pytest.importorskip("segmentation_models_pytorch")
+    settings = ("--cv", "--sets", "crchisto", "--seeds", "1", "--folds", "1")
+    run(*settings)
+    output, fits = run(*settings, "--decoder", "unet")
+    assert fits == 1
+    assert "adapted, fp32, 1 steps |" in output
+    assert "adapted, unet, fp32, 1 steps |" in output
 
 
 def test_classes_of_points_are_fitted_and_scored(run, data):
