@@ -154,7 +154,8 @@ def _means(report: Report, mine: EncoderRow) -> str:
             and m.encoder != mine.name
         ]
         against = f" ({', '.join(others)})" if others else ""
-        lines.append(f"{mean.title}, {METRICS[mean.metric].title}: {mean.value:.3f}{against}")
+        of = f"{mean.title} ({', '.join(mean.sets)})"
+        lines.append(f"{of}, {METRICS[mean.metric].title}: {mean.value:.3f}{against}")
     return f"Means over sets: {'; '.join(lines)}." if lines else ""
 
 

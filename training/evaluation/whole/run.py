@@ -285,10 +285,13 @@ def _scanned(plan: Plan, found: Measured, sets: Sequence[MeasuredSet]) -> None:
 def means(
     results: Sequence[Result], rows: Sequence[Row], sets: Sequence[MeasuredSet]
 ) -> list[Mean]:
-    """Mean AUROC and balanced accuracy of each row over the H&E sets and over the IHC sets."""
+    """Mean AUROC and balanced accuracy of each row over the H&E sets and over the IHC sets.
+
+    A row that misses a set gets no mean. Sets without tiles, whose figures are dense, do not count.
+    """
     found = []
     for title, stain in (("H&E sets", "he"), ("IHC sets", "ihc")):
-        names = [s.row.name for s in sets if s.row.stain == stain and s.in_means]
+        names = [s.row.name for s in sets if s.row.stain == stain and s.in_means and s.probe]
         for row in rows:
             for metric in ("auroc", "linear"):
                 values = [

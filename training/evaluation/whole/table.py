@@ -99,7 +99,7 @@ def _mean_row(
         return []
     first = next(iter(found.values()))
     cells = [f"{found[n].value:.3f}" if n in found else "-" for n in names]
-    return [(f"mean of {len(first.sets)}", "", "", *cells)]
+    return [(f"mean of {', '.join(first.sets)}", "", "", *cells)]
 
 
 def _dense(report: Report) -> Iterable[str]:
