@@ -118,7 +118,7 @@ class Source:
     """Tiles from which crops are taken.
 
     Attributes:
-        full: Float32 [N, 3, T, T] in 0..1.
+        full: Float32 [N, 3, T, T] in 0..1; other maps of them may have other channels.
         half: The same at half the size.
     """
 
@@ -140,9 +140,6 @@ def crops(
 ) -> Tensor:
     """Random resized crops with flips and rotations by multiples of 90 degrees.
 
-    All of it is one bilinear resampling. Crops that are reduced by more than 1.5 are taken from the
-    tile at half its size, against aliasing.
-
     Args:
         tiles: Uint8 [N, 3, T, T], or what `source_of` makes of it.
         settings: Size and shape of the crops.
@@ -153,37 +150,29 @@ def crops(
         Float32 [N, 3, px, px] in 0..1.
     """
     source = tiles if isinstance(tiles, Source) else source_of(tiles)
-    count, side, device = len(source.full), source.full.shape[-1], source.full.device
-    theta, extent = _crop_maps(count, settings, generator, device, within)
-    grid = F.affine_grid(theta, [count, 3, settings.px, settings.px], align_corners=False)
-    shrinks = extent * side / settings.px > 1.5
-    out = source.full.new_empty(count, 3, settings.px, settings.px)
-    for level, chosen in ((source.full, ~shrinks), (source.half, shrinks)):
-        if chosen.any():
-            out[chosen] = F.grid_sample(
-                level[chosen],
-                grid[chosen],
-                mode="bilinear",
-                padding_mode="reflection",
-                align_corners=False,
-            )
-    return out
+    return cut(source, crop_places(len(source.full), settings, generator, within), settings.px)
 
 
-def _crop_maps(
+def crop_places(
     count: int,
     settings: CropSettings,
     generator: torch.Generator,
-    device: torch.device,
-    within: Fields | None,
-) -> tuple[Tensor, Tensor]:
-    """Affine maps from crops to tiles, and how large the crops are.
+    within: Fields | None = None,
+) -> Tensor:
+    """Where a random crop of each tile lies, and how it is flipped and turned.
+
+    Args:
+        count: Number of tiles.
+        settings: Shape of the crops.
+        generator: The source of all random numbers; the places are on its device.
+        within: The fields in which the crops lie; None: the whole tiles.
 
     Returns:
-        [N, 2, 3] from a crop's coordinates (-1..1) to its tile's, and [N], the crop's longer side
-        as a share of the tile's.
+        Float [N, 2, 3]: the affine map from a crop's coordinates (x, y in -1..1 from border to
+        border) to its tile's. In each row of its left 2 x 2 part one value is not 0: half the
+        width or height of the crop, in half sides of the tile.
     """
-    joint = count * world()
+    joint, device = count * world(), generator.device
 
     def uniform(low: float, high: float) -> Tensor:
         return share(torch.empty(joint, device=device).uniform_(low, high, generator=generator))
@@ -202,7 +191,42 @@ def _crop_maps(
         torch.stack([width * cos * mirror, -width * sin, dx], 1),
         torch.stack([height * sin * mirror, height * cos, dy], 1),
     ]
-    return torch.stack(rows, 1), torch.maximum(width, height)
+    return torch.stack(rows, 1)
+
+
+def half_sides(places: Tensor) -> Tensor:
+    """Half the width and height [N, 2] of crops along their tiles' axes, as of `crop_places`."""
+    return places[:, :, :2].abs().sum(2)
+
+
+def cut(source: Source, places: Tensor, px: int) -> Tensor:
+    """The crops at these places.
+
+    All of it is one bilinear resampling. Crops that are reduced by more than 1.5 are taken from the
+    tile at half its size, against aliasing.
+
+    Args:
+        source: N tiles.
+        places: Float [N, 2, 3], as `crop_places` draws them.
+        px: Side of the crops.
+
+    Returns:
+        Float32 [N, C, px, px], with the channels of the source.
+    """
+    count, channels, side = source.full.shape[:3]
+    grid = F.affine_grid(places, [count, channels, px, px], align_corners=False)
+    shrinks = half_sides(places).amax(1) * side / px > 1.5
+    out = source.full.new_empty(count, channels, px, px)
+    for level, chosen in ((source.full, ~shrinks), (source.half, shrinks)):
+        if chosen.any():
+            out[chosen] = F.grid_sample(
+                level[chosen],
+                grid[chosen],
+                mode="bilinear",
+                padding_mode="reflection",
+                align_corners=False,
+            )
+    return out
 
 
 def colours(

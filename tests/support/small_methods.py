@@ -4,7 +4,8 @@ import torch
 
 from pathencoder import compat
 from pathencoder.spec import EncoderSpec
-from training import methods
+from training import augment, methods
+from training.data.loader import TileBatch
 from training.methods import byol, dino, distill, patch_contrast, simclr
 
 CROPS = {"px": 32}
@@ -15,14 +16,11 @@ _DINO = {
     "bottleneck": 8,
     "prototypes": 16,
 }
+DENSE = {"stain_maps": {"stages": ["blocks.0"]}, "dense_contrast": {"stages": ["blocks.1"]}}
 SMALL = {
     "simclr": simclr.Settings(crop=CROPS, local_crops={"count": 1, "px": 16}, hidden=16, out=8),
-    "simclr, stains": simclr.Settings(
-        crop=CROPS,
-        local_crops={"count": 1, "px": 16},
-        hidden=16,
-        out=8,
-        stain_maps={"stages": ["blocks.0"]},
+    "simclr, dense tasks": simclr.Settings(
+        crop=CROPS, local_crops={"count": 1, "px": 16}, hidden=16, out=8, **DENSE
     ),
     "byol": byol.Settings(crop=CROPS, hidden=16, out=8),
     "dino": dino.Settings(**_DINO),
@@ -79,8 +77,12 @@ def small_views(method):
     local = getattr(s, "local_crops", None)
     sides += [local.px] * local.count if local else []
     made = [torch.randn(8, 3, px, px, generator=rng(i)) for i, px in enumerate(sides)]
-    if getattr(s, "stain_maps", None):
-        made += [torch.rand(8, 3, crops.px, crops.px, generator=rng(7)) for _ in range(crops.count)]
+    if tasks := getattr(method, "tasks", None):
+        noise = torch.randint(0, 256, (8, 3, 48, 48), dtype=torch.uint8, generator=rng(7))
+        source, g = augment.source_of(noise), rng(8)
+        drawn = [augment.crop_places(8, crops, g) for _ in range(crops.count)]
+        for of in tasks.beside(TileBatch(noise, torch.zeros(8).long(), torch.arange(8))):
+            made += [of(augment.cut(source, places, crops.px), places) for places in drawn]
     patches = getattr(method, "patches", None)
     masks = patches.masks(made[: crops.count], method.backbone, rng(1)) if patches else []
     return made + masks

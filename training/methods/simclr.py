@@ -17,12 +17,11 @@ from training import distributed
 from training.augment import ColourSettings, CropSettings
 from training.bounds import Temperature, Width
 from training.data.loader import TileBatch
-from training.methods import Logs, Method, MethodSettings, Plan, Views
-from training.methods.parts.feature_maps import feature_maps
-from training.methods.parts.multicrop import Pair, averaged, forward_by_size, make_views
+from training.methods import Logs, Method, Plan, Views
+from training.methods.parts.dense_tasks import DenseSettings, DenseTasks
+from training.methods.parts.multicrop import Pair, averaged, make_views
 from training.methods.parts.precision import in_fp32
 from training.methods.parts.sizing import Sizing
-from training.methods.parts.stain_maps import StainMaps, StainMapSettings, stain_amounts
 
 # The paper's hidden layer is as wide as ResNet-50's output.
 SIZING = Sizing(
@@ -38,7 +37,7 @@ SIZING = Sizing(
 )
 
 
-class Settings(MethodSettings):
+class Settings(DenseSettings):
     """SimCLR's part of a config. None: chosen by the batch (parts/sizing.py).
 
     Attributes:
@@ -50,7 +49,6 @@ class Settings(MethodSettings):
         hidden: Width of the projector's hidden layer.
         out: Width of the projection.
         average: Decay of the exported average of the backbone's weights.
-        stain_maps: A dense task beside it: maps predict densities of stains. None: without.
     """
 
     compares_tiles: ClassVar[bool] = True
@@ -62,11 +60,10 @@ class Settings(MethodSettings):
     hidden: Width | None = None
     out: Width | None = None
     average: float = Field(default=0.99, ge=0, lt=1)
-    stain_maps: StainMapSettings | None = None
 
     def chance_loss(self, tiles: int) -> float:
-        """NT-Xent of equal embeddings: log(2N - 1); of equal maps too: the weight of their task."""
-        return math.log(2 * tiles - 1) + (self.stain_maps.weight if self.stain_maps else 0)
+        """NT-Xent of equal embeddings: log(2N - 1); with dense tasks, of equal maps too."""
+        return math.log(2 * tiles - 1) + self.dense_chance_loss(tiles)
 
 
 def build(settings: Settings, plan: Plan) -> Method:
@@ -92,46 +89,26 @@ class SimCLR(Method):
             nn.Linear(hidden, out),
         )
         self.average = averaged(self.backbone, settings.average)
-        self.stains: StainMaps | None = None
-        if settings.stain_maps is not None:
-            self.stains = StainMaps(settings.stain_maps, self.backbone, settings.crop.px)
+        self.tasks = DenseTasks(settings, self, self.backbone, settings.crop.px)
         SIZING.announce(plan, {"hidden": hidden, "out": out, "temperature": settings.temperature})
 
     def views(self, batch: TileBatch) -> Views:
-        """The crops, then the local ones, coloured and normalised; then the crops' stains."""
+        """The crops, then the local ones, coloured and normalised; then what dense tasks need."""
         s = self.settings
-        of_plain = None if self.stains is None else stain_amounts
-        return make_views(batch, (s.crop, s.local_crops), s.colour, self.plan, of_plain)
+        kinds = (s.crop, s.local_crops)
+        return make_views(batch, kinds, s.colour, self.plan, self.tasks.beside(batch))
 
     def loss(self, views: Views, step: int) -> tuple[Tensor, Logs]:
         """NT-Xent over every pair of crops of a tile, mean over pairs; all processes together.
 
-        With `stain_maps` the share of the stains' variance that is not predicted is added.
+        The weighted losses of dense tasks are added.
         """
         s = self.settings
-        crops = views[: s.crop.count + s.local_crops.count]
-        if self.stains is None:
-            features, unexplained = forward_by_size(self.backbone, crops), None
-        else:
-            features, unexplained = self._with_stains(self.stains, crops, views[len(crops) :])
-        z = self.projector(features).chunk(len(crops))
-        loss, logs = contrast(z, large=s.crop.count, temperature=s.temperature)
-        if s.stain_maps is None or unexplained is None:
-            return loss, logs
-        logs["stain_maps"] = 1 - unexplained.detach()
-        return loss + s.stain_maps.weight * unexplained, logs
-
-    def _with_stains(
-        self, stains: StainMaps, crops: Views, amounts: Views
-    ) -> tuple[Tensor, Tensor]:
-        """Features of all crops, and the share of the large crops' stains that is not predicted."""
-        n = self.settings.crop.count
-        with feature_maps(self.backbone, stains.settings.stages) as maps:
-            features = forward_by_size(self.backbone, crops[:n])
-        unexplained = stains.loss(maps, torch.cat(amounts))
-        if crops[n:]:
-            features = torch.cat([features, forward_by_size(self.backbone, crops[n:])])
-        return features, unexplained
+        large, count = s.crop.count, s.crop.count + s.local_crops.count
+        features, maps = self.tasks.forward(self.backbone, self.backbone, views[:count], large)
+        z = self.projector(features).chunk(count)
+        loss, logs = contrast(z, large=large, temperature=s.temperature)
+        return self.tasks.add(loss, logs, maps, views[count:])
 
     def schedule(self, step: int) -> dict[str, float]:
         """The temperature, which is constant."""

@@ -6,9 +6,11 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
+import torch
 from torch import Tensor, nn
 
 from pathencoder import network as networks
+from pathencoder.errors import ConfigError
 
 
 @contextmanager
@@ -31,6 +33,35 @@ def feature_maps(network: nn.Module, stages: Sequence[str]) -> Iterator[dict[str
     finally:
         for handle in handles:
             handle.remove()
+
+
+@torch.no_grad()
+def map_widths(backbone: nn.Module, stages: Sequence[str], px: int, setting: str) -> list[int]:
+    """Channels of the map of each stage.
+
+    Args:
+        backbone: The network.
+        stages: Paths of its modules.
+        px: Side of an image that it takes.
+        setting: The setting that names the stages, for messages.
+
+    Raises:
+        ConfigError: The backbone has no such module, or its output is no map.
+    """
+    if missing := [s for s in stages if s not in dict(backbone.named_modules())]:
+        there = [name for name, _ in backbone.named_modules() if name and name.count(".") < 2]
+        raise ConfigError(
+            f"{setting}: {type(backbone).__name__} has no {', '.join(missing)}; it has"
+            f" {', '.join(there)}"
+        )
+    blank = torch.zeros(1, 3, px, px, device=next(backbone.parameters()).device)
+    training = backbone.training
+    with feature_maps(backbone, stages) as maps:
+        backbone.eval()(blank)
+    backbone.train(training)
+    if flat := [s for s in stages if maps[s].ndim != 4]:
+        raise ConfigError(f"{setting}: the output of {', '.join(flat)} is no map")
+    return [maps[stage].shape[1] for stage in stages]
 
 
 def _as_map(network: nn.Module, output: Tensor) -> Tensor:

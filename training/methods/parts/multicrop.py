@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from itertools import chain
 from typing import Annotated, Any
 
 import torch
@@ -15,6 +16,7 @@ from training import augment
 from training.augment import ColourSettings, CropSettings
 from training.data.loader import TileBatch
 from training.methods import Plan, Views
+from training.methods.parts.dense_task import Beside
 
 
 def _at_least_two(crops: CropSettings) -> CropSettings:
@@ -33,7 +35,7 @@ def make_views(
     kinds: Sequence[CropSettings],
     colour: ColourSettings,
     plan: Plan,
-    of_plain: Callable[[Tensor], Tensor] | None = None,
+    beside: Sequence[Beside] = (),
 ) -> Views:
     """Crops of each tile, each coloured independently and normalised.
 
@@ -43,23 +45,25 @@ def make_views(
             field of the tile, drawn by kinds[0].field.
         colour: The colour changes.
         plan: Its generator is the source of all random numbers.
-        of_plain: Makes a target of a crop before its colours change, float [N, 3, px, px] in 0..1.
+        beside: What tasks beside the method need of the crops of the first kind.
 
     Returns:
-        Float [N, 3, px, px] for each crop; after them, where there is `of_plain`, what it made of
-        each crop of the first kind.
+        Float [N, 3, px, px] for each crop; after them what the first of `beside` made of each crop
+        of the first kind, then the second, and so on.
     """
     rng, source = plan.generator, augment.source_of(batch.tiles)
-    made, targets = list[Tensor](), list[Tensor]()
+    made, others = list[Tensor](), [list[Tensor]() for _ in beside]
     within = augment.fields(len(batch.tiles), kinds[0], rng)
     for crop in kinds:
         for _ in range(crop.count):
-            plain = augment.crops(source, crop, rng, within)
-            if of_plain is not None and crop is kinds[0]:
-                targets.append(of_plain(plain))
+            places = augment.crop_places(len(batch.tiles), crop, rng, within)
+            plain = augment.cut(source, places, crop.px)
+            if crop is kinds[0]:
+                for found, of in zip(others, beside, strict=True):
+                    found.append(of(plain, places))
             view = augment.colours(plain, batch.stains, colour, rng)
             made.append(augment.normalise(view, plan.mean, plan.std))
-    return made + targets
+    return [*made, *chain.from_iterable(others)]
 
 
 def forward_by_size(network: nn.Module, views: Views) -> Tensor:

@@ -8,7 +8,7 @@ from torch.overrides import TorchFunctionMode
 
 from training import methods
 from training.methods import byol, dino, distill, simclr
-from training.methods.parts import ibot, regularisers, targets
+from training.methods.parts import dense_contrast, ibot, regularisers, targets
 from training.methods.parts import patch_contrast as patches
 
 pytestmark = pytest.mark.full
@@ -50,6 +50,12 @@ def contrast(similarity):
     return loss
 
 
+def dense(first, second):
+    near = (torch.arange(8)[:, None] - torch.arange(8)).abs() < 3
+    valid = torch.tensor([True] * 5 + [False])
+    return dense_contrast.matched(first, second, near.expand(6, 8, 8), valid, temperature=0.1)[0]
+
+
 LOSSES = {
     "nt_xent": lambda x: simclr.nt_xent(x, fixed(1, x), temperature=0.1),
     "nt_xent_to": lambda x: simclr.nt_xent_to(x, fixed(1, x), temperature=0.1),
@@ -64,6 +70,7 @@ LOSSES = {
     "kde": lambda x: regularisers.kde(x, concentration=5.0),
     "spread": lambda x: regularisers.spread(regularisers.SpreadSettings(), x.chunk(2)),
     "unexplained": lambda x: distill.unexplained(x, fixed(1, x), fixed(2, x)[0].abs()),
+    "dense contrast": lambda x: dense(x.view(6, 8, D), fixed(1, x).view(6, 8, D)),
     **{f"patch contrast, {name}": contrast(name) for name in patches.SIMILARITIES},
 }
 

@@ -10,7 +10,8 @@ from pathencoder.errors import ConfigError
 from pathencoder.stain import HED, separate
 from training.data.loader import TileBatch
 from training.methods import simclr
-from training.methods.parts.stain_maps import stain_amounts, unexplained
+from training.methods.parts.pixel_targets import unexplained
+from training.methods.parts.stain_maps import stain_amounts
 
 pytestmark = pytest.mark.full
 CNN = "test_efficientnet"

@@ -32,12 +32,13 @@ DINO = {
 }
 SETTINGS = {
     "simclr": {"name": "simclr", **SMALL, **CROPS, "out": 8},
-    "simclr_stains": {
+    "simclr_dense": {
         "name": "simclr",
         **SMALL,
         **CROPS,
         "out": 8,
         "stain_maps": {"stages": ["blocks.0", "blocks.1"]},
+        "dense_contrast": {"stages": ["blocks.0", "blocks.1"]},
     },
     "byol": {"name": "byol", **SMALL, **CROPS, "out": 8},
     "distill": {
@@ -244,7 +245,7 @@ def floats(state):
 CASES = [
     *((name, "plain") for name in ("simclr", "byol", "dino", "dino_sinkhorn")),
     ("simclr", "timm_cnn"),
-    ("simclr_stains", "timm_cnn"),
+    ("simclr_dense", "timm_cnn"),
     ("distill", "timm_cnn"),
     ("dino_patches", "vit"),
     ("dino_patches_shared", "vit"),
