@@ -12,13 +12,16 @@ names and damages as JSON; int64 [3], images, shards and bytes of JSON; the mark
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import logging
 import mmap
-from collections.abc import Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 
@@ -30,12 +33,16 @@ from training.data.sources import Source, State
 
 log = logging.getLogger(__name__)
 
+_T = TypeVar("_T")
+_R = TypeVar("_R")
+
 _MARK = b"pathencoder-si-1"
 _BLOCK = 512  # a tar consists of these
 _NONE = np.iinfo(np.uint32).max  # for a range that no tar can have
 _MANY, _LARGE = 100, 1 << 28  # shards, bytes of shards: fewer are indexed anew in no time
 _SAMPLES, _SAMPLE = 4, 4096  # places of a shard whose bytes its digest covers, bytes of each
 _RANDOM = 8_000_000  # images from which ranges are too far apart to be read ahead
+_TOGETHER = 16  # shards of a store that are indexed at a time
 _WAIT = 6 * 3600.0  # seconds, for another process that makes the index
 
 
@@ -216,15 +223,40 @@ def _entries(
     source: Source, there: dict[str, State], old: JointIndex | None, *, folders: bool
 ) -> Iterator[Entry]:
     """What is known of each shard, from the old index, the shard's own, or its headers."""
-    scanned = 0
-    for name, state in there.items():
+
+    def entry_of(item: tuple[str, State]) -> tuple[Entry, bool]:
+        name, state = item
         entry = old.entry(name, state, folders=folders) if old else None
-        if entry is None:
-            entry, by_headers = _read(source, name, state, folders=folders)
-            scanned += by_headers
-            if by_headers and scanned == _MANY:
-                log.info("reading the headers of the shards, once: %d so far", scanned)
+        return (entry, False) if entry else _read(source, name, state, folders=folders)
+
+    scanned = 0
+    # a store takes several requests for a shard, one after the other, and answers late
+    for entry, by_headers in _in_order(entry_of, there.items(), _TOGETHER if source.remote else 1):
+        scanned += by_headers
+        if by_headers and scanned == _MANY:
+            log.info("reading the headers of the shards, once: %d so far", scanned)
         yield entry
+
+
+def _in_order(act: Callable[[_T], _R], items: Iterable[_T], together: int) -> Iterator[_R]:
+    """What a function returns for each item, in order; so many calls at a time.
+
+    At most twice as many results as that are in memory.
+    """
+    if together == 1:
+        yield from map(act, items)
+        return
+    remaining, begun = iter(items), deque[Future[_R]]()
+    with ThreadPoolExecutor(together, thread_name_prefix="index") as pool:
+        try:
+            while True:
+                for item in itertools.islice(remaining, 2 * together - len(begun)):
+                    begun.append(pool.submit(act, item))
+                if not begun:
+                    return
+                yield begun.popleft().result()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _read(source: Source, name: str, state: State, *, folders: bool) -> tuple[Entry, bool]:

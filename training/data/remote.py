@@ -51,7 +51,7 @@ class Bucket:
     def __init__(self, url: str, cache_mb: int = 0) -> None:
         self.url, self.cache_mb = url.rstrip("/"), cache_mb
         self._objects: dict[str, Object] | None = None
-        self._pool: ThreadPoolExecutor | None = None
+        self._pool = ThreadPoolExecutor(_TOGETHER, thread_name_prefix="fetch")
         self._cache = (
             RangeCache(cache_folder() / f"{index_name(self.url)}.tiles", cache_mb << 20)
             if cache_mb
@@ -68,7 +68,7 @@ class Bucket:
         if objects is not None:
             found = [objects.get(name) for name in names]
         else:
-            found = list(self._threads().map(self._head, names))
+            found = list(self._pool.map(self._head, names))
         return [None if o is None else State(o.size, _version(o)) for o in found]
 
     def shards(self) -> list[str]:
@@ -133,7 +133,7 @@ class Bucket:
             if key not in found:
                 by_file.setdefault(str(place.file), []).append((key, place))
         new: dict[str, bytes | ImageError] = {}
-        for part in self._threads().map(self._ranges, by_file.items()):
+        for part in self._pool.map(self._ranges, by_file.items()):
             new.update(part)
         if self._cache is not None:
             self._cache.put({k: data for k, data in new.items() if isinstance(data, bytes)})
@@ -208,11 +208,6 @@ class Bucket:
         listed = (self._objects or {}).get(name)
         version = _version(listed) if listed else place.of
         return f"{name}:{place.offset}:{place.size}:{version}"
-
-    def _threads(self) -> ThreadPoolExecutor:
-        if self._pool is None:
-            self._pool = ThreadPoolExecutor(_TOGETHER, thread_name_prefix="fetch")
-        return self._pool
 
 
 class _Remote(io.RawIOBase):

@@ -2,6 +2,7 @@
 
 import logging
 import shutil
+import threading
 
 import numpy as np
 import pytest
@@ -157,6 +158,34 @@ def test_a_damaged_cache_is_not_used(tmp_path, caplog):
     cache.put({"a": b"1"})
     assert cache.get(["a"]) == {}
     assert caplog.text.count("is not used") == 1
+
+
+def test_shards_are_indexed_several_at_a_time_and_in_order(local, bucket, monkeypatch):
+    there = open_corpus(bucket(local))
+    together = threading.Barrier(4, timeout=20)  # broken where they are read one after the other
+    plain = remote.Bucket.ranges
+
+    def ranges(self, name):
+        together.wait()
+        return plain(self, name)
+
+    monkeypatch.setattr(remote.Bucket, "ranges", ranges)
+    again = open_corpus(there.source.url)
+    assert again.keys == there.keys
+    assert [again.tiles.place(i).offset for i in range(12)] == [
+        there.tiles.place(i).offset for i in range(12)
+    ]
+
+
+def test_an_error_of_a_shard_ends_the_indexing(local, bucket, monkeypatch):
+    def ranges(self, name):
+        if name.endswith("2.tar"):
+            raise StoreError("no answer")
+        return None
+
+    monkeypatch.setattr(remote.Bucket, "ranges", ranges)
+    with pytest.raises(StoreError, match="no answer"):
+        open_corpus(bucket(local))
 
 
 def test_a_missing_shard_is_an_error_of_its_tiles(local, bucket):
