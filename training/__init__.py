@@ -41,7 +41,6 @@ _COMMAND_OF = {
     "training.provenance": "training.export",
     "training.publishing": "training.publish",
     "training.publishing.average": "training.export",
-    "training.publishing.card_figures": "training.publishing.card",
     "training.trainer.export": "training.export",
 }
 

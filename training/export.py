@@ -23,6 +23,7 @@ from training import config, methods
 from training.backbones import make
 from training.from_config import corpus_of, sampler_of, starting_network
 from training.provenance.record import Provenance
+from training.publishing import shared_options
 from training.publishing.average import record_of, reexport
 from training.trainer import checkpoint
 from training.trainer.export import export_method
@@ -37,13 +38,7 @@ from training.trainer.optimizer import make_optimizer
     help="The folder to write. Default: RUN/export, and RUN/export-STEP where a step is named.",
 )
 @click.option("--embedding", help="Another rule for the embedding: cls, mean, stages:a,b/mean,max.")
-@click.option(
-    "--average",
-    "others",
-    multiple=True,
-    type=click.Path(path_type=Path, exists=True, file_okay=False),
-    help="Another run from the same start whose weights are averaged with it; several times.",
-)
+@shared_options.average()
 def main(run: str, out: Path | None, embedding: str | None, others: tuple[Path, ...]) -> None:
     """Export a run, or the average of several."""
     try:

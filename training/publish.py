@@ -18,32 +18,23 @@ import click
 
 from pathencoder.errors import PathEncoderError
 from training.export import named
+from training.publishing import shared_options
 from training.publishing.push import Target, difference, publish
 from training.publishing.release import Wanted, write_release
 
 
 @click.command(help=__doc__)
 @click.argument("run", metavar="RUN[@STEP]")
-@click.option(
-    "--average",
-    "others",
-    multiple=True,
-    type=click.Path(path_type=Path, exists=True, file_okay=False),
-    help="Another run whose export is averaged with that of RUN; several times.",
-)
+@shared_options.average()
 @click.option("--repo", required=True, help="The repository, OWNER/NAME.")
 @click.option(
     "--figures",
     type=click.Path(path_type=Path),
     help="The JSON of `training.evaluate all`. Default: RUN/evaluation/evaluation.json.",
 )
-@click.option("--row", help="The encoder's row in it. Default: the one of its weights and readout.")
-@click.option(
-    "--overlap",
-    type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    help="JSON of `training.publishing.overlap`. Default: the card says that it was not checked.",
-)
-@click.option("--note", default="", help="How this encoder was chosen, for the card.")
+@shared_options.row()
+@shared_options.overlap()
+@shared_options.note()
 @click.option("--branch", help="Branch to commit to. Default: main.")
 @click.option("--tag", help="Tag of the commit, a version: v1.0. A tag never changes its files.")
 @click.option("--private", is_flag=True, help="Make a new repository private.")

@@ -1,5 +1,7 @@
 """A small evaluation: two encoders on one set."""
 
+import dataclasses
+
 from training.evaluation.report_rows import (
     EncoderRow,
     Interval,
@@ -30,6 +32,14 @@ def encoder(name="default", role="evaluated", sha256="a" * 64):
         dim=1280,
         weights=(Weights(sha256=sha256, fingerprint="b" * 64),),
     )
+
+
+def of_spec(spec, name="default", **changes):
+    """A row that is an encoder: its weights, readout and preprocessing."""
+    pixels = {f.name: getattr(spec, f.name) for f in dataclasses.fields(Transform)}
+    row = encoder(name, sha256=spec.sha256)
+    read_alike = {"readout": spec.embedding, "transform": Transform(**pixels), "dim": spec.dim}
+    return dataclasses.replace(row, **{**read_alike, **changes})
 
 
 def result(**changes):

@@ -1,8 +1,9 @@
 """Make a bundled encoder, with its card, from a finished run.
 
-python -m training.publishing.bundle EXPORT EVALUATION.json --row ROW --name NAME
+python -m training.publishing.bundle EXPORT EVALUATION.json --name NAME
 
 EXPORT is an exported encoder: RUN/export, or an average of several runs, each given with --run.
+EVALUATION.json is what `training.evaluate all` wrote.
 Writes pathencoder/weights/NAME (part of the wheel; with card and figures) and model_cards/NAME
 (record, settings, logs and curves of its runs).
 """
@@ -10,7 +11,6 @@ Writes pathencoder/weights/NAME (part of the wheel; with card and figures) and m
 from __future__ import annotations
 
 import dataclasses
-import datetime
 import json
 import re
 import shutil
@@ -25,22 +25,17 @@ from safetensors.torch import load_file
 from pathencoder import __version__
 from pathencoder.errors import ConfigError, PathEncoderError
 from pathencoder.files import make_folder, whole_file
-from pathencoder.pretrained.folder import (
-    CARD,
-    CONFIG,
-    read_reference,
-    read_spec,
-    write_folder,
-)
-from training.evaluation.encoders import open_subject
-from training.evaluation.report_rows import FORMAT
+from pathencoder.pretrained.folder import CARD, CONFIG, WEIGHTS, read_spec, write_folder
+from pathencoder.spec import EncoderSpec
+from training.evaluation.report_file import read_report
 from training.files import write_text
 from training.provenance.record import Provenance
-from training.publishing import timm_check
+from training.publishing import shared_options, timm_check
 from training.publishing.card import RECORD, ROOT, card, page_of
 from training.publishing.licence_texts import LICENCES
-from training.publishing.made_with import cost, sources
-from training.publishing.overlap import counted
+from training.publishing.metrics import metrics_of
+from training.publishing.own_row import own_row
+from training.publishing.public_report import public
 from training.report import curves
 
 _VERSION = re.compile(r"[0-9]+\.[0-9]+")
@@ -48,55 +43,42 @@ _VERSION = re.compile(r"[0-9]+\.[0-9]+")
 
 @click.command(help=__doc__)
 @click.argument("export", type=click.Path(path_type=Path, exists=True, file_okay=False))
-@click.argument("metrics", type=click.Path(path_type=Path, exists=True))
+@click.argument("figures", metavar="EVALUATION.json", type=click.Path(path_type=Path, exists=True))
 @click.option(
     "--run",
     "runs",
     multiple=True,
-    type=click.Path(path_type=Path, exists=True),
-    help="A run whose weights are in EXPORT.",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="A run whose weights are in EXPORT; several times. Default: the folder of EXPORT.",
 )
-@click.option("--row", required=True, help="This encoder's row in it: default, research ...")
-@click.option("--name", required=True)
-@click.option(
-    "--robustness",
-    type=click.Path(path_type=Path, exists=True),
-    help="JSON of `training.evaluate robustness`, for the card.",
-)
-@click.option("--note", default="", help="How this encoder was chosen, for the card.")
+@click.option("--name", required=True, help="Of the bundled encoder.")
+@shared_options.row()
+@shared_options.note()
 @click.option(
     "--version",
     help="Of the weights, MAJOR.MINOR. Default: 1.0; where the name exists, the next minor version"
     " for the same bytes, the next major one for others.",
 )
-@click.option(
-    "--overlap",
-    type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    help="JSON of `training.publishing.overlap`. Default: the card says that it was not checked.",
-)
+@shared_options.overlap()
 def main(
     export: Path,
-    metrics: Path,
+    figures: Path,
     *,
     runs: tuple[Path, ...],
-    row: str,
     name: str,
-    robustness: Path | None,
+    row: str | None,
     note: str,
     version: str | None,
     overlap: Path | None,
 ) -> None:
     """Bundle an encoder."""
     try:
-        shifts = json.loads(robustness.read_text()) if robustness else None
-        measured = json.loads(metrics.read_text())
         folder = bundle(
             export,
             runs or (export.parent,),
-            measured=measured,
-            row=row,
+            figures=figures,
             name=name,
-            robustness=shifts,
+            row=row,
             note=note,
             version=version,
             overlap=overlap,
@@ -112,10 +94,9 @@ def bundle(
     export: Path,
     runs: Sequence[Path],
     *,
-    measured: dict[str, Any],
-    row: str,
+    figures: Path,
     name: str,
-    robustness: dict[str, Any] | None = None,
+    row: str | None = None,
     note: str = "",
     version: str | None = None,
     overlap: Path | None = None,
@@ -126,10 +107,9 @@ def bundle(
     Args:
         export: The exported encoder.
         runs: The runs whose weights it holds; their configs, logs and curves go beside the card.
-        measured: What `training.evaluate all`, or `training.evaluate probe --json`, wrote.
-        row: This encoder's row in it.
+        figures: The file of `training.evaluate all`.
         name: Name of the bundled encoder.
-        robustness: What `training.evaluate robustness --json` wrote.
+        row: This encoder's row in the figures; None: the one of its weights and readout.
         note: How this encoder was chosen, for the card.
         version: Of the weights; None: see `next_version`.
         overlap: The file of `training.publishing.overlap`; None: not checked.
@@ -139,59 +119,45 @@ def bundle(
         The folder below pathencoder/weights.
 
     Raises:
-        ConfigError: The export has no record, the figures are of other weights, the tiles are
-            others than those of the record, its licence is none of LICENCES, or the version is
-            one that these bytes cannot have.
+        ConfigError: The export has no record, the figures are none of `training.evaluate all` or of
+            other weights, the tiles are others than those of the record, its licence is none of
+            LICENCES, or the version is one that these bytes cannot have.
         PathEncoderError: A file of the export or of a run is missing or not valid, or a file cannot
             be written.
     """
     target, shown = root / "pathencoder/weights" / name, root / "model_cards" / name
     made_from = _record(export)
-    _refuse_other_weights(export, measured, row)
-    # a maintainer who bundles an encoder has measured it: its figures are beside it
-    spec = dataclasses.replace(read_spec(export), name=name, verified=True)
-    if spec.licence not in LICENCES:
-        raise ConfigError(
-            f"{export}: its licence is {spec.licence}; bundled encoders have one of"
-            f" {', '.join(LICENCES)}. Train on tiles and a start whose licences are known"
-        )
-    spec = dataclasses.replace(spec, version=next_version(target, spec.sha256, version))
-    configs = [yaml.safe_load((run / "config.yaml").read_text()) for run in runs]
+    spec = _spec(export, target, version)
+    configs = [_config(run) for run in runs]
+    report = read_report(figures)
+    again = f"python -m training.evaluate all {name}={export} imagenet random --out FOLDER"
+    mine = own_row(report, spec, file=figures, again=again, name=row)
     by_timm, output = timm_check.check(export)
-    figures = {
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "weights_sha256": spec.sha256,
-        "row": row,
-        "note": note,
-        "training": {**cost(runs), "sources": sources(configs[0], made_from)},
-        "timm": dataclasses.asdict(by_timm),
-        "overlap": counted(overlap, made_from, export.parent) if overlap else None,
-        **({"report": measured} if _is_report(measured) else {"measured": measured}),
-        "robustness": robustness,
-    }
-    text = card(spec, configs, figures, made_from)
-    reference = read_reference(export)
-    if reference is None:
-        raise ConfigError(f"{export} has no reference.safetensors: export the run again")
+    report, published_row = public(report, mine.name, name=name, place=name)
+    metrics = metrics_of(
+        report,
+        published_row,
+        sha256=str(spec.sha256),
+        note=note,
+        runs=runs,
+        config=configs[0],
+        made_from=made_from,
+        overlap=overlap,
+        checks={"timm": dataclasses.asdict(by_timm)},
+    )
+    reference = timm_check.reference_of(export)
     write_folder(
         target,
         spec,
-        load_file(export / "model.safetensors"),
+        load_file(export / WEIGHTS),
         reference_tile=reference.tile,
         reference_embedding=reference.embedding,
-        card=text,
+        card=card(spec, configs, metrics, made_from),
         licence=LICENCES[spec.licence],
-        metrics=figures,
+        metrics=metrics,
     )
     timm_check.add_to_reference(target, output)
-    shutil.rmtree(shown, ignore_errors=True)
-    make_folder(shown)
-    _copy(export / RECORD, shown / RECORD)
-    for run in runs:
-        end = "" if len(runs) == 1 else f"-{run.name}"
-        _copy(run / "log.jsonl", shown / f"log{end}.jsonl")
-        _copy(run / "config.yaml", shown / f"config{end}.yaml")
-        curves(run, shown / f"curves{end}.png")
+    _write_runs(export, runs, shown)
     write_text(shown / CARD, page_of(name, root))
     return target
 
@@ -236,29 +202,42 @@ def _record(export: Path) -> Provenance:
     return Provenance.from_json(json.loads((export / RECORD).read_text()))
 
 
-def _refuse_other_weights(export: Path, measured: dict[str, Any], row: str) -> None:
-    """Raise ConfigError where a row of the figures is not of these weights and this readout."""
-    if _is_report(measured):
-        found = [r for r in measured["encoders"] if r["name"] == row]
-        known = [w["fingerprint"] for w in found[0]["weights"]] if found else None
-    else:
-        known = measured.get("about", {}).get("encoders", {}).get(row)
-    if known is None:
+def _spec(export: Path, target: Path, version: str | None) -> EncoderSpec:
+    """The spec of an export as it is bundled: with its name and version."""
+    spec = read_spec(export)
+    if spec.licence not in LICENCES:
         raise ConfigError(
-            f"the figures do not say which weights the row {row!r} is of: measure them again,"
-            " python -m training.evaluate all ... --out FOLDER"
+            f"{export}: its licence is {spec.licence}; bundled encoders have one of"
+            f" {', '.join(LICENCES)}. Train on tiles and a start whose licences are known"
         )
-    (subject,) = open_subject(str(export))
-    if known != [subject.fingerprint]:
-        raise ConfigError(
-            f"the row {row!r} of the figures is of other weights or another readout than {export}:"
-            " measure the export that is bundled"
-        )
+    # a maintainer who bundles an encoder has measured it: its figures are beside it
+    return dataclasses.replace(
+        spec, name=target.name, version=next_version(target, spec.sha256, version), verified=True
+    )
 
 
-def _is_report(measured: dict[str, Any]) -> bool:
-    """Whether the figures are those of `training.evaluate all`."""
-    return measured.get("format") == FORMAT
+def _config(run: Path) -> dict[str, Any]:
+    """The settings of a run, as it wrote them."""
+    file = run / "config.yaml"
+    if not file.is_file():
+        raise ConfigError(
+            f"{run} is no folder of a run: it has no config.yaml. Name the runs whose weights are"
+            " in the export with --run"
+        )
+    values: dict[str, Any] = yaml.safe_load(file.read_text())
+    return values
+
+
+def _write_runs(export: Path, runs: Sequence[Path], shown: Path) -> None:
+    """The record, and settings, log and curves of each run, in place of what was there."""
+    shutil.rmtree(shown, ignore_errors=True)
+    make_folder(shown)
+    _copy(export / RECORD, shown / RECORD)
+    for run in runs:
+        end = "" if len(runs) == 1 else f"-{run.name}"
+        _copy(run / "log.jsonl", shown / f"log{end}.jsonl")
+        _copy(run / "config.yaml", shown / f"config{end}.yaml")
+        curves(run, shown / f"curves{end}.png")
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -25,7 +25,6 @@ from training.evaluation.report_rows import Report
 from training.files import write_text
 from training.provenance.record import Provenance, Source
 from training.publishing import report_figures
-from training.publishing.card_figures import below_imagenet, measured, robustness
 from training.publishing.card_use import use
 from training.publishing.front import front
 from training.publishing.sets_table import overlap_alone, sets
@@ -57,47 +56,44 @@ def card(
         spec: The encoder.
         configs: Configurations of the runs whose weights it holds.
         figures: What metrics.json holds: the cost of its training, the sources of its tiles, and
-            every measured figure.
+            the report of `training.evaluate all`.
         made_from: The record of the run.
         repo: Its repository on the Hub, "owner/name" or "owner/name@tag"; None: bundled.
 
     Returns:
         Markdown with the front matter that the Hugging Face Hub reads.
+
+    Raises:
+        ConfigError: The figures hold no report of `training.evaluate all`.
     """
     row = figures["row"]
     report = read_figures(figures)
     parts = [
         f"# {spec.name}\n\n{_opening(spec, configs[0], made_from, repo)}",
         use(spec, figures, repo),
-        *_measured(spec.name, figures, made_from, report),
+        *_measured(spec.name, figures, report),
         _training(spec, configs, figures, made_from, repo),
         _images(figures["training"].get("sources", []), made_from),
         _statements(made_from),
         _limits(figures, made_from, report),
         _citation(spec, repo),
     ]
-    top = front(spec, made_from, report=report, row=row)
+    top = front(spec, made_from, report, row)
     return top + "\n\n".join(part for part in parts if part) + "\n"
 
 
-def read_figures(figures: dict[str, Any]) -> Report | None:
-    """The evaluation in metrics.json; None in those of `training.evaluate probe`."""
-    found = figures.get("report")
-    return parse_report(json.dumps(found), METRICS) if found else None
+def read_figures(figures: dict[str, Any]) -> Report:
+    """The evaluation in metrics.json.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    return parse_report(json.dumps(figures.get("report")), METRICS)
 
 
-def _measured(
-    name: str, figures: dict[str, Any], made_from: Provenance, report: Report | None
-) -> list[str]:
+def _measured(name: str, figures: dict[str, Any], report: Report) -> list[str]:
     shared = figures.get("overlap") or {}
     command = f"python -m training.publishing.overlap {name} --json OVERLAP.json"
-    if report is None:
-        shifts = figures.get("robustness")
-        return [
-            measured(figures, made_from),
-            *([robustness(shifts)] if shifts else []),
-            *([overlap_alone(shared, command)] if shared else []),
-        ]
     weights = (
         "## Measured\n\nEvery figure is of the weights with sha256"
         f" `{figures['weights_sha256']}`; metrics.json has all of them with every digit. The"
@@ -276,10 +272,9 @@ def _statements(made_from: Provenance) -> str:
     )
 
 
-def _limits(figures: dict[str, Any], made_from: Provenance, report: Report | None) -> str:
+def _limits(figures: dict[str, Any], made_from: Provenance, report: Report) -> str:
     corpus = made_from.corpus
-    below = report_figures.below(report, figures["row"]) if report else below_imagenet(figures)
-    against = "a baseline" if report else "ImageNet's best readout"
+    below = report_figures.below(report, figures["row"])
     ihc = corpus.contents.stains.get("ihc")
     sentences = [
         "Diagnosis, or any use on patients: the record holds no clinical validation.",
@@ -288,7 +283,7 @@ def _limits(figures: dict[str, Any], made_from: Provenance, report: Report | Non
             if ihc and ihc.tiles < 0.2 * corpus.tiles
             else []
         ),
-        *([f"Below {against} on {', '.join(below)} (see above)."] if below else []),
+        *([f"Below a baseline on {', '.join(below)} (see above)."] if below else []),
         "Stains, magnifications and scanners other than those of the training images are untested;"
         f" those images are {', '.join(corpus.contents.stains)}.",
     ]

@@ -41,15 +41,13 @@ class Benchmark:
 REGISTERED: dict[str, Benchmark] = {}
 
 
-def front(
-    spec: EncoderSpec, made_from: Provenance, *, report: Report | None = None, row: str = ""
-) -> str:
+def front(spec: EncoderSpec, made_from: Provenance, report: Report, row: str) -> str:
     """The front matter: licence, task, parent and scores.
 
     Args:
         spec: The encoder.
         made_from: The record of its run.
-        report: Its figures, for the scores that the Hub shows; None: no scores.
+        report: Its figures, for the scores that the Hub shows.
         row: The encoder's row in them.
     """
     tags = ", ".join([*TAGS, *spec.stains])
@@ -59,7 +57,7 @@ def front(
         "library_name: timm",
         "pipeline_tag: image-feature-extraction",
         f"tags: [{tags}]",
-        *(_model_index(spec.name, report, row) if report else []),
+        *_model_index(spec.name, report, row),
     ]
     return "\n".join(["---", *lines, "---"]) + "\n\n"
 

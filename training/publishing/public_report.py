@@ -54,10 +54,6 @@ def public(report: Report, row: str, *, name: str, place: str | None) -> tuple[R
     )
 
 
-def _all(notes: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(_without_folders(note) for note in notes)
-
-
 def _without_folders(text: str) -> str:
     """The text with absolute paths reduced to their last part; URLs as they are."""
     return _ABSOLUTE.sub(lambda found: PurePath(found[0]).name, text)

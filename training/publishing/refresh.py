@@ -9,7 +9,6 @@ EVALUATION.json is what `training.evaluate all` wrote, OVERLAP.json what
 from __future__ import annotations
 
 import dataclasses
-import datetime
 import json
 from pathlib import Path
 
@@ -18,11 +17,13 @@ import click
 from pathencoder.errors import ConfigError, PathEncoderError
 from pathencoder.pretrained.folder import METRICS, parse_config, read_spec
 from training.evaluation.report_file import read_report
-from training.evaluation.report_rows import EncoderRow, Report
 from training.files import write_text
 from training.provenance.record import Provenance
+from training.publishing import shared_options
 from training.publishing.card import RECORD, ROOT, recorded, rewrite
+from training.publishing.metrics import today
 from training.publishing.overlap import counted
+from training.publishing.own_row import own_row
 from training.publishing.public_report import public
 
 
@@ -33,16 +34,15 @@ from training.publishing.public_report import public
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
     help="Of `training.evaluate all`; they take the place of all earlier figures.",
 )
-@click.option(
-    "--overlap",
-    type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    help="Of `training.publishing.overlap NAME`.",
-)
-@click.option("--note", help="How the encoder was chosen. Default: as it is.")
-def main(name: str, figures: Path | None, overlap: Path | None, note: str | None) -> None:
+@shared_options.row()
+@shared_options.overlap(default="as it is")
+@shared_options.note(default=None)
+def main(
+    name: str, figures: Path | None, row: str | None, overlap: Path | None, note: str | None
+) -> None:
     """Refresh a card."""
     try:
-        click.echo(refresh(name, figures=figures, overlap=overlap, note=note))
+        click.echo(refresh(name, figures=figures, row=row, overlap=overlap, note=note))
     except PathEncoderError as error:
         raise click.ClickException(str(error)) from error
 
@@ -51,6 +51,7 @@ def refresh(
     name: str,
     *,
     figures: Path | None = None,
+    row: str | None = None,
     overlap: Path | None = None,
     note: str | None = None,
     root: Path = ROOT,
@@ -60,6 +61,7 @@ def refresh(
     Args:
         name: The encoder's.
         figures: The file of `training.evaluate all`; None: the figures stay.
+        row: The encoder's row in it; None: the one of its weights and readout.
         overlap: The file of `training.publishing.overlap`; None: it stays.
         note: How the encoder was chosen; None: it stays.
         root: The folder of pathencoder/ and model_cards/.
@@ -82,25 +84,12 @@ def refresh(
         metrics["note"] = note
     if figures is not None:
         report = read_report(figures)
-        mine = _row_of(report, folder, figures)
-        report, row = public(report, mine.name, name=mine.name, place=None)
-        for old in ("measured", "robustness"):
-            metrics.pop(old, None)
-        metrics |= {"row": row, "report": dataclasses.asdict(report)}
-        metrics["date"] = datetime.datetime.now(datetime.UTC).date().isoformat()
+        again = f"python -m training.evaluate all {name} imagenet random --out FOLDER"
+        mine = own_row(report, read_spec(folder), file=figures, again=again, name=row)
+        report, published_row = public(report, mine.name, name=mine.name, place=None)
+        metrics |= {"row": published_row, "report": dataclasses.asdict(report), "date": today()}
     write_text(folder / METRICS, json.dumps(metrics, indent=2, ensure_ascii=False) + "\n")
     return rewrite(name, root)
-
-
-def _row_of(report: Report, folder: Path, file: Path) -> EncoderRow:
-    spec = read_spec(folder)
-    rows = [r for r in report.rows_of(str(spec.sha256)) if r.readout == spec.embedding]
-    if len(rows) != 1:
-        raise ConfigError(
-            f"{file}: {len(rows)} rows are {folder.name} with its weights and readout: measure it,"
-            " python -m training.evaluate all NAME imagenet random --out FOLDER"
-        )
-    return rows[0]
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import datetime
 import hashlib
 import json
 import logging
@@ -28,13 +27,13 @@ from pathencoder.pretrained.folder import (
     WEIGHTS,
     draft_of,
     parse_config,
-    read_reference,
     read_spec,
     sha256_of,
     write_folder,
 )
 from pathencoder.runtimes.export import export as export_graph
 from pathencoder.runtimes.formats import check_installed
+from pathencoder.spec import EncoderSpec
 from training import config as configs
 from training.evaluation.report_file import read_report
 from training.evaluation.report_rows import EncoderRow, Report
@@ -45,8 +44,8 @@ from training.publishing.card import RECORD, card
 from training.publishing.front import score_files
 from training.publishing.licence_texts import text_of
 from training.publishing.made_of import Made, averaged, exported, opened
-from training.publishing.made_with import cost, sources
-from training.publishing.overlap import counted
+from training.publishing.metrics import metrics_of
+from training.publishing.own_row import own_row
 from training.publishing.public_report import public
 from training.report import curves
 
@@ -96,6 +95,11 @@ class Wanted:
         """All runs, this one first."""
         return [self.run, *self.others]
 
+    @property
+    def export(self) -> Path:
+        """Where the run's own export of the step is."""
+        return self.run / ("export" if self.step is None else f"export-{self.step}")
+
 
 def write_release(wanted: Wanted, folder: Path) -> Path:
     """Write the folder.
@@ -114,24 +118,11 @@ def write_release(wanted: Wanted, folder: Path) -> Path:
         MissingExtra: A package that writes ONNX is not installed.
         StoreError: The checkpoint is damaged, or the folder cannot be written.
     """
-    if not _REPO.fullmatch(wanted.repo):
-        raise ConfigError(f"--repo {wanted.repo!r}: write OWNER/NAME, as on the Hub")
-    if wanted.tag is not None and not _TAG.fullmatch(wanted.tag):
-        raise ConfigError(
-            f"--tag {wanted.tag!r}: a version without spaces or slashes, such as v1.0"
-        )
-    if not (wanted.run / "config.yaml").is_file():
-        raise ConfigError(f"{wanted.run} is no folder of a run: it has no config.yaml")
+    _refuse_wrong_request(wanted)
     _refuse_other_folder(folder)
-    if wanted.with_onnx:
-        check_installed("onnx", "fp32")
     if not wanted.overwrite_card:
         refuse_edited_card(folder, f"the card in {folder}")
     checkpoint = None if wanted.others else opened(wanted.run, wanted.step)
-    if wanted.others and (wanted.step is not None or wanted.with_state):
-        raise ConfigError(
-            "an average of runs has no checkpoint: publish it without @STEP and --with-state"
-        )
     report = _report(wanted)
     with _whole(folder) as draft:
         raw = draft.with_name(f"{draft.name}.export")
@@ -141,28 +132,43 @@ def write_release(wanted: Wanted, folder: Path) -> Path:
             else:
                 made = exported(checkpoint, raw)
                 _refuse_other_export(wanted, raw)
-            found = _mine(report, raw, wanted)
-            _write(wanted, made, report, found, raw, draft)
+            mine = own_row(
+                report,
+                read_spec(raw),
+                file=wanted.figures,
+                again=_measure(wanted),
+                name=wanted.row,
+            )
+            _write(wanted, made, report, mine, raw, draft)
         finally:
             shutil.rmtree(raw, ignore_errors=True)
     return folder
+
+
+def _refuse_wrong_request(wanted: Wanted) -> None:
+    """Raise an error where a request cannot be met, before anything is read or computed."""
+    if not _REPO.fullmatch(wanted.repo):
+        raise ConfigError(f"--repo {wanted.repo!r}: write OWNER/NAME, as on the Hub")
+    if wanted.tag is not None and not _TAG.fullmatch(wanted.tag):
+        raise ConfigError(
+            f"--tag {wanted.tag!r}: a version without spaces or slashes, such as v1.0"
+        )
+    if not (wanted.run / "config.yaml").is_file():
+        raise ConfigError(f"{wanted.run} is no folder of a run: it has no config.yaml")
+    if wanted.others and (wanted.step is not None or wanted.with_state):
+        raise ConfigError(
+            "an average of runs has no checkpoint: publish it without @STEP and --with-state"
+        )
+    if wanted.with_onnx:
+        check_installed("onnx", "fp32")
 
 
 def _write(
     wanted: Wanted, made: Made, report: Report, mine: EncoderRow, raw: Path, draft: Path
 ) -> None:
     agreed = parity.check(made.network, raw)
-    # a maintainer who publishes an encoder has measured it: its figures are beside it
-    name = wanted.repo.rpartition("/")[2]
-    spec = dataclasses.replace(read_spec(raw), name=name, verified=True)
-    if spec.licence == licences.UNKNOWN:
-        raise ConfigError(
-            f"the licence of {wanted.run} is not known, since that of its start or of some tiles is"
-            " not: state it in the settings, export.licence=..., if you may, and export again"
-        )
-    reference = read_reference(raw)
-    if reference is None:
-        raise ConfigError(f"{raw} has no reference: export the run again")
+    spec = _spec(wanted, raw)
+    reference = timm_check.reference_of(raw)
     written = write_folder(
         draft,
         spec,
@@ -175,33 +181,44 @@ def _write(
     timm_check.add_to_reference(draft, output)
     settings = [_settings(cfg) for cfg in made.configs]
     place = f"{wanted.repo}@{wanted.tag}" if wanted.tag else wanted.repo
-    report, row = public(report, mine.name, name=name, place=place)
-    figures = {
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "weights_sha256": written.sha256,
-        "row": row,
-        "note": wanted.note,
-        "training": {
-            **cost(wanted.runs),
-            "sources": sources(configs.dump(made.configs[0]), made.made_from),
+    report, row = public(report, mine.name, name=spec.name, place=place)
+    metrics = metrics_of(
+        report,
+        row,
+        sha256=str(written.sha256),
+        note=wanted.note,
+        runs=wanted.runs,
+        config=configs.dump(made.configs[0]),
+        made_from=made.made_from,
+        overlap=wanted.overlap,
+        checks={
+            "parity": dataclasses.asdict(agreed),
+            "timm": dataclasses.asdict(by_timm),
+            **({"onnx": _write_onnx(draft)} if wanted.with_onnx else {}),
         },
-        "parity": dataclasses.asdict(agreed),
-        "timm": dataclasses.asdict(by_timm),
-        **({"onnx": _write_onnx(draft)} if wanted.with_onnx else {}),
-        "overlap": (
-            counted(wanted.overlap, made.made_from, wanted.run) if wanted.overlap else None
-        ),
-        "report": dataclasses.asdict(report),
-    }
-    text = card(written, settings, figures, made.made_from, repo=place)
+    )
+    text = card(written, settings, metrics, made.made_from, repo=place)
     write_text(draft / CARD, text)
-    sealed = {**figures, "card_sha256": hashlib.sha256(text.encode()).hexdigest()}
+    sealed = {**metrics, "card_sha256": hashlib.sha256(text.encode()).hexdigest()}
     write_text(draft / METRICS, json.dumps(sealed, indent=2, ensure_ascii=False) + "\n")
     _write_training(wanted, settings, raw, draft)
     for file, score in score_files(report, row, repo=wanted.repo).items():
         write_text(make_folder(draft / SCORES) / file, score)
     if wanted.with_state and made.checkpoint:
         shutil.copytree(made.checkpoint, draft / STATE / made.checkpoint.name)
+
+
+def _spec(wanted: Wanted, raw: Path) -> EncoderSpec:
+    """The spec of the export under its published name."""
+    # a maintainer who publishes an encoder has measured it: its figures are beside it
+    name = wanted.repo.rpartition("/")[2]
+    spec = dataclasses.replace(read_spec(raw), name=name, verified=True)
+    if spec.licence == licences.UNKNOWN:
+        raise ConfigError(
+            f"the licence of {wanted.run} is not known, since that of its start or of some tiles is"
+            " not: state it in the settings, export.licence=..., if you may, and export again"
+        )
+    return spec
 
 
 def _write_onnx(folder: Path) -> dict[str, Any]:
@@ -249,66 +266,29 @@ def _report(wanted: Wanted) -> Report:
 
 def _measure(wanted: Wanted) -> str:
     """The command that measures the export."""
-    export = wanted.run / ("export" if wanted.step is None else f"export-{wanted.step}")
+    export, first = wanted.export, ""
     if wanted.others:
         runs = " ".join(f"--average {run}" for run in wanted.others)
         export = wanted.run / "average"
-        return (
-            f"python -m training.export {wanted.run} {runs} --out {export}, then python -m"
-            f" training.evaluate all mine={export} imagenet random --out"
-            f" {wanted.run / 'evaluation'}"
-        )
-    return (
-        f"python -m training.evaluate all mine={export} imagenet random --out"
-        f" {wanted.run / 'evaluation'}"
-    )
+        first = f"python -m training.export {wanted.run} {runs} --out {export}, then "
+    out = wanted.run / "evaluation"
+    return f"{first}python -m training.evaluate all mine={export} imagenet random --out {out}"
 
 
 def _refuse_other_export(wanted: Wanted, fresh: Path) -> None:
     """Raise ConfigError where the run's own export is damaged, or not that of its checkpoint."""
-    own = wanted.run / ("export" if wanted.step is None else f"export-{wanted.step}")
+    own = wanted.export
     if not own.is_dir():
         return
-    again = f"python -m training.export {wanted.run}" + (f"@{wanted.step}" if wanted.step else "")
+    again = f"python -m training.export {wanted.run}" + (
+        f"@{wanted.step}" if wanted.step is not None else ""
+    )
     file = own / WEIGHTS
     if not file.is_file() or sha256_of(file) != sha256_of(fresh / WEIGHTS):
         raise ConfigError(
             f"{own} is not what the checkpoint gives: its export failed, or is of another step."
             f" Export again, {again}, and measure that"
         )
-
-
-def _mine(report: Report, export: Path, wanted: Wanted) -> EncoderRow:
-    """The row of the figures that is this export."""
-    spec = read_spec(export)
-    again = _measure(wanted)
-    of_weights = report.rows_of(str(spec.sha256))
-    if not of_weights:
-        found = ", ".join(
-            f"{row.name} {(row.weights[0].sha256 or 'random')[:12]}" for row in report.encoders
-        )
-        raise ConfigError(
-            f"{wanted.figures} is stale: the export has sha256 {str(spec.sha256)[:12]}, the figures"
-            f" are of {found}. Measure again: {again}"
-        )
-    rows = [row for row in of_weights if row.readout == spec.embedding]
-    if wanted.row is not None:
-        rows = [row for row in rows if row.name == wanted.row]
-    if len(rows) != 1:
-        names = ", ".join(f"{row.name} ({row.readout})" for row in of_weights)
-        raise ConfigError(
-            f"{wanted.figures}: {len(rows)} rows are this encoder with its readout"
-            f" {spec.embedding}; of its weights there are {names}. Choose one with --row"
-        )
-    (mine,) = rows
-    if not any(r.value is not None for r in report.find(encoder=mine.name, verb="probe")):
-        raise ConfigError(f"{wanted.figures} has no figure of the probe for {mine.name}: {again}")
-    if not any(row.role == "random" for row in report.encoders):
-        raise ConfigError(
-            f"{wanted.figures} has no row of random weights: a figure says nothing without one."
-            f" Measure again: {again}"
-        )
-    return mine
 
 
 def _refuse_other_folder(folder: Path) -> None:

@@ -57,7 +57,7 @@ def _probe(report: Report, mine: EncoderRow) -> list[str]:
         shown = [s for s in sets if report.find(set=s.name, verb="probe", metric="auroc")]
         if shown:
             parts += [f"### {_STAINS[stain]}", _probe_table(report, mine, shown)]
-    parts += [_means(report, mine), _differences(report, mine)]
+    parts += [_means(report, mine), _differences(report, mine), _over_runs(report)]
     others = [r for r in report.find(verb="probe") if r.metric in _OTHERS]
     if others:
         parts += ["### Neighbours, few-shot, retrieval", _table(report, mine, others)]
@@ -170,6 +170,20 @@ def _differences(report: Report, mine: EncoderRow) -> str:
         for (against, metric), found in by_kind.items()
     ]
     return ". ".join(words) + "." if words else ""
+
+
+def _over_runs(report: Report) -> str:
+    """How far training runs differ, of every row that is the mean of several."""
+    words = []
+    for row in (r for r in report.encoders if len(r.weights) > 1):
+        found = report.find(encoder=row.name, verb="probe", metric="auroc")
+        values = "; ".join(f"{r.set} {r.sd:.3f}" for r in found if r.sd is not None)
+        if values:
+            words.append(
+                f"Standard deviation of AUROC over the {len(row.weights)} training runs of"
+                f" `{row.name}`: {values}."
+            )
+    return " ".join(words)
 
 
 def below(report: Report, row: str) -> list[str]:

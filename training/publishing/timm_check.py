@@ -54,9 +54,7 @@ def check(folder: Path) -> tuple[TimmOutput, NDArray[np.float32] | None]:
     Raises:
         ConfigError: There is no reference, or timm fails for a reason other than layer classes.
     """
-    reference = read_reference(folder)
-    if reference is None:
-        raise ConfigError(f"{folder} has no {REFERENCE}: export the run again")
+    reference = reference_of(folder)
     try:
         output = timm_output(folder, reference.tile)
     except Exception as error:
@@ -79,6 +77,18 @@ def check(folder: Path) -> tuple[TimmOutput, NDArray[np.float32] | None]:
         tolerance=float(f"{_SAME * scale:.1g}"),
     )
     return found, output
+
+
+def reference_of(folder: Path) -> Reference:
+    """The reference of an encoder's folder.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    reference = read_reference(folder)
+    if reference is None:
+        raise ConfigError(f"{folder} has no {REFERENCE}: export the run again")
+    return reference
 
 
 def add_to_reference(folder: Path, output: NDArray[np.float32] | None) -> None:

@@ -6,16 +6,13 @@ import shutil
 import pytest
 import yaml
 from click.testing import CliRunner
-from small_releases import figures_of, with_manifest
-from small_runs import values, write_tiles
+from small_releases import figures_of, made_run
 
 from pathencoder import __version__, load_encoder
 from pathencoder.errors import ConfigError
 from pathencoder.pretrained.catalogue import BUNDLED
 from pathencoder.pretrained.folder import read_spec
 from pathencoder.verify import verify
-from training import config, evaluate
-from training.pretrain import train
 from training.publishing import bundle, card
 
 pytestmark = pytest.mark.full
@@ -23,32 +20,18 @@ pytestmark = pytest.mark.full
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """A run, the figures of its export and of another encoder, and the folder of its tiles."""
+    """A run, the figures of its export, and the folder of its tiles."""
     folder = tmp_path_factory.mktemp("made")
-    tiles = folder / "tiles"
-    tiles.mkdir()
-    with_manifest(write_tiles(tiles))
-    run = train(config.check(values(tiles, folder / "run")))
-    rows = [
-        f"{f.relative_to(tiles)},{int(f.stem) % 2},{f.parent.name}" for f in tiles.glob("s*/*.png")
-    ]
-    (tiles / "my.csv").write_text("file,label,group\n" + "\n".join(sorted(rows)) + "\n")
-    names = [f"mine={run}/export", "default"]
-    options = ["--labels", tiles / "my.csv", "--cache", folder / "cache", "--seeds", "1"]
-    out = folder / "metrics.json"
-    done = CliRunner().invoke(
-        evaluate.main, ["probe", *names, *map(str, options), "--json", str(out)]
-    )
-    assert done.exit_code == 0, done.output
-    return run, out, tiles
+    run = made_run(folder)
+    return run, figures_of(run, folder / "evaluation.json"), folder / "tiles"
 
 
-def bundled(made, root, monkeypatch, *, row="mine", export=None):
-    run, metrics, _ = made
+def bundled(made, root, monkeypatch, *options, export=None):
+    run, figures, _ = made
     monkeypatch.setattr(bundle.bundle, "__kwdefaults__", {**KEPT, "root": root})
     (root / "pathencoder/weights").mkdir(parents=True, exist_ok=True)
     (root / "model_cards").mkdir(exist_ok=True)
-    arguments = [export or run / "export", metrics, "--row", row, "--name", "small", "--run", run]
+    arguments = [export or run / "export", figures, "--name", "small", "--run", run, *options]
     return CliRunner().invoke(bundle.main, [*map(str, arguments), "--note", "Chosen by folds."])
 
 
@@ -87,8 +70,9 @@ def test_a_run_becomes_a_bundled_encoder_with_its_card(made, tmp_path, monkeypat
         "| osteo | he | P | 20 | 5 |",
         "| kidney | ihc | P | 4 | 1 |",
         "stated for 24 of 24 tiles, 0.5 to 0.5",
-        "means of 1 seeds of the folds",
-        "| **mine** | default |",
+        "| set | part | n (groups) | **mine** | random |",
+        "`timm.create_model` gives the same embedding",
+        "Command: `python -m training.evaluate all mine=small random --out figures`",
         "one process",
         "Chosen by folds.",
     ):
@@ -115,16 +99,49 @@ def test_the_version_of_bundled_weights_follows_their_bytes(tmp_path):
         bundle.next_version(there, sha256, "v2")
 
 
-def refused(made, tmp_path, monkeypatch, **changes):
-    done = bundled(made, tmp_path, monkeypatch, **changes)
-    assert done.exit_code == 1
+def refused(made, tmp_path, monkeypatch, *options, **changes):
+    done = bundled(made, tmp_path, monkeypatch, *options, **changes)
+    assert done.exit_code == 1, done.output
     assert list((tmp_path / "pathencoder/weights").iterdir()) == []
     return done.output
 
 
-def test_figures_of_other_weights_are_refused(made, tmp_path, monkeypatch):
-    assert "other weights" in refused(made, tmp_path, monkeypatch, row="default")
-    assert "do not say which weights" in refused(made, tmp_path, monkeypatch, row="nothing")
+def changed(made, tmp_path, change):
+    """The figures after a change of their values."""
+    values = json.loads(made[1].read_text())
+    change(values)
+    file = tmp_path / "changed.json"
+    file.write_text(json.dumps(values))
+    return made[0], file, made[2]
+
+
+def test_figures_of_other_weights_or_another_form_are_refused(made, tmp_path, monkeypatch):
+    def of_other_weights(values):
+        values["encoders"][0]["weights"][0]["sha256"] = "d" * 64
+
+    def of_another_input(values):
+        values["encoders"][0]["transform"]["mean"] = [0.1, 0.2, 0.3]
+
+    def of_the_probe(values):
+        values.clear()
+        values |= {"sets": {}, "means": {}, "about": {"encoders": {"mine": ["0"]}}}
+
+    for change, message in (
+        (of_other_weights, "is stale: the encoder has sha256"),
+        (of_another_input, "0 rows are this encoder with its readout"),
+        (of_the_probe, "is no evaluation"),
+    ):
+        said = refused(changed(made, tmp_path, change), tmp_path, monkeypatch)
+        assert message in said
+        assert "python -m training.evaluate all" in said
+    said = refused(made, tmp_path, monkeypatch, "--row", "random")
+    assert "0 rows are this encoder" in said
+    assert "there are mine (pool)" in said
+
+
+def test_a_folder_that_is_no_run_is_refused(made, tmp_path, monkeypatch):
+    said = refused(made, tmp_path, monkeypatch, "--run", made[2])
+    assert f"{made[2]} is no folder of a run" in said
 
 
 def test_an_export_without_a_record_or_with_an_unknown_licence_is_refused(
@@ -150,18 +167,3 @@ def test_a_card_never_names_the_sources_of_other_tiles(made, tmp_path, monkeypat
     finally:
         manifest.write_text(whole)
     assert "are 23, not the 24 of the run's record" in message
-
-
-def test_the_evaluation_as_a_whole_makes_the_card_too(made, tmp_path, monkeypatch):
-    run = made[0]
-    shutil.copy(made[2] / "my.csv", made[2] / "labels.csv")
-    figures = figures_of(run, tmp_path / "evaluation.json")
-    (made[2] / "labels.csv").unlink()
-    done = bundled((run, figures, made[2]), tmp_path, monkeypatch)
-    assert done.exit_code == 0, done.output
-    text = (tmp_path / "pathencoder/weights/small/README.md").read_text()
-    assert "| set | part | n (groups) | **mine** | random |" in text
-    assert "`timm.create_model` gives the same embedding" in text
-    assert card.card_of("small", tmp_path) == text
-    shutil.rmtree(tmp_path / "pathencoder/weights/small")
-    assert "other weights" in refused((run, figures, made[2]), tmp_path, monkeypatch, row="random")

@@ -29,29 +29,33 @@ def record(name=None):
     return dataclasses.replace(Provenance.from_json(made), start=start)
 
 
+def front_of(spec, made_from, **changes):
+    return front.front(spec, made_from, small_reports.report(**changes), "default")
+
+
 def read(text):
     assert text.startswith("---\n")
     return yaml.safe_load(text.split("---")[1])
 
 
 def test_the_parent_is_named_where_the_hub_has_it(spec):
-    known = read(front.front(spec, record("phikon")))
+    known = read(front_of(spec, record("phikon")))
     assert (known["base_model"], known["base_model_relation"]) == ("owkin/phikon", "finetune")
     for start in (None, "ImageNet weights of MobileNetV2", "my_weights.safetensors"):
-        found = read(front.front(spec, record(start)))
+        found = read(front_of(spec, record(start)))
         assert not {"base_model", "base_model_relation"} & set(found)
-    own = read(front.front(spec, record("me/small")))
+    own = read(front_of(spec, record("me/small")))
     assert own["base_model"] == "me/small"
 
 
 def test_a_licence_that_the_hub_does_not_know(spec):
     other = dataclasses.replace(spec, licence="My-Own-1.0")
-    found = read(front.front(other, record()))
+    found = read(front_of(other, record()))
     assert (found["license"], found["license_name"]) == ("other", "My-Own-1.0")
 
 
 def test_scores_are_those_of_the_encoder_alone(spec):
-    found = read(front.front(spec, record(), report=small_reports.report(), row="default"))
+    found = read(front_of(spec, record()))
     (model,) = found["model-index"]
     (result,) = model["results"]
     assert [m["value"] for m in result["metrics"]] == [0.9]
@@ -62,10 +66,7 @@ def test_a_figure_under_a_change_or_without_a_value_is_no_score(spec):
     undefined = small_reports.result(value=None, interval=None, sd=None, values=(), notes=("why",))
     shifted = small_reports.result(condition="jpeg 50")
     for only in (undefined, shifted):
-        found = front.front(
-            spec, record(), report=small_reports.report(results=(only,)), row="default"
-        )
-        assert "model-index" not in read(found)
+        assert "model-index" not in read(front_of(spec, record(), results=(only,)))
 
 
 def test_score_files_are_written_for_registered_benchmarks_only(monkeypatch):

@@ -1,13 +1,12 @@
 """New figures for the card of a bundled encoder: of its weights and readout, or none."""
 
-import dataclasses
 import json
 import shutil
 
 import pytest
 from click.testing import CliRunner
 from paths import ROOT
-from small_reports import encoder, report, result
+from small_reports import encoder, of_spec, report, result
 
 from pathencoder.pretrained.folder import read_spec, sha256_of
 from training.evaluation.report_file import write_report
@@ -35,7 +34,7 @@ def command(root, monkeypatch, *options):
 def figures(path, **changes):
     """A report of the bundled weights."""
     spec = read_spec(ROOT / "pathencoder/weights" / NAME)
-    mine = dataclasses.replace(encoder(sha256=spec.sha256), readout=spec.embedding, **changes)
+    mine = of_spec(spec, **changes)
     results = (result(value=0.8125), result(encoder="random", value=0.5, interval=None))
     write_report(path, report(encoders=(mine, encoder("random", "random", None)), results=results))
     return path
@@ -53,7 +52,6 @@ def test_figures_take_the_place_of_earlier_ones(root, tmp_path, monkeypatch):
     assert "By folds." in text
     metrics = json.loads((folder / "metrics.json").read_text())
     assert metrics["row"] == "default"
-    assert not {"measured", "robustness"} & metrics.keys()
     assert metrics["training"]["runs"] == 7  # what was not measured again stays
     assert card.card_of(NAME, root) == text
     assert sha256_of(folder / "model.safetensors") == before
@@ -61,15 +59,17 @@ def test_figures_take_the_place_of_earlier_ones(root, tmp_path, monkeypatch):
 
 def test_figures_of_other_weights_or_readout_are_refused(root, tmp_path, monkeypatch):
     text = (root / f"pathencoder/weights/{NAME}/README.md").read_text()
-    other = figures(tmp_path / "f.json", dim=3)
-    values = json.loads(other.read_text())
-    values["encoders"][0]["readout"] = "pool"
-    other.write_text(json.dumps(values))
-    done = command(root, monkeypatch, NAME, "--figures", other)
-    assert (done.exit_code, "0 rows are pathencoder-tiny with its weights" in done.output) == (
-        1,
-        True,
-    )
+    transform = encoder().transform
+    for changes, message in (
+        ({"readout": "pool"}, "0 rows are this encoder with its readout stages:"),
+        ({"transform": transform}, "0 rows are this encoder with its readout stages:"),
+        ({"weights": encoder().weights}, "is stale: the encoder has sha256 414ff9edeea3"),
+    ):
+        done = command(
+            root, monkeypatch, NAME, "--figures", figures(tmp_path / "f.json", **changes)
+        )
+        assert (done.exit_code, message in done.output) == (1, True), done.output
+        assert "training.evaluate all pathencoder-tiny imagenet random" in done.output
     assert (root / f"pathencoder/weights/{NAME}/README.md").read_text() == text
 
 

@@ -174,6 +174,16 @@ def test_an_average_of_runs_is_published(made, tmp_path):
     )
 
 
+def test_an_average_is_asked_for_alike_by_export_and_publish():
+    asked = [
+        option.to_info_dict()
+        for command in (export.main, publish.main)
+        for option in command.params
+        if option.name == "others"
+    ]
+    assert asked[0] == asked[1]
+
+
 def test_another_readout_of_timm_is_said(made, tmp_path):
     """A readout of several stages is not what timm gives: both outputs are in the reference."""
     from training.export import export_run
@@ -262,7 +272,7 @@ def test_missing_or_stale_figures_are_refused(made, tmp_path):
     other = tmp_path / "other.json"
     other.write_text(json.dumps(values))
     stale = refused(made, tmp_path, figures=other)
-    assert "is stale: the export has sha256" in stale
+    assert "is stale: the encoder has sha256" in stale
     assert "mine dddddddddddd" in stale
 
 
