@@ -9,7 +9,7 @@ PIP_INSTALL = -m pip install --quiet --disable-pip-version-check --constraint co
 SOURCES = $(shell find pathencoder -type f -not -name '*.pyc')
 FULL = dev,wsi,fastslide,remote,archive,ray,tiff,zarr,nuclei,heads,lora,onnx,openvino,export,training,full-tests,docs
 
-.PHONY: setup check docs test test-quick test-full test-oldest test-wheel test-wheel-oldest test-peers \
+.PHONY: setup check docs test test-quick test-full test-cards test-oldest test-wheel test-wheel-oldest test-peers \
 	release-check demo clean
 .PRECIOUS: .venvs/%/.done
 .DELETE_ON_ERROR:
@@ -45,6 +45,11 @@ test-quick: .venv/.done
 
 test-full: .venv-full/.done
 	.venv-full/bin/python -m pytest -m full
+
+# Every figure of the bundled cards again, on demand: ten minutes an encoder on two cores.
+test-cards: .venv-full/.done
+	PATHENCODER_CARDS=all .venv-full/bin/python -m pytest -m full \
+		tests/unit/training/publishing/test_recomputed.py
 
 # The quick tests with the oldest versions that pyproject.toml allows, on demand. torch comes from
 # PyTorch's CPU index. Without access to it, OLDEST_TORCH='--override FILE' takes the torch that FILE
