@@ -90,8 +90,29 @@ def sampler_of(cfg: Config, corpus: Corpus) -> Sampler:
         organ_power=d.organ_power,
         stain_power=d.stain_power,
         stain_weights=stain_weights(d.stain_weights),
+        run=d.run,
     )
+    _describe_runs(cfg, corpus)
     return in_window(sampler, corpus, d.window)
+
+
+def _describe_runs(cfg: Config, corpus: Corpus) -> None:
+    """Log what data.run does."""
+    if cfg.data.run == 1:
+        return
+    log.info(
+        "tiles are drawn in runs of %d neighbours, a tile a step (data.run)%s",
+        cfg.data.run,
+        f"; up to {cfg.data.run} batches of encoded tiles are held in memory"
+        if corpus.source.remote
+        else "",
+    )
+    if corpus.source.remote and cfg.run.loader_processes > 1 and not cfg.run.cache_mb:
+        log.warning(
+            "%d decoding processes without a local cache: each fetches its own tiles of a run."
+            " run.cache_mb=20000 shares them, with fewer requests to the store",
+            cfg.run.loader_processes,
+        )
 
 
 def starting_network(cfg: Config, corpus: Corpus, sampler: Sampler) -> nn.Module:

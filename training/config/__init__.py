@@ -224,8 +224,12 @@ def settings_of_run(cfg: Config, *, half: bool) -> dict[str, Any]:
 def with_defaults(settings: dict[str, Any]) -> dict[str, Any]:
     """Result-changing settings of an older checkpoint, completed by today's defaults.
 
-    Settings that today's config refuses are returned unchanged.
+    One without `data.run` has drawn its tiles singly, wherever they were. Settings that today's
+    config refuses are returned unchanged.
     """
+    data = settings.get("data")
+    if isinstance(data, dict):
+        settings = {**settings, "data": {"run": 1, **data}}
     try:
         return result_changing(dump(check({**settings, "run": {"out": "."}})))
     except ConfigError:

@@ -30,6 +30,7 @@ from training.bounds import (
 )
 from training.methods import MethodSettings
 
+RUN_OF_REMOTE = 8  # neighbouring tiles in a request to an object store
 _NUMBER = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")
 
 
@@ -93,6 +94,9 @@ class DataSettings(Section):
         stain_weights: How many times as often a stain class is drawn.
         window: Shards from which tiles are drawn at a time (training/data/window.py); 0: all. None:
             all, or 2,048 of a corpus of more than 4,096 shards, which cannot all stay open.
+        run: Neighbouring tiles of a slide that a place in the batch takes in successive steps, so
+            that one request to an object store fetches them (training/data/sampler.py). null: 8
+            where `root` is a URL, else 1.
     """
 
     root: Annotated[Place, AfterValidator(_root)]
@@ -110,6 +114,17 @@ class DataSettings(Section):
     stain_power: Fraction = 1.0
     stain_weights: dict[StainClass, Weight] = Field(default_factory=dict)
     window: Count | None = None
+    run: int = Field(default=1, ge=1, le=64)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _runs_of_tiles(cls, given: Any) -> Any:
+        """Without `run`, that of the place of the tiles; it is recorded as a number."""
+        if not isinstance(given, dict) or given.get("run") is not None:
+            return given
+        root = given.get("root")
+        far = isinstance(root, str | Path) and is_remote(root)
+        return {**given, "run": RUN_OF_REMOTE if far else 1}
 
     @model_validator(mode="before")
     @classmethod

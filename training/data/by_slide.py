@@ -97,7 +97,7 @@ class RangeTiles:
         return self.index.digest(self.shard_names)
 
     def _member(self, index: int) -> tuple[int, int]:
-        r = int(np.searchsorted(self.starts, index, side="right")) - 1
+        r = int(self.starts.searchsorted(index, side="right")) - 1
         return r, int(self.first[r] + index - self.starts[r])
 
 

@@ -7,11 +7,12 @@ would wait for it among a dozen threads.
 
 from __future__ import annotations
 
+import functools
 import logging
 import math
 import signal
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -20,19 +21,18 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from pathencoder.errors import ImageError
+from training.data.ahead import Ahead, Fetched
 from training.data.sampler import Sampler
 from training.data.tiles import Corpus
 
 log = logging.getLogger(__name__)
 
-_Fetched = Mapping[int, bytes | ImageError]  # by index; empty where tiles are read one by one
-
-_NOTHING: _Fetched = MappingProxyType({})
+_NOTHING: Fetched = MappingProxyType({})
 _AHEAD = 2  # batches that are being decoded during a step
-_PART = 8  # tiles of a batch that a thread decodes one after the other
+_PART = 8  # tiles of a batch that a thread decodes one after the other, at least
 _NAMED = 50  # bad tiles that are named one by one; then every hundredth
 
 
@@ -110,7 +110,7 @@ def batches(
         ImageError: No tile of a batch can be decoded.
     """
     reader = _Reader(corpus, canvas, room=(keep_mb << 20) // (3 * canvas * canvas), mpp=mpp)
-    share = _Share(corpus, sampler, reader, rank, world)
+    share = _Share(corpus, sampler, reader, rank, world, stop)
     return (
         _by_processes(share, start, stop, processes, pin)
         if processes
@@ -127,28 +127,52 @@ class _Share(Dataset[TileBatch]):
     reader: _Reader
     rank: int
     world: int
+    stop: int
 
-    def indices(self, step: int) -> list[int]:
-        return [int(i) for i in self.sampler.draw(step)[self.rank :: self.world]]
+    @functools.cached_property
+    def ahead(self) -> Ahead:
+        """Of this decoding process, which makes every stride-th step."""
+        worker = get_worker_info()
+        return Ahead(
+            self.corpus,
+            self.sampler,
+            self.reader.missing,
+            rank=self.rank,
+            world=self.world,
+            stop=self.stop,
+            stride=worker.num_workers if worker else 1,
+        )
+
+    @functools.cached_property
+    def network(self) -> ThreadPoolExecutor:
+        """Waits for an object store."""
+        return ThreadPoolExecutor(_AHEAD if self.sampler.run == 1 else 1)
+
+    def order(self, step: int) -> Future[Fetched] | None:
+        """Fetch the bytes of a step, then some of later ones; None where tiles are read singly."""
+        if not self.corpus.source.remote:
+            return None
+        fetched = self.network.submit(self.ahead.take, step)
+        # Where this fails, the step that needs the bytes asks for them again.
+        self.network.submit(self.ahead.prepare, step)
+        return fetched
 
     def __getitem__(self, step: int) -> TileBatch:
-        indices = self.indices(step)
+        indices, fetched = self.ahead.indices(step), self.order(step)
         canvas = self.reader.canvas
         tiles = np.empty((len(indices), canvas, canvas, 3), dtype=np.uint8)
-        return self.join(step, indices, tiles, self.fill(tiles, indices, self.fetch(indices)))
+        return self.join(step, indices, tiles, self.fill(tiles, indices, fetched))
 
-    def fetch(self, indices: list[int]) -> _Fetched:
-        """The bytes of a batch from an object store, which takes many requests at a time."""
-        wanted = self.reader.missing(indices) if self.corpus.source.remote else []
-        return self.corpus.fetch(wanted) if wanted else {}
-
-    def fill(self, tiles: np.ndarray, indices: Sequence[int], fetched: _Fetched) -> list[bool]:
+    def fill(
+        self, tiles: np.ndarray, indices: Sequence[int], fetched: Future[Fetched] | None
+    ) -> list[bool]:
         """Decode tiles into uint8 [N, T, T, 3], each while its pixels are in the CPU's cache.
 
         Returns:
             Which of them could be decoded.
         """
-        return [self.reader.read(i, into, fetched) for i, into in zip(indices, tiles, strict=True)]
+        there = fetched.result() if fetched else _NOTHING
+        return [self.reader.read(i, into, there) for i, into in zip(indices, tiles, strict=True)]
 
     def join(
         self, step: int, indices: list[int], tiles: np.ndarray, decoded: list[bool]
@@ -198,20 +222,17 @@ def _by_threads(
         batch = share.join(step, indices, tiles, decoded)
         return batch.pin_memory() if pin else batch
 
-    def fill(tiles: np.ndarray, indices: Sequence[int], fetched: Future[_Fetched]) -> list[bool]:
-        return share.fill(tiles, indices, fetched.result())
-
-    with ThreadPoolExecutor(threads) as pool, ThreadPoolExecutor(_AHEAD) as network:
+    with ThreadPoolExecutor(threads) as pool, share.network as network:
         steps, waiting = iter(range(start, stop)), deque[tuple[int, Future[TileBatch]]]()
 
         def order() -> None:
             for step in steps:
-                indices = share.indices(step)
-                fetched = network.submit(share.fetch, indices)
+                indices, fetched = share.ahead.indices(step), share.order(step)
                 tiles = np.empty((len(indices), canvas, canvas, 3), dtype=np.uint8)
+                size = max(_PART, -(-len(indices) // (2 * threads)))
                 parts = [
-                    pool.submit(fill, tiles[i : i + _PART], indices[i : i + _PART], fetched)
-                    for i in range(0, len(indices), _PART)
+                    pool.submit(share.fill, tiles[i : i + size], indices[i : i + size], fetched)
+                    for i in range(0, len(indices), size)
                 ]
                 # The pool is first in, first out: what this job waits for was started before it.
                 waiting.append((step, pool.submit(join, step, indices, tiles, parts)))
@@ -281,11 +302,11 @@ class _Reader:
         stated = self.corpus.mpp_of(index) if self.mpp else math.nan
         return None if math.isnan(stated) or not self.mpp else self.canvas * self.mpp / stated
 
-    def missing(self, indices: list[int]) -> list[int]:
+    def missing(self, indices: Iterable[int]) -> list[int]:
         """The tiles whose bytes are needed."""
         return [i for i in indices if i not in self.bad and i not in self.kept]
 
-    def read(self, index: int, into: np.ndarray, fetched: _Fetched = _NOTHING) -> bool:
+    def read(self, index: int, into: np.ndarray, fetched: Fetched = _NOTHING) -> bool:
         """Write a tile to uint8 [T, T, 3], from bytes that were fetched or from its file.
 
         Returns:

@@ -58,6 +58,11 @@ class Bucket:
             else None
         )
 
+    @property
+    def shared(self) -> bool:
+        """Whether there is a cache on the local disk."""
+        return self._cache is not None
+
     def place(self, name: str) -> str:
         """The URL of a file."""
         return f"{self.url}/{name}" if name else self.url

@@ -1,9 +1,24 @@
-"""The tiles of a step, as a pure function of seed and step, so that a run resumes at no cost."""
+"""The tiles of a step, as a pure function of seed and step, so that training resumes at no cost.
+
+A request to an object store costs as much as decoding a tile, and several neighbouring tiles need
+but one. So tiles may be drawn in runs of `run` neighbours: the steps are divided into blocks of
+`run` steps, and each place in the batch takes its run of one slide through a block, a tile a step.
+
+What stays as without runs: at every step each tile has exactly the same probability, as the first
+tile of a run is drawn as a single tile is and the others follow at the same distances, from the
+last tile of a slide to its first. No slide is drawn twice for a batch while there are enough, and
+no tile while there are others. A step depends on the seed and its number alone, and a run has each
+of its tiles once, in shuffled order; only a slide of fewer tiles than a run has some again.
+
+What changes: the batches of a block are of the same slides, and of tiles that are neighbours in
+their shards (often on the slide, too). All places change their runs together: were they to change
+in turn, the tiles of a batch would be of several draws, and a slide could be in it twice.
+"""
 
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -23,13 +38,16 @@ class Sampler:
         slide_starts: int64 [slides + 1], as in Corpus.
         weights: float64 [slides], sum 1.
         batch: Tiles of a step, over all processes.
-        seed: The run's seed.
+        seed: The seed of the training.
+        run: Neighbouring tiles that a place in the batch takes in successive steps; 1: each step
+            draws all tiles anew.
     """
 
     slide_starts: np.ndarray
     weights: np.ndarray
     batch: int
     seed: int
+    run: int = field(default=1, kw_only=True)
 
     @property
     def tiles(self) -> int:
@@ -38,7 +56,26 @@ class Sampler:
 
     def draw(self, step: int) -> np.ndarray:
         """The tile indices of a step, int64 [batch], over all processes."""
-        return self._draw(self.batch, np.random.default_rng((self.seed, step)))
+        tiles: np.ndarray = self.block(step)[step % self.run]
+        return tiles
+
+    def block(self, step: int) -> np.ndarray:
+        """The tile indices of all steps of the block of a step.
+
+        Returns:
+            int64 [run, batch]. The first row is of step `step - step % run`, and a column has the
+            tiles of one run.
+        """
+        first = step - step % self.run
+        tiles = self._draw(self.batch, np.random.default_rng((self.seed, first)))
+        if self.run == 1:
+            return tiles[None]
+        # One order for all runs: where two overlap, they are never at the same tile.
+        order = np.random.default_rng((self.seed, first, 2)).permutation(self.run)
+        slides = np.searchsorted(self.slide_starts, tiles, side="right") - 1
+        begin, size = self.slide_starts[slides], self._sizes()[slides]
+        block: np.ndarray = begin + (tiles - begin + order[:, None]) % size
+        return block
 
     def spares(self, step: int) -> np.ndarray:
         """Tiles that replace those of a step that cannot be decoded.
@@ -100,19 +137,21 @@ def make_sampler(
     organ_power: float = 1.0,
     stain_power: float = 1.0,
     stain_weights: np.ndarray | None = None,
+    run: int = 1,
 ) -> Sampler:
     """A sampler with weights on three levels: stain class, organ within it, slide within that.
 
     Args:
         corpus: The tiles.
         batch: Tiles of a step, over all processes.
-        seed: The run's seed.
+        seed: The seed of the training.
         slide_power: A slide's share of its stain and organ is proportional to its number of tiles
             to this power: 1 is uniform over tiles, 0 over slides.
         organ_power: An organ's share of its stain is proportional to the sum of its slides' weights
             to this power: 1 changes nothing, 0 gives every organ the same share.
         stain_power: The same for the shares of the stain classes.
         stain_weights: float [len(STAIN_CLASSES)], factors on the weights of the slides of a class.
+        run: Neighbouring tiles that a place in the batch takes in successive steps.
     """
     weights = np.diff(corpus.slide_starts).astype(np.float64) ** slide_power
     weights = _levelled(
@@ -123,7 +162,7 @@ def make_sampler(
     weights = _levelled(weights, corpus.slide_stains, stain_power)
     if stain_weights is not None:
         weights = weights * stain_weights[corpus.slide_stains]
-    sampler = Sampler(corpus.slide_starts, weights / weights.sum(), batch, seed)
+    sampler = Sampler(corpus.slide_starts, weights / weights.sum(), batch, seed, run=run)
     _warn_of_small_corpus(sampler)
     return sampler
 

@@ -43,6 +43,10 @@ class Source(Protocol):
     def remote(self) -> bool:
         """Whether places are better fetched many at a time."""
 
+    @property
+    def shared(self) -> bool:
+        """Whether what a process has fetched is near for the others of its machine."""
+
     def place(self, name: str) -> Path | str:
         """The file of a name, for `Place` and for messages; the root for ""."""
 
@@ -86,6 +90,7 @@ class Folder:
 
     root: Path
     remote: ClassVar[bool] = False
+    shared: ClassVar[bool] = True
 
     def place(self, name: str) -> Path:
         """The path of a file."""

@@ -115,7 +115,7 @@ class Corpus:
         """
         reader = self.tiles.reader(index)
         if reader is None:
-            return self.decode(index, self.fetch([index])[index])
+            return self.decode(index, self._bytes(index))
         try:
             return reader()
         except SlideError as error:
@@ -140,6 +140,14 @@ class Corpus:
                 found[index] = error
         read = self.source.fetch(list(places.values()))
         return found | dict(zip(places, read, strict=True))
+
+    def _bytes(self, index: int) -> bytes | ImageError:
+        """The bytes of one tile, or why it cannot be read."""
+        try:
+            place = self.tiles.place(index)
+        except ImageError as error:
+            return error
+        return self.source.fetch([place])[0]
 
     def decode(self, index: int, data: bytes | ImageError) -> np.ndarray:
         """A tile from its bytes.

@@ -7,7 +7,9 @@ What stays as without a window: over a run, every tile is drawn as often, as sha
 in proportion to the sum of their tiles' probabilities (systematic sampling, Madow 1949), and their
 tiles then share equally. Shards are sampled in the order of their stain and organ, so that every
 window has nearly their shares. No slide is drawn twice for a batch while the window has enough, and
-no tile while it has others. A step depends on the seed and its number alone.
+no tile while it has others. A step depends on the seed and its number alone. Where tiles are drawn
+in runs (training/data/sampler.py), a block of steps has the window of its first step, and the
+neighbours of a tile are those of its slide in the window.
 
 What changes: the tiles of neighbouring steps are of the same shards, and tiles of slides that are
 not in the window cannot be drawn. A slide that lies in several shards of the window is drawn by the
@@ -100,10 +102,10 @@ class WindowSampler(Sampler):
         visit = min(_VISIT, max(_LEAST, int(_SHARE * self.tiles / shards)))
         return max(1, -(-visit * self.window // self.batch))
 
-    def draw(self, step: int) -> np.ndarray:
-        """The tile indices of a step, int64 [batch], over all processes."""
+    def block(self, step: int) -> np.ndarray:
+        """The tile indices of all steps of the block of a step, int64 [run, batch]."""
         view = self._view(step)
-        return view.in_corpus(view.sampler.draw(step))
+        return view.in_corpus(view.sampler.block(step))
 
     def spares(self, step: int) -> np.ndarray:
         """Tiles of the window that replace those of a step that cannot be decoded."""
@@ -140,6 +142,8 @@ class WindowSampler(Sampler):
         return drawn
 
     def _view(self, step: int) -> _View:
+        """The window of a step: that of the first step of its block."""
+        step -= step % self.run
         count = len(self._groups())
         now = tuple(self._generation(group, count, step) for group in range(count))
         view = self._views.get(now)
@@ -163,7 +167,11 @@ class WindowSampler(Sampler):
         _, first = np.unique(self._part["slide"][parts], return_index=True)
         weights = np.add.reduceat(weight, first)
         sampler = Sampler(
-            np.append(starts[first], starts[-1]), weights / weights.sum(), self.batch, self.seed
+            np.append(starts[first], starts[-1]),
+            weights / weights.sum(),
+            self.batch,
+            self.seed,
+            run=self.run,
         )
         return _View(sampler, starts, self.parts.starts[parts])
 
@@ -195,6 +203,7 @@ def in_window(sampler: Sampler, corpus: Corpus, window: int | None) -> Sampler:
         sampler.weights,
         sampler.batch,
         sampler.seed,
+        run=sampler.run,
         window=size,
         parts=_cut_by_slide(parts, sampler.slide_starts),
         kinds=corpus.slide_stains.astype(np.int64) * len(corpus.organs) + corpus.slide_organs,

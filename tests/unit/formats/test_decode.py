@@ -194,3 +194,12 @@ def test_images_of_unsupported_formats_are_named(tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         assert [item.key for item in iterate(tmp_path)] == ["a.png"]
     assert "2 images of unsupported formats are left out (b.heic, c.jfif)" in caplog.text
+
+
+@pytest.mark.parametrize("size", [(1, 1), (224, 224), (301, 1027)])
+def test_pixels_are_those_of_numpy_s_conversion(size):
+    rng = np.random.default_rng(0)
+    image = Image.fromarray(rng.integers(0, 255, (*size, 3), dtype=np.uint8))
+    out = io.BytesIO()
+    image.save(out, "PNG")
+    assert np.array_equal(decode_image(out.getvalue()), np.asarray(image))

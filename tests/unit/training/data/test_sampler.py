@@ -15,11 +15,11 @@ from training.data.sampler import Sampler, make_sampler
 pytestmark = pytest.mark.full
 
 
-def sampler(sizes, batch, seed=0, weights=None):
+def sampler(sizes, batch, seed=0, weights=None, run=1):
     sizes = np.asarray(sizes)
     weights = np.sqrt(sizes) if weights is None else np.asarray(weights, float)
     starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
-    return Sampler(starts, weights / weights.sum(), batch, seed)
+    return Sampler(starts, weights / weights.sum(), batch, seed, run=run)
 
 
 @pytest.mark.parametrize(
@@ -104,3 +104,46 @@ def test_a_tile_that_cannot_be_decoded_is_replaced_by_one_from_outside_the_batch
     first = shares[0][0]
     pixels = np.asarray(Image.open(tmp_path / corpus.keys[int(first.indices[0])]))
     assert np.array_equal(first.tiles[0].permute(1, 2, 0).numpy(), pixels)
+
+
+def test_a_run_is_of_neighbours_of_one_slide_each_once():
+    sizes = [30, 11, 200, 50, 9, 40]
+    tested = sampler(sizes, 4, run=8)
+    for step in range(0, 400, 8):
+        block = np.stack([tested.draw(s) for s in range(step, step + 8)])
+        slides = np.searchsorted(tested.slide_starts, block, "right") - 1
+        assert (slides == slides[0]).all()
+        assert len(set(slides[0])) == 4
+        for run, slide in zip(block.T, slides[0], strict=True):
+            places, size = np.sort(run - tested.slide_starts[slide]), sizes[slide]
+            gaps = np.diff(np.append(places, places[0] + size))
+            assert sorted(gaps) == sorted([1] * 7 + [size - 7])  # around the slide's end, too
+
+
+def test_every_tile_is_drawn_as_often_in_runs_as_singly():
+    sizes, steps = [3, 20, 9, 40], 12_000
+    counts = [
+        np.bincount(np.concatenate([tested.draw(step) for step in range(steps)]), minlength=72)
+        for tested in (sampler(sizes, 2), sampler(sizes, 2, run=8))
+    ]
+    assert counts[1] == pytest.approx(counts[0], rel=0.15)
+
+
+@pytest.mark.parametrize(("sizes", "batch"), [([1000] * 10, 256), ([3, 500, 2, 1], 300), ([9], 9)])
+def test_no_tile_twice_in_a_batch_of_runs_while_there_are_others(sizes, batch):
+    tested = sampler(sizes, batch, run=8)
+    for step in range(20):
+        assert len(np.unique(tested.draw(step))) == batch
+        assert not np.isin(tested.spares(step), tested.draw(step)).any()
+
+
+def test_a_slide_shorter_than_a_run_begins_again():
+    block = sampler([3], 1, run=8).block(0)
+    assert sorted(np.bincount(block[:, 0])) == [2, 3, 3]
+
+
+def test_a_draw_in_runs_depends_on_the_step_alone():
+    one, other = (sampler([50] * 9, 6, run=8) for _ in range(2))
+    drawn = [one.draw(step) for step in range(30)]
+    assert all(np.array_equal(other.draw(step), drawn[step]) for step in (29, 3, 17, 0))
+    assert not np.array_equal(drawn[7] // 50, drawn[8] // 50)

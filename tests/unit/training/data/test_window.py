@@ -35,10 +35,10 @@ def corpus(seed=5):
     )
 
 
-def samplers(batch, window=12, seed=0):
+def samplers(batch, window=12, seed=0, run=1):
     made = corpus()
     weights = np.diff(made.slide_starts) ** 0.5 * np.where(made.slide_stains == 1, 3, 1)
-    whole = Sampler(made.slide_starts, weights / weights.sum(), batch, seed)
+    whole = Sampler(made.slide_starts, weights / weights.sum(), batch, seed, run=run)
     return made, whole, in_window(whole, made, window)
 
 
@@ -104,6 +104,22 @@ def test_a_draw_depends_on_the_step_alone():
     one, other = samplers(16)[2], samplers(16)[2]
     drawn = [one.draw(step) for step in range(400)]
     assert all(np.array_equal(other.draw(step), drawn[step]) for step in (399, 3, 200, 0))
+
+
+def test_runs_are_drawn_from_the_window_of_their_first_step():
+    made, _, tested = samplers(16, run=8)
+    again = samplers(16, run=8)[2]
+    steps = range(0, 50 * tested.period, tested.period - 1)
+    for step in steps:
+        first = step - step % 8
+        drawn = tested.draw(step)
+        assert set(shards_of(made, drawn)) <= set(tested.shards_at(first).tolist())
+        assert set(shards_of(made, tested.spares(step))) <= set(tested.shards_at(first).tolist())
+        assert len(np.unique(drawn)) == 16
+        slides = np.searchsorted(made.slide_starts, drawn, "right")
+        before = np.searchsorted(made.slide_starts, tested.draw(first), "right")
+        assert np.array_equal(slides, before)
+    assert np.array_equal(again.draw(steps[-1]), tested.draw(steps[-1]))
 
 
 def test_no_slide_and_no_tile_twice_in_a_batch_while_there_are_others():
