@@ -120,6 +120,30 @@ class Found:
             probabilities=rows(self.probabilities),
         )
 
+    def cut_beyond(self, core: tuple[int, int, int, int]) -> int:
+        """How many glands or nuclei reach an edge of the image that lies outside a box.
+
+        There the slide goes on, and they may be cut.
+
+        Args:
+            core: Left, top, right and bottom in pixels of the image.
+
+        Returns:
+            Their number; 0 for points and classes of pixels.
+        """
+        if self.table is None or self.labels is None:
+            return 0
+        left, top, right, bottom = core
+        height, width = self.labels.shape
+        edges = (
+            (left > 0, self.labels[:, 0]),
+            (top > 0, self.labels[0]),
+            (right < width, self.labels[:, -1]),
+            (bottom < height, self.labels[-1]),
+        )
+        reached = {number for outside, edge in edges if outside for number in edge.tolist()}
+        return len(reached - {0})
+
     def write(self, folder: str | os.PathLike[str], name: str | None = None) -> list[Path]:
         """Write NAME.labels.png (or .tif), NAME.geojson, NAME.csv and NAME.overlay.png.
 

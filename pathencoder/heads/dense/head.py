@@ -241,7 +241,16 @@ class DenseHead(SavedHead):
         if region.core is None:
             return found
         left, top = region.core[0] - region.box[0], region.core[1] - region.box[1]
-        return found.within((left, top, left + region.core[2], top + region.core[3]))
+        core = (left, top, left + region.core[2], top + region.core[3])
+        kept = found.within(core)
+        if count := kept.cut_beyond(core):
+            said = (
+                f"{count} of the {self.kind} reach the edge of what was read, and may be cut there"
+            )
+            kept = replace(
+                kept, notes=(*kept.notes, f"{said}: give a region that holds them whole")
+            )
+        return kept
 
     def find(
         self,

@@ -105,6 +105,24 @@ def test_regions_of_a_slide_count_no_object_twice(head, scene, monkeypatch):
     assert given[0].offset == (10, 20)
 
 
+def test_objects_that_what_was_read_may_cut_are_said(head, scene, monkeypatch):
+    monkeypatch.setattr(regions, "REGION", 96)
+    notes = {}
+    for overlap in (2, 48):  # nuclei have a radius of 7
+        monkeypatch.setattr(regions, "_OVERLAP", overlap)
+        found = list(head.predict_slide(MemorySlide(scene[0])))
+        notes[overlap] = [note for one in found for note in one.notes if "may be cut" in note]
+    assert notes[48] == []
+    assert notes[2]
+    assert "of the nuclei reach the edge of what was read" in notes[2][0]
+    square = np.zeros((40, 40), np.int32)
+    square[10:20, :5], square[30:, 30:] = 1, 2
+    of = Found("glands", 0, np.zeros((40, 40, 3), np.uint8), 0.5, "he", square, table=object())
+    assert of.cut_beyond((8, 8, 40, 40)) == 1  # the slide ends on the right and below
+    assert of.cut_beyond((8, 8, 32, 32)) == 2
+    assert of.cut_beyond((0, 0, 40, 40)) == 0
+
+
 def test_a_region_that_cannot_be_read(head, scene, monkeypatch):
     monkeypatch.setattr(regions, "REGION", 96)
     monkeypatch.setattr(regions, "_OVERLAP", 0)
