@@ -23,7 +23,9 @@ class Metric:
 
 METRICS = {
     "linear": Metric(
-        "linear", "higher", "Balanced accuracy of the logistic regression on frozen embeddings."
+        "balanced accuracy",
+        "higher",
+        "Balanced accuracy of the logistic regression on frozen embeddings.",
     ),
     "auroc": Metric(
         "AUROC",

@@ -123,7 +123,7 @@ def record_of(run: Path, cfg: Config) -> Provenance:
 def trained_network(run: Path, cfg: Config) -> nn.Module:
     """The run's backbone with its exported weights, in eval mode."""
     network = make.make_backbone(cfg.backbone.model_copy(update={"start": None}))
-    state = load_file(run / "export" / "model.safetensors")
+    state = load_file(run / "export" / WEIGHTS)
     network.load_state_dict(
         {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
     )

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from pathencoder.pretrained.folder import CARD, METRICS, read_spec
 from pathencoder.spec import EncoderSpec
 from training.evaluation.report_file import parse_report
 from training.evaluation.report_rows import Report
+from training.evaluation.whole.table import STAINS
 from training.files import write_text
 from training.provenance.record import Provenance, Source
 from training.publishing import report_figures
@@ -95,13 +96,14 @@ def _measured(name: str, figures: dict[str, Any], report: Report) -> list[str]:
     shared = figures.get("overlap") or {}
     command = f"python -m training.publishing.overlap {name} --json OVERLAP.json"
     weights = (
-        "## Measured\n\nEvery figure is of the weights with sha256"
-        f" `{figures['weights_sha256']}`; metrics.json has all of them with every digit. The"
-        f" commands run in a clone of {SOURCE}; where the sets are had is said below."
+        "## Measured\n\nEvery figure of this encoder is of the weights with sha256"
+        f" `{figures['weights_sha256']}`; metrics.json has all figures with every digit. One"
+        f" command gives the figures of all tables, in a clone of {SOURCE}."
     )
     others = {k: v for k, v in shared.items() if k not in {s.name for s in report.sets}}
     return [
         weights,
+        report_figures.introduction(report, figures["row"]),
         *report_figures.sections(report, figures["row"]),
         sets(report, shared or None),
         *([overlap_alone(others, command)] if others else []),
@@ -112,7 +114,7 @@ def _opening(
     spec: EncoderSpec, config: dict[str, Any], made_from: Provenance, repo: str | None
 ) -> str:
     who = (
-        "Anyone may use the weights, for anything"
+        "The weights may be used for any purpose"
         if spec.commercial
         else "The weights may be used for non-commercial purposes only"
     )
@@ -122,7 +124,7 @@ def _opening(
         f"An encoder of histopathology tiles: {spec.architecture},"
         f" {(spec.parameters or 0) / 1e6:.1f} M parameters, {spec.dim}-dimensional embedding,"
         f" trained by {config['method']['name']} on {corpus.tiles:,} tiles of"
-        f" {corpus.slides:,} slides ({', '.join(spec.stains)}). {who} ({spec.licence}).{bundled}"
+        f" {corpus.slides:,} slides ({_stains(spec.stains)}). {who} ({spec.licence}).{bundled}"
     )
 
 
@@ -162,8 +164,14 @@ def _training(
             else "Record, settings, log and curves are in training/ of this repository."
         ),
     ]
+    lines = "\n".join(f"- {sentence}" for sentence in sentences)
     note = f"\n\n{figures['note']}" if figures.get("note") else ""
-    return f"## Training\n\n{' '.join(sentences)}{note}"
+    return f"## Training\n\n{lines}{note}"
+
+
+def _stains(names: Iterable[str]) -> str:
+    """Stains in words."""
+    return ", ".join(STAINS.get(name, name) for name in names)
 
 
 def _named(source: Source) -> str:
@@ -184,7 +192,7 @@ def _views(methods: Sequence[dict[str, Any]], about: dict[str, Any]) -> list[str
             " magnification differs only between tiles."
         )
     if colours := [method["colour"] for method in methods if method.get("colour")]:
-        classes = ", ".join(colours[0].get("hed_classes", ["he"]))
+        classes = _stains(colours[0].get("hed_classes", ["he"]))
         found.append(
             f"Stain jitter along hematoxylin, eosin and DAB for {classes} (scale"
             f" {_all(colours, 'he_scale')}, shift {_all(colours, 'he_shift')}), per colour channel"
@@ -207,9 +215,9 @@ def _fields(about: dict[str, Any]) -> str:
 def _cost(about: dict[str, Any], made_from: Provenance) -> str:
     one = made_from.processes == 1
     where = "hardware: not recorded" if made_from.hardware == "unknown" else made_from.hardware
-    wall = f" and {_minutes(about['wall_seconds'])} minutes" if "wall_seconds" in about else ""
+    wall = f" in {_minutes(about['wall_seconds'])} minutes" if "wall_seconds" in about else ""
     return (
-        f"It took {_minutes(about['cpu_seconds'])} core-minutes{wall}"
+        f"It took {_minutes(about['cpu_seconds'])} core-minutes of CPU time{wall}"
         + f" ({'one process' if one else f'the first of {made_from.processes} processes'};"
         f" {where}; {made_from.precision})."
     )
@@ -244,15 +252,20 @@ def _images(sources: list[SourceRow], made_from: Provenance) -> str:
     else:
         lines = "| stain or licence | tiles | slides |\n|---|---|---|\n"
         kinds = (*contents.stains.items(), *contents.licences.items())
-        lines += "".join(f"| {name} | {n.tiles} | {n.slides} |\n" for name, n in kinds)
+        lines += "".join(
+            f"| {STAINS.get(name, name)} | {n.tiles:,} | {n.slides:,} |\n" for name, n in kinds
+        )
         rows = []
-    lines += "".join(f"| {' | '.join(map(str, row))} |\n" for row in rows)
+    lines += "".join(
+        f"| {source} | {STAINS.get(stain, stain)} | {licence} | {tiles:,} | {slides:,} |\n"
+        for source, stain, licence, tiles, slides in rows
+    )
     scale = contents.scale
     return (
         f"## Training images\n\n{lines}\nP: weights trained on it may be given to anyone; N: not,"
         " or its source states no licence. Micrometres per pixel: "
         + (
-            f"stated for {scale.tiles} of {made_from.corpus.tiles} tiles, {scale.low:g} to"
+            f"stated for {scale.tiles:,} of {made_from.corpus.tiles:,} tiles, {scale.low:g} to"
             f" {scale.high:g} (5th to 95th percentile), median {scale.median:g}."
             if scale
             else "not recorded."
@@ -277,7 +290,7 @@ def _limits(figures: dict[str, Any], made_from: Provenance, report: Report) -> s
     below = report_figures.below(report, figures["row"])
     ihc = corpus.contents.stains.get("ihc")
     sentences = [
-        "Diagnosis, or any use on patients: the record holds no clinical validation.",
+        "Not for diagnosis, nor for any other use on patients: no clinical validation is recorded.",
         *(
             [f"IHC is {ihc.tiles / corpus.tiles:.0%} of the training images."]
             if ihc and ihc.tiles < 0.2 * corpus.tiles
@@ -285,9 +298,10 @@ def _limits(figures: dict[str, Any], made_from: Provenance, report: Report) -> s
         ),
         *([f"Below a baseline on {', '.join(below)} (see above)."] if below else []),
         "Stains, magnifications and scanners other than those of the training images are untested;"
-        f" those images are {', '.join(corpus.contents.stains)}.",
+        f" those images are {_stains(corpus.contents.stains)}.",
     ]
-    return f"## Not for\n\n{' '.join(sentences)}"
+    lines = "\n".join(f"- {sentence}" for sentence in sentences)
+    return f"## Limits and out-of-scope uses\n\n{lines}"
 
 
 def _citation(spec: EncoderSpec, repo: str | None) -> str:

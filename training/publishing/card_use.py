@@ -127,10 +127,10 @@ def _compared(found: dict[str, Any]) -> str:
     if not there:
         return ""
     words = "; ".join(
-        f"{name} {auroc['timm']:.3f}, the embedding {auroc['embedding']:.3f}"
+        f"{name} {auroc['timm']:.3f} and {auroc['embedding']:.3f}"
         for name, auroc in there["auroc"].items()
     )
     return (
-        f" AUROC of timm's output by folds inside train parts: {words}"
+        f" AUROC of timm's output and of the embedding, by folds inside train parts: {words}"
         f" (`{there['command']}`; FOLDER is {there['folder']})."
     )

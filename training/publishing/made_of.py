@@ -55,13 +55,13 @@ def opened(run: Path, step: int | None) -> Opened:
     return found
 
 
-def exported(o: Opened, folder: Path) -> Made:
+def exported(run: Opened, folder: Path) -> Made:
     """Export a checkpoint into a folder."""
-    export_method(o.cfg, o.method, o.made_from, folder, step=o.step, start=o.start)
-    network = exported_network(o.cfg, o.method, o.start)
+    export_method(run.cfg, run.method, run.made_from, folder, step=run.step, start=run.start)
+    network = exported_network(run.cfg, run.method, run.start)
     if network is None:  # pragma: no cover  # one process
         raise ConfigError("publish from one process")
-    return Made([o.cfg], o.made_from, network, o.checkpoint)
+    return Made([run.cfg], run.made_from, network, run.checkpoint)
 
 
 def averaged(runs: Sequence[Path], folder: Path) -> Made:

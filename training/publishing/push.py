@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Container
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -199,7 +199,7 @@ def _card(
     api: HfApi,
     target: Target,
     commit: str,
-    files: Sequence[str] | dict[str, tuple[str, bool]],
+    files: Container[str],
     folder: Path,
     *,
     overwrite_card: bool,

@@ -33,21 +33,29 @@ def sets(report: Report, overlap: Mapping[str, Any] | None) -> str:
             f"| {name}{small}{known_as} | {one.groups} | {one.licence} |"
             f" `{one.sha256[:12]}` | {found} |"
         )
-    notes = [f"- {s.name}: {'; '.join(s.notes)}" for s in report.sets if s.notes]
     parts = [
-        "## The sets of these figures",
+        "### The sets of these figures",
         "\n".join(lines),
-        "Hash: of the sorted list of file, label, group, split and sha256 of the file, its first"
-        " digits; metrics.json has it whole. "
+        "Hash: the first digits of the sha256 of the sorted list of file, label, group, split and"
+        " sha256 of each file; metrics.json has it whole. "
         + (
             f"{_COUNTED} Counted by `python -m training.publishing.overlap`."
             if overlap
             else "Overlap with the training images was not checked."
         ),
-        "\n".join(notes),
+        _notes(report),
         _absent(report),
     ]
     return "\n\n".join(part for part in parts if part)
+
+
+def _notes(report: Report) -> str:
+    """What a reader of the figures should know: each note once, with its sets."""
+    by_note: dict[str, list[str]] = {}
+    for one in report.sets:
+        for note in one.notes:
+            by_note.setdefault(note, []).append(one.name)
+    return "\n".join(f"- {', '.join(names)}: {note}" for note, names in by_note.items())
 
 
 def overlap_alone(overlap: Mapping[str, Any], command: str) -> str:

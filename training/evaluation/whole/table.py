@@ -8,12 +8,12 @@ from training.evaluation.changes import CONDITIONS, TITLES
 from training.evaluation.metric_names import METRICS
 from training.evaluation.report_rows import Report, Result, SetRow
 
-_STAINS = {
+STAINS = {
     "he": "H&E",
     "ihc": "IHC",
     "special": "special stains",
     "cytology": "cytology",
-    "mixed": "several stains",
+    "mixed": "mixed stains",
 }
 _PROBE = ("auroc", "linear", "knn20", "shot5", "shot16", "retrieval_map", "retrieval_at5")
 
@@ -73,7 +73,7 @@ def _probe(report: Report) -> Iterable[str]:
         " Retrieval searches tiles of other groups."
     )
     names = [e.name for e in report.encoders]
-    for stain, title in _STAINS.items():
+    for stain, title in STAINS.items():
         sets = [s for s in report.sets if s.stain == stain]
         for metric in _PROBE:
             rows = []
@@ -145,7 +145,7 @@ def changed_tiles(report: Report) -> Iterable[str]:
         rows.append(("effective rank", *(f"{ranks[n].value or 0:.0f}" for n in names)))
         first = found[0]
         yield (
-            f"## Changed tiles: {s.name} ({_STAINS[s.stain]})\n\nAUROC of the probe / balanced"
+            f"## Changed tiles: {s.name} ({STAINS[s.stain]})\n\nAUROC of the probe / balanced"
             " accuracy of k-NN 20 / centred cosine to the unchanged tile. Probe and k-NN are fitted"
             f" on unchanged train tiles; {', '.join(first.notes)}; means over draws."
             f"\n\n{table(('condition', *names), rows)}"
@@ -169,8 +169,8 @@ def centres(report: Report) -> Iterable[str]:
         yield (
             "## Centres and scanners\n\nThe robustness index counts neighbours of the same class"
             " and another centre against those of another class and the same centre, as PathoROB"
-            " defines it; on these sets, so it stands beside no published one. The centre AUROC is"
-            " .5 where an embedding says nothing of the centre."
+            " defines it; these sets are others, so do not compare it with published ones. The"
+            " centre AUROC is .5 where the centre cannot be predicted from an embedding."
             f"\n\n{table(('set', 'figure', 'about', *names), rows)}"
         )
 
@@ -192,9 +192,10 @@ def calibration(report: Report) -> Iterable[str]:
             if any(c != "- to -" for c in cells):
                 rows.append((s.name, METRICS[metric].title, *cells))
     yield (
-        "## Calibration\n\nAs the probe is, to after temperature scaling on folds of the train"
-        " part; lower is better. The probe weights classes equally: where classes are rare, a part"
-        f" of the error is that.\n\n{table(('set', 'figure', *names), rows)}"
+        "## Calibration\n\nFrom the probe's own probabilities to those after temperature scaling,"
+        " which is fitted on folds of the train part; lower is better. The probe weights classes"
+        " equally, which adds to the error where classes are rare."
+        f"\n\n{table(('set', 'figure', *names), rows)}"
     )
 
 
@@ -214,7 +215,7 @@ def _differences(report: Report) -> Iterable[str]:
 
 def _sets(report: Report) -> str:
     rows = [
-        (s.name, s.title, _STAINS[s.stain], s.groups, s.licence, _link(s), "; ".join(s.notes))
+        (s.name, s.title, STAINS[s.stain], s.groups, s.licence, _link(s), "; ".join(s.notes))
         for s in report.sets
     ]
     head = ("set", "what", "stain", "groups", "licence", "source", "what figures do not show")

@@ -64,11 +64,11 @@ def test_a_run_becomes_a_bundled_encoder_with_its_card(made, tmp_path, monkeypat
     }
     text = (target / "README.md").read_text()
     for statement in (
-        "trained by simclr on 24 tiles of 6 slides (he, ihc)",
+        "trained by simclr on 24 tiles of 6 slides (H&E, IHC)",
         "Start: random weights.",
         "no slide twice in a batch",
-        "| osteo | he | P | 20 | 5 |",
-        "| kidney | ihc | P | 4 | 1 |",
+        "| osteo | H&E | P | 20 | 5 |",
+        "| kidney | IHC | P | 4 | 1 |",
         "stated for 24 of 24 tiles, 0.5 to 0.5",
         "| set | part | n (groups) | **mine** | random |",
         "`timm.create_model` gives the same embedding",

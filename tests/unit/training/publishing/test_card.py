@@ -114,12 +114,12 @@ def test_the_card_has_the_figures_of_its_row(spec):
     text = card(spec, [CONFIG], figures(spec), RECORD)
     assert "| set | part | n (groups) | **default** | three runs | random |" in text
     assert "| test | 826 (56) | 0.671 [0.61, 0.72] / 0.625 |" in text
-    assert "H&E sets (amibr), AUROC: 0.675 (random 0.515)" in text
-    assert "amibr +0.159 [+0.102, +0.218]" in text
+    assert "| H&E sets (amibr) | AUROC | 0.675 | - | 0.515 |" in text
+    assert "| amibr | AUROC | +0.159 [+0.102, +0.218] |" in text
     assert "trained by simclr on 907 tiles of 13 slides" in text
     assert "20 core-minutes" in text
     assert "Chosen by folds." in text
-    assert "| kidney | special | P | 285 | 9 |" in text
+    assert "| kidney | special stains | P | 285 | 9 |" in text
     assert "Command: `python -m training.evaluate all default --out runs/all`" in text
     assert "Below a baseline" not in text
 
@@ -142,10 +142,34 @@ def test_sets_on_which_a_baseline_is_ahead_are_named(spec):
     text = card(
         spec, [CONFIG], figures(spec, measured=evaluated(spec, differences=(behind, other))), RECORD
     )
-    assert "amibr -0.014 [-0.070, +0.040]" in text
+    assert "| amibr | AUROC | -0.014 [-0.070, +0.040] |" in text
     assert "Below a baseline on amibr (see above)." in text
     alone = figures(spec, measured=evaluated(spec, differences=(ahead, other)))
     assert "Below a baseline" not in card(spec, [CONFIG], alone, RECORD)
+
+
+def test_the_command_and_a_note_of_several_sets_are_said_once(spec):
+    (first,) = evaluated(spec).sets
+    sets = [
+        dataclasses.replace(first, notes=("a sample", "few groups")),
+        dataclasses.replace(first, name="other", notes=("a sample",)),
+    ]
+    text = card(spec, [CONFIG], figures(spec, measured=evaluated(spec, sets=tuple(sets))), RECORD)
+    assert "\n- amibr, other: a sample\n- amibr: few groups\n" in text
+    assert text.count("python -m training.evaluate all") == 1
+
+
+def test_a_difference_is_in_the_section_of_its_protocol(spec):
+    whole = evaluated(spec)
+    (auroc,) = whole.differences
+    dice = dataclasses.replace(auroc, verb="dense", metric="dice", value=0.047, interval=None)
+    maps = result(set="amibr", verb="dense", metric="dice", value=0.7)
+    measured = dataclasses.replace(whole, results=(*whole.results, maps), differences=(auroc, dice))
+    text = card(spec, [CONFIG], figures(spec, measured=measured), RECORD)
+    probe, _, dense = text.partition("### Feature maps")
+    assert ("+0.159" in probe, "+0.159" in dense) == (True, False)
+    assert "| amibr | Dice | +0.047 |" in dense
+    assert "Dice" not in probe.partition("## Measured")[2]
 
 
 def test_crops_and_averages_are_described(spec):
@@ -159,9 +183,9 @@ def test_crops_and_averages_are_described(spec):
 
 def test_the_deviation_over_training_runs_is_given_where_there_are_several(spec):
     text = card(spec, [CONFIG], figures(spec), RECORD)
-    assert "`three runs`: pathencoder-tiny, readout `pool`, 1280 values, mean of 3" in text
+    assert "`three runs`: pathencoder-tiny; readout `pool`, 1280 values, mean of 3" in text
     assert "AUROC over the 3 training runs of `three runs`: amibr 0.011." in text
-    assert "One training run: intervals do not include" in text
+    assert "intervals do not include the variation between training seeds" in text
 
 
 def test_changed_tiles_are_shown_where_they_were_measured(spec):
@@ -217,7 +241,7 @@ def test_a_statement_is_made_only_where_the_record_has_it(spec, what):
 
 
 def test_nothing_is_asserted_of_an_encoder_of_which_nothing_is_known(spec):
-    other = dataclasses.replace(spec, name="other", mpp=None, embedding="pool")
+    other = dataclasses.replace(spec, name="other", mpp=None, embedding="pool", stains=("he",))
     mine = SetRow(name="mine", title="mine", stain="he", groups="slide", sha256="c" * 64)
     measured = report(
         encoders=(of_spec(other), encoder("random", "random", None)),
@@ -235,7 +259,7 @@ def test_nothing_is_asserted_of_an_encoder_of_which_nothing_is_known(spec):
         "a sample of",
         "Means over sets",
         "Standard deviation",
-        "paired over groups",
+        "minus a baseline",
         "mpp=",
         "create_model",
         "Statements by",
@@ -254,7 +278,7 @@ def test_jitter_and_averages_are_those_of_every_run(spec):
     one = {**CONFIG, "method": {"name": "simclr", "colour": colour, "average": 0.99}}
     two = {**one, "method": {**one["method"], "colour": {**colour, "he_scale": 0.3}}}
     text = card(spec, [one, two], figures(spec), RECORD)
-    assert "for he (scale 0.15 or 0.3, shift 0.05)" in text
+    assert "for H&E (scale 0.15 or 0.3, shift 0.05)" in text
     assert "moving average (decay 0.99)" in text
 
 

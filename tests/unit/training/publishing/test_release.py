@@ -95,22 +95,22 @@ def test_the_card_has_what_a_reader_needs(made, released):
     auroc = next(r for r in metrics["report"]["results"] if r["metric"] == "auroc")
     for statement in (
         'load_encoder("me/small", revision="v1.0")',
-        "trained by simclr on 24 tiles of 6 slides (he, ihc)",
+        "trained by simclr on 24 tiles of 6 slides (H&E, IHC)",
         f"sha256\n`{metrics['weights_sha256']}`".replace("\n", " "),
         f"| {auroc['value']:.3f}",
         "| set | part | n (groups) | **mine** | random |",
         "Command: `python -m training.evaluate all mine=me/small@v1.0 random --out figures`",
         "[colorectum, made up](https://example.org/polyps), `polyps`",
         "CC0-1.0",
-        "| osteo | he | P | 20 | 5 |",
+        "| osteo | H&E | P | 20 | 5 |",
         "core-minutes",
         "Chosen by folds.",
         "Below a baseline on polyps",
         "Overlap with the training images was not checked.",
         "gives the same embedding",
-        "## Not for",
+        "## Limits and out-of-scope uses",
         "## Citation",
-        "`random`: random weights, readout",
+        "`random`: mobilenetv2_100 with random weights; readout",
     ):
         assert statement in text, statement
     front = yaml.safe_load(text.split("---")[1])
