@@ -16,14 +16,20 @@ _DINO = {
     "bottleneck": 8,
     "prototypes": 16,
 }
-DENSE = {"stain_maps": {"stages": ["blocks.0"]}, "dense_contrast": {"stages": ["blocks.1"]}}
+DENSE = {
+    "stain_maps": {"stages": ["blocks.0"]},
+    "nuclei_maps": {"stages": ["blocks.0"]},
+    "dense_contrast": {"stages": ["blocks.1"]},
+}
 SMALL = {
     "simclr": simclr.Settings(crop=CROPS, local_crops={"count": 1, "px": 16}, hidden=16, out=8),
     "simclr, dense tasks": simclr.Settings(
         crop=CROPS, local_crops={"count": 1, "px": 16}, hidden=16, out=8, **DENSE
     ),
     "byol": byol.Settings(crop=CROPS, hidden=16, out=8),
+    "byol, dense tasks": byol.Settings(crop=CROPS, hidden=16, out=8, **DENSE),
     "dino": dino.Settings(**_DINO),
+    "dino, dense tasks": dino.Settings(**_DINO, **DENSE),
     "dino, sinkhorn, koleo": dino.Settings(
         **_DINO, balance="sinkhorn", spread={"name": "koleo"}, head_norm=True
     ),

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from training.augment import ColourSettings, CropSettings
 from training.bounds import Width
 from training.data.loader import TileBatch
-from training.methods import Logs, Method, MethodSettings, Plan, Views
+from training.methods import Logs, Method, Plan, Views
+from training.methods.parts.dense_tasks import DenseSettings, DenseTasks
 from training.methods.parts.multicrop import Pair, follow, forward_by_size, make_views
 from training.methods.parts.precision import in_fp32
 from training.methods.parts.sizing import Sizing
@@ -32,7 +33,7 @@ SIZING = Sizing(
 )
 
 
-class Settings(MethodSettings):
+class Settings(DenseSettings):
     """BYOL's part of a config. None: chosen by batch and length of the run (parts/sizing.py).
 
     Attributes:
@@ -77,21 +78,29 @@ class Byol(Method):
         self.predictor = mlp(out, hidden, out)
         self.target.load_state_dict(self.online.state_dict())
         self.target.requires_grad_(requires_grad=False)
+        self.tasks = DenseTasks(settings, self, self.backbone, settings.crop.px)
         SIZING.announce(plan, {"hidden": hidden, "out": out, "momentum": self.momentum})
 
     def views(self, batch: TileBatch) -> Views:
-        """The crops that both networks see, then those that the online network alone sees."""
-        return make_views(
-            batch, (self.settings.crop, self.settings.local_crops), self.settings.colour, self.plan
-        )
+        """The crops that both networks see, then those that the online network alone sees.
+
+        After them what dense tasks need.
+        """
+        s = self.settings
+        kinds = (s.crop, s.local_crops)
+        return make_views(batch, kinds, s.colour, self.plan, self.tasks.beside(batch))
 
     def loss(self, views: Views, step: int) -> tuple[Tensor, Logs]:
         """Each view's prediction against the target's projection of every other large view.
 
-        The symmetric loss of section 3.1.
+        The symmetric loss of section 3.1. The weighted losses of dense tasks are added.
         """
-        n = self.settings.crop.count
-        predictions = self.predictor(forward_by_size(self.online, views)).chunk(len(views))
+        n, count = (
+            self.settings.crop.count,
+            self.settings.crop.count + self.settings.local_crops.count,
+        )
+        projected, maps = self.tasks.forward(self.online, self.backbone, views[:count], n)
+        predictions = self.predictor(projected).chunk(count)
         with as_teacher(self.target):
             projections = forward_by_size(self.target, views[:n]).chunk(n)
         pairs = [
@@ -101,7 +110,8 @@ class Byol(Method):
             if s != t
         ]
         loss = torch.stack(pairs).mean()
-        return loss, {"pair_cosine": 1 - loss.detach() / 2}
+        logs: Logs = {"pair_cosine": 1 - loss.detach() / 2}
+        return self.tasks.add(loss, logs, maps, views[count:])
 
     def schedule(self, step: int) -> dict[str, float]:
         """The target's momentum."""

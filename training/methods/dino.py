@@ -11,13 +11,14 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from training.augment import ColourSettings, CropSettings
 from training.bounds import Fraction, Temperature, Width
 from training.data.loader import TileBatch
-from training.methods import Logs, Method, MethodSettings, Plan, Views
+from training.methods import Logs, Method, Plan, Views
+from training.methods.parts.dense_tasks import DenseSettings, DenseTasks
 from training.methods.parts.ibot import MaskedPatches, PatchSettings, hidden, patch_loss, tokens_of
 from training.methods.parts.multicrop import Pair, follow, forward_by_size, make_views
 from training.methods.parts.precision import in_fp32
@@ -37,7 +38,7 @@ SIZING = Sizing(
 )
 
 
-class Settings(MethodSettings):
+class Settings(DenseSettings):
     """DINO's part of a config. None: chosen by batch, corpus and length (parts/sizing.py).
 
     Attributes:
@@ -78,6 +79,15 @@ class Settings(MethodSettings):
     spread: SpreadSettings | None = None
     patches: PatchSettings | None = None
 
+    @model_validator(mode="after")
+    def _one_dense_task(self) -> Settings:
+        if self.patches and (tasks := self.dense_tasks()):
+            raise ValueError(
+                f"patches hides parts of the crops whose maps {', '.join(tasks)} would learn from:"
+                " set one of them to null"
+            )
+        return self
+
 
 def build(settings: Settings, plan: Plan) -> Method:
     """DINO around a backbone."""
@@ -106,6 +116,7 @@ class Dino(Method):
         self.patches = (
             MaskedPatches(settings.patches, self.student[0], head) if settings.patches else None
         )
+        self.tasks = DenseTasks(settings, self, self.backbone, settings.global_crops.px)
         self.teacher.load_state_dict(self.student.state_dict())
         self.teacher.requires_grad_(requires_grad=False)
         self.balance, self.patch_balance = self._balance(), self._balance()
@@ -120,11 +131,12 @@ class Dino(Method):
     def views(self, batch: TileBatch) -> Views:
         """The global crops, then the local ones, coloured and normalised.
 
-        With `patches` also a mask, bool [N, h, w], for each global crop, and the positions that
-        they mask.
+        After them with `patches` a mask, bool [N, h, w], for each global crop, and the positions
+        that they mask; or what dense tasks need.
         """
         s = self.settings
-        made = make_views(batch, (s.global_crops, s.local_crops), s.colour, self.plan)
+        kinds = (s.global_crops, s.local_crops)
+        made = make_views(batch, kinds, s.colour, self.plan, self.tasks.beside(batch))
         masks = (
             self.patches.masks(made[: s.global_crops.count], self.backbone, self.plan.generator)
             if self.patches
@@ -133,14 +145,19 @@ class Dino(Method):
         return made + masks
 
     def loss(self, views: Views, step: int) -> tuple[Tensor, Logs]:
-        """`dino_loss`, plus the weighted losses of `patches` and `spread` where they are set."""
+        """`dino_loss`, plus the weighted losses of the tasks beside it where they are set."""
         s, n = self.settings, self.settings.global_crops.count
-        masks = views[n + s.local_crops.count :]
+        others = views[n + s.local_crops.count :]
         views = views[: n + s.local_crops.count]
         # Prototypes that follow an untrained backbone collapse.
         self._freeze_last_layers(frozen=step < s.freeze_last * self.plan.steps)
         temperature = self._temperature(step)
-        features, targets, patch_term = self._forward(views, masks, temperature)
+        if self.patches:
+            features, targets, patch_term = self._masked(views, others, temperature)
+            maps = dict[str, Tensor]()
+        else:
+            targets, patch_term = self._targets(views[:n], temperature), None
+            features, maps = self.tasks.forward(self.backbone, self.backbone, views, n)
         logits = self.student[1](features)
         loss = dino_loss(logits.chunk(len(views)), targets, temperature=s.student_temperature)
         logs = {**_entropies(targets, self.prototypes)}
@@ -151,7 +168,7 @@ class Dino(Method):
             term = spread(s.spread, features.chunk(len(views))[:n])
             loss = loss + s.spread.weight * term
             logs[s.spread.name] = term.detach()
-        return loss, logs
+        return self.tasks.add(loss, logs, maps, others if maps else [])
 
     def after_step(self, step: int) -> None:
         """Move the teacher: teacher = m teacher + (1 - m) student.
@@ -183,14 +200,12 @@ class Dino(Method):
         """The teacher's backbone."""
         return self.teacher[0]
 
-    def _forward(
+    def _masked(
         self, views: Views, masks: Views, temperature: float
-    ) -> tuple[Tensor, tuple[Tensor, ...], Tensor | None]:
+    ) -> tuple[Tensor, tuple[Tensor, ...], Tensor]:
         """The student's features of all crops, the targets of the global ones, the patch loss."""
+        assert self.patches is not None
         n = self.settings.global_crops.count
-        if self.patches is None:
-            targets = self._targets(views[:n], temperature)
-            return forward_by_size(self.student[0], views), targets, None
         task, mask, where = self.patches, torch.cat(masks[:-1]), masks[-1]
         with tokens_of(self.teacher[0]) as seen:
             targets = self._targets(views[:n], temperature)

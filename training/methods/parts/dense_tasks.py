@@ -9,15 +9,16 @@ from torch import Tensor, nn
 
 from training.data.loader import TileBatch
 from training.methods import Logs, MethodSettings, Views
-from training.methods.parts import stain_maps
+from training.methods.parts import nuclei_maps, stain_maps
 from training.methods.parts.dense_contrast import DenseContrast, DenseContrastSettings
 from training.methods.parts.dense_task import Beside, DenseTask, DenseTaskSettings
 from training.methods.parts.feature_maps import feature_maps
 from training.methods.parts.multicrop import forward_by_size
+from training.methods.parts.nuclei_maps import NucleiMapSettings
 from training.methods.parts.pixel_targets import PixelTargets
 
 # The names of their modules, which checkpoints hold.
-_MODULES = {"stain_maps": "stains", "dense_contrast": "dense"}
+_MODULES = {"stain_maps": "stains", "nuclei_maps": "nuclei", "dense_contrast": "dense"}
 
 
 class DenseSettings(MethodSettings):
@@ -25,10 +26,12 @@ class DenseSettings(MethodSettings):
 
     Attributes:
         stain_maps: Maps predict the densities of stains.
+        nuclei_maps: Maps predict where nuclei lie, as the bundled nuclei network finds them.
         dense_contrast: Maps of two crops agree where both show the same place.
     """
 
     stain_maps: DenseTaskSettings | None = None
+    nuclei_maps: NucleiMapSettings | None = None
     dense_contrast: DenseContrastSettings | None = None
 
     def dense_tasks(self) -> dict[str, DenseTaskSettings]:
@@ -108,8 +111,8 @@ class DenseTasks:
 
 
 def _made(name: str, settings: DenseSettings, backbone: nn.Module, px: int) -> DenseTask:
-    if name == "dense_contrast":
-        assert settings.dense_contrast is not None
-        return DenseContrast(settings.dense_contrast, backbone, px)
     own = settings.dense_tasks()[name]
-    return PixelTargets(own, backbone, px, source=stain_maps.SOURCE, setting=f"method.{name}")
+    if isinstance(own, DenseContrastSettings):
+        return DenseContrast(own, backbone, px)
+    source = nuclei_maps.source(own) if isinstance(own, NucleiMapSettings) else stain_maps.SOURCE
+    return PixelTargets(own, backbone, px, source=source, setting=f"method.{name}")

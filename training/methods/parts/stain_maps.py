@@ -1,4 +1,4 @@
-"""Densities of stains: a target of every pixel that needs no label (pixel_targets.py).
+"""Densities of stains: targets of every pixel without labels (pixel_targets.py).
 
 Amounts of hematoxylin, eosin and DAB by colour deconvolution with fixed vectors (Ruifrok and
 Johnston 2001).

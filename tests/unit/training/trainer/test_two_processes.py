@@ -30,6 +30,11 @@ DINO = {
     "bottleneck": 8,
     "prototypes": 32,
 }
+DENSE = {
+    "stain_maps": {"stages": ["blocks.0", "blocks.1"]},
+    "nuclei_maps": {"stages": ["blocks.1"]},
+    "dense_contrast": {"stages": ["blocks.0", "blocks.1"]},
+}
 SETTINGS = {
     "simclr": {"name": "simclr", **SMALL, **CROPS, "out": 8},
     "simclr_dense": {
@@ -37,10 +42,10 @@ SETTINGS = {
         **SMALL,
         **CROPS,
         "out": 8,
-        "stain_maps": {"stages": ["blocks.0", "blocks.1"]},
-        "dense_contrast": {"stages": ["blocks.0", "blocks.1"]},
+        **DENSE,
     },
     "byol": {"name": "byol", **SMALL, **CROPS, "out": 8},
+    "byol_dense": {"name": "byol", **SMALL, **CROPS, "out": 8, **DENSE},
     "distill": {
         "name": "distill",
         "teachers": ["pathencoder-tiny"],
@@ -48,6 +53,7 @@ SETTINGS = {
         "colour": SMALL["colour"],
     },
     "dino": {"name": "dino", **DINO, "spread": {"name": "koleo", "weight": 0.1}},
+    "dino_dense": {"name": "dino", **DINO, **DENSE},
     "dino_sinkhorn": {
         "name": "dino",
         **DINO,
@@ -245,7 +251,7 @@ def floats(state):
 CASES = [
     *((name, "plain") for name in ("simclr", "byol", "dino", "dino_sinkhorn")),
     ("simclr", "timm_cnn"),
-    ("simclr_dense", "timm_cnn"),
+    *((name, "timm_cnn") for name in ("simclr_dense", "byol_dense", "dino_dense")),
     ("distill", "timm_cnn"),
     ("dino_patches", "vit"),
     ("dino_patches_shared", "vit"),
