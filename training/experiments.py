@@ -4,12 +4,12 @@ python -m training.experiments PLAN.yaml [--minutes M] [--table] [--arms A,B] [-
 [--train [--seeds 0,1]] [--root TILES] [--rehearse]
 
 Every arm of a plan is trained with every seed for the same CPU time (or number of steps, as on a
-GPU), exported, and probed on train parts alone (folds by group). Each arm, seed and set gives one
-line of results.jsonl. What is there is not computed again, so that a plan can run for days in
-pieces. Several processes may work on different arms. With --train they leave the probing to a later
-call, possibly on another machine, which needs the folders of the runs without the weights in
-checkpoints/. --rehearse goes through all of it with two steps an arm and a few images of each set:
-its figures mean nothing.
+GPU), exported, and probed on train parts alone (folds by group); with `dense`, linear decoders on
+frozen maps are evaluated too. Each arm, seed and set gives one line of results.jsonl. What is there
+is not computed again, so that a plan can run for days in pieces. Several processes may work on
+different arms. With --train they leave the probing to a later call, possibly on another machine,
+which needs the folders of the runs without the weights in checkpoints/. --rehearse goes through all
+of it with two steps an arm and a few images of each set: its figures mean nothing.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from pathencoder.errors import ConfigError, PathEncoderError
 from pathencoder.files import make_folder
 from training.evaluate import outcomes
 from training.evaluation import robustness
+from training.evaluation.dense_readout import evaluate_dense, line_name
 from training.evaluation.encoders import Subject, open_subject
 from training.evaluation.experiments_table import print_table
 from training.evaluation.outcomes import save_outcomes
@@ -56,6 +57,7 @@ _TRIAL = 16  # steps by which the time of a step is measured
 _COLD = 4  # of these, the first ones are left out
 _FEW = 25  # images of a class that a rehearsal probes
 _SHIFTED = "crc_polyp5"  # the set whose stain is shifted, where a plan has it
+_SHIFT = "stain shift"  # the last line of the probe
 
 
 @click.command(help=__doc__)
@@ -106,7 +108,7 @@ def main(
         if rehearse:
             click.echo(f"a rehearsal of {plan_file}: the figures mean nothing")
         against = {name: arm.against for name, arm in plan.arms.items() if arm.against}
-        print_table(plan.out, plan.sets, against)
+        print_table(plan.out, plan.sets, against, dense=plan.dense)
     except PathEncoderError as error:
         raise click.ClickException(str(error)) from error
 
@@ -147,18 +149,21 @@ def run(plan: Plan, *, deadline: float | None = None, few: int | None = None) ->
         sets = [few_of(s, few) for s in sets]
         plan = plan.model_copy(update={"cache": plan.cache / "rehearsal"})
     for name in plan.baselines:
-        if not _is_evaluated(plan, [s.name for s in open_subject(name)]):
-            for subject in open_subject(name):
-                _evaluate(plan, Cell(subject.name, -1), subject, sets)
+        for number, subject in enumerate(open_subject(name)):
+            # other readouts of one network have its maps
+            dense = () if number else plan.dense
+            missing = _missing(plan, subject.name, dense)
+            _evaluate(plan, Cell(subject.name, -1), subject, sets, missing, few=few is not None)
     for cell in cells(plan):
-        if _is_evaluated(plan, [cell.name]):
+        if not (missing := _missing(plan, cell.name, plan.dense)):
             continue
         if deadline is not None and time.monotonic() > deadline:
             return
         folder = _trained_or_averaged(plan, cell, deadline)
         if folder is None:
             return
-        _evaluate(plan, cell, open_subject(str(folder))[0], sets)
+        subject = open_subject(str(folder))[0]
+        _evaluate(plan, cell, subject, sets, missing, few=few is not None)
 
 
 def _trained_or_averaged(plan: Plan, cell: Cell, deadline: float | None) -> Path | None:
@@ -245,10 +250,30 @@ def _pretrain(recipe: str, settings: list[str]) -> None:
         )
 
 
-def _evaluate(plan: Plan, cell: Cell, subject: Subject, sets: list[ProbeSet]) -> None:
-    """Evaluate a cell and append its lines: one for each set, and one of robustness."""
-    lines: list[dict[str, Any]] = []
+def _evaluate(
+    plan: Plan,
+    cell: Cell,
+    subject: Subject,
+    sets: list[ProbeSet],
+    missing: Sequence[str],
+    *,
+    few: bool,
+) -> None:
+    """Evaluate what is missing of a cell, and append its lines."""
+    if not missing:
+        return
     kept = make_folder(plan.out / "outcomes" / cell.name)
+    if _SHIFT in missing:
+        _append(plan, cell, subject, _probe(plan, subject, sets, kept))
+    for name in plan.dense:
+        if line_name(name) in missing:
+            line = evaluate_dense(plan, subject, name, kept, few=few)
+            _append(plan, cell, subject, [line])
+
+
+def _probe(plan: Plan, subject: Subject, sets: list[ProbeSet], kept: Path) -> list[dict[str, Any]]:
+    """The lines of the probe: one for each set, and one of robustness."""
+    lines: list[dict[str, Any]] = []
     for s in sets:
         seeds = outcomes(subject, s, cache=plan.cache, seeds=plan.probe_seeds)
         save_outcomes(kept / f"{s.name}.npz", seeds)
@@ -257,16 +282,15 @@ def _evaluate(plan: Plan, cell: Cell, subject: Subject, sets: list[ProbeSet]) ->
             "linear": _mean([balanced(o) for o in seeds]),
             "knn20": _mean([balanced(o, near=True) for o in seeds]),
         }
-        lines.append(
-            {"cell": cell.name, "arm": cell.arm, "seed": cell.seed, "set": s.name, **figures}
-        )
+        lines.append({"set": s.name, **figures})
     stain = robustness.under_shift(subject, next((s for s in sets if s.name == _SHIFTED), sets[-1]))
-    lines.append(
-        {"cell": cell.name, "arm": cell.arm, "seed": cell.seed, "set": "stain shift", **stain}
-    )
-    text = "".join(
-        json.dumps({**line, "fingerprint": subject.fingerprint[:16]}) + "\n" for line in lines
-    )
+    return [*lines, {"set": _SHIFT, **stain}]
+
+
+def _append(plan: Plan, cell: Cell, subject: Subject, lines: list[dict[str, Any]]) -> None:
+    who = {"cell": cell.name, "arm": cell.arm, "seed": cell.seed}
+    network = {"fingerprint": subject.fingerprint[:16]}
+    text = "".join(json.dumps({**who, **line, **network}) + "\n" for line in lines)
     append_text(plan.out / "results.jsonl", text)
 
 
@@ -274,14 +298,12 @@ def _mean(values: list[float]) -> float:
     return round(sum(values) / len(values), 4)
 
 
-def _is_evaluated(plan: Plan, names: list[str]) -> bool:
+def _missing(plan: Plan, cell: str, dense: Sequence[str]) -> list[str]:
+    """The lines that results.jsonl lacks of a cell; the stain shift stands for all of the probe."""
     file = plan.out / "results.jsonl"
-    there = (
-        {json.loads(line)["cell"] for line in file.read_text(encoding="utf-8").splitlines()}
-        if file.exists()
-        else set()
-    )
-    return there.issuperset(names)
+    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+    there = {line["set"] for line in map(json.loads, lines) if line["cell"] == cell}
+    return [name for name in (_SHIFT, *map(line_name, dense)) if name not in there]
 
 
 if __name__ == "__main__":

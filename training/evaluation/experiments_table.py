@@ -14,19 +14,28 @@ from typing import Any
 import click
 import numpy as np
 
+from training.evaluation.dense_readout import print_dense
 from training.evaluation.outcomes import load_outcomes
 from training.evaluation.probe import paired_auroc
 
 Results = dict[str, dict[str, list[dict[str, Any]]]]  # arm -> set -> one line a seed
 
 
-def print_table(out: Path, sets: Sequence[str], against: Mapping[str, str] | None = None) -> None:
+def print_table(
+    out: Path,
+    sets: Sequence[str],
+    against: Mapping[str, str] | None = None,
+    dense: Sequence[str] = (),
+) -> None:
     """Print the AUROC of every arm on train parts, and differences to other arms.
+
+    With dense sets also the scores of linear decoders.
 
     Args:
         out: The plan's folder.
         sets: The sets that are shown.
         against: Arm -> the arm that it is compared with; the first trained arm, if it is not here.
+        dense: The dense sets that are shown.
     """
     results = read_results(out)
     if not results:
@@ -42,7 +51,12 @@ def print_table(out: Path, sets: Sequence[str], against: Mapping[str, str] | Non
         rows, shift = [*(_mean_text(by_set[n]) for n in sets), f"{mean:.3f}"], by_set["stain shift"]
         tail = f"{_column(shift, 'centred_cosine').mean():9.3f}{_column(shift, 'rank').mean():7.0f}"
         click.echo(f"{arm:22s}{len(shift):6d}" + "".join(f"{r:>24s}" for r in rows) + tail)
-    _print_differences(out, results, sets, against or {})
+    first = next((a for a, by_set in results.items() if by_set[sets[0]][0]["seed"] >= 0), None)
+    pairs = {
+        arm: base for arm in results if (base := (against or {}).get(arm, first)) and base != arm
+    }
+    _print_differences(out, results, sets, pairs)
+    print_dense(out, dense, results, pairs)
 
 
 def read_results(out: Path) -> Results:
@@ -55,13 +69,11 @@ def read_results(out: Path) -> Results:
 
 
 def _print_differences(
-    out: Path, results: Results, sets: Sequence[str], against: Mapping[str, str]
+    out: Path, results: Results, sets: Sequence[str], pairs: Mapping[str, str]
 ) -> None:
-    first = next((a for a, by_set in results.items() if by_set[sets[0]][0]["seed"] >= 0), None)
     said = False
-    for arm in results:
-        base = against.get(arm, first)
-        if base is None or base == arm or base not in results:
+    for arm, base in pairs.items():
+        if base not in results:
             continue
         if not said:
             click.echo("differences of AUROC, with 95 % intervals over groups")

@@ -6,15 +6,29 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import yaml  # type: ignore[import-untyped]  # PyYAML has no annotations
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from pathencoder.errors import ConfigError
 from training import config as run_config
+from training.bounds import one_of
+from training.evaluation.dense import SETS
 
 REHEARSED = 2  # steps of each arm of a rehearsal
+
+
+def _dense_set(name: str) -> str:
+    return one_of(name, [s.name for s in SETS])
 
 
 class Arm(BaseModel):
@@ -68,8 +82,9 @@ class Plan(BaseModel):
         steps: Steps of an arm; they count where both are given.
         seeds: Training seeds.
         sets: Sets of the probe.
+        dense: Sets of the dense protocol, for linear decoders on frozen maps (dense.py).
         probe_seeds: Seeds of the probe.
-        data: Folder with tiles/.
+        data: Folder with tiles/, and nuclei/ for dense sets.
         cache: Folder of cut cells and outcomes.
         baselines: Encoders of `training.evaluate probe` that are evaluated too.
         run: run.KEY=VALUE settings of this machine, for every arm.
@@ -84,6 +99,7 @@ class Plan(BaseModel):
     steps: int | None = Field(default=None, ge=1)
     seeds: tuple[int, ...] = (0,)
     sets: tuple[str, ...] = ("amibr", "crchisto", "consep20x_points", "crc_polyp5")
+    dense: tuple[Annotated[str, AfterValidator(_dense_set)], ...] = ()
     probe_seeds: int = Field(default=1, ge=1)
     data: Path = Path("../shared/data")
     cache: Path = Path("runs/probe")

@@ -10,11 +10,13 @@ import torch
 import yaml
 from click.testing import CliRunner
 from PIL import Image
+from small_dense_sets import write_dense_sets
 
 from pathencoder import load_encoder
 from pathencoder.errors import ConfigError
 from training import experiments
-from training.evaluation import experiments_table, robustness
+from training.evaluation import dense, dense_readout, experiments_table, robustness
+from training.evaluation.encoders import open_subject
 from training.evaluation.sets import few_of, open_sets
 from training.publishing.average import steps_of
 
@@ -202,6 +204,40 @@ def test_a_rehearsal_goes_through_every_arm_and_is_kept_apart(data, tmp_path):
     assert "ihc                    - soup: " in done.output
     assert "soup                   - he: " in done.output
     assert not list((tmp_path / "cache").glob("*/*.npz"))  # where figures of whole sets are kept
+
+
+def test_dense_sets_of_a_plan_are_read_by_linear_decoders(data, tmp_path, monkeypatch, capsys):
+    """Also by a plan whose probe was evaluated before; the table shows them beside it."""
+    monkeypatch.setattr(dense, "POSITIONS", 40)  # of an image, so that fits are short
+    write_dense_sets(tmp_path)
+    (tmp_path / "tiles").symlink_to(data / "tiles")
+    arms = {"base": {}, "half": {"of": "base", "start_share": 0.5}}
+    asked = {"seeds": [0], "core_minutes": None, "steps": 1, "arms": arms}
+    experiments.run(plan_of(tmp_path, tmp_path, **asked))
+    plan = plan_of(tmp_path, tmp_path, **asked, dense=["monuseg", "crchisto"])
+    before = lines(plan)
+    experiments.run(plan)
+    made = lines(plan)
+    experiments.run(plan)
+    assert lines(plan) == made
+    assert made[: len(before)] == before
+    added = [(line["cell"], line["set"]) for line in made[len(before) :]]
+    sets = ("dense monuseg", "dense crchisto")
+    assert added == [(cell, s) for cell in ("base-s0", "half-s0") for s in sets]
+    kept = json.loads((plan.out / "outcomes/base-s0/dense-monuseg.json").read_text())
+    assert [len(run) for run in kept] == [6]
+    dice = np.mean([2 * x["hit"] / (x["predicted"] + x["true"]) for x in kept[0]])
+    assert made[len(before)]["score"] == pytest.approx(dice, abs=1e-4)
+    experiments_table.print_table(plan.out, plan.sets, dense=plan.dense)
+    shown = capsys.readouterr().out.partition("frozen dense features")[2]
+    assert "monuseg" in shown
+    assert "half                   - base: " in shown
+    (subject,) = open_subject(str(plan.out / "base-s0" / "export"))
+    dense_readout.evaluate_dense(plan, subject, "monuseg", tmp_path, few=True)
+    (few,) = json.loads((tmp_path / "dense-monuseg.json").read_text())
+    assert len(few) == 3  # one image of each group
+    with pytest.raises(ConfigError, match=r"'monusek' is not one of monuseg, .*nearest: monuseg"):
+        plan_of(tmp_path, tmp_path, **asked, dense=["monusek"])
 
 
 def test_a_few_images_of_a_set_are_of_every_class_and_of_several_groups(data):

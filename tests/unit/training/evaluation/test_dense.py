@@ -1,6 +1,5 @@
 """The dense protocol on synthetic images: positions of grid and cells, folds, intervals."""
 
-import csv
 import json
 from types import SimpleNamespace
 
@@ -9,8 +8,7 @@ import pytest
 import small_encoders
 import torch
 from click.testing import CliRunner
-from PIL import Image
-from synthetic_nuclei import tissue
+from small_dense_sets import write_dense_sets
 
 from training.evaluation import dense, dense_table, encoders
 from training.evaluation.dense import DenseSet, Picture, Score
@@ -80,31 +78,7 @@ def test_cells_are_found_where_they_are():
 
 @pytest.fixture
 def data(tmp_path):
-    """Six H&E images of three patients, with label maps and with points."""
-    for name in ("monuseg", "crchisto"):
-        folder = tmp_path / "nuclei" / name / "train"
-        folder.mkdir(parents=True)
-        rows = []
-        for i in range(6):
-            image, labels, _ = tissue((128, 128), nuclei=8, radius=9, seed=i)
-            Image.fromarray(image).save(folder / f"{i}.png")
-            Image.fromarray(labels.astype(np.uint16)).save(folder / f"{i}.labels.png")
-            centres = [np.argwhere(labels == n).mean(0) for n in range(1, labels.max() + 1)]
-            lines = "".join(f"{x},{y},c\n" for y, x in centres)
-            (folder / f"{i}.points.csv").write_text("x,y,class\n" + lines)
-            rows.append(
-                {
-                    "file": f"train/{i}.png",
-                    "split": "train",
-                    "mpp": "0.25",
-                    "slide_id": f"p{i // 2}",
-                }
-            )
-        with (folder.parent / "meta.csv").open("w", newline="") as file:
-            writer = csv.DictWriter(file, list(rows[0]))
-            writer.writeheader()
-            writer.writerows(rows)
-    return tmp_path
+    return write_dense_sets(tmp_path)
 
 
 @pytest.mark.parametrize("s", [dense.SETS[0], dense.SETS[2]], ids=lambda s: s.name)
