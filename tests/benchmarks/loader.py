@@ -1,7 +1,7 @@
 """Reading tiles: from 20, 376 and 20,000 shards, and what decoding costs the training thread.
 
     python -m tests.benchmarks.loader [--shards 20 376 20000] [--rounds 24] [--open-ms 1]
-    python -m tests.benchmarks.loader s3 [--rounds 8] [--runs 8]
+    python -m tests.benchmarks.loader s3 [--rounds 8] [--runs 8 16 32]
     python -m tests.benchmarks.loader threads [--threads 1 4 12] [--processes 1 4]
 
 The first prints tiles per second and per CPU second through the loader (one decoding thread,
@@ -68,6 +68,14 @@ from training.trainer import allocator
 OPERATIONS = 10_000
 STEPS = 1_000_000  # more than are read
 TILES, SIDE, BATCH = 64, 224, 64
+# as object stores do, it keeps connections open; by default it would close each after an answer
+MOTO = """
+import sys
+from moto.server import main
+from werkzeug.serving import WSGIRequestHandler
+WSGIRequestHandler.protocol_version = "HTTP/1.1"
+main(sys.argv[1:])
+"""
 S3_SHARDS = 128  # of a slide each, more than tiles of a batch
 
 
@@ -231,7 +239,7 @@ def s3_server() -> Iterator[str]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     address = f"http://127.0.0.1:{port}"
-    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    command = [sys.executable, "-c", MOTO, "-H", "127.0.0.1", "-p", str(port)]
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     os.environ |= {
         "AWS_ENDPOINT_URL": address,
@@ -250,7 +258,7 @@ def s3_server() -> Iterator[str]:
         server.wait()
 
 
-def from_s3(folder: Path, rounds: int, steps: int, run: int) -> None:
+def from_s3(folder: Path, rounds: int, steps: int, runs: list[int]) -> None:
     """Read shards from the disk and from a loopback S3; print as `table` does."""
     import obstore
 
@@ -266,16 +274,18 @@ def from_s3(folder: Path, rounds: int, steps: int, run: int) -> None:
                 name = file.relative_to(folder / "local").as_posix()
                 obstore.put(store_of(url), name, file.read_bytes())
         there = open_corpus(url)
-        single, runs = (make_sampler(there, batch=BATCH, seed=0, run=n) for n in (1, run))
-        feeds["loopback S3, single tiles"] = Feed(there, single)
-        feeds[f"loopback S3, runs of {run}"] = Feed(there, runs)
+        samplers = {
+            f"runs of {run}" if run > 1 else "single tiles": make_sampler(
+                there, batch=BATCH, seed=0, run=run
+            )
+            for run in (1, *runs)
+        }
+        feeds |= {f"loopback S3, {name}": Feed(there, s) for name, s in samplers.items()}
         os.environ["PATHENCODER_CACHE"] = str(folder / "cache")
         kept = open_corpus(url, cache_mb=500)
-        everything = np.arange(len(kept))
-        for some in np.array_split(everything, S3_SHARDS):  # fill the cache
+        for some in np.array_split(np.arange(len(kept)), S3_SHARDS):  # fill the cache
             kept.fetch(some.tolist())
-        feeds["S3, from the cache, single tiles"] = Feed(kept, single)
-        feeds[f"S3, from the cache, runs of {run}"] = Feed(kept, runs)
+        feeds["S3, from the cache, single tiles"] = Feed(kept, samplers["single tiles"])
         found = in_turn(tiles, feeds, rounds, steps)
     report(found, base)
 
@@ -360,8 +370,8 @@ def main() -> None:
     )
     parser.add_argument("which", nargs="?", choices=["shards", "s3", "threads"], default="shards")
     parser.add_argument("--shards", type=int, nargs="+", default=[20, 376, 20_000])
-    parser.add_argument("--steps", type=int, help="batches a round: 8, of S3 24")
-    parser.add_argument("--runs", type=int, default=8, help="neighbouring tiles of S3 in a run")
+    parser.add_argument("--steps", type=int, help="batches a round: 8, of S3 32")
+    parser.add_argument("--runs", type=int, nargs="+", default=[8], help="tiles of S3 in a run")
     parser.add_argument("--open-ms", type=float, default=0.0)
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 4, 12])
     parser.add_argument("--processes", type=int, nargs="+", default=[1, 4])
@@ -374,7 +384,7 @@ def main() -> None:
         if options.which == "threads":
             operations(Path(folder), options.threads, options.processes, options.rounds)
         elif options.which == "s3":
-            from_s3(Path(folder), options.rounds, options.steps or 24, options.runs)
+            from_s3(Path(folder), options.rounds, options.steps or 32, options.runs)
         else:
             steps = options.steps or 8
             table(Path(folder), options.shards, options.rounds, steps, options.open_ms)

@@ -34,6 +34,7 @@ T = TypeVar("T")
 _TOGETHER = 32  # requests at the same time
 _TRIES = 6
 _PAUSE = 0.5  # seconds before the second try, doubled for each one that follows
+_NEAR = 128 << 10  # bytes between two tiles that cost less to receive than another request
 _HEADER = 512  # bytes of a tar's header
 _BUFFER = 8 << 20  # bytes of a shard that are fetched at once when its headers are read
 
@@ -129,21 +130,23 @@ class Bucket:
 
     def fetch(self, places: Sequence[Place]) -> list[bytes | ImageError]:
         """The same, with the error of a place instead of its bytes."""
-        keys = [self._key(place) for place in places]
-        found: dict[str, bytes | ImageError] = {}
+        found: list[bytes | ImageError | None] = [None] * len(places)
+        keys = [self._key(place) for place in places] if self._cache is not None else []
         if self._cache is not None:
-            found.update(self._cache.get(keys))
-        by_file: dict[str, list[tuple[str, Place]]] = {}
-        for key, place in dict(zip(keys, places, strict=True)).items():
-            if key not in found:
-                by_file.setdefault(str(place.file), []).append((key, place))
-        new: dict[str, bytes | ImageError] = {}
-        for part in self._pool.map(self._ranges, by_file.items()):
-            new.update(part)
+            there = self._cache.get(keys)
+            found = [there.get(key) for key in keys]
+        by_file: dict[str, list[int]] = {}
+        for i, place in enumerate(places):
+            if found[i] is None:
+                by_file.setdefault(str(place.file), []).append(i)
+        wanted = [[places[i] for i in of] for of in by_file.values()]
+        for of, part in zip(by_file.values(), self._pool.map(self._ranges, wanted), strict=True):
+            for i, data in zip(of, part, strict=True):
+                found[i] = data
         if self._cache is not None:
+            new = {keys[i]: found[i] for of in by_file.values() for i in of}
             self._cache.put({k: data for k, data in new.items() if isinstance(data, bytes)})
-        found.update(new)
-        return [found[key] for key in keys]
+        return [data for data in found if data is not None]
 
     def table(self, name: str) -> Path | None:
         """A copy of a table in the local cache; None where there is none."""
@@ -182,30 +185,30 @@ class Bucket:
 
         return _tried(act, self.place(name))
 
-    def _ranges(self, item: tuple[str, list[tuple[str, Place]]]) -> dict[str, bytes | ImageError]:
-        """The bytes of several ranges of one shard."""
+    def _ranges(self, places: Sequence[Place]) -> list[bytes | ImageError]:
+        """The bytes of several ranges of one shard, or the error of each."""
         import obstore
 
-        file, wanted = item
+        file = str(places[0].file)
         name = file.removeprefix(f"{self.url}/")
-        starts = [place.offset for _, place in wanted]
-        lengths = [place.size for _, place in wanted]
+        starts = [place.offset for place in places]
+        lengths = [place.size for place in places]
 
         def act() -> list[bytes]:
             store = store_of(self.url)
-            found = obstore.get_ranges(store, name, starts=starts, lengths=lengths)
+            found = obstore.get_ranges(store, name, starts=starts, lengths=lengths, coalesce=_NEAR)
             return [bytes(data) for data in found]
 
         try:
             parts = _tried(act, file)
         except ImageError as error:
-            return {key: error for key, _ in wanted}
-        return {
-            key: data
+            return [error] * len(places)
+        return [
+            data
             if len(data) == place.size
             else ImageError(f"{file} is cut short at {place.offset}")
-            for (key, place), data in zip(wanted, parts, strict=True)
-        }
+            for place, data in zip(places, parts, strict=True)
+        ]
 
     def _key(self, place: Place) -> str:
         """Of a place in the cache: another for another version of the object."""
@@ -238,7 +241,7 @@ class _Remote(io.RawIOBase):
         length = max(0, min(len(buffer), self._size - self._at))
         if length:
             place = Place(self._bucket.place(self._name), self._at, length)
-            ((_, data),) = self._bucket._ranges((str(place.file), [("", place)])).items()
+            (data,) = self._bucket._ranges([place])
             buffer[:length] = _whole(data)
         self._at += length
         return length

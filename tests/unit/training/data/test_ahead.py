@@ -88,6 +88,19 @@ def test_a_run_is_one_request(web):
     assert 12 <= asked[1] <= 16
 
 
+def test_bytes_between_distant_tiles_are_not_fetched(web, monkeypatch):
+    corpus = open_corpus(web.address)
+    monkeypatch.setattr(remote, "_NEAR", 1024)  # a header, and what fills the last block
+    before = len(web.ranges)
+    found = corpus.fetch([0, 1, 2, 20])
+    assert list(found) == [0, 1, 2, 20]
+    last, first = (corpus.tiles.place(i) for i in (20, 0))
+    third = corpus.tiles.place(2)
+    assert sorted(web.ranges[before:]) == sorted(
+        f"bytes={a.offset}-{b.offset + b.size - 1}" for a, b in ((first, third), (last, last))
+    )
+
+
 def test_nothing_is_fetched_beyond_the_last_step(web):
     corpus = open_corpus(web.address)
     before = len(web.ranges)
