@@ -1,7 +1,9 @@
 """Maps of the bundled nuclei network: targets of every pixel without labels (pixel_targets.py).
 
 The network, nuclei-fcn, was itself trained without labels. It reads whole tiles at its own scale of
-0.5 um per pixel, once for all crops of a tile, and its maps are cut where the crops are.
+0.5 um per pixel, once for all crops of a tile, and its maps are cut where the crops are. Its logit
+alone finds too many nuclei in pale tiles, since it knows outlines and no level: as in segmentation
+(pathencoder/nuclei/scores.py), a share of it is added to the mean stain map.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from torch import Tensor
 from pathencoder.nuclei.maps import calibrate
 from pathencoder.nuclei.network import NucleiNetwork
 from pathencoder.nuclei.prepare import to_working
+from pathencoder.nuclei.scores import SHARE
 from pathencoder.nuclei.weights import load_network
 from pathencoder.stain import guess_stain
 from training import augment
@@ -32,6 +35,8 @@ CHANNELS = 2  # probability of a nucleus, and depth in it
 # Thresholds of a tile are measured on every second row and column: they are quantiles and means of
 # a distribution, and take most of the time.
 _EVERY = 2
+# The scores of stained and other pixels are about 1 and -1, which become .98 and .02.
+_SLOPE = 4.0
 _AT_ONCE = 4  # tiles; more do not fit a CPU's cache, and take longer
 
 
@@ -74,7 +79,14 @@ def tile_maps(batch: TileBatch, mpp: float) -> Tensor:
     inputs = [_stain_maps(to_working(x, mpp), name) for x, name in zip(images, names, strict=True)]
     read = torch.from_numpy(np.stack(inputs)).to(batch.tiles.device)
     read = read.contiguous(memory_format=torch.channels_last)
-    return torch.cat([_network(read.device)(part).sigmoid() for part in read.split(_AT_ONCE)])
+    return torch.cat([_targets(part) for part in read.split(_AT_ONCE)])
+
+
+def _targets(read: Tensor) -> Tensor:
+    """Probability and depth [N, 2, h, w] by what the network reads [N, 3, h, w]."""
+    nucleus, depth = _network(read.device)(read).unbind(1)
+    score = read.mean(1) + SHARE * nucleus
+    return torch.stack([_SLOPE * score, depth], 1).sigmoid()
 
 
 def _stain_maps(image: NDArray[np.uint8], stain: str) -> NDArray[np.float32]:

@@ -2,11 +2,14 @@
 
 import numpy as np
 import pytest
+import skimage.data
 import torch
 from small_methods import rng, small_method
 from synthetic_nuclei import tissue
 
 from pathencoder.errors import ConfigError
+from pathencoder.nuclei.maps import calibrate
+from pathencoder.nuclei.scores import nucleus_scores
 from pathencoder.nuclei.weights import digest, load_network
 from training import augment
 from training.augment import CropSettings
@@ -40,6 +43,15 @@ def test_probability_and_depth_are_high_in_nuclei(stain):
     assert probability.shape == inside.shape
     assert float(probability[inside].mean()) > float(probability[~inside].mean()) + 0.5
     assert float(depth[inside].mean()) > float(depth[~inside].mean()) + 0.2
+
+
+def test_nuclei_are_those_of_segmentation():
+    image = np.ascontiguousarray(skimage.data.immunohistochemistry()[:160, :160])
+    tile = torch.from_numpy(image).permute(2, 0, 1)[None]
+    batch = TileBatch(tile, torch.tensor([STAIN_CLASSES.index("ihc")]), torch.arange(1))
+    found = tile_maps(batch, 0.5)[0, 0].numpy() > 0.5
+    scores = nucleus_scores(load_network(), calibrate(image, "ihc").maps(image))
+    assert np.mean(found == (scores > 0)) > 0.95
 
 
 def test_tiles_of_another_scale_are_read_at_that_of_the_network():
