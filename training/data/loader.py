@@ -145,16 +145,22 @@ class _Share(Dataset[TileBatch]):
 
     @functools.cached_property
     def network(self) -> ThreadPoolExecutor:
-        """Waits for an object store."""
+        """Reads bytes, and waits for a disk or an object store."""
         return ThreadPoolExecutor(_AHEAD if self.sampler.run == 1 else 1)
 
+    @functools.cached_property
+    def together(self) -> bool:
+        """Whether the bytes of a batch are read together: not of files, which may be large."""
+        return self.corpus.source.remote or self.corpus.tiles.parts() is not None
+
     def order(self, step: int) -> Future[Fetched] | None:
-        """Fetch the bytes of a step, then some of later ones; None where tiles are read singly."""
-        if not self.corpus.source.remote:
+        """Read the bytes of a step, then some of later ones; None where files are read singly."""
+        if not self.together:
             return None
         fetched = self.network.submit(self.ahead.take, step)
-        # Where this fails, the step that needs the bytes asks for them again.
-        self.network.submit(self.ahead.prepare, step)
+        if self.corpus.source.remote:
+            # Where this fails, the step that needs the bytes asks for them again.
+            self.network.submit(self.ahead.prepare, step)
         return fetched
 
     def __getitem__(self, step: int) -> TileBatch:

@@ -299,9 +299,9 @@ def test_tiles_kept_in_memory_are_decoded_once_and_are_the_same(shards, monkeypa
     corpus, opened = open_corpus(shards, licences=("P",)), []
     sampler = make_sampler(corpus, batch=3, seed=5)
     plain = dict(batches(corpus, sampler, canvas=24, start=0, stop=20))
-    read = type(corpus).read
+    plainly = type(corpus).decode
     monkeypatch.setattr(
-        type(corpus), "read", lambda self, index: opened.append(index) or read(self, index)
+        type(corpus), "decode", lambda self, i, data: opened.append(i) or plainly(self, i, data)
     )
     kept = dict(batches(corpus, sampler, canvas=24, start=0, stop=20, keep_mb=keep_mb))
     assert all((kept[step].tiles == plain[step].tiles).all() for step in plain)
@@ -349,9 +349,9 @@ def test_a_batch_that_no_process_can_decode_is_an_error(tmp_path):
 def test_no_more_tiles_are_kept_than_there_is_room_for(shards, monkeypatch):
     corpus, opened = open_corpus(shards, licences=("P",)), []
     sampler = make_sampler(corpus, batch=3, seed=5)
-    read = type(corpus).read
+    plainly = type(corpus).decode
     monkeypatch.setattr(
-        type(corpus), "read", lambda self, index: opened.append(index) or read(self, index)
+        type(corpus), "decode", lambda self, i, data: opened.append(i) or plainly(self, i, data)
     )
     # room for two of 0.37 MB
     list(batches(corpus, sampler, canvas=350, start=0, stop=20, keep_mb=1))
