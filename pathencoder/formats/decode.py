@@ -235,7 +235,7 @@ def _pixels(
     if image.getexif().get(_ORIENTATION, 1) != 1:
         image = ImageOps.exif_transpose(image)
     if image.mode == "RGB" and "transparency" not in image.info:
-        return _rgb(image)
+        return np.asarray(image)
     if image.mode == "F":
         values = np.asarray(image) / np.float32(limits.top if limits.stated else 1)
         return arrays.to_rgb(arrays.from_float(values, where, arrays.finite_bounds(values)), where)
@@ -247,16 +247,3 @@ def _pixels(
     if image.mode in _WITH_ALPHA or "transparency" in image.info:
         return arrays.to_rgb(np.asarray(image.convert("RGBA")), where)
     return np.asarray(image.convert("RGB"))
-
-
-def _rgb(image: Image.Image) -> Pixels:
-    """np.asarray of an RGB image in one piece; that would join pieces of 64 kB, in more time."""
-    encoder = Image._getencoder("RGB", "raw", ("RGB",))
-    try:
-        encoder.setimage(image.im, (0, 0, *image.size))
-        _, error, data = encoder.encode(3 * image.width * image.height)
-    finally:
-        encoder.cleanup()
-    if error < 0:
-        raise OSError(f"Pillow's encoder returned {error}")
-    return np.frombuffer(data, np.uint8).reshape(image.height, image.width, 3)
