@@ -18,17 +18,18 @@ NOISE = (
     ("test_resnet", {"drop_path_rate": 0.3, "zero_init_last": False}),
     ("test_efficientnet", {"drop_path_rate": 0.3, "drop_rate": 0.3}),
 )
-# dense tasks, which are the student's, name modules of one network and need all patches
-TEACHERS = [
-    name for name, s in SMALL.items() if s.name in ("byol", "dino") and "dense tasks" not in name
-]
+TEACHERS = [name for name, settings in SMALL.items() if settings.name in ("byol", "dino")]
 CASES = [
     (name, *noise)
     for name in TEACHERS
     for noise in NOISE
+    # dense tasks, which are the student's, name modules of one network and need all patches
     # masked patches are of ViTs that keep all patches
-    if not getattr(SMALL[name], "patches", None)
-    or (noise[0] == "test_vit" and "patch_drop_rate" not in noise[1])
+    if "dense tasks" not in name
+    and (
+        not getattr(SMALL[name], "patches", None)
+        or (noise[0] == "test_vit" and "patch_drop_rate" not in noise[1])
+    )
 ]
 
 
