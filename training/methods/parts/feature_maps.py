@@ -48,6 +48,11 @@ def map_widths(backbone: nn.Module, stages: Sequence[str], px: int, setting: str
     Raises:
         ConfigError: The backbone has no such module, or its output is no map.
     """
+    if drops_patches(backbone):
+        raise ConfigError(
+            f"{setting} takes whole maps, and backbone.args drops some patches (patch_drop_rate):"
+            " leave out one of the two"
+        )
     if missing := [s for s in stages if s not in dict(backbone.named_modules())]:
         there = [name for name, _ in backbone.named_modules() if name and name.count(".") < 2]
         raise ConfigError(
@@ -62,6 +67,11 @@ def map_widths(backbone: nn.Module, stages: Sequence[str], px: int, setting: str
     if flat := [s for s in stages if maps[s].ndim != 4]:
         raise ConfigError(f"{setting}: the output of {', '.join(flat)} is no map")
     return [maps[stage].shape[1] for stage in stages]
+
+
+def drops_patches(backbone: nn.Module) -> bool:
+    """Whether a ViT leaves out random patches when it is trained."""
+    return type(getattr(backbone, "patch_drop", None)).__name__ == "PatchDropout"
 
 
 def _as_map(network: nn.Module, output: Tensor) -> Tensor:

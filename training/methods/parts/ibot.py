@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from pathencoder.errors import ConfigError
 from training.bounds import Fraction, Fractions, Section
 from training.distributed import share, world
+from training.methods.parts.feature_maps import drops_patches
 from training.methods.parts.precision import in_fp32
 
 _BLOCKS = 12  # rectangles tried for an image's mask: enough to cover half of it
@@ -60,7 +61,7 @@ class MaskedPatches(nn.Module):
                     f"method.patches masks patches of a ViT, which {type(backbone).__name__} is"
                     " not: leave it out"
                 )
-        if type(getattr(backbone, "patch_drop", None)).__name__ == "PatchDropout":
+        if drops_patches(backbone):
             raise ConfigError(
                 "method.patches predicts every masked patch, and backbone.args drops some"
                 " (patch_drop_rate): leave out one of the two"

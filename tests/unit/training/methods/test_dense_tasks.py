@@ -4,13 +4,14 @@ import json
 
 import pytest
 import torch
-from small_methods import DENSE, SMALL, rng, small_method
+from small_methods import CROPS, DENSE, SMALL, rng, small_method
 from small_runs import values, write_tiles
 
 from pathencoder import load_encoder
 from pathencoder.errors import ConfigError
 from training import config
 from training.data.loader import TileBatch
+from training.methods import simclr
 from training.pretrain import train
 from training.trainer import checkpoint
 
@@ -62,6 +63,13 @@ def test_wrong_settings_of_tasks_say_what_to_do(tiles, tmp_path):
         made["method"]["dense_contrast"] = wrong
         with pytest.raises(ConfigError, match=words):
             config.check(made)
+
+
+def test_maps_of_a_network_that_drops_patches_are_refused():
+    settings = simclr.Settings(crop=CROPS, stain_maps={"stages": ["blocks.0"]})
+    small_method(settings)
+    with pytest.raises(ConfigError, match="stain_maps.stages takes whole maps.*patch_drop_rate"):
+        small_method(settings, patch_drop_rate=0.3)
 
 
 @pytest.mark.parametrize("name", ["byol, dense tasks", "dino, dense tasks"])
