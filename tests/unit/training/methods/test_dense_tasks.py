@@ -68,7 +68,7 @@ def test_wrong_settings_of_tasks_say_what_to_do(tiles, tmp_path):
 def test_maps_of_a_network_that_drops_patches_are_refused():
     settings = simclr.Settings(crop=CROPS, stain_maps={"stages": ["blocks.0"]})
     small_method(settings)
-    with pytest.raises(ConfigError, match="stain_maps.stages takes whole maps.*patch_drop_rate"):
+    with pytest.raises(ConfigError, match=r"stain_maps.stages takes whole maps.*patch_drop_rate"):
         small_method(settings, patch_drop_rate=0.3)
 
 
