@@ -40,11 +40,14 @@ docs: .venv-full/.done
 
 test: check test-quick test-full docs test-wheel
 
+# Several test files at a time; the tests of a file stay together, since they share servers and data.
+PYTEST = -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile
+
 test-quick: .venv/.done
-	.venv/bin/python -m pytest -m 'not full'
+	.venv/bin/python $(PYTEST) -m 'not full'
 
 test-full: .venv-full/.done
-	.venv-full/bin/python -m pytest -m full
+	.venv-full/bin/python $(PYTEST) -m full
 
 # Every figure of the bundled cards again, on demand: ten minutes an encoder on two cores.
 test-cards: .venv-full/.done
@@ -57,7 +60,7 @@ test-cards: .venv-full/.done
 OLDEST_TORCH ?= --torch-backend cpu
 
 test-oldest: .venv-oldest/.done
-	.venv-oldest/bin/python -m pytest -m 'not full'
+	.venv-oldest/bin/python $(PYTEST) -m 'not full'
 
 .venv-oldest/.done: pyproject.toml
 	$(PYTHON) -m venv .venv-oldest
