@@ -289,8 +289,8 @@ def test_views_are_those_of_the_fit(tiles, head, tmp_path):
         )
     with pytest.raises(ConfigError, match="views=2"):
         fit(tiles, views=2)
-    with pytest.raises(ConfigError, match="views=4: the head 'pixels' does not take it"):
-        fit(tiles, "pixels", views=4)
+    with pytest.raises(ConfigError, match="views=4: the head 'abmil'"):
+        fit(tiles, "abmil", views=4)
 
 
 def test_features_of_other_views_are_refused(tiles, tmp_path):

@@ -20,6 +20,11 @@ _NO_TEXT = (3, 1.5, [], {}, True, datetime.date(2026, 1, 1))
 _NO_CHOICE = ("nothing", 3, [], {})
 
 
+# what a section cannot be without, where the rest of it is tried
+_TASKS = ("stain_maps", "nuclei_maps", "dense_contrast")
+_NEEDED = {task: {"stages": ["blocks.0"]} for task in _TASKS}
+
+
 def whole(method):
     """Values of a config in which also the settings that are off by default are there."""
     asked = {"name": method}
@@ -89,7 +94,7 @@ def test_a_wrong_value_is_refused_by_name(method, path, value):
     values = whole(method)
     place = values
     for part in path[:-1]:
-        place = place.setdefault(part, {})
+        place = place.setdefault(part, dict(_NEEDED.get(part, {})))
     place[path[-1]] = copy.deepcopy(value)
     with pytest.raises(ConfigError) as error:
         config.check(values)

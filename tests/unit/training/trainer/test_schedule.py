@@ -127,6 +127,6 @@ def test_other_steps_are_refused_where_they_would_break_the_schedule(tiles, tmp_
 def test_another_name_of_the_same_path_is_no_change(tmp_path, monkeypatch):
     (tmp_path / "tiles").mkdir()
     monkeypatch.chdir(tmp_path)
-    old, new = ({"data": {"root": root}} for root in ("tiles", str(tmp_path / "tiles")))
+    old, new = ({"data": {"root": root, "run": 1}} for root in ("tiles", str(tmp_path / "tiles")))
     assert changes.changes(old, new, 1) == []
-    assert changes.changes(old, {"data": {"root": "others"}}, 1)
+    assert changes.changes(old, {"data": {"root": "others", "run": 1}}, 1)
