@@ -324,9 +324,14 @@ class _Reader:
             into[:] = self.kept[index]
             return True
         try:
-            data = fetched.get(index)
-            tile = self.corpus.read(index) if data is None else self.corpus.decode(index, data)
-            into[:] = fit_canvas(tile, self.canvas, self._field(index))
+            data, field = fetched.get(index), self._field(index)
+            tile = (
+                self.corpus.read(index, into)
+                if data is None
+                else self.corpus.decode(index, data, into)
+            )
+            if tile is not into or (field is not None and field < self.canvas):
+                into[:] = fit_canvas(tile, self.canvas, field)
         except ImageError as error:
             self.bad.add(index)
             if len(self.bad) <= _NAMED or len(self.bad) % 100 == 0:

@@ -16,6 +16,7 @@ import numpy as np
 from pathencoder.errors import ImageError, SlideError
 from pathencoder.images import decode_image
 from training.data.contents import Contents
+from training.data.jpeg_tiles import decode_plain
 from training.data.manifest import STAIN_CLASSES
 from training.data.open_files import Place
 from training.data.sources import Source
@@ -106,8 +107,8 @@ class Corpus:
     def __len__(self) -> int:
         return len(self.tiles)
 
-    def read(self, index: int) -> np.ndarray:
-        """The tile as uint8 [H, W, 3], decoded as `encode` does.
+    def read(self, index: int, into: np.ndarray | None = None) -> np.ndarray:
+        """The tile as uint8 [H, W, 3], decoded as `encode` does; `into` as in `decode`.
 
         Raises:
             ImageError: It cannot be read or decoded. The message names the tile.
@@ -115,7 +116,7 @@ class Corpus:
         """
         reader = self.tiles.reader(index)
         if reader is None:
-            return self.decode(index, self._bytes(index))
+            return self.decode(index, self._bytes(index), into)
         try:
             return reader()
         except SlideError as error:
@@ -149,8 +150,15 @@ class Corpus:
             return error
         return self.source.fetch([place])[0]
 
-    def decode(self, index: int, data: bytes | ImageError) -> np.ndarray:
+    def decode(
+        self, index: int, data: bytes | ImageError, into: np.ndarray | None = None
+    ) -> np.ndarray:
         """A tile from its bytes.
+
+        Args:
+            index: The tile.
+            data: Its bytes, or why they could not be read.
+            into: uint8 [H, W, 3] that is returned if the tile has this size and is a plain JPEG.
 
         Raises:
             ImageError: It could not be read, or cannot be decoded. The message names the tile.
@@ -158,7 +166,8 @@ class Corpus:
         try:
             if isinstance(data, ImageError):
                 raise data
-            return decode_image(data)
+            plain = None if into is None else decode_plain(data, into)
+            return decode_image(data) if plain is None else plain
         except ImageError as error:
             reason = str(error if error is data else f"{self.tiles.place(index).file}, {error}")
             raise ImageError(f"tile {self.tiles.key(index)} cannot be decoded: {reason}") from error
