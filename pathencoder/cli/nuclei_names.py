@@ -5,6 +5,7 @@
 2. A name belongs to the input whose results have it: every GeoJSON records its source. If a name
    is taken by another input or by other files, the suffix is added, then the folders above: roi,
    roi.png, y/roi, y/roi.png. Nothing is overwritten, and an input finds its results again.
+3. One process at a time works on inputs of one usual name: no two take a name at the same time.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import hashlib
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,8 +24,11 @@ from pathencoder.cli.names import cut_short, file_stem
 from pathencoder.cli.nuclei_sources import Source
 from pathencoder.errors import ConfigError
 from pathencoder.features.identity import identify_slide, place_of, slide_stat
+from pathencoder.locks import Lock
 from pathencoder.nuclei.outputs import SUFFIXES, read_facts
 from pathencoder.remote.objects import is_remote
+
+_LOCK_LETTERS = 60  # of a usual name: a file name holds 255 bytes, also with four to a letter
 
 
 @dataclass(frozen=True)
@@ -66,6 +71,30 @@ def choose_name(out: Path, source: Source, suffixes: Sequence[str]) -> Name:
             note = f"named {option}, because {options[0]} is the name of {first} there"
             return Name(option, "" if option == options[0] else note)
     raise ConfigError(f"{source.path}: every name for it is taken in {out}: choose another --out")
+
+
+@contextmanager
+def alone(out: Path, source: Source) -> Iterator[None]:
+    """Keep other processes, also of other machines, from the inputs of this usual name.
+
+    Args:
+        out: The output folder.
+        source: The input.
+
+    Raises:
+        Busy: Another process is at one of them.
+        StoreError: The folder cannot be written.
+    """
+    usual = next(_options(source))
+    lock = Lock(
+        out / f".{usual.replace('/', '_')[-_LOCK_LETTERS:]}.lock",
+        f"another process is working on {usual} in {out}: let it finish",
+        between_machines=True,
+    )
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 class Identity:

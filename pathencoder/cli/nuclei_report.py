@@ -15,7 +15,7 @@ from pathencoder.cli.nuclei_pictures import opened
 from pathencoder.cli.nuclei_run import Asked, Found, Run
 from pathencoder.cli.nuclei_sources import Source, Sources
 from pathencoder.cli.remote_slides import staging_of
-from pathencoder.cli.report import failure_lines, left_out_lines
+from pathencoder.cli.report import WORDS, failure_lines, left_out_lines
 from pathencoder.errors import ImageError
 from pathencoder.features.job import Outcome
 from pathencoder.features.store import Failure
@@ -23,12 +23,6 @@ from pathencoder.text import duration
 from pathencoder.walk import printable
 
 _SHOWN = 5  # failed regions of one slide
-_WORDS = {
-    "empty": "no tissue found",
-    "failed": "failed",
-    "stopped": "not finished",
-    "unreached": "not reached",
-}
 
 
 def run_all(run: Run, sources: Sources, *, as_json: bool) -> int:
@@ -122,10 +116,10 @@ def _text(ended: Ended, run: Run, sources: Sources, failures: Path | None) -> st
 
 def _lines(outcome: Outcome, run: Run) -> list[str]:
     found, noun = run.found.get(outcome.source, []), run.finder.noun
-    if outcome.status in _WORDS:
-        text = [_WORDS[outcome.status], *outcome.notes]
+    if outcome.status not in ("done", "before"):
+        text = [WORDS[outcome.status], *outcome.notes]
     else:
-        took = "done before" if outcome.status == "before" else duration(outcome.seconds)
+        took = WORDS["before"] if outcome.status == "before" else duration(outcome.seconds)
         regions = [f"{len(found)} regions"] if len(found) > 1 else []
         text = [f"{outcome.rows:,} {noun}", *regions, took, *outcome.notes]
     file = f" -> {outcome.file}" if outcome.file else ""

@@ -14,7 +14,7 @@ from pathencoder._version import __version__
 from pathencoder.cli.finders import Finder
 from pathencoder.cli.jobs import reason_of
 from pathencoder.cli.meter import Meter
-from pathencoder.cli.nuclei_names import Identity, choose_name
+from pathencoder.cli.nuclei_names import Identity, alone, choose_name
 from pathencoder.cli.nuclei_pictures import Opened, Part, opened
 from pathencoder.cli.nuclei_remote import local, read_earlier, write_earlier
 from pathencoder.cli.nuclei_sources import Source
@@ -129,7 +129,10 @@ class Run:
         found = self.found[source.path] = []
         failures: list[Failure] = []
         stain = self.asked.stain_of(source)
-        with opened(source, stain, self.finder.overlap_um) as image:
+        with (
+            alone(self.asked.out, source),
+            opened(source, stain, self.finder.overlap_um) as image,
+        ):
             parts = image.parts(self.asked.regions)
             name = choose_name(self.asked.out, source, [part.suffix for part in parts.all])
             known = Identity(source)

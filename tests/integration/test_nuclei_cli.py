@@ -11,6 +11,7 @@ from PIL import Image
 from synthetic_nuclei import tissue
 
 from pathencoder.cli.main import run
+from pathencoder.locks import Lock
 
 pytestmark = pytest.mark.full
 
@@ -54,6 +55,26 @@ def test_images_to_files(tmp_path, capsys):
         assert len(json.loads((out / f"{name}.geojson").read_text())["features"]) == 10
         assert len(list(csv.DictReader((out / f"{name}.csv").read_text().splitlines()))) == 10
         assert read(out / f"{name}.overlay.png").shape == (240, 300, 3)
+
+
+def test_an_input_of_another_process_is_left_to_it(tmp_path, capsys):
+    a, b, out = tmp_path / "a.png", tmp_path / "b.png", tmp_path / "out"
+    picture(a)
+    picture(b)
+    out.mkdir()
+    words = ["nuclei", str(a), str(b), "--out", str(out), "--mpp", "0.25"]
+    theirs = Lock(out / ".a.lock", "", between_machines=True)
+    try:
+        assert run(words) == 0
+        text = capsys.readouterr().out
+        assert f"{a}: left to another process" in text
+        assert (out / "b.geojson").exists()
+        assert not (out / "a.geojson").exists()
+    finally:
+        theirs.release()
+    assert run(words) == 0
+    assert (out / "a.geojson").exists()
+    assert not [file.name for file in out.iterdir() if file.name.startswith(".")]
 
 
 def test_a_bad_file_does_not_stop_the_rest(tmp_path, capsys):
