@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from pathencoder.compat import import_timm
@@ -80,11 +81,12 @@ def probe(shards: Path, rows: Sequence[Row] = (), slides: Path = Path()) -> Prob
 def _reading(shards: Path) -> tuple[float, float, float]:
     """KB of a tile, tiles of a slide, tiles that a core reads in a second."""
     corpus = open_corpus(shards)
+    batch = np.empty_like(corpus.read(0))  # as in a run, a tile is decoded into its batch
     done, size, begun = 0, 0, time.process_time()
     while (spent := time.process_time() - begun) < _SECONDS:
         index = done * 7919 % len(corpus)  # in no order
         (data,) = corpus.fetch([index]).values()
-        corpus.decode(index, data)
+        corpus.decode(index, data, batch)
         size += len(data) if isinstance(data, bytes) else 0
         done += 1
     return size / done / 1e3, len(corpus) / len(corpus.slide_names), done / spent
