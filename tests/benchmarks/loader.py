@@ -11,11 +11,10 @@ and are hard links of one tar, so that they differ in nothing but their number. 
 opening a shard takes that much longer, as on a network file system. Bar: 20,000 shards at 95 % of
 the rate with 20.
 
-Three rows are what reading is compared with; all decode the same 64 tiles, which are in memory, a
-megabyte of the CPU's cache. "decoding alone" is Pillow's, through `decode_image`, and drops the
-pixels. "a bare loop" is the same into a batch, with two batches before it in use, as during a step.
-"the loader's decoder" writes to such batches without Pillow (training/data/jpeg_tiles.py). Bar:
-95 % of decoding alone, local; 85 % from S3.
+Three rows decode the same 64 tiles in memory, a megabyte of the CPU's cache. "decoding alone" is
+`decode_image`, whose pixels are dropped. "a bare loop" is the same into a batch, with two batches
+before it in use, as during a step. "the loader's decoder" writes to such batches without Pillow
+(training/data/jpeg_tiles.py). Bar: 95 % of decoding alone, local; 85 % from S3.
 
 The second reads 128 shards from a loopback S3 (moto, in a process of its own, whose time is not
 counted per CPU second but limits the tiles per second): single tiles, runs of neighbours, and from
@@ -48,6 +47,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from urllib.request import Request, urlopen
 
@@ -163,18 +163,22 @@ class Feed:
         }
 
 
-def decoding(tiles: list[bytes], steps: int) -> dict[str, float]:
-    """The same for decoding tiles that are in memory."""
+def took(work: Callable[[], object], tiles: int) -> dict[str, float]:
+    """The same for decoding so many tiles that are in memory."""
     begun, cpu = time.perf_counter(), time.process_time()
-    for _ in range(steps):
-        for data in tiles:
-            decode_image(data, "tile")
+    work()
     return {
-        "wall": (time.perf_counter() - begun) / (steps * TILES),
-        "cpu": (time.process_time() - cpu) / (steps * TILES),
+        "wall": (time.perf_counter() - begun) / tiles,
+        "cpu": (time.process_time() - cpu) / tiles,
         "opens": 0.0,
         "stats": 0.0,
     }
+
+
+def alone(tiles: list[bytes]) -> None:
+    """Decode tiles and drop their pixels."""
+    for data in tiles:
+        decode_image(data, "tile")
 
 
 def pillow(data: bytes, into: np.ndarray) -> None:
@@ -182,23 +186,14 @@ def pillow(data: bytes, into: np.ndarray) -> None:
     into[:] = decode_image(data, "tile")
 
 
-def into_batches(
-    tiles: list[bytes], steps: int, decode: Callable[[bytes, np.ndarray], object]
-) -> dict[str, float]:
-    """The same for decoding them into batches."""
+def into_batches(tiles: list[bytes], steps: int, decode: Callable[..., object]) -> None:
+    """Decode tiles into a batch at each step."""
     made = deque[torch.Tensor](maxlen=3)
-    begun, cpu = time.perf_counter(), time.process_time()
     for _ in range(steps):
         batch = np.empty((TILES, SIDE, SIDE, 3), np.uint8)
         for data, into in zip(tiles, batch, strict=True):
             decode(data, into)
         made.append(torch.from_numpy(batch).permute(0, 3, 1, 2))
-    return {
-        "wall": (time.perf_counter() - begun) / (steps * TILES),
-        "cpu": (time.process_time() - cpu) / (steps * TILES),
-        "opens": 0.0,
-        "stats": 0.0,
-    }
 
 
 def table(folder: Path, shards: list[int], rounds: int, steps: int, open_ms: float) -> None:
@@ -233,9 +228,10 @@ def in_turn(
     """What the feeds took in each round, and what they are compared with."""
     found: dict[str, list[dict[str, float]]] = {name: [] for name in (ALONE, LOOP, DECODER, *feeds)}
     for _ in range(rounds):
-        found[ALONE].append(decoding(tiles, steps))
-        found[LOOP].append(into_batches(tiles, steps, pillow))
-        found[DECODER].append(into_batches(tiles, steps, decode_plain))
+        count = steps * TILES
+        found[ALONE].append(took(lambda: alone(tiles * steps), count))
+        for name, decode in ((LOOP, pillow), (DECODER, decode_plain)):
+            found[name].append(took(partial(into_batches, tiles, steps, decode), count))
         for name, feed in feeds.items():
             found[name].append(feed.take(steps))
     return found
