@@ -82,7 +82,7 @@ def alone(out: Path, source: Source) -> Iterator[None]:
         source: The input.
 
     Raises:
-        Busy: Another process is at one of them.
+        Busy: Another process works on one of them.
         StoreError: The folder cannot be written.
     """
     usual = next(_options(source))
