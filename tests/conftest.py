@@ -10,6 +10,8 @@ import shutil
 
 import pytest
 
+from pathencoder import compat
+
 _FULL = re.compile(r"^pytestmark = (\[\s*)?pytest\.mark\.full", re.MULTILINE)
 _CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
@@ -33,6 +35,16 @@ def pytest_runtest_setup(item):
 def chromium():
     """The path of Chromium, for tests marked `browser`."""
     return _browser()
+
+
+@pytest.fixture
+def no_hub(monkeypatch):
+    """Fails a test whose code downloads from the Hub."""
+    # timm binds the client's function when it is imported: were that now, it would keep ours
+    compat.import_timm()
+    monkeypatch.setattr(
+        "huggingface_hub.hf_hub_download", lambda *a, **k: pytest.fail("asked the Hub")
+    )
 
 
 def _browser():

@@ -50,10 +50,7 @@ def saved(tmp_path):
     return tmp_path / "small"
 
 
-def test_the_default_needs_no_network(monkeypatch):
-    monkeypatch.setattr(
-        "huggingface_hub.hf_hub_download", lambda *a, **k: pytest.fail("asked the Hub")
-    )
+def test_the_default_needs_no_network(no_hub):
     encoder = pathencoder.load_encoder()
     assert encoder.spec.name == catalogue.DEFAULT
     assert not encoder.training
