@@ -17,6 +17,7 @@ _ARCHITECTURE = re.compile(r"\w[\w.-]*")  # no prefix: with one timm loads from 
 INTERPOLATIONS = ("bilinear", "bicubic")
 RESIZES = ("squash", "shortest")
 STAINS = ("he", "ihc", "special", "cytology")
+UNKNOWN_LICENCE = "unknown"
 LAYOUTS = ("timm", "hf_vit", "hf_dinov2", "hf_clip", "dinov2", "dino", "ctranspath", "keep")
 # layouts that also select modules of the network (network.build)
 _MODULES = ("ctranspath", "keep")
@@ -56,7 +57,7 @@ class EncoderSpec:
     mpp: float | None = None
     mpp_range: tuple[float, float] | None = None  # the scales that training covered
     stains: tuple[str, ...] = ("he",)
-    licence: str = "unknown"
+    licence: str = UNKNOWN_LICENCE
     commercial: bool = False
     gate: str | None = None  # the terms that must be accepted before a download; None: none
     repo: str | None = None  # owner/name on the Hub

@@ -1,7 +1,7 @@
 """The figures of the model cards.
 
 python -m training.evaluate all default --out runs/evaluation
-python -m training.evaluate probe default research imagenet random [--cv] [--sets ...] [--json OUT]
+python -m training.evaluate probe default imagenet random [--cv] [--sets ...] [--json OUT]
 python -m training.evaluate probe default runs/mine/export --labels my.csv
 
 `all` runs probe, dense, robustness and calibration and writes one JSON, a table and plots. `eva`
@@ -94,7 +94,7 @@ def probe(
 ) -> None:
     """Probe frozen encoders.
 
-    Names: default, research, imagenet (three readouts), random, a catalogue name, an encoder's
+    Names: default, imagenet (three readouts), random, a catalogue name, an encoder's
     folder, or several training runs of one encoder as NAME=FOLDER,FOLDER.
     """
     try:

@@ -17,7 +17,7 @@ from pathencoder.errors import ConfigError
 from pathencoder.network import Network
 from pathencoder.pretrained import catalogue, keys, locate, weight_files
 from pathencoder.pretrained.origin import Origin
-from pathencoder.spec import EncoderSpec
+from pathencoder.spec import UNKNOWN_LICENCE, EncoderSpec
 
 _log = logging.getLogger(__name__)
 
@@ -129,16 +129,11 @@ def _with_random_weights(spec: EncoderSpec) -> Loaded:
 def _say_terms(spec: EncoderSpec) -> None:
     """Log licence and commercial use, once for each encoder; warn of what must not be missed."""
     use = "commercial use allowed" if spec.commercial else "no commercial use"
-    public = spec.name in catalogue.catalogue() and spec.repo is not None
-    level = logging.WARNING if public and not spec.commercial else logging.INFO
+    restricted = not spec.commercial and spec.licence != UNKNOWN_LICENCE
+    level = logging.WARNING if restricted else logging.INFO
     _log_once(level, f"{spec.name}: licence of the weights: {spec.licence}; {use}")
     if spec.expects:
         _warn_once(f"{spec.name} expects {spec.expects}: pathencoder does not do this")
-    if "-research" in f"{spec.name} {spec.base_model}":  # also encoders derived from it
-        _warn_once(
-            f"{spec.name}: its weights are licensed {spec.licence}, for research only."
-            f" {catalogue.DEFAULT} may be used by anyone"
-        )
 
 
 @functools.cache

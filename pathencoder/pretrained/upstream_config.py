@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from pathencoder.errors import ConfigError
-from pathencoder.spec import EncoderSpec
+from pathencoder.spec import UNKNOWN_LICENCE, EncoderSpec
 
 _log = logging.getLogger(__name__)
 
@@ -62,7 +62,7 @@ def spec_from_timm(config: dict[str, Any], name: str) -> EncoderSpec:
         mean=mean,
         std=std,
         mpp=None,
-        licence=str(cfg.get("license") or "unknown"),
+        licence=str(cfg.get("license") or UNKNOWN_LICENCE),
         summary=f"{architecture} of {name}",
     )
     return dataclasses.replace(_with_readout(draft), **_found(config, draft))

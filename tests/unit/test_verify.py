@@ -50,7 +50,6 @@ def rewrite(path, change):
 
 
 @pytest.mark.parametrize("name", catalogue.bundled())
-@pytest.mark.filterwarnings("ignore:pathencoder-tiny-research")
 @pytest.mark.parametrize("batch", [1, 2, 7])
 def test_bundled_encoders_give_their_reference_in_any_batch(name, batch):
     encoder = pathencoder.load_encoder(name, device="cpu")

@@ -28,7 +28,6 @@ IMAGENET_READOUTS = (
     ("middle", "stages:blocks.2,blocks.4,blocks.5,blocks.6"),
     ("pools", "stages:blocks.4,blocks.5/mean,centre,max"),
 )
-_BUNDLED = {"default": None, "research": "pathencoder-tiny-research"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +68,7 @@ def open_subject(name: str) -> list[Subject]:
     """The encoders of a name on the command line.
 
     Args:
-        name: `default`, `research`, `random`, `imagenet` (three readouts), `NAME=FOLDER,FOLDER`
+        name: `default`, `random`, `imagenet` (three readouts), `NAME=FOLDER,FOLDER`
             (training runs of one encoder), or anything that `load_encoder` takes.
 
     Returns:
@@ -88,7 +87,7 @@ def open_subject(name: str) -> list[Subject]:
         ]
     if name == "random":
         return [subject_of("random", plain(IMAGENET.model_copy(update={"start": None})))]
-    return [subject_of(name, load_encoder(_BUNDLED.get(name, name)))]
+    return [subject_of(name, load_encoder(None if name == "default" else name))]
 
 
 def networks(names: Sequence[str]) -> dict[str, list[Subject]]:

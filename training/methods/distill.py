@@ -188,12 +188,12 @@ def unexplained(prediction: Tensor, target: Tensor, variance: Tensor) -> Tensor:
 
 
 def _refuse_licences(teachers: Sequence[EncoderSpec], student: EncoderSpec) -> None:
-    """Raises ConfigError for a commercial student of a teacher for research only."""
+    """Raises ConfigError for a commercial student of a non-commercial teacher."""
     for teacher in teachers:
         if student.commercial and not teacher.commercial:
             raise ConfigError(
-                f"teacher {teacher.name} is licensed {teacher.licence}, for research only, and so"
-                " are its students: set export.commercial=false and"
+                f"teacher {teacher.name} is licensed {teacher.licence}, without commercial use, and"
+                " so are its students: set export.commercial=false and"
                 f" export.licence={teacher.licence}, or use another teacher"
             )
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from pathencoder.spec import UNKNOWN_LICENCE
 from training.data.licences import COPYLEFT, NON_COMMERCIAL, PERMISSIVE
 
-UNKNOWN = "unknown"
 OWN = "Apache-2.0"  # of weights that nothing restricts further
 _ORDER = (*PERMISSIVE, *COPYLEFT, *NON_COMMERCIAL)  # from the least to the most restrictive
 _WRITTEN = {name.casefold(): name for name in _ORDER}
@@ -29,8 +29,8 @@ def strictest(licences: Iterable[str]) -> str:
         restricts the use. Permissive parts give Apache-2.0.
     """
     written = sorted({_WRITTEN.get(name.strip().casefold(), name.strip()) for name in licences})
-    if any(not name or name.casefold() == UNKNOWN for name in written):
-        return UNKNOWN
+    if any(not name or name.casefold() == UNKNOWN_LICENCE for name in written):
+        return UNKNOWN_LICENCE
     known = max((name for name in written if name in _ORDER), key=_ORDER.index, default=OWN)
     known = OWN if known in PERMISSIVE else known
     own_terms = [name for name in written if name not in _ORDER]
@@ -50,4 +50,6 @@ def of_tiles(classes: Iterable[str], stated: str | None) -> str:
         stated: What holds for tiles of unknown licence; None: they are unknown.
     """
     named = {name: name for name in _ORDER}
-    return strictest([OF_TILES.get(c) or named.get(c) or stated or UNKNOWN for c in classes])
+    return strictest(
+        [OF_TILES.get(c) or named.get(c) or stated or UNKNOWN_LICENCE for c in classes]
+    )

@@ -17,6 +17,7 @@ import torch
 
 import pathencoder
 from pathencoder.pretrained import folder, locate
+from pathencoder.spec import UNKNOWN_LICENCE
 from training import config, distributed
 from training.backbones.known_starts import KNOWN
 from training.config import Config
@@ -176,7 +177,7 @@ def of_run(
     start, continued = _start(cfg), _continued(cfg)
     teachers = tuple(_encoder(str(name)) for name in cfg.method.teacher_encoders())
     weights = [s for s in (start, continued, *teachers) if s]
-    stated = None if cfg.export.licence == licences.UNKNOWN else cfg.export.licence
+    stated = None if cfg.export.licence == UNKNOWN_LICENCE else cfg.export.licence
     of_weights = [_or_stated(s.licence, stated) for s in weights]
     of_tiles = licences.of_tiles(corpus.contents.licences, stated)
     licence = licences.strictest([*of_weights, of_tiles, stated or licences.OWN])
@@ -194,7 +195,7 @@ def of_run(
         licence=licence,
         stated=stated,
         commercial=licences.is_commercial(licence)
-        and all(s.commercial or s.licence == licences.UNKNOWN for s in weights)
+        and all(s.commercial or s.licence == UNKNOWN_LICENCE for s in weights)
         and cfg.export.commercial is not False,
         precision=str(dtype or torch.float32).removeprefix("torch."),
         processes=distributed.world(),
@@ -237,7 +238,7 @@ def hardware(device: torch.device) -> str:
 
 
 def _or_stated(licence: str, stated: str | None) -> str:
-    return stated or licence if licence == licences.UNKNOWN else licence
+    return stated or licence if licence == UNKNOWN_LICENCE else licence
 
 
 def _start(cfg: Config) -> Source | None:
@@ -248,7 +249,7 @@ def _start(cfg: Config) -> Source | None:
         return _encoder(str(start))
     sha256 = folder.sha256_of(start)
     known = KNOWN.get(sha256)
-    licence = known.licence if known else licences.UNKNOWN
+    licence = known.licence if known else UNKNOWN_LICENCE
     return Source(
         name=known.name if known else Path(start).name,
         sha256=sha256,
@@ -275,7 +276,7 @@ def _continued(cfg: Config) -> Source | None:
     return Source(
         name=f"the run {place.name}",
         sha256=None,
-        licence=record.get("licence", licences.UNKNOWN),
+        licence=record.get("licence", UNKNOWN_LICENCE),
         commercial=record.get("commercial", False),
     )
 

@@ -33,12 +33,11 @@ from pathencoder.pretrained.folder import (
 )
 from pathencoder.runtimes.export import export as export_graph
 from pathencoder.runtimes.formats import check_installed
-from pathencoder.spec import EncoderSpec
+from pathencoder.spec import UNKNOWN_LICENCE, EncoderSpec
 from training import config as configs
 from training.evaluation.report_file import read_report
 from training.evaluation.report_rows import EncoderRow, Report
 from training.files import write_text
-from training.provenance import licences
 from training.publishing import parity, timm_check
 from training.publishing.card import RECORD, card
 from training.publishing.front import score_files
@@ -213,7 +212,7 @@ def _spec(wanted: Wanted, raw: Path) -> EncoderSpec:
     # a maintainer who publishes an encoder has measured it: its figures are beside it
     name = wanted.repo.rpartition("/")[2]
     spec = dataclasses.replace(read_spec(raw), name=name, verified=True)
-    if spec.licence == licences.UNKNOWN:
+    if spec.licence == UNKNOWN_LICENCE:
         raise ConfigError(
             f"the licence of {wanted.run} is not known, since that of its start or of some tiles is"
             " not: state it in the settings, export.licence=..., if you may, and export again"

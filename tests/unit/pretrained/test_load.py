@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import warnings
 
 import numpy as np
 import pytest
@@ -17,7 +16,7 @@ from pathencoder.errors import (
     IncompatibleWeights,
     UnknownEncoder,
 )
-from pathencoder.pretrained import catalogue, folder, load, locate
+from pathencoder.pretrained import catalogue, folder, locate
 from pathencoder.spec import EncoderSpec
 from pathencoder.verify import verify
 
@@ -199,20 +198,6 @@ def test_auto_device(monkeypatch, cuda, mps, expected):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
     assert runtime.pick_device("auto").type == expected
-
-
-@pytest.mark.parametrize(
-    "names",
-    [{"name": "small-research"}, {"name": "mine", "base_model": "small-research (sha256 1)"}],
-)
-def test_the_research_licence_gives_one_warning(saved, names):
-    rewrite(saved, lambda c: c["pathencoder"].update(licence="CC-BY-NC-4.0", **names))
-    load._warn_once.cache_clear()
-    with pytest.warns(UserWarning, match=r"CC-BY-NC-4\.0"):
-        pathencoder.load_encoder(saved)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        pathencoder.load_encoder(saved)
 
 
 # timm's hub format in a folder

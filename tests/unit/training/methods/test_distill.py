@@ -1,6 +1,7 @@
 """Distillation: what the student is compared with, what is trained, and that it learns."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from small_runs import settings, values, write_tiles
 
 from pathencoder import load_encoder
 from pathencoder.errors import ConfigError
+from pathencoder.pretrained.catalogue import BUNDLED
 from training import config
 from training.data.loader import TileBatch
 from training.methods import Plan, distill
@@ -136,17 +138,18 @@ def test_settings_that_leave_nothing_to_learn_are_refused(tmp_path, given, messa
         )
 
 
-@pytest.mark.filterwarnings("ignore:pathencoder-tiny-research")
-def test_a_student_of_a_research_teacher_is_for_research(tmp_path):
+def test_a_student_of_a_non_commercial_teacher_is_non_commercial(tmp_path):
+    folder = shutil.copytree(BUNDLED / "pathencoder-tiny", tmp_path / "strict")
+    described = json.loads((folder / "config.json").read_text())
+    described["pathencoder"].update(name="strict", licence="CC-BY-NC-4.0", commercial=False)
+    (folder / "config.json").write_text(json.dumps(described))
     cfg = settings(write_tiles(tmp_path), tmp_path / "run", "distill")
-    research = cfg.method.model_copy(update={"teachers": ("pathencoder-tiny-research",)})
+    strict = cfg.method.model_copy(update={"teachers": (str(folder),)})
     free = cfg.export.model_copy(update={"commercial": True})
-    run = train(cfg.model_copy(update={"method": research, "export": free}))
+    run = train(cfg.model_copy(update={"method": strict, "export": free}))
     spec = load_encoder(str(run / "export")).spec
     assert (spec.licence, spec.commercial) == ("CC-BY-NC-4.0", False)
-    assert spec.training.startswith(
-        "distill of pathencoder-tiny-research from random weights, 6 steps of 6 tiles"
-    )
+    assert spec.training.startswith("distill of strict from random weights, 6 steps of 6 tiles")
 
 
 def test_the_embedding_is_trained_as_it_is_read(tmp_path):

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.full
 
 DATA = ROOT.parent / "shared/data"
 QUICK = "bisque_breast"  # 58 images
-ROWS = {"pathencoder-tiny": "default", "pathencoder-tiny-research": "pathencoder-tiny-research"}
+ROWS = {"pathencoder-tiny": "default"}
 PROBE = ("auroc", "linear", "knn20", "shot5", "shot16")
 ALL = os.environ.get("PATHENCODER_CARDS") == "all"
 VERBS = ("probe", "calibration", *(("dense", "robustness") if ALL else ()))
@@ -46,7 +46,6 @@ def run(*words):
 
 
 @there
-@pytest.mark.filterwarnings("ignore:.*for research only")
 @pytest.mark.parametrize("name", ROWS)
 def test_figures_of_a_card_are_computed_again(name):
     figures, row = figures_of(name), ROWS[name]
