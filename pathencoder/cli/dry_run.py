@@ -15,10 +15,11 @@ import click
 from pathencoder.cli import report
 from pathencoder.cli.common import echo_json, plural
 from pathencoder.cli.encode_job import notes_on_tiles
-from pathencoder.cli.inputs import Found, output_of
+from pathencoder.cli.encode_task import EncodeTask
+from pathencoder.cli.inputs import output_of
 from pathencoder.cli.job import Job
 from pathencoder.cli.jobs import reason_of
-from pathencoder.cli.mpp_table import Scales, with_row
+from pathencoder.cli.mpp_table import with_row
 from pathencoder.features.finished import check_kind
 from pathencoder.features.provenance import Settings, slide_target
 from pathencoder.mpp import scale_notes
@@ -47,46 +48,37 @@ class _Plan:
 
 
 def dry_run_of(
-    found: Found,
-    scales: Scales,
-    settings: Settings,
-    specs: Sequence[EncoderSpec | None],
-    folders: Sequence[Path],
-    *,
-    as_json: bool,
+    task: EncodeTask, specs: Sequence[EncoderSpec | None], folders: Sequence[Path]
 ) -> int:
     """Print what would be done.
 
     Args:
-        found: The jobs, and what was left out.
-        scales: The scale of each job, where a table gives it.
-        settings: The same for all.
+        task: What would be encoded, and how.
         specs: Of each encoder; None where it cannot be known without network.
         folders: The folder for the files of each; need not exist.
-        as_json: Print JSON instead of text.
 
     Returns:
         The exit status: 3 where an input would fail, as far as it can be known, else 0.
     """
     plans = [
-        _plan(job, with_row(settings, row), spec, folder)
-        for job, row in zip(found.jobs, scales.rows, strict=True)
+        _plan(job, with_row(task.settings, row), spec, folder)
+        for job, row in zip(task.found.jobs, task.scales.rows, strict=True)
         for spec, folder in zip(specs, folders, strict=True)
     ]
     status = 3 if any(plan.problem for plan in plans) else 0
-    notes = [*scales.notes, *([] if all(specs) else [_NO_SPEC])]
-    if as_json:
-        left_out = [{"path": str(left.path), "reason": left.reason} for left in found.left_out]
+    left_out = task.found.left_out
+    notes = [*task.scales.notes, *([] if all(specs) else [_NO_SPEC])]
+    if task.as_json:
         about = {
             "out": str(folders[0] if len(folders) == 1 else folders[0].parent),
             "status": status,
             "notes": notes,
-            "left_out": left_out,
+            "left_out": [{"path": str(x.path), "reason": x.reason} for x in left_out],
         }
         echo_json({**about, "inputs": [asdict(plan) for plan in plans]})
         return status
     lines = [line for plan in plans for line in _lines(plan)]
-    lines += [*report.left_out_lines(found.left_out), *(f"Note: {note}" for note in notes)]
+    lines += [*report.left_out_lines(left_out), *(f"Note: {note}" for note in notes)]
     click.echo("\n".join([*lines, "Nothing was written (--dry-run)."]))
     return status
 

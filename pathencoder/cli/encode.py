@@ -22,6 +22,9 @@ from pathencoder.cli.shard import Shard, as_shard
 from pathencoder.errors import OfflineError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pathencoder.cli.encode_task import EncodeTask
     from pathencoder.spec import EncoderSpec
 
 RUNTIMES = ("auto", "torch", "onnx", "openvino")  # not imported: that would import torch
@@ -258,10 +261,10 @@ def command(
     """
     from pathencoder.cli.beside import find_beside
     from pathencoder.cli.chosen import of_shard, only_failed
-    from pathencoder.cli.dry_run import dry_run_of
     from pathencoder.cli.encode_run import encode_all
+    from pathencoder.cli.encode_task import EncodeTask
     from pathencoder.cli.inputs import find_inputs, refuse_nothing
-    from pathencoder.cli.lanes import folders_of, load_lanes
+    from pathencoder.cli.lanes import load_lanes
     from pathencoder.cli.mpp_table import assign, read_mpp_csv
     from pathencoder.cli.ray_options import ray_options
     from pathencoder.cli.tissue_run import find_all_tissue
@@ -292,57 +295,39 @@ def command(
     found = find_inputs(inputs, taken_as=taken_as, out=out)
     refuse_nothing(found)
     notes = of_shard(found, shard)
-    again: frozenset[str] = frozenset()
-    if retry_failed:
-        again, of_failed = only_failed(found, out)
-        notes += of_failed
-    scales = assign(rows, found.jobs)
-    beside = find_beside(tissue, coords, found.jobs)
+    again, of_failed = only_failed(found, out) if retry_failed else (frozenset(), [])
+    task = EncodeTask(
+        found=found,
+        scales=assign(rows, found.jobs),
+        settings=settings,
+        out=out,
+        beside=find_beside(tissue, coords, found.jobs),
+        again=again,
+        notes=[*notes, *of_failed],
+        pictures=pictures,
+        save_tissue=save_tissue,
+        scratch=Scratch(scratch, scratch_gb),
+        ray=ray,
+        as_json=as_json,
+        debug=state.debug,
+    )
     if dry_run:
-        wanted = names or (None,)
-        specs = [_known_spec(name, revision) for name in wanted]
-        named = [spec.name if spec else str(name) for spec, name in zip(specs, wanted, strict=True)]
-        folders = folders_of(out, named)
-        raise Failed(dry_run_of(found, scales, settings, specs, folders, as_json=as_json))
+        raise Failed(_dry_run(task, names or (None,), revision))
     make_folder(out)
     if only_tissue:
-        raise Failed(
-            find_all_tissue(
-                spec_of(names[0] if names else None, revision),
-                found,
-                scales,
-                settings,
-                out,
-                beside=beside,
-                pictures=pictures,
-                notes=notes,
-                scratch=Scratch(scratch, scratch_gb),
-                ray=ray,
-                as_json=as_json,
-                debug=state.debug,
-            )
-        )
-    devices = "cpu" if ray else device
-    asked = settings.of_network()
+        raise Failed(find_all_tissue(spec_of(names[0] if names else None, revision), task))
+    devices, asked = "cpu" if ray else device, settings.of_network()
     lanes = load_lanes(names, devices=devices, settings=asked, revision=revision)
-    raise Failed(
-        encode_all(
-            lanes,
-            found,
-            scales,
-            settings,
-            out,
-            beside=beside,
-            again=again,
-            notes=notes,
-            pictures=pictures,
-            save_tissue=save_tissue,
-            scratch=Scratch(scratch, scratch_gb),
-            ray=ray,
-            as_json=as_json,
-            debug=state.debug,
-        )
-    )
+    raise Failed(encode_all(lanes, task))
+
+
+def _dry_run(task: EncodeTask, names: Sequence[str | None], revision: str | None) -> int:
+    from pathencoder.cli.dry_run import dry_run_of
+    from pathencoder.cli.lanes import folders_of
+
+    specs = [_known_spec(name, revision) for name in names]
+    named = [spec.name if spec else str(name) for spec, name in zip(specs, names, strict=True)]
+    return dry_run_of(task, specs, folders_of(task.out, named))
 
 
 def _runtime(text: str) -> str | Path:

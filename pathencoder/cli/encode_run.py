@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Sequence
-from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,15 +14,13 @@ import click
 from pathencoder import cores
 from pathencoder.cli import report
 from pathencoder.cli.ahead import Ahead
-from pathencoder.cli.beside import Beside
 from pathencoder.cli.encode_job import EncodeRun, may_be_prepared
-from pathencoder.cli.inputs import Found, name_of, source_of
+from pathencoder.cli.encode_task import EncodeTask
+from pathencoder.cli.inputs import name_of, source_of
 from pathencoder.cli.job import Job
 from pathencoder.cli.jobs import Ended, Loop, conclude
 from pathencoder.cli.lanes import folders_of, run_lanes
-from pathencoder.cli.mpp_table import Scales
 from pathencoder.cli.ray_encode import encode_on_ray
-from pathencoder.cli.ray_options import RayOptions
 from pathencoder.cli.remote_slides import staging_of
 from pathencoder.cli.summary_files import write_summaries
 from pathencoder.errors import StoreError
@@ -35,40 +32,12 @@ if TYPE_CHECKING:
     from pathencoder.encoder import Encoder
 
 
-def encode_all(
-    lanes: Sequence[Sequence[Encoder]],
-    found: Found,
-    scales: Scales,
-    settings: Settings,
-    out: Path,
-    *,
-    beside: Beside,
-    again: AbstractSet[str],
-    notes: Sequence[str],
-    pictures: bool,
-    save_tissue: bool,
-    scratch: Scratch,
-    ray: RayOptions | None,
-    as_json: bool,
-    debug: bool,
-) -> int:
+def encode_all(lanes: Sequence[Sequence[Encoder]], task: EncodeTask) -> int:
     """Encode every job and report.
 
     Args:
         lanes: The encoders, on each device.
-        found: The jobs, and what was left out.
-        scales: The settings of single jobs, where a table gives them.
-        settings: The same for all.
-        out: An existing folder.
-        beside: Files of areas and coordinates of slides.
-        again: Names of jobs that are encoded again although they were done.
-        notes: For the summary.
-        pictures: Also draw every slide's tissue and tiles.
-        save_tissue: Also write every slide's tissue.
-        scratch: Where copies of remote slides lie.
-        ray: The cluster to work on; None: this process.
-        as_json: Print JSON instead of text.
-        debug: Print tracebacks.
+        task: What to encode, how, and where to.
 
     Returns:
         The exit status.
@@ -76,39 +45,40 @@ def encode_all(
     Raises:
         ConfigError: Settings that fit no input.
     """
-    rows = {job.name: row for job, row in zip(found.jobs, scales.rows, strict=True)}
-    names = [encoder.spec.name for encoder in lanes[0]]
-    settings = _shared_workers(settings, len(lanes))
+    found, names = task.found, [encoder.spec.name for encoder in lanes[0]]
     run = EncodeRun(
         lanes[0],
-        folders_of(out, names),
-        out,
-        settings,
-        rows,
-        beside,
-        again,
-        pictures=pictures,
-        save_tissue=save_tissue,
+        folders_of(task.out, names),
+        task.out,
+        _shared_workers(task.settings, len(lanes)),
+        {job.name: row for job, row in zip(found.jobs, task.scales.rows, strict=True)},
+        task.beside,
+        task.again,
+        pictures=task.pictures,
+        save_tissue=task.save_tissue,
     )
     run.check(found.jobs)
     started = time.monotonic()
-    if ray is not None:
-        ended = encode_on_ray(run, found.jobs, ray, scratch, debug=debug)
+    if task.ray is not None:
+        ended = encode_on_ray(run, found.jobs, task.ray, task.scratch, debug=task.debug)
     else:
-        ended = _encode_here(run, lanes, found.jobs, scratch, debug=debug)
-    no_slide = not any(job.kind == "slide" for job in found.jobs)
-    none_to_draw = pictures and no_slide
-    notes = [
-        *notes,
-        *scales.notes,
-        *beside.notes,
+        ended = _encode_here(run, lanes, found.jobs, task.scratch, debug=task.debug)
+    seconds = time.monotonic() - started
+    about = report.About(", ".join(names), task.out, found.left_out, _notes(task), seconds=seconds)
+    return _conclude(ended, about, as_json=task.as_json, debug=task.debug)
+
+
+def _notes(task: EncodeTask) -> list[str]:
+    """Of the summary, with what was asked for in vain."""
+    no_slide = not any(job.kind == "slide" for job in task.found.jobs)
+    none_to_draw, none_to_measure = task.pictures and no_slide, task.settings.qc and no_slide
+    return [
+        *task.notes,
+        *task.scales.notes,
+        *task.beside.notes,
         *(["--pictures draws slides, and no input is a slide"] if none_to_draw else []),
-        *(["--qc measures the tiles of slides alone"] if settings.qc and no_slide else []),
+        *(["--qc measures the tiles of slides alone"] if none_to_measure else []),
     ]
-    about = report.About(
-        ", ".join(names), out, found.left_out, notes, seconds=time.monotonic() - started
-    )
-    return _conclude(ended, about, as_json=as_json, debug=debug)
 
 
 def _shared_workers(settings: Settings, lanes: int) -> Settings:

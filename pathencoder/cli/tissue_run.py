@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,13 +13,13 @@ import click
 from pathencoder.cli import report
 from pathencoder.cli.beside import TISSUE, Beside
 from pathencoder.cli.common import plural
-from pathencoder.cli.inputs import Found, name_of, source_of
+from pathencoder.cli.encode_task import EncodeTask
+from pathencoder.cli.inputs import name_of, source_of
 from pathencoder.cli.job import Job
 from pathencoder.cli.jobs import Ended, Loop, conclude
 from pathencoder.cli.meter import Meter
-from pathencoder.cli.mpp_table import Row, Scales, with_row
+from pathencoder.cli.mpp_table import Row, with_row
 from pathencoder.cli.own_files import PICTURES
-from pathencoder.cli.ray_options import RayOptions
 from pathencoder.cli.ray_run import run_on_ray
 from pathencoder.cli.remote_slides import copied, say_download, staging_of
 from pathencoder.cli.summary_files import TISSUE_SUMMARY, write_summaries
@@ -39,53 +39,31 @@ from pathencoder.walk import printable
 COORDS = "coords"  # the folder of coordinates in an output folder
 
 
-def find_all_tissue(
-    spec: EncoderSpec,
-    found: Found,
-    scales: Scales,
-    settings: Settings,
-    out: Path,
-    *,
-    beside: Beside,
-    pictures: bool,
-    notes: Sequence[str],
-    scratch: Scratch,
-    ray: RayOptions | None,
-    as_json: bool,
-    debug: bool,
-) -> int:
+def find_all_tissue(spec: EncoderSpec, task: EncodeTask) -> int:
     """Write the tissue, the coordinates of the tiles and, if wanted, a picture of every slide.
 
     Args:
         spec: Of the encoder: the size and scale of its tiles.
-        found: The jobs, and what was left out; tiles are not slides, and fail.
-        scales: The scale of each job, where a table gives it.
-        settings: The same for all.
-        out: An existing folder.
-        beside: Files of areas and coordinates of slides.
-        pictures: Also draw every slide's tissue and tiles.
-        notes: For the summary.
-        scratch: Where copies of remote slides go.
-        ray: The cluster to work on; None: this process.
-        as_json: Print JSON instead of text.
-        debug: Print tracebacks.
+        task: The slides, and how they are read; tiles are not slides, and fail.
 
     Returns:
         The exit status.
     """
-    rows = {job.name: row for job, row in zip(found.jobs, scales.rows, strict=True)}
-    run = _Run(spec, rows, settings, out, beside, pictures)
-    if ray is not None:
+    jobs, scales, beside = task.found.jobs, task.scales, task.beside
+    rows = {job.name: row for job, row in zip(jobs, scales.rows, strict=True)}
+    run = _Run(spec, rows, task.settings, task.out, beside, task.pictures)
+    if task.ray is not None:
         files = [*beside.tissue.values(), *beside.coords.values(), *scales.files]
-        cores = replace(ray, gpus=False)
-        prepare = _OnWorker(run, scratch)
-        ended = run_on_ray(found.jobs, prepare, cores, out=out, files=files, debug=debug)
+        cores = replace(task.ray, gpus=False)
+        prepare = _OnWorker(run, task.scratch)
+        ended = run_on_ray(jobs, prepare, cores, out=task.out, files=files, debug=task.debug)
     else:
-        with staging_of(found.jobs, scratch, lambda _: True) as staging:
+        with staging_of(jobs, task.scratch, lambda _: True) as staging:
             run = replace(run, staging=staging)
-            ended = Loop(run.one, source_of, name_of, debug=debug).run(found.jobs)
-    about = report.About(spec.name, out, found.left_out, [*scales.notes, *beside.notes, *notes])
-    return _conclude(ended, about, as_json=as_json, debug=debug)
+            ended = Loop(run.one, source_of, name_of, debug=task.debug).run(jobs)
+    notes = [*scales.notes, *beside.notes, *task.notes]
+    about = report.About(spec.name, task.out, task.found.left_out, notes)
+    return _conclude(ended, about, as_json=task.as_json, debug=task.debug)
 
 
 @dataclass(frozen=True)

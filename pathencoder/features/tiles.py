@@ -85,77 +85,49 @@ def tiles_to_file(
     """
     started, pace = time.monotonic(), pace or Pace()
     provenance = with_runtime_of(file, tiles_provenance(encoder, settings), settings)
-    batch = _Batch(source, images)
-    earlier = None if settings.overwrite else _earlier(file, provenance)
-    notes = _check_folder(earlier, batch, file) if earlier else []
+    batch = _Batch(source, images, keep_others=keep_others)
+
+    def outcome(status: str, failures: list[Failure], notes: list[str], new: int = 0) -> Outcome:
+        rows, seconds = len(images) - len(failures), time.monotonic() - started
+        return Outcome(
+            source, status, file, rows, new, seconds, failures, notes, batch.parts(), pace=pace
+        )
+
+    earlier, notes = _earlier(file, provenance, settings, batch)
     if earlier is not None and not partial_path(file).exists():
-        failures = _nothing_new(earlier, batch, keep_others=keep_others)
+        failures = _nothing_new(earlier, batch)
         if failures is not None:
-            count = len(images) - len(failures)
-            return Outcome(
-                source,
-                "before",
-                file,
-                count,
-                0,
-                time.monotonic() - started,
-                failures,
-                notes,
-                batch.parts(keep_others=keep_others),
-            )
+            return outcome("before", failures, notes)
     settings = continued(encoder, settings, provenance, file)
     facts = {
         "source": printable(source.name),
         "source_path": batch.folder,
         "device": device_used(encoder),
     }
-    with Job(
-        encoder, file, settings, provenance.settings(), progress, facts=facts, tag_bytes=TAG_BYTES
-    ) as job:
-        if not settings.overwrite:  # another process may have finished it meanwhile
-            earlier = _earlier(file, provenance)
-            notes = _check_folder(earlier, batch, file) if earlier else []
+    header = provenance.settings()
+    with Job(encoder, file, settings, header, progress, facts=facts, tag_bytes=TAG_BYTES) as job:
+        # another process may have finished it meanwhile
+        earlier, notes = _earlier(file, provenance, settings, batch)
         _check_begun(job, batch)
-        others = earlier.others(batch) if earlier and keep_others else {}
         if earlier is not None:
-            _take_over(earlier, batch, others, job)
+            _take_over(earlier, batch, job)
         failures = _embed(encoder, batch, job, settings, pace)
-        bad = {f.part for f in failures}
-        good = [key for key, _ in images if key not in bad]
-        if images and not good:
-            raise _none_readable(source, batch, failures)
-        stamps = [
-            *others.values(),
-            *(Stamp(batch.stats[key], _stamp(job, key).content) for key in good),
-        ]
-        left = (
-            [f for f in earlier.failures if f.part not in batch.stats]
-            if earlier and keep_others
-            else []
-        )
-        content = Content(
-            provenance, [*left, *failures], facts, keys=[*others, *good], stamps=stamps
-        )
+        content = _content(job, batch, earlier, failures, provenance=provenance, facts=facts)
         new = job.finish(content, [_id(key) for key in content.keys])
-    return Outcome(
-        source,
-        "done",
-        file,
-        len(good),
-        new,
-        time.monotonic() - started,
-        failures,
-        [*notes, *pace.notes],
-        batch.parts(keep_others=keep_others),
-        pace=pace,
-    )
+    return outcome("done", failures, [*notes, *pace.notes], new)
 
 
 class _Batch:
-    """The images of one run and their identities. A hash is computed once, when it is needed."""
+    """The images of one run and their identities. A hash is computed once, when it is needed.
 
-    def __init__(self, source: Path, images: Named) -> None:
-        self.source, self.images = source, images
+    Args:
+        source: The folder that the keys are relative to.
+        images: Key and path of each image.
+        keep_others: Whether rows of other images of the folder stay in the file.
+    """
+
+    def __init__(self, source: Path, images: Named, *, keep_others: bool) -> None:
+        self.source, self.images, self.keep_others = source, images, keep_others
         self.folder = place_of(source)
         self.paths = dict(images)
         self.stats = {key: stat_of(path) for key, path in images}
@@ -180,9 +152,9 @@ class _Batch:
         pixels, self.hashes[key] = read_hashed(path, self.stats[key].size)
         return pixels
 
-    def parts(self, *, keep_others: bool) -> frozenset[str] | None:
+    def parts(self) -> frozenset[str] | None:
         """The keys, or None where they are all images of their folder."""
-        return frozenset(self.paths) if keep_others else None
+        return frozenset(self.paths) if self.keep_others else None
 
     def _hash(self, key: str) -> bytes:
         if key not in self.hashes:
@@ -230,15 +202,31 @@ class _Earlier:
         return {f.part for f in self.failures}
 
     def others(self, batch: _Batch) -> dict[str, Stamp]:
+        """The rows of other images, where they are kept."""
+        if not batch.keep_others:
+            return {}
         return {key: stamp for key, stamp in self.known.items() if key not in batch.stats}
 
+    def other_failures(self, batch: _Batch) -> list[Failure]:
+        """The failures of other images, where they are kept."""
+        if not batch.keep_others:
+            return []
+        return [f for f in self.failures if f.part not in batch.stats]
 
-def _earlier(file: Path, provenance: Provenance) -> _Earlier | None:
-    if not file.exists():
-        return None
+
+def _earlier(
+    file: Path, provenance: Provenance, settings: Settings, batch: _Batch
+) -> tuple[_Earlier | None, list[str]]:
+    """The finished file that is continued, and notes on it; None where there is none.
+
+    Raises Mismatch where it has another provenance, or is of another folder with other contents.
+    """
+    if settings.overwrite or not file.exists():
+        return None, []
     check_provenance(file, provenance, layout="")
     parts = finished.read_parts(file)
-    return _Earlier(parts.folder, parts.known, parts.take, parts.failures)
+    earlier = _Earlier(parts.folder, parts.known, parts.take, parts.failures)
+    return earlier, _check_folder(earlier, batch, file)
 
 
 def _check_folder(earlier: _Earlier, batch: _Batch, file: Path) -> list[str]:
@@ -276,9 +264,9 @@ def _begun(job: Job, batch: _Batch, key: str) -> bool:
     return _id(key) in job.journal and batch.is_same(key, _stamp(job, key), folder=folder)
 
 
-def _take_over(earlier: _Earlier, batch: _Batch, others: Mapping[str, Stamp], job: Job) -> None:
+def _take_over(earlier: _Earlier, batch: _Batch, job: Job) -> None:
     """Copy the rows of the finished file that are still valid into the journal."""
-    wanted = []
+    wanted, others = [], earlier.others(batch)
     for place, (key, stamp) in enumerate(earlier.known.items()):
         mine = (
             key in batch.paths
@@ -309,7 +297,36 @@ def _embed(
     return [_failure(key, path, error) for (key, path), error in failed]
 
 
-def _nothing_new(earlier: _Earlier, batch: _Batch, *, keep_others: bool) -> list[Failure] | None:
+def _content(
+    job: Job,
+    batch: _Batch,
+    earlier: _Earlier | None,
+    failures: list[Failure],
+    *,
+    provenance: Provenance,
+    facts: Mapping[str, str],
+) -> Content:
+    """What the file says of its rows: those of others first, then those of this run.
+
+    Raises ImageError where no image could be read.
+    """
+    bad = {f.part for f in failures}
+    good = [key for key in batch.paths if key not in bad]
+    if batch.images and not good:
+        raise _none_readable(batch.source, batch, failures)
+    others = earlier.others(batch) if earlier else {}
+    left = earlier.other_failures(batch) if earlier else []
+    mine = [Stamp(batch.stats[key], _stamp(job, key).content) for key in good]
+    return Content(
+        provenance,
+        [*left, *failures],
+        facts,
+        keys=[*others, *good],
+        stamps=[*others.values(), *mine],
+    )
+
+
+def _nothing_new(earlier: _Earlier, batch: _Batch) -> list[Failure] | None:
     """The failures of an earlier file, where it needs no change.
 
     None where it does: an image is new, has changed, is gone, or failed before and can be read now.
@@ -322,7 +339,7 @@ def _nothing_new(earlier: _Earlier, batch: _Batch, *, keep_others: bool) -> list
         or not batch.is_same(named[0], known[named[0]], folder=earlier.folder)
     ]
     gone = len(known) - (len(batch.images) - len(missing))
-    if (gone and not keep_others) or any(key not in earlier.failed for key, _ in missing):
+    if (gone and not batch.keep_others) or any(key not in earlier.failed for key, _ in missing):
         return None
     failures = []
     for key, path in missing:

@@ -1,0 +1,50 @@
+"""What one `pathencoder encode` command is asked to do, after its command line was parsed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from pathlib import Path
+
+from pathencoder.cli.beside import Beside
+from pathencoder.cli.inputs import Found
+from pathencoder.cli.mpp_table import Scales
+from pathencoder.cli.ray_options import RayOptions
+from pathencoder.features.provenance import Settings
+from pathencoder.remote.staging import Scratch
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodeTask:
+    """The inputs of one command, and what is the same for all of them.
+
+    Attributes:
+        found: The jobs, and what was left out.
+        scales: The settings of single jobs, where a table gives them.
+        settings: The same for all.
+        out: The output folder; it exists, except in a dry run.
+        beside: Files of areas and coordinates of slides.
+        again: Names of jobs that are encoded again although they were done.
+        notes: For the summary.
+        pictures: Also draw every slide's tissue and tiles.
+        save_tissue: Also write every slide's tissue.
+        scratch: Where copies of remote slides lie.
+        ray: The cluster to work on; None: this process.
+        as_json: Print JSON instead of text.
+        debug: Print tracebacks.
+    """
+
+    found: Found
+    scales: Scales
+    settings: Settings
+    out: Path
+    beside: Beside
+    again: AbstractSet[str]
+    notes: Sequence[str]
+    pictures: bool
+    save_tissue: bool
+    scratch: Scratch
+    ray: RayOptions | None
+    as_json: bool
+    debug: bool
