@@ -138,6 +138,18 @@ def test_int8_is_calibrated_on_tiles_and_its_loss_is_measured(made, tmp_path, fo
         rows_of(enc, tmp_path)
 
 
+@pytest.mark.parametrize("made", ["cnn", "vit"], indirect=True)
+def test_int8_weights_leave_room_for_the_sum_of_two_products(made, tmp_path):
+    """Where a CPU adds them in 16 bits, 255 * 64 * 2 fits, and 255 * 127 * 2 does not."""
+    enc, _ = made
+    export(enc, tmp_path, precision="int8", tiles=[picture(seed) for seed in range(24)])
+    graph = onnx.load(tmp_path / "model.int8.onnx").graph
+    weights = [onnx.numpy_helper.to_array(i) for i in graph.initializer]
+    largest = [np.abs(w.astype(int)).max() for w in weights if w.dtype == np.int8 and w.ndim > 1]
+    assert largest
+    assert max(largest) <= 64
+
+
 @pytest.mark.parametrize("made", ["cnn"], indirect=True)
 def test_weights_that_are_too_large_for_one_file_lie_in_a_second(made, tmp_path, monkeypatch):
     enc, _ = made
