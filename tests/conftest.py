@@ -40,7 +40,7 @@ def chromium():
 @pytest.fixture
 def no_hub(monkeypatch):
     """Fails a test whose code downloads from the Hub."""
-    # timm binds the client's function when it is imported: were that now, it would keep ours
+    # imported while the function is replaced, timm would keep the replacement for later tests
     compat.import_timm()
     monkeypatch.setattr(
         "huggingface_hub.hf_hub_download", lambda *a, **k: pytest.fail("asked the Hub")

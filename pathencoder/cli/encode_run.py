@@ -69,7 +69,7 @@ def encode_all(lanes: Sequence[Sequence[Encoder]], task: EncodeTask) -> int:
 
 
 def _notes(task: EncodeTask) -> list[str]:
-    """Of the summary, with what was asked for in vain."""
+    """The notes of the summary, also on options that had no effect."""
     no_slide = not any(job.kind == "slide" for job in task.found.jobs)
     none_to_draw, none_to_measure = task.pictures and no_slide, task.settings.qc and no_slide
     return [
