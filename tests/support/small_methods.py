@@ -1,5 +1,7 @@
 """Every pretraining method at its smallest, with views to give to its loss."""
 
+import numpy as np
+import skimage.data
 import torch
 
 from pathencoder import compat
@@ -19,7 +21,9 @@ _DINO = {
 DENSE = {
     "stain_maps": {"stages": ["blocks.0"]},
     "nuclei_maps": {"stages": ["blocks.0"]},
+    "crop_scale": {"stages": ["blocks.0"]},
     "dense_contrast": {"stages": ["blocks.1"]},
+    "context": {"stages": ["blocks.1"]},
 }
 SMALL = {
     "simclr": simclr.Settings(crop=CROPS, local_crops={"count": 1, "px": 16}, hidden=16, out=8),
@@ -42,6 +46,16 @@ SMALL = {
 
 def rng(seed):
     return torch.Generator().manual_seed(seed)
+
+
+def picture_tiles(count, side=64):
+    """Tiles of scikit-image's picture of immunohistochemistry."""
+    picture = skimage.data.immunohistochemistry()
+    corners = np.random.default_rng(0).integers(0, len(picture) - side, (count, 2))
+    tiles = np.stack([picture[y : y + side, x : x + side] for y, x in corners])
+    return TileBatch(
+        torch.from_numpy(tiles).permute(0, 3, 1, 2), torch.ones(count).long(), torch.arange(count)
+    )
 
 
 def small_method(settings, architecture="test_vit", **args):

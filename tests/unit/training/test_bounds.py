@@ -21,7 +21,7 @@ _NO_CHOICE = ("nothing", 3, [], {})
 
 
 # what a section cannot be without, where the rest of it is tried
-_TASKS = ("stain_maps", "nuclei_maps", "dense_contrast")
+_TASKS = ("stain_maps", "nuclei_maps", "crop_scale", "dense_contrast", "context")
 _NEEDED = {task: {"stages": ["blocks.0"]} for task in _TASKS}
 
 

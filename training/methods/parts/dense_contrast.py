@@ -70,12 +70,7 @@ class DenseContrast(DenseTask):
         super().__init__()
         self.settings = settings
         widths = map_widths(backbone, settings.stages, px, "method.dense_contrast.stages")
-        self.heads = nn.ModuleList(
-            nn.Sequential(
-                nn.Linear(width, _HIDDEN), nn.ReLU(inplace=True), nn.Linear(_HIDDEN, _OUT)
-            )
-            for width in widths
-        )
+        self.heads = nn.ModuleList(projection(width) for width in widths)
 
     def beside(self, batch: TileBatch) -> Beside:
         """The places of crops are all that is needed of them."""
@@ -96,10 +91,13 @@ class DenseContrast(DenseTask):
         return losses, shares
 
     def _matched(self, z: Tensor, apart: Tensor, there: Tensor) -> tuple[Tensor, Tensor]:
-        first, second, near, valid = (
-            distributed.gather(x) for x in (*z, (apart < _APART).float(), there.float())
-        )
-        return matched(first, second, near > 0, valid > 0, temperature=self.settings.temperature)
+        places = there[:, None].expand(-1, PLACES)
+        return matched_by_all(z[0], z[1], apart, places, self.settings.temperature)
+
+
+def projection(width: int) -> nn.Sequential:
+    """Two linear layers, whose output places are compared by."""
+    return nn.Sequential(nn.Linear(width, _HIDDEN), nn.ReLU(inplace=True), nn.Linear(_HIDDEN, _OUT))
 
 
 @dataclass(frozen=True)
@@ -137,19 +135,23 @@ def in_both(first: Tensor, second: Tensor) -> InBoth:
     half = torch.stack([half_sides(first), half_sides(second)])
     centre = torch.stack([first, second])[..., 2]
     start, end = (centre - half).amax(0), (centre + half).amin(0)
-    steps = (torch.arange(_GRID, device=first.device) + 0.5) / _GRID
-    grid = torch.stack(torch.meshgrid(steps, steps, indexing="ij"), 2).view(1, PLACES, 2)
-    where = start[:, None] + (end - start)[:, None] * grid
+    where = start[:, None] + (end - start)[:, None] * grid(first.device)
     return InBoth(
-        _seen_from(first, where),
-        _seen_from(second, where),
+        seen_from(first, where),
+        seen_from(second, where),
         (end > start).all(1),
         half.amax(0),
         where,
     )
 
 
-def _seen_from(places: Tensor, where: Tensor) -> Tensor:
+def grid(device: torch.device) -> Tensor:
+    """Places [1, P, 2] in the middle of the cells of a square, whose corners are 0, 0 and 1, 1."""
+    steps = (torch.arange(_GRID, device=device) + 0.5) / _GRID
+    return torch.stack(torch.meshgrid(steps, steps, indexing="ij"), 2).view(1, PLACES, 2)
+
+
+def seen_from(places: Tensor, where: Tensor) -> Tensor:
     """Places of the tile [N, P, 2] in a crop's coordinates, by the inverse of its affine map."""
     # the inverse of a flip or turn is its transpose; sums, since autocast would round a product
     away = (where - places[:, None, :, 2]) / half_sides(places).square()[:, None]
@@ -165,6 +167,23 @@ def read(maps: Tensor, where: Tensor) -> Tensor:
     return found[:, :, 0].transpose(1, 2)
 
 
+def matched_by_all(
+    first: Tensor, second: Tensor, apart: Tensor, valid: Tensor, temperature: float
+) -> tuple[Tensor, Tensor]:
+    """`matched` among the tiles of all processes.
+
+    Args:
+        first: As of `matched`.
+        second: As of `matched`.
+        apart: Float [N, P, P], distances of the places of a tile, in positions of its map.
+        valid: As of `matched`.
+        temperature: As of `matched`.
+    """
+    parts = (first, second, (apart < _APART).float(), valid.float())
+    a, b, near, there = (distributed.gather(x) for x in parts)
+    return matched(a, b, near > 0, there > 0, temperature=temperature)
+
+
 @in_fp32
 def matched(
     first: Tensor, second: Tensor, near: Tensor, valid: Tensor, *, temperature: float
@@ -175,19 +194,19 @@ def matched(
         first: Float [N, P, D], projections of the places in the first crop of each tile.
         second: Float [N, P, D], those of the same places in the second crop.
         near: Bool [N, P, P]: places of a tile that are too near each other to be negatives.
-        valid: Bool [N]: the crops overlap; other tiles take no part.
+        valid: Bool [N, P]: the places that take part.
         temperature: Of the softmax.
 
     Returns:
         The mean of both directions, and the share of places whose partner is the most similar one
         of those that are compared. The loss is log(N P) where all projections are equal, whatever
-        the number of places that are compared. Without a valid tile both are 0.
+        the number of places that are compared. Without a valid place both are 0.
     """
     tiles, places = first.shape[:2]
     count = tiles * places
     a, b = (F.normalize(x.flatten(0, 1), dim=1) for x in (first, second))
     own = torch.arange(count, device=a.device)
-    rows = valid.repeat_interleave(places)
+    rows = valid.flatten()
     out = ~(rows[:, None] & rows)
     blocks = out.view(tiles, places, tiles, places)
     each = torch.arange(tiles, device=a.device)

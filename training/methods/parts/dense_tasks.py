@@ -9,16 +9,23 @@ from torch import Tensor, nn
 
 from training.data.loader import TileBatch
 from training.methods import Logs, MethodSettings, Views
-from training.methods.parts import nuclei_maps, stain_maps
+from training.methods.parts import crop_scale, nuclei_maps, stain_maps
+from training.methods.parts.context import Context, ContextSettings
 from training.methods.parts.dense_contrast import DenseContrast, DenseContrastSettings
 from training.methods.parts.dense_task import Beside, DenseTask, DenseTaskSettings
 from training.methods.parts.feature_maps import feature_maps
 from training.methods.parts.multicrop import forward_by_size
 from training.methods.parts.nuclei_maps import NucleiMapSettings
-from training.methods.parts.pixel_targets import PixelTargets
+from training.methods.parts.pixel_targets import PixelTargets, Source
 
 # The names of their modules, which checkpoints hold.
-_MODULES = {"stain_maps": "stains", "nuclei_maps": "nuclei", "dense_contrast": "dense"}
+_MODULES = {
+    "stain_maps": "stains",
+    "nuclei_maps": "nuclei",
+    "crop_scale": "scale",
+    "dense_contrast": "dense",
+    "context": "context",
+}
 
 
 class DenseSettings(MethodSettings):
@@ -27,12 +34,16 @@ class DenseSettings(MethodSettings):
     Attributes:
         stain_maps: Maps predict the densities of stains.
         nuclei_maps: Maps predict where nuclei lie, as the bundled nuclei network finds them.
+        crop_scale: Maps predict how much the crop is magnified.
         dense_contrast: Maps of two crops agree where both show the same place.
+        context: The map of a crop predicts what the map of a larger one shows around it.
     """
 
     stain_maps: DenseTaskSettings | None = None
     nuclei_maps: NucleiMapSettings | None = None
+    crop_scale: DenseTaskSettings | None = None
     dense_contrast: DenseContrastSettings | None = None
+    context: ContextSettings | None = None
 
     def dense_tasks(self) -> dict[str, DenseTaskSettings]:
         """The settings of the tasks that are set, by name."""
@@ -112,7 +123,14 @@ class DenseTasks:
 
 def _made(name: str, settings: DenseSettings, backbone: nn.Module, px: int) -> DenseTask:
     own = settings.dense_tasks()[name]
+    if isinstance(own, ContextSettings):
+        return Context(own, backbone, px)
     if isinstance(own, DenseContrastSettings):
         return DenseContrast(own, backbone, px)
-    source = nuclei_maps.source(own) if isinstance(own, NucleiMapSettings) else stain_maps.SOURCE
-    return PixelTargets(own, backbone, px, source=source, setting=f"method.{name}")
+    return PixelTargets(own, backbone, px, source=_source(name, own), setting=f"method.{name}")
+
+
+def _source(name: str, settings: DenseTaskSettings) -> Source:
+    if isinstance(settings, NucleiMapSettings):
+        return nuclei_maps.source(settings)
+    return crop_scale.SOURCE if name == "crop_scale" else stain_maps.SOURCE

@@ -2,16 +2,13 @@
 
 import math
 
-import numpy as np
 import pytest
-import skimage.data
 import torch
-from small_methods import rng, small_method
+from small_methods import picture_tiles, rng, small_method
 
 from pathencoder.errors import ConfigError
 from training import augment
 from training.augment import CropSettings
-from training.data.loader import TileBatch
 from training.methods import simclr
 from training.methods.parts.dense_contrast import PLACES, in_both, matched, read
 
@@ -23,16 +20,6 @@ WHOLE = {"area": (1.0, 1.0), "aspect": (1.0, 1.0)}
 def settings(stages=("blocks.1",), **changes):
     task = {"dense_contrast": {"stages": stages}} if stages else {}
     return simclr.Settings(crop={"px": 48, "area": (0.5, 1)}, hidden=16, out=8, **task, **changes)
-
-
-def batch(count=16, side=64):
-    """Tiles of scikit-image's picture of immunohistochemistry."""
-    picture = skimage.data.immunohistochemistry()
-    corners = np.random.default_rng(0).integers(0, len(picture) - side, (count, 2))
-    tiles = np.stack([picture[y : y + side, x : x + side] for y, x in corners])
-    return TileBatch(
-        torch.from_numpy(tiles).permute(0, 3, 1, 2), torch.ones(count).long(), torch.arange(count)
-    )
 
 
 def coordinates(count, side=64):
@@ -90,7 +77,7 @@ def test_places_of_a_tile_are_as_far_apart_as_the_larger_crop_says():
 def test_the_loss_of_equal_projections_is_that_of_chance():
     z = torch.ones(5, PLACES, 8)
     near = torch.eye(PLACES).bool().expand(5, PLACES, PLACES).clone()
-    valid = torch.ones(5).bool()
+    valid = torch.ones(5, PLACES).bool()
     chance = settings().dense_contrast.chance_loss(5)
     assert chance == math.log(5 * PLACES)
     assert float(matched(z, z, near, valid, temperature=0.2)[0]) == pytest.approx(chance)
@@ -102,7 +89,7 @@ def test_near_places_of_a_tile_and_tiles_without_overlap_are_no_negatives():
     g = rng(0)
     z = [torch.randn(3, PLACES, 8, generator=g) for _ in range(2)]
     near = torch.ones(3, PLACES, PLACES).bool()
-    valid = torch.tensor([True, False, True])
+    valid = torch.tensor([True, False, True])[:, None].expand(3, PLACES)
     loss, _ = matched(*z, near, valid, temperature=0.2)
     other = [x.clone() for x in z]
     other[1][1] *= -1
@@ -135,7 +122,7 @@ def test_crops_without_overlap_contribute_nothing_and_give_no_nan():
 def test_maps_learn_to_agree_and_the_gradient_reaches_the_backbone(architecture):
     method = small_method(settings(), architecture)
     optimiser = torch.optim.Adam([p for p in method.parameters() if p.requires_grad], 3e-3)
-    views, shares = method.views(batch()), []
+    views, shares = method.views(picture_tiles(16)), []
     for step in range(25):
         _, maps = method.tasks.forward(method.backbone, method.backbone, views[:2], 2)
         loss, share = method.dense.loss(maps, views[2:])
@@ -150,7 +137,7 @@ def test_maps_learn_to_agree_and_the_gradient_reaches_the_backbone(architecture)
 
 
 def test_its_weighted_loss_is_added_and_its_figure_logged():
-    tiles, weighted = batch(8), {"stages": ["blocks.1"], "weight": 0.5}
+    tiles, weighted = picture_tiles(8), {"stages": ["blocks.1"], "weight": 0.5}
     made = [small_method(settings(s), CNN) for s in ((), ("blocks.1",))]
     half = small_method(settings((), dense_contrast=weighted), CNN)
     plain, full, less = (float(m.loss(m.views(tiles), 0)[0].detach()) for m in (*made, half))
@@ -164,7 +151,7 @@ def test_the_head_is_not_exported_and_the_crops_are_those_without_the_task():
     assert dense.encoder().state_dict().keys() == plain.encoder().state_dict().keys()
     own = dense.state_dict().keys() - plain.state_dict().keys()
     assert own == {f"dense.heads.0.{i}.{name}" for i in (0, 2) for name in ("weight", "bias")}
-    without, made = plain.views(batch(4)), dense.views(batch(4))
+    without, made = plain.views(picture_tiles(4)), dense.views(picture_tiles(4))
     assert [tuple(v.shape) for v in made[2:]] == [(4, 2, 3)] * 2
     for one, other in zip(without, made[:2], strict=True):
         assert torch.equal(one, other)

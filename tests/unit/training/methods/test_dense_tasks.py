@@ -19,7 +19,9 @@ pytestmark = pytest.mark.full
 TASKS = {
     "stain_maps": {"stages": ["layer1"]},
     "nuclei_maps": {"stages": ["layer2"]},
+    "crop_scale": {"stages": ["layer2"]},
     "dense_contrast": {"stages": ["layer1", "layer2"], "weight": 0.5},
+    "context": {"stages": ["layer2"]},
 }
 
 

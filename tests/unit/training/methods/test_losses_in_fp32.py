@@ -52,7 +52,7 @@ def contrast(similarity):
 
 def dense(first, second):
     near = (torch.arange(8)[:, None] - torch.arange(8)).abs() < 3
-    valid = torch.tensor([True] * 5 + [False])
+    valid = torch.tensor([True] * 5 + [False])[:, None].expand(6, 8)
     return dense_contrast.matched(first, second, near.expand(6, 8, 8), valid, temperature=0.1)[0]
 
 

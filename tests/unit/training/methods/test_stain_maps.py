@@ -2,13 +2,11 @@
 
 import numpy as np
 import pytest
-import skimage.data
 import torch
-from small_methods import rng, small_method
+from small_methods import picture_tiles, rng, small_method
 
 from pathencoder.errors import ConfigError
 from pathencoder.stain import HED, separate
-from training.data.loader import TileBatch
 from training.methods import simclr
 from training.methods.parts.pixel_targets import unexplained
 from training.methods.parts.stain_maps import stain_amounts
@@ -22,18 +20,8 @@ def settings(stages=("blocks.2",), **changes):
     return simclr.Settings(crop={"px": 48, "area": (0.5, 1)}, hidden=16, out=8, **task, **changes)
 
 
-def batch(count=24, side=64):
-    """Tiles of scikit-image's picture of immunohistochemistry."""
-    picture = skimage.data.immunohistochemistry()
-    corners = np.random.default_rng(0).integers(0, len(picture) - side, (count, 2))
-    tiles = np.stack([picture[y : y + side, x : x + side] for y, x in corners])
-    return TileBatch(
-        torch.from_numpy(tiles).permute(0, 3, 1, 2), torch.ones(count).long(), torch.arange(count)
-    )
-
-
 def test_amounts_are_those_of_the_package():
-    tiles = batch(3).tiles
+    tiles = picture_tiles(3).tiles
     expected = separate(tiles.permute(0, 2, 3, 1).numpy(), HED)
     found = stain_amounts(tiles.float() / 255).permute(0, 2, 3, 1)
     np.testing.assert_allclose(found, expected, atol=1e-5)
@@ -55,7 +43,7 @@ def test_one_is_the_prediction_of_the_mean_and_zero_the_perfect_one():
 def test_maps_learn_where_the_stains_lie(architecture):
     method = small_method(settings(("blocks.1",)), architecture)
     optimiser = torch.optim.Adam([p for p in method.parameters() if p.requires_grad], 1e-2)
-    tiles, shares = batch(), []
+    tiles, shares = picture_tiles(24), []
     for step in range(20):
         loss, logs = method.loss(method.views(tiles), step)
         optimiser.zero_grad()
@@ -71,7 +59,7 @@ def test_the_head_is_not_exported_and_the_views_are_those_without_the_task():
     plain, dense = (small_method(settings(stages), CNN) for stages in ((), ("blocks.2",)))
     assert dense.encoder().state_dict().keys() == plain.encoder().state_dict().keys()
     assert any(name.startswith("stains.") for name in dense.state_dict())
-    without, made = plain.views(batch(4)), dense.views(batch(4))
+    without, made = plain.views(picture_tiles(4)), dense.views(picture_tiles(4))
     assert (len(without), len(made)) == (2, 4)
     for one, other in zip(without, made, strict=False):
         assert torch.equal(one, other)
@@ -79,7 +67,7 @@ def test_the_head_is_not_exported_and_the_views_are_those_without_the_task():
 
 def test_stain_is_learnt_of_the_crop_before_its_colours_change():
     grey = {"grey": 1.0, "hed_classes": ["he"], "brightness": 0.0, "blur": 0.0}
-    method, tiles = small_method(settings(colour=grey), CNN), batch(4)
+    method, tiles = small_method(settings(colour=grey), CNN), picture_tiles(4)
     tiles.stains.zero_()  # H&E, which alone is made grey
     _, _, first, _ = method.views(tiles)
     assert float((first[:, 0] - first[:, 2]).abs().max()) > 0.1

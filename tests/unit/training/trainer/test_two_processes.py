@@ -33,7 +33,9 @@ DINO = {
 DENSE = {
     "stain_maps": {"stages": ["blocks.0", "blocks.1"]},
     "nuclei_maps": {"stages": ["blocks.1"]},
+    "crop_scale": {"stages": ["blocks.1"]},
     "dense_contrast": {"stages": ["blocks.0", "blocks.1"]},
+    "context": {"stages": ["blocks.1"]},
 }
 SETTINGS = {
     "simclr": {"name": "simclr", **SMALL, **CROPS, "out": 8},
