@@ -1,11 +1,12 @@
 """The `robustness` command of training.evaluate: the influence of stain and scanner.
 
-Measured on crc_polyp5 test, and on fields that several scanners scanned.
+Measured on test parts, and on fields that several scanners scanned.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy as np
 
 from pathencoder.errors import PathEncoderError
 from pathencoder.images import open_image
+from pathencoder.metrics import balanced_accuracy
 from training.evaluation import robustness as measure
 from training.evaluation import shared_options
 from training.evaluation.encoders import Subject, open_subject
@@ -28,34 +30,37 @@ _PAIR = (
     "generic/OS-2_Ki67_hamamatsu_mpp0.227_pyramid.tiff",
     "generic/OS-2_Ki67_olympus_mpp0.346_pyramid.tiff",
 )
+_STAIN_SET = "crc_polyp5"  # of H&E; its tiles are shifted for the cosine
 Figures = dict[str, Any]  # of one encoder, as in the JSON
 
 
 @click.command()
 @click.argument("names", nargs=-1, required=True)
-@shared_options.data_folder("Folder with tiles/, slides/.")
+@shared_options.data_folder("Folder with tiles/, nuclei/, slides/.")
+@shared_options.chosen_sets(_STAIN_SET)
 @click.option(
     "--draws", default=5, show_default=True, help="Draws of every shift that training does not use."
 )
+@shared_options.cache_folder("runs/probe", "Cut cells are kept here.")
 @shared_options.json_file()
-def robustness(names: tuple[str, ...], data: Path, draws: int, out: Path | None) -> None:
+def robustness(
+    names: tuple[str, ...], data: Path, chosen: str, draws: int, cache: Path, out: Path | None
+) -> None:
     """Stain shifts and scanners: names as for `probe`.
 
-    Cosines are of centred embeddings; rank is the effective rank (RankMe).
+    Cosines are of centred embeddings; rank is the effective rank (RankMe). k-NN is read on the test
+    parts of the sets, unchanged and under each shift; changes are means over sets with their 95 %
+    interval over groups.
     """
     try:
-        (tiles,) = open_sets(
-            ["crc_polyp5"],
-            data=data,
-            cache=Path("runs/probe"),
-            choose=False,
-        )
+        sets = open_sets(chosen.split(","), data=data, cache=cache, choose=False)
+        (stained,) = open_sets([_STAIN_SET], data=data, cache=cache, choose=False)
         rows: dict[str, list[Figures]] = {}
         for subject in (s for name in names for s in open_subject(name)):
             row: Figures = {
-                **measure.under_shift(subject, tiles, most=1000),
-                "knn": measure.knn_under_shifts(subject, tiles, draws=draws),
-                **_scanners(subject, data / "slides", tiles),
+                **measure.under_shift(subject, stained, most=1000),
+                "knn": _neighbours(subject, sets, draws),
+                **_scanners(subject, data / "slides", stained),
             }
             rows.setdefault(subject.name, []).append(row)
             _show(subject.name, row)
@@ -65,12 +70,31 @@ def robustness(names: tuple[str, ...], data: Path, draws: int, out: Path | None)
         write_text(out, json.dumps(rows, indent=1) + "\n")
 
 
+def _neighbours(subject: Subject, sets: Sequence[ProbeSet], draws: int) -> Figures:
+    """Balanced accuracy of k-NN on each set, and its change by each shift, mean over sets."""
+    found = {s.name: measure.knn_under_shifts(subject, s, draws=draws) for s in sets}
+    changes = {shift: measure.changed_by(list(found.values()), shift) for shift in measure.UNSEEN}
+    return {
+        "sets": {
+            name: {"tiles": len(f.y), "unchanged": round(balanced_accuracy(f.y, f.unchanged), 4)}
+            for name, f in found.items()
+        },
+        "changes": {
+            shift: [round(x, 4) for x in (change.value, change.low, change.high)]
+            for shift, change in changes.items()
+        },
+    }
+
+
 def _show(name: str, row: Figures) -> None:
-    near = "  ".join(f"{k} {np.mean(v):.3f} ({min(v):.3f})" for k, v in row["knn"].items())
     click.echo(
-        f"{name:24s} cosine under HED shift {row['centred_cosine']:.4f}  rank {row['rank']:.0f} "
-        f" k-NN mean (least): {near}"
+        f"{name:24s} cosine under HED shift {row['centred_cosine']:.4f}  rank {row['rank']:.0f}"
     )
+    sets, changes = row["knn"]["sets"], row["knn"]["changes"]
+    plain = "  ".join(f"{k} {v['unchanged']:.3f} ({v['tiles']:,})" for k, v in sets.items())
+    moved = "  ".join(f"{k} {v:+.3f} [{a:+.3f}, {b:+.3f}]" for k, (v, a, b) in changes.items())
+    click.echo(f"{'':24s} k-NN unchanged (tiles): {plain}")
+    click.echo(f"{'':24s} k-NN changes by: {moved}")
     for title in ("five_scanners", "two_scanners"):
         if title in row:
             click.echo(
