@@ -106,3 +106,23 @@ def small_views(method):
     patches = getattr(method, "patches", None)
     masks = patches.masks(made[: crops.count], method.backbone, rng(1)) if patches else []
     return made + masks
+
+
+def places_learnt(method, task, views, steps):
+    """Train on the same views by a task that compares places; the shares that were found.
+
+    In the first step the gradient must reach the backbone.
+    """
+    optimiser = torch.optim.Adam([p for p in method.parameters() if p.requires_grad], 3e-3)
+    shares = []
+    for step in range(steps):
+        _, maps = method.tasks.forward(method.backbone, method.backbone, views[:2], 2)
+        loss, share = task.loss(maps, views[2:])
+        optimiser.zero_grad()
+        loss.backward()
+        if step == 0:
+            reached = [p.grad for n, p in method.backbone.named_parameters() if "blocks.1." in n]
+            assert all(g is not None and g.abs().sum() > 0 for g in reached)
+        optimiser.step()
+        shares.append(float(share))
+    return shares

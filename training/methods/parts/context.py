@@ -19,29 +19,27 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from training.augment import half_sides
-from training.data.loader import TileBatch
-from training.methods.parts.dense_contrast import (
+from training.methods.parts.places import (
     PLACES,
-    DenseContrastSettings,
+    PlacesSettings,
+    PlacesTask,
     grid,
     matched_by_all,
     projection,
     read,
     seen_from,
 )
-from training.methods.parts.dense_task import Beside, DenseTask
-from training.methods.parts.feature_maps import map_widths
 
 _POOLED = 2  # positions along a side of the smaller crop's map
 _WHERE = 3  # x, y and the ratio of the crops' sides
 
 
-class ContextSettings(DenseContrastSettings):
-    """The task of context prediction; its settings are those of dense contrast."""
+class ContextSettings(PlacesSettings):
+    """The task of context prediction."""
 
 
-class Context(DenseTask):
-    """A predictor and a projection for each stage.
+class Context(PlacesTask):
+    """A predictor for each stage, beside the projection.
 
     Args:
         settings: The task.
@@ -52,23 +50,14 @@ class Context(DenseTask):
         ConfigError: The backbone has no such module, or its output is no map.
     """
 
-    settings: ContextSettings
-
     def __init__(self, settings: ContextSettings, backbone: nn.Module, px: int) -> None:
-        super().__init__()
-        self.settings = settings
-        widths = map_widths(backbone, settings.stages, px, "method.context.stages")
+        super().__init__(settings, backbone, px, setting="method.context")
         self.predictors = nn.ModuleList(
-            projection(width * _POOLED * _POOLED + _WHERE) for width in widths
+            projection(width * _POOLED * _POOLED + _WHERE) for width in self.widths
         )
-        self.heads = nn.ModuleList(projection(width) for width in widths)
-
-    def beside(self, batch: TileBatch) -> Beside:
-        """The places of crops are all that is needed of them."""
-        return lambda _, places: places
 
     def loss(self, maps: Mapping[str, Tensor], beside: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """The mean of `dense_contrast.matched` over stages and pairs of crops."""
+        """The mean of `places.matched` over stages and pairs of crops."""
         pairs = [(a, b) for b in range(len(beside)) for a in range(b)]
         found = []
         for a, b in pairs:

@@ -4,14 +4,14 @@ import math
 
 import pytest
 import torch
-from small_methods import picture_tiles, rng, small_method
+from small_methods import picture_tiles, places_learnt, rng, small_method
 
 from pathencoder.errors import ConfigError
 from training import augment
 from training.augment import CropSettings
 from training.methods import simclr
 from training.methods.parts.context import surroundings
-from training.methods.parts.dense_contrast import PLACES
+from training.methods.parts.places import PLACES
 
 pytestmark = pytest.mark.full
 CNN = "test_efficientnet"
@@ -90,18 +90,7 @@ def test_the_loss_of_equal_maps_is_that_of_chance():
 @pytest.mark.parametrize("architecture", [CNN, "test_vit"])
 def test_maps_learn_what_lies_around_and_the_gradient_reaches_the_backbone(architecture):
     method = small_method(settings(), architecture)
-    optimiser = torch.optim.Adam([p for p in method.parameters() if p.requires_grad], 3e-3)
-    views, shares = method.views(picture_tiles(16)), []
-    for step in range(40):
-        _, maps = method.tasks.forward(method.backbone, method.backbone, views[:2], 2)
-        loss, share = method.context.loss(maps, views[2:])
-        optimiser.zero_grad()
-        loss.backward()
-        if step == 0:
-            reached = [p.grad for n, p in method.backbone.named_parameters() if "blocks.1." in n]
-            assert all(g is not None and g.abs().sum() > 0 for g in reached)
-        optimiser.step()
-        shares.append(float(share))
+    shares = places_learnt(method, method.context, method.views(picture_tiles(16)), 40)
     assert shares[-1] > 0.15
     assert shares[-1] > 3 * shares[0]
 

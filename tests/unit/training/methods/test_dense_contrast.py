@@ -4,13 +4,14 @@ import math
 
 import pytest
 import torch
-from small_methods import picture_tiles, rng, small_method
+from small_methods import picture_tiles, places_learnt, rng, small_method
 
 from pathencoder.errors import ConfigError
 from training import augment
 from training.augment import CropSettings
 from training.methods import simclr
-from training.methods.parts.dense_contrast import PLACES, in_both, matched, read
+from training.methods.parts.dense_contrast import in_both
+from training.methods.parts.places import PLACES, matched, read
 
 pytestmark = pytest.mark.full
 CNN = "test_efficientnet"
@@ -121,18 +122,7 @@ def test_crops_without_overlap_contribute_nothing_and_give_no_nan():
 @pytest.mark.parametrize("architecture", [CNN, "test_vit"])
 def test_maps_learn_to_agree_and_the_gradient_reaches_the_backbone(architecture):
     method = small_method(settings(), architecture)
-    optimiser = torch.optim.Adam([p for p in method.parameters() if p.requires_grad], 3e-3)
-    views, shares = method.views(picture_tiles(16)), []
-    for step in range(25):
-        _, maps = method.tasks.forward(method.backbone, method.backbone, views[:2], 2)
-        loss, share = method.dense.loss(maps, views[2:])
-        optimiser.zero_grad()
-        loss.backward()
-        if step == 0:
-            reached = [p.grad for n, p in method.backbone.named_parameters() if "blocks.1." in n]
-            assert all(g is not None and g.abs().sum() > 0 for g in reached)
-        optimiser.step()
-        shares.append(float(share))
+    shares = places_learnt(method, method.dense, method.views(picture_tiles(16)), 25)
     assert shares[-1] > 2 * shares[0]
 
 

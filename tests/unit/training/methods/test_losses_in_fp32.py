@@ -8,7 +8,7 @@ from torch.overrides import TorchFunctionMode
 
 from training import methods
 from training.methods import byol, dino, distill, simclr
-from training.methods.parts import dense_contrast, ibot, regularisers, targets
+from training.methods.parts import ibot, places, regularisers, targets
 from training.methods.parts import patch_contrast as patches
 
 pytestmark = pytest.mark.full
@@ -53,7 +53,7 @@ def contrast(similarity):
 def dense(first, second):
     near = (torch.arange(8)[:, None] - torch.arange(8)).abs() < 3
     valid = torch.tensor([True] * 5 + [False])[:, None].expand(6, 8)
-    return dense_contrast.matched(first, second, near.expand(6, 8, 8), valid, temperature=0.1)[0]
+    return places.matched(first, second, near.expand(6, 8, 8), valid, temperature=0.1)[0]
 
 
 LOSSES = {
