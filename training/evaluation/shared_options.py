@@ -66,9 +66,16 @@ def json_file(content: str = "every figure") -> Callable[[F], F]:
 
 
 def imagenet_weights() -> Callable[[F], F]:
-    """`--imagenet`: the weights of the baseline rows."""
-    file = "../shared/weights/mobilenetv2_100_imagenet.safetensors"
-    return _place("--imagenet", file, "ImageNet weights of MobileNetV2, for the baseline rows.")
+    """`--imagenet`, once or several times: the weights of the baseline rows."""
+    return click.option(
+        "--imagenet",
+        multiple=True,
+        type=click.Path(path_type=Path),
+        default=(Path("../shared/weights/mobilenetv2_100_imagenet.safetensors"),),
+        show_default=True,
+        help="ImageNet weights for the baseline rows: of the evaluated encoder's network where one"
+        " of the files is (training/backbones/imagenet_weights.py makes them), else the first.",
+    )
 
 
 def _place(name: str, place: str, content: str) -> Callable[[F], F]:

@@ -57,7 +57,11 @@ _SOME_FAILED = 3
     help="Fits of each head. Default: eva's number for the set; another is not eva's protocol.",
 )
 def eva(
-    names: tuple[str, ...], given: tuple[str, ...], out: Path, imagenet: Path, runs: int | None
+    names: tuple[str, ...],
+    given: tuple[str, ...],
+    out: Path,
+    imagenet: tuple[Path, ...],
+    runs: int | None,
 ) -> None:
     """Measure encoders on sets of eva."""
     if not given:

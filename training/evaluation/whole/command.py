@@ -73,7 +73,7 @@ def evaluate_all(
     chosen: str,
     verbs: str,
     seeds: int,
-    imagenet: Path,
+    imagenet: tuple[Path, ...],
     processes: int,
 ) -> None:
     """Measure everything and write it."""

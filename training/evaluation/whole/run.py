@@ -166,13 +166,15 @@ def _dense(plan: Plan, found: Measured) -> list[Result]:
 def _networks(rows: Sequence[Row]) -> list[Row]:
     """Rows that differ in their maps: ImageNet once, whatever is read of it."""
     kept: list[Row] = []
+    maps_of_imagenet = []
     for row in rows:
-        twin = row.role.startswith("imagenet") and any(
-            k.role.startswith("imagenet") and k.described().transform == row.described().transform
-            for k in kept
-        )
-        if not twin:
-            kept.append(row)
+        if row.role.startswith("imagenet"):
+            described = row.described()
+            network = (described.architecture, described.transform)
+            if network in maps_of_imagenet:
+                continue
+            maps_of_imagenet.append(network)
+        kept.append(row)
     return kept
 
 

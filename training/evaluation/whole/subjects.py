@@ -1,8 +1,9 @@
 """The rows of an evaluation: the encoders that were asked for, and the baselines beside them.
 
-The baselines are always there: the network of MobileNetV2 with random weights, with ImageNet
-weights read as usual, and with ImageNet weights read as the evaluated encoder is (the same readout
-and input), so that the effects of training and of the readout can be separated.
+The baselines are always there: a network with random weights, with ImageNet weights read as usual,
+and with ImageNet weights read as the evaluated encoder is (the same readout and input), so that the
+effects of training and of the readout can be separated. It is the evaluated encoder's network where
+its ImageNet weights are at hand, else MobileNetV2.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from pathencoder.errors import ConfigError, PathEncoderError
 from pathencoder.network import walk
 from pathencoder.pooling import StageRule, stage_rule
 from pathencoder.spec import EncoderSpec
-from training.backbones.known_starts import MOBILENET_V2, how_to_obtain
+from training.backbones.known_starts import KNOWN, MOBILENET_V2, how_to_obtain
 from training.config import BackboneSettings
 from training.evaluation.encoders import IMAGENET, Subject, open_subject, plain, subject_of
 from training.evaluation.report_file import without_places
@@ -35,7 +36,7 @@ log = logging.getLogger("training")
 Role = Literal["evaluated", "random", "imagenet", "imagenet read alike"]
 _ALWAYS = ("random", "imagenet")  # may be named, and are there anyway
 _INPUT = ("input_size", "resize", "resize_size", "interpolation")
-_LAST = "bn2"  # of MobileNetV2: its mean is the pooled output
+_LAST = "bn2"  # of MobileNetV2 and EfficientNet: its mean is the pooled output
 
 
 @dataclass(frozen=True)
@@ -100,12 +101,25 @@ class Reading:
     columns: tuple[NDArray[np.int64] | None, ...]
 
 
-def open_rows(names: Sequence[str], imagenet: Path) -> tuple[list[Row], list[Absent]]:
+@dataclass(frozen=True)
+class _Start:
+    """A network with ImageNet weights.
+
+    Attributes:
+        settings: The network.
+        sha256: Of the file of its weights.
+    """
+
+    settings: BackboneSettings
+    sha256: str
+
+
+def open_rows(names: Sequence[str], imagenet: Sequence[Path]) -> tuple[list[Row], list[Absent]]:
     """The rows of an evaluation.
 
     Args:
         names: As for `open_subject`; `random` and `imagenet` are there without being named.
-        imagenet: The file of the ImageNet weights.
+        imagenet: Files of ImageNet weights.
 
     Returns:
         The rows, evaluated encoders first, and baselines that are not there, with the reason.
@@ -126,49 +140,75 @@ def open_rows(names: Sequence[str], imagenet: Path) -> tuple[list[Row], list[Abs
         rows.append(Row(title, "evaluated", runs, tuple(_sha256(r.encoder) for r in runs)))
     if len({r.name for r in rows}) < len(rows):
         raise ConfigError(f"two encoders have one name: {', '.join(r.name for r in rows)}")
-    random = subject_of("random", plain(IMAGENET.model_copy(update={"start": None})))
-    baselines, absent = _imagenet_rows(rows, imagenet)
+    starts, absent = _starts(imagenet)
+    untrained = _of_network(rows[0], starts).settings if starts else IMAGENET
+    random = subject_of("random", plain(untrained.model_copy(update={"start": None})))
+    baselines, missing = _imagenet_rows(rows, starts)
+    absent += missing
     return [*rows, *baselines, Row("random", "random", (random,), (None,))], absent
 
 
 def readings_of(rows: Sequence[Row]) -> list[Reading]:
-    """The passes that give all rows: one for the ImageNet rows of one input, one for each other."""
+    """The passes that give all rows: ImageNet rows of one network and input share one."""
     readings: list[Reading] = []
     joint: dict[object, list[Subject]] = {}
     for row in rows:
         if row.role.startswith("imagenet"):
-            joint.setdefault(_transform(row.runs[0].encoder.spec), []).append(row.runs[0])
+            spec = row.runs[0].encoder.spec
+            joint.setdefault((spec.architecture, _transform(spec)), []).append(row.runs[0])
         else:
             readings += [Reading(r.encoder, (r,), (None,)) for r in row.runs]
     readings += [_joined(subjects) for subjects in joint.values()]
     return readings
 
 
-def _imagenet_rows(rows: Sequence[Row], file: Path) -> tuple[list[Row], list[Absent]]:
+def _starts(files: Sequence[Path]) -> tuple[list[_Start], list[Absent]]:
+    """The files of ImageNet weights that are there; one that is not known is of MobileNetV2."""
+    starts, absent = [], []
+    for file in files:
+        if not file.is_file():
+            reason = f"{file} is not there. {how_to_obtain(MOBILENET_V2, file).partition(';')[0]}"
+            log.warning("no ImageNet rows of it: %s", reason)
+            reason += "; --imagenet FILE"
+            absent.append(Absent(set="all", verb="probe", encoder="imagenet", reason=reason))
+            continue
+        sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
+        known = KNOWN.get(sha256, KNOWN[MOBILENET_V2])
+        network = {"architecture": known.architecture, "args": known.args, "start": str(file)}
+        starts.append(_Start(IMAGENET.model_copy(update=network), sha256))
+    return starts, absent
+
+
+def _of_network(row: Row, starts: Sequence[_Start]) -> _Start:
+    """ImageNet weights of the row's network, else the first ones."""
+    architecture = row.runs[0].encoder.spec.architecture
+    alike = (s for s in starts if s.settings.architecture == architecture)
+    return next(alike, starts[0])
+
+
+def _imagenet_rows(rows: Sequence[Row], starts: Sequence[_Start]) -> tuple[list[Row], list[Absent]]:
     """ImageNet read as usual, then as each evaluated encoder."""
-    if not file.is_file():
-        reason = f"{file} is not there. {how_to_obtain(MOBILENET_V2, file).partition(';')[0]}"
-        log.warning("no ImageNet rows: %s", reason)
-        return [], [
-            Absent(set="all", verb="probe", encoder="imagenet", reason=f"{reason}; --imagenet FILE")
-        ]
-    sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
-    settings = IMAGENET.model_copy(update={"start": str(file)})
-    readouts: dict[str, tuple[Role, BackboneSettings]] = {"imagenet, final": ("imagenet", settings)}
+    if not starts:
+        return [], []
+    usual = _of_network(rows[0], starts)
+    readouts: dict[str, tuple[Role, BackboneSettings, str]] = {
+        "imagenet, final": ("imagenet", usual.settings, usual.sha256)
+    }
     absent = []
     for row in rows:
-        spec = row.runs[0].encoder.spec
+        spec, start = row.runs[0].encoder.spec, _of_network(row, starts)
         title = "imagenet, read alike" if len(rows) == 1 else f"imagenet, read as {row.name}"
-        alike = settings.model_copy(
+        alike = start.settings.model_copy(
             update={"embedding": spec.embedding, **{n: getattr(spec, n) for n in _INPUT}}
         )
         if spec.embedding != "pool" and stage_rule(spec.embedding) is None:
-            reason = f"MobileNetV2 has no readout {spec.embedding!r}, which {row.name} has"
+            network = start.settings.architecture
+            reason = f"{network} has no readout {spec.embedding!r}, which {row.name} has"
             absent.append(Absent(set="all", verb="probe", encoder=title, reason=reason))
-        elif alike not in (s for _, s in readouts.values()):
-            readouts[title] = "imagenet read alike", alike
+        elif alike not in (s for _, s, _ in readouts.values()):
+            readouts[title] = "imagenet read alike", alike, start.sha256
     found = []
-    for title, (role, chosen) in readouts.items():
+    for title, (role, chosen, sha256) in readouts.items():
         try:
             subject = subject_of(title, plain(chosen))
         except PathEncoderError as error:
@@ -179,7 +219,7 @@ def _imagenet_rows(rows: Sequence[Row], file: Path) -> tuple[list[Row], list[Abs
 
 
 def _joined(subjects: Sequence[Subject]) -> Reading:
-    """One pass of MobileNetV2 that gives the readouts of all subjects."""
+    """One pass of a network that gives the readouts of all subjects."""
     first = subjects[0].encoder
     if len(subjects) == 1:
         return Reading(first, (subjects[0],), (None,))
