@@ -6,7 +6,7 @@ Slides are opened for their scale. No pixel is read and nothing is written.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,9 @@ from pathencoder.cli.encode_task import EncodeTask
 from pathencoder.cli.inputs import output_of
 from pathencoder.cli.job import Job
 from pathencoder.cli.jobs import reason_of
-from pathencoder.cli.mpp_table import with_row
+from pathencoder.cli.mpp_table import Row, with_row
+from pathencoder.cli.tissue_run import NO_SLIDE, coords_of
+from pathencoder.features.coords import check_recipe
 from pathencoder.features.finished import check_kind
 from pathencoder.features.provenance import Settings, slide_target
 from pathencoder.mpp import scale_notes
@@ -61,7 +63,7 @@ def dry_run_of(
         The exit status: 3 where an input would fail, as far as it can be known, else 0.
     """
     plans = [
-        _plan(job, with_row(task.settings, row), spec, folder)
+        _plan(job, _settings(task, job, row), spec, folder, only_tissue=task.only_tissue)
         for job, row in zip(task.found.jobs, task.scales.rows, strict=True)
         for spec, folder in zip(specs, folders, strict=True)
     ]
@@ -83,10 +85,23 @@ def dry_run_of(
     return status
 
 
-def _plan(job: Job, settings: Settings, spec: EncoderSpec | None, out: Path) -> _Plan:
-    if job.kind == "nothing":
-        return _Plan(str(job.source), job.kind, problem=job.problem)
-    file, given = output_of(job, out, settings.layout), settings.mpp
+def _settings(task: EncodeTask, job: Job, row: Row | None) -> Settings:
+    settings = replace(
+        task.settings,
+        tissue=task.beside.tissue.get(job.name),
+        coords=task.beside.coords.get(job.name),
+        overwrite=task.settings.overwrite or job.name in task.again,
+    )
+    return with_row(settings, row)
+
+
+def _plan(
+    job: Job, settings: Settings, spec: EncoderSpec | None, out: Path, *, only_tissue: bool
+) -> _Plan:
+    if job.kind == "nothing" or (only_tissue and job.kind != "slide"):
+        return _Plan(str(job.source), job.kind, problem=job.problem or NO_SLIDE)
+    file = coords_of(out, job) if only_tissue else output_of(job, out, settings.layout)
+    given = settings.mpp
     facts: dict[str, Any] = {
         "input": str(job.source),
         "kind": job.kind,
@@ -95,7 +110,7 @@ def _plan(job: Job, settings: Settings, spec: EncoderSpec | None, out: Path) -> 
     }
     try:
         if file.exists() and not settings.overwrite:
-            check_kind(file, settings.layout, is_slide=job.kind == "slide")
+            _check(file, job, settings, spec, only_tissue=only_tissue)
         if job.remote is not None:
             size = f"{job.remote.size / 1e6:,.0f} MB to download; its scale is read then"
             return _Plan(**facts, mpp=given, mpp_source="not known yet", notes=(size,))
@@ -106,6 +121,16 @@ def _plan(job: Job, settings: Settings, spec: EncoderSpec | None, out: Path) -> 
         return _Plan(**facts, images=len(job.images), mpp=given, mpp_source=source, notes=notes)
     except Exception as error:
         return _Plan(**facts, problem=reason_of(error).removeprefix(f"{job.source}: "))
+
+
+def _check(
+    file: Path, job: Job, settings: Settings, spec: EncoderSpec | None, *, only_tissue: bool
+) -> None:
+    """Refuse an existing file that a run would refuse, as far as it can be known."""
+    if not only_tissue:
+        check_kind(file, settings.layout, is_slide=job.kind == "slide")
+    elif spec is not None:
+        check_recipe(file, spec, settings)
 
 
 def _slide(path: Path, settings: Settings, spec: EncoderSpec | None) -> dict[str, Any]:

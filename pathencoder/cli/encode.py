@@ -306,6 +306,7 @@ def command(
         notes=[*notes, *of_failed],
         pictures=pictures,
         save_tissue=save_tissue,
+        only_tissue=only_tissue,
         scratch=Scratch(scratch, scratch_gb),
         ray=ray,
         as_json=as_json,

@@ -29,6 +29,7 @@ class EncodeTask:
         notes: For the summary.
         pictures: Also draw every slide's tissue and tiles.
         save_tissue: Also write every slide's tissue.
+        only_tissue: Write the tissue and the tiles of slides, and encode nothing.
         scratch: Where copies of remote slides lie.
         ray: The cluster to work on; None: this process.
         as_json: Print JSON instead of text.
@@ -44,6 +45,7 @@ class EncodeTask:
     notes: Sequence[str]
     pictures: bool
     save_tissue: bool
+    only_tissue: bool
     scratch: Scratch
     ray: RayOptions | None
     as_json: bool

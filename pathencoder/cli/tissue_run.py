@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,22 +22,31 @@ from pathencoder.cli.meter import Meter
 from pathencoder.cli.mpp_table import Row, with_row
 from pathencoder.cli.own_files import PICTURES
 from pathencoder.cli.ray_run import run_on_ray
-from pathencoder.cli.remote_slides import copied, say_download, staging_of
+from pathencoder.cli.remote_slides import copied, origin_of, say_download, staging_of
 from pathencoder.cli.summary_files import TISSUE_SUMMARY, write_summaries
 from pathencoder.cluster.session import Plan, Share
 from pathencoder.errors import SlideError, StoreError
+from pathencoder.features.coords import Made, coords_before, remote_coords_before, write_coords
+from pathencoder.features.identity import Origin, identify_slide
 from pathencoder.features.job import Outcome
-from pathencoder.features.plan import place_of_tiles, plan_slide, scale_of, write_coords
-from pathencoder.features.provenance import Settings
+from pathencoder.features.plan import SlidePlan, place_of_tiles, plan_slide, scale_of
+from pathencoder.features.provenance import Settings, grid_recipe
 from pathencoder.files import make_folder
+from pathencoder.remote.slides import RemoteSlide
 from pathencoder.remote.staging import Scratch, Staging
 from pathencoder.slides.overlay import write_overlay
 from pathencoder.slides.reader import open_slide
-from pathencoder.slides.tissue_file import write_tissue
+from pathencoder.slides.tissue_file import keep_or_write_tissue
 from pathencoder.spec import EncoderSpec
 from pathencoder.walk import printable
 
 COORDS = "coords"  # the folder of coordinates in an output folder
+NO_SLIDE = "no slide: its tiles are all tissue"
+
+
+def coords_of(out: Path, job: Job) -> Path:
+    """The file of a slide's coordinates in an output folder."""
+    return out / COORDS / f"{job.name}.h5"
 
 
 def find_all_tissue(spec: EncoderSpec, task: EncodeTask) -> int:
@@ -51,14 +61,14 @@ def find_all_tissue(spec: EncoderSpec, task: EncodeTask) -> int:
     """
     jobs, scales, beside = task.found.jobs, task.scales, task.beside
     rows = {job.name: row for job, row in zip(jobs, scales.rows, strict=True)}
-    run = _Run(spec, rows, task.settings, task.out, beside, task.pictures)
+    run = _Run(spec, rows, task.settings, task.out, beside, task.again, task.pictures)
     if task.ray is not None:
         files = [*beside.tissue.values(), *beside.coords.values(), *scales.files]
         cores = replace(task.ray, gpus=False)
         prepare = _OnWorker(run, task.scratch)
         ended = run_on_ray(jobs, prepare, cores, out=task.out, files=files, debug=task.debug)
     else:
-        with staging_of(jobs, task.scratch, lambda _: True) as staging:
+        with staging_of(jobs, task.scratch, run.needs) as staging:
             run = replace(run, staging=staging)
             ended = Loop(run.one, source_of, name_of, debug=task.debug).run(jobs)
     notes = [*scales.notes, *beside.notes, *task.notes]
@@ -75,49 +85,93 @@ class _Run:
     settings: Settings
     out: Path
     beside: Beside
+    again: AbstractSet[str]
     pictures: bool
     staging: Staging | None = None
 
     def one(self, job: Job, _: Meter) -> Outcome:
-        """Find the tissue of one slide and write it."""
+        """Find the tissue of one slide and write it, unless an earlier run has."""
         if job.kind != "slide":
-            raise SlideError(f"{job.source}: {job.problem or 'no slide: its tiles are all tissue'}")
+            raise SlideError(f"{job.source}: {job.problem or NO_SLIDE}")
         if job.remote is None or self.staging is None:
             return self._slide(job, job.source)
+        if not self.needs(job):
+            self.staging.release(job.remote)
+            known = self._remote_before(job, job.remote)
+            assert known is not None
+            return self._known(job, known)
         say_download(job.remote, self.staging)
-        with copied(job.remote, self.staging) as (staged, _origin):
-            outcome = self._slide(job, staged.path)
+        with copied(job.remote, self.staging) as (staged, origin):
+            outcome = self._slide(job, staged.path, origin)
         outcome.notes += staged.notes
         return outcome
 
-    def _slide(self, job: Job, path: Path) -> Outcome:
-        started = time.monotonic()
-        beside = (self.beside.tissue.get(job.name), self.beside.coords.get(job.name))
-        settings = with_row(
-            replace(self.settings, tissue=beside[0], coords=beside[1]), self.rows[job.name]
-        )
+    def needs(self, job: Job) -> bool:
+        """Whether a remote slide must be copied here.
+
+        Raises:
+            PathEncoderError: Its file is of other settings, or damaged.
+        """
+        assert job.remote is not None
+        return self._remote_before(job, job.remote) is None or self._lacks_picture(job)
+
+    def _remote_before(self, job: Job, remote: RemoteSlide) -> Outcome | None:
+        file, settings = coords_of(self.out, job), self._settings(job)
+        return remote_coords_before(origin_of(remote), file, self.spec, settings)
+
+    def _slide(self, job: Job, path: Path, origin: Origin | None = None) -> Outcome:
+        started, settings = time.monotonic(), self._settings(job)
+        coords = coords_of(self.out, job)
+        before = coords_before(path, coords, self.spec, settings, origin)
+        if before is not None and not self._lacks_picture(job):
+            return self._known(job, before)
         slide = open_slide(path)
         try:
             plan = plan_slide(self.spec, slide, scale_of(self.spec, slide, settings), settings)
             place = place_of_tiles(slide, plan.grid)
+            identity = identify_slide(slide.path, origin)
         finally:
             slide.close()
-        outlines = self._file(TISSUE, job, ".geojson")
-        write_coords(place, self._file(COORDS, job, ".h5"))
-        outcome = Outcome(
-            job.source,
-            "done" if len(place.coords) else "empty",
-            write_tissue(plan.tissue, outlines),
-            rows=len(place.coords),
-            notes=[f"{100 * plan.tissue.mask.mean():.0f} % tissue", *plan.notes],
-        )
+        if before is None:
+            outcome = self._write(job, plan, settings)
+            made = Made(grid_recipe(self.spec, settings), identity, outcome.notes)
+            make_folder(coords.parent)
+            write_coords(place, coords, made)  # last: it says that the slide is done
+        else:
+            outcome = self._known(job, before)
         if self.pictures:
             picture = self._file(PICTURES, job, ".jpg")
-            outcome.picture = write_overlay(
-                plan.tissue, plan.grid, picture, title=printable(job.source.name)
-            )
+            title = printable(job.source.name)
+            outcome.picture = write_overlay(plan.tissue, plan.grid, picture, title=title)
         outcome.seconds = time.monotonic() - started
         return outcome
+
+    def _write(self, job: Job, plan: SlidePlan, settings: Settings) -> Outcome:
+        """Write the tissue of a slide."""
+        outlines, rows = self._file(TISSUE, job, ".geojson"), len(plan.grid.coords)
+        kept = keep_or_write_tissue(
+            plan.tissue, outlines, drawn=settings.tissue, overwrite=settings.overwrite
+        )
+        share = f"{100 * plan.tissue.mask.mean():.0f} % tissue"
+        notes = [share, *plan.notes, *kept]
+        status = "done" if rows else "empty"
+        return Outcome(job.source, status, outlines, rows=rows, notes=notes)
+
+    def _known(self, job: Job, before: Outcome) -> Outcome:
+        """The outcome of a slide that an earlier run has done."""
+        return replace(before, source=job.source, file=self._file(TISSUE, job, ".geojson"))
+
+    def _lacks_picture(self, job: Job) -> bool:
+        return self.pictures and not self._file(PICTURES, job, ".jpg").exists()
+
+    def _settings(self, job: Job) -> Settings:
+        settings = replace(
+            self.settings,
+            tissue=self.beside.tissue.get(job.name),
+            coords=self.beside.coords.get(job.name),
+            overwrite=self.settings.overwrite or job.name in self.again,
+        )
+        return with_row(settings, self.rows[job.name])
 
     def _file(self, folder: str, job: Job, end: str) -> Path:
         file = self.out / folder / f"{job.name}{end}"
@@ -136,7 +190,7 @@ class _OnWorker:
         scratch = replace(self.scratch, gb=self.scratch.gb / plan.on_one_node)
 
         def one(job: Job, meter: Meter) -> Outcome:
-            with staging_of([job], scratch, lambda _: True) as staging:
+            with staging_of([job], scratch, self.run.needs) as staging:
                 return replace(self.run, staging=staging).one(job, meter)
 
         return one

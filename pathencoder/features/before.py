@@ -44,7 +44,7 @@ def done_before(
         return None
     check_provenance(file, provenance, settings.layout)
     found = finished.read_facts(file)
-    notes = _check_slide(source, found.slide, file, origin)
+    notes = check_slide(source, found.slide, file, origin)
     if settings.layout == "clam" and not layouts.tensor_path(file).exists():
         return None  # the second of its two files is missing
     if settings.qc and not found.has_quality:
@@ -85,12 +85,23 @@ def remote_done_before(
     return done_before(file, file, provenance, settings, origin)
 
 
-def _check_slide(
+def check_slide(
     source: Path, made_from: SlideIdentity, file: Path, origin: Origin | None
 ) -> list[str]:
-    """A note where a file was made from another path with the same content.
+    """Refuse a file that was made from another slide.
 
-    Raises Mismatch where the content differs.
+    Args:
+        source: The slide.
+        made_from: The slide that the file was made from.
+        file: The file.
+        origin: Where a remote slide is from; `source` is its copy here.
+
+    Returns:
+        A note where the file was made from another path with the same content.
+
+    Raises:
+        Mismatch: The content differs.
+        SlideError: The slide does not exist.
     """
     place, stat = (origin.url, origin.stat) if origin else (place_of(source), slide_stat(source))
     if stat.size < 0:

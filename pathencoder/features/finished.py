@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ def read_settings(path: Path) -> dict[str, Any] | None:
     Raises:
         Mismatch: The file is damaged.
     """
-    with _reading(path) as file:
+    with reading(path) as file:
         text = file.attrs.get("recipe")
         return json.loads(text) if text else None
 
@@ -101,7 +101,7 @@ def read_parts(path: Path) -> Parts:
     Raises:
         Mismatch: The file is damaged.
     """
-    with _reading(path) as file:
+    with reading(path) as file:
         keys = [str(k) for k in containers.text(file["keys"])]
         stats = zip(
             file["sizes"][:].tolist(),
@@ -115,7 +115,7 @@ def read_parts(path: Path) -> Parts:
         folder, failures = str(file.attrs["source_path"]), store.read_failures(file)
 
     def take(places: Sequence[int]) -> store.Rows:
-        with _reading(path) as file:
+        with reading(path) as file:
             return np.asarray(file["features"][list(places)], dtype=np.float32)
 
     return Parts(folder, dict(zip(keys, stamps, strict=True)), take, failures)
@@ -152,15 +152,13 @@ def read_facts(path: Path) -> Facts:
     Raises:
         Mismatch: The file is damaged.
     """
-    with _reading(path) as file:
+    with reading(path) as file:
         attributes, layout = file.attrs, str(file.attrs["layout"])
-        stat = Stat(int(attributes["slide_bytes"]), *(int(t) for t in attributes["slide_times"]))
         notes = str(attributes.get("notes", "")).splitlines()
-        slide = SlideIdentity(str(attributes["slide_path"]), stat, str(attributes["slide_hash"]))
         mpp = attributes.get("slide_mpp")
         return Facts(
             int(file[layouts.feature_name(layout)].shape[0]),
-            slide,
+            identity_of(attributes),
             layout,
             store.read_failures(file),
             notes,
@@ -170,8 +168,14 @@ def read_facts(path: Path) -> Facts:
         )
 
 
+def identity_of(attributes: Mapping[str, Any]) -> SlideIdentity:
+    """The identity of the slide that a file was made from, of the attributes of `slide_facts`."""
+    stat = Stat(int(attributes["slide_bytes"]), *(int(t) for t in attributes["slide_times"]))
+    return SlideIdentity(str(attributes["slide_path"]), stat, str(attributes["slide_hash"]))
+
+
 def slide_facts(slide: SlideIdentity) -> dict[str, Any]:
-    """The attributes from which `read_facts` restores a slide's identity."""
+    """The attributes from which `identity_of` restores a slide's identity."""
     times = np.array(slide.stat[1:], np.int64)
     return {
         "slide_path": slide.path,
@@ -182,8 +186,12 @@ def slide_facts(slide: SlideIdentity) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _reading(path: Path) -> Iterator[Any]:
-    """Open a feature file of this package; every error becomes a Mismatch."""
+def reading(path: Path) -> Iterator[Any]:
+    """Open a file of this package for reading.
+
+    Raises:
+        Mismatch: It is damaged.
+    """
     try:
         with containers.opened(path, rows=False) as file:
             yield file

@@ -5,13 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from pathencoder.features.layouts import Place, attributes, coords_on_disk
+from pathencoder.features.layouts import Place
 from pathencoder.features.provenance import Settings, slide_target
-from pathencoder.files import whole_file
 from pathencoder.slides.coords_file import covered, given_grid, read_coords
 from pathencoder.slides.grid import Grid, plan_grid
 from pathencoder.slides.mpp import Mpp, scale_notes
@@ -124,22 +122,3 @@ def place_of_tiles(slide: Slide, grid: Grid, kept: NDArray[np.bool_] | None = No
         size=slide.size,
         origin=slide.bounds[:2],
     )
-
-
-def write_coords(place: Place, file: Path) -> Path:
-    """Write the coordinates of tiles as TRIDENT does: `coords` int64 [N, 2] and its attributes.
-
-    Args:
-        place: The positions.
-        file: The .h5 file; one that exists is replaced when the new one is complete.
-
-    Returns:
-        The file, which `encode --coords` and TRIDENT read.
-
-    Raises:
-        StoreError: It cannot be written.
-    """
-    with whole_file(file) as temporary, h5py.File(temporary, "w") as out:
-        out["coords"] = coords_on_disk("trident", place)
-        out["coords"].attrs.update(attributes("trident", place, "", str(file.parent))["coords"])
-    return file

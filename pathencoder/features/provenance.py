@@ -179,18 +179,29 @@ def slide_provenance(encoder: Encoder, settings: Settings) -> Provenance:
         ConfigError: Neither the encoder nor the settings say at what scale to read them.
         SlideError: The file of areas or coordinates cannot be read.
     """
+    return dataclasses.replace(_of_encoder(encoder, settings), **_of_grid(encoder.spec, settings))
+
+
+def grid_recipe(spec: EncoderSpec, settings: Settings) -> dict[str, Any]:
+    """Everything that decides where the tiles of a slide lie, as JSON holds it.
+
+    Raises:
+        PathEncoderError: As for `slide_provenance`.
+    """
+    recipe = {"tile_px": spec.input_size, "mpp": settings.mpp, **_of_grid(spec, settings)}
+    return {name: value for name, value in recipe.items() if value is not None}
+
+
+def _of_grid(spec: EncoderSpec, settings: Settings) -> dict[str, Any]:
+    """The part of a slide's provenance that decides where its tiles lie."""
     if settings.coords is not None:
-        digest = read_coords(settings.coords).sha256
-        return dataclasses.replace(
-            _of_encoder(encoder, settings), tissue=f"coordinates of sha256 {digest}"
-        )
-    return dataclasses.replace(
-        _of_encoder(encoder, settings),
-        target_mpp=slide_target(encoder.spec, settings),
-        overlap_px=settings.overlap_px,
-        min_tissue=settings.min_tissue,
-        tissue=TISSUE if settings.tissue is None else _drawn(settings.tissue),
-    )
+        return {"tissue": f"coordinates of sha256 {read_coords(settings.coords).sha256}"}
+    return {
+        "target_mpp": slide_target(spec, settings),
+        "overlap_px": settings.overlap_px,
+        "min_tissue": settings.min_tissue,
+        "tissue": TISSUE if settings.tissue is None else _drawn(settings.tissue),
+    }
 
 
 def _drawn(file: Path) -> str:

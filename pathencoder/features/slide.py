@@ -28,7 +28,7 @@ from pathencoder.locks import Busy
 from pathencoder.pace import Pace
 from pathencoder.slides.overlay import write_overlay
 from pathencoder.slides.reader import Slide, open_slide
-from pathencoder.slides.tissue_file import write_tissue
+from pathencoder.slides.tissue_file import keep_or_write_tissue
 from pathencoder.walk import printable
 
 if TYPE_CHECKING:
@@ -292,13 +292,16 @@ def _same_tiles(
 
 def _draw(task: SlideTask, parts: Sequence[Part]) -> None:
     """Write the outlines and the picture, of the first encoder that has a grid."""
-    plan = next(
-        (part.plan for part in parts if isinstance(part.result, Outcome) and part.plan), None
-    )
-    if plan is None:
+    made = [part for part in parts if isinstance(part.result, Outcome) and part.plan]
+    if not made or (plan := made[0].plan) is None:
         return
     if task.outlines is not None:
-        write_tissue(plan.tissue, make_folder(task.outlines.parent) / task.outlines.name)
+        make_folder(task.outlines.parent)
+        drawn, overwrite = task.settings.tissue, task.settings.overwrite
+        kept = keep_or_write_tissue(plan.tissue, task.outlines, drawn=drawn, overwrite=overwrite)
+        for part in made:
+            if isinstance(part.result, Outcome) and part.result.status != "before":
+                part.result.notes += kept
     if task.picture is not None:
         make_folder(task.picture.parent)
         write_overlay(plan.tissue, plan.grid, task.picture, title=printable(task.source.name))

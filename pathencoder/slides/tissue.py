@@ -7,6 +7,7 @@ and areas that were not scanned are found first, and noted. Only numpy and Pillo
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pathencoder.errors import SlideError
+from pathencoder.mpp import check_mpp
 from pathencoder.slides.filters import (
     Map,
     Mask,
@@ -29,7 +31,7 @@ from pathencoder.slides.filters import (
 from pathencoder.slides.glass import even_areas, glass_colour, is_dark_field, is_grey, unscanned
 from pathencoder.slides.ink import find_ink, find_shadows
 from pathencoder.slides.overview import LEAST, TARGET_MPP, Overview, thumbnail
-from pathencoder.slides.reader import RGB, Slide
+from pathencoder.slides.reader import RGB, Slide, open_slide
 
 PEN, SHADOW, UNSCANNED = "pen", "shadow", "not scanned"  # what may be dropped
 DARK = (
@@ -125,25 +127,31 @@ def refuse_dark(tissue: TissueMask, path: Path) -> None:
         raise SlideError(f"{path}: {DARK}. Leave it out")
 
 
-def find_tissue(slide: Slide, mpp: float | None = None) -> TissueMask:
+def find_tissue(slide: Slide | str | os.PathLike[str], mpp: float | None = None) -> TissueMask:
     """Find the tissue of a slide.
 
     An area that cannot be read at low magnification counts as tissue: its tiles are tried, and
     those that fail are listed. A slide with a dark background gets no tissue, and the note DARK.
 
     Args:
-        slide: An open slide.
+        slide: A path, or an open slide (which stays open).
         mpp: Micrometres per level-0 pixel. None: as the slide states it.
 
     Returns:
         The mask at about 8 um a pixel, what was dropped, and notes.
 
     Raises:
-        SlideError: No part of the slide can be read.
+        SlideError: The slide cannot be opened, or no part of it can be read.
         MissingMpp: The slide does not state its scale, and none is given.
+        ConfigError: The scale that is given is no scale.
     """
-    if mpp is None:
-        mpp = slide.mpp().value
+    if isinstance(slide, (str, os.PathLike)):
+        opened = open_slide(os.fspath(slide))
+        try:
+            return find_tissue(opened, mpp)
+        finally:
+            opened.close()
+    mpp = slide.mpp().value if mpp is None else check_mpp(mpp, "mpp")
     fine = thumbnail(slide, mpp, least=LEAST)
     small = fine.reduced(min(TARGET_MPP / mpp, max(slide.bounds[2:]) / _SMALLEST))
     seen = _look(fine, small, small.scale[0] * mpp)

@@ -78,6 +78,32 @@ def write_tissue(tissue: TissueMask, file: Path) -> Path:
     return file
 
 
+def keep_or_write_tissue(
+    tissue: TissueMask, file: Path, *, drawn: Path | None, overwrite: bool
+) -> list[str]:
+    """Write the outlines of tissue, unless a person may have edited the file.
+
+    Args:
+        tissue: The tissue of a slide.
+        file: The file.
+        drawn: The file of drawn areas that `tissue` is of, which is never replaced; None: it was
+            found.
+        overwrite: Replace a file that exists.
+
+    Returns:
+        A note where a file that exists was kept, and may differ from the tissue.
+
+    Raises:
+        StoreError: It cannot be written.
+    """
+    if drawn is not None and file.exists() and file.samefile(drawn):
+        return []
+    if file.exists() and not overwrite:
+        return [f"{printable(file)} is kept as it is, since it may have been edited"]
+    write_tissue(tissue, file)
+    return []
+
+
 def read_outlines(file: Path) -> Outlines:
     """Read areas from GeoJSON, as QuPath exports it.
 

@@ -60,6 +60,86 @@ def test_tissue_and_tiles_without_an_encoder_and_then_embedded(tmp_path, slides,
     assert np.array_equal(given.rows, whole.rows)
 
 
+def times_of(folder):
+    return {p: p.stat().st_mtime_ns for p in folder.rglob("*") if p.parent != folder}
+
+
+def test_tissue_that_was_found_is_not_looked_for_again(tmp_path, slides, encoder, capsys):
+    out = tmp_path / "found"
+    line = ["encode", str(slides), "--as", "slides", *encoder, "--out", str(out), "--only-tissue"]
+    assert run(line) == 0
+    first = capsys.readouterr().out
+    made = times_of(out)
+    (out / "coords/b.h5").unlink()  # as if the run had stopped before it
+    drawn = (out / "tissue/b.geojson").read_text("utf-8").replace("Tissue", "Tumor")
+    (out / "tissue/b.geojson").write_text(drawn, "utf-8")
+    assert run([*line, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["inputs"]
+    assert [one["status"] for one in found] == ["before", "done", "before"]
+    assert [one["rows"] for one in found] == [int(first.split("tiles for")[0].split()[-1]) // 3] * 3
+    assert "kept as it is" in found[1]["notes"][-1]
+    assert (out / "tissue/b.geojson").read_text("utf-8") == drawn
+    again = times_of(out)
+    assert {p.name for p in made if again[p] == made[p]} == {
+        f"{name}{end}" for name in "ac" for end in (".geojson", ".h5")
+    }
+    assert run([*line, "--overwrite"]) == 0
+    assert "Tumor" not in (out / "tissue/b.geojson").read_text("utf-8")
+
+
+def test_coords_of_other_settings_or_slides_are_kept(tmp_path, slides, encoder, capsys):
+    line = ["encode", str(slides), "--as", "slides", *encoder, "--only-tissue"]
+    out = ["--out", str(tmp_path / "found")]
+    assert run([*line, *out]) == 0
+    made = times_of(tmp_path / "found")
+    capsys.readouterr()
+    for mode, status in (([], 1), (["--dry-run"], 3)):
+        assert run([*line, *out, "--min-tissue", "0.5", *mode]) == status
+        said = capsys.readouterr().out
+        assert said.count("min_tissue: 0.25 there, 0.5 now") == 3
+        assert "--overwrite" in said
+    write_tiff(slides / "a.tiff", section()[::-1].copy(), mpp=0.25)
+    with h5py.File(tmp_path / "found/coords/b.h5", "a") as file:
+        del file.attrs["grid_recipe"]
+    assert run([*line, *out]) == 3
+    said = capsys.readouterr().out
+    assert "before that file changed" in said
+    assert "does not say what it was made from" in said
+    assert {p: t for p, t in times_of(tmp_path / "found").items() if p.name != "b.h5"} == {
+        p: t for p, t in made.items() if p.name != "b.h5"
+    }
+    assert run([*line, *out, "--retry-failed", "--overwrite"]) == 0
+    assert run([*line, *out, "--dry-run"]) == 0
+    assert capsys.readouterr().out.count("coords/") == 3
+
+
+def test_a_picture_of_tissue_that_was_found_before(tmp_path, slides, encoder, capsys):
+    out = tmp_path / "found"
+    line = ["encode", str(slides), "--as", "slides", *encoder, "--out", str(out), "--only-tissue"]
+    assert run(line) == 0
+    made = times_of(out)
+    assert run([*line, "--pictures", "--json"]) == 0
+    capsys.readouterr()
+    assert {p.name for p in (out / "pictures").iterdir()} == {"a.jpg", "b.jpg", "c.jpg"}
+    assert {p: times_of(out)[p] for p in made} == made
+
+
+def test_areas_that_were_drawn_are_never_replaced(tmp_path, slides, encoder, capsys):
+    out = tmp_path / "found"
+    line = ["encode", str(slides / "a.tiff"), "--as", "slides", *encoder, "--out", str(out)]
+    assert run([*line, "--save-tissue"]) == 0
+    file = out / "tissue/a.geojson"
+    drawn = file.read_text("utf-8").replace("Tissue", "Tumor")
+    file.write_text(drawn, "utf-8")
+    assert run([*line, "--save-tissue", "--pictures"]) == 0
+    assert file.read_text("utf-8") == drawn
+    given = ["--tissue", str(out / "tissue"), "--overwrite"]
+    for what in ("--save-tissue", "--only-tissue"):
+        assert run([*line, *given, what]) == 0
+        assert file.read_text("utf-8") == drawn
+    assert "failed" not in capsys.readouterr().out
+
+
 def test_tiles_are_no_slides(tmp_path, encoder, capsys):
     Image.fromarray(section()).save(tmp_path / "tile.png")
     line = ["encode", str(tmp_path / "tile.png"), *encoder, "--out", str(tmp_path / "out")]

@@ -74,6 +74,24 @@ def test_a_slide_that_changed_since_is_refused(bucket, scan, encode):
     assert "before that file changed" in text
 
 
+def test_tissue_of_a_remote_slide_is_found_once(bucket, scan, encode, tmp_path):
+    url = bucket({"a.tif": scan})
+    assert encode(f"{url}/a.tif", "--only-tissue")[0] == 0
+    made = (tmp_path / "out/coords/a.h5").read_bytes()
+    status, text, errors = encode(f"{url}/a.tif", "--only-tissue")
+    assert status == 0
+    assert f"{url}/a.tif: done before" in text
+    assert "downloading" not in errors
+    status, _, errors = encode(f"{url}/a.tif", "--only-tissue", "--pictures")
+    assert status == 0
+    assert (tmp_path / "out/pictures/a.jpg").exists()
+    assert (tmp_path / "out/coords/a.h5").read_bytes() == made
+    obstore.put(store_of(url), "a.tif", scan + b"more")
+    status, text, _ = encode(f"{url}/a.tif", "--only-tissue")
+    assert status == 1
+    assert "before that file changed" in text
+
+
 def test_a_dry_run_downloads_nothing(bucket, scan, encode):
     status, text, _ = encode(f"{bucket({'a.tif': scan})}/a.tif", "--dry-run")
     assert status == 0

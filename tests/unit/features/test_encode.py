@@ -60,7 +60,10 @@ def test_an_open_slide_is_taken_and_its_tissue_found(tmp_path):
     slide = pathencoder.open_slide(file)
     tissue = pathencoder.find_tissue(slide)
     assert tissue.mask.any()
-    np.testing.assert_array_equal(tissue.mask, pathencoder.find_tissue(slide, 0.25).mask)
+    for same in (pathencoder.find_tissue(slide, 0.25), pathencoder.find_tissue(str(file))):
+        np.testing.assert_array_equal(tissue.mask, same.mask)
+    with pytest.raises(ConfigError, match="micrometres per pixel"):
+        pathencoder.find_tissue(slide, 0)
     encoder = small_encoders.shared("cnn")
     found = pathencoder.encode_slide(slide, encoder=encoder)
     slide.close()
