@@ -150,7 +150,8 @@ def outcomes(subject: Subject, s: ProbeSet, *, cache: Path, seeds: int) -> list[
         PathEncoderError: The set cannot be read, or the cache cannot be written.
     """
     folder = make_folder(cache / subject.fingerprint[:16])
-    done = folder / f"{s.name}-{s.part or 'folds'}-{'cv-' if s.choose else ''}{seeds}.npz"
+    part = f"{s.part or 'folds'}{'-cv' if s.choose else ''}"
+    done = folder / f"{s.name}-{s.stamp}-{part}-{seeds}.npz"
     if not done.exists():
         log.info("%s on %s: %d images", subject.name, s.name, len(s.labels.files))
         rows = subject.embed([s.folder / f for f in s.labels.files])

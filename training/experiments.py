@@ -28,6 +28,8 @@ import click
 
 from pathencoder.errors import ConfigError, PathEncoderError
 from pathencoder.files import make_folder
+from pathencoder.locks import Lock
+from pathencoder.pretrained.folder import CONFIG
 from training.evaluate import outcomes
 from training.evaluation import robustness
 from training.evaluation.dense_readout import evaluate_dense, line_name
@@ -51,8 +53,10 @@ from training.evaluation.sets import ProbeSet, few_of, open_sets
 from training.files import append_text, write_text
 from training.monitor.log import read_log
 from training.publishing.average import reexport, steps_of
+from training.trainer.export import STOPPED
 
 log = logging.getLogger("training")
+_WAIT = 60.0  # seconds for another process that writes its rate
 _TRIAL = 16  # steps by which the time of a step is measured
 _COLD = 4  # of these, the first ones are left out
 _FEW = 25  # images of a class that a rehearsal probes
@@ -206,23 +210,39 @@ def _train(plan: Plan, cell: Cell, deadline: float | None) -> Path | None:
 
 
 def _is_done(out: Path, steps: int) -> bool:
-    return (out / "export").exists() and steps_of(out) >= steps
+    """Whether the export is of the last step.
+
+    A run that was stopped has an export too, which says so; the run may have been resumed since,
+    and ended before its own export.
+    """
+    described = out / "export" / CONFIG
+    if steps_of(out) < steps or not described.exists():
+        return False
+    return STOPPED not in described.read_text(encoding="utf-8")
 
 
 def _affordable_steps(plan: Plan, name: str, recipe: str, settings: list[str]) -> int:
     """How many steps fit into the arm's CPU time, by the time that a few steps took here."""
     rates = plan.out / "rates.json"
-    known: dict[str, float] = (
-        json.loads(rates.read_text(encoding="utf-8")) if rates.exists() else {}
-    )
+    known = _read_rates(rates)
     if name not in known:
-        known[name] = _cpu_seconds_of_a_step(recipe, settings)
-        write_text(rates, json.dumps(known, indent=1))
+        measured = _cpu_seconds_of_a_step(recipe, settings)
+        lock = Lock(plan.out / ".rates.lock", f"{rates} is in use", seconds=_WAIT)
+        try:  # another process may have measured its own arm meanwhile
+            known = {name: measured, **_read_rates(rates)}
+            write_text(rates, json.dumps(known, indent=1))
+        finally:
+            lock.release()
     # one of them is set, since the plan has no steps
     minutes = plan.arms[name].core_minutes or plan.core_minutes or 0.0
     steps = max(1, round(60 * minutes / known[name]))
     log.info("%s: %d steps of %.2f core-seconds", name, steps, known[name])
     return steps
+
+
+def _read_rates(file: Path) -> dict[str, float]:
+    """CPU seconds of a step by arm, as they were measured."""
+    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
 
 
 def _cpu_seconds_of_a_step(recipe: str, settings: list[str]) -> float:

@@ -21,7 +21,7 @@ from torch import nn
 from pathencoder.errors import ConfigError, PathEncoderError
 from training import config, methods
 from training.backbones import make
-from training.from_config import corpus_of, sampler_of, starting_network
+from training.from_config import network_at_start
 from training.provenance.record import Provenance
 from training.publishing import shared_options
 from training.publishing.average import record_of, reexport
@@ -102,7 +102,7 @@ class Opened:
 
     def start(self) -> nn.Module:
         """The backbone as the run started with it."""
-        return _start(self.cfg)
+        return network_at_start(self.cfg)
 
 
 def open_run(run: Path, step: int | None = None, *, embedding: str | None = None) -> Opened:
@@ -115,7 +115,7 @@ def open_run(run: Path, step: int | None = None, *, embedding: str | None = None
     about = json.loads((place / "run.json").read_text())
     known = about.get("provenance")  # older checkpoints have none
     made_from = Provenance.from_json(known) if known else record_of(run, cfg)
-    method = methods.build(cfg.method, _plan(cfg, made_from.corpus.tiles))
+    method = methods.build(cfg.method, _plan(cfg, made_from.tiles_at_start))
     # of an older version, the checkpoint lacks the settings that were added since
     settings = config.with_defaults(about["settings"])
     checkpoint.load(place, method, make_optimizer(method, cfg), settings)
@@ -162,14 +162,6 @@ def _plan(cfg: config.Config, tiles: int) -> methods.Plan:
         generator=torch.Generator(),
         spec=functools.partial(make.spec_of, cfg.backbone, cfg.export),
     )
-
-
-def _start(cfg: config.Config) -> nn.Module:
-    """The backbone as the run started with it."""
-    corpus = corpus_of(cfg)
-    sampler = sampler_of(cfg, corpus)
-    torch.manual_seed(cfg.seed)
-    return starting_network(cfg, corpus, sampler)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +12,21 @@ from pathencoder.files import whole_file
 if TYPE_CHECKING:
     # matplotlib is an extra: it may be missing where types are checked
     from matplotlib.figure import Figure  # type: ignore[import-not-found]
+
+
+def stamp_of(files: Iterable[Path]) -> str:
+    """16 hexadecimal digits that change with the name, size or time of one of the files.
+
+    A cache that is keyed by it is not used for files that have changed.
+
+    Args:
+        files: In any order.
+    """
+    digest = hashlib.sha256()
+    for file in sorted(files):
+        status = file.stat()
+        digest.update(f"{file} {status.st_size} {status.st_mtime_ns}\n".encode())
+    return digest.hexdigest()[:16]
 
 
 def write_text(path: Path, text: str) -> None:

@@ -123,6 +123,14 @@ def starting_network(cfg: Config, corpus: Corpus, sampler: Sampler) -> nn.Module
     return network
 
 
+def network_at_start(cfg: Config) -> nn.Module:
+    """The backbone as a run of this config starts with it."""
+    corpus = corpus_of(cfg)
+    sampler = sampler_of(cfg, corpus)
+    torch.manual_seed(cfg.seed)
+    return starting_network(cfg, corpus, sampler)
+
+
 def _first_views(cfg: Config, corpus: Corpus, sampler: Sampler) -> Tensor:
     """Views of the tiles of step 0 without colour changes, to measure BatchNorm statistics on."""
     _, batch = next(

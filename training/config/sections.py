@@ -85,7 +85,7 @@ class DataSettings(Section):
         canvas: Tiles are resized to this side before crops are taken, px.
         mpp: Micrometres per pixel of the canvas: of a tile whose scale a table states, the central
             canvas * mpp micrometres are used, so that crops have the same field of view whatever
-            the scale of their tile. null: tiles are used whole.
+            the scale of their tile. null: the central square of every tile is used.
         batch: Over all processes.
         slide_power: 1 draws slides by their number of tiles, 0 all equally often
             (training/data/sampler.py).
@@ -327,3 +327,12 @@ class Config(Section):
     run: RunSettings
     export: ExportSettings = ExportSettings()
     method: MethodSettings
+
+    @model_validator(mode="after")
+    def _one_start(self) -> Config:
+        if self.start_from and self.export.start_share:
+            raise ValueError(
+                "export.start_share averages with the weights of backbone.start, and start_from"
+                " replaces them: leave one of the two out"
+            )
+        return self

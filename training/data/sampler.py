@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from pathencoder.errors import ConfigError
 from training.data.tiles import Corpus
 
 log = logging.getLogger(__name__)
@@ -152,6 +153,9 @@ def make_sampler(
         stain_power: The same for the shares of the stain classes.
         stain_weights: float [len(STAIN_CLASSES)], factors on the weights of the slides of a class.
         run: Neighbouring tiles that a place in the batch takes in successive steps.
+
+    Raises:
+        ConfigError: The weights leave no tile to draw.
     """
     weights = np.diff(corpus.slide_starts).astype(np.float64) ** slide_power
     weights = _levelled(
@@ -162,6 +166,11 @@ def make_sampler(
     weights = _levelled(weights, corpus.slide_stains, stain_power)
     if stain_weights is not None:
         weights = weights * stain_weights[corpus.slide_stains]
+    if not weights.sum() > 0:
+        raise ConfigError(
+            "data.stain_weights: every stain of the corpus has weight 0, which leaves no tile to"
+            " draw. Give a stain of the corpus a weight above 0"
+        )
     sampler = Sampler(corpus.slide_starts, weights / weights.sum(), batch, seed, run=run)
     _warn_of_small_corpus(sampler)
     return sampler

@@ -23,7 +23,7 @@ from training.evaluation import dense as protocol
 from training.evaluation import shared_options
 from training.evaluation.dense import SETS, DenseSet, Score
 from training.evaluation.encoders import Subject, networks
-from training.files import write_text
+from training.files import stamp_of, write_text
 
 log = logging.getLogger("training")
 Runs = list[list[Score]]  # one list of images a seed
@@ -87,7 +87,8 @@ def scores_of(
     folder = make_folder(cache / subject.fingerprint[:16])
     pictures = protocol.pictures_of(s, data, choose=choose)
     part = "cv" if choose else s.test
-    version = f"v{protocol.PROTOCOL}"
+    labels = stamp_of(f for folder in {x.file.parent for x in pictures} for f in folder.iterdir())
+    version = f"{labels}-v{protocol.PROTOCOL}"
     files = {seed: folder / f"dense-{s.name}-{part}-{seed}-{version}.json" for seed in range(seeds)}
     if missing := [seed for seed, file in files.items() if not file.exists()]:
         log.info("%s on %s: %d images, %d seeds", subject.name, s.name, len(pictures), len(missing))

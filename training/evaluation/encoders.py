@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -30,6 +31,22 @@ IMAGENET_READOUTS = (
 )
 
 
+# what decides an embedding beside the weights
+_DECIDES = (
+    "architecture",
+    "model_args",
+    "embedding",
+    "dense_stage",
+    "prefix_tokens",
+    "input_size",
+    "resize",
+    "resize_size",
+    "interpolation",
+    "mean",
+    "std",
+)
+
+
 @dataclasses.dataclass(frozen=True)
 class Subject:
     """An encoder that is evaluated.
@@ -37,7 +54,7 @@ class Subject:
     Attributes:
         name: Its name in tables.
         encoder: The encoder.
-        fingerprint: sha256 of its weights, embedding rule and preprocessing.
+        fingerprint: sha256 of its weights, network, embedding rule and preprocessing.
     """
 
     name: str
@@ -122,11 +139,9 @@ def plain(settings: BackboneSettings) -> Encoder:
 
 def subject_of(name: str, encoder: Encoder) -> Subject:
     """An encoder under a name, with its fingerprint."""
-    digest = hashlib.sha256(
-        repr(
-            (encoder.spec.embedding, encoder.spec.mean, encoder.spec.std, encoder.spec.input_size)
-        ).encode()
-    )
+    spec = dataclasses.asdict(encoder.spec)
+    decides = json.dumps({name: spec[name] for name in _DECIDES}, sort_keys=True)
+    digest = hashlib.sha256(decides.encode())
     for key, value in sorted(encoder.state_dict().items()):
         digest.update(key.encode())
         digest.update(value.detach().cpu().contiguous().numpy().tobytes())

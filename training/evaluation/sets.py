@@ -15,6 +15,7 @@ from training.evaluation.cells import cut_cells
 from training.evaluation.known_sets import BY_NAME, CELL_SETS, TILE_SETS
 from training.evaluation.probe import Labels, part_of, read_labels
 from training.evaluation.set_lists import folder_of, how_to_obtain
+from training.files import stamp_of
 
 __all__ = ["CELL_SETS", "SETS", "TILE_SETS", "ProbeSet", "fingerprint_of", "open_sets", "own_set"]
 
@@ -38,6 +39,15 @@ class ProbeSet:
     labels: Labels
     part: str | None
     choose: bool
+
+    @property
+    def stamp(self) -> str:
+        """16 hexadecimal digits that change with its rows or one of its images."""
+        rows = self.labels
+        digest = hashlib.sha256(stamp_of(self.folder / file for file in rows.files).encode())
+        for column in (rows.names, rows.y, rows.groups, rows.split):
+            digest.update(repr(np.asarray(column).tolist()).encode())
+        return digest.hexdigest()[:16]
 
 
 def open_sets(names: Sequence[str], *, data: Path, cache: Path, choose: bool) -> list[ProbeSet]:
@@ -112,7 +122,8 @@ def _open(name: str, data: Path, cache: Path, *, choose: bool) -> ProbeSet:
         raise ConfigError(f"{how_to_obtain(known, data)}. Another folder of data: --data")
     table = folder / "labels.csv"
     if known.cells:
-        table = make_folder(cache / "cells") / name / "labels.csv"
+        files = stamp_of(file for file in folder.rglob("*") if file.is_file())
+        table = make_folder(cache / "cells") / f"{name}-{files}" / "labels.csv"
         if not table.is_file():
             cut_cells(folder, known.cells, table.parent)
     labels = read_labels(table, choose=choose)

@@ -119,6 +119,11 @@ class Provenance:
     statements: tuple[str, ...] = ()
     canvas_mpp: float | None = None
 
+    @property
+    def tiles_at_start(self) -> int:
+        """The number of tiles that the run began with."""
+        return self.earlier[0][1].tiles if self.earlier else self.corpus.tiles
+
     def to_json(self) -> dict[str, Any]:
         """Plain values, as data.json, a checkpoint and an export hold them."""
         return dataclasses.asdict(self)

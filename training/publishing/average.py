@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,11 +17,13 @@ from pathencoder.pretrained.folder import WEIGHTS
 from training import config
 from training.backbones import make
 from training.config import Config
-from training.from_config import corpus_of, sampler_of, starting_network
+from training.from_config import corpus_of, network_at_start
 from training.provenance import record
 from training.provenance.record import Provenance
 from training.trainer import checkpoint
 from training.trainer.export import export
+
+log = logging.getLogger("training")
 
 
 def reexport(
@@ -28,9 +31,9 @@ def reexport(
 ) -> Path:
     """Export one encoder of several runs.
 
-    Its weights are the plain average of those of the runs, which start from the same weights and
-    differ in seed or settings (Wortsman et al. 2022, arXiv:2203.05482), then averaged with the
-    first run's starting weights.
+    Its weights are the plain average of those of the runs, which start from the same weights, see
+    the same tiles and differ in seed or settings (Wortsman et al. 2022, arXiv:2203.05482), then
+    averaged with the first run's starting weights.
 
     Args:
         runs: Their folders.
@@ -42,16 +45,16 @@ def reexport(
         `folder`.
 
     Raises:
-        ConfigError: See `configs_of`: from an average with the starting weights, the trained
-            weights cannot be recovered.
+        ConfigError: See `configs_of` and `record_of_all`: from an average with the starting
+            weights, the trained weights cannot be recovered.
     """
     configs = configs_of(runs)
-    cfg = configs[0]
+    cfg, made_from = configs[0], record_of_all(runs, configs)
     network = averaged_network(runs, configs, start_share=start_share)
     backbone = cfg.backbone.model_copy(update={"embedding": embedding or cfg.backbone.embedding})
     exported = cfg.export.model_copy(update={"start_share": start_share})
     cfg = cfg.model_copy(update={"backbone": backbone, "export": exported})
-    return export(cfg, network, record_of_all(runs, configs), folder, steps=[*map(steps_of, runs)])
+    return export(cfg, network, made_from, folder, steps=[*map(steps_of, runs)])
 
 
 def configs_of(runs: Sequence[Path]) -> list[Config]:
@@ -64,8 +67,8 @@ def configs_of(runs: Sequence[Path]) -> list[Config]:
         The settings of each.
 
     Raises:
-        ConfigError: A run has no settings or no export, or its export is an average with its
-            starting weights already.
+        ConfigError: A run has no settings or no export, its export is an average with its
+            starting weights already, or it is of another network.
     """
     configs = [config.load(run / "config.yaml") for run in runs]
     for run, cfg in zip(runs, configs, strict=True):
@@ -79,7 +82,35 @@ def configs_of(runs: Sequence[Path]) -> list[Config]:
                 f"{run} has no export: python -m training.export {run}. An average is made of the"
                 " exports of its runs"
             )
+    _refuse_strangers(runs, configs)
     return configs
+
+
+def _refuse_strangers(runs: Sequence[Path], configs: Sequence[Config]) -> None:
+    """Refuse an average that would mean nothing; say where runs start from different weights."""
+    first = configs[0].backbone
+    for run, cfg in zip(runs[1:], configs[1:], strict=True):
+        other = cfg.backbone
+        if (other.architecture, other.args) != (first.architecture, first.args):
+            raise ConfigError(
+                f"{run} is a {other.architecture} with {other.args}, {runs[0]} a"
+                f" {first.architecture} with {first.args}: only equal networks can be averaged"
+            )
+        if _start_of(cfg) != _start_of(configs[0]):
+            log.warning(
+                "%s starts from %s, %s from %s: an average of networks without a common start means"
+                " nothing",
+                run,
+                _start_of(cfg),
+                runs[0],
+                _start_of(configs[0]),
+            )
+
+
+def _start_of(cfg: Config) -> str:
+    """The starting weights in words; random ones are known by their seed."""
+    start = cfg.backbone.start
+    return f"random weights of seed {cfg.seed}" if start is None else str(start)
 
 
 def averaged_network(
@@ -97,16 +128,24 @@ def averaged_network(
     for done, run in enumerate(runs[1:], 1):
         network = make.averaged(network, trained_network(run, cfg), 1 / (done + 1))
     if start_share:
-        corpus = corpus_of(cfg)
-        start = starting_network(cfg, corpus, sampler_of(cfg, corpus))
-        network = make.averaged(network, start, start_share)
+        network = make.averaged(network, network_at_start(cfg), start_share)
     return network
 
 
 def record_of_all(runs: Sequence[Path], configs: Sequence[Config]) -> Provenance:
-    """The first run's record, with the strictest licence of all runs."""
+    """The first run's record, with the strictest licence of all runs.
+
+    Raises:
+        ConfigError: A run was trained on other tiles: a record names those of one corpus.
+    """
     first, *others = (record_of(run, cfg) for run, cfg in zip(runs, configs, strict=True))
-    for other in others:
+    for run, other in zip(runs[1:], others, strict=True):
+        if other.corpus.digest != first.corpus.digest:
+            raise ConfigError(
+                f"{run} was trained on {other.corpus.tiles:,} tiles that are not the"
+                f" {first.corpus.tiles:,} of {runs[0]}: a card names the tiles of one corpus, so"
+                " that only runs on the same tiles can be averaged"
+            )
         first = first.averaged_with(other)
     return first
 

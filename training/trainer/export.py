@@ -28,6 +28,7 @@ from training.trainer import parallel
 log = logging.getLogger("training")
 
 RECORD = "provenance.json"
+STOPPED = "stopped at"  # in the description of a run that did not do all of its steps
 
 
 def export_method(
@@ -161,5 +162,5 @@ def _taught_by(made_from: Provenance) -> str:
 def _length(steps: Sequence[int], planned: int) -> str:
     lengths = " or ".join(str(n) for n in sorted(set(steps)))
     if max(steps) < planned:
-        lengths = f"stopped at {lengths} of {planned}"
+        lengths = f"{STOPPED} {lengths} of {planned}"
     return lengths if len(steps) == 1 else f"average of {len(steps)} runs of {lengths}"

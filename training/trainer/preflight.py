@@ -24,6 +24,7 @@ from training.methods import MethodSettings
 log = logging.getLogger("training")
 
 _TILES = 32  # tiles whose size is read
+_SQUARE = 1.02  # times the shorter side: a longer side up to which a tile is square
 _FAR = 1.5  # times the canvas, or a part of it: a size from which on a warning is given
 
 
@@ -42,8 +43,10 @@ def check(cfg: Config, corpus: Corpus) -> None:
     """
     refuse_other_start(cfg)
     sizes = crop_sizes(cfg.method)
-    sides = _sides(corpus)
+    shapes = _shapes(corpus)
+    sides = [min(shape) for shape in shapes]
     _refuse_small_tiles(sizes, sides)
+    _warn_of_oblongs(shapes)
     if cfg.data.mpp is None:
         _warn_of_other_sizes(cfg.data.canvas, sides)
     else:
@@ -143,15 +146,29 @@ def _find_one_pixel(found: list[str], name: str) -> Callable[..., None]:
     return hook
 
 
-def _sides(corpus: Corpus) -> list[int]:
-    """The shorter sides of some tiles, evenly spaced in the corpus, px."""
-    sides = []
+def _shapes(corpus: Corpus) -> list[tuple[int, int]]:
+    """Height and width of some tiles, evenly spaced in the corpus, px."""
+    shapes = []
     for index in np.linspace(0, len(corpus) - 1, min(_TILES, len(corpus)), dtype=np.int64):
         try:
-            sides.append(min(corpus.read(int(index)).shape[:2]))
+            shapes.append(corpus.read(int(index)).shape[:2])
         except ImageError:
             continue  # the loader logs it when it draws it
-    return sides
+    return shapes
+
+
+def _warn_of_oblongs(shapes: list[tuple[int, int]]) -> None:
+    """Say how many tiles are not square: training sees their central square alone."""
+    longer = [max(shape) / min(shape) for shape in shapes]
+    oblong = [ratio for ratio in longer if ratio > _SQUARE]
+    if oblong:
+        log.warning(
+            "of %d tiles that were read, %d are not square (sides as 1 to %.2f): their central"
+            " square is used, and what lies beside it is never seen. Cut square tiles",
+            len(shapes),
+            len(oblong),
+            max(oblong),
+        )
 
 
 def _refuse_small_tiles(sizes: dict[str, int], sides: list[int]) -> None:

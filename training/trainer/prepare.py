@@ -190,12 +190,19 @@ def _plan(
         width=make.output_width(start),
         steps=cfg.optim.steps,
         batch=cfg.data.batch,
-        tiles=len(corpus),
+        tiles=_tiles_at_start(cfg, corpus),
         mean=cfg.backbone.mean,
         std=cfg.backbone.std,
         generator=generator,
         spec=functools.partial(make.spec_of, cfg.backbone, cfg.export),
     )
+
+
+def _tiles_at_start(cfg: config.Config, corpus: Corpus) -> int:
+    """The number of tiles that the run began with: sizes of heads that depend on it stay."""
+    used = checkpoint.latest(cfg.run.out)
+    known = json.loads((used / "run.json").read_text()).get("provenance") if used else None
+    return Provenance.from_json(known).tiles_at_start if known else len(corpus)
 
 
 def _resumed(

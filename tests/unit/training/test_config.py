@@ -64,6 +64,12 @@ def test_paths_of_a_recipe_are_relative_to_the_recipe(tmp_path, monkeypatch):
     assert cfg.run.knn_sets == (Path("y"),)
 
 
+def test_two_starts_contradict_each_other():
+    start = ["start_from=runs/a", "export.start_share=0.5"]
+    with pytest.raises(ConfigError, match="leave one of the two out"):
+        load(RECIPES[0], start)
+
+
 def test_the_config_of_a_run_keeps_the_paths_of_its_command(tmp_path):
     (tmp_path / "config.yaml").write_text(yaml.safe_dump({**SMALL, "data": {"root": "tiles"}}))
     assert config.load(tmp_path / "config.yaml").data.root == tmp_path / "tiles"

@@ -124,6 +124,33 @@ def test_the_table_shows_arms_and_differences(done, capsys):
     assert "half - base" in printed.replace("half                   -", "half -")
 
 
+def test_rates_of_other_processes_stay(data, tmp_path, monkeypatch):
+    plan = plan_of(data, tmp_path)
+    plan.out.mkdir()
+    rates = plan.out / "rates.json"
+
+    def measured(recipe, settings):
+        rates.write_text('{"other": 2.0}')  # another process measures its arm meanwhile
+        return 1.0
+
+    monkeypatch.setattr(experiments, "_cpu_seconds_of_a_step", measured)
+    experiments._affordable_steps(plan, "base", "recipe", [])
+    assert json.loads(rates.read_text()) == {"base": 1.0, "other": 2.0}
+
+
+def test_an_export_of_a_stopped_run_is_not_the_last(data, tmp_path):
+    plan = plan_of(data, tmp_path, seeds=[0], core_minutes=None, steps=2, arms={"base": {}})
+    experiments.train(plan)
+    out = plan.out / "base-s0"
+    assert experiments._is_done(out, 2)
+    assert not experiments._is_done(out, 3)
+    described = out / "export/config.json"
+    text = described.read_text()
+    assert ", 2 steps of" in text
+    described.write_text(text.replace(", 2 steps of", ", stopped at 1 of 2 steps of"))
+    assert not experiments._is_done(out, 2)
+
+
 def test_an_interrupted_plan_keeps_its_checkpoint_and_resumes(data, tmp_path):
     stops = plan_of(data, tmp_path, seeds=[0], arms={"base": {"set": ["minutes=1e-9"]}})
     stops.out.mkdir()

@@ -9,8 +9,10 @@ from click.testing import CliRunner
 from small_runs import settings, values, write_tiles
 
 from pathencoder import load_encoder
+from pathencoder.errors import ConfigError
 from training import config, export
 from training.pretrain import train
+from training.publishing.average import reexport
 
 pytestmark = pytest.mark.full
 
@@ -83,6 +85,36 @@ def test_an_average_with_the_start_is_made_again(tmp_path):
     assert command(run, "--out", tmp_path / "again").exit_code == 0
     own, again = weights(run / "export"), weights(tmp_path / "again")
     assert all(torch.equal(own[k], again[k]) for k in own)
+
+
+def test_an_average_is_of_equal_networks_and_tiles(tmp_path, caplog):
+    (tmp_path / "tiles").mkdir()
+    (tmp_path / "others").mkdir()
+    tiles = write_tiles(tmp_path / "tiles", slides=3)
+    others = write_tiles(tmp_path / "others", slides=4)
+
+    def trained(name, root, **changes):
+        said = values(root, tmp_path / name)
+        said["optim"]["steps"] = 1
+        said["optim"]["warmup"] = 0
+        for section, change in changes.items():
+            said[section] = said[section] | change if isinstance(change, dict) else change
+        return train(config.check({**said}))
+
+    first = trained("first", tiles)
+    again = reexport([first], tmp_path / "a", start_share=0.5)
+    same = reexport([first], tmp_path / "b", start_share=0.5)
+    assert all(torch.equal(v, weights(same)[k]) for k, v in weights(again).items())
+    vit = trained("vit", tiles, backbone={"architecture": "test_efficientnet"})
+    with pytest.raises(ConfigError, match="only equal networks can be averaged"):
+        reexport([first, vit], tmp_path / "c")
+    with pytest.raises(ConfigError, match="16 tiles that are not the 12"):
+        reexport([first, trained("wide", others)], tmp_path / "c")
+    assert not (tmp_path / "c").exists()
+    said = values(tiles, tmp_path / "second") | {"seed": 1}
+    said["optim"] |= {"steps": 1, "warmup": 0}
+    reexport([first, train(config.check(said))], tmp_path / "c")
+    assert "without a common start means nothing" in caplog.text
 
 
 def test_a_method_with_its_own_network_has_the_same_record(tmp_path):

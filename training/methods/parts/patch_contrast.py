@@ -8,13 +8,14 @@ large"): see `Separation` and `Convergence`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from pathencoder.errors import ConfigError
@@ -218,31 +219,36 @@ def _dissimilarity(
     return within.item(), between.item()
 
 
-@dataclass
-class Convergence:
+class Convergence(nn.Module):
     """The stopping rule: positives are similar, negatives are not, and neither improves any more.
 
     That is, the smoothed ratio within / between is below `ratio` and has not fallen by the relative
-    `gain` over the last `patience` steps.
+    `gain` over the last `patience` steps. Its last values are a buffer: checkpoints hold them, so
+    that a resumed run stops where an uninterrupted one does.
     """
 
-    ratio: float = 0.5
-    gain: float = 0.02
-    patience: int = 20
-    smoothing: float = 0.9
-    history: list[float] = field(default_factory=list)
+    recent: Tensor  # float64 [patience + 1], oldest first; NaN: not that many steps yet
+
+    def __init__(
+        self, ratio: float = 0.5, gain: float = 0.02, patience: int = 20, smoothing: float = 0.9
+    ) -> None:
+        super().__init__()
+        self.ratio, self.gain, self.smoothing = ratio, gain, smoothing
+        empty = torch.full((patience + 1,), torch.nan, dtype=torch.float64)
+        self.register_buffer("recent", empty)
 
     def update(self, found: Separation | None) -> bool:
         """Add one step's separation; True when training may stop."""
+        oldest, *others = self.recent.tolist()
         if found is not None:
-            last = self.history[-1] if self.history else found.ratio
-            self.history.append(self.smoothing * last + (1 - self.smoothing) * found.ratio)
-        if len(self.history) <= self.patience:
+            last = found.ratio if math.isnan(others[-1]) else others[-1]
+            others.append(self.smoothing * last + (1 - self.smoothing) * found.ratio)
+            self.recent.copy_(torch.tensor(others, dtype=torch.float64))
+            oldest = others[0]
+        newest = others[-1]
+        if math.isnan(oldest):
             return False
-        return (
-            self.history[-1] < self.ratio
-            and self.history[-1] > (1 - self.gain) * self.history[-1 - self.patience]
-        )
+        return bool(newest < self.ratio and newest > (1 - self.gain) * oldest)
 
 
 def choose_channel(confidence: NDArray[np.float32], stain: NDArray[np.float32]) -> tuple[int, bool]:

@@ -8,9 +8,11 @@ import pytest
 from PIL import Image
 from small_runs import write_tiles
 
+from pathencoder.errors import ConfigError
 from training.data.corpus import open_corpus
 from training.data.loader import batches
 from training.data.sampler import Sampler, make_sampler
+from training.data.tiles import STAIN_CLASSES
 
 pytestmark = pytest.mark.full
 
@@ -55,6 +57,13 @@ def test_a_slide_of_weight_zero_is_never_drawn():
         assert sampler([40, 40, 40], batch, weights=[1, 0, 1]).tiles == 80
         drawn = sampler([40, 40, 40], batch, weights=[1, 0, 1]).draw(0)
         assert not ((drawn >= 40) & (drawn < 80)).any()
+
+
+def test_stain_weights_that_leave_no_tile_are_refused(tmp_path):
+    corpus = open_corpus(write_tiles(tmp_path, slides=2, each=3))
+    weights = np.zeros(len(STAIN_CLASSES))
+    with pytest.raises(ConfigError, match="leaves no tile to draw"):
+        make_sampler(corpus, batch=2, seed=0, stain_weights=weights)
 
 
 # sha256 of 20 draws of 64 tiles, as they were when slides were drawn only

@@ -1,5 +1,6 @@
 """The dense protocol on synthetic images: positions of grid and cells, folds, intervals."""
 
+import dataclasses
 import json
 from types import SimpleNamespace
 
@@ -8,8 +9,10 @@ import pytest
 import small_encoders
 import torch
 from click.testing import CliRunner
+from PIL import Image
 from small_dense_sets import write_dense_sets
 
+from pathencoder.encoder import Encoder
 from training.evaluation import dense, dense_table, encoders
 from training.evaluation.dense import DenseSet, Picture, Score
 from training.evaluation.dense_maps import Decoder, maps_of
@@ -137,6 +140,43 @@ def test_training_runs_of_one_name_are_one_row(data, tmp_path):
     assert row == "mine"
     assert each[0] != each[1]
     assert both == pytest.approx(sum(each) / 2)
+
+
+def test_scores_are_computed_again_when_the_labels_change(tmp_path):
+    write_dense_sets(tmp_path, ("monuseg",))
+    subject = encoders.subject_of("cnn", small_encoders.encoder("cnn"))
+    s = dense.SETS[0]
+
+    def scores():
+        given = {"data": tmp_path, "cache": tmp_path / "cache", "choose": True, "seeds": 1}
+        return dense_table.scores_of(subject, s, **given)
+
+    before = scores()
+    assert scores() == before
+    file = tmp_path / "nuclei/monuseg/train/0.labels.png"
+    with Image.open(file) as opened:
+        labels = np.array(opened)
+    labels[:64] = 0
+    Image.fromarray(labels).save(file)
+    assert scores() != before
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"interpolation": "bilinear"},
+        {"resize": "shortest"},
+        {"resize_size": 256},
+        {"model_args": {"drop_rate": 0.5}},
+        {"embedding": "mean"},
+    ],
+)
+def test_a_fingerprint_is_of_all_that_decides_an_embedding(change):
+    encoder = small_encoders.encoder("vit")
+    other = Encoder(encoder.network, dataclasses.replace(encoder.spec, **change))
+    before = encoders.subject_of("a", encoder).fingerprint
+    assert encoders.subject_of("b", encoder).fingerprint == before
+    assert encoders.subject_of("a", other).fingerprint != before
 
 
 def test_imagenet_is_one_network(monkeypatch):

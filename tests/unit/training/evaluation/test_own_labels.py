@@ -9,6 +9,7 @@ from PIL import Image
 
 from pathencoder.errors import ConfigError
 from training import evaluate
+from training.evaluation.encoders import open_subject
 from training.evaluation.sets import fingerprint_of, own_set
 
 pytestmark = pytest.mark.full
@@ -51,6 +52,20 @@ def test_outcomes_are_kept_for_these_labels_and_images_alone(table):
     assert fingerprint_of(table) == before
     table.write_text(table.read_text().replace("1.png;bright", "1.png;dark", 1))
     assert fingerprint_of(table) != before
+
+
+def test_outcomes_of_a_set_are_computed_again_when_its_labels_change(table, tmp_path):
+    (subject,) = open_subject("default")
+
+    def labels():
+        given = own_set(table, choose=False)
+        (found,) = evaluate.outcomes(subject, given, cache=tmp_path / "cache", seeds=1)
+        return np.sort(found.y).tolist()
+
+    before = labels()
+    assert labels() == before
+    table.write_text(table.read_text().replace("1.png;bright", "1.png;dark", 1))
+    assert sum(labels()) != sum(before)
 
 
 def test_one_class_or_one_group_is_refused(table):

@@ -131,6 +131,19 @@ def test_convergence_needs_separation_and_no_more_progress():
     assert not any(never.update(pc.Separation(0.9, 1.0)) for _ in range(30))
 
 
+def test_the_stopping_rule_goes_on_from_a_checkpoint():
+    values = [pc.Separation(0.4 * 0.8**i + 0.1, 1.0) for i in range(150)]
+    whole = pc.Convergence(patience=5)
+    expected = [whole.update(value) for value in values]
+    assert 10 < expected.index(True) < 149
+    for stop in (1, 3, 10):
+        first = pc.Convergence(patience=5)
+        begun = [first.update(value) for value in values[:stop]]
+        resumed = pc.Convergence(patience=5)
+        resumed.load_state_dict(first.state_dict())
+        assert begun + [resumed.update(value) for value in values[stop:]] == expected
+
+
 @settings(max_examples=10, deadline=None)
 @given(st.integers(0, 3), st.booleans())
 def test_channel_is_chosen_by_the_stain(channel, inverted):

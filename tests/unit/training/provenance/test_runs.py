@@ -10,6 +10,8 @@ from pathencoder import load_encoder
 from pathencoder.errors import ConfigError
 from pathencoder.pretrained.folder import read_spec
 from training import config
+from training.export import export_run
+from training.methods.parts import sizing
 from training.pretrain import train
 from training.provenance.record import Provenance
 from training.publishing.average import reexport
@@ -163,6 +165,25 @@ def test_a_run_does_not_resume_on_other_tiles_unless_that_is_accepted(tiles, tmp
     assert [(step, then["tiles"]) for step, then in about["earlier"]] == [(1, 8)]
     assert about["corpus"]["tiles"] == 7
     assert "earlier steps on other tiles" in spec.training
+
+
+def test_heads_keep_the_size_that_they_began_with_when_tiles_are_added(tmp_path, monkeypatch):
+    monkeypatch.setattr(sizing, "prototypes_for", lambda batch, tiles: 8 + tiles)
+    (tmp_path / "tiles").mkdir()
+    root = write_tiles(tmp_path / "tiles", slides=4, each=2)
+    said = values(root, tmp_path / "run", "dino")
+    said["method"].pop("prototypes")
+    said["run"]["checkpoint_every"] = 1
+    first = {**said, "run": {**said["run"], "minutes": 1e-9}}
+    train(config.check(first))
+    shutil.copytree(root / "s0", root / "s4")
+    with pytest.raises(ConfigError, match=r"8 tiles of 4 slides at step 1, now 10 of 5\."):
+        train(config.check(said))
+    accepted = {**first, "run": {**first["run"], "accept_changed_tiles": True}}
+    for _ in range(2):  # the second resumes a run whose record names the new tiles
+        train(config.check(accepted))
+    run = train(config.check({**said, "run": {**said["run"], "accept_changed_tiles": True}}))
+    assert export_run(run, out=tmp_path / "again").is_dir()
 
 
 def test_a_tile_replaced_by_another_of_its_name_is_noticed(tiles, tmp_path):

@@ -2,8 +2,10 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 import yaml
+from PIL import Image
 from small_runs import settings, values, write_tiles
 
 from pathencoder.errors import ConfigError
@@ -65,6 +67,19 @@ def test_tiles_far_from_the_canvas_are_said_with_counts_and_sizes(
     preflight.check(cfg, from_config.corpus_of(cfg))
     assert ("data.canvas" in caplog.text) == bool(words)
     assert words in caplog.text
+
+
+def test_tiles_that_are_not_square_are_said(tmp_path, caplog):
+    tile = np.zeros((48, 96, 3), np.uint8)
+    for slide in ("s0", "s1"):
+        (tmp_path / "tiles" / slide).mkdir(parents=True)
+        for i in range(4):
+            Image.fromarray(tile[:, : 96 if i % 2 else 48]).save(
+                tmp_path / "tiles" / slide / f"{i}.png"
+            )
+    cfg = settings(tmp_path / "tiles", tmp_path / "run")
+    preflight.check(cfg, from_config.corpus_of(cfg))
+    assert "of 8 tiles that were read, 4 are not square (sides as 1 to 2.00)" in caplog.text
 
 
 def test_a_folder_without_a_table_may_be_of_one_stain(tiles, tmp_path):
