@@ -226,10 +226,8 @@ def with_scales(
         scale = None if mpp is None else check_mpp(mpp)
         return zip(items, itertools.repeat(scale), strict=False)
     if total is not None and isinstance(mpp, Sized) and len(mpp) != total:
-        raise ConfigError(
-            f"mpp holds {len(mpp)} values for {total} images: give one number, or one per image"
-        )
-    return _paired(items, iter(mpp))
+        raise _wrong_count(len(mpp), total)
+    return _paired(items, mpp)
 
 
 def judged(found: Found, on_error: OnError) -> Found:
@@ -312,8 +310,10 @@ class Table:
 
 
 def _paired(
-    items: Iterable[Item], scales: Iterator[float | None]
+    items: Iterable[Item], mpp: Iterable[float | None]
 ) -> Iterator[tuple[Item, float | None]]:
+    """Each image with its scale; an iterator of scales, which may be endless, may have more."""
+    scales, count = iter(mpp), 0
     for item in items:
         try:
             scale = next(scales)
@@ -322,7 +322,16 @@ def _paired(
                 f"mpp ended before the images did, at {item.where}: give one number, or one per"
                 " image"
             ) from None
+        count += 1
         yield item, None if scale is None else check_mpp(scale)
+    if isinstance(mpp, Sized) and len(mpp) > count:
+        raise _wrong_count(len(mpp), count)
+
+
+def _wrong_count(scales: int, images: int) -> ConfigError:
+    return ConfigError(
+        f"mpp holds {scales} values for {images} images: give one number, or one per image"
+    )
 
 
 def _launch(

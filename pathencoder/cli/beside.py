@@ -60,7 +60,7 @@ def files_beside(
         Files by job name, and a note where a slide has none.
 
     Raises:
-        ConfigError: One file for several slides, or no slide has a file.
+        ConfigError: One file for several slides, also by its name, or no slide has a file.
     """
     slides = [job for job in jobs if job.kind == "slide"]
     if given is None:
@@ -75,6 +75,7 @@ def files_beside(
     found = {
         job.name: file for job in slides for file in _names(given, job, ends) if file.is_file()
     }
+    _refuse_shared(found, slides, option, ends)
     without = [job for job in slides if job.name not in found]
     if not found:
         wanted = f", such as {printable(_names(given, slides[0], ends)[0].name)}" if slides else ""
@@ -86,6 +87,25 @@ def files_beside(
     return found, [
         f"{option} has no file of {len(without)} of {len(slides)} slides ({names}{more}): {instead}"
     ]
+
+
+def _refuse_shared(
+    found: Mapping[str, Path], slides: Sequence[Job], option: str, ends: Sequence[str]
+) -> None:
+    """Raise ConfigError where one file is that of several slides of one file name."""
+    jobs: dict[Path, list[Job]] = {}
+    for job in slides:
+        if job.name in found:
+            jobs.setdefault(found[job.name], []).append(job)
+    for file, sharing in jobs.items():
+        if len(sharing) > 1:
+            sources = ", ".join(printable(job.source) for job in sharing[:3])
+            names = ", ".join(printable(f"{job.name}{ends[-1]}") for job in sharing[:3])
+            more = ", ..." * (len(sharing) > 3)
+            raise ConfigError(
+                f"{option}: {printable(file)} has the name of {len(sharing)} slides ({sources}"
+                f"{more}). Name the file of each slide: {names}{more}"
+            )
 
 
 def _names(folder: Path, job: Job, ends: Sequence[str]) -> list[Path]:

@@ -22,7 +22,7 @@ from pathencoder.cli.jobs import reason_of
 from pathencoder.cli.mpp_table import Row, with_row
 from pathencoder.cli.tissue_run import NO_SLIDE, coords_of
 from pathencoder.features.coords import check_recipe
-from pathencoder.features.finished import check_kind
+from pathencoder.features.finished import check_kind, refuse_lone_tensor
 from pathencoder.features.provenance import Settings, slide_target
 from pathencoder.mpp import scale_notes
 
@@ -109,7 +109,7 @@ def _plan(
         "output_exists": file.exists(),
     }
     try:
-        if file.exists() and not settings.overwrite:
+        if not settings.overwrite:
             _check(file, job, settings, spec, only_tissue=only_tissue)
         if job.remote is not None:
             size = f"{job.remote.size / 1e6:,.0f} MB to download; its scale is read then"
@@ -126,8 +126,11 @@ def _plan(
 def _check(
     file: Path, job: Job, settings: Settings, spec: EncoderSpec | None, *, only_tissue: bool
 ) -> None:
-    """Refuse an existing file that a run would refuse, as far as it can be known."""
-    if not only_tissue:
+    """Refuse existing files that a run would refuse, as far as it can be known."""
+    if not file.exists():
+        if job.kind == "slide" and not only_tissue:
+            refuse_lone_tensor(file, settings.layout)
+    elif not only_tissue:
         check_kind(file, settings.layout, is_slide=job.kind == "slide")
     elif spec is not None:
         check_recipe(file, spec, settings)

@@ -266,6 +266,7 @@ def command(
     from pathencoder.cli.inputs import find_inputs, refuse_nothing
     from pathencoder.cli.lanes import load_lanes
     from pathencoder.cli.mpp_table import assign, read_mpp_csv
+    from pathencoder.cli.own_files import refuse_pictures_of_inputs
     from pathencoder.cli.ray_options import ray_options
     from pathencoder.cli.tissue_run import find_all_tissue
     from pathencoder.features.provenance import Settings
@@ -294,6 +295,9 @@ def command(
     rows = read_mpp_csv(mpp_csv) if mpp_csv else []
     found = find_inputs(inputs, taken_as=taken_as, out=out)
     refuse_nothing(found)
+    if pictures:
+        refuse_pictures_of_inputs(out, found.jobs)
+    beside = find_beside(tissue, coords, found.jobs)  # of all: shards share files of one name
     notes = of_shard(found, shard)
     again, of_failed = only_failed(found, out) if retry_failed else (frozenset(), [])
     task = EncodeTask(
@@ -301,7 +305,7 @@ def command(
         scales=assign(rows, found.jobs),
         settings=settings,
         out=out,
-        beside=find_beside(tissue, coords, found.jobs),
+        beside=beside,
         again=again,
         notes=[*notes, *of_failed],
         pictures=pictures,

@@ -216,7 +216,11 @@ class EncodeRun:
         if self.pictures and outcome.file is not None:
             maps = self.out / PICTURES / folder.relative_to(self.out)
             outcome.notes += draw_slide_maps(
-                outcome.file, path, maps, anew=outcome.status != "before"
+                outcome.file,
+                path,
+                maps,
+                anew=outcome.status != "before",
+                overwrite=self._settings(job).overwrite,
             )
 
     def _task(self, job: Job, path: Path, origin: Origin | None) -> SlideTask:

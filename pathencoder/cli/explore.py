@@ -26,18 +26,11 @@ if TYPE_CHECKING:
 _PART = 3  # exit status where some inputs failed
 
 
-def _page(_: click.Context, __: click.Parameter, value: Path) -> Path:
-    if value.suffix.lower() not in (".html", ".htm"):
-        raise click.BadParameter(f"{value} does not end in .html")
-    return value
-
-
 @click.command(short_help="Explore slides in a browser.")
 @click.argument("features", nargs=-1, required=True, type=FilledPath(path_type=Path))
 @click.option(
     "--out",
     type=FilledPath(path_type=Path, dir_okay=False),
-    callback=_page,
     default=Path("explore.html"),
     show_default=True,
     help="The page.",

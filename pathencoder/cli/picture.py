@@ -92,6 +92,7 @@ def command(
     pathencoder picture features/slide.h5 --kind clusters --clusters 5 --slide slide.svs
     pathencoder picture features/slide.h5 --kind attention --head my_head
     """
+    from pathencoder.features.identity import refuse_input
     from pathencoder.files import make_folder, whole_file
     from pathencoder.pictures.draw import drawn
 
@@ -111,6 +112,8 @@ def command(
             notes=shown.notes,
         )
     out = out or Path(f"{features.stem}-{kind}.png")
+    if made.ground.slide is not None:
+        refuse_input(out, made.ground.slide)
     make_folder(out.absolute().parent)
     with whole_file(out) as temporary:
         made.image.save(temporary, format=_FORMATS[out.suffix.lower()])

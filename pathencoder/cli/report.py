@@ -50,7 +50,8 @@ def exit_status(outcomes: Sequence[Outcome]) -> int:
 def write_failures(out: Path, outcomes: Sequence[Outcome]) -> Path | None:
     """Update OUT/failures.csv: input, part, error, reason.
 
-    Rows of inputs that this run has processed are replaced. Those of other inputs stay, so that a
+    Inputs are absolute paths: another run may have another current folder. Rows of inputs that this
+    run has processed are replaced. Those of other inputs stay, so that a
     run of other inputs hides no earlier failure. A list without rows is deleted.
 
     Args:
@@ -64,7 +65,9 @@ def write_failures(out: Path, outcomes: Sequence[Outcome]) -> Path | None:
         StoreError: The list cannot be written, or a file of that name is not such a list.
     """
     path = out / FAILURES
-    new = _unique([[str(o.source), f.part, f.kind, f.reason] for o in outcomes for f in o.failures])
+    new = _unique(
+        [[place_of(o.source), f.part, f.kind, f.reason] for o in outcomes for f in o.failures]
+    )
     if not new and not path.exists():
         return None
     with lock_list(path):

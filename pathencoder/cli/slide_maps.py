@@ -6,10 +6,13 @@ from pathlib import Path
 
 from pathencoder.cli.own_files import MAPS
 from pathencoder.errors import ConfigError, SlideError
-from pathencoder.files import make_folder, whole_file
+from pathencoder.files import make_folder
+from pathencoder.slides.own_picture import may_replace, notes_on, save_picture
 
 
-def draw_slide_maps(features: Path, slide: Path, folder: Path, *, anew: bool) -> list[str]:
+def draw_slide_maps(
+    features: Path, slide: Path, folder: Path, *, anew: bool, overwrite: bool
+) -> list[str]:
     """Draw a slide's features as colours and as clusters, where that is not done.
 
     Args:
@@ -17,9 +20,10 @@ def draw_slide_maps(features: Path, slide: Path, folder: Path, *, anew: bool) ->
         slide: The slide.
         folder: Where the pictures lie, as KIND/NAME.jpg.
         anew: Replace pictures of an earlier run.
+        overwrite: Replace any file.
 
     Returns:
-        Notes where the maps could not be drawn.
+        Notes where the maps could not be drawn, or files of another program were kept.
 
     Raises:
         StoreError: A picture cannot be written.
@@ -31,18 +35,19 @@ def draw_slide_maps(features: Path, slide: Path, folder: Path, *, anew: bool) ->
 
     files = {kind: folder / kind / f"{features.stem}.jpg" for kind in MAPS}
     missing = {kind: file for kind, file in files.items() if anew or not file.exists()}
+    notes = [note for f in files.values() for note in notes_on(f, overwrite=overwrite)]
+    missing = {kind: f for kind, f in missing.items() if may_replace(f, overwrite=overwrite)}
     if not missing:
-        return []
+        return notes
     try:
         tiles = read_tiles(features)
         if not len(tiles.rows):
-            return [f"no maps of its features: {note}" for note in tiles.notes]
+            return [*notes, *(f"no maps of its features: {note}" for note in tiles.notes)]
         tiles, ground = ground_of(tiles, slide)
     except (ConfigError, SlideError) as error:
-        return [f"no maps of its features: {error}"]
+        return [*notes, f"no maps of its features: {error}"]
     for kind, file in missing.items():
         painted = maps.pca_map(tiles) if kind == "pca" else maps.cluster_map(tiles, CLUSTERS)
         make_folder(file.parent)
-        with whole_file(file) as temporary:
-            maps.draw_map(tiles, ground, painted).save(temporary, "JPEG", quality=85, optimize=True)
-    return []
+        save_picture(maps.draw_map(tiles, ground, painted), file)
+    return notes

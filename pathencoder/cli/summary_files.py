@@ -63,7 +63,7 @@ def write_summaries(out: Path, outcomes: Sequence[Outcome], *, name: str = SUMMA
     with lock_list(whole):
         _refuse_foreign(table)
         earlier = _read(whole)
-        rows = _merged(earlier, [one_json(outcome) for outcome in outcomes])
+        rows = _merged(earlier, [_row(outcome) for outcome in outcomes])
         with whole_file(whole) as temporary:
             temporary.write_text(as_json_text({"format": _FORMAT, "inputs": rows}), "utf-8")
         text = io.StringIO(newline="")
@@ -71,6 +71,11 @@ def write_summaries(out: Path, outcomes: Sequence[Outcome], *, name: str = SUMMA
         with whole_file(table) as temporary:
             temporary.write_text(text.getvalue(), encoding="utf-8", newline="")
     return table
+
+
+def _row(outcome: Outcome) -> dict[str, Any]:
+    """An outcome, with the absolute path: another run may have another current folder."""
+    return {**one_json(outcome), "input": place_of(outcome.source)}
 
 
 def is_summary(path: Path) -> bool:

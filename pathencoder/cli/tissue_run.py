@@ -35,6 +35,7 @@ from pathencoder.files import make_folder
 from pathencoder.remote.slides import RemoteSlide
 from pathencoder.remote.staging import Scratch, Staging
 from pathencoder.slides.overlay import write_overlay
+from pathencoder.slides.own_picture import may_replace, notes_on
 from pathencoder.slides.reader import open_slide
 from pathencoder.slides.tissue_file import keep_or_write_tissue
 from pathencoder.spec import EncoderSpec
@@ -91,6 +92,13 @@ class _Run:
 
     def one(self, job: Job, _: Meter) -> Outcome:
         """Find the tissue of one slide and write it, unless an earlier run has."""
+        outcome = self._one(job)
+        if self.pictures:
+            overwrite = self._settings(job).overwrite
+            outcome.notes += notes_on(self._file(PICTURES, job, ".jpg"), overwrite=overwrite)
+        return outcome
+
+    def _one(self, job: Job) -> Outcome:
         if job.kind != "slide":
             raise SlideError(f"{job.source}: {job.problem or NO_SLIDE}")
         if job.remote is None or self.staging is None:
@@ -141,8 +149,10 @@ class _Run:
             outcome = self._known(job, before)
         if self.pictures:
             picture = self._file(PICTURES, job, ".jpg")
-            title = printable(job.source.name)
-            outcome.picture = write_overlay(plan.tissue, plan.grid, picture, title=title)
+            if may_replace(picture, overwrite=settings.overwrite):
+                title = printable(job.source.name)
+                write_overlay(plan.tissue, plan.grid, picture, title=title)
+            outcome.picture = picture
         outcome.seconds = time.monotonic() - started
         return outcome
 

@@ -13,9 +13,12 @@ from typing import Any
 from pathencoder.errors import ConfigError
 from pathencoder.explore.data import page_data
 from pathencoder.explore.gather import gather
+from pathencoder.features.given import is_number, path_given, paths_given
 from pathencoder.files import make_folder, whole_file
 from pathencoder.pictures.located import Tiles
+from pathencoder.walk import printable
 
+_SUFFIXES = (".html", ".htm")
 _SCRIPTS = ("tiles.js", "draw.js", "choose.js", "words.js", "input.js")  # in this order
 
 
@@ -59,7 +62,7 @@ def write_explore_page(
 
     Args:
         features: Feature files of slides, of one encoder and in any layout, or folders of them.
-        out: The page.
+        out: The page, ending in .html or .htm: no feature file is replaced by mistake.
         slides: Folder of the slides. None: where they were when they were encoded.
         title: None: the name of the slide.
         max_mb: Size of the page at most, in MB. Pictures are made smaller to fit; features are not.
@@ -69,15 +72,17 @@ def write_explore_page(
         What was written, with the files that could not be used.
 
     Raises:
-        ConfigError: Two files cannot be compared, or none can be used.
+        ConfigError: A setting is not valid, two files cannot be compared, or none can be used.
         StoreError: The page cannot be written.
     """
-    if not max_mb > 0:
+    if not (is_number(max_mb) and max_mb > 0):
         raise ConfigError(f"max_mb={max_mb!r}: a number above zero")
-    named = [features] if isinstance(features, str | os.PathLike) else list(features)
+    page = path_given(out, "out")
+    if page.suffix.lower() not in _SUFFIXES:
+        raise ConfigError(f"out={printable(page)!r} does not end in .html: give the name of a page")
     found = gather(
-        [Path(file) for file in named],
-        None if slides is None else Path(slides),
+        paths_given(features, "features"),
+        None if slides is None else path_given(slides, "slides"),
         on_slide=on_slide,
     )
     names = [laid.tiles.slide for laid in found.slides]
@@ -86,7 +91,7 @@ def write_explore_page(
         title=title or (names[0] if len(names) == 1 else f"{len(names)} slides"),
         max_bytes=int(max_mb * 1e6),
     )
-    size = write_page(data, Path(out))
+    size = write_page(data, page)
     notes = [
         f"{laid.tiles.slide}: {note}"
         for laid in found.slides
@@ -95,7 +100,7 @@ def write_explore_page(
     if size > max_mb * 1e6:
         notes.append(f"the page has {size / 1e6:.1f} MB: its features alone need nearly that")
     return ExplorePage(
-        path=Path(out),
+        path=page,
         size=size,
         slides=names,
         tiles=sum(len(laid.tiles.rows) for laid in found.slides),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from pathencoder.errors import SlideError
 from pathencoder.features import finished, layouts
 from pathencoder.features.continued import with_runtime_of
-from pathencoder.features.finished import ANEW, check_provenance
+from pathencoder.features.finished import ANEW, check_provenance, refuse_lone_tensor
 from pathencoder.features.identity import (
     Origin,
     SlideIdentity,
@@ -38,9 +38,13 @@ def done_before(
         that is asked for (`parts` completes it).
 
     Raises:
-        Mismatch: The file is of another slide, of other settings, or damaged.
+        Mismatch: The file is of another slide, of other settings, or damaged; or, in the layout
+            clam, its tensor exists without it.
     """
-    if settings.overwrite or not file.exists():
+    if settings.overwrite:
+        return None
+    refuse_lone_tensor(file, settings.layout)
+    if not file.exists():
         return None
     check_provenance(file, provenance, settings.layout)
     found = finished.read_facts(file)
@@ -72,10 +76,13 @@ def remote_done_before(
         decides.
 
     Raises:
-        Mismatch: The file is of other settings, or damaged.
+        Mismatch: The file is of other settings, or damaged, or its tensor exists without it.
         ConfigError: The settings do not fit the encoder.
     """
-    if settings.overwrite or not file.exists():
+    if settings.overwrite:
+        return None
+    refuse_lone_tensor(file, settings.layout)
+    if not file.exists():
         return None
     provenance = with_runtime_of(file, slide_provenance(encoder, settings), settings)
     check_provenance(file, provenance, settings.layout)

@@ -17,7 +17,8 @@ import numpy as np
 from pathencoder._version import __version__
 from pathencoder.errors import ConfigError, StoreError
 from pathencoder.features import checksums, containers, layouts
-from pathencoder.features.finished import ANEW
+from pathencoder.features.finished import ANEW, refuse_lone_tensor
+from pathencoder.features.given import is_number, path_given
 from pathencoder.features.job import Outcome, partial_path
 from pathencoder.features.journal import lock_of
 from pathencoder.features.layouts import ANNOTATED, LAYOUTS, check_installed
@@ -70,7 +71,8 @@ class Target:
         check_installed(self.layout)
         if self.mpp is not None:
             object.__setattr__(self, "mpp", check_mpp(self.mpp))
-        if self.tile_side is not None and not 0 < self.tile_side < 1e6:
+        side = self.tile_side
+        if side is not None and not (is_number(side) and 0 < side < 1e6):
             raise ConfigError(f"tile_side={self.tile_side!r}: a number of pixels above zero")
 
 
@@ -111,11 +113,12 @@ def convert_features(
         MissingExtra: The layout is zarr, and zarr is not installed.
     """
     target = Target(layout=layout, mpp=mpp, tile_side=tile_side, overwrite=overwrite)
-    layouts.check_name(Path(out), layout)
-    made = convert_file(Path(source), Path(out), target)
+    there, file = path_given(source, "source"), path_given(out, "out")
+    layouts.check_name(file, layout)
+    made = convert_file(there, file, target)
     for note in made.notes:
         log.warning("%s: %s", source, note)
-    return read_features(out)
+    return read_features(file)
 
 
 def convert_file(source: Path, file: Path, target: Target) -> Outcome:
@@ -186,8 +189,9 @@ def _before(
 ) -> list[str] | None:
     """The notes of an earlier conversion; None where there is none, or one of its files is missing.
 
-    Raises Mismatch where the file exists and is something else.
+    Raises Mismatch where the file exists and is something else, or its tensor exists without it.
     """
+    refuse_lone_tensor(file, target.layout)
     if not file.exists():
         return None
     try:

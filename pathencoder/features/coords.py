@@ -19,7 +19,7 @@ from pathencoder.features.finished import ANEW, identity_of, reading, slide_fact
 from pathencoder.features.identity import Origin, SlideIdentity
 from pathencoder.features.job import Outcome
 from pathencoder.features.journal import describe_differences
-from pathencoder.features.layouts import Place, attributes, coords_on_disk
+from pathencoder.features.layouts import Place, attributes, coords_on_disk, facts_of
 from pathencoder.features.provenance import Settings, grid_recipe
 from pathencoder.files import Mismatch, whole_file
 
@@ -61,6 +61,7 @@ def write_coords(place: Place, file: Path, made: Made) -> Path:
     with whole_file(file) as temporary, h5py.File(temporary, "w") as out:
         out["coords"] = coords_on_disk("trident", place)
         out["coords"].attrs.update(attributes("trident", place, "", str(file.parent))["coords"])
+        out.attrs.update(facts_of(place))  # among them the exact side, which TRIDENT's rounds
         out.attrs.update(slide_facts(made.slide))
         out.attrs[_RECIPE] = json.dumps(dict(made.recipe))
         out.attrs["notes"] = "\n".join(made.notes)

@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
 
 from pathencoder.errors import ConfigError
-from pathencoder.features.identity import Origin, Stat
+from pathencoder.features.given import path_given
+from pathencoder.features.identity import Origin, Stat, refuse_input
 from pathencoder.features.job import Outcome, Progress
 from pathencoder.features.layouts import check_name, path_of
 from pathencoder.features.provenance import Settings
 from pathencoder.features.slide import SlideTask, slide_to_files
 from pathencoder.features.store import FeatureFile, read_features
-from pathencoder.remote.objects import is_remote, url_path
+from pathencoder.remote.objects import is_remote
 from pathencoder.remote.slides import find_slides
 from pathencoder.remote.staging import Staging
 from pathencoder.walk import printable
@@ -96,7 +97,8 @@ def encode_slide(
         runtime: As for `Encoder.encode`; "auto" goes on with that of a file that was begun.
         batch_size: Tiles in a forward pass, or "auto".
         workers: Threads that read and decode. None: one a core, at most 16.
-        picture: A .jpg or .png to draw of the tissue and the tiles.
+        picture: A .jpg or .png to draw of the tissue and the tiles. A file of that name that
+            pathencoder did not draw is kept, with a note, unless `overwrite`; the slide always.
         overwrite: Make the file again where it exists, and start again where a call was
             interrupted.
         qc: Also measure the quality of every tile: `features.qc` holds "qc_blur", "qc_pen",
@@ -137,7 +139,8 @@ def encode_slide(
         overwrite=overwrite,
         qc=qc,
     )
-    source, drawing = _source(slide), None if picture is None else _picture(picture)
+    source = _source(slide)
+    drawing = None if picture is None else _picture(picture, source)
     file = None if out is None else _feature_file(out, layout)
     if file is None and layout != "trident":
         raise ConfigError(f"layout={layout!r} is the layout of a file: say which with out=")
@@ -209,7 +212,7 @@ def encode_slide_jointly(
         raise ConfigError(f"encoders: {', '.join(names)}: give each one once")
     files = None
     if out is not None:
-        folders = [_path(out, "out") / name.replace("/", "_") for name in names]
+        folders = [path_given(out, "out") / name.replace("/", "_") for name in names]
         files = [path_of(folder, source.stem, settings.layout) for folder in folders]
     elif settings.layout != "trident":
         raise ConfigError(
@@ -221,14 +224,14 @@ def encode_slide_jointly(
 
 def _settings(**given: Any) -> Settings:
     areas = {
-        name: None if given.get(name) is None else _path(given[name], name)
+        name: None if given.get(name) is None else path_given(given[name], name)
         for name in ("tissue", "coords")
     }
     return Settings(**{**given, **areas})
 
 
 def _source(slide: object) -> Path:
-    return _path(getattr(slide, "path", slide), "slide")
+    return path_given(getattr(slide, "path", slide), "slide")
 
 
 def _encoded(
@@ -288,22 +291,17 @@ def as_encoder(encoder: Any) -> Encoder:
     )
 
 
-def _path(given: object, name: str) -> Path:
-    if not isinstance(given, str | os.PathLike):
-        raise ConfigError(f"{name}={type(given).__name__}: a path is needed")
-    return url_path(given) if is_remote(given) else Path(given).expanduser()
-
-
 def _feature_file(out: object, layout: str) -> Path:
-    file = _path(out, "out")
+    file = path_given(out, "out")
     check_name(file, layout)
     return file
 
 
-def _picture(picture: object) -> Path:
-    file = _path(picture, "picture")
+def _picture(picture: object, slide: Path) -> Path:
+    file = path_given(picture, "picture")
     if file.suffix.lower() not in _PICTURES:
         raise ConfigError(f"picture={printable(file)!r}: end it in {', '.join(_PICTURES)}")
+    refuse_input(file, slide)  # before an encoder is loaded
     return file
 
 

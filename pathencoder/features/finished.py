@@ -78,6 +78,22 @@ def check_kind(file: Path, layout: str, *, is_slide: bool) -> dict[str, Any]:
     return found
 
 
+def refuse_lone_tensor(file: Path, layout: str) -> None:
+    """Refuse to replace a tensor of the layout clam that no feature file says the making of.
+
+    `writer` writes the tensor last: a run that was killed leaves none without its feature file.
+
+    Args:
+        file: The feature file that is to be written.
+        layout: Of the file.
+
+    Raises:
+        Mismatch: The tensor exists, and the feature file does not.
+    """
+    if layout == "clam" and not file.exists() and (tensor := layouts.tensor_path(file)).exists():
+        raise Mismatch(f"{tensor} exists without {file}: nothing is overwritten. {ANEW}")
+
+
 @dataclass(frozen=True)
 class Parts:
     """The images of a tiles file.

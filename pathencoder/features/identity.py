@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from pathencoder.errors import SlideError
+from pathencoder.errors import ConfigError, SlideError
 from pathencoder.remote.objects import is_remote
 from pathencoder.slides.dicom import files_of_slide
 from pathencoder.walk import printable
@@ -180,6 +180,34 @@ def files_of(path: Path) -> Sequence[Path]:
         beside = (p for p in path.parent.iterdir() if p.name.startswith(path.stem) and p.is_file())
         return sorted({path, *beside})
     return [path]
+
+
+def refuse_input(picture: Path, slide: Path) -> None:
+    """Refuse to draw a picture in the place of a slide.
+
+    Args:
+        picture: Where the picture goes.
+        slide: The slide; a remote one is never replaced.
+
+    Raises:
+        ConfigError: The picture is a file of the slide.
+    """
+    if is_remote(slide) or not picture.exists():
+        return
+    for file in parts_of(slide):
+        if file.exists() and file.samefile(picture):
+            raise ConfigError(
+                f"the picture {printable(picture)} would replace {printable(file)}, a file of the"
+                " slide: choose another --out (picture= in Python)"
+            )
+
+
+def parts_of(path: Path) -> Sequence[Path]:
+    """As `files_of`; of a slide that cannot be read, its path alone."""
+    try:
+        return [path, *files_of(path)]
+    except OSError:  # SlideError is one, too
+        return [path]
 
 
 def _samples(file: Path, *, share: int) -> Iterator[bytes]:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from pathencoder.features.before import done_before
 from pathencoder.features.continued import with_runtime_of
 from pathencoder.features.finished import slide_facts
-from pathencoder.features.identity import Origin, identify_slide
+from pathencoder.features.identity import Origin, identify_slide, refuse_input
 from pathencoder.features.job import Outcome, Progress, partial_path, silent
 from pathencoder.features.journal import refuse_busy, remove_remains
 from pathencoder.features.parts import Part, encode_parts
@@ -27,6 +27,7 @@ from pathencoder.files import make_folder
 from pathencoder.locks import Busy
 from pathencoder.pace import Pace
 from pathencoder.slides.overlay import write_overlay
+from pathencoder.slides.own_picture import may_replace, notes_on
 from pathencoder.slides.reader import Slide, open_slide
 from pathencoder.slides.tissue_file import keep_or_write_tissue
 from pathencoder.walk import printable
@@ -61,6 +62,12 @@ class SlideTask:
     def is_drawn(self) -> bool:
         """Whether the picture and the outlines exist or were not asked for."""
         return all(f is None or f.exists() for f in (self.picture, self.outlines))
+
+    def kept_pictures(self) -> list[str]:
+        """A note where the picture is a file that pathencoder did not draw."""
+        if self.picture is None:
+            return []
+        return notes_on(self.picture, overwrite=self.settings.overwrite)
 
 
 @dataclass
@@ -178,7 +185,12 @@ def prepare_slide(encoders: Sequence[Encoder], task: SlideTask) -> Prepared:
     Args:
         encoders: The encoders, one for each file of the task.
         task: What is to be done.
+
+    Raises:
+        ConfigError: The picture would replace the slide.
     """
+    if task.picture is not None:
+        refuse_input(task.picture, task.source)
     parts = [_look(*both, task) for both in zip(encoders, task.files, strict=True)]
     made = Prepared(task, parts)
     finished_parts = [part.result is not None for part in parts]
@@ -240,6 +252,7 @@ def encode_prepared(
             part.result.source = task.source
             part.result.seconds = time.monotonic() - started
             part.result.picture = task.picture
+            part.result.notes += task.kept_pictures()
             part.result.pace = pace
             if slide is not None:
                 _note_reader(part.result, slide.reader)
@@ -295,14 +308,15 @@ def _draw(task: SlideTask, parts: Sequence[Part]) -> None:
     made = [part for part in parts if isinstance(part.result, Outcome) and part.plan]
     if not made or (plan := made[0].plan) is None:
         return
+    overwrite = task.settings.overwrite
     if task.outlines is not None:
         make_folder(task.outlines.parent)
-        drawn, overwrite = task.settings.tissue, task.settings.overwrite
+        drawn = task.settings.tissue
         kept = keep_or_write_tissue(plan.tissue, task.outlines, drawn=drawn, overwrite=overwrite)
         for part in made:
             if isinstance(part.result, Outcome) and part.result.status != "before":
                 part.result.notes += kept
-    if task.picture is not None:
+    if task.picture is not None and may_replace(task.picture, overwrite=overwrite):
         make_folder(task.picture.parent)
         write_overlay(plan.tissue, plan.grid, task.picture, title=printable(task.source.name))
 

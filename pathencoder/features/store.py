@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from pathencoder.errors import PathEncoderError, StoreError
 from pathencoder.features import annotated, containers, layouts
+from pathencoder.features.given import path_given
 from pathencoder.features.identity import Stamp
 from pathencoder.features.provenance import Provenance
 from pathencoder.pretrained import catalogue
@@ -140,19 +141,21 @@ def read_features(path: str | os.PathLike[str]) -> FeatureFile:
         program wrote, `keys` are the names of its observations.
 
     Raises:
+        ConfigError: It is no path.
         StoreError: It does not exist, is damaged, or holds no features.
         MissingExtra: It is a .zarr folder, and zarr is not installed.
     """
-    if not Path(path).is_file() and not containers.is_zarr(Path(path)):
-        if Path(path).is_dir():
+    place = path_given(path, "path")
+    if not place.is_file() and not containers.is_zarr(place):
+        if place.is_dir():
             raise StoreError(f"{path} is a folder: give one of its .h5 files")
         raise StoreError(
             f"{path} does not exist: give a file that `pathencoder encode` or"
             " pathencoder.encode_slide wrote"
         )
     try:
-        with containers.opened(Path(path), rows=True) as file:
-            return _read(file, Path(path))
+        with containers.opened(place, rows=True) as file:
+            return _read(file, place)
     except PathEncoderError:
         raise
     except Exception as error:  # h5py raises most of Python's errors on damaged files

@@ -51,8 +51,6 @@ def write_features(
     """
     make_folder(path.parent)
     remove_incomplete(path)
-    if content.layout == "clam":
-        _write_tensor(layouts.tensor_path(path), count, row_shape, rows, confirm)
     if content.layout == "zarr":
         with whole_folder(path) as temporary:
             root = containers.new_folder(temporary)
@@ -71,6 +69,8 @@ def write_features(
             end = begin + data.id.get_storage_size()
         checksums.write(temporary, begin, end)
         confirm()
+    if content.layout == "clam":  # last: one without its feature file is of another program
+        _write_tensor(layouts.tensor_path(path), count, row_shape, rows, confirm)
 
 
 def _write_rows(

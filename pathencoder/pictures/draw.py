@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from numpy.typing import ArrayLike
 from PIL import Image
 
 from pathencoder.errors import ConfigError
+from pathencoder.features.given import is_number, path_given
 from pathencoder.pictures.colours import Map
 from pathencoder.pictures.ground import Ground, ground_of
 from pathencoder.pictures.located import Tiles, read_tiles
@@ -74,8 +76,9 @@ def draw_features(
         StoreError: The file cannot be read.
         SlideError: The given slide cannot be read.
     """
-    where = None if slide is None else Path(slide)
-    return drawn(Path(features), kind, tile, clusters, where, values=values, title=title).image
+    file = path_given(features, "features")
+    where = None if slide is None else path_given(slide, "slide")
+    return drawn(file, kind, tile, clusters, where, values=values, title=title).image
 
 
 def drawn(
@@ -98,6 +101,10 @@ def drawn(
         )
     if kind != "similarity" and tile is not None:
         raise ConfigError(f"--tile (tile) is for --kind similarity, not for {kind}")
+    if tile is not None:
+        _check_point(tile)
+    if isinstance(clusters, bool) or not isinstance(clusters, Integral):
+        raise ConfigError(f"clusters={clusters!r}: a whole number from 2 to 9")
     if (kind == "values") != (values is not None):
         raise ConfigError("kind='values' and values= belong together: one number for each row")
     tiles = read_tiles(features)
@@ -113,6 +120,13 @@ def drawn(
     else:
         painted = cluster_map(tiles, clusters) if kind == "clusters" else pca_map(tiles)
     return Drawn(draw_map(tiles, ground, painted), tiles, ground, painted)
+
+
+def _check_point(tile: object) -> None:
+    """Raise ConfigError where a tile is not named by two numbers."""
+    values = list(tile) if isinstance(tile, Iterable) and not isinstance(tile, str) else []
+    if len(values) != 2 or not all(map(is_number, values)):
+        raise ConfigError(f"tile={tile!r}: two numbers, x and y in level-0 pixels of the slide")
 
 
 def _of_tiles(values: ArrayLike, tiles: Tiles) -> Map:

@@ -18,6 +18,8 @@ from pathencoder.slides.reader import Slide
 from pathencoder.slides.tissue import TissueMask
 from pathencoder.walk import printable
 
+_EXACT = "tile_side_level0"  # attribute of the root in files of this package
+
 
 @dataclass(frozen=True)
 class GivenCoords:
@@ -60,7 +62,8 @@ def read_coords(file: Path) -> GivenCoords:
 
     Returns:
         The places of the tiles, and their side: TRIDENT's patch_size_level0, or CLAM's patch_size
-        times the downsample of its patch_level.
+        times the downsample of its patch_level. These are whole numbers; files of this package
+        state the exact side too, which is taken.
 
     Raises:
         SlideError: The file is no such file, or does not say how wide a tile is.
@@ -71,7 +74,7 @@ def read_coords(file: Path) -> GivenCoords:
         with h5py.File(file, "r") as opened:
             dataset = opened["coords"]
             values = np.asarray(dataset)
-            attributes = dict(dataset.attrs)
+            attributes, exact = dict(dataset.attrs), opened.attrs.get(_EXACT)
     except (OSError, KeyError) as error:
         raise SlideError(
             f"{printable(file)}: no HDF5 file with `coords` ({error}). Give a file of TRIDENT's or"
@@ -85,7 +88,10 @@ def read_coords(file: Path) -> GivenCoords:
     _, first = np.unique(values, axis=0, return_index=True)
     coords = values[np.sort(first)].astype(np.int64)
     side, made_by = _side(attributes, file)
-    digest = hashlib.sha256(coords.astype("<i8").tobytes() + f"{side:g}".encode())
+    if exact is not None and round(float(exact)) == side:
+        side = float(exact)
+    said = f"{side:g}" if side.is_integer() else repr(side)
+    digest = hashlib.sha256(coords.astype("<i8").tobytes() + said.encode())
     overlap = float(attributes.get("overlap", 0)) / float(attributes.get("patch_size", 1) or 1)
     twice = len(values) - len(coords)
     return GivenCoords(file, digest.hexdigest(), coords, side, overlap, made_by, twice)

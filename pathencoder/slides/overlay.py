@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from pathencoder.files import whole_file
 from pathencoder.slides.filters import Mask, dilated
 from pathencoder.slides.grid import Grid
+from pathencoder.slides.own_picture import save_picture
 from pathencoder.slides.reader import RGB
 from pathencoder.slides.tissue import PEN, SHADOW, UNSCANNED, TissueMask
 
@@ -35,10 +35,7 @@ def write_overlay(tissue: TissueMask, grid: Grid, file: Path, *, title: str) -> 
     Raises:
         StoreError: It cannot be written.
     """
-    page = draw_overlay(tissue, grid, title=title)
-    kind = "PNG" if file.suffix.lower() == ".png" else "JPEG"
-    with whole_file(file) as temporary:
-        page.save(temporary, kind, quality=85, optimize=True)
+    save_picture(draw_overlay(tissue, grid, title=title), file)
     return file
 
 

@@ -163,6 +163,15 @@ def test_clam_files_of_another_program_are_not_replaced(encode, tmp_path):
     assert status == 1
     assert "was not written by pathencoder and is not changed" in text
     assert theirs.read_bytes() == before
+    theirs.unlink()
+    tensor = tmp_path / "out" / "pt_files" / "s.pt"
+    tensor.parent.mkdir()
+    tensor.write_bytes(b"of CLAM")
+    for more in ([], ["--dry-run"]):
+        status, text, _ = encode(slide, "--as", "slides", "--layout", "clam", *more)
+        assert status == (3 if more else 1)
+        assert f"{tensor} exists without {theirs}" in text
+    assert (tensor.read_bytes(), theirs.exists()) == (b"of CLAM", False)
 
 
 @pytest.mark.full

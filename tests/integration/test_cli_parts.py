@@ -118,9 +118,17 @@ def test_a_picture_of_tissue_that_was_found_before(tmp_path, slides, encoder, ca
     line = ["encode", str(slides), "--as", "slides", *encoder, "--out", str(out), "--only-tissue"]
     assert run(line) == 0
     made = times_of(out)
-    assert run([*line, "--pictures", "--json"]) == 0
+    photo = out / "pictures/b.jpg"
+    photo.parent.mkdir()
+    photo.write_bytes(b"of the user")
     capsys.readouterr()
-    assert {p.name for p in (out / "pictures").iterdir()} == {"a.jpg", "b.jpg", "c.jpg"}
+    for _ in range(2):
+        assert run([*line, "--pictures", "--json"]) == 0
+        found = json.loads(capsys.readouterr().out)["inputs"]
+        kept = ["was not drawn by pathencoder" in " ".join(one["notes"]) for one in found]
+        assert kept == [False, True, False]
+        assert {p.name for p in photo.parent.iterdir()} == {"a.jpg", "b.jpg", "c.jpg"}
+        assert photo.read_bytes() == b"of the user"
     assert {p: times_of(out)[p] for p in made} == made
 
 

@@ -56,8 +56,9 @@ def test_a_folder_without_areas_of_any_slide_is_refused(tmp_path, capsys):
     assert "such as section.geojson" in capsys.readouterr().err
 
 
-def test_given_coordinates_are_embedded(tmp_path, folder, capsys):
-    write_tiff(tmp_path / "section.tiff", section(), mpp=0.25)
+@pytest.mark.parametrize("mpp", [0.25, 0.499])  # sides of 128 px, and of 64.13
+def test_given_coordinates_are_embedded(tmp_path, folder, capsys, mpp):
+    write_tiff(tmp_path / "section.tiff", section(), mpp=mpp)
     slide = [str(tmp_path / "section.tiff"), "--as", "slides", "--encoder", str(folder)]
     assert run(["encode", *slide, "--out", str(tmp_path / "first")]) == 0
     first = read_features(tmp_path / "first/section.h5")
@@ -70,5 +71,30 @@ def test_given_coordinates_are_embedded(tmp_path, folder, capsys):
     assert again.attributes["overlap"] == 0
     assert "at the coordinates of section.h5 (TRIDENT's attributes)" in capsys.readouterr().out
     assert run(line) == 0  # done before
+    found = str(tmp_path / "found")
+    assert run(["encode", *slide, "--only-tissue", "--out", found]) == 0
+    line[line.index("--coords") + 1] = f"{found}/coords"
+    assert run(line) == 0  # the same coordinates: done before
+    assert "done before" in capsys.readouterr().out
     assert run([*line, "--target-mpp", "1"]) == 2
     assert "--target-mpp (target_mpp) does not go with --coords" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("more", [[], ["--shard", "1/2"], ["--shard", "2/2"]])
+@pytest.mark.parametrize("option", ["--tissue", "--coords"])
+def test_a_file_of_several_slides_of_one_name_is_refused(tmp_path, capsys, option, more):
+    for patient in ("P1", "P2"):
+        (tmp_path / "slides" / patient).mkdir(parents=True)
+        write_tiff(tmp_path / "slides" / patient / "HE.tiff", section(), mpp=0.25)
+    end, beside = (".geojson" if option == "--tissue" else ".h5"), tmp_path / "drawn"
+    beside.mkdir()
+    (beside / f"HE{end}").touch()
+    line = ["encode", str(tmp_path / "slides"), "--as", "slides", option, str(beside)]
+    line += ["--out", str(tmp_path / "out"), "--dry-run", *more]
+    assert run(line) == 2
+    said = capsys.readouterr().err
+    assert f"HE{end} has the name of 2 slides" in said
+    assert f"Name the file of each slide: P1-HE{end}, P2-HE{end}" in said
+    (beside / f"HE{end}").rename(beside / f"P1-HE{end}")
+    (beside / f"P2-HE{end}").touch()
+    assert run(line) != 2

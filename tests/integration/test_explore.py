@@ -32,8 +32,33 @@ def test_the_same_in_python(tmp_path):
     assert "<title>" in page.path.read_text(encoding="utf-8")
     small = pathencoder.write_explore_page([str(file)], str(tmp_path / "p.html"), max_mb=0.01)
     assert "its features alone" in small.notes[-1]
-    with pytest.raises(ConfigError, match="max_mb=0"):
-        pathencoder.write_explore_page(file, tmp_path / "page.html", max_mb=0)
+    for wrong in (0, "5", float("nan"), float("inf"), None):
+        with pytest.raises(ConfigError, match="max_mb="):
+            pathencoder.write_explore_page(file, tmp_path / "page.html", max_mb=wrong)
+
+
+def test_a_page_never_replaces_a_feature_file(tmp_path):
+    file, other = (small_maps.feature_file(tmp_path / name) for name in ("a", "b"))
+    before = other.read_bytes()
+    for given in (file, "missing.h5"):  # nothing is read
+        with pytest.raises(ConfigError, match=r"slide\.h5' does not end in \.html"):
+            pathencoder.write_explore_page(given, other)
+    assert other.read_bytes() == before
+
+
+def test_what_is_no_path_is_refused_and_a_home_is_found(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    file = small_maps.feature_file(tmp_path / "home")
+    for wrong in (pathencoder.read_features(file), None, 3, [None]):
+        with pytest.raises(ConfigError, match=r"features=.*: a path is needed"):
+            pathencoder.write_explore_page(wrong, "page.html")
+    with pytest.raises(ConfigError, match="out=NoneType: a path is needed"):
+        pathencoder.write_explore_page(file, None)
+    page = pathencoder.write_explore_page(["~/slide.h5"], "~/page.html")
+    assert page.path == tmp_path / "home" / "page.html"
+    assert page.path.exists()
+    assert [p.name for p in tmp_path.iterdir()] == ["home"]
 
 
 def test_files_that_cannot_be_read_are_listed_and_the_page_is_written(tmp_path, capsys):

@@ -57,12 +57,46 @@ def test_the_slide_is_drawn_beside_the_map(tmp_path, capsys, monkeypatch):
         assert picture.width > 2 * 1200
 
 
+def test_a_map_never_replaces_the_slide(tmp_path, capsys, monkeypatch):
+    slide = small_maps.slide(tmp_path / "slide.png")
+    monkeypatch.setattr(ground, "open_slide", lambda path: slide)
+    before = slide.path.read_bytes()
+    file = small_maps.feature_file(tmp_path / "features", made_from=slide.path)
+    assert run(["picture", str(file), "--out", str(slide.path)]) == 2
+    assert "a file of the slide: choose another --out" in capsys.readouterr().err
+    assert slide.path.read_bytes() == before
+
+
 def test_the_same_in_python(tmp_path):
     file = small_maps.feature_file(tmp_path)
     picture = pathencoder.draw_features(file, "clusters", clusters=3)
     assert (picture.mode, picture.width > 1000) == ("RGB", True)
     with pytest.raises(ConfigError, match="kind='umap': one of pca, clusters, similarity"):
         pathencoder.draw_features(file, "umap")
+
+
+@pytest.mark.parametrize("tile", [5, "10,20", (float("nan"), 200), (1, 2, 3), (True, 2), ("1", 2)])
+def test_a_tile_is_two_numbers(tmp_path, tile):
+    file = small_maps.feature_file(tmp_path)
+    with pytest.raises(ConfigError, match=r"tile=.*two numbers"):
+        pathencoder.draw_features(file, "similarity", tile=tile)
+    pathencoder.draw_features(file, "similarity", tile=np.array([250.0, 550.0]))
+
+
+@pytest.mark.parametrize("clusters", ["4", 4.5, True, None, 1])
+def test_clusters_are_a_whole_number(tmp_path, clusters):
+    with pytest.raises(ConfigError, match=r"clusters.*from 2 to 9"):
+        pathencoder.draw_features(small_maps.feature_file(tmp_path), "clusters", clusters=clusters)
+
+
+def test_what_is_no_path_is_refused_and_a_home_is_found(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    small_maps.feature_file(tmp_path)
+    with pytest.raises(ConfigError, match="features=NoneType: a path is needed"):
+        pathencoder.draw_features(None)
+    with pytest.raises(ConfigError, match="slide=int: a path is needed"):
+        pathencoder.draw_features("~/slide.h5", slide=3)
+    assert pathencoder.draw_features("~/slide.h5").mode == "RGB"
 
 
 @pytest.mark.parametrize(

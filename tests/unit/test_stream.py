@@ -11,7 +11,7 @@ from PIL import Image
 from small_encoders import picture, shared
 
 from pathencoder import images, runtime
-from pathencoder.errors import ImageError
+from pathencoder.errors import ConfigError, ImageError
 
 
 def decoders():
@@ -40,6 +40,17 @@ def test_an_endless_iterator_is_advanced_only_as_needed():
     assert [k for k, _ in first] == [0, 1, 2, 3, 4]
     assert next(drawn) <= 12
     stream.close()
+
+
+@pytest.mark.parametrize("many", [list, np.array, tuple])
+def test_scales_beyond_the_images_of_a_generator_are_refused(many):
+    scales = many([0.5] * 5)
+    with pytest.raises(ConfigError, match="mpp holds 5 values for 3 images"):
+        shared().encode((picture(i) for i in range(3)), mpp=scales)
+    with pytest.raises(ConfigError, match="mpp holds 5 values for 3 images"):
+        list(shared().stream((picture(i) for i in range(3)), mpp=scales))
+    for exact in (scales[:3], itertools.repeat(0.5), iter(scales)):
+        assert len(shared().encode((picture(i) for i in range(3)), mpp=exact)) == 3
 
 
 def test_rows_before_a_bad_image_come_before_its_error():

@@ -285,10 +285,30 @@ def test_failures_are_a_csv_that_goes_when_all_is_well(tmp_path):
     with path.open(newline="", encoding="utf-8") as stream:
         assert list(csv.reader(stream)) == [
             ["input", "part", "error", "reason"],
-            ["done.svs", "1,2", "SlideError", 'a "quoted", reason\nin two lines'],
+            [
+                str(Path("done.svs").absolute()),
+                "1,2",
+                "SlideError",
+                'a "quoted", reason\nin two lines',
+            ],
         ]
     assert report.write_failures(tmp_path, [outcome("done")]) is None
     assert not path.exists()
+
+
+def test_failures_are_found_from_another_folder(tmp_path, monkeypatch):
+    failed = outcome("failed", failures=[Failure("", "damaged", "SlideError")])
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        monkeypatch.chdir(tmp_path / name)
+        report.write_failures(tmp_path, [failed])
+    both = [(str(tmp_path / name / "failed.svs"), "") for name in ("one", "two")]
+    assert report.read_failures(tmp_path) == both
+    report.write_failures(tmp_path, [outcome("done"), Outcome(Path("failed.svs"), "done")])
+    assert report.read_failures(tmp_path) == both[:1]  # that of the other slide stays
+    with (tmp_path / "failures.csv").open("a", encoding="utf-8") as stream:
+        stream.write("old.svs,,SlideError,of an earlier version\n")
+    assert report.read_failures(tmp_path)[1] == (str(tmp_path / "two" / "old.svs"), "")
 
 
 def test_the_summary_names_every_input_and_its_status(tmp_path):

@@ -24,6 +24,10 @@ def listed(folder, *keys):
         return [tuple(row[key] for key in keys) for row in csv.DictReader(stream)]
 
 
+def read(folder):
+    return json.loads((folder / "summary.json").read_text())["inputs"]
+
+
 def test_a_row_says_how_an_input_ended(tmp_path):
     bad = [Failure("1,2", "damaged"), Failure("3,4", "damaged")]
     outcome = done("a.svs", failures=bad, notes=["enlarged", "pen"], pace=Pace(1.0, 3.0))
@@ -43,7 +47,7 @@ def test_a_row_says_how_an_input_ended(tmp_path):
                 "reader": "OpenSlide 4",
                 "mpp": "0.25",
                 "notes": "enlarged; pen",
-                "input": "a.svs",
+                "input": str(Path("a.svs").absolute()),
             }
         ]
     (row,) = json.loads((tmp_path / "summary.json").read_text())["inputs"]
@@ -60,6 +64,36 @@ def test_runs_and_shards_are_merged(tmp_path):
         ("c", "done"),
         ("d", "unreached"),
     ]
+
+
+def test_a_run_from_another_folder_knows_the_rows(tmp_path, monkeypatch):
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / "one")
+    write_summaries(tmp_path, [done("a.svs"), done("b.svs")])
+    monkeypatch.chdir(tmp_path / "two")
+    again = Outcome(Path("../one/b.svs"), "failed", encoder="small")
+    write_summaries(tmp_path, [done("a.svs", rows=9), again])
+    rows = [
+        (str(tmp_path / name), *more)
+        for name, *more in (
+            ("one/a.svs", "8", "done"),
+            ("one/b.svs", "0", "failed"),
+            ("two/a.svs", "9", "done"),
+        )
+    ]
+    assert listed(tmp_path, "input", "rows", "status") == rows
+    assert [one["input"] for one in read(tmp_path)] == [row[0] for row in rows]
+
+
+def test_relative_rows_of_earlier_versions_are_of_the_current_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_summaries(tmp_path, [done("a.svs")])
+    file = tmp_path / "summary.json"
+    file.write_text(file.read_text().replace(json.dumps(str(tmp_path / "a.svs")), '"a.svs"'))
+    assert [one["input"] for one in read(tmp_path)] == ["a.svs"]
+    write_summaries(tmp_path, [done("a.svs", rows=9)])
+    assert [(one["input"], one["rows"]) for one in read(tmp_path)] == [(str(tmp_path / "a.svs"), 9)]
 
 
 def test_a_file_that_is_done_before_keeps_the_row_of_its_making(tmp_path):

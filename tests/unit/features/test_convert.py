@@ -162,6 +162,32 @@ def test_a_clam_file_without_its_tensor_is_made_again(tmp_path):
     assert (tmp_path / "out/pt_files/a.pt").exists()
 
 
+def test_a_tensor_of_another_program_is_kept(tmp_path):
+    source, tensor = write(tmp_path / "in", "trident"), tmp_path / "out/pt_files/a.pt"
+    tensor.parent.mkdir(parents=True)
+    tensor.write_bytes(b"of CLAM")
+    with pytest.raises(Mismatch, match=r"a\.pt exists without .*a\.h5: nothing is overwritten"):
+        convert(source, tmp_path / "out", "clam")
+    assert tensor.read_bytes() == b"of CLAM"
+    assert convert(source, tmp_path / "out", "clam", overwrite=True)[0].status == "done"
+    assert tensor.read_bytes() != b"of CLAM"
+
+
+def test_the_tensor_of_clam_is_written_last(tmp_path, monkeypatch):
+    source = write(tmp_path / "in", "trident")
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("pathencoder.features.writer._write_tensor", killed)
+        with pytest.raises(KeyboardInterrupt):
+            convert(source, tmp_path / "out", "clam")
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["h5_files"]
+    assert convert(source, tmp_path / "out", "clam")[0].status == "done"
+    assert (tmp_path / "out/pt_files/a.pt").exists()
+
+
 def test_what_a_layout_cannot_hold_is_refused(tmp_path):
     with pytest.raises(Mismatch, match="largest number of its rows"):
         convert(write(tmp_path / "big", scale=1e6), tmp_path / "out", "stamp")
@@ -284,3 +310,23 @@ def test_zarr_that_is_not_installed_is_said_before_any_work(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "zarr", None)
     with pytest.raises(MissingExtra, match=r"pathencoder\[zarr\]"):
         Target(layout="zarr")
+
+
+@pytest.mark.parametrize("side", ["224", True, float("nan"), 0, [224]])
+def test_a_side_is_one_number(tmp_path, side):
+    with pytest.raises(ConfigError, match=r"tile_side=.*a number of pixels above zero"):
+        pathencoder.convert_features("a.h5", "b.h5", layout="trident", tile_side=side)
+
+
+def test_paths_are_checked_and_a_home_is_found(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    write(tmp_path / "home")
+    for source, out, name in ((None, "b.h5", "source"), ("~/a.h5", 3, "out")):
+        with pytest.raises(ConfigError, match=f"{name}=.*: a path is needed"):
+            pathencoder.convert_features(source, out, layout="trident")
+    with pytest.raises(ConfigError, match="path=NoneType: a path is needed"):
+        read_features(None)
+    made = pathencoder.convert_features("~/a.h5", "~/new/b.h5", layout="stamp")
+    assert np.array_equal(read_features("~/new/b.h5").rows, made.rows)
+    assert [p.name for p in tmp_path.iterdir()] == ["home"]

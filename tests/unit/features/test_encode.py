@@ -166,6 +166,33 @@ def test_a_picture_is_drawn(slide, tmp_path):
     assert (tmp_path / "p" / "s.png").exists()
 
 
+def test_a_picture_replaces_pictures_of_pathencoder_alone(slide, tmp_path, caplog):
+    made, photo = slide(), tmp_path / "s.jpg"
+    photo.write_bytes(b"of the user")
+    encode(made, tmp_path / "s.h5", picture=photo)
+    assert photo.read_bytes() == b"of the user"
+    assert "s.jpg was not drawn by pathencoder and is kept" in caplog.text
+    encode(made, tmp_path / "s.h5", picture=photo, overwrite=True)
+    first = photo.read_bytes()
+    photo.write_bytes(first + b" ")
+    caplog.clear()
+    encode(made, picture=photo)
+    assert photo.read_bytes() == first
+    assert "is kept" not in caplog.text
+
+
+def test_a_picture_never_replaces_the_slide(slide, tmp_path):
+    made = slide(path=tmp_path / "scan.jpg")
+    (tmp_path / "link.jpg").symlink_to(made.path)
+    for picture in (made.path, tmp_path / "link.jpg"):
+        with pytest.raises(ConfigError, match=r"would replace .*scan\.jpg, a file of the slide"):
+            encode(made, picture=picture, overwrite=True)
+    vms = slide(path=tmp_path / "scan.vms")  # its pixels lie in .jpg files beside it
+    with pytest.raises(ConfigError, match="a file of the slide"):
+        encode(vms, picture=made.path)
+    assert made.path.read_bytes() == b"x" * 10
+
+
 def test_progress_is_shown_where_it_is_asked_for(slide, capsys):
     encode(slide(), progress=False)
     assert capsys.readouterr().err == ""

@@ -1,5 +1,7 @@
 """Coordinates of tiles from files of TRIDENT and CLAM."""
 
+import hashlib
+
 import h5py
 import numpy as np
 import pytest
@@ -34,6 +36,24 @@ def test_sides(attributes, side, tmp_path):
     grid = given_grid(given, BOUNDS, mpp=0.25, tile_px=128)
     assert grid.target_mpp == pytest.approx(side / 128 * 0.25)
     assert grid.stride == side
+
+
+@pytest.mark.parametrize(
+    ("exact", "side"), [(None, 224), (224.0, 224), (112 / 0.499, 112 / 0.499), (9, 224)]
+)
+@pytest.mark.parametrize(
+    "attributes", [{"patch_size_level0": 224}, {"patch_size": 224, "patch_level": 0}]
+)
+def test_the_exact_side_of_own_files(exact, side, attributes, tmp_path):
+    file = write(tmp_path / "s.h5", **attributes)
+    if exact is not None:
+        with h5py.File(file, "a") as opened:
+            opened.attrs["tile_side_level0"] = exact
+    given = read_coords(file)
+    assert given.side == side
+    # every digit counts; a whole number is written as one
+    digest = hashlib.sha256(np.array(PLACES, "<i8").tobytes() + str(side).encode()).hexdigest()
+    assert given.sha256 == digest
 
 
 def test_overlap_and_repeated_tiles(tmp_path):
