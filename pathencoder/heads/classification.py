@@ -8,11 +8,12 @@ from pathencoder.errors import ConfigError
 from pathencoder.features.encode import as_encoder
 from pathencoder.heads import classify, kinds, store
 from pathencoder.heads.calibration import check_max_error
-from pathencoder.heads.classifier import Classifier, part_of
+from pathencoder.heads.classifier import Classifier
 from pathencoder.heads.data.check import train_part
 from pathencoder.heads.data.read import Data, Labels, read_dataset
 from pathencoder.heads.encoder_record import EncoderRecord
 from pathencoder.heads.folds import require_sklearn
+from pathencoder.heads.parts import held_out_part
 from pathencoder.heads.report import Report
 from pathencoder.heads.request import Request
 from pathencoder.mpp import check_mpp
@@ -40,7 +41,7 @@ def fit(asked: Request) -> Classifier:
     )
     train = train_part(read)
     weights = classify.class_weights(asked.class_weight, train.classes)
-    held_out = None if asked.evaluate is None else part_of(read, asked.evaluate)
+    held_out = held_out_part(read, asked.evaluate, train)
     network = as_encoder(asked.encoder)
     fitting = classify.Fitting(
         kind=asked.kind,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ from pathencoder.heads.adapt import seen
 from pathencoder.heads.cache import FeatureCache
 from pathencoder.heads.data.dataset import Dataset
 from pathencoder.heads.data.read import Data, Groups, Labels, read_dataset
-from pathencoder.heads.embed import embed
+from pathencoder.heads.embed import Embedded, embed
 from pathencoder.heads.encoder_record import EncoderRecord
 from pathencoder.heads.predictions import Predictions, predictions
 from pathencoder.heads.report import Report, evaluated
@@ -174,34 +174,37 @@ class Classifier(SavedHead):
         """
         read = read_dataset(data, labels=labels, groups=groups, splits=splits)
         chosen = read if part is None else part_of(read, part)
-        return self.evaluate_dataset(chosen, part or "all images", cache=cache, progress=progress)
-
-    def evaluate_dataset(
-        self,
-        data: Dataset,
-        part: str,
-        *,
-        cache: bool,
-        progress: Progress,
-        notes: tuple[str, ...] = (),
-    ) -> Report:
-        """Evaluate on all images of a checked data set; `part` is its name in the report."""
-        if unknown := sorted(set(data.classes) - set(self.classes)):
+        if unknown := sorted(set(chosen.classes) - set(self.classes)):
             raise ConfigError(
                 f"the head knows {', '.join(self.classes)}, not {', '.join(unknown)}: evaluate on"
                 " these classes"
             )
-        names = [data.name(row) for row in range(len(data))]
         found = embed(
             self.encoder,
             self.record,
-            data.images,
-            names,
+            chosen.images,
+            [chosen.name(row) for row in range(len(chosen))],
             cache=FeatureCache.default() if cache else None,
             progress=progress,
         )
         for error in found.errors.values():
             raise error
+        return self.evaluate_rows(chosen, found, part or "all images")
+
+    def evaluate_rows(
+        self, data: Dataset, found: Embedded, part: str, notes: Sequence[str] = ()
+    ) -> Report:
+        """Evaluate on images of known classes that were embedded.
+
+        Args:
+            data: The images, a checked data set.
+            found: Their rows, all of which could be read.
+            part: Their name in the report.
+            notes: For the report.
+
+        Returns:
+            Figures with intervals.
+        """
         numbers = np.array([self.classes.index(label) for label in data.labels])
         return evaluated(
             self._probabilities(found.rows.astype(np.float64)),

@@ -9,22 +9,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pathencoder.errors import ConfigError, ImageError
+from pathencoder.errors import ConfigError
 from pathencoder.heads import judge, kinds
 from pathencoder.heads.adapt import seen
-from pathencoder.heads.cache import FeatureCache
 from pathencoder.heads.classifier import Classifier
-from pathencoder.heads.data.check import train_part
 from pathencoder.heads.data.dataset import TRAIN, Dataset
-from pathencoder.heads.embed import Embedded, embed
+from pathencoder.heads.embed import Embedded
 from pathencoder.heads.encoder_record import EncoderRecord
+from pathencoder.heads.parts import Part, embed_parts
 from pathencoder.heads.rows import Floats, Rows
 from pathencoder.stream import Progress
 
 if TYPE_CHECKING:
     from pathencoder.encoder import Encoder
-
-_SHOWN = 20
 
 
 @dataclass(frozen=True)
@@ -57,7 +54,8 @@ def fit(
         encoder: The encoder.
         record: How it is read.
         train: The images to fit on.
-        held_out: The images to evaluate on afterwards. None: no other than those of the folds.
+        held_out: The images to evaluate on afterwards, which are read before anything is fitted.
+            None: no other than those of the folds.
         how: The settings.
         left: Notes on parts that are not read.
 
@@ -68,16 +66,17 @@ def fit(
         ConfigError: Folds are needed, and not possible.
         ImageError: Images cannot be read.
     """
-    found = embed(
+    first, second = embed_parts(
         encoder,
         record,
-        train.images,
-        [train.name(row) for row in range(len(train))],
-        cache=FeatureCache.default() if how.cache else None,
+        train,
+        held_out,
+        cache=how.cache,
+        skip_bad=how.skip_bad,
         progress=how.progress,
     )
-    train, found, notes = readable(train, found, skip=how.skip_bad)
-    notes = [*train.notes, *left, *notes, *copies(train, found.contents)]
+    train, found = first.data, first.found
+    notes = [*train.notes, *left, *first.notes, *copies(train, found.contents)]
     notes += seen.notes(encoder, found.contents)
     rows = rows_of(train, found, how.class_weights, how.seed)
     model = kinds.kind(how.kind)
@@ -86,12 +85,10 @@ def fit(
     fitted = model.fit(rows, settings)
     head = Classifier(how.kind, train.classes, fitted, record, settings, _encoder=encoder)
     judge.judge(head, model, rows, train, folds, how, notes)
-    if held_out is not None:
-        part = held_out.part(0)
-        both = _in_both(train, found.contents, held_out)
-        head.held_out = head.evaluate_dataset(
-            held_out, part, cache=how.cache, progress=how.progress, notes=both
-        )
+    if second is not None:
+        both = (*second.notes, *_in_both(found.contents, second))
+        part = second.data.part(0)
+        head.held_out = head.evaluate_rows(second.data, second.found, part, both)
     return head
 
 
@@ -130,31 +127,6 @@ def left_out(data: Dataset, evaluate: str | None) -> list[str]:
     ]
 
 
-def readable(train: Dataset, found: Embedded, *, skip: bool) -> tuple[Dataset, Embedded, list[str]]:
-    """Data set and rows without the images that cannot be read, and a note on these.
-
-    Raises:
-        ImageError: An image cannot be read and `skip` is false, or none can be read.
-    """
-    if not found.errors:
-        return train, found, []
-    lines = [f"  {error}" for _, error in sorted(found.errors.items())]
-    more = [f"  and {len(lines) - _SHOWN:,} more"] if len(lines) > _SHOWN else []
-    listed = "\n".join([*lines[:_SHOWN], *more])
-    if not skip:
-        raise ImageError(
-            f"{len(found.errors):,} of {len(train):,} images cannot be read:\n{listed}\nRemove them"
-            " from the data set, or leave them out with on_error='skip' (--skip-bad)"
-        )
-    good = [row for row in range(len(train)) if row not in found.errors]
-    contents = [found.contents[row] for row in good]
-    kept = train_part(train.take(good)) if good else train.take(good)
-    if not good:
-        raise ImageError(f"none of the images can be read:\n{listed}")
-    note = f"{len(found.errors):,} images that cannot be read were left out:\n{listed}"
-    return kept, Embedded(found.rows[good], contents, {}, found.new), [note]
-
-
 def copies(train: Dataset, contents: Sequence[bytes]) -> list[str]:
     """Notes on images of the same content with other labels, or in other groups."""
     first: dict[bytes, int] = {}
@@ -173,17 +145,15 @@ def copies(train: Dataset, contents: Sequence[bytes]) -> list[str]:
     ]
 
 
-def _in_both(train: Dataset, contents: Sequence[bytes], held_out: Dataset) -> tuple[str, ...]:
+def _in_both(fitted_on: Sequence[bytes], held_out: Part) -> tuple[str, ...]:
     """A note on images that were fitted on and are in the held-out part too."""
-    from pathencoder.heads.embed import contents_of
-
-    known = set(contents)
-    both = [row for row, c in enumerate(contents_of(held_out.images)) if c in known]
+    known = set(fitted_on)
+    both = [row for row, content in enumerate(held_out.found.contents) if content in known]
     if not both:
         return ()
     return (
         f"{len(both):,} of these images were fitted on too (the same content), the first:"
-        f" {held_out.name(both[0])}: figures are too good",
+        f" {held_out.data.name(both[0])}: figures are too good",
     )
 
 

@@ -135,7 +135,8 @@ def fit(
         views: Views of each image that are averaged: 1, 4 (its quarter turns) or 8 (those of its
             mirror image too). A classifier averages rows, as `Encoder.encode`, and is fitted on
             them; a dense head averages its maps when it predicts.
-        evaluate: The held-out part to evaluate on once the head is fitted, for example "test".
+        evaluate: The held-out part to evaluate on once the head is fitted, for example "test". Its
+            classes and images are checked before.
         class_weight: Of a classifier: "balanced" weighs classes equally; None weighs images
             equally; or a weight by class. Probabilities are those of classes weighed in this way.
         calibrate: Of a classifier: whether to scale the probabilities by a temperature.
@@ -202,7 +203,8 @@ def load_head(
     Args:
         path_or_repo: A folder, or "owner/repo" on the Hub, optionally with "@revision".
         encoder: The encoder that it was fitted on: an `Encoder`, or a name for `load_encoder`.
-            None: loaded by its name, repository or folder when the head first needs it.
+            None: loaded by its name, repository or folder when the head first needs it. A dense
+            head whose encoder was trained along needs it for classes of cells alone.
         revision: A branch, tag or commit of the repository.
         token: As in huggingface_hub, as are the next two.
         cache_dir: The cache of downloads.

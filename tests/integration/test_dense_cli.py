@@ -194,3 +194,16 @@ def test_points_have_no_label_map_and_are_done_before(place, call, tmp_path):
     (tmp_path / "out" / "P0_0.csv").unlink()
     _, out, _ = call(*predict, "--device", "cpu", "--json")
     assert [one["status"] for one in json.loads(out)["inputs"]] == ["done", "before"]
+    config = json.loads((tmp_path / "head/config.json").read_text())
+    config["encoder"]["folder"] = str(tmp_path / "moved")
+    (tmp_path / "head/config.json").write_text(json.dumps(config))
+    elsewhere = (*predict[:-1], tmp_path / "again", "--device", "cpu")
+    status, _, err = call(*elsewhere)
+    assert status == 1
+    assert "cannot be loaded" in err
+    assert "--encoder" in err
+    assert call(*elsewhere, "--encoder", place / "encoder")[0] == 0
+    name = "P0_0.geojson"
+    assert (tmp_path / "again" / name).read_text().count("positive") == (
+        (tmp_path / "out" / name).read_text().count("positive")
+    )

@@ -7,6 +7,7 @@ import pytest
 import small_encoders
 import small_sets
 import small_tiles
+from PIL import Image
 
 import pathencoder
 from pathencoder.cli.main import run
@@ -129,6 +130,26 @@ def test_refusals(place, call, tmp_path):
     assert status == 2
     assert "3 problems; nothing was encoded" in err
     assert "loading" not in err
+
+
+def test_bad_images_of_the_held_out_part_are_left_out(place, call, tmp_path):
+    for part, patients in (("train", range(4)), ("test", (8, 9))):
+        for label in ("benign", "malignant"):
+            for number in patients:
+                file = tmp_path / "d" / part / label / f"P{number}_0.png"
+                file.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(small_tiles.tile(label, number)).save(file)
+    file.write_bytes(b"no picture")
+    more = ("--evaluate", "test", "-o", "c=0.01", "--no-cache")
+    given = arguments(place, tmp_path / "head", *more)
+    given[given.index("--data") + 1] = str(tmp_path / "d")
+    status, _, err = call(*given)
+    assert status != 0
+    assert "1 of 12 images cannot be read" in err
+    status, out, _ = call(*given, "--skip-bad")
+    assert status == 0
+    assert "evaluated on test: 3 images of 2 groups" in out
+    assert (tmp_path / "head/config.json").is_file()
 
 
 def test_the_cache_is_shown_and_cleared(place, call):

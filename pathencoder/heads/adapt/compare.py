@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import cast
 
 import numpy as np
 
-from pathencoder.errors import ConfigError
 from pathencoder.heads import judge
 from pathencoder.heads.adapt import seen
 from pathencoder.heads.adapt.fit import Fitted, Job, fit, linear_settings
 from pathencoder.heads.adapt.learner import embeddings
 from pathencoder.heads.adapt.report import Comparison, auroc, balanced_accuracy, difference
 from pathencoder.heads.adapt.train import Steps
-from pathencoder.heads.cache import FeatureCache
 from pathencoder.heads.classifier import Classifier
-from pathencoder.heads.data.dataset import Dataset
 from pathencoder.heads.embed import embed
 from pathencoder.heads.linear import Linear
+from pathencoder.heads.parts import Part
 from pathencoder.heads.report import evaluated
-from pathencoder.heads.rows import Floats, Ints, Model, softmax
+from pathencoder.heads.rows import Floats, Ints, softmax
 
 
 def on_stopping(job: Job, whole: Fitted) -> Comparison | None:
@@ -57,40 +54,37 @@ def on_folds(job: Job, named: judge.Named, steps: Callable[[int], Steps]) -> Com
     return _compared(job, frozen, adapted, job.rows.y, job.train.groups, named.name, ())
 
 
-def on_held_out(job: Job, head: Classifier, data: Dataset, *, cache: bool) -> Comparison:
+def on_held_out(job: Job, head: Classifier, part: Part) -> Comparison:
     """On a held-out part: both were fitted on the train part.
 
+    Args:
+        job: What was adapted.
+        head: On the adapted encoder.
+        part: The held-out part, embedded by the frozen encoder before anything was trained.
+
+    Returns:
+        The comparison.
+
     Raises:
-        ConfigError: It has a class that the train part lacks.
-        ImageError: An image cannot be read.
+        ImageError: An image can no longer be read.
     """
-    if unknown := sorted(set(data.classes) - set(job.train.classes)):
-        raise ConfigError(
-            f"the train part has the classes {', '.join(job.train.classes)}, not"
-            f" {', '.join(unknown)}: evaluate on these classes"
-        )
+    data = part.data
     names = [data.name(row) for row in range(len(data))]
-    logits: list[Floats] = []
-    heads = cast("Model", Linear.fit(job.rows, linear_settings(job.rows))), head.model
-    readers = (job.encoder, job.record), (head.encoder, head.record)
-    contents: list[bytes] = []
-    for model, (encoder, record) in zip(heads, readers, strict=True):
-        keeps = cache and encoder is job.encoder  # each adaptation has rows of its own
-        found = embed(
-            encoder,
-            record,
-            data.images,
-            names,
-            cache=FeatureCache.default() if keeps else None,
-            progress=False,
-        )
-        for error in found.errors.values():
-            raise error
-        contents = found.contents
-        logits.append(model.logits(found.rows.astype(np.float64)))
+    # not kept on disk: each adaptation has rows of its own
+    found = embed(head.encoder, head.record, data.images, names, cache=None, progress=False)
+    for error in found.errors.values():
+        raise error
+    frozen = Linear.fit(job.rows, linear_settings(job.rows))
     y = np.array([job.train.classes.index(label) for label in data.labels])
-    said = tuple(seen.notes(head.encoder, contents))
-    return _compared(job, logits[0], logits[1], y, data.groups, data.part(0), said)
+    return _compared(
+        job,
+        frozen.logits(part.found.rows.astype(np.float64)),
+        head.model.logits(found.rows.astype(np.float64)),
+        y,
+        data.groups,
+        data.part(0),
+        (*part.notes, *seen.notes(head.encoder, found.contents)),
+    )
 
 
 def _compared(

@@ -21,14 +21,12 @@ from pathencoder.heads.adapt.options import Options
 from pathencoder.heads.adapt.report import AdaptationReport
 from pathencoder.heads.adapt.tiles import Tiles
 from pathencoder.heads.adapt.train import Steps, best_of
-from pathencoder.heads.cache import FeatureCache
-from pathencoder.heads.classifier import Classifier, part_of
+from pathencoder.heads.classifier import Classifier
 from pathencoder.heads.data.check import train_part
-from pathencoder.heads.data.dataset import Dataset
 from pathencoder.heads.data.read import Data, Groups, Labels, read_dataset
-from pathencoder.heads.embed import embed
 from pathencoder.heads.encoder_record import EncoderRecord
 from pathencoder.heads.folds import require_sklearn
+from pathencoder.heads.parts import Part, embed_parts, held_out_part
 from pathencoder.mpp import check_mpp
 from pathencoder.stream import Progress
 
@@ -144,22 +142,19 @@ def adapt(
     read = read_dataset(data, labels=labels, groups=groups, splits=splits)
     train = train_part(read)
     weights = classify.class_weights(class_weight, train.classes)
-    held_out = None if evaluate is None else part_of(read, evaluate)
+    held_out = held_out_part(read, evaluate, train)
     network = as_encoder(encoder)
     learner.refuse(network)
     with _shown(progress) as (steps, bar):
-        found = embed(
-            network,
-            EncoderRecord.of(network, "embedding", scale),
-            train.images,
-            [train.name(row) for row in range(len(train))],
-            cache=FeatureCache.default() if cache else None,
-            progress=bar,
+        record = EncoderRecord.of(network, "embedding", scale)
+        skip = on_error == "skip"
+        first, second = embed_parts(
+            network, record, train, held_out, cache=cache, skip_bad=skip, progress=bar
         )
-        train, found, notes = classify.readable(train, found, skip=on_error == "skip")
+        train, found = first.data, first.found
         job = Job(
             encoder=network,
-            record=EncoderRecord.of(network, "embedding", scale),
+            record=record,
             train=train,
             rows=classify.rows_of(train, found, weights, seed),
             contents=found.contents,
@@ -167,14 +162,12 @@ def adapt(
             how=options,
             checkpoint=None if checkpoint is None else Path(checkpoint).expanduser(),
         )
-        said = [*train.notes, *classify.left_out(read, evaluate), *notes]
+        said = [*train.notes, *classify.left_out(read, evaluate), *first.notes]
         said += classify.copies(train, found.contents)
-        return _adapted(job, held_out, said, steps, cache=cache)
+        return _adapted(job, second, said, steps)
 
 
-def _adapted(
-    job: Job, held_out: Dataset | None, notes: list[str], steps: Steps | None, *, cache: bool
-) -> Adapted:
+def _adapted(job: Job, held_out: Part | None, notes: list[str], steps: Steps | None) -> Adapted:
     """Adapt on all rows, and on those without each fold; compare."""
     named = judge.folds_of(job.train, job.rows, job.how.folds) if job.how.folds else None
     fits = 1 + (len(named.pairs) if named else 0)
@@ -200,7 +193,7 @@ def _adapted(
     on_train = report.folds or report.stopping
     head.report = None if on_train is None else on_train.adapted
     if held_out is not None:
-        compared = compare.on_held_out(job, head, held_out, cache=cache)
+        compared = compare.on_held_out(job, head, held_out)
         report = dataclasses.replace(report, held_out=compared)
         head.held_out = compared.adapted
     return Adapted(encoder, head, report, job.encoder.spec, whole.adapter, job.checkpoint)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from pathencoder.errors import ConfigError
@@ -26,8 +26,9 @@ def check(data: Dataset) -> Dataset:
         The same.
 
     Raises:
-        ConfigError: A file is missing or named twice; a label or group is empty or NaN; labels
-            differ in case only; a group is in two parts. The message lists every bad row.
+        ConfigError: A file is missing or named twice; a label or group is empty or NaN; labels or
+            groups differ in case or spaces only; a group is in two parts. The message lists every
+            bad row.
     """
     _check_lengths(data)
     if problems := [*_bad_files(data), *bad_labels(data)]:
@@ -41,16 +42,42 @@ def bad_labels(data: Dataset) -> list[str]:
     """What is wrong with the labels, groups and splits of a data set, a sentence each."""
     return [
         *_empty_labels(data),
-        *_similar_labels(data),
-        *_bad_groups(data),
-        *_shared_groups(data),
+        *similar(data.labels, "labels"),
+        *_of_groups(data),
     ]
 
 
 def bad_rows(data: Dataset) -> list[str]:
     """What is wrong with the files, groups and parts of a data set, as sentences."""
     _check_lengths(data)
-    return [*_bad_files(data), *_bad_groups(data), *_shared_groups(data)]
+    return [*_bad_files(data), *_of_groups(data)]
+
+
+def similar(names: Iterable[str], what: str) -> Iterator[str]:
+    """Say so where names differ in case, surrounding spaces or Unicode composition only.
+
+    They are one class or one patient, written in two ways.
+
+    Args:
+        names: In any order, also several times.
+        what: "labels" or "groups", for example.
+
+    Yields:
+        A sentence for each set of names that are one.
+    """
+    for same in spellings(names):
+        listed = " and ".join(map(ascii, same))
+        yield (
+            f"{what} {listed} differ in case, spaces or Unicode composition only: use one spelling"
+        )
+
+
+def spellings(names: Iterable[str]) -> list[list[str]]:
+    """The names that occur in several spellings, in order."""
+    found: dict[str, list[str]] = defaultdict(list)
+    for name in sorted(set(names)):
+        found[_folded(name)].append(name)
+    return [same for same in found.values() if len(same) > 1]
 
 
 def listed(problems: Sequence[str], so: str) -> str:
@@ -96,6 +123,24 @@ def train_part(data: Dataset) -> Dataset:
     return train
 
 
+def known_classes(data: Dataset, classes: Sequence[str]) -> None:
+    """Refuse a held-out part with classes that a head on the train part would not know.
+
+    Args:
+        data: The held-out part.
+        classes: Those of the train part.
+
+    Raises:
+        ConfigError: It has others.
+    """
+    if unknown := sorted(set(data.classes) - set(classes)):
+        raise ConfigError(
+            f"the train part has the classes {', '.join(classes)}, not {', '.join(unknown)}, which"
+            f" the part {data.part(0)!r} has: evaluate on classes of the train part, or add"
+            f" {data.unit} of these to it"
+        )
+
+
 def _check_lengths(data: Dataset) -> None:
     for name in ("labels", "groups", "splits"):
         values = getattr(data, name)
@@ -132,14 +177,15 @@ def _empty_labels(data: Dataset) -> Iterator[str]:
             yield f"{data.name(row)}: the label is {'NaN' if label.strip() else 'empty'}"
 
 
-def _similar_labels(data: Dataset) -> Iterator[str]:
-    spellings: dict[str, set[str]] = defaultdict(set)
-    for label in data.labels:
-        spellings[unicodedata.normalize("NFKC", label).casefold()].add(label)
-    for same in spellings.values():
-        if len(same) > 1:
-            names = " and ".join(map(ascii, sorted(same)))
-            yield f"labels {names} differ in case or Unicode composition only: use one spelling"
+def _of_groups(data: Dataset) -> list[str]:
+    """What is wrong with the groups, a sentence each."""
+    # images of one patient would be on both sides of a split
+    same = similar(data.groups or (), "groups")
+    return [*_bad_groups(data), *same, *_shared_groups(data)]
+
+
+def _folded(name: str) -> str:
+    return unicodedata.normalize("NFKC", name).strip().casefold()
 
 
 def _bad_groups(data: Dataset) -> Iterator[str]:
@@ -152,7 +198,7 @@ def _shared_groups(data: Dataset) -> Iterator[str]:
     parts: dict[str, dict[str, int]] = defaultdict(dict)
     for row, group in enumerate(data.groups or ()):
         split = TRAIN if data.splits is None else data.splits[row]
-        parts[group.strip().casefold()].setdefault(split, row)
+        parts[_folded(group)].setdefault(split, row)
     for found in parts.values():
         if len(found) > 1:
             row = next(iter(found.values()))

@@ -10,6 +10,7 @@ from typing import TypeAlias
 
 import numpy as np
 
+from pathencoder.heads.data.check import similar, spellings
 from pathencoder.heads.data.survey import Facts
 from pathencoder.heads.data.truth import BACKGROUND, UNKNOWN, Kind, Reading
 from pathencoder.heads.dense.targets import IGNORED
@@ -57,6 +58,8 @@ def decide(kind: Kind, facts: Sequence[Facts], given: ClassNames) -> Decision:
     """
     named = None if given is None else dict(_pairs(given))
     stored = sum((f.areas + f.points for f in facts), Counter[str]())
+    if named is None and kind != "objects" and (problems := tuple(_similar(stored, kind))):
+        return Decision(Reading(kind), problems)
     if kind == "classes":
         return _of_pixels(facts, stored, named)
     names, numbers = _names_of(stored, named)
@@ -76,6 +79,16 @@ def decide(kind: Kind, facts: Sequence[Facts], given: ClassNames) -> Decision:
     return Decision(reading, problems, (*notes, *_ignored(stored, numbers)), unknown)
 
 
+def _similar(stored: Counter[str], kind: Kind) -> Iterator[str]:
+    """Say so where names of classes are one, in two spellings."""
+    names = [name for name in stored if not _is_nameless(name) and not _is_ignored(name)]
+    for same, problem in zip(spellings(names), similar(names, "the classes"), strict=True):
+        pairs = [f"{name!a}: {same[0]!a}" for name in same]
+        if kind == "classes":  # else pixels outside all outlines would not be learned
+            pairs.append(f"{BACKGROUND!r}: {BACKGROUND!r}")
+        yield f"{problem}, or name every class in labels={{{', '.join(pairs)}, ...}}"
+
+
 def _pairs(given: ClassNames) -> Iterator[tuple[int | str, str | None]]:
     if isinstance(given, Mapping):
         yield from given.items()
@@ -90,21 +103,24 @@ def _names_of(
 ) -> tuple[tuple[str, ...], dict[str, int | None]]:
     """The classes of areas and points, and stored names to their numbers."""
     if named is None:
-        ignored = {name for name in stored if name.casefold().startswith(_IGNORE)}
+        ignored = {name for name in stored if _is_ignored(name)}
         names = _in_order(n for n in stored if not _is_nameless(n) and n not in ignored)
         return names, {n: i for i, n in enumerate(names)} | dict.fromkeys(ignored)
     names = tuple(dict.fromkeys(name for name in named.values() if name is not None))
-    numbers = {
-        str(key): None if name is None else names.index(name)
-        for key, name in named.items()
-        if isinstance(key, str)
-    }
+    # stored names go before numbers: of labels=["1", "0"], the name "1" is the first class
+    pairs = sorted(named.items(), key=lambda pair: isinstance(pair[0], str))
+    numbers = {str(key): None if name is None else names.index(name) for key, name in pairs}
     return names, numbers
 
 
 def _is_nameless(name: str) -> bool:
     """Whether the name of a class says that there is none."""
     return name.strip().casefold() in _NAMELESS
+
+
+def _is_ignored(name: str) -> bool:
+    """Whether the name of a class says that it is not to be learned."""
+    return name.strip().casefold().startswith(_IGNORE)
 
 
 def _in_order(names: Iterator[str]) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ from pathencoder.heads.data.coco import is_coco, read_coco
 from pathencoder.heads.data.labelled_table import Names, read_labelled_table
 from pathencoder.heads.data.listing import GEOJSON, NO_VALUE, Found, Listing, source_of
 from pathencoder.heads.data.pairs import is_part, read_pairs
-from pathencoder.heads.data.read import groups_in_paths
+from pathencoder.heads.data.read import groups_in_paths, text_of
 from pathencoder.heads.data.truth import Kind
 from pathencoder.images import SUFFIXES
 from pathencoder.walk import printable, walk
@@ -162,7 +162,7 @@ def _values(
 ) -> list[str]:
     """A value an image, from a list or a function of the path."""
     if callable(given):
-        return [str(given(row.image)) for row in rows]
+        return [text_of(given(row.image)) for row in rows]
     if len(given) != len(rows):
         raise ConfigError(f"{name} holds {len(given)} values for {len(rows)} images: give one each")
-    return ["" if value is None else str(value) for value in given]
+    return [text_of(value) for value in given]

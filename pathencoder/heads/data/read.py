@@ -9,8 +9,6 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import numpy as np
-
 from pathencoder.errors import ConfigError
 from pathencoder.heads.data.check import check
 from pathencoder.heads.data.dataset import Dataset, split_name
@@ -141,18 +139,24 @@ def _groups(data: Dataset, groups: Sequence[object] | Callable[[Path], str]) -> 
         return _texts(groups, "groups")
     if not all(isinstance(image, str | os.PathLike) for image in data.images):
         raise ConfigError("groups= as a function takes paths: for images in memory give a list")
-    return tuple(str(groups(Path(image))) for image in data.images)  # type: ignore[arg-type]
+    return tuple(text_of(groups(Path(image))) for image in data.images)  # type: ignore[arg-type]
 
 
 def _texts(values: Iterable[object], name: str) -> tuple[str, ...]:
     """Labels, groups or splits of any kind as text; None and NaN as empty text."""
-    if isinstance(values, bytes) or not isinstance(values, Iterable):
+    flat = getattr(values, "ndim", 1) == 1
+    if isinstance(values, bytes) or not isinstance(values, Iterable) or not flat:
         raise ConfigError(f"{name}={type(values).__name__}: a list with a value an image is needed")
-    return tuple(_text(value) for value in values)
+    return tuple(text_of(value) for value in values)
 
 
-def _text(value: Any) -> str:
-    if isinstance(value, np.generic):
+def text_of(value: Any) -> str:
+    """A label, group or split of any kind as text; None and NaN as empty text, or "nan".
+
+    Args:
+        value: Also a number of NumPy, or a tensor of one value.
+    """
+    if getattr(value, "ndim", None) == 0:  # without an import of PyTorch
         value = value.item()
     if value is None:
         return ""

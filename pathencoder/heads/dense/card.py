@@ -38,18 +38,20 @@ def of(head: DenseHead, spec: EncoderSpec) -> str:
     front = derived.base_model_lines(head.record.repo or head.record.name)
     if head.adapted:
         front += ["base_model_relation: finetune", *derived.licence_lines(spec)]
+        more = (
+            ", and nothing else has to be loaded."
+            if head.cells is None
+            else ". The classes of cells need the encoder that it began from, too."
+        )
         own = (
-            f"The encoder was trained along, from {parent}: its changed weights are here, and"
-            f" nothing else has to be loaded. Their licence: {spec.licence}."
-            + ("" if spec.commercial else " No commercial use.")
+            f"The encoder was trained along, from {parent}: its changed weights are here{more}"
+            f" Their licence: {spec.licence}." + ("" if spec.commercial else " No commercial use.")
         )
     else:
         own = f"It holds the decoder alone, and needs the encoder that it was fitted on: {parent}."
     cells = ""
     if head.cells is not None:
         cells = f" Classes of cells: {', '.join(head.cells.classes)}."
-    if head.cells is not None and head.adapted:
-        own += " The classes of cells need the encoder that it began from, too."
     classes = f": {', '.join(head.classes)}" if head.classes else ""
     reads = f"Images are read at {head.mpp:g} um per pixel."
     shown = [r.text() for r in (head.report, head.held_out) if r is not None]

@@ -43,6 +43,7 @@ class Found:
         probabilities: Of each point's classes [N, C]; None where there are no classes.
         offset: Level-0 x and y of the first pixel of the image.
         notes: What was assumed, as sentences.
+        name: Of its files. "": the key, without a suffix.
     """
 
     kind: str
@@ -59,6 +60,7 @@ class Found:
     probabilities: Floats | None = None
     offset: tuple[int, int] = (0, 0)
     notes: tuple[str, ...] = ()
+    name: str = ""
 
     def __len__(self) -> int:
         """Objects; of "pixels" the classes that occur."""
@@ -151,7 +153,8 @@ class Found:
 
         Args:
             folder: Created if it does not exist.
-            name: Of the files. None: the key, without a suffix.
+            name: Of the files. None: the key, without a suffix where no other image of the same
+                call has the same name then.
 
         Returns:
             The files.
@@ -163,6 +166,6 @@ class Found:
         from pathencoder.heads.dense.files import write
 
         place = Path(folder).expanduser()
-        chosen = name or os.path.splitext(str(self.key))[0]
+        chosen = name or self.name or os.path.splitext(str(self.key))[0]
         make_folder((place / chosen).parent)
         return write(self, place, chosen)

@@ -95,16 +95,22 @@ class DenseHead(SavedHead):
     def use(self, encoder: Encoder) -> None:
         """Use an encoder that is loaded already.
 
+        A head whose encoder was trained along takes its parent, where it has classes of cells.
+
         Raises:
-            HeadMismatch: The head was fitted on another one, or has its own.
+            HeadMismatch: The head was fitted on another one, or needs none beside its own.
         """
-        if self.adapted:
+        if self.adapted and not self._has_cells:
             raise HeadMismatch(
                 f"this head has its own encoder, trained along from {self.record.label()}: leave"
                 " the encoder out"
             )
         self.record.check(encoder)
-        if self._saved is not None:
+        if self._saved is None:
+            return
+        if self.adapted:
+            self._build(self._saved.encoder_of(self.record), parent=encoder)
+        else:
             self._build(weights.own_copy(encoder))
 
     def predict(
@@ -182,7 +188,7 @@ class DenseHead(SavedHead):
                 log.warning("%s is skipped: %s", source.item.where, error)
                 continue
             found = self.find(read.image, read.mpp, key=source.key, stain=stain, views=views)
-            yield replace(found, notes=(*read.notes, *found.notes))
+            yield replace(found, notes=(*read.notes, *found.notes), name=source.name)
 
     def predict_slide(
         self,
@@ -340,17 +346,25 @@ class DenseHead(SavedHead):
         if on_error not in ("raise", "skip"):
             raise ConfigError(f"on_error={on_error!r}: 'raise' or 'skip'")
 
-    def _build(self, encoder: Encoder) -> None:
+    @property
+    def _has_cells(self) -> bool:
+        """Whether it has classes of cells, which the encoder as it was embeds."""
+        return self.cells is not None or (self._saved is not None and self._saved.cells is not None)
+
+    def _build(self, encoder: Encoder, parent: Encoder | None = None) -> None:
+        """Build the network, and the classes of cells on the encoder as it was before the fit."""
         assert self._saved is not None
         task, maps = task_of(self.kind, self.classes), bool(self.settings["stain_maps"])
         decoder = str(self.settings.get("decoder", OURS))
         network = new_network(encoder, task, stain_maps=maps, decoder=decoder)
         weights.load_decoder(network, self._saved.arrays)
-        self._model = DenseModel(network, task, self.mpp, self.sizes, maps)
         if self._saved.cells is not None:
-            parent = self.record.load(self._saved.device) if self.adapted else encoder
+            if self.adapted:
+                encoder = parent or self.record.load(self._saved.device)
             arrays = self._saved.part(weights.CELLS)
-            self.cells = CellClasses.from_arrays(arrays, self._saved.cells, parent)
+            self.cells = CellClasses.from_arrays(arrays, self._saved.cells, encoder)
+        # last: a head whose parent is missing must not find cells without classes later
+        self._model = DenseModel(network, task, self.mpp, self.sizes, maps)
 
     def _content(self, *, for_hub: bool) -> store.Content:
         arrays = weights.arrays_of(self.model.network, adapted=self.adapted)

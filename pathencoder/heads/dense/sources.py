@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import unicodedata
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,11 +38,13 @@ class Source:
         item: The image.
         given: Micrometres per pixel, as the user gave them.
         fitted: Those of the images that the head was fitted on, where these have one scale.
+        name: Of the files of its results; "" where the key says it.
     """
 
     item: Item
     given: float | None
     fitted: float | None
+    name: str = ""
 
     @property
     def key(self) -> Key:
@@ -99,7 +103,32 @@ def images(given: Images, mpp: float | None, fitted: float | None) -> Iterator[S
             " goes over all of its tissue"
         )
     items, _ = survey(given)
-    return (Source(item, scale, fitted) for item in items)
+    if not isinstance(given, str | os.PathLike):  # keys are numbers, and it may have no end
+        return (Source(item, scale, fitted) for item in items)
+    listed = list(items)
+    names = names_of([str(item.key) for item in listed])
+    pairs = zip(listed, names, strict=True)
+    return (Source(item, scale, fitted, name) for item, name in pairs)
+
+
+def names_of(keys: Sequence[str]) -> list[str]:
+    """Names for the files of results: keys without suffix, or with it where two would be the same.
+
+    Names that differ in case only are the same on some disks.
+
+    Args:
+        keys: Paths of images, all different.
+    """
+    names = [os.path.splitext(key)[0] for key in keys]
+    while True:
+        counts = Counter(unicodedata.normalize("NFC", name).casefold() for name in names)
+        longer = [
+            key if counts[unicodedata.normalize("NFC", name).casefold()] > 1 else name
+            for key, name in zip(keys, names, strict=True)
+        ]
+        if longer == names:
+            return names
+        names = longer
 
 
 def is_slide(given: object) -> bool:

@@ -1,7 +1,7 @@
 """The weights of a dense head: what is saved of them, and the network that is made of them again.
 
 A head on a frozen encoder saves its decoder. One whose encoder was trained along saves both, and
-needs no other file.
+needs no other file, unless it has classes of cells: the encoder as it was embeds these.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from tqdm.std import tqdm
 from pathencoder.errors import ConfigError
 from pathencoder.heads import classify, judge
 from pathencoder.heads.classifier import part_of
-from pathencoder.heads.data.check import train_part
+from pathencoder.heads.data.check import known_classes, train_part
 from pathencoder.heads.data.dataset import TRAIN, Dataset
 from pathencoder.heads.request import ClassWeight
 from pathencoder.heads.slide.bags import Bags, Read, Tiles, as_objects, read_bags
@@ -86,15 +86,17 @@ def prepare(
     """
     hidden = _hidden(how.progress)
     slides = read_slides(table, how.options.features, columns)
-    _train_part(slides.data)  # one class or one patient: said before files are read
-    if evaluate is not None:
-        part_of(slides.data, evaluate)
+    survival = slides.times is not None
+    # one class or one patient, and parts of other classes: said before files are read
+    _check_held_out(slides.data, _train_part(slides.data), evaluate, survival=survival)
     parts = {TRAIN} if evaluate is None else {TRAIN, evaluate}
     bag, skip = how.options.bag, how.skip_bad
     read = read_bags(slides, parts, bag=bag, skip_bad=skip, seed=how.seed, hidden=hidden)
     if made_by is not None:
         read.record.check_spec(*made_by)
     train = _train_part(read.data)
+    # again, without the slides that were left out
+    _check_held_out(read.data, train, evaluate, survival=survival)
     bags = _bags(train, read, how)
     notes = [*read.data.notes, *classify.left_out(slides.data, evaluate)]
     return Prepared(read, train, bags, judge.folds_of(train, bags), notes)
@@ -144,6 +146,18 @@ def _train_part(data: Dataset) -> Dataset:
     """The train part; of survival, every slide may have an event."""
     train = data.take(data.rows_of(TRAIN))
     return train if train.classes == (EVENT,) else train_part(data)
+
+
+def _check_held_out(data: Dataset, train: Dataset, part: str | None, *, survival: bool) -> None:
+    """Refuse a held-out part that is missing, or has classes that the train part lacks.
+
+    Events and last observations are no classes: of survival, any will do.
+    """
+    if part is None:
+        return
+    held_out = part_of(data, part)
+    if not survival:
+        known_classes(held_out, train.classes)
 
 
 def _bags(train: Dataset, read: Read, how: SlideFitting) -> Bags:

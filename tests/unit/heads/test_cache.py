@@ -9,6 +9,7 @@ import pytest
 import small_encoders
 
 from pathencoder.heads import cache as caches
+from pathencoder.heads import encoder_record
 from pathencoder.heads.cache import FeatureCache
 from pathencoder.heads.embed import contents_of, embed
 from pathencoder.heads.encoder_record import EncoderRecord, weights_digest
@@ -153,9 +154,40 @@ def test_each_content_is_embedded_once(store, tmp_path):
     assert contents_of([small_encoders.picture(0)]) != contents_of([small_encoders.picture(1)])
 
 
-def test_the_digest_follows_changes_in_place():
+@pytest.mark.parametrize("small", [0, 1 << 30])
+def test_the_digest_follows_changes_in_place(monkeypatch, small):
+    monkeypatch.setattr(encoder_record, "_SMALL", small)
     encoder = small_encoders.encoder("cnn")
     before = weights_digest(encoder)
     assert weights_digest(encoder) == before == weights_digest(small_encoders.encoder("cnn"))
     encoder.network.load_state_dict({k: v * 2 for k, v in encoder.network.state_dict().items()})
-    assert weights_digest(encoder) != before
+    digests = [before, weights_digest(encoder)]
+    weight = max(encoder.network.parameters(), key=lambda p: p.numel())
+    other = encoder_of_another_seed(encoder)
+    for change in (
+        lambda: weight.data.view(-1)[7].add_(1e-6),
+        lambda: weight.data.copy_(weight.data.flip(0)),  # the same values in other places
+        lambda: [
+            mine.data.lerp_(theirs.data, 0.01)
+            for mine, theirs in zip(encoder.parameters(), other.parameters(), strict=True)
+        ],
+    ):
+        change()
+        digests.append(weights_digest(encoder))
+    assert len(set(digests)) == 5
+    assert weights_digest(encoder) == digests[-1]
+
+
+def encoder_of_another_seed(encoder):
+    """An encoder of the same shape with other weights."""
+    other = small_encoders.encoder("cnn")
+    other.network.load_state_dict({k: v + 1 for k, v in encoder.network.state_dict().items()})
+    return other
+
+
+def test_a_digest_is_kept_for_a_large_encoder(monkeypatch):
+    monkeypatch.setattr(encoder_record, "_SMALL", 0)
+    encoder = small_encoders.encoder("cnn")
+    before = weights_digest(encoder)
+    monkeypatch.setattr(encoder_record, "_bytes", lambda _: pytest.fail("it was hashed again"))
+    assert weights_digest(encoder) == before

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import small_tiles
+import torch
 
 from pathencoder.errors import ConfigError
 from pathencoder.heads.data.check import train_part
@@ -108,6 +109,27 @@ def test_labels_of_any_kind_become_text():
     assert data.classes == ("2", "10")
     with pytest.raises(ConfigError, match=r"images\[1\]: the label is NaN"):
         read_dataset(images, labels=[0.0, float("nan"), 1.0, None])
+
+
+@pytest.mark.parametrize("other", ["p1", "P1 ", "\uff30\uff11"])
+def test_groups_in_two_spellings_are_refused(other):
+    images = [small_tiles.tile("benign", n) for n in range(4)]
+    with pytest.raises(ConfigError, match=r"groups 'P1.*differ in case, spaces or Unicode"):
+        read_dataset(images, labels=list("ABAB"), groups=["P1", "P1", other, "P2"])
+    with pytest.raises(ConfigError, match="labels 'A' and 'A ' differ in case, spaces"):
+        read_dataset(images, labels=["A", "A ", "B", "B"])
+
+
+def test_labels_groups_and_splits_in_tensors():
+    images = [small_tiles.tile("benign", n) for n in range(4)]
+    numbers = torch.tensor([0, 1, 0, 1])
+    data = read_dataset(images, labels=numbers, groups=torch.arange(4.0), splits=numbers)
+    assert data.labels == data.splits == ("0", "1", "0", "1")
+    assert data.groups == ("0", "1", "2", "3")
+    data = read_dataset(images, labels=list(torch.tensor([0.5, 1, 0.5, 1])))
+    assert data.classes == ("0.5", "1")
+    with pytest.raises(ConfigError, match="labels=Tensor: a list with a value an image"):
+        read_dataset(images, labels=numbers[:, None])
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from pathencoder.encoder import Encoder
 from pathencoder.errors import ChecksumError, ConfigError, HeadMismatch, ImageError, StoreError
 from pathencoder.features.provenance import Settings
 from pathencoder.features.tiles import tiles_to_file
-from pathencoder.heads import kinds, store
+from pathencoder.heads import classify, kinds, store
 from pathencoder.heads.feature_files import check_rows
 
 pytestmark = pytest.mark.full
@@ -152,6 +152,52 @@ def test_bad_images_are_all_named_or_left_out(tiles):
     assert "2 images that cannot be read were left out" in report.notes[0]
 
 
+def in_parts(root):
+    """Labels, groups and parts of tiles whose last two patients are held out."""
+    paths = sorted(root.rglob("*.png"))
+    groups = [path.name[:2] for path in paths]
+    return paths, {
+        "labels": [path.parent.name for path in paths],
+        "groups": groups,
+        "splits": ["test" if group in ("P4", "P5") else "train" for group in groups],
+    }
+
+
+def test_bad_images_of_the_held_out_part_are_those_of_the_train_part(tiles, monkeypatch):
+    paths, given = in_parts(tiles)
+    for name in ("P0_0", "P4_0", "P5_0"):
+        (tiles / "benign" / f"{name}.png").write_bytes(f"no picture {name}".encode())
+    with pytest.raises(ImageError, match="3 of 24 images cannot be read") as caught:
+        fit(paths, evaluate="test", **given)
+    assert all(f"{name}.png" in str(caught.value) for name in ("P0_0", "P4_0", "P5_0"))
+    head = fit(paths, evaluate="test", on_error="skip", **given)
+    assert (head.report.images, head.held_out.images) == ((7, 8), (2, 4))
+    assert "2 images that cannot be read were left out" in head.held_out.notes[0]
+    for path in tiles.glob("*/P[45]_*.png"):
+        path.write_bytes(f"no picture {path}".encode())
+    monkeypatch.setattr(classify.judge, "chosen", lambda *_: pytest.fail("it was fitted"))
+    with pytest.raises(ImageError, match="none of the images of the part 'test' can be read"):
+        fit(paths, evaluate="test", on_error="skip", **given)
+
+
+def test_classes_of_the_held_out_part_alone_are_refused_before_fitting(tiles, monkeypatch):
+    paths, given = in_parts(tiles)
+    given["labels"][paths.index(tiles / "benign/P5_1.png")] = "stroma"
+    monkeypatch.setattr(Encoder, "results", lambda *_, **__: pytest.fail("it was encoded"))
+    words = "the train part has the classes benign, malignant, not stroma, which the part 'test'"
+    with pytest.raises(ConfigError, match=words):
+        fit(paths, evaluate="test", **given)
+
+
+def test_classes_that_are_lost_with_bad_images_are_refused_too(tiles):
+    paths, given = in_parts(tiles)
+    for name in ("P0_0", "P5_1"):
+        given["labels"][paths.index(tiles / f"benign/{name}.png")] = "stroma"
+    (tiles / "benign/P0_0.png").write_bytes(b"no picture")
+    with pytest.raises(ConfigError, match="benign, malignant, not stroma"):
+        fit(paths, evaluate="test", on_error="skip", **given)
+
+
 def test_an_image_with_two_labels_is_noted(tiles):
     (tiles / "benign" / "P0_9.png").write_bytes((tiles / "malignant" / "P0_0.png").read_bytes())
     notes = " ".join(fit(tiles).report.notes)
@@ -220,6 +266,20 @@ def test_an_encoder_that_is_trained_later_is_refused(tiles):
     encoder.load_state_dict({k: v * 1.01 for k, v in encoder.state_dict().items()})
     with pytest.raises(HeadMismatch, match="changed since they were loaded"):
         head.predict(tiles)
+
+
+def test_a_moving_average_of_the_weights_is_another_encoder(tiles):
+    encoder, other = small_encoders.encoder("cnn"), small_encoders.encoder("cnn")
+    head = fit(tiles, encoder=encoder)
+    for mine, theirs in zip(encoder.parameters(), other.parameters(), strict=True):
+        mine.data.lerp_(1.5 * theirs.data, 0.5)
+    with pytest.raises(HeadMismatch, match="its weights are others"):
+        head.predict(tiles)
+    again = fit(tiles, encoder=encoder).model.scaling.mean
+    np.testing.assert_array_equal(
+        again, fit(tiles, encoder=encoder, cache=False).model.scaling.mean
+    )
+    assert not np.array_equal(again, head.model.scaling.mean)
 
 
 def test_a_head_loads_its_encoder_from_its_folder(tiles, tmp_path):

@@ -31,7 +31,7 @@ def tiles(tmp_path_factory):
 def adapt(data, encoder=None, how="lora", **settings):
     settings = {"groups": small_tiles.GROUPS, "epochs": 2, "batch": 8, "rank": 2, **settings}
     given = small_encoders.shared("cnn") if encoder is None else encoder
-    return pathencoder.adapt(given, data, how, progress=False, **settings)
+    return pathencoder.adapt(given, data, how, **{"progress": False, **settings})
 
 
 def rows(encoder):
@@ -132,8 +132,30 @@ def test_the_held_out_part_is_compared_with_the_frozen_head(tiles, tmp_path):
     for part in ("evaluated on test: 8 images", "2 folds by group", "slightly too good"):
         assert part in text
     json.dumps(found.to_json())
+    steps = []
+    given["labels"] = _other(labels, splits)
     with pytest.raises(ConfigError, match="the classes benign, malignant, not stroma"):
-        adapt(paths, evaluate="test", **{**given, "labels": _other(labels, splits)})
+        adapt(paths, evaluate="test", progress=lambda *step: steps.append(step), **given)
+    assert steps == []
+
+
+def test_bad_images_of_the_held_out_part_are_found_before_training(tmp_path):
+    paths = sorted(small_tiles.folder(tmp_path).rglob("*.png"))
+    groups = [path.name.split("_")[0] for path in paths]
+    given = {
+        "labels": [path.parent.name for path in paths],
+        "groups": groups,
+        "splits": ["test" if group in ("P4", "P5") else "train" for group in groups],
+    }
+    (tmp_path / "benign/P5_0.png").write_bytes(b"no picture")
+    steps = []
+    with pytest.raises(ImageError, match=r"1 of 24 images cannot be read:\n.*P5_0\.png"):
+        adapt(paths, evaluate="test", progress=lambda *step: steps.append(step), **given)
+    assert steps == []
+    held_out = adapt(paths, how="last", evaluate="test", on_error="skip", **given).report.held_out
+    for report in (held_out.frozen, held_out.adapted):
+        assert report.images == (3, 4)
+        assert "1 images that cannot be read were left out" in report.notes[0]
 
 
 def _other(labels, splits):

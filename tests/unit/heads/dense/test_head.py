@@ -310,6 +310,30 @@ def test_classes_of_points(folders, tmp_path):
     assert made(data, kind="points", cells=False).cells is None
 
 
+def test_classes_of_points_need_the_parent_which_can_be_given(folders, tmp_path):
+    data, place = labelled_tissue.cells(tmp_path / "data"), folders("cnn")
+    head = made(data, pathencoder.load_encoder(place, device="cpu"), kind="points", steps=20)
+    assert head.adapted
+    head.save(tmp_path / "head")
+    assert "need the encoder that it began from" in (tmp_path / "head/README.md").read_text()
+    moved, image = place.rename(tmp_path / "moved"), data / "images/P0_0.png"
+    alone = pathencoder.load_head(tmp_path / "head", device="cpu")
+    for _ in range(2):  # a second call does not find cells without classes
+        with pytest.raises(HeadMismatch, match=r"cannot be loaded .*Give it"):
+            alone.predict(image)
+    parent = pathencoder.load_encoder(moved, device="cpu")
+    alone.use(parent)
+    given = pathencoder.load_head(tmp_path / "head", encoder=parent, device="cpu")
+    found = head.predict(image)[0]
+    assert len(found)
+    for again in (alone.predict(image)[0], given.predict(image)[0]):
+        assert np.array_equal(found.points, again.points)
+        assert np.array_equal(found.probabilities, again.probabilities)
+    for other in (head, alone):
+        with pytest.raises(HeadMismatch, match="its weights are others"):
+            other.use(small_encoders.encoder("vit"))
+
+
 def test_pixels(tmp_path):
     data = labelled_tissue.folder(tmp_path / "data", count=2)
     names = [0, *range(1, 9)]

@@ -175,6 +175,25 @@ def test_the_files_of_nuclei(head, scene, tmp_path):
         assert picture.size == (128, 96)
 
 
+def test_images_of_one_name_do_not_replace_one_another(head, scene, tmp_path):
+    for name in ("a.png", "A.tif", "sub/a.png", "b.png", "c.png", "c.png.png", "c.bmp"):
+        labelled_tissue.save(tmp_path / "in" / name, scene[0])
+    found = {one.key: one.write(tmp_path / "out")[1] for one in head.predict(tmp_path / "in")}
+    names = {key: str(file.relative_to(tmp_path / "out")) for key, file in found.items()}
+    assert names == {
+        "a.png": "a.png.geojson",
+        "A.tif": "A.tif.geojson",
+        "sub/a.png": "sub/a.geojson",
+        "b.png": "b.geojson",
+        "c.png": "c.png.geojson",
+        "c.png.png": "c.png.png.geojson",
+        "c.bmp": "c.bmp.geojson",
+    }
+    assert all(file.is_file() for file in found.values())
+    given = head.predict([tmp_path / "in" / "a.png", tmp_path / "in" / "A.tif"])
+    assert [one.write(tmp_path / "list")[1].name for one in given] == ["0.geojson", "1.geojson"]
+
+
 def points(**more):
     image = np.full((400, 500, 3), 220, np.uint8)
     places = np.array([[10.0, 20.5], [400, 300]])

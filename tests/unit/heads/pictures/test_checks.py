@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import small_pictures as small
+import torch
 from PIL import Image
 
 from pathencoder.errors import ConfigError
@@ -131,6 +132,70 @@ def test_one_group_and_a_group_in_two_parts(tmp_path):
         read_pictures(tmp_path, task="nuclei", mpp=0.5, groups=["P", "P"], splits=["train", "test"])
     with pytest.raises(ConfigError, match="the group is empty"):
         read_pictures(tmp_path, task="nuclei", mpp=0.5, groups=["P", None])
+
+
+def test_groups_in_two_spellings_are_refused(tmp_path):
+    for stem in "abc":
+        small.pair(tmp_path, stem)
+    with pytest.raises(ConfigError, match="groups 'A' and 'a ' differ in case, spaces"):
+        read_pictures(tmp_path, task="nuclei", mpp=0.5, groups=["A", "a ", "B"])
+    data = read_pictures(tmp_path, task="nuclei", mpp=0.5, groups=torch.tensor([1, 2, 2]))
+    assert [row.group for row in data] == ["1", "2", "2"]
+
+
+def points(folder, *names, **arguments):
+    """A set with an image for each list of classes of points."""
+    for number, classes in enumerate(names):
+        small.write(folder / f"{number}.png", small.image())
+        rows = "".join(f"{9 + i},20,{name}\n" for i, name in enumerate(classes))
+        (folder / f"{number}.csv").write_text(f"x,y,class\n{rows}")
+    return read_pictures(folder, task="points", mpp=0.5, **arguments)
+
+
+def test_classes_in_two_spellings_are_refused_until_they_are_named(tmp_path):
+    found = (["Tumor", "Stroma"], ["tumor", "Stroma"], ["Tumor ", ""])
+    words = r"the classes 'Tumor' and 'tumor' differ.*labels=\{'Tumor': 'Tumor', 'tumor': 'Tumor',"
+    with pytest.raises(ConfigError, match=words):
+        points(tmp_path, *found)
+    named = {"Tumor": "Tumor", "tumor": "Tumor", "Stroma": "Stroma"}
+    assert points(tmp_path, *found, labels=named).classes == ("Tumor", "Stroma")
+    assert points(tmp_path, ["None", "a"], ["none", "Ignore*"], ["b", "ignore"]).classes == (
+        "a", "b",
+    )  # fmt: skip
+
+
+def test_outlines_in_two_spellings_are_refused_where_classes_count(tmp_path):
+    for number, name in enumerate(("Tumor", "tumor")):
+        small.write(tmp_path / f"{number}.png", small.image())
+        area = small.feature("Polygon", [small.square(5, 5, 20)], name)
+        small.geojson(tmp_path / f"{number}.geojson", area)
+    with pytest.raises(
+        ConfigError, match=r"'tumor': 'Tumor', 'background': 'background', \.\.\.\}"
+    ):
+        read_pictures(tmp_path, task="pixels", mpp=0.5)
+    named = {"Tumor": "Tumor", "tumor": "Tumor", "background": "background"}
+    data = read_pictures(tmp_path, task="pixels", mpp=0.5, labels=named)
+    assert data.classes == ("Tumor", "background")
+    assert np.unique(data.rows[1].load().truth).tolist() == [0, 1]
+    assert read_pictures(tmp_path, task="glands", mpp=0.5).classes == ()
+
+
+@pytest.mark.parametrize("labels", [["neg", "pos"], {0: "neg", 1: "pos"}, {"0": "neg", "1": "pos"}])
+def test_numbered_classes_of_points_are_named(tmp_path, labels):
+    data = points(tmp_path, ["0", "1"], ["1", "1"], labels=labels)
+    assert data.classes == ("neg", "pos")
+    assert data.rows[0].load().classes.tolist() == [0, 1]
+
+
+def test_numbered_classes_that_are_not_learned_or_are_names_themselves(tmp_path):
+    data = points(tmp_path, ["0", "1"], ["2", "1"], labels={0: "neg", 1: "pos", 2: None})
+    assert len(data.rows[1].load().truth) == 1
+    assert "classes that are not learned (2 1)" in " ".join(data.notes)
+    swapped = points(tmp_path, ["0", "1"], ["1", "1"], labels=["1", "0"])
+    assert swapped.classes == ("1", "0")
+    assert swapped.rows[0].load().classes.tolist() == [1, 0]
+    with pytest.raises(ConfigError, match=r"1\.png: labels beyond the classes \('2'\)"):
+        points(tmp_path, ["0", "1"], ["2", "1"], labels=["neg", "pos"])
 
 
 def test_points_outside_or_without_a_number(tmp_path):

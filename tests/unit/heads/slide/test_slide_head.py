@@ -111,6 +111,45 @@ def test_held_out_slides_and_evaluate(root, tmp_path):
     assert "4 slides of the part 'test' were not read" in " ".join(head.report.notes)
 
 
+def held_out(root, tmp_path, **labels):
+    """A table whose first four slides are held out, with other labels of some."""
+    lines = (root / "slides.csv").read_text().splitlines()
+    rows = []
+    for number, line in enumerate(lines[1:]):
+        name, label, patient = line.split(",")
+        label = labels.get(name.split(".")[0], label)
+        rows.append(f"{name},{label},{patient},{'test' if number < 4 else 'train'}")
+    return small_bags.table(tmp_path, [f"{lines[0]},split", *rows])
+
+
+def test_patients_in_two_spellings_are_refused(tmp_path):
+    file, _ = small_bags.folder(tmp_path, patients=4, each=2)
+    lines = [x.replace(",P3", ",p3") if "_1" in x else x for x in file.read_text().splitlines()]
+    small_bags.table(tmp_path, lines)
+    for bag in ("slide", "patient"):
+        with pytest.raises(ConfigError, match="groups 'P3' and 'p3' differ in case"):
+            fit(tmp_path, bag=bag, epochs=1)
+
+
+def test_a_bad_held_out_part_is_refused_before_training(root, tmp_path, monkeypatch):
+    monkeypatch.setattr(training._Training, "epoch", lambda _: pytest.fail("it was trained"))
+    held_out(root, tmp_path, S0_0="other")
+    words = "the train part has the classes normal, tumour, not other, which the part 'test'"
+    with pytest.raises(ConfigError, match=words):
+        fit(tmp_path, features=root / "features", evaluate="test")
+    held_out(root, tmp_path, S0_0="other", S4_0="other")
+    for file in (root / "features").iterdir():
+        if file.stem != "S4_0":  # a slide without features
+            small_bags.write(tmp_path / "features", file.stem, pathencoder.read_features(file).rows)
+    with pytest.raises(ConfigError, match="normal, tumour, not other"):
+        fit(tmp_path, evaluate="test", on_error="skip")
+    held_out(root, tmp_path)
+    for number in range(4):
+        (tmp_path / "features" / f"S{number}_0.h5").unlink()
+    with pytest.raises(ConfigError, match="no part 'test'; it has train"):
+        fit(tmp_path, evaluate="test", on_error="skip")
+
+
 def test_the_slides_of_a_patient_together(tmp_path):
     small_bags.folder(tmp_path, patients=10, each=2)
     head = fit(tmp_path, bag="patient", epochs=25)
