@@ -6,7 +6,7 @@ Slides are opened for their scale. No pixel is read and nothing is written.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +18,8 @@ from pathencoder.cli.encode_job import notes_on_tiles
 from pathencoder.cli.encode_task import EncodeTask
 from pathencoder.cli.inputs import output_of
 from pathencoder.cli.job import Job
+from pathencoder.cli.job_settings import settings_of
 from pathencoder.cli.jobs import reason_of
-from pathencoder.cli.mpp_table import Row, with_row
 from pathencoder.cli.tissue_run import NO_SLIDE, coords_of
 from pathencoder.features.coords import check_recipe
 from pathencoder.features.finished import check_kind, refuse_lone_tensor
@@ -63,7 +63,13 @@ def dry_run_of(
         The exit status: 3 where an input would fail, as far as it can be known, else 0.
     """
     plans = [
-        _plan(job, _settings(task, job, row), spec, folder, only_tissue=task.only_tissue)
+        _plan(
+            job,
+            settings_of(task.settings, job, row, task.beside, task.again),
+            spec,
+            folder,
+            only_tissue=task.only_tissue,
+        )
         for job, row in zip(task.found.jobs, task.scales.rows, strict=True)
         for spec, folder in zip(specs, folders, strict=True)
     ]
@@ -83,16 +89,6 @@ def dry_run_of(
     lines += [*report.left_out_lines(left_out), *(f"Note: {note}" for note in notes)]
     click.echo("\n".join([*lines, "Nothing was written (--dry-run)."]))
     return status
-
-
-def _settings(task: EncodeTask, job: Job, row: Row | None) -> Settings:
-    settings = replace(
-        task.settings,
-        tissue=task.beside.tissue.get(job.name),
-        coords=task.beside.coords.get(job.name),
-        overwrite=task.settings.overwrite or job.name in task.again,
-    )
-    return with_row(settings, row)
 
 
 def _plan(

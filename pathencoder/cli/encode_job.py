@@ -15,9 +15,10 @@ from pathencoder.cli.ahead import Ahead
 from pathencoder.cli.beside import TISSUE, Beside
 from pathencoder.cli.inputs import name_of, output_of
 from pathencoder.cli.job import Job
+from pathencoder.cli.job_settings import settings_of
 from pathencoder.cli.jobs import ended_by
 from pathencoder.cli.meter import Meter
-from pathencoder.cli.mpp_table import Row, with_row
+from pathencoder.cli.mpp_table import Row
 from pathencoder.cli.own_files import PICTURES
 from pathencoder.cli.remote_slides import copied, origin_of, say_download
 from pathencoder.cli.slide_maps import draw_slide_maps
@@ -297,13 +298,8 @@ class EncodeRun:
                 click.echo(f"{printable(name_of(job))}: note: {note}", err=True)
 
     def _settings(self, job: Job) -> Settings:
-        settings = replace(
-            self.settings,
-            tissue=self.beside.tissue.get(job.name),
-            coords=self.beside.coords.get(job.name),
-            overwrite=self.settings.overwrite or job.name in self.again,
-        )
-        return with_row(settings, self.rows.get(job.name))
+        row = self.rows.get(job.name)
+        return settings_of(self.settings, job, row, self.beside, self.again)
 
     def _misfit(self, job: Job) -> ConfigError | None:
         """What is wrong with the settings for a job, without opening its input."""

@@ -17,9 +17,10 @@ from pathencoder.cli.common import plural
 from pathencoder.cli.encode_task import EncodeTask
 from pathencoder.cli.inputs import name_of, source_of
 from pathencoder.cli.job import Job
+from pathencoder.cli.job_settings import settings_of
 from pathencoder.cli.jobs import Ended, Loop, conclude
 from pathencoder.cli.meter import Meter
-from pathencoder.cli.mpp_table import Row, with_row
+from pathencoder.cli.mpp_table import Row
 from pathencoder.cli.own_files import PICTURES
 from pathencoder.cli.ray_run import run_on_ray
 from pathencoder.cli.remote_slides import copied, origin_of, say_download, staging_of
@@ -175,13 +176,7 @@ class _Run:
         return self.pictures and not self._file(PICTURES, job, ".jpg").exists()
 
     def _settings(self, job: Job) -> Settings:
-        settings = replace(
-            self.settings,
-            tissue=self.beside.tissue.get(job.name),
-            coords=self.beside.coords.get(job.name),
-            overwrite=self.settings.overwrite or job.name in self.again,
-        )
-        return with_row(settings, self.rows[job.name])
+        return settings_of(self.settings, job, self.rows[job.name], self.beside, self.again)
 
     def _file(self, folder: str, job: Job, end: str) -> Path:
         file = self.out / folder / f"{job.name}{end}"
