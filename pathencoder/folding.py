@@ -28,6 +28,8 @@ from pathencoder.wrapped import bare, is_wrapped
 
 log = logging.getLogger(__name__)
 
+Modules = tuple[weakref.ref[nn.Module], ...]
+
 _TOLERANCE = 1e-4  # of the largest value; a fold of the wrong pair is wrong by far more
 _SIDE = 64  # px of the images on which a copy is compared with its network
 _made: weakref.WeakKeyDictionary[nn.Module, _Copy | None] = weakref.WeakKeyDictionary()
@@ -90,14 +92,11 @@ class _Copy:
 
     network: nn.Module
     pairs: tuple[_Pair, ...]
-    modules: tuple[weakref.ref[nn.Module], ...]
+    modules: Modules
 
     def is_of(self, network: nn.Module) -> bool:
         """Whether the network still consists of the modules that were copied."""
-        now = list(network.modules())
-        return len(now) == len(self.modules) and all(
-            ref() is module for ref, module in zip(self.modules, now, strict=True)
-        )
+        return consists_of(network, self.modules)
 
     def update(self, network: nn.Module) -> None:
         """Take the tensors of the network as they are now."""
@@ -141,6 +140,19 @@ class SamePadded(nn.Module):
         )
 
 
+def modules_of(network: nn.Module) -> Modules:
+    """The modules of a network, by which `consists_of` knows them."""
+    return tuple(weakref.ref(module) for module in network.modules())
+
+
+def consists_of(network: nn.Module, modules: Modules) -> bool:
+    """Whether a network still has these modules and no others."""
+    now = list(network.modules())
+    return len(now) == len(modules) and all(
+        ref() is module for ref, module in zip(modules, now, strict=True)
+    )
+
+
 def has_hooks(network: nn.Module) -> bool:
     """Whether hooks would be called when the network runs."""
     from torch.nn.modules import module as registered
@@ -159,7 +171,7 @@ def _copied(network: nn.Module) -> _Copy | None:
     shared = {id(t): t for t in [*network.parameters(), *network.buffers()]}
     twin = copy.deepcopy(network, shared)
     _fold(twin, pairs)
-    return _Copy(twin.eval(), pairs, tuple(weakref.ref(m) for m in network.modules()))
+    return _Copy(twin.eval(), pairs, modules_of(network))
 
 
 def _pairs(network: nn.Module) -> tuple[_Pair, ...]:

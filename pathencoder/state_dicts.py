@@ -1,12 +1,25 @@
-"""Compare the keys and shapes of weights with those that a network expects."""
+"""Compare the keys and shapes of weights with those that a network expects; digest weights."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Shapes: TypeAlias = Mapping[str, tuple[int, ...]]
+
+
+def digest_of(state: Mapping[str, Tensor]) -> str:
+    """Hex sha256 of the names, shapes, dtypes and values of tensors."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(state.items()):
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        digest.update(_bytes(tensor))
+    return digest.hexdigest()
 
 
 def shapes_of(state: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
@@ -72,3 +85,10 @@ def _listed(keys: list[str], what: str, show: Callable[[str], str]) -> str:
     examples = ", ".join(show(key) for key in keys[:3])
     more = ", ..." if len(keys) > 3 else ""
     return f"{len(keys)} {'key' if len(keys) == 1 else 'keys'} {what} ({examples}{more})"
+
+
+def _bytes(tensor: Tensor) -> memoryview:
+    import torch
+
+    flat = tensor.detach().cpu().contiguous().flatten()
+    return flat.view(torch.uint8).numpy().data

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import weakref
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pathencoder.errors import HeadMismatch, PathEncoderError
 from pathencoder.features.provenance import describe_transform
+from pathencoder.state_dicts import digest_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -178,13 +178,10 @@ def weights_digest(encoder: Encoder) -> str:
     known = _digests.get(encoder)
     if now is not None and known is not None and known[0] == now:
         return known[1]
-    digest = hashlib.sha256()
-    for name, tensor in sorted(state.items()):
-        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
-        digest.update(_bytes(tensor))
+    digest = digest_of(state)
     if now is not None:
-        _digests[encoder] = (now, digest.hexdigest())
-    return digest.hexdigest()
+        _digests[encoder] = (now, digest)
+    return digest
 
 
 def _state(state: dict[str, Tensor]) -> _State | None:
@@ -214,13 +211,6 @@ def _fingerprint(state: dict[str, Tensor]) -> bytes:
         parts += [flat.sum(0, keepdim=True, dtype=width), flat[:: max(1, len(flat) // _SAMPLE)]]
     # of all tensors together, so that a GPU is waited for once
     return b"".join(torch.cat(parts).cpu().numpy().tobytes() for parts in found.values())
-
-
-def _bytes(tensor: Tensor) -> memoryview:
-    import torch
-
-    flat = tensor.detach().cpu().contiguous().flatten()
-    return flat.view(torch.uint8).numpy().data
 
 
 def label_of(name: str, repo: str | None, revision: str | None, sha256: str | None) -> str:

@@ -104,7 +104,7 @@ def write(content: Content, folder: Path) -> None:
         folder: Created if it does not exist.
 
     Raises:
-        StoreError: The folder cannot be written, or holds an encoder.
+        StoreError: The folder cannot be written, or holds files of something else.
     """
     from safetensors.numpy import save_file
 
@@ -188,11 +188,12 @@ def is_head(folder: Path) -> bool:
 
 
 def _refuse_others(folder: Path) -> None:
-    """Raises StoreError where the folder holds the config.json of something else."""
+    """Raises StoreError where the folder holds files of something else."""
     if (folder / _CONFIG).exists() and not is_head(folder):
         raise StoreError(
             f"{folder} holds a {_CONFIG} that is not of a head (an encoder?): choose another folder"
         )
+    folders.refuse_foreign(folder, FILES, "a head", ours=is_head(folder))
 
 
 def _folder(name: str | os.PathLike[str], revision: str | None) -> Path | None:

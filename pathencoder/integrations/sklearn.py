@@ -8,7 +8,8 @@
     model = make_pipeline(embed, LogisticRegression(max_iter=1000), memory="cache")
     model.fit(["a.png", "b.png"], [0, 1])
 
-With `memory`, cross-validation embeds the images of each fold once.
+With `memory`, cross-validation embeds the images of each fold once. Rows are kept by the weights
+and by what X holds: of a path, its name. An image that takes the place of another is not noticed.
 """
 
 from __future__ import annotations
@@ -21,8 +22,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pathencoder.errors import ConfigError, ImageError, MissingExtra
+from pathencoder.errors import ConfigError, ImageError, MissingExtra, PathEncoderError
 from pathencoder.features.encode import as_encoder
+from pathencoder.pretrained import catalogue, locate
 
 if TYPE_CHECKING:
     from pathencoder.encoder import Encoder
@@ -146,6 +148,13 @@ class EncoderTransformer(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         name = self.encoder_.spec.name
         return np.asarray([f"{name}_{i}" for i in range(self._length)], dtype=object)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """The state, with the weights that a name stands for.
+
+        joblib hashes it: rows that `memory` keeps are not those of other weights of that name.
+        """
+        return {**super().__getstate__(), "_weights": _weights_of(self.encoder)}
+
     def __sklearn_clone__(self) -> EncoderTransformer:
         same = type(self)(**self.get_params(deep=False))
         if hasattr(self, "_sklearn_output_config"):  # of set_output
@@ -158,6 +167,16 @@ class EncoderTransformer(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         tags.input_tags.string = True
         tags.no_validation = True
         return tags
+
+
+def _weights_of(encoder: object) -> str | None:
+    """sha256 of the weights of a name; None of an `Encoder`, and where it is not known."""
+    if encoder is not None and not isinstance(encoder, str | os.PathLike):
+        return None
+    try:
+        return locate.describe(catalogue.DEFAULT if encoder is None else encoder).sha256
+    except PathEncoderError:  # `fit` raises it
+        return None
 
 
 def _images(X: Any) -> Sequence[Any]:

@@ -127,8 +127,8 @@ def write_folder(
 ) -> EncoderSpec:
     """Write an encoder folder.
 
-    An existing folder keeps its other files; the files of an encoder are replaced, and those that
-    are not given are removed.
+    An existing folder keeps its other files; the files of the encoder that it holds are replaced,
+    and those that are not given are removed.
 
     Args:
         folder: Created if it does not exist.
@@ -145,13 +145,14 @@ def write_folder(
 
     Raises:
         ConfigError: Only one of `reference_tile` and `reference_embedding` is given.
-        StoreError: The folder cannot be written.
+        StoreError: The folder cannot be written, or files of these names in it are of no encoder.
     """
     from pathencoder.pretrained import timm_form, weight_files
 
     if (reference_tile is None) != (reference_embedding is None):
         raise ConfigError("a reference needs both: reference_tile and reference_embedding")
     target = Path(folder)
+    refuse_foreign(target, FILES, "an encoder", ours=_is_encoder(target))
     try:
         with draft_of(target) as draft:
             weight_files.save(state_dict, draft / WEIGHTS)
@@ -181,15 +182,16 @@ def write_folder(
 def copy_folder(source: str | os.PathLike[str], folder: str | os.PathLike[str]) -> None:
     """Copy an encoder's folder byte by byte.
 
-    An existing folder keeps its other files; the files of an encoder are replaced, and those that
-    the source lacks are removed.
+    An existing folder keeps its other files; the files of the encoder that it holds are replaced,
+    and those that the source lacks are removed.
 
     Raises:
-        StoreError: The folder cannot be written.
+        StoreError: As for `write_folder`.
     """
     origin, target = Path(source), Path(folder)
     if target.exists() and target.resolve() == origin.resolve():
         return
+    refuse_foreign(target, FILES, "an encoder", ours=_is_encoder(target))
     try:
         with draft_of(target) as draft:
             for name in FILES:
@@ -201,6 +203,34 @@ def copy_folder(source: str | os.PathLike[str], folder: str | os.PathLike[str]) 
             f"cannot write the encoder folder {target}: {error}. Free space there, or choose"
             " another folder"
         ) from error
+
+
+def refuse_foreign(target: Path, names: Sequence[str], what: str, *, ours: bool) -> None:
+    """Refuse to replace or remove files that this package has not written.
+
+    Args:
+        target: The folder that is to be written.
+        names: The files that would be replaced, or removed.
+        what: What the folder should hold, such as "an encoder".
+        ours: Whether it does.
+
+    Raises:
+        StoreError: It holds some of these files, and they are of something else.
+    """
+    there = [name for name in names if (target / name).exists()]
+    if there and not ours:
+        raise StoreError(
+            f"{target} does not hold {what}, and its {', '.join(there)} would be replaced or"
+            " removed: choose another folder, or move these files"
+        )
+
+
+def _is_encoder(folder: Path) -> bool:
+    """Whether this package has written the encoder of a folder."""
+    try:
+        return "pathencoder" in read_config(folder)
+    except ConfigError:
+        return False
 
 
 def sha256_of(path: str | os.PathLike[str]) -> str:

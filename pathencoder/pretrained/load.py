@@ -16,7 +16,7 @@ from pathencoder import network
 from pathencoder.errors import ConfigError
 from pathencoder.network import Network
 from pathencoder.pretrained import catalogue, keys, locate, weight_files
-from pathencoder.pretrained.origin import Origin
+from pathencoder.pretrained.origin import Origin, structure_of
 from pathencoder.spec import UNKNOWN_LICENCE, EncoderSpec
 
 _log = logging.getLogger(__name__)
@@ -100,7 +100,8 @@ def _with_weights(located: locate.Located) -> Loaded:
     keys.check(renamed, net, located.spec, located.weights)
     net.load_state_dict(renamed, strict=True, assign=True)
     _say_terms(located.spec)
-    return Loaded(net.eval(), located.spec, Origin(located.spec, located.weights, located.folder))
+    origin = Origin(located.spec, located.weights, located.folder, structure_of(net.eval()))
+    return Loaded(net, located.spec, origin)
 
 
 def _with_random_weights(spec: EncoderSpec) -> Loaded:

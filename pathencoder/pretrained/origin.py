@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,11 +27,13 @@ class Origin:
         spec: The spec when it was loaded.
         weights: The file that was read.
         folder: The folder with its other files; None without one.
+        structure: `structure_of` the network when it was loaded.
     """
 
     spec: EncoderSpec
     weights: Path
     folder: Path | None
+    structure: str
 
     @property
     def is_ours(self) -> bool:
@@ -40,6 +43,11 @@ class Origin:
             and (self.folder / CONFIG).is_file()
             and "pathencoder" in read_config(self.folder)
         )
+
+
+def structure_of(network: nn.Module) -> str:
+    """Hex sha256 of the modules of a network and their settings, as torch prints them."""
+    return hashlib.sha256(repr(network).encode()).hexdigest()
 
 
 def label(spec: EncoderSpec) -> str:
@@ -73,8 +81,11 @@ def differences(
     then, now = (dataclasses.asdict(s) for s in (origin.spec, spec))
     fields = [name for name in now if now[name] != then[name]]
     weights = _weights(origin, state, wrapped.bare(network))
+    # wrappers are modules of their own, and compute the same
+    same = wrapped.is_wrapped(network) or structure_of(network) == origin.structure
     return [
         *([weights] if weights else []),
+        *([] if same else ["modules of its network were replaced"]),
         *([f"its description was changed ({', '.join(fields)})"] if fields else []),
     ]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import tempfile
 from collections.abc import Callable
@@ -18,9 +19,11 @@ from pathencoder.pretrained import folder as folders
 from pathencoder.pretrained import keys
 from pathencoder.pretrained.derived import Story, describe
 from pathencoder.pretrained.load import Loaded
-from pathencoder.pretrained.origin import differences
+from pathencoder.pretrained.origin import differences, structure_of
 from pathencoder.pretrained.push import upload
 from pathencoder.runtime import Rows
+
+log = logging.getLogger(__name__)
 
 Encode = Callable[[nn.Module, Pixels], Rows]
 
@@ -46,6 +49,12 @@ def save(
     described = networks.create(encoder.spec)
     state = _state(encoder, described)
     changes = differences(encoder.network, encoder.spec, origin, state)
+    if not wrapped.is_wrapped(encoder.network) and _differ(encoder.network, described):
+        log.warning(
+            "the modules of the network are not those of %s: a folder holds weights and the name of"
+            " the architecture, so that loading it gives other rows",
+            encoder.spec.architecture,
+        )
     if origin is not None and origin.folder is not None and origin.is_ours and not changes:
         folders.copy_folder(origin.folder, folder)
         return
@@ -64,6 +73,10 @@ def save(
         card=card,
         licence=licence,
     )
+
+
+def _differ(network: nn.Module, described: nn.Module) -> bool:
+    return structure_of(network) != structure_of(described)
 
 
 def push(

@@ -13,7 +13,7 @@ import torch
 from pathencoder._version import __version__
 from pathencoder.arrays import Pixels
 from pathencoder.errors import ConfigError, PathEncoderError, StoreError
-from pathencoder.pretrained.folder import draft_of, publish, sha256_of
+from pathencoder.pretrained.folder import draft_of, publish, refuse_foreign, sha256_of
 from pathencoder.runtimes import formats, parity
 from pathencoder.runtimes.exported import (
     FORMATS,
@@ -66,6 +66,9 @@ def export(
     _check(encoder, form, precision, tiles)
     formats.check_installed(form, precision)
     target = Path(folder)
+    file = target / name_of(form, precision)
+    ours = description_of(file).is_file()
+    refuse_foreign(target, names_of(form, precision), "an export with its .json", ours=ours)
     try:
         with draft_of(target) as draft:
             known = _known(encoder, target) if (form, precision) != ("onnx", "fp32") else None

@@ -8,26 +8,37 @@ from __future__ import annotations
 
 import threading
 import weakref
+from dataclasses import dataclass
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from pathencoder.folding import has_hooks
+from pathencoder.folding import Modules, consists_of, has_hooks, modules_of
 from pathencoder.pretrained import origin as origins
 from pathencoder.pretrained.folder import sha256_of
 from pathencoder.pretrained.origin import Origin
 from pathencoder.spec import EncoderSpec
+from pathencoder.state_dicts import digest_of
 from pathencoder.wrapped import is_wrapped
 
-_Print = tuple[int, ...]
-_known: weakref.WeakKeyDictionary[nn.Module, tuple[_Print, str]] = weakref.WeakKeyDictionary()
+
+@dataclass(frozen=True)
+class _Known:
+    """What was found of a network, and by what it is known as the same."""
+
+    digest: str
+    modules: Modules
+    change: str
+
+
+_known: weakref.WeakKeyDictionary[nn.Module, _Known] = weakref.WeakKeyDictionary()
 _lock = threading.Lock()
 
 
 def change_of(network: nn.Module, origin: Origin | None) -> str:
     """What was changed since a network was loaded; "" for an unchanged one.
 
-    The weights are compared with their file once, later with what they were then.
+    Weights and modules are compared with those that were loaded once, later with what they were
+    then. A module counts as changed when another one takes its place.
     """
     if origin is None:
         return "it was not loaded from a file"
@@ -36,14 +47,13 @@ def change_of(network: nn.Module, origin: Origin | None) -> str:
     if has_hooks(network):
         return "hooks are registered on its network"
     state = network.state_dict()
-    print_now = tuple(_print_of(tensor) for tensor in state.values())
+    digest = digest_of(state)
     with _lock:
-        print_then, change = _known.get(network, (None, ""))
-        if print_then != print_now:
+        known = _known.get(network)
+        if known is None or known.digest != digest or not consists_of(network, known.modules):
             found = origins.differences(network, origin.spec, origin, state)
-            change = "; ".join(found)
-            _known[network] = (print_now, change)
-    return change
+            known = _known[network] = _Known(digest, modules_of(network), "; ".join(found))
+    return known.change
 
 
 def weights_sha256(spec: EncoderSpec, origin: Origin | None) -> str | None:
@@ -54,11 +64,3 @@ def weights_sha256(spec: EncoderSpec, origin: Origin | None) -> str | None:
     if spec.sha256 is not None or origin is None or not origin.weights.is_file():
         return spec.sha256
     return sha256_of(origin.weights)
-
-
-def _print_of(tensor: Tensor) -> int:
-    """A number that changes with any value of the tensor."""
-    plain = tensor.detach()
-    if plain.dtype == torch.float32:
-        plain = plain.view(torch.int32)
-    return int(plain.sum(dtype=torch.int64))

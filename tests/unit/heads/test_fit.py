@@ -324,6 +324,11 @@ def test_damaged_and_foreign_heads(head, tmp_path):
     small_encoders.shared("cnn").save_pretrained(tmp_path / "encoder")
     with pytest.raises(StoreError, match="not of a head"):
         head.save(tmp_path / "encoder")
+    (tmp_path / "project").mkdir()
+    (tmp_path / "project/README.md").write_text("mine")
+    with pytest.raises(StoreError, match=r"does not hold a head, and its README\.md"):
+        head.save(tmp_path / "project")
+    assert (tmp_path / "project/README.md").read_text() == "mine"
     with pytest.raises(ConfigError, match="no head but something else"):
         pathencoder.load_head(tmp_path / "encoder")
 

@@ -4,13 +4,14 @@ import pickle
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from sklearn.utils import estimator_checks
 from small_encoders import encoder, picture, shared
 
@@ -143,3 +144,23 @@ def test_in_a_pipeline_with_cross_validation_and_a_search(paths, tmp_path):
 )
 def test_the_checks_of_scikit_learn(check):
     getattr(estimator_checks, check)("EncoderTransformer", EncoderTransformer())
+
+
+def test_rows_that_memory_keeps_are_of_the_same_weights(paths, tmp_path):
+    folder = str(tmp_path / "mine")
+
+    def rows():
+        pipeline = make_pipeline(
+            EncoderTransformer(folder), FunctionTransformer(), memory=str(tmp_path / "cache")
+        )
+        return pipeline.fit_transform(paths)
+
+    enc = encoder()
+    enc.save_pretrained(folder)
+    before = rows()
+    assert np.array_equal(rows(), before)
+    with torch.no_grad():
+        for parameter in enc.parameters():
+            parameter.mul_(1.2)
+    enc.save_pretrained(folder)
+    assert not np.allclose(rows(), before)

@@ -13,7 +13,7 @@ from small_encoders import encoder, picture, shared
 
 import pathencoder
 from pathencoder.encoder import Encoder
-from pathencoder.errors import ConfigError, IncompatibleWeights
+from pathencoder.errors import ConfigError, IncompatibleWeights, StoreError
 from pathencoder.pretrained import catalogue
 from pathencoder.pretrained import folder as folders
 from pathencoder.verify import verify
@@ -224,3 +224,33 @@ def test_loading_with_the_arguments_of_huggingface_hub(source):
     assert enc.device.type == "cpu"
     with pytest.raises(ConfigError, match="map_location and device"):
         Encoder.from_pretrained(source, map_location="cpu", device="cpu")
+
+
+def test_files_of_something_else_are_never_replaced(tmp_path):
+    names = ("README.md", "LICENSE", "metrics.json", "model.onnx", "config.json")
+    for name in names:
+        (tmp_path / name).write_text("mine")
+    for enc in (encoder("cnn"), pathencoder.load_encoder(device="cpu")):  # the second is copied
+        with pytest.raises(StoreError, match=r"does not hold an encoder, and its .*README\.md"):
+            enc.save_pretrained(tmp_path)
+    assert {name: (tmp_path / name).read_text() for name in names} == dict.fromkeys(names, "mine")
+    (tmp_path / "other.txt").write_text("mine")
+    for name in names:
+        (tmp_path / name).unlink()
+    for _ in range(2):  # beside other files, and over an encoder
+        encoder("cnn").save_pretrained(tmp_path)
+    assert (tmp_path / "other.txt").read_text() == "mine"
+
+
+def test_replaced_modules_are_said(tmp_path, caplog):
+    encoder("cnn").save_pretrained(tmp_path / "a")
+    enc = load(tmp_path / "a")
+    enc.save_pretrained(tmp_path / "same")
+    assert caplog.text == ""
+    for name, module in list(enc.network.named_modules()):
+        if isinstance(module, torch.nn.SiLU | torch.nn.ReLU):
+            parent = enc.network.get_submodule(name.rpartition(".")[0])
+            setattr(parent, name.rpartition(".")[2], torch.nn.LeakyReLU(0.2))
+    enc.save_pretrained(tmp_path / "b")
+    assert "gives other rows" in caplog.text
+    assert load(tmp_path / "b").spec.name != load(tmp_path / "a").spec.name

@@ -14,7 +14,7 @@ from small_encoders import SIZE, encoder, picture
 
 import pathencoder
 from pathencoder.cli.main import run
-from pathencoder.errors import ConfigError
+from pathencoder.errors import ConfigError, StoreError
 from pathencoder.runtimes import engine, exported, formats, parity
 from pathencoder.runtimes.export import export
 from pathencoder.stream import Settings
@@ -175,6 +175,15 @@ def test_an_export_that_computes_something_else_is_not_written(made, tmp_path, m
         export(enc, tmp_path / "out", form="torchscript")
     assert not (tmp_path / "out").exists()
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("made", ["cnn"], indirect=True)
+def test_a_file_of_another_program_is_not_replaced(made, tmp_path):
+    enc, _ = made
+    (tmp_path / "model.onnx").write_text("mine")
+    with pytest.raises(StoreError, match=r"its model\.onnx would be replaced"):
+        export(enc, tmp_path)
+    assert (tmp_path / "model.onnx").read_text() == "mine"
 
 
 @pytest.mark.parametrize("made", ["cnn"], indirect=True)
