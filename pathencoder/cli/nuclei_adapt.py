@@ -17,7 +17,7 @@ from pathencoder.cli.nuclei_remote import local
 from pathencoder.cli.nuclei_run import Asked
 from pathencoder.cli.nuclei_sources import Source
 from pathencoder.cli.remote_slides import staging_of
-from pathencoder.errors import ConfigError, PathEncoderError
+from pathencoder.errors import ConfigError, PathEncoderError, StoreError
 from pathencoder.walk import printable
 
 if TYPE_CHECKING:
@@ -33,7 +33,8 @@ _PIXELS = 4096  # px on a side: the centre of each
 def adapted_network(sources: Sequence[Source], asked: Asked, seed: int) -> NucleiNetwork:
     """Train on the nuclei of the inputs and save the network in OUT/network.
 
-    A network that the same command saved before is loaded; an interrupted training resumes.
+    A network that the same command saved before is loaded; another one is not replaced. An
+    interrupted training resumes.
 
     Args:
         sources: Images and slides; at most 64 images and regions, evenly spaced, are used.
@@ -45,7 +46,7 @@ def adapted_network(sources: Sequence[Source], asked: Asked, seed: int) -> Nucle
 
     Raises:
         ConfigError: No input has tissue that can be read.
-        StoreError: The network cannot be written.
+        StoreError: The network cannot be written, or OUT/network holds another one.
     """
     from pathencoder.nuclei.weights import load_network, read_about, save_network
 
@@ -54,6 +55,7 @@ def adapted_network(sources: Sequence[Source], asked: Asked, seed: int) -> Nucle
     if read_about(folder) == about:
         click.echo(f"adapted before: {printable(folder)}", err=True)
         return load_network(folder)
+    _check_free(folder)
     maps = _maps_of(sources, asked)
     with Meter(f"adapting to {plural(len(maps), 'image')}", unit="step") as meter:
         network = _train(maps, seed, meter, asked.out / CHECKPOINT)
@@ -61,6 +63,15 @@ def adapted_network(sources: Sequence[Source], asked: Asked, seed: int) -> Nucle
     saved = f"adapted network saved in {printable(folder)}: use it again with --network"
     click.echo(saved, err=True)
     return network
+
+
+def _check_free(folder: Path) -> None:
+    """Raises StoreError where a folder holds a network, or an encoder."""
+    if any((folder / name).exists() for name in ("config.json", "model.safetensors")):
+        raise StoreError(
+            f"{folder} holds another network, which is not replaced: choose another --out, or use"
+            " it with --network"
+        )
 
 
 def _train(maps: list[Array], seed: int, meter: Meter, checkpoint: Path) -> NucleiNetwork:

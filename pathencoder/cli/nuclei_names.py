@@ -2,9 +2,10 @@
 
 1. The name of an input is its path below what the user typed, without the suffix: the file name of
    a file, the path below a given folder of a file in it. Other inputs do not change it.
-2. A name belongs to the input whose results have it: every GeoJSON records its source. If a name
-   is taken by another input or by other files, the suffix is added, then the folders above: roi,
-   roi.png, y/roi, y/roi.png. Nothing is overwritten, and an input finds its results again.
+2. A name belongs to the input whose results have it: every GeoJSON records its source. If a name,
+   or a region of that name, is taken by another input, or the name by other files, the suffix is
+   added, then the folders above: roi, roi.png, y/roi, y/roi.png. Nothing is overwritten, and an
+   input finds its results again.
 3. One process at a time works on inputs of one usual name: no two take a name at the same time.
 """
 
@@ -12,11 +13,13 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +32,7 @@ from pathencoder.nuclei.outputs import SUFFIXES, read_facts
 from pathencoder.remote.objects import is_remote
 
 _LOCK_LETTERS = 60  # of a usual name: a file name holds 255 bytes, also with four to a letter
+_OF_REGION = re.compile(r"(.+)(_x\d+_y\d+(?:_w\d+_h\d+)?)\.(?:geojson|overlay\.png)", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -44,33 +48,82 @@ class Name:
     note: str = ""
 
 
-def choose_name(out: Path, source: Source, suffixes: Sequence[str]) -> Name:
-    """The name of the results of an input in an output folder.
+class Results:
+    """The results in an output folder, and the inputs that they were made from.
 
     Args:
         out: The folder.
+    """
+
+    def __init__(self, out: Path) -> None:
+        self.out = out
+        self._listed = cache(_regions_in)
+
+    def owner(self, name: str) -> dict[str, Any] | None:
+        """The source of the results of a name; empty: not recorded; None: there are none."""
+        facts = read_facts(self.out, name)
+        if facts is not None:
+            return source_of(facts)
+        return {} if any((self.out / f"{name}{end}").exists() for end in SUFFIXES) else None
+
+    def owners(self, name: str, *, anew: bool) -> Iterator[dict[str, Any]]:
+        """The recorded sources of a name and of all of its regions.
+
+        Args:
+            name: The name.
+            anew: List the folder again, as another process may have written there. Otherwise it
+                is listed once: doing so for each of 100,000 images would take longer than they do.
+        """
+        file = self.out / name
+        regions = (_regions_in if anew else self._listed)(file.parent)
+        for suffix in ("", *sorted(regions.get(file.name, ()))):
+            facts = read_facts(self.out, name + suffix)
+            # a whole image may be named like a region of another: s_x0_y0.png next to s.svs
+            if facts and _is_region(facts) == bool(suffix) and (source := source_of(facts)):
+                yield source
+
+
+def choose_name(results: Results, source: Source, suffixes: Sequence[str]) -> Name:
+    """The name of the results of an input in an output folder.
+
+    Args:
+        results: In the folder.
         source: The input.
         suffixes: Of its parts; an image has one, "".
 
     Returns:
-        The name with results of this input, else the first free one.
+        The name with results of this input, else the first free one. Results of two inputs never
+        have one name, also where their regions differ.
 
     Raises:
         ConfigError: All names are taken.
     """
     known = Identity(source)
     options = list(_options(source))
-    owners = [[_owner(out, option + suffix) for suffix in suffixes] for option in options]
+    if not suffixes:  # nothing will be written
+        return Name(options[0])
+    owners = [
+        [owner for suffix in suffixes if (owner := results.owner(option + suffix)) is not None]
+        for option in options
+    ]
     for option, those in zip(options, owners, strict=True):
-        if any(owner is not None and known.owns(owner) for owner in those):
+        if those and all(map(known.owns, those)):
             return Name(option)
+    first = ""
     for option, those in zip(options, owners, strict=True):
-        if all(owner is None for owner in those):
-            paths = [str(owner["path"]) for owner in owners[0] if owner and "path" in owner]
-            first = paths[0] if paths else "files of another origin"
+        other = _first_other(known, chain(those, results.owners(option, anew=any(suffixes))))
+        if other is None:
             note = f"named {option}, because {options[0]} is the name of {first} there"
-            return Name(option, "" if option == options[0] else note)
-    raise ConfigError(f"{source.path}: every name for it is taken in {out}: choose another --out")
+            return Name(option, note if first else "")
+        first = first or str(other.get("path", "files of another origin"))
+    raise ConfigError(
+        f"{source.path}: every name for it is taken in {results.out}: choose another --out"
+    )
+
+
+def _first_other(known: Identity, owners: Iterable[dict[str, Any]]) -> dict[str, Any] | None:
+    """The first owner that is not this input."""
+    return next((owner for owner in owners if not known.owns(owner)), None)
 
 
 @contextmanager
@@ -149,10 +202,21 @@ def _writable(name: str) -> str:
     return name.encode(encoding, "backslashreplace").decode(encoding)
 
 
-def _owner(out: Path, name: str) -> dict[str, Any] | None:
-    """The source of the results of a name; empty: not recorded; None: there are no results."""
-    facts = read_facts(out, name)
-    if facts is not None:
-        source = facts.get("source")
-        return source if isinstance(source, dict) else {}
-    return {} if any((out / f"{name}{suffix}").exists() for suffix in SUFFIXES) else None
+def _regions_in(folder: Path) -> dict[str, set[str]]:
+    """The suffixes of the regions with results in a folder, by the name before them."""
+    found: dict[str, set[str]] = {}
+    for file in os.listdir(folder) if folder.is_dir() else []:
+        if match := _OF_REGION.fullmatch(file):
+            found.setdefault(match[1], set()).add(match[2])
+    return found
+
+
+def source_of(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """The source that the facts of results state; empty if they state none."""
+    source = facts.get("source")
+    return source if isinstance(source, dict) else {}
+
+
+def _is_region(facts: Mapping[str, Any]) -> bool:
+    settings = facts.get("settings")
+    return isinstance(settings, Mapping) and settings.get("region") is not None

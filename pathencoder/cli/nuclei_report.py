@@ -10,7 +10,7 @@ import click
 
 from pathencoder.cli.common import echo_json, plural
 from pathencoder.cli.jobs import Ended, Loop, conclude, reason_of
-from pathencoder.cli.nuclei_names import choose_name
+from pathencoder.cli.nuclei_names import Results, choose_name
 from pathencoder.cli.nuclei_pictures import opened
 from pathencoder.cli.nuclei_run import Asked, Found, Run
 from pathencoder.cli.nuclei_sources import Source, Sources
@@ -59,7 +59,8 @@ def list_only(sources: Sources, asked: Asked, *, as_json: bool) -> int:
     Returns:
         The exit status: 3 if an input would fail, judged by its header.
     """
-    plans = [_plan(source, asked) for source in sources.all]
+    there = Results(asked.out)
+    plans = [_plan(source, asked, there) for source in sources.all]
     status = 3 if any("problem" in plan for plan in plans) else 0
     if as_json:
         echo_json({"out": asked.out, "status": status, **_beside(sources), "inputs": plans})
@@ -85,7 +86,7 @@ def _plan_line(plan: Mapping[str, Any]) -> str:
     return f"{plan['input']}: {plan['kind']}, {scale} -> {plan['results']}"
 
 
-def _plan(source: Source, asked: Asked) -> dict[str, Any]:
+def _plan(source: Source, asked: Asked, there: Results) -> dict[str, Any]:
     plan: dict[str, Any] = {"input": str(source.path), "kind": source.kind}
     if source.remote is not None:
         return {**plan, "mpp": source.mpp, "download": source.remote.size}
@@ -95,7 +96,7 @@ def _plan(source: Source, asked: Asked) -> dict[str, Any]:
             problems = [p.region.problem for p in parts if p.region and p.region.problem]
             if problems:
                 raise ImageError(problems[0])
-            names = choose_name(asked.out, source, [part.suffix for part in parts])
+            names = choose_name(there, source, [part.suffix for part in parts])
             several = f"{len(parts):,} regions, {names.text}_x*_y*"
             results = several if len(parts) > 1 else names.text + "".join(p.suffix for p in parts)
             scale = {"mpp": image.mpp, "mpp_source": image.mpp_source or "assumed"}

@@ -14,7 +14,7 @@ from pathencoder._version import __version__
 from pathencoder.cli.finders import Finder
 from pathencoder.cli.jobs import reason_of
 from pathencoder.cli.meter import Meter
-from pathencoder.cli.nuclei_names import Identity, alone, choose_name
+from pathencoder.cli.nuclei_names import Identity, Results, alone, choose_name, source_of
 from pathencoder.cli.nuclei_pictures import Opened, Part, opened
 from pathencoder.cli.nuclei_remote import local, read_earlier, write_earlier
 from pathencoder.cli.nuclei_sources import Source
@@ -77,6 +77,7 @@ class Run:
         debug: Print tracebacks.
         staging: The copies of remote slides, while they are made.
         found: The results of each input, by its path.
+        results: All results in the output folder.
     """
 
     asked: Asked
@@ -84,6 +85,10 @@ class Run:
     debug: bool = False
     staging: Staging | None = None
     found: dict[Path, list[Found]] = field(default_factory=dict)
+    results: Results = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.results = Results(self.asked.out)
 
     def do(self, source: Source, meter: Meter) -> Outcome:
         """Segment one input. Raises the errors of its file and of the output folder."""
@@ -134,7 +139,7 @@ class Run:
             opened(source, stain, self.finder.overlap_um) as image,
         ):
             parts = image.parts(self.asked.regions)
-            name = choose_name(self.asked.out, source, [part.suffix for part in parts.all])
+            name = choose_name(self.results, source, [part.suffix for part in parts.all])
             known = Identity(source)
             for number, part in enumerate(parts.all):
                 meter(number, len(parts.all))
@@ -159,11 +164,7 @@ class Run:
             raise ImageError(part.region.problem)
         out = self.asked.out
         kept = read_finished(out, name)
-        if (others := read_facts(out, name)) and self.finder.noun not in others:
-            raise Mismatch(
-                f"{out / name}: results of another kind are there, and are not changed: choose"
-                " another --out"
-            )
+        self._check_owner(source, name)
         settings = self._settings(image, part, given)
         if kept and kept.get("settings") == settings and source.is_of(kept.get("source")):
             return Found(name, _file(out, name), kept, before=True)
@@ -180,6 +181,24 @@ class Run:
         make_folder((out / name).parent)
         written = result.write(out, name, facts)
         return Found(name, written[0], facts, before=False)
+
+    def _check_owner(self, source: Identity, name: str) -> None:
+        """Raises Mismatch for results of another kind or of another input.
+
+        Another process may have written them since the name was chosen.
+        """
+        facts = read_facts(self.asked.out, name)
+        if not facts:
+            return
+        if self.finder.noun not in facts:
+            what = "results of another kind"
+        elif (other := source_of(facts)) and not source.owns(other):
+            what = f"results of {other.get('path')}"
+        else:
+            return
+        raise Mismatch(
+            f"{self.asked.out / name}: {what} are there, and are not changed: choose another --out"
+        )
 
     def _whole_settings(self, source: Source) -> dict[str, Any]:
         """What all results of a slide depend on besides its content, as JSON values."""

@@ -25,7 +25,7 @@ def with_common_scales(sources: Sources, stain: str | None) -> Sources:
 
     Args:
         sources: With the scales that the user gave.
-        stain: As the user gave it.
+        stain: As the user gave it; the stain of a single source takes precedence.
 
     Returns:
         The sources, with a note on the assumed scales. A single image of a folder is not changed:
@@ -65,17 +65,19 @@ def _scale_of(images: Sequence[Source], stain: str | None) -> tuple[float, str]:
     from pathencoder.nuclei.prepare import common_mpp
     from pathencoder.nuclei.scale import ASSUMED_MPP
 
-    mpp = common_mpp(_some_pixels(images), stain)
+    mpp = common_mpp(_some_pixels(images, stain))
     return mpp, "assumed" if mpp == ASSUMED_MPP else "size of nuclei"
 
 
-def _some_pixels(images: Sequence[Source]) -> Iterator[NDArray[np.uint8]]:
-    """The pixels of some images, evenly spaced; those that cannot be read are left out."""
+def _some_pixels(
+    images: Sequence[Source], stain: str | None
+) -> Iterator[tuple[NDArray[np.uint8], str | None]]:
+    """Pixels and stain of some images, evenly spaced; those that cannot be read are left out."""
     from pathencoder.images import open_image
 
     for source in images[:: -(-len(images) // _MOST)]:
         try:
-            yield open_image(source.path, str(source.path))
+            yield open_image(source.path, str(source.path)), source.stain or stain
         except (PathEncoderError, MemoryError):
             continue
 

@@ -202,19 +202,20 @@ def _vectors(guess: StainGuess) -> str:
     return "ihc" if guess.stain == "ihc" else "he"
 
 
-def common_mpp(images: Iterable[Pixels], stain: str | None = None) -> float:
+def common_mpp(images: Iterable[tuple[Pixels, str | None]]) -> float:
     """One scale for images of the same origin, from the nuclei in all of them together.
 
     Args:
-        images: uint8 RGB [H, W, 3] each, whose scale is unknown but the same.
-        stain: "he" or "ihc". None: guessed for each image.
+        images: uint8 RGB [H, W, 3] each, whose scale is unknown but the same; and the stain of
+            each, "he" or "ihc". None: guessed.
 
     Returns:
         Micrometres per pixel: 0.25, or another scale where the nuclei are far too large or small
         for it.
     """
-    seen = ((i, stains.guess_stain(i)) for i in images)
-    return _mpp_of([(i, StainGuess(stain, 1.0, given=True) if stain else g) for i, g in seen])
+    return _mpp_of(
+        [(i, StainGuess(s, 1.0, given=True) if s else stains.guess_stain(i)) for i, s in images]
+    )
 
 
 def _mpp_of(images: Iterable[tuple[Pixels, StainGuess]]) -> float:

@@ -1,9 +1,11 @@
-"""`pathencoder nuclei --adapt`: what it is trained on."""
+"""`pathencoder nuclei --adapt`: what it is trained on, and where it is saved."""
 
 import numpy as np
 import pytest
-from nuclei_case import nuclei
+from nuclei_case import files, nuclei, picture
 from synthetic_nuclei import tissue
+
+from pathencoder.cli.main import run
 
 pytestmark = pytest.mark.full
 
@@ -34,3 +36,22 @@ def test_adapt_sees_a_slide_as_its_regions_are_segmented(tmp_path, monkeypatch, 
     for maps, wanted in zip(seen, expected, strict=True):
         np.testing.assert_array_equal(maps, wanted)
     slide.close()
+
+
+@pytest.mark.parametrize("there", ["config.json", "model.safetensors", "an adapted network"])
+def test_another_network_is_not_replaced(tmp_path, monkeypatch, capsys, there):
+    from pathencoder.cli import nuclei_adapt
+    from pathencoder.nuclei.weights import load_network, save_network
+
+    image, folder = picture(tmp_path / "a.png"), tmp_path / "out/network"
+    folder.mkdir(parents=True)
+    if there == "an adapted network":
+        save_network(folder, load_network(), {"seed": 7})
+    else:
+        (folder / there).write_text("{}")
+    first = files(tmp_path / "out")
+    monkeypatch.setattr(nuclei_adapt, "_train", None)
+    command = ["nuclei", str(image), "--out", str(tmp_path / "out"), "--mpp", "0.25", "--adapt"]
+    assert run(command) != 0
+    assert "holds another network" in capsys.readouterr().err
+    assert files(tmp_path / "out") == first

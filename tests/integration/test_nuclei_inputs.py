@@ -1,4 +1,4 @@
-"""`pathencoder nuclei`: its inputs, the names of its results, and its notes."""
+"""`pathencoder nuclei`: its inputs, their scales, and its notes."""
 
 import csv
 import json
@@ -9,53 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from nuclei_case import files, first_row, head, names, nuclei, picture, statuses
+from nuclei_case import first_row, head, names, nuclei, picture, statuses
 from PIL import Image
 from synthetic_nuclei import tissue
 
 from pathencoder.cli.main import run
 
 pytestmark = pytest.mark.full
-
-
-def test_another_image_of_the_same_name_overwrites_nothing(tmp_path, capsys):
-    out = tmp_path / "out"
-    one, other = picture(tmp_path / "x/roi.png"), picture(tmp_path / "y/roi.png", seed=3)
-    assert names(nuclei(capsys, one, "--out", out)[1]) == ["roi"]
-    first = files(out)
-    status, report = nuclei(capsys, other, "--out", out)
-    assert (status, names(report)) == (0, ["roi.png"])
-    assert f"roi is the name of {one} there" in report["inputs"][0]["notes"][-1]
-    assert first.items() <= files(out).items()
-    for again in (one, other):
-        assert statuses(nuclei(capsys, again, "--out", out)[1]) == ["before"]
-
-
-def test_names_do_not_depend_on_what_else_is_given(tmp_path, capsys):
-    one, other = picture(tmp_path / "a/roi.png"), picture(tmp_path / "b/roi.png", seed=3)
-    more = picture(tmp_path / "c/other.png", seed=4)
-    alone = names(nuclei(capsys, one, "--out", tmp_path / "alone")[1])
-    together = names(nuclei(capsys, one, more, other, "--out", tmp_path / "both")[1])
-    assert alone == together[:1] == ["roi"]
-    assert together[1:] == ["other", "roi.png"]
-
-
-def test_equal_names_in_a_folder_are_kept_apart(tmp_path, capsys):
-    data, out = tmp_path / "data", tmp_path / "out"
-    for number, name in enumerate(("a.jpg", "a.png", "sub/a.png", "sub/b.ome.tif")):
-        picture(data / name, seed=number)
-    report = nuclei(capsys, data, "--out", out)[1]
-    assert names(report) == ["a", "a.png", "sub/a", "sub/b"]
-    assert (out / "sub/a.overlay.png").exists()
-    assert statuses(nuclei(capsys, data, "--out", out)[1]) == ["before"] * 4
-
-
-def test_files_of_other_origin_are_not_overwritten(tmp_path, capsys):
-    image = picture(tmp_path / "a.png")
-    (tmp_path / "a.csv").write_text("my,own\n")
-    (tmp_path / "a.geojson").write_text('{"type": "FeatureCollection", "features": []}')
-    assert names(nuclei(capsys, image, "--out", tmp_path)[1]) == ["a.png"]
-    assert (tmp_path / "a.csv").read_text() == "my,own\n"
 
 
 def test_done_before_is_known_by_content(tmp_path, capsys):
@@ -315,6 +275,23 @@ def test_images_of_one_folder_have_one_scale(tmp_path, capsys):
         for n in range(3)
     ]
     assert len({a["inputs"][0]["results"][0]["mpp"] for a in alone}) > 1
+
+
+def test_a_stain_of_the_table_counts_where_the_scale_is_guessed(tmp_path, capsys):
+    (tmp_path / "tiles").mkdir()
+    for name, radius in (("a", 22), ("b", 23)):
+        image, _, _ = tissue((500, 500), nuclei=40, radius=radius, seed=radius - 22)
+        Image.fromarray(image).save(tmp_path / f"tiles/{name}.png")
+
+    def found(stain, out, *more):
+        table = tmp_path / f"{out}.csv"
+        table.write_text(f"slide,stain\na,{stain}\nb,{stain}\n")
+        command = [tmp_path / "tiles", "--slides-csv", table, "--out", tmp_path / out, *more]
+        report = nuclei(capsys, *command, mpp=None)[1]
+        return {(r["mpp"], r["mpp_source"]) for i in report["inputs"] for r in i["results"]}
+
+    assert [source for _, source in found("he", "he", "--stain", "ihc")] == ["size of nuclei"]
+    assert found("ihc", "ihc") == {(0.25, "assumed")}  # sizes are no evidence with DAB
 
 
 def test_the_stain_and_its_confidence_are_recorded(tmp_path, capsys):
