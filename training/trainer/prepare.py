@@ -6,7 +6,7 @@ import functools
 import json
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -199,10 +199,15 @@ def _plan(
 
 
 def _tiles_at_start(cfg: config.Config, corpus: Corpus) -> int:
-    """The number of tiles that the run began with: sizes of heads that depend on it stay."""
-    used = checkpoint.latest(cfg.run.out)
-    known = json.loads((used / "run.json").read_text()).get("provenance") if used else None
-    return Provenance.from_json(known).tiles_at_start if known else len(corpus)
+    """The number of tiles that the run began with: sizes of heads that depend on it stay.
+
+    Every checkpoint of the run says it; damaged ones are passed over.
+    """
+    for found in checkpoint.newest_first(cfg.run.out):
+        with suppress(OSError, ValueError):
+            if known := json.loads((found / "run.json").read_text()).get("provenance"):
+                return Provenance.from_json(known).tiles_at_start
+    return len(corpus)
 
 
 def _resumed(
