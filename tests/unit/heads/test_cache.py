@@ -189,5 +189,5 @@ def test_a_digest_is_kept_for_a_large_encoder(monkeypatch):
     monkeypatch.setattr(encoder_record, "_SMALL", 0)
     encoder = small_encoders.encoder("cnn")
     before = weights_digest(encoder)
-    monkeypatch.setattr(encoder_record, "_bytes", lambda _: pytest.fail("it was hashed again"))
+    monkeypatch.setattr(encoder_record, "digest_of", lambda _: pytest.fail("it was hashed again"))
     assert weights_digest(encoder) == before
