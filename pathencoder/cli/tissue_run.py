@@ -43,6 +43,7 @@ from pathencoder.spec import EncoderSpec
 from pathencoder.walk import printable
 
 COORDS = "coords"  # the folder of coordinates in an output folder
+_MADE = ("done", "empty", "before")
 NO_SLIDE = "no slide: its tiles are all tissue"
 
 
@@ -212,7 +213,7 @@ def _conclude(ended: Ended, about: report.About, *, as_json: bool, debug: bool) 
         lines = [line for outcome in ended.outcomes for line in report.lines_of(outcome, "tile")]
         lines += [*report.left_out_lines(about.left_out), *(f"Note: {n}" for n in about.notes)]
         tiles = sum(o.rows for o in ended.outcomes)
-        slides = plural(len(ended.outcomes), "slide")
+        slides = plural(sum(o.status in _MADE for o in ended.outcomes), "slide")
         lines.append(
             f"{plural(tiles, 'tile')} for {about.encoder} on {slides}. Embed them:"
             f" pathencoder encode SLIDES --coords {about.out / COORDS} --out FEATURES"

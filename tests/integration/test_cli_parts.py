@@ -103,6 +103,7 @@ def test_coords_of_other_settings_or_slides_are_kept(tmp_path, slides, encoder, 
         del file.attrs["grid_recipe"]
     assert run([*line, *out]) == 3
     said = capsys.readouterr().out
+    assert "on 1 slide." in said
     assert "before that file changed" in said
     assert "does not say what it was made from" in said
     assert {p: t for p, t in times_of(tmp_path / "found").items() if p.name != "b.h5"} == {
