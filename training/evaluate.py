@@ -43,7 +43,6 @@ from training.evaluation.sets import (
     CELL_SETS,
     SETS,
     ProbeSet,
-    fingerprint_of,
     open_sets,
     own_set,
 )
@@ -99,7 +98,7 @@ def probe(
     """
     try:
         if labels:
-            sets, cache = [own_set(labels, choose=cv)], cache / f"labels-{fingerprint_of(labels)}"
+            sets = [own_set(labels, choose=cv)]
         else:
             sets = open_sets(chosen.split(","), data=data, cache=cache, choose=cv)
         subjects = [s for name in names for s in open_subject(name)]

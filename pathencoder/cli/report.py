@@ -51,8 +51,8 @@ def write_failures(out: Path, outcomes: Sequence[Outcome]) -> Path | None:
     """Update OUT/failures.csv: input, part, error, reason.
 
     Inputs are absolute paths: another run may have another current folder. Rows of inputs that this
-    run has processed are replaced. Those of other inputs stay, so that a
-    run of other inputs hides no earlier failure. A list without rows is deleted.
+    run has processed are replaced. Those of other inputs stay, so that a run of other inputs hides
+    no earlier failure. A list without rows is deleted.
 
     Args:
         out: The output folder.

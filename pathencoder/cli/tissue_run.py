@@ -43,8 +43,8 @@ from pathencoder.spec import EncoderSpec
 from pathencoder.walk import printable
 
 COORDS = "coords"  # the folder of coordinates in an output folder
-_MADE = ("done", "empty", "before")
 NO_SLIDE = "no slide: its tiles are all tissue"
+_MADE = ("done", "empty", "before")
 
 
 def coords_of(out: Path, job: Job) -> Path:

@@ -17,7 +17,7 @@ from training.evaluation.probe import Labels, part_of, read_labels
 from training.evaluation.set_lists import folder_of, how_to_obtain
 from training.files import stamp_of
 
-__all__ = ["CELL_SETS", "SETS", "TILE_SETS", "ProbeSet", "fingerprint_of", "open_sets", "own_set"]
+__all__ = ["CELL_SETS", "SETS", "TILE_SETS", "ProbeSet", "open_sets", "own_set"]
 
 SETS = (*TILE_SETS, *CELL_SETS)
 
@@ -104,15 +104,6 @@ def few_of(s: ProbeSet, each: int) -> ProbeSet:
         split=labels.split[rows],
     )
     return replace(s, labels=fewer)
-
-
-def fingerprint_of(table: Path) -> str:
-    """16 hexadecimal digits that change with a table of labels or one of its images."""
-    digest = hashlib.sha256(table.read_bytes())
-    for file in read_labels(table).files:
-        status = (table.parent / file).stat()
-        digest.update(f"{file} {status.st_size} {status.st_mtime_ns}\n".encode())
-    return digest.hexdigest()[:16]
 
 
 def _open(name: str, data: Path, cache: Path, *, choose: bool) -> ProbeSet:

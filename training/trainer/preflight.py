@@ -46,8 +46,8 @@ def check(cfg: Config, corpus: Corpus) -> None:
     shapes = _shapes(corpus)
     sides = [min(shape) for shape in shapes]
     _refuse_small_tiles(sizes, sides)
-    _warn_of_oblongs(shapes)
-    if cfg.data.mpp is None:
+    if cfg.data.mpp is None:  # otherwise a field of one size is cut from every tile
+        _warn_of_oblong(shapes)
         _warn_of_other_sizes(cfg.data.canvas, sides)
     else:
         _say_fields(cfg.data.canvas, cfg.data.mpp, corpus)
@@ -157,7 +157,7 @@ def _shapes(corpus: Corpus) -> list[tuple[int, int]]:
     return shapes
 
 
-def _warn_of_oblongs(shapes: list[tuple[int, int]]) -> None:
+def _warn_of_oblong(shapes: list[tuple[int, int]]) -> None:
     """Say how many tiles are not square: training sees their central square alone."""
     longer = [max(shape) / min(shape) for shape in shapes]
     oblong = [ratio for ratio in longer if ratio > _SQUARE]
