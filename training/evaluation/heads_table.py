@@ -105,7 +105,7 @@ def heads(
             rows = head_sets.rows_of(s, data, choose=cv)
             for subject in subjects:
                 for seed in range(seeds):
-                    setting = dataclasses.replace(how, seed=seed).on(subject.encoder.device)
+                    setting = dataclasses.replace(how, seed=seed)
                     plan = _Plan(cv, folds, stain_maps, int(views), apart, decoder)
                     _fits(subject, s, rows, setting, results, plan)
     except PathEncoderError as error:
@@ -150,6 +150,8 @@ def _fits(
 ) -> None:
     """Fit and score every fold that is not in the results yet."""
     done = [line["key"] for line in read(results)]
+    if how.precision == "auto":  # a fit of another machine's precision is not repeated
+        done = [_any_precision(key) for key in done]
     parts = head_sets.folds_of(s, rows, choose=plan.choose, apart=plan.apart)
     for fold, (fit_on, score_on) in enumerate(itertools.islice(parts, plan.folds)):
         key = {
@@ -160,7 +162,7 @@ def _fits(
             "fold": fold,
             "stain_maps": plan.stain_maps,
             "training": json.loads(json.dumps(dataclasses.asdict(how))),
-        }
+        }  # a precision of "auto" is what the device computes in, once the fit begins
         if plan.views > 1:  # lines of one view are older than the option
             key["views"] = plan.views
         if plan.apart and s.test:
@@ -169,6 +171,8 @@ def _fits(
             key["decoder"] = plan.decoder
         if key in done:
             continue
+        device = how.on(subject.encoder.device)
+        key["training"]["precision"] = device.precision
         log.info("%s on %s, seed %d, fold %d", subject.name, s.name, how.seed, fold)
         began = time.process_time()
         images = [head_sets.labelled(s, rows[i]) for i in fit_on]
@@ -176,7 +180,7 @@ def _fits(
             subject.encoder,
             TASKS[s.task],
             images,
-            how,
+            device,
             stain_maps=plan.stain_maps,
             decoder=plan.decoder,
             progress=_say,
@@ -193,6 +197,10 @@ def _fits(
         }
         with results.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
+
+
+def _any_precision(key: dict[str, Any]) -> dict[str, Any]:
+    return key | {"training": key["training"] | {"precision": "auto"}}
 
 
 def _cells(
@@ -260,19 +268,30 @@ def table(lines: Sequence[dict[str, Any]]) -> str:
         how += ", stain maps" if key["stain_maps"] else ""
         how += f", {key['views']} views" if "views" in key else ""
         how += f", {key['decoder']}" if "decoder" in key else ""
-        how += f", {key['training']['precision']}"
         part = key["part"] + (", patients apart" if key.get("apart") else "")
         row = (key["set"], part, key["encoder"], f"{how}, {key['training']['steps']} steps")
         one = (key["training"]["seed"], key["fingerprint"])
         groups.setdefault(row, {}).setdefault(one, []).append(line)
-    head = ["set", "part", "encoder", "fit", "scores, mean (sd)", "seeds", "core-minutes"]
+    head = [
+        "set",
+        "part",
+        "encoder",
+        "fit",
+        "scores, mean (sd)",
+        "seeds",
+        "precision",
+        "core-minutes",
+    ]
     shown = [_row(head), _row(["---"] * len(head))]
     for named, seeds in sorted(groups.items()):
         folds = [fold for each in seeds.values() for fold in each]
         scores = {k: [_mean(each, k) for each in seeds.values()] for k in folds[0]["scores"]}
         words = ", ".join(f"{k} {over_seeds(v)}" for k, v in scores.items())
+        precisions = sorted({fold["key"]["training"]["precision"] for fold in folds})
         minutes = np.mean([fold["cpu_seconds"] / 60 for fold in folds])
-        shown.append(_row([*named, words, str(len(seeds)), f"{minutes:.1f}"]))
+        shown.append(
+            _row([*named, words, str(len(seeds)), ", ".join(precisions), f"{minutes:.1f}"])
+        )
     return "\n".join(shown)
 
 

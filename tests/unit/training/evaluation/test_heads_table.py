@@ -6,11 +6,13 @@ import dataclasses
 import numpy as np
 import pytest
 import small_encoders
+import torch
 from click.testing import CliRunner
 from PIL import Image
 from synthetic_nuclei import tissue
 
 from pathencoder.errors import ConfigError
+from pathencoder.runtime import gains_from_bf16
 from training.evaluation import head_sets, heads_table
 from training.evaluation.encoders import Subject
 from training.evaluation.head_sets import SETS, CellLabels, Pair
@@ -54,7 +56,8 @@ def run(data, monkeypatch):
     def call(*options):
         fits.clear()
         given = ["small", "--data", str(data), "--results", str(data / "r.jsonl"), "--steps", "1"]
-        given += ["--precision", "fp32"]
+        if "--precision" not in options:
+            given += ["--precision", "fp32"]
         done = CliRunner().invoke(heads_table.heads, [*given, *options])
         return done.output, len(fits)
 
@@ -65,12 +68,26 @@ def test_fits_are_kept_and_not_repeated(run):
     settings = ("--cv", "--sets", "monuseg,crchisto,glas", "--seeds", "1")
     output, fits = run(*settings)
     assert fits == 9  # three sets, three patients
-    assert "| monuseg | folds | small | adapted, fp32, 1 steps | dice" in output
+    assert "| monuseg | folds | small | adapted, 1 steps | dice" in output
     assert "object_f1" in output
     again, fits = run(*settings)
     assert (fits, again) == (0, output)
     _, fits = run(*settings, "--frozen")
     assert fits == 9
+
+
+def test_a_table_goes_on_in_the_precision_of_another_machine(run, data):
+    settings = ("--cv", "--sets", "monuseg", "--folds", "1")
+    run(*settings, "--seeds", "1")
+    results = data / "r.jsonl"
+    results.write_text(results.read_text().replace('"fp32"', '"bf16"'))
+    output, fits = run(*settings, "--seeds", "2", "--precision", "auto")
+    own = "bf16" if gains_from_bf16(torch.device("cpu")) else "fp32"
+    assert fits == 1
+    kept = [line["key"]["training"]["precision"] for line in heads_table.read(results)]
+    assert kept == ["bf16", own]
+    assert f"| 2 | {', '.join(sorted({'bf16', own}))} |" in output
+    assert run(*settings, "--seeds", "1")[1] == 1  # fp32, asked for by name
 
 
 def test_patients_stay_in_one_fold(data):
@@ -125,8 +142,8 @@ def test_averaged_views_are_a_row_of_their_own(run):
     run(*settings)
     output, fits = run(*settings, "--views", "4")
     assert fits == 1
-    assert "adapted, fp32, 1 steps |" in output
-    assert "adapted, 4 views, fp32, 1 steps |" in output
+    assert "adapted, 1 steps |" in output
+    assert "adapted, 4 views, 1 steps |" in output
 
 
 def test_another_decoder_is_a_row_of_its_own(run):
@@ -135,8 +152,8 @@ def test_another_decoder_is_a_row_of_its_own(run):
     run(*settings)
     output, fits = run(*settings, "--decoder", "unet")
     assert fits == 1
-    assert "adapted, fp32, 1 steps |" in output
-    assert "adapted, unet, fp32, 1 steps |" in output
+    assert "adapted, 1 steps |" in output
+    assert "adapted, unet, 1 steps |" in output
 
 
 def test_classes_of_points_are_fitted_and_scored(run, data):
