@@ -59,9 +59,10 @@ _TRAINING = Training()
 @click.option(
     "--views",
     type=click.Choice(["1", "4", "8"]),
-    default="1",
+    multiple=True,
+    default=["1"],
     show_default=True,
-    help="Views that are averaged when an image is read.",
+    help="Views that are averaged when an image is read; several read the same fit.",
 )
 @click.option(
     "--decoder",
@@ -87,7 +88,7 @@ def heads(
     steps: int,
     frozen: bool,  # noqa: FBT001
     precision: str,
-    views: str,
+    views: tuple[str, ...],
     decoder: str,
     stain_maps: bool,  # noqa: FBT001
     apart: bool,  # noqa: FBT001
@@ -106,7 +107,9 @@ def heads(
             for subject in subjects:
                 for seed in range(seeds):
                     setting = dataclasses.replace(how, seed=seed)
-                    plan = _Plan(cv, folds, stain_maps, int(views), apart, decoder)
+                    plan = _Plan(
+                        cv, folds, stain_maps, tuple(sorted({*map(int, views)})), apart, decoder
+                    )
                     _fits(subject, s, rows, setting, results, plan)
     except PathEncoderError as error:
         raise click.ClickException(str(error)) from error
@@ -121,7 +124,7 @@ class _Plan:
         choose: Folds inside its train part.
         folds: How many at most.
         stain_maps: They are beside the images.
-        views: Views of an image that are averaged.
+        views: Views of an image that are averaged; a line for each.
         apart: Without train images of patients that are in the test part.
         decoder: Of the head.
     """
@@ -129,7 +132,7 @@ class _Plan:
     choose: bool
     folds: int
     stain_maps: bool
-    views: int
+    views: tuple[int, ...]
     apart: bool
     decoder: str
 
@@ -152,27 +155,12 @@ def _fits(
     done = [line["key"] for line in read(results)]
     if how.precision == "auto":  # a fit of another machine's precision is not repeated
         done = [_any_precision(key) for key in done]
+    device = how.on(subject.encoder.device)
     parts = head_sets.folds_of(s, rows, choose=plan.choose, apart=plan.apart)
     for fold, (fit_on, score_on) in enumerate(itertools.islice(parts, plan.folds)):
-        key = {
-            "set": s.name,
-            "encoder": subject.name,
-            "fingerprint": subject.fingerprint[:16],
-            "part": "folds" if plan.choose or not s.test else s.test,
-            "fold": fold,
-            "stain_maps": plan.stain_maps,
-            "training": json.loads(json.dumps(dataclasses.asdict(how))),
-        }  # a precision of "auto" is what the device computes in, once the fit begins
-        if plan.views > 1:  # lines of one view are older than the option
-            key["views"] = plan.views
-        if plan.apart and s.test:
-            key["apart"] = True
-        if plan.decoder != OURS:
-            key["decoder"] = plan.decoder
-        if key in done:
+        missing = [v for v in plan.views if _key(subject, s, how, plan, fold, v) not in done]
+        if not missing:
             continue
-        device = how.on(subject.encoder.device)
-        key["training"]["precision"] = device.precision
         log.info("%s on %s, seed %d, fold %d", subject.name, s.name, how.seed, fold)
         began = time.process_time()
         images = [head_sets.labelled(s, rows[i]) for i in fit_on]
@@ -187,16 +175,39 @@ def _fits(
         )
         cells = _cells(subject, s, images, how.seed)
         seconds = time.process_time() - began
-        pairs = [_pair(fitted, cells, s, rows[i], plan.views) for i in score_on]
-        line = {
-            "key": key,
-            "scores": head_sets.scores(s, pairs),
-            "sizes": fitted.sizes,
-            "images": len(pairs),
-            "cpu_seconds": round(seconds),
-        }
-        with results.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        for views in missing:
+            pairs = [_pair(fitted, cells, s, rows[i], views) for i in score_on]
+            line = {
+                "key": _key(subject, s, device, plan, fold, views),
+                "scores": head_sets.scores(s, pairs),
+                "sizes": fitted.sizes,
+                "images": len(pairs),
+                "cpu_seconds": round(seconds),
+            }
+            with results.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+
+
+def _key(
+    subject: Subject, s: HeadSet, how: Training, plan: _Plan, fold: int, views: int
+) -> dict[str, Any]:
+    """What a line of the results is known by."""
+    key = {
+        "set": s.name,
+        "encoder": subject.name,
+        "fingerprint": subject.fingerprint[:16],
+        "part": "folds" if plan.choose or not s.test else s.test,
+        "fold": fold,
+        "stain_maps": plan.stain_maps,
+        "training": json.loads(json.dumps(dataclasses.asdict(how))),
+    }
+    if views > 1:  # lines of one view are older than the option
+        key["views"] = views
+    if plan.apart and s.test:
+        key["apart"] = True
+    if plan.decoder != OURS:
+        key["decoder"] = plan.decoder
+    return key
 
 
 def _any_precision(key: dict[str, Any]) -> dict[str, Any]:

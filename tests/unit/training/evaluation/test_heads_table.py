@@ -137,13 +137,16 @@ def test_one_fold_is_enough_for_a_choice(run):
     assert fits == 2
 
 
-def test_averaged_views_are_a_row_of_their_own(run):
+def test_averaged_views_are_a_row_of_their_own_and_read_the_same_fit(run):
     settings = ("--cv", "--sets", "crchisto", "--seeds", "1", "--folds", "1")
-    run(*settings)
-    output, fits = run(*settings, "--views", "4")
+    output, fits = run(*settings, "--views", "1", "--views", "4")
     assert fits == 1
     assert "adapted, 1 steps |" in output
     assert "adapted, 4 views, 1 steps |" in output
+    assert run(*settings, "--views", "4") == (output, 0)
+    output, fits = run(*settings, "--views", "8", "--views", "1")
+    assert fits == 1
+    assert output.count("adapted, 1 steps |") == 1
 
 
 def test_another_decoder_is_a_row_of_its_own(run):
