@@ -56,7 +56,7 @@ _OTHERS = frozenset(
         ".tga",
     }
 )
-_Named: TypeAlias = tuple[str, Callable[[], Pixels]]
+_Named: TypeAlias = tuple[str, Callable[[], Pixels], Path | None]  # as the fields of an Item
 
 
 @dataclass(frozen=True)
@@ -67,11 +67,13 @@ class Item:
         key: Path relative to the given folder, else the index among all images.
         where: What an error calls it.
         load: Decodes it to uint8 RGB [H, W, 3] or raises ImageError; may run in any thread.
+        path: The file that it is decoded from; None where it has none of its own.
     """
 
     key: Key
     where: str
     load: Callable[[], Pixels]
+    path: Path | None = None
 
 
 def list_images(folder: str | os.PathLike[str]) -> list[Path]:
@@ -148,16 +150,16 @@ def survey(images: Images) -> tuple[Iterator[Item], int | None]:
         if path.is_dir():
             found = _keyed(path, _folder(path))
             return (
-                Item(key, printable(p), functools.partial(decode.read_file, p, printable(p)))
+                Item(key, printable(p), functools.partial(decode.read_file, p, printable(p)), p)
                 for key, p in found.items()
             ), len(found)
         if not path.exists():
             raise ImageError(f"no such file or folder: {printable(path)}")
     elif not isinstance(images, Image.Image | Iterable) or isinstance(images, Mapping | bytes):
         raise ImageError(f"images: {_describe(images)} is not an image, a path, or a list of those")
-    return (
-        Item(index, where, load) for index, (where, load) in enumerate(_flatten(images, "images"))
-    ), _count(images)
+    return (Item(index, *named) for index, named in enumerate(_flatten(images, "images"))), _count(
+        images
+    )
 
 
 def _keyed(folder: Path, files: list[Path]) -> dict[str, Path]:
@@ -214,18 +216,18 @@ def _flatten(source: Any, where: str) -> Iterator[_Named]:
         for p in _folder(path) if _is_folder(path) else [path]:
             name = printable(p)
             label = name if where in ("images", name) else f"{where} {name}"
-            yield label, functools.partial(decode.read_file, p, label)
+            yield label, functools.partial(decode.read_file, p, label), p
     elif isinstance(source, Image.Image):
-        yield where, functools.partial(decode.from_pil, source, where)
+        yield where, functools.partial(decode.from_pil, source, where), None
     elif isinstance(source, Item):
-        yield source.where, source.load
+        yield source.where, source.load, source.path
     elif arrays.is_array(source):
-        yield from arrays.split(source, where)
+        yield from ((label, load, None) for label, load in arrays.split(source, where))
     elif isinstance(source, Iterable) and not isinstance(source, Mapping | bytes):
         for i, inner in enumerate(source):
             yield from _flatten(inner, f"{where}[{i}]")
     else:
-        yield where, functools.partial(_refuse, source, where)
+        yield where, functools.partial(_refuse, source, where), None
 
 
 def _count(images: Any) -> int | None:

@@ -213,7 +213,10 @@ def test_keys_and_counts_of_mixed_lists(folder):
     mixed = [folder, stack, Image.fromarray(picture(3)), folder / "tile2.PNG", torch.zeros(3, 4, 4)]
     items, total = survey(mixed)
     assert total == 8
-    assert [item.key for item in items] == list(range(8))
+    found = list(items)
+    assert [item.key for item in found] == list(range(8))
+    assert found[-2].path == folder / "tile2.PNG"
+    assert [item.path is None for item in found[-5:]] == [True, True, True, False, True]
     assert survey(iter(mixed))[1] is None
     np.testing.assert_array_equal(loaded(iter(mixed))[4][1], picture(2))
 

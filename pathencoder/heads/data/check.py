@@ -72,6 +72,11 @@ def similar(names: Iterable[str], what: str) -> Iterator[str]:
         )
 
 
+def is_empty(name: str) -> bool:
+    """Whether a name is an empty cell of a table."""
+    return name.strip().casefold() in _NO_VALUE
+
+
 def spellings(names: Iterable[str]) -> list[list[str]]:
     """The names that occur in several spellings, in order."""
     found: dict[str, list[str]] = defaultdict(list)
@@ -173,7 +178,7 @@ def _shown(data: Dataset, row: int, path: Path) -> str:
 
 def _empty_labels(data: Dataset) -> Iterator[str]:
     for row, label in enumerate(data.labels):
-        if label.strip().casefold() in _NO_VALUE:
+        if is_empty(label):
             yield f"{data.name(row)}: the label is {'NaN' if label.strip() else 'empty'}"
 
 
@@ -190,7 +195,7 @@ def _folded(name: str) -> str:
 
 def _bad_groups(data: Dataset) -> Iterator[str]:
     for row, group in enumerate(data.groups or ()):
-        if group.strip().casefold() in _NO_VALUE:
+        if is_empty(group):
             yield f"{data.name(row)}: the group is empty: name one for every row, or for none"
 
 

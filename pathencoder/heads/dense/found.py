@@ -153,8 +153,9 @@ class Found:
 
         Args:
             folder: Created if it does not exist.
-            name: Of the files. None: the key, without a suffix where no other image of the same
-                call has the same name then.
+            name: Of the files. None: the path below the folder that was given, or that all files
+                of a list share, without a suffix where no other image of the same call has the
+                same name then; else the key.
 
         Returns:
             The files.

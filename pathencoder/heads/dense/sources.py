@@ -19,6 +19,7 @@ from pathencoder.mpp import check_mpp
 from pathencoder.nuclei.regions import Box, Region, given_regions
 from pathencoder.nuclei.slide import SlideRegions
 from pathencoder.slides.reader import Slide, open_slide
+from pathencoder.walk import printable
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Source:
         item: The image.
         given: Micrometres per pixel, as the user gave them.
         fitted: Those of the images that the head was fitted on, where these have one scale.
-        name: Of the files of its results; "" where the key says it.
+        name: Of the files of its results; "" where it has a number alone.
     """
 
     item: Item
@@ -62,8 +63,7 @@ class Source:
         image = self.item.load()
         if self.given is not None:
             return Read(image, self.given)
-        file = Path(self.item.where)
-        stated = image_scale(file) if file.is_file() else None
+        stated = None if self.item.path is None else image_scale(self.item.path)
         if stated is not None:
             return Read(image, stated.value, tuple(stated.notes))
         return Read(image, *assumed(self.fitted, self.item.where))
@@ -102,13 +102,30 @@ def images(given: Images, mpp: float | None, fitted: float | None) -> Iterator[S
             f"{given}: a slide. Give region=(x, y, width, height), or use head.predict_slide, which"
             " goes over all of its tissue"
         )
-    items, _ = survey(given)
-    if not isinstance(given, str | os.PathLike):  # keys are numbers, and it may have no end
+    items, count = survey(given)
+    if count is None:  # it may have no end
         return (Source(item, scale, fitted) for item in items)
     listed = list(items)
-    names = names_of([str(item.key) for item in listed])
-    pairs = zip(listed, names, strict=True)
+    pairs = zip(listed, _names(listed), strict=True)
     return (Source(item, scale, fitted, name) for item, name in pairs)
+
+
+def _names(items: Sequence[Item]) -> list[str]:
+    """Of the files of results: a file's path below a folder, or below what all files share.
+
+    Items without a file, or with one that is given twice, have their number.
+    """
+    keys = [item.key for item in items]
+    if any(isinstance(key, int) for key in keys):
+        files = [item.path for item in items if item.path is not None]
+        if len(files) < len(items) or len(set(files)) < len(files):
+            return [str(key) for key in keys]
+        try:
+            shared = os.path.commonpath([os.path.abspath(file.parent) for file in files])
+        except ValueError:  # on several drives
+            return [str(key) for key in keys]
+        keys = [Path(os.path.relpath(file, shared)).as_posix() for file in files]
+    return names_of([printable(str(key)) for key in keys])
 
 
 def names_of(keys: Sequence[str]) -> list[str]:

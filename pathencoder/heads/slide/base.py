@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from pathencoder.errors import ConfigError, HeadMismatch, PathEncoderError, StoreError
 from pathencoder.features.containers import feature_files, is_zarr
 from pathencoder.features.store import FeatureFile, read_features
+from pathencoder.heads.data.check import is_empty, similar
+from pathencoder.heads.data.read import text_of
 from pathencoder.heads.rows import Floats
 from pathencoder.heads.saved import SavedHead
 from pathencoder.heads.slide.bags import unusable
@@ -161,14 +163,26 @@ class FeatureHead(SavedHead):
 
 
 def bags_of(files: Sequence[Path], patients: Sequence[str] | None) -> list[tuple[str, list[Path]]]:
-    """The files of each prediction with its key."""
+    """The files of each prediction with its key.
+
+    Raises:
+        ConfigError: There is not one patient a file, a name is empty, or two are one in two
+            spellings.
+    """
     if patients is None:
         return [(printable(file.stem), [file]) for file in files]
-    if len(patients) != len(files):
+    if isinstance(patients, str | bytes) or len(patients) != len(files):
         raise ConfigError(f"patients holds {len(patients)} names for {len(files)} feature files")
     members: dict[str, list[Path]] = defaultdict(list)
-    for patient, file in zip(patients, files, strict=True):
-        members[str(patient)].append(file)
+    for name, file in zip(map(text_of, patients), files, strict=True):
+        if is_empty(name):
+            raise ConfigError(
+                f"patients: none is named for {printable(file)}: slides without a patient would"
+                " become one. Name it, or leave patients= out"
+            )
+        members[name].append(file)
+    for problem in similar(members, "patients"):
+        raise ConfigError(problem)
     return list(members.items())
 
 

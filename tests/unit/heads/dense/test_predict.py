@@ -63,9 +63,10 @@ def test_the_scale_is_stated_assumed_or_unknown(head, scene, tmp_path, monkeypat
     assert given.notes == ()
     large = Image.fromarray(image.repeat(2, 0).repeat(2, 1))
     large.save(tmp_path / "large.tif", resolution=40_000, resolution_unit=3)  # a centimetre
-    stated = head.predict(tmp_path / "large.tif")[0]
-    assert stated.mpp == pytest.approx(0.25)
-    assert len(stated) == len(found)
+    for given in (tmp_path / "large.tif", [tmp_path / "large.tif"], tmp_path.glob("*.tif")):
+        stated = head.predict(given)[0]
+        assert stated.mpp == pytest.approx(0.25)
+        assert len(stated) == len(found)
     record = dataclasses.replace(head.record, image_mpp=None)
     several = dataclasses.replace(head, record=record)
     with pytest.raises(ConfigError, match="several scales"):
@@ -190,8 +191,26 @@ def test_images_of_one_name_do_not_replace_one_another(head, scene, tmp_path):
         "c.bmp": "c.bmp.geojson",
     }
     assert all(file.is_file() for file in found.values())
-    given = head.predict([tmp_path / "in" / "a.png", tmp_path / "in" / "A.tif"])
-    assert [one.write(tmp_path / "list")[1].name for one in given] == ["0.geojson", "1.geojson"]
+
+
+@pytest.mark.parametrize(
+    ("given", "names"),
+    [
+        (["a.png", "b.png"], ["a", "b"]),
+        (["a.png", "sub/a.png"], ["a", "sub/a"]),
+        (["sub/a.png"], ["a"]),
+        (["a.png", "A.tif"], ["a.png", "A.tif"]),
+        (["a.png", "a.png"], ["0", "1"]),
+        (["a.png", None], ["0", "1"]),
+    ],
+)
+def test_results_of_a_list_of_files_have_their_names(head, scene, tmp_path, given, names):
+    for name in {name for name in given if name}:
+        labelled_tissue.save(tmp_path / "in" / name, scene[0])
+    images = [tmp_path / "in" / name if name else scene[0] for name in given]
+    written = [one.write(tmp_path / "out")[1] for one in head.predict(images)]
+    geojson = [file.relative_to(tmp_path / "out").as_posix() for file in written]
+    assert geojson == [f"{name}.geojson" for name in names]
 
 
 def points(**more):

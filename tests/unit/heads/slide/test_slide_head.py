@@ -161,6 +161,15 @@ def test_the_slides_of_a_patient_together(tmp_path):
     np.testing.assert_array_equal(found.probabilities[0], head.probabilities(whole))
     with pytest.raises(ConfigError, match="1 names for 4 feature files"):
         head.predict(files, patients=["P0"])
+    numbers = head.predict(files, patients=np.array([1.0, 1.0, 2.0, 2.0]))  # as pandas has them
+    assert numbers.keys == ["1", "2"]
+    for nothing in (None, float("nan"), " "):
+        with pytest.raises(ConfigError, match=r"none is named for .*S1_1\.h5"):
+            head.predict(files, patients=["P0", "P0", "P1", nothing])
+    with pytest.raises(ConfigError, match="patients 'P1' and 'p1' differ in case"):
+        head.predict(files, patients=["P0", "P0", "P1", "p1"])
+    with pytest.raises(ConfigError, match="4 feature files"):
+        head.predict(files, patients="ABCD")
 
 
 def test_features_of_another_encoder(head, tmp_path):
