@@ -30,6 +30,7 @@ from training.evaluation.robustness import centred_cosine
 from training.evaluation.sets import TILE_SETS, ProbeSet, open_sets
 from training.evaluation.textures import texture_rows, textures_of
 from training.files import write_text
+from training.spaced import evenly_spaced
 
 log = logging.getLogger("training")
 
@@ -177,8 +178,7 @@ def _differences(ours: list[Outcome], theirs: list[Outcome]) -> dict[str, list[f
 
 def _cosines(subject: Subject, files: list[Path], views: int) -> dict[str, float]:
     """Centred cosine of tiles with the same tiles turned and mirrored."""
-    some = files[:: max(1, len(files) // _COSINES_OF)][:_COSINES_OF]
-    images = [open_image(file) for file in some]
+    images = [open_image(files[i]) for i in evenly_spaced(len(files), _COSINES_OF)]
     upright = _encoded(subject, images, views)
     moved = {
         "quarter turn": [np.rot90(image).copy() for image in images],

@@ -25,6 +25,7 @@ from training.evaluation.encoders import Subject
 from training.evaluation.probe import NEIGHBOURS, Labels
 from training.evaluation.sets import ProbeSet
 from training.monitor.collapse import spread
+from training.spaced import evenly_spaced
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
@@ -92,7 +93,7 @@ def under_shift(subject: Subject, s: ProbeSet, *, most: int = 200) -> dict[str, 
         (RankMe) of the embeddings of the unshifted tiles.
     """
     chosen = _reported(s)
-    chosen = chosen[:: max(1, len(chosen) // most)][:most]
+    chosen = chosen[evenly_spaced(len(chosen), most)]
     tiles = _open(s.folder, s.labels, chosen)
     plain, moved = subject.embed_images(tiles), subject.embed_images(_shifted(tiles, hed, seed=0))
     return {
@@ -176,9 +177,12 @@ def changed_by(sets: Sequence[Neighbours], shift: str) -> Interval:
 
 
 def background(subject: Subject, s: ProbeSet, *, most: int = 200) -> Floats:
-    """The mean embedding [D] of at most `most` train tiles: the centre for comparing scanners."""
+    """The mean embedding [D] of at most `most` train tiles, evenly spaced.
+
+    It is the centre for comparing scanners.
+    """
     chosen = np.flatnonzero(s.labels.split == "train")
-    chosen = chosen[:: max(1, len(chosen) // most)][:most]
+    chosen = chosen[evenly_spaced(len(chosen), most)]
     mean: Floats = subject.embed_images(_open(s.folder, s.labels, chosen)).mean(0)
     return mean
 

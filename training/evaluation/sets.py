@@ -16,6 +16,7 @@ from training.evaluation.known_sets import BY_NAME, CELL_SETS, TILE_SETS
 from training.evaluation.probe import Labels, part_of, read_labels
 from training.evaluation.set_lists import folder_of, how_to_obtain
 from training.files import stamp_of
+from training.spaced import evenly_spaced
 
 __all__ = ["CELL_SETS", "SETS", "TILE_SETS", "ProbeSet", "open_sets", "own_set"]
 
@@ -92,10 +93,10 @@ def own_set(table: Path, *, choose: bool) -> ProbeSet:
 
 
 def few_of(s: ProbeSet, each: int) -> ProbeSet:
-    """A set with at most so many images of each class, taken at equal steps of its table."""
+    """A set with at most so many images of each class, evenly spaced in its table."""
     labels = s.labels
     members = (np.flatnonzero(labels.y == number) for number in range(len(labels.names)))
-    rows = np.sort(np.concatenate([m[:: max(1, len(m) // each)][:each] for m in members]))
+    rows = np.sort(np.concatenate([m[evenly_spaced(len(m), each)] for m in members]))
     fewer = replace(
         labels,
         files=[labels.files[row] for row in rows],

@@ -15,6 +15,7 @@ from pathencoder.spec import EncoderSpec
 from pathencoder.transforms import Transform
 from training.data.labels import LabelRow, read_label_rows
 from training.monitor.collapse import spread
+from training.spaced import evenly_spaced
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +54,7 @@ def labelled_set(folder: Path, spec: EncoderSpec, *, px: int, most: int = 400) -
     from pathencoder.images import open_image
 
     rows = label_rows(folder)
-    rows = rows[:: max(1, len(rows) // most)][:most]
+    rows = [rows[i] for i in evenly_spaced(len(rows), most)]
     transform = Transform(dataclasses.replace(spec, input_size=px, resize_size=None))
     groups = np.array([r.group for r in rows])
     return LabelledSet(

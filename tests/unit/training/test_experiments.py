@@ -275,6 +275,8 @@ def test_a_few_images_of_a_set_are_of_every_class_and_of_several_groups(data):
     assert len(set(few.labels.groups.tolist())) > 2
     rows = [whole.labels.files.index(file) for file in few.labels.files]
     assert whole.labels.y[rows].tolist() == few.labels.y.tolist()
+    for number in (0, 1):  # to the end of the table
+        assert np.flatnonzero(whole.labels.y == number)[-1] in rows
     assert few_of(whole, 99).labels.files == whole.labels.files
 
 

@@ -27,6 +27,7 @@ from training.evaluation.whole.features import Features, Rows
 from training.evaluation.whole.fits import Job, interval
 from training.evaluation.whole.subjects import Reading
 from training.monitor.collapse import spread
+from training.spaced import evenly_spaced
 
 MOST = 200  # tiles that are changed
 KNOWN = ("crc_polyp5", "hpylori_ihc")  # of the known sets those with whole tiles and a test part
@@ -35,8 +36,7 @@ KNOWN = ("crc_polyp5", "hpylori_ihc")  # of the known sets those with whole tile
 def sampled(tiles: ProbeSet) -> Ints:
     """The rows whose tiles are changed."""
     evaluated = np.flatnonzero(tiles.labels.split == tiles.part)
-    places = np.unique(np.linspace(0, len(evaluated) - 1, MOST).round().astype(int))
-    chosen: Ints = evaluated[places]
+    chosen: Ints = evaluated[evenly_spaced(len(evaluated), MOST)]
     return chosen
 
 

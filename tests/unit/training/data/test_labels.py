@@ -106,6 +106,15 @@ def test_a_run_is_watched_on_train_parts_alone(labels, tmp_path):
         labelled_set(tmp_path, load_encoder().spec, px=32)
 
 
+def test_of_a_long_table_rows_to_its_end_are_watched(labels, tmp_path):
+    from pathencoder import load_encoder
+
+    labels("label split", "a train", "a train", "a train", "b train")
+    found = labelled_set(tmp_path, load_encoder().spec, px=32, most=3)
+    assert found.groups.tolist() == ["0.png", "2.png", "3.png"]
+    assert found.labels.tolist() == [0, 0, 1]
+
+
 def test_a_watched_set_of_one_group_is_refused(labels, tmp_path):
     from pathencoder import load_encoder
 

@@ -11,9 +11,11 @@ from pathencoder.errors import ConfigError
 from training.evaluation.robustness import (
     UNSEEN,
     Neighbours,
+    background,
     changed_by,
     fields_of,
     knn_under_shifts,
+    under_shift,
 )
 from training.evaluation.sets import own_set
 
@@ -81,3 +83,21 @@ def test_the_change_is_a_mean_over_draws_and_sets_whatever_their_sizes():
 def test_a_set_without_a_test_part_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="needs a test part; this set has folds alone"):
         knn_under_shifts(by(lambda x: x.mean((0, 1))), tiles(tmp_path, split="train"))
+
+
+def test_shifts_and_the_centre_are_measured_on_tiles_to_the_end_of_the_table(tmp_path):
+    s, seen = tiles(tmp_path), []
+
+    def rows(images):
+        seen.append(images)
+        return np.stack([x.mean((0, 1)) for x in images])
+
+    subject = SimpleNamespace(embed_images=rows)
+    under_shift(subject, s, most=30)
+    background(subject, s, most=30)
+    plain, _, train = seen
+    for part, images in (("test", plain), ("train", train)):
+        files = [f for f, its in zip(s.labels.files, s.labels.split, strict=True) if its == part]
+        assert (len(files), len(images)) == (40, 30)
+        for file, image in ((files[0], images[0]), (files[-1], images[-1])):
+            assert np.array_equal(image, np.asarray(Image.open(tmp_path / file)))
