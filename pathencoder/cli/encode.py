@@ -298,11 +298,12 @@ def command(
     if pictures:
         refuse_pictures_of_inputs(out, found.jobs)
     beside = find_beside(tissue, coords, found.jobs)  # of all: shards share files of one name
+    every, scales = list(found.jobs), assign(rows, found.jobs)  # of all: a row may name another's
     notes = of_shard(found, shard)
     again, of_failed = only_failed(found, out) if retry_failed else (frozenset(), [])
     task = EncodeTask(
         found=found,
-        scales=assign(rows, found.jobs),
+        scales=scales.of(found.jobs, every),
         settings=settings,
         out=out,
         beside=beside,

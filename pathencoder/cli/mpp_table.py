@@ -1,8 +1,10 @@
 """`--slides-csv` (also `--mpp-csv`): a table with settings of single inputs, matched to the inputs.
 
 A row names its input by path, file name, file name without suffix, or name of the output. A row
-belongs to the input with which it shares the longest end of the path. Unicode composition does
-not matter, case does. Rows that match no input are noted. The other columns are `mpp`,
+belongs to the input with which it shares the longest end of the path. A row with folders of which
+the input has none (a table of another machine) is taken, with a note, only where no other input and
+no other row has this file name, and no other file has this path. Unicode composition does not
+matter, case does. Rows that match no input are noted. The other columns are `mpp`,
 `target_mpp`, `min_tissue`, `tissue` (a GeoJSON file; a relative path counts from the table) and
 `stain`; an empty cell leaves what the command says.
 """
@@ -46,6 +48,7 @@ _UNITS = (
     "microns",
 )
 _SHOWN = 10
+_ELSEWHERE = 1  # the rank of a row whose folders are not those of the input
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,11 @@ class Scales:
     def files(self) -> list[Path]:
         """The files that the table names."""
         return [row.tissue for row in self.rows if row is not None and row.tissue is not None]
+
+    def of(self, some: Sequence[Job], jobs: Sequence[Job]) -> Scales:
+        """The settings of some of the jobs that rows were matched to, in their order."""
+        rows = {id(job): row for job, row in zip(jobs, self.rows, strict=True)}
+        return Scales([rows[id(job)] for job in some], self.notes)
 
 
 def with_row(settings: Settings, row: Row | None) -> Settings:
@@ -170,7 +178,7 @@ def assign(rows: Sequence[Row], jobs: Sequence[Job], columns: Sequence[str] = EN
     """
     real = [job for job in jobs if job.kind != "nothing"]
     named = [_Names(job) for job in real]
-    ranks = [[names.rank(row.slide) for names in named] for row in rows]
+    ranks = _ranks(rows, named)
     used: set[int] = set()
     found: dict[int, Row] = {}
     whose: dict[int, list[Job]] = {}
@@ -188,11 +196,31 @@ def assign(rows: Sequence[Row], jobs: Sequence[Job], columns: Sequence[str] = EN
             whose.setdefault(best[0], []).append(job)
     unused = [row for r, row in enumerate(rows) if r not in used]
     shared = [_shared(rows[r], several) for r, several in sorted(whose.items()) if len(several) > 1]
+    elsewhere = [
+        _elsewhere(rows[r], several[0])
+        for r, several in sorted(whose.items())
+        if max(ranks[r]) == _ELSEWHERE
+    ]
     idle = {name: None for row in rows for name in row.given() if name not in columns}
     notes = [f"the column {name!r} of the table is not used by this command" for name in idle]
     return Scales(
-        [found.get(id(job)) for job in jobs], [*notes, *_unused(unused, real), *shared[:_SHOWN]]
+        [found.get(id(job)) for job in jobs],
+        [*notes, *_unused(unused, real), *shared[:_SHOWN], *elsewhere[:_SHOWN]],
     )
+
+
+def _ranks(rows: Sequence[Row], named: Sequence[_Names]) -> list[list[int]]:
+    """How well each row fits each input."""
+    ranks = [[names.rank(row.slide) for names in named] for row in rows]
+    rivals = [sum(line[column] > 0 for line in ranks) for column in range(len(named))]
+    for row, line in zip(rows, ranks, strict=True):
+        if max(line, default=0) != _ELSEWHERE:
+            continue
+        column = line.index(_ELSEWHERE)
+        is_only = line.count(_ELSEWHERE) == 1 and rivals[column] == 1
+        if not is_only or named[column].is_another_file(row.slide):
+            line[:] = [0] * len(line)
+    return ranks
 
 
 def _refuse_two(job: Job, rows: Sequence[Row]) -> None:
@@ -216,6 +244,7 @@ class _Names:
     """The names by which a row may refer to a job."""
 
     def __init__(self, job: Job) -> None:
+        self._source = job.source
         self.whole = _parts(os.path.abspath(job.source))
         self.given = _parts(os.fspath(job.source))
         self.last = {
@@ -224,7 +253,11 @@ class _Names:
         }
 
     def rank(self, slide: str) -> int:
-        """How well a row's name fits: 0 not at all, more for each matching folder, 1000 in full."""
+        """How well a row's name fits.
+
+        0: not at all; `_ELSEWHERE`: its folders do not; more for each folder that does; 1000: in
+        full.
+        """
         row = _parts(slide)
         if row in (self.whole, self.given):
             return 1000
@@ -236,7 +269,23 @@ class _Names:
             if mine != theirs:
                 break
             shared += 1
+        if len(row) > 1 and not shared:
+            return _ELSEWHERE
         return 2 * (1 + shared) + (row[-1] == self.whole[-1])
+
+    def is_another_file(self, slide: str) -> bool:
+        """Whether the path in a row is that of another file than this input."""
+        try:
+            return not os.path.samefile(slide, self._source)
+        except (OSError, ValueError):  # there is no file of that path
+            return False
+
+
+def _elsewhere(row: Row, job: Job) -> str:
+    return (
+        f"{row.where}: {row.slide!r} is used for {printable(job.source)}, which lies in another"
+        " folder: if that is another slide, give it a row of its own"
+    )
 
 
 def _shared(row: Row, jobs: Sequence[Job]) -> str:
@@ -261,9 +310,11 @@ def _unused(rows: Sequence[Row], jobs: Sequence[Job]) -> list[str]:
 
 
 def _hint(slide: str, known: Sequence[str], images: set[str]) -> str:
-    name = _parts(slide)[-1]
+    *folders, name = _parts(slide)
     if name in images:
         return ": the images of one folder have one scale, name the folder"
+    if folders and name in {_composed(other) for other in known}:
+        return ": the inputs of this name lie in other folders"
     folded = {other.casefold(): other for other in known}
     close = difflib.get_close_matches(name.casefold(), list(folded), n=1, cutoff=0.75)
     return f". Did you mean {folded[close[0]]!r}?" if close else ""

@@ -212,3 +212,17 @@ def test_a_table_gives_slides_settings_of_their_own(encode, tmp_path):
     assert encode(*arguments)[1].count(": done before") == 2
     coords = encode(*arguments, "--only-tissue", out="coords")[1]
     assert f"{len(a.rows) + len(b.rows)} tiles" in coords
+
+
+def test_a_share_of_the_inputs_has_the_rows_that_they_have_together(encode, tmp_path):
+    for name in ("P1", "P2"):
+        (tmp_path / name).mkdir()
+        write_tiff(tmp_path / name / "HE.tiff", section(), mpp=0.5)
+    table = tmp_path / "slides.csv"
+    table.write_text("slide,mpp\nP1/HE.tiff,0.25\n")
+    line = [tmp_path, "--as", "slides", "--slides-csv", table, "--dry-run", "--json"]
+    whole = json.loads(encode(*line)[1])["inputs"]
+    assert [one["mpp"] for one in whole] == [0.25, 0.5]
+    shares = [json.loads(encode(*line, "--shard", f"{n}/8")[1]) for n in range(1, 9)]
+    assert sorted((one for share in shares for one in share["inputs"]), key=str) == whole
+    assert all(not share["notes"] for share in shares)

@@ -108,3 +108,43 @@ def test_a_row_that_names_several_inputs_is_said():
     assert [row.mpp for row in found.rows] == [0.25, 0.25]
     assert "'a' names 2 inputs (x/a.svs, y/a.svs)" in found.notes[0]
     assert assign([Row("mpp.csv, line 2", "x/a", 0.25)], jobs).notes == []
+
+
+def one_file_name(*patients):
+    return [Job(Path(f"{name}/HE.tiff"), "slide", f"{name}-HE") for name in patients]
+
+
+def test_a_row_of_another_folder_is_not_given_to_an_input_of_the_same_file_name():
+    rows = [Row("line 2", "P1/HE.tiff", 0.25), Row("line 3", "P2/HE.tiff", 0.5)]
+    found = assign(rows, one_file_name("P2", "P3"))
+    assert [row and row.mpp for row in found.rows] == [0.5, None]
+    assert found.notes == [
+        "line 2: 'P1/HE.tiff' names no input, and is not used: the inputs of this name lie in"
+        " other folders"
+    ]
+    assert [row and row.mpp for row in assign(rows[:1], one_file_name("P2", "P3")).rows] == [
+        None,
+        None,
+    ]
+    assert [row and row.mpp for row in assign(rows, one_file_name("P3")).rows] == [None]
+    general = [*rows, Row("line 4", "HE.tiff", 1.0)]
+    assert [row and row.mpp for row in assign(general, one_file_name("P2", "P3")).rows] == [0.5, 1]
+
+
+def test_the_only_row_of_a_file_name_is_used_from_another_folder_and_said(tmp_path):
+    found = assign([Row("line 2", "D:\\scans\\HE.tiff", 0.25)], one_file_name("P2"))
+    assert [row.mpp for row in found.rows] == [0.25]
+    assert "is used for P2/HE.tiff, which lies in another folder" in found.notes[0]
+    for name in ("P1", "P2"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "HE.tiff").touch()
+    jobs = [Job(tmp_path / "P2/HE.tiff", "slide", "HE")]
+    found = assign([Row("line 2", str(tmp_path / "P1/HE.tiff"), 0.25)], jobs)
+    assert found.rows == [None]
+
+
+def test_rows_stay_with_their_inputs_when_some_are_taken():
+    jobs = one_file_name("P1", "P2")
+    rows = [Row("line 2", "P1/HE", 0.25), Row("line 3", "P2-HE", 0.5)]
+    every = assign(rows, jobs)
+    assert [row.mpp for row in every.of(jobs[1:], jobs).rows] == [0.5]
