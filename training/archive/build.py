@@ -274,11 +274,7 @@ def _say(built: Built, items: Sequence[Item], before: Manifest, options: Options
         notes.append(
             f"columns of the table that were not read: {', '.join(options.about.left_out)}"
         )
-    if out := Counter(row.excluded for row in rows if row.excluded):
-        named = ", ".join(f"{sets}: {count}" for sets, count in out.most_common(10))
-        notes.append(
-            f"of evaluation sets: {counted(out.total(), 'slide')}, with use=0 now ({named})"
-        )
+    notes += _of_sets(rows, before.rows)
     alone = sum(not row.patient for row in rows)
     if alone:
         notes.append(
@@ -299,6 +295,24 @@ def _say(built: Built, items: Sequence[Item], before: Manifest, options: Options
     notes += _unusable(rows)
     if problem := _no_licence(rows):
         notes.append(problem)
+
+
+def _of_sets(rows: Sequence[Row], before: Sequence[Row]) -> list[str]:
+    """What evaluation sets hold, and what they held before and hold no more."""
+    lines = []
+    if out := Counter(row.excluded for row in rows if row.excluded):
+        named = ", ".join(f"{sets}: {count}" for sets, count in out.most_common(10))
+        lines.append(
+            f"of evaluation sets: {counted(out.total(), 'slide')}, with use=0 now ({named})"
+        )
+    were = {row.key for row in before if row.excluded}
+    if back := [row.slide for row in rows if row.key in were and not row.excluded]:
+        lines.append(
+            "not of an evaluation set any more, by the lists of this run:"
+            f" {counted(len(back), 'slide')} ({_listed(back)}). Where that is wrong, correct the"
+            " list and run this again"
+        )
+    return lines
 
 
 def _unusable(rows: Sequence[Row]) -> list[str]:

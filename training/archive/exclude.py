@@ -6,6 +6,9 @@ are enough); one of the two in each row. The files of training/evaluation/splits
 train part count as well.
 
 A patient is listed where its code is published and cannot be another hospital's number: TCGA's.
+
+A slide that a list excluded stays excluded in runs without that list: only the same list, given
+again without the slide, takes that back.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ from __future__ import annotations
 import csv
 import gzip
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,14 +37,28 @@ class Excluded:
     Attributes:
         patients: Patient, as the manifest writes it -> the sets.
         files: First 16 digits of a sha256 -> the sets.
+        read: Every set whose list was read -> whether the list names files.
     """
 
     patients: dict[str, tuple[str, ...]]
     files: dict[str, tuple[str, ...]]
+    read: Mapping[str, bool]
 
-    def sets_of(self, patient: str, sha256: str) -> str:
-        """The sets that hold a slide, with spaces between; "" for none."""
+    def sets_of(self, patient: str, sha256: str, before: str = "") -> str:
+        """The sets that hold a slide, with spaces between; "" for none.
+
+        Args:
+            patient: As the manifest writes it.
+            sha256: Of its file; "" where it is not known.
+            before: The sets of an earlier run. Those stay that cannot be asked now: their list was
+                not read, or it names files and that of the slide is not known any more.
+        """
         found = {*self.patients.get(patient, ()), *self.files.get(sha256[:_DIGITS], ())}
+        found.update(
+            name
+            for name in before.split()
+            if name not in self.read or (self.read[name] and not sha256)
+        )
         return " ".join(sorted(found))
 
 
@@ -57,12 +74,15 @@ def read_lists(more: Sequence[Path], codes: Pseudonyms) -> Excluded:
     """
     patients: dict[str, set[str]] = {}
     files: dict[str, set[str]] = {}
+    read: dict[str, bool] = {}
     problems: list[str] = []
     for file in (*sorted(LISTS.glob("*.csv")), *more):
         table = read_table(file)
         if not {"patient", "sha256"} & set(table.columns):
             problems.append(f"{file}: it has neither a column patient nor sha256")
             continue
+        name = "_".join(file.stem.split())  # a manifest writes spaces between sets
+        read.setdefault(name, False)
         for where, row in table:
             patient, sha256 = row.get("patient", ""), row.get("sha256", "").casefold()
             if bool(patient) == bool(sha256) or (sha256 and not _SHA256.fullmatch(sha256)):
@@ -70,15 +90,17 @@ def read_lists(more: Sequence[Path], codes: Pseudonyms) -> Excluded:
                     f"{where}: give a patient, or a sha256 of 16 to 64 hexadecimal digits"
                 )
             elif patient:
-                for name in _written(patient, codes):
-                    patients.setdefault(name, set()).add(file.stem)
+                for written in _written(patient, codes):
+                    patients.setdefault(written, set()).add(name)
             else:
-                files.setdefault(sha256[:_DIGITS], set()).add(file.stem)
+                files.setdefault(sha256[:_DIGITS], set()).add(name)
+                read[name] = True
     for name, sha256 in _held_out_files():
         files.setdefault(sha256[:_DIGITS], set()).add(name)
+        read[name] = True
     if problems:
         raise ConfigError("\n".join(["lists of evaluation sets:", *problems[:50]]))
-    return Excluded(_sorted(patients), _sorted(files))
+    return Excluded(_sorted(patients), _sorted(files), read)
 
 
 def _held_out_files() -> Iterator[tuple[str, str]]:

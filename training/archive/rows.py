@@ -93,6 +93,7 @@ def _kept(old: Row, new: Mapping[str, object], new_stated: frozenset[str]) -> di
     stated = (old.stated | new_stated) - old.edits
     kept["edited"] = " ".join(sorted({*old.edits, *(f"{name}@table" for name in stated)}))
     kept |= {"note": old.note, "use": old.use if "use" in edits else True}
+    kept["excluded"] = old.excluded  # `finished` asks the lists of this run
     if "split" not in new and old.patient == new["patient"]:
         kept["split"] = old.split
     same = (old.size, old.checksum) == (new["size"], new["checksum"])
@@ -159,18 +160,20 @@ def finished(
     Args:
         rows: As `merged` gives them.
         shares: Split -> share.
-        excluded: The patients and files of evaluation sets.
+        excluded: The patients and files of evaluation sets. What another list excluded in an
+            earlier run stays out.
         codes: A patient that a person typed becomes a code here.
     """
     coded = [_changed(row, patient=codes.code_of(row.patient)) for row in _named_once(rows)]
     known = {row.patient: row.split for row in coded if row.patient and row.split}
     done = []
     for row in coded:
-        sets = excluded.sets_of(row.patient, row.sha256)
+        sets = excluded.sets_of(row.patient, row.sha256, row.excluded)
+        use = row.use or (bool(row.excluded) and "use" not in row.edits)
         split = row.split
         if not split and "split" not in row.edits:
             split = known.get(row.patient) or split_by_hash(row.patient or row.slide, shares)
-        done.append(_changed(row, split=split, excluded=sets, use=row.use and not sets))
+        done.append(_changed(row, split=split, excluded=sets, use=use and not sets))
     return _without_copies(done)
 
 

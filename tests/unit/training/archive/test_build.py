@@ -211,6 +211,42 @@ def test_evaluation_sets_are_out_by_patient_and_by_file(archive, out, tmp_path):
         build([], out, QUICK)
 
 
+def test_what_a_list_excluded_stays_out_in_runs_without_it(archive, out, tmp_path):
+    table, own = tmp_path / "about.csv", tmp_path / "our test.csv"
+    table.write_text("slide,patient\n1_HE.tif,MRN0098\n")
+    digest = hashlib.sha256((archive / "2_CD3.tif").read_bytes()).hexdigest()
+    own.write_text(f"patient,sha256\nMRN0098,\n,{digest}\n")
+    listed = Options(about=read_about(table), exclude=(own,), processes=1)
+    build([Folder(archive)], out, listed)
+    other = tmp_path / "other.csv"
+    other.write_text(f"sha256\n{'b' * 64}\n")
+    record(out, {(f"folder:{archive}", "bad.svs"): "b" * 64}, Options(exclude=(other,)))
+    cache_of(out).unlink()
+    unhashed = Options(hashed=False, exclude=(own,), processes=1)
+    for sources, options in (
+        ([], QUICK),
+        ([Folder(archive)], QUICK),
+        ([Folder(archive)], unhashed),
+    ):
+        rows = by_id(build(sources, out, options))
+        for name in ("1_HE.tif", "2_CD3.tif"):
+            assert (rows[name].excluded, rows[name].use) == ("our_test", False)
+        assert (rows["bad.svs"].excluded, rows["in/2_CD3.tif"].use) == ("other", True)
+
+
+@pytest.mark.parametrize("listed_again", [True, False])
+def test_a_list_that_was_corrected_takes_an_exclusion_back(archive, out, tmp_path, listed_again):
+    own = tmp_path / "ours.csv"
+    digest = hashlib.sha256((archive / "2_CD3.tif").read_bytes()).hexdigest()
+    own.write_text(f"sha256\n{digest}\n")
+    options = Options(exclude=(own,), processes=1)
+    build([Folder(archive)], out, options)
+    own.write_text(f"sha256\n{'a' * 64}\n")
+    built = build([Folder(archive)] if listed_again else [], out, options)
+    assert (by_id(built)["2_CD3.tif"].excluded, by_id(built)["2_CD3.tif"].use) == ("", True)
+    assert any("any more" in note and "1 slide (2_CD3)" in note for note in built.notes)
+
+
 def test_a_sha256_that_a_download_gave_is_recorded_and_checked(archive, out, tmp_path):
     build([Half()], out, QUICK)
     own = tmp_path / "our_test.csv"
