@@ -22,6 +22,7 @@ from pathencoder.errors import ConfigError, PathEncoderError
 from pathencoder.images import open_image
 from pathencoder.metrics import Interval, balanced_accuracy
 from pathencoder.pooling import stage_rule
+from training.data.spaced import evenly_spaced
 from training.evaluation import probe as protocol
 from training.evaluation import shared_options
 from training.evaluation.encoders import Subject, open_subject
@@ -30,7 +31,6 @@ from training.evaluation.robustness import centred_cosine
 from training.evaluation.sets import TILE_SETS, ProbeSet, open_sets
 from training.evaluation.textures import texture_rows, textures_of
 from training.files import write_text
-from training.spaced import evenly_spaced
 
 log = logging.getLogger("training")
 

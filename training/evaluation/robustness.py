@@ -21,11 +21,11 @@ from pathencoder.images import open_image
 from pathencoder.metrics import Interval, balanced_accuracy, grouped_bootstrap, knn_predict
 from pathencoder.slides.reader import open_slide
 from training import augment
+from training.data.spaced import evenly_spaced
 from training.evaluation.encoders import Subject
 from training.evaluation.probe import NEIGHBOURS, Labels
 from training.evaluation.sets import ProbeSet
 from training.monitor.collapse import spread
-from training.spaced import evenly_spaced
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]

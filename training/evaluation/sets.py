@@ -11,12 +11,12 @@ import numpy as np
 
 from pathencoder.errors import ConfigError
 from pathencoder.files import make_folder
+from training.data.spaced import evenly_spaced
 from training.evaluation.cells import cut_cells
 from training.evaluation.known_sets import BY_NAME, CELL_SETS, TILE_SETS
 from training.evaluation.probe import Labels, part_of, read_labels
 from training.evaluation.set_lists import folder_of, how_to_obtain
 from training.files import stamp_of
-from training.spaced import evenly_spaced
 
 __all__ = ["CELL_SETS", "SETS", "TILE_SETS", "ProbeSet", "open_sets", "own_set"]
 

@@ -14,8 +14,8 @@ from pathencoder.errors import ConfigError
 from pathencoder.spec import EncoderSpec
 from pathencoder.transforms import Transform
 from training.data.labels import LabelRow, read_label_rows
+from training.data.spaced import evenly_spaced
 from training.monitor.collapse import spread
-from training.spaced import evenly_spaced
 
 
 @dataclasses.dataclass(frozen=True)

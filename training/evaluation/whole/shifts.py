@@ -16,6 +16,7 @@ from sklearn.preprocessing import StandardScaler
 
 from pathencoder.images import open_image
 from pathencoder.metrics import balanced_accuracy, knn_predict
+from training.data.spaced import evenly_spaced
 from training.evaluation import changes, probe
 from training.evaluation.changes import CHANGES, CONDITIONS
 from training.evaluation.outcomes import Floats, Ints, Outcome
@@ -27,7 +28,6 @@ from training.evaluation.whole.features import Features, Rows
 from training.evaluation.whole.fits import Job, interval
 from training.evaluation.whole.subjects import Reading
 from training.monitor.collapse import spread
-from training.spaced import evenly_spaced
 
 MOST = 200  # tiles that are changed
 KNOWN = ("crc_polyp5", "hpylori_ihc")  # of the known sets those with whole tiles and a test part

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from training.spaced import evenly_spaced
+from training.data.spaced import evenly_spaced
 
 pytestmark = pytest.mark.full
 
