@@ -127,7 +127,7 @@ def build(sources: Sequence[Source], out: Path, options: Options = Options()) ->
             raise ConfigError(f"no slide was listed: {reasons}")
         facts = _facts(items, before.rows, out, options, built)
         rows = _rows(before.rows, items, facts, codes, options, listed)
-        rows = finished(rows, shares, excluded, codes)
+        rows = finished(rows, {row.key for row in before.rows}, shares, excluded, codes)
         refuse(out, problems_between(rows, lambda i: rows[i].slide))
         built.manifest = Manifest(rows, shares, before.edits)
         _say(built, items, before, options)
@@ -160,7 +160,8 @@ def record(out: Path, found: Mapping[Key, str], options: Options = Options()) ->
         if rows == before.rows:
             return 0
         excluded = read_lists(options.exclude, codes)
-        rows = finished(rows, before.shares or SHARES, excluded, codes)
+        known = {row.key for row in rows}
+        rows = finished(rows, known, before.shares or SHARES, excluded, codes)
         write_manifest(out, replace(before, rows=rows))
     finally:
         lock.release()

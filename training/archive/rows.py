@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Any
@@ -153,26 +152,31 @@ def _name(item: Item) -> str:
 
 
 def finished(
-    rows: Sequence[Row], shares: Mapping[str, float], excluded: Excluded, codes: Pseudonyms
+    rows: Sequence[Row],
+    known: Collection[tuple[str, str]],
+    shares: Mapping[str, float],
+    excluded: Excluded,
+    codes: Pseudonyms,
 ) -> list[Row]:
     """All rows with unique names, splits, and evaluation sets out.
 
     Args:
         rows: As `merged` gives them.
+        known: The keys of the rows that were there before; they keep their names.
         shares: Split -> share.
         excluded: The patients and files of evaluation sets. What another list excluded in an
             earlier run stays out.
         codes: A patient that a person typed becomes a code here.
     """
-    coded = [_changed(row, patient=codes.code_of(row.patient)) for row in _named_once(rows)]
-    known = {row.patient: row.split for row in coded if row.patient and row.split}
+    coded = [_changed(row, patient=codes.code_of(row.patient)) for row in _named_once(rows, known)]
+    splits = {row.patient: row.split for row in coded if row.patient and row.split}
     done = []
     for row in coded:
         sets = excluded.sets_of(row.patient, row.sha256, row.excluded)
         use = row.use or (bool(row.excluded) and "use" not in row.edits)
         split = row.split
         if not split and "split" not in row.edits:
-            split = known.get(row.patient) or split_by_hash(row.patient or row.slide, shares)
+            split = splits.get(row.patient) or split_by_hash(row.patient or row.slide, shares)
         done.append(_changed(row, split=split, excluded=sets, use=use and not sets))
     return _without_copies(done)
 
@@ -205,13 +209,15 @@ def _without_copies(rows: Sequence[Row]) -> list[Row]:
     return out
 
 
-def _named_once(rows: Sequence[Row]) -> list[Row]:
-    """Slides of one name get a part of their key's hash; the name of an older row stays."""
-    counts = Counter(row.slide.casefold() for row in rows)
+def _named_once(rows: Sequence[Row], known: Collection[tuple[str, str]]) -> list[Row]:
+    """New slides whose name is taken get a part of their key's hash.
+
+    The name of an older row stays, wherever it stands: shards and features are named by it.
+    """
     out: list[Row] = []
-    taken: set[str] = set()
+    taken = {row.slide.casefold() for row in rows if row.key in known}
     for row in rows:
-        if counts[row.slide.casefold()] > 1 and row.slide.casefold() in taken:
+        if row.key not in known and row.slide.casefold() in taken:
             digest = hashlib.sha256("\0".join(row.key).encode()).hexdigest()[:6]
             row = replace(row, slide=f"{row.slide}-{digest}")
         taken.add(row.slide.casefold())

@@ -134,6 +134,22 @@ def test_edits_stay_when_sources_are_added(archive, out, tmp_path):
     assert by_id(build([Folder(other)], out, QUICK))["1_HE.tif"] == row
 
 
+def test_a_new_slide_of_the_same_name_leaves_the_older_name_as_it_is(archive, out, tmp_path):
+    build([Folder(archive)], out, QUICK)
+    before = {row.key: row.slide for row in read_manifest(out).rows}
+    first, other = archive / "0", tmp_path / "other"  # both are listed before the older ones
+    for folder in (first, other):
+        folder.mkdir()
+    write_tiff(first / "1_HE.tif", section(600, 400))
+    write_tiff(other / "2_cd3.tif", section(600, 300))
+    for source in (Folder(archive), Folder(other)):
+        built = build([source], out, QUICK)
+    names = {row.key: row.slide for row in built.manifest.rows}
+    assert {key: names[key] for key in before} == before
+    new = [name for key, name in names.items() if key not in before]
+    assert sorted(name[:-7] for name in new) == ["1_HE", "2_cd3"]
+
+
 def test_rows_stay_when_their_source_fails_or_lists_them_no_more(archive, out, tmp_path):
     build([Folder(archive)], out, QUICK)
     (archive / "1_HE.tif").unlink()
