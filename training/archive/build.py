@@ -29,7 +29,7 @@ from training.archive.exclude import read_lists
 from training.archive.facts import Facts
 from training.archive.item import Item
 from training.archive.measuring import Task, measure_all
-from training.archive.privacy import Pseudonyms, looks_personal
+from training.archive.privacy import Pseudonyms, is_keyed, looks_personal
 from training.archive.row import Row
 from training.archive.rows import GONE, NO_DEFAULTS, Defaults, finished, merged
 from training.archive.sources.base import Source
@@ -105,7 +105,7 @@ def build(sources: Sequence[Source], out: Path, options: Options = Options()) ->
 
     Raises:
         ConfigError: The manifest of before, or what a person edited, is wrong: all problems. Or no
-            source could be listed.
+            source could be listed, or the key is not that of the codes of before.
         StoreError: It cannot be written, or another process is writing it.
         MissingExtra: A package is not installed.
     """
@@ -114,10 +114,10 @@ def build(sources: Sequence[Source], out: Path, options: Options = Options()) ->
     lock = Lock(out.with_name(f".{out.name}.lock"), f"{out}: another process is writing it")
     try:
         remove_incomplete(out)
-        codes = Pseudonyms(options.key or out.with_suffix(".key"))
         before = Manifest([], {})
         if is_there(out):
             before = read_manifest(out, accept_removed=options.accept_removed)
+        codes = _codes(out, before, options)
         shares = check_shares(options.shares, before.shares)
         built = Built(before)
         excluded = read_lists(options.exclude, codes)
@@ -129,7 +129,8 @@ def build(sources: Sequence[Source], out: Path, options: Options = Options()) ->
         rows = _rows(before.rows, items, facts, codes, options, listed)
         rows = finished(rows, {row.key for row in before.rows}, shares, excluded, codes)
         refuse(out, problems_between(rows, lambda i: rows[i].slide))
-        built.manifest = Manifest(rows, shares, before.edits)
+        key = codes.fingerprint or before.key
+        built.manifest = Manifest(rows, shares, before.edits, key)
         _say(built, items, before, options)
         write_manifest(out, built.manifest)
     finally:
@@ -149,24 +150,32 @@ def record(out: Path, found: Mapping[Key, str], options: Options = Options()) ->
         How many slides turned out to belong to an evaluation set; they have use=0 now.
 
     Raises:
-        ConfigError: The manifest is wrong.
+        ConfigError: The manifest is wrong, or the key is not that of its codes.
         StoreError: It cannot be written.
     """
     lock = Lock(out.with_name(f".{out.name}.lock"), f"{out}: another process is writing it")
     try:
         before = read_manifest(out)
-        codes = Pseudonyms(options.key or out.with_suffix(".key"))
+        codes = _codes(out, before, options)
         rows = [replace(row, sha256=found.get(row.key) or row.sha256) for row in before.rows]
         if rows == before.rows:
             return 0
         excluded = read_lists(options.exclude, codes)
         known = {row.key for row in rows}
         rows = finished(rows, known, before.shares or SHARES, excluded, codes)
-        write_manifest(out, replace(before, rows=rows))
+        key = codes.fingerprint or before.key
+        write_manifest(out, replace(before, rows=rows, key=key))
     finally:
         lock.release()
     were = {row.key for row in before.rows if row.excluded}
     return sum(bool(row.excluded) and row.key not in were for row in rows)
+
+
+def _codes(out: Path, before: Manifest, options: Options) -> Pseudonyms:
+    """The codes of patients, by the key that gave those of before."""
+    in_use = any(is_keyed(row.patient) for row in before.rows)
+    file = options.key or out.with_suffix(".key")
+    return Pseudonyms(file, in_use=in_use, fingerprint=before.key if in_use else "")
 
 
 def _list_all(sources: Sequence[Source], built: Built) -> tuple[list[Item], set[str]]:

@@ -37,11 +37,13 @@ class Manifest:
         rows: In the order of src and source_id.
         shares: Split -> its share of the patients.
         edits: The number of rows that a person changed since the tool wrote them.
+        key: The fingerprint of the key that gave the patients' codes; "" where none is recorded.
     """
 
     rows: list[Row]
     shares: dict[str, float]
     edits: int = 0
+    key: str = ""
 
 
 def csv_of(file: Path) -> Path:
@@ -75,6 +77,8 @@ def write_manifest(file: Path, manifest: Manifest) -> None:
     rows = sorted(manifest.rows, key=lambda row: row.key)
     text = _csv_text(rows)
     about = {"format": _FORMAT, "csv_sha256": _digest(text), "shares": manifest.shares}
+    if manifest.key:
+        about["key"] = manifest.key
     fields = [
         pa.field(name, _types(pa)[KINDS[name]], nullable="None" in KINDS[name]) for name in COLUMNS
     ]
@@ -112,7 +116,7 @@ def read_manifest(file: Path, *, accept_removed: bool = False) -> Manifest:
     if not file.exists():  # the CSV alone counts as it is
         rows, problems, where = _csv(table)
         refuse(table, problems + problems_between(rows, where))
-        return Manifest(rows, _shares(about))
+        return Manifest(rows, _shares(about), key=_key(about))
     texts, count = _parquet(file)
     rows, problems = rows_of(texts, count, _place(file))
     wrote = str(about.get("csv_sha256", ""))
@@ -135,7 +139,7 @@ def read_manifest(file: Path, *, accept_removed: bool = False) -> Manifest:
         problems += more
     problems += problems_between(rows, where if not changes else lambda i: rows[i].slide)
     refuse(table if csv_edited else file, problems)
-    return Manifest(rows, _shares(about), changes)
+    return Manifest(rows, _shares(about), changes, _key(about))
 
 
 def _about(file: Path) -> dict[str, Any]:
@@ -159,6 +163,10 @@ def _record(file: Path) -> Path:
 def _shares(about: dict[str, Any]) -> dict[str, float]:
     shares = about.get("shares")
     return shares if isinstance(shares, dict) else {}
+
+
+def _key(about: dict[str, Any]) -> str:
+    return str(about.get("key", ""))
 
 
 def _place(file: Path) -> Where:

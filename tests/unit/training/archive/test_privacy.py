@@ -1,10 +1,13 @@
 """Nothing that describes a person enters a manifest."""
 
 import stat
+from dataclasses import replace
 
 import pytest
 
-from pathencoder.errors import StoreError
+from pathencoder.errors import ConfigError, StoreError
+from training.archive.build import Options, build, record
+from training.archive.item import Item
 from training.archive.privacy import (
     Pseudonyms,
     is_code,
@@ -12,6 +15,17 @@ from training.archive.privacy import (
     looks_personal,
     tcga_patient,
 )
+from training.archive.store import read_manifest, write_manifest
+
+
+class Ward:
+    """A source of two slides of a patient."""
+
+    name, local = "ward:", False
+
+    def items(self):
+        for number in "12":
+            yield Item(self.name, number, f"ward/{number}.svs", patient="MRN0098")
 
 
 def test_a_hospital_number_becomes_a_code_that_its_key_alone_gives(tmp_path):
@@ -39,6 +53,58 @@ def test_a_damaged_key_is_refused(tmp_path):
     (tmp_path / "a.key").write_text("short")
     with pytest.raises(StoreError, match="Restore it from a copy"):
         Pseudonyms(tmp_path / "a.key").code_of("1")
+
+
+def test_where_codes_are_no_key_is_made_and_no_other_is_used(tmp_path):
+    file, other = tmp_path / "a.key", tmp_path / "b.key"
+    with pytest.raises(ConfigError, match=r"there is no key here.*--key"):
+        Pseudonyms(file, in_use=True).code_of("1")
+    assert not file.exists()
+    made = Pseudonyms(file)
+    assert made.fingerprint == ""
+    code = made.code_of("1")
+    assert made.fingerprint
+    assert made.fingerprint not in file.read_text()
+    same = Pseudonyms(file, in_use=True, fingerprint=made.fingerprint)
+    assert same.code_of("1") == Pseudonyms(file, in_use=True).code_of("1") == code
+    Pseudonyms(other).code_of("1")
+    with pytest.raises(ConfigError, match=r"this is another key.*--key"):
+        Pseudonyms(other, in_use=True, fingerprint=made.fingerprint).code_of("1")
+
+
+@pytest.mark.full
+def test_a_manifest_without_its_key_codes_no_number(tmp_path):
+    out, key, own = (tmp_path / name for name in ("m.parquet", "m.key", "ours.csv"))
+    own.write_text("patient\nMRN0099\n")
+    first = build([Ward()], out).manifest
+    before = out.read_bytes()
+    away = key.rename(tmp_path / "away")
+    with pytest.raises(ConfigError, match="there is no key here"):
+        build([Ward()], out)
+    assert not key.exists()
+    key.write_text("a" * 64)
+    with pytest.raises(ConfigError, match="this is another key"):
+        build([Ward()], out)
+    with pytest.raises(ConfigError, match="this is another key"):
+        record(out, {("ward:", "1"): "c" * 64}, Options(exclude=(own,)))
+    assert out.read_bytes() == before
+    key.unlink()
+    assert build([], out).manifest == first  # meets no number
+    assert build([Ward()], out, Options(key=away)).manifest == first
+    assert not key.exists()
+
+
+@pytest.mark.full
+def test_an_older_manifest_takes_the_key_that_is_there_and_records_it(tmp_path):
+    out, key = tmp_path / "m.parquet", tmp_path / "m.key"
+    first = build([Ward()], out).manifest
+    write_manifest(out, replace(first, key=""))  # as versions that recorded none
+    assert read_manifest(out).key == ""
+    away = key.rename(tmp_path / "away")
+    with pytest.raises(ConfigError, match="there is no key here"):
+        build([Ward()], out)
+    away.rename(key)
+    assert build([Ward()], out).manifest == first == read_manifest(out)
 
 
 @pytest.mark.parametrize(
