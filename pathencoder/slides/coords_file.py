@@ -102,6 +102,8 @@ def given_grid(
 ) -> Grid:
     """The tiles of given coordinates, each resampled whole to the encoder's input.
 
+    Tiles may reach beyond the edges, as those of `plan_grid` and of CLAM do.
+
     Args:
         given: Places and side of the tiles.
         bounds: x, y, width, height of the scanned area in level-0 pixels.
@@ -109,11 +111,11 @@ def given_grid(
         tile_px: Side of a tile in its own pixels.
 
     Raises:
-        SlideError: A tile lies outside the slide.
+        SlideError: A tile has no part in the scanned area.
     """
     low, size = np.array(bounds[:2]), np.array(bounds[2:])
-    centres = given.coords + given.side / 2
-    outside = int(((centres < low) | (centres > low + size)).any(1).sum())
+    ends = given.coords + given.side
+    outside = int(((ends < low) | (given.coords > low + size)).any(1).sum())
     if outside:
         raise SlideError(
             f"{printable(given.path)}: {outside:,} of its {len(given.coords):,} tiles lie outside"

@@ -8,6 +8,8 @@ import pytest
 
 from pathencoder.errors import SlideError
 from pathencoder.slides.coords_file import given_grid, read_coords
+from pathencoder.slides.grid import plan_grid
+from pathencoder.slides.tissue import TissueMask
 
 BOUNDS = (0, 0, 4000, 3000)
 PLACES = [[0, 0], [512, 0], [512, 512]]
@@ -94,3 +96,28 @@ def test_coordinates_of_another_slide_are_refused(tmp_path):
     given = read_coords(write(tmp_path / "s.h5", [[9000, 0]], patch_size_level0=512))
     with pytest.raises(SlideError, match="outside the slide"):
         given_grid(given, BOUNDS, mpp=0.25, tile_px=128)
+
+
+@pytest.mark.parametrize("corner", [[3999, 2999], [-511, -511], [4000, 0]])
+def test_tiles_may_reach_beyond_the_edges(corner, tmp_path):
+    given = read_coords(write(tmp_path / "s.h5", [corner], patch_size_level0=512))
+    assert given_grid(given, BOUNDS, mpp=0.25, tile_px=128).coords.tolist() == [corner]
+
+
+@pytest.mark.parametrize("corner", [[4001, 0], [0, 3001], [-513, 0], [0, -513]])
+def test_tiles_beside_the_slide_are_refused(corner, tmp_path):
+    given = read_coords(write(tmp_path / "s.h5", [[0, 0], corner], patch_size_level0=512))
+    with pytest.raises(SlideError, match="1 of its 2 tiles lie outside"):
+        given_grid(given, BOUNDS, mpp=0.25, tile_px=128)
+
+
+@pytest.mark.parametrize("bounds", [(0, 0, 1100, 900), (130, 70, 1290, 1030)])
+@pytest.mark.parametrize("target_mpp", [0.25, 0.37, 1.0])
+def test_the_tiles_of_a_grid_are_those_of_its_coordinates(bounds, target_mpp, tmp_path):
+    mask = TissueMask(np.ones((200, 200), np.bool_), bounds[:2], (8.0, 8.0))
+    grid = plan_grid(mask, bounds, mpp=0.25, target_mpp=target_mpp, tile_px=64, min_tissue=0)
+    file = write(tmp_path / "s.h5", grid.coords, patch_size_level0=round(grid.side))
+    with h5py.File(file, "a") as opened:
+        opened.attrs["tile_side_level0"] = grid.side
+    again = given_grid(read_coords(file), bounds, mpp=0.25, tile_px=64)
+    assert again.coords.tolist() == grid.coords.tolist()
