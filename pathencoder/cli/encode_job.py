@@ -29,6 +29,7 @@ from pathencoder.features.job import Outcome, partial_path
 from pathencoder.features.journal import refuse_busy
 from pathencoder.features.layouts import LAYOUTS
 from pathencoder.features.provenance import Settings, slide_provenance, tiles_provenance
+from pathencoder.files import Mismatch
 from pathencoder.formats.file_kinds import PLAIN_SUFFIXES
 from pathencoder.locks import Busy
 from pathencoder.mpp import scale_notes
@@ -200,18 +201,28 @@ class EncodeRun:
             raise results[0]
         outcomes = []
         for number, result in enumerate(results):
-            if isinstance(result, Exception):
-                outcome = ended_by(result, job.source)
-                outcome.encoder = self.encoders[number].spec.name
-                outcome.file = output_of(job, self.folders[number], self.settings.layout)
-            else:
-                outcome = result
-                self._describe(job, outcome, number, ready.path)
-            outcomes.append(outcome)
+            outcomes.append(self._outcome(job, result, number, ready.path))
         return outcomes
 
+    def _outcome(self, job: Job, result: Result, number: int, path: Path) -> Outcome:
+        """The outcome of one encoder; an error of its file is its own."""
+        if isinstance(result, Outcome):
+            try:
+                self._describe(job, result, number, path)
+            except Mismatch as error:
+                result = error
+            else:
+                return result
+        outcome = ended_by(result, job.source)
+        outcome.encoder = self.encoders[number].spec.name
+        outcome.file = output_of(job, self.folders[number], self.settings.layout)
+        return outcome
+
     def _describe(self, job: Job, outcome: Outcome, number: int, path: Path) -> None:
-        """Note files of other layouts, and draw the maps of the features."""
+        """Note files of other layouts, and draw the maps of the features.
+
+        Raises Mismatch where the file is damaged.
+        """
         folder = self.folders[number]
         outcome.notes += _other_layouts(job, folder, self.settings.layout)
         if self.pictures and outcome.file is not None:

@@ -101,7 +101,8 @@ class Parts:
     Attributes:
         folder: Where they were, absolute.
         known: The key of each row, in the file's order, and the stamp of its image.
-        take: Reads the rows at ascending places: float32 [len(places), ...].
+        take: Reads the rows at ascending places: float32 [len(places), ...]. Raises Mismatch where
+            the rows are not what was written.
         failures: The images that failed.
     """
 
@@ -130,8 +131,12 @@ def read_parts(path: Path) -> Parts:
         ]
         folder, failures = str(file.attrs["source_path"]), store.read_failures(file)
 
+    is_checked = False
+
     def take(places: Sequence[int]) -> store.Rows:
-        with reading(path) as file:
+        nonlocal is_checked
+        with reading(path, rows=not is_checked) as file:  # copies get checksums of their own
+            is_checked = True
             return np.asarray(file["features"][list(places)], dtype=np.float32)
 
     return Parts(folder, dict(zip(keys, stamps, strict=True)), take, failures)
@@ -202,14 +207,18 @@ def slide_facts(slide: SlideIdentity) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def reading(path: Path) -> Iterator[Any]:
+def reading(path: Path, *, rows: bool = False) -> Iterator[Any]:
     """Open a file of this package for reading.
+
+    Args:
+        path: The file.
+        rows: Also compare the rows with their checksum.
 
     Raises:
         Mismatch: It is damaged.
     """
     try:
-        with containers.opened(path, rows=False) as file:
+        with containers.opened(path, rows=rows) as file:
             yield file
     except PathEncoderError:
         raise

@@ -96,7 +96,11 @@ def encode_parts(
         tiles = Tiles(slide, grid, group[0][0].spec.interpolation, measure=settings.qc)
         for part, job in jobs:
             if settings.qc and not settings.overwrite:
-                part.known_plan.notes.extend(complete(part.file, job, tiles))
+                with _own_error(part):
+                    part.known_plan.notes.extend(complete(part.file, job, tiles))
+        jobs = [(part, job) for part, job in jobs if part.result is None]
+        if not jobs:
+            return
         failures = _embed(tiles, [job for _, job in jobs], pace)
         for part, job in jobs:
             with _own_error(part):

@@ -77,7 +77,8 @@ def tiles_to_file(
         file).
 
     Raises:
-        Mismatch: The file is of another folder with other contents, of other settings, or damaged.
+        Mismatch: The file is of another folder with other contents, of other settings, or damaged
+            (its rows are compared with their checksum when they are copied).
         Busy: Another process is writing the file.
         StoreError: The file cannot be written.
         ConfigError: The settings do not fit the encoder.

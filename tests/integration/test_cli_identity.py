@@ -9,6 +9,7 @@ import shutil
 import numpy as np
 import pytest
 import small_encoders
+from feature_damage import damage_rows
 from PIL import Image
 
 from pathencoder.cli.main import run
@@ -199,3 +200,22 @@ def test_damaged_outputs_and_those_of_slides_cost_their_input_alone(cohort, enco
     text = capsys.readouterr().out
     assert "A.h5 is damaged" in text
     assert "B: done, 3 embeddings" in text
+
+
+@pytest.mark.parametrize("change", ["new", "gone"])
+def test_damaged_rows_are_not_copied_into_a_new_file(cohort, encode, rows_of, change):
+    tiles = cohort / "A" / "tiles"
+    assert encode(tiles)[0] == 0
+    damage_rows(cohort / "out" / "tiles.h5")
+    damaged = (cohort / "out" / "tiles.h5").read_bytes()
+    if change == "new":
+        save(tiles / "9.bmp", 9)
+    else:
+        (tiles / "0.bmp").unlink()
+    status, text, _ = encode(tiles)
+    assert status == 1
+    assert "tiles.h5 is damaged: its rows are not what was written. Delete it" in text
+    assert (cohort / "out" / "tiles.h5").read_bytes() == damaged
+    (cohort / "out" / "tiles.h5").unlink()
+    assert encode(tiles)[0] == 0
+    assert np.array_equal(kept(cohort).rows, rows_of(tiles))

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import small_encoders
+from feature_damage import damage_rows
 from small_slides import MemorySlide, section
 
 from pathencoder import runtime
@@ -239,3 +240,21 @@ def test_devices_that_are_not_there_are_wrong_usage(tmp_path, encoders, scans, c
     for device in ("cpu,cuda:99", "cuda:all" if not runtime.torch.cuda.is_available() else "x"):
         assert run([*line, "--encoder", encoders["small-cnn"], "--device", device]) == 2
         assert "device" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--pictures", "--qc"])
+@pytest.mark.parametrize("names", [("small-cnn",), ("small-cnn", "small-vit")])
+def test_a_damaged_file_fails_alone_where_it_is_read(encode, tmp_path, option, names):
+    folder = tmp_path / "out" / ("small-cnn" if len(names) > 1 else "")
+    assert encode(*names)[0] == 0
+    damage_rows(folder / "a.h5")
+    damaged = (folder / "a.h5").read_bytes()
+    status, found, errors = encode(*names, more=[option])
+    assert (status, errors.count("error:")) == (3, 0)
+    failed = [one for one in found if one["status"] == "failed"]
+    assert [(Path(one["input"]).name, one["encoder"]) for one in failed] == [("a.svs", "small-cnn")]
+    assert "its rows are not what was written" in failed[0]["failures"][0]["reason"]
+    assert len(found) - len(failed) == 3 * len(names) - 1
+    assert (folder / "a.h5").read_bytes() == damaged
+    (folder / "a.h5").unlink()
+    assert encode(*names, more=[option])[0] == 0
