@@ -1,5 +1,6 @@
 """A folder of small slides, its manifest, and how it is packed."""
 
+import csv
 from pathlib import Path
 
 from tests.support.small_slides import section, write_tiff
@@ -8,7 +9,7 @@ from training.archive.pack.run import Where, pack
 from training.archive.pack.settings import Settings
 from training.archive.rows import Defaults
 from training.archive.sources.folder import Folder
-from training.archive.store import read_manifest
+from training.archive.store import csv_of, read_manifest
 
 HERE = Where(processes=0)
 SMALL = Settings(tiles=6, tile_px=64, shard_mb=1)
@@ -34,6 +35,17 @@ def manifest_of(root: Path):
     out = root / "m.parquet"
     build([Folder(root / "slides")], out, Options(defaults=Defaults("", "", "P"), processes=1))
     return read_manifest(out).rows
+
+
+def edit_manifest(out: Path, slide: str, **values: str) -> None:
+    """Edit a slide's row of a manifest's CSV, as a person does."""
+    with csv_of(out).open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    next(row for row in rows if row["slide"] == slide).update(values)
+    with csv_of(out).open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 def packed(rows, root: Path, settings: Settings = SMALL, **options):

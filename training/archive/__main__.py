@@ -24,6 +24,7 @@ from pathencoder.errors import ConfigError, PathEncoderError
 from pathencoder.text import counted
 from training.archive.about import NOTHING, read_about
 from training.archive.build import Built, Options, build, record
+from training.archive.checked import is_waiting
 from training.archive.fetch import MISSING, fetch, summary
 from training.archive.http import Stopped
 from training.archive.pack.command import pack_command, verify_command
@@ -116,6 +117,9 @@ def check(file: Path) -> None:
     click.echo("\n".join(_counts(found.rows)))
     edits = f", {found.edits} rows edited by hand" if found.edits else ""
     click.echo(f"{file}: nothing is wrong{edits}")
+    if waiting := sum(is_waiting(row) for row in found.rows):
+        slides = counted(waiting, "slide has another patient", "slides have another patient")
+        click.echo(f"{slides}: before pack, run manifest --out {file}, which gives code and split")
 
 
 @main.command(name="fetch")

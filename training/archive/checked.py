@@ -10,7 +10,7 @@ from typing import Any
 
 from pathencoder.errors import ConfigError
 from pathencoder.text import counted
-from training.archive.privacy import is_personal
+from training.archive.privacy import is_code, is_personal
 from training.archive.row import COLUMNS, EDITABLE, FIELDS, Row, as_text, nearest_column
 
 _SHOWN = 100  # problems in a message
@@ -36,6 +36,30 @@ def refuse(file: Path, problems: Sequence[str]) -> None:
     raise ConfigError(
         "\n".join([f"{file}: {count}. Correct the table and run the command again", *shown])
     )
+
+
+def is_waiting(row: Row) -> bool:
+    """Whether a row has a patient that a person typed, and that no run of `manifest` took in.
+
+    It is then a number in the clear, or has no split: that of its patient is not known yet. A split
+    that a person emptied is no such case.
+    """
+    typed = bool(row.patient) and not is_code(row.patient)
+    return typed or (not row.split and "split" not in row.edits)
+
+
+def refuse_waiting(rows: Sequence[Row]) -> None:
+    """Raise ConfigError where rows wait for a run of `manifest`.
+
+    Args:
+        rows: Of a manifest, whose patients and splits are to be written elsewhere.
+    """
+    if waiting := [row for row in rows if is_waiting(row)]:
+        raise ConfigError(
+            f"{counted(len(waiting), 'slide has', 'slides have')} another patient since the last"
+            f" run of manifest ({_slides(waiting)}), and no code or split for it yet. Take the"
+            " edits in first: python -m training.archive manifest --out MANIFEST"
+        )
 
 
 def rows_of(columns: Texts, count: int, where: Where) -> tuple[list[Row], list[str]]:

@@ -25,6 +25,7 @@ from pathencoder.cores import available
 from pathencoder.errors import ConfigError
 from pathencoder.files import make_folder
 from pathencoder.locks import Busy
+from training.archive.checked import refuse_waiting
 from training.archive.http import Stopped
 from training.archive.measuring import end_with_parent
 from training.archive.pack.files import now_of, read_record, record_of
@@ -101,12 +102,14 @@ def pack(
         What was done.
 
     Raises:
-        ConfigError: The settings do not fit the shards that are there, or no slide can be used.
+        ConfigError: The settings do not fit the shards that are there, no slide can be used, or an
+            edited patient is not taken in yet.
         Mismatch: The shards are of another manifest.
         SourceGone: The folder of the slides went away.
         StoreError: The folder cannot be written, or is full.
         Stopped: Ctrl-C. What was packed is kept.
     """
+    refuse_waiting(rows)
     make_folder(out)
     by_name = {row.slide: row for row in rows}
     absent: list[str] = []

@@ -9,17 +9,29 @@ import tarfile
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from PIL import Image
-from small_archive import SMALL, contents, manifest_of, packed, small_manifest, write_slide
+from small_archive import (
+    SMALL,
+    contents,
+    edit_manifest,
+    manifest_of,
+    packed,
+    small_manifest,
+    write_slide,
+)
 
 from pathencoder.errors import ConfigError, StoreError
 from pathencoder.files import Mismatch
 from pathencoder.slides.reader import open_slide
+from training.archive.__main__ import main
 from training.archive.http import Stopped
 from training.archive.pack import files, group, run
 from training.archive.pack import layout as layouts
+from training.archive.pack.positions import make_positions
 from training.archive.pack.settings import Settings
 from training.archive.pack.verify import verify
+from training.archive.store import read_manifest
 from training.data.corpus import open_corpus
 from training.data.loader import batches
 from training.data.sampler import make_sampler
@@ -86,6 +98,32 @@ def test_held_out_and_unused_slides_are_packed_and_not_trained_on(archive):
     assert open_corpus(root / "shards").slide_names == [rows[2].slide]
     packed([rows[0], dataclasses.replace(rows[1], use=True), rows[2]], root)  # added later
     assert open_corpus(root / "shards").slide_names == [rows[1].slide, rows[2].slide]
+
+
+@pytest.mark.parametrize("patient", ["19650312-4711", "p-0000000000000001"])
+def test_a_patient_that_no_run_of_manifest_took_in_is_not_packed(archive, patient):
+    root, rows = archive
+    manifest = root / "m.parquet"
+    packed(rows, root)
+    before = contents(root / "shards")
+    edit_manifest(manifest, "case1_HE", patient=patient)
+    edited = read_manifest(manifest).rows
+    for write in (lambda: packed(edited, root), lambda: make_positions(manifest, 64, 0.5)):
+        with pytest.raises(
+            ConfigError, match=r"1 slide has .* \(case1_HE\).* manifest --out"
+        ) as error:
+            write()
+        assert patient not in str(error.value)
+    assert contents(root / "shards") == before
+    assert (
+        "1 slide has another patient" in CliRunner().invoke(main, ["check", str(manifest)]).output
+    )
+    code = {row.slide: row.patient for row in manifest_of(root)}["case1_HE"]
+    packed(read_manifest(manifest).rows, root)
+    assert f",{code},he," in (root / "shards" / "slides.csv").read_text()
+    assert (code == patient) == patient.startswith("p-")
+    edit_manifest(manifest, "case1_HE", split="")  # which a person may leave empty
+    assert packed(read_manifest(manifest).rows, root).tables.slides == 3
 
 
 @pytest.mark.parametrize("at", [0, 3, 6, 11, 17])
