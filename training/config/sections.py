@@ -297,7 +297,8 @@ class ExportSettings(Section):
         commercial: false: no commercial use, also where the licence permits it.
         summary: A sentence for its description.
         stains: Stain classes of the tiles, where no table states them.
-        mpp: Micrometres per pixel of its input; null: as a table of the tiles states.
+        mpp: Micrometres per pixel of its input; null: `data.mpp`, else as a table of the tiles
+            states.
     """
 
     start_share: float = Field(default=0.0, ge=0, lt=1)

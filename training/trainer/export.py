@@ -20,6 +20,7 @@ from training import distributed
 from training.backbones import make
 from training.backbones.save import write_encoder
 from training.config import Config, ExportSettings
+from training.data.contents import Scale
 from training.files import write_text
 from training.methods import Method
 from training.provenance.record import Provenance
@@ -134,12 +135,12 @@ def _tiles(settings: ExportSettings, made_from: Provenance) -> dict[str, Any]:
     """Stains and scale: as the table of the tiles states them, else as the settings do."""
     contents = made_from.corpus.contents
     stains = tuple(name for name in STAINS if name in contents.stains) or settings.stains
-    scale, asked = contents.scale, settings.mpp
+    scale, asked = _trained_at(made_from), settings.mpp
     if scale is None:
         return {"stains": stains, "mpp": asked}
     if asked is not None and not scale.low <= asked <= scale.high:
         log.warning(
-            "export.mpp=%g: the tiles have %g to %g um/px (median %g), which the export will say",
+            "export.mpp=%g: the run has seen %g to %g um/px (median %g), which the export will say",
             asked,
             scale.low,
             scale.high,
@@ -152,6 +153,17 @@ def _tiles(settings: ExportSettings, made_from: Provenance) -> dict[str, Any]:
         "mpp": asked or (scale.median if narrow else None),
         "mpp_range": (scale.low, scale.high),
     }
+
+
+def _trained_at(made_from: Provenance) -> Scale | None:
+    """The scale of the pictures that crops were cut from; None where no table states any.
+
+    With data.mpp, all tiles of a stated scale were brought to that one.
+    """
+    stated, mpp = made_from.corpus.contents.scale, made_from.canvas_mpp
+    if stated is None or mpp is None:
+        return stated
+    return Scale(stated.tiles, mpp, mpp, mpp)
 
 
 def _taught_by(made_from: Provenance) -> str:

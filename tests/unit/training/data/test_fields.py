@@ -10,6 +10,7 @@ from PIL import Image
 from small_runs import values
 
 from pathencoder.errors import ConfigError
+from pathencoder.pretrained.folder import read_spec
 from training import config
 from training.data.corpus import open_corpus
 from training.data.loader import batches
@@ -56,6 +57,16 @@ def test_a_run_says_what_has_no_scale_and_records_the_field(shards, tmp_path, ca
     run = train(config.check(asked))
     assert "crops are cut from 24 um. 2 of 8 tiles have no stated scale" in caplog.text
     assert json.loads((run / "data.json").read_text())["canvas_mpp"] == 0.5
+
+
+@pytest.mark.parametrize(("mpp", "asked_mpp"), [(0.5, None), (0.5, 0.5), (1.0, 0.25)])
+def test_an_export_says_the_scale_that_its_run_has_seen(shards, tmp_path, caplog, mpp, asked_mpp):
+    asked = values(shards, tmp_path / "run", minutes=1e-9)
+    asked["data"] |= {"mpp": mpp, "batch": 4}
+    asked["export"] = {"mpp": asked_mpp}
+    spec = read_spec(train(config.check(asked)) / "export")
+    assert (spec.mpp, spec.mpp_range) == (mpp, (mpp, mpp))
+    assert ("export.mpp=0.25: the run has seen 1 to 1 um/px" in caplog.text) == (asked_mpp == 0.25)
 
 
 def test_without_any_scale_it_is_refused(shards, tmp_path):
