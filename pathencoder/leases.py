@@ -76,7 +76,7 @@ class Lease:
             OSError: The folder cannot be written.
         """
         self._machine = _machine(self._path.parent.stat().st_dev)
-        draft = self._path.with_name(f"{self._path.name}.{self._machine}-{self._name}.incomplete")
+        draft = self._path.with_name(f"{self._drafts()}.{self._machine}-{self._name}.incomplete")
         try:
             now = self._write(draft)
             for _ in range(3):
@@ -145,11 +145,17 @@ class Lease:
 
         Where no other process of this machine may try, its drafts are removed at once.
         """
-        for left in self._path.parent.glob(f"{glob.escape(self._path.name)}.*.incomplete"):
-            ended = self._alone and left.name.startswith(f"{self._path.name}.{self._machine}-")
-            with contextlib.suppress(OSError):
-                if ended or now - left.stat().st_mtime_ns > STALE * 1e9:
-                    left.unlink()
+        for start in (self._drafts(), self._path.name):  # the second: of older versions
+            for left in self._path.parent.glob(f"{glob.escape(start)}.*.incomplete"):
+                ended = self._alone and left.name.startswith(f"{start}.{self._machine}-")
+                with contextlib.suppress(OSError):
+                    if ended or now - left.stat().st_mtime_ns > STALE * 1e9:
+                        left.unlink()
+
+    def _drafts(self) -> str:
+        """How the names of drafts begin: short, where the lease has the longest name there is."""
+        digest = hashlib.blake2b(os.fsencode(self._path.name), digest_size=8).hexdigest()
+        return f".{digest}"
 
     def _beat(self) -> None:
         while not self._end.wait(BEAT) and self.renew():

@@ -11,6 +11,9 @@ import pytest
 from paths import ROOT
 
 from pathencoder import leases
+from pathencoder.cli import names
+from pathencoder.features.job import partial_path
+from pathencoder.features.journal import lock_of
 from pathencoder.leases import Lease
 from pathencoder.locks import Busy, Lock, Lost
 
@@ -184,10 +187,22 @@ def test_drafts_of_killed_processes_of_this_machine_go_at_once(tmp_path, monkeyp
         patch.setattr(Path, "unlink", lambda *_, **__: None)  # as in a killed process
         with pytest.raises(ZeroDivisionError):
             lease.take()
+    (draft,) = tmp_path.iterdir()
+    earlier = tmp_path / f"a.lease.{draft.name.split('.', 2)[2]}"  # as other versions name it
+    earlier.touch()
     other = tmp_path / "a.lease.another-machine.incomplete"
     other.touch()
-    assert len(list(tmp_path.iterdir())) == 2
+    assert len(list(tmp_path.iterdir())) == 3
     again = Lease(tmp_path / "a.lease", alone=True)
     assert again.take() is None
     again.release()
     assert list(tmp_path.iterdir()) == [other]  # its process may still run
+
+
+def test_the_longest_names_of_outputs_have_leases(tmp_path):
+    name = names.cut_short("x" * 300, "0123456789ab")
+    assert len(name) == names._LONGEST
+    lock = lock_of(partial_path(tmp_path / f"{name}.zarr"))
+    lock.confirm()
+    lock.release()
+    assert list(tmp_path.iterdir()) == []
