@@ -23,10 +23,12 @@ class LeftOut:
     Attributes:
         path: Where it is, below the folder as the user typed it.
         reason: Why it was left out, as text.
+        unread: It may be or hold files, which cannot be seen now.
     """
 
     path: Path
     reason: str
+    unread: bool = False
 
 
 @dataclass(frozen=True)
@@ -118,7 +120,7 @@ def _entries(folder: Path, above: tuple[tuple[int, int], ...]) -> Iterator[Path 
         identity = _identity(folder)
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
     except OSError as error:
-        yield LeftOut(folder, f"the folder cannot be read ({error.strerror or error})")
+        yield LeftOut(folder, f"the folder cannot be read ({error.strerror or error})", unread=True)
         return
     if identity in above:
         yield LeftOut(folder, "a link to a folder that contains it: entered once only")
@@ -134,7 +136,9 @@ def _entries(folder: Path, above: tuple[tuple[int, int], ...]) -> Iterator[Path 
         elif is_special(path):
             yield LeftOut(path, NEITHER)
         elif entry.is_symlink():
-            yield LeftOut(path, f"a link to nothing ({printable(os.readlink(path))})")
+            yield LeftOut(path, f"a link to nothing ({printable(os.readlink(path))})", unread=True)
+        else:  # a network disk that does not answer, or removed at this moment
+            yield LeftOut(path, "cannot be read", unread=True)
 
 
 def _identity(folder: Path) -> tuple[int, int]:

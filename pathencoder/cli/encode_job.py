@@ -292,6 +292,7 @@ class EncodeRun:
             file,
             settings,
             keep_others=not job.whole,
+            unread=job.unread,
             progress=meter,
             pace=meter.pace,
         )

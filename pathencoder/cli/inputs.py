@@ -181,15 +181,20 @@ def _look_into(folder: Path, taken_as: str | None, found: Found, out: Path | Non
     if images:
         keyed: dict[str, Path] = {}
         for path in images:
-            key = printable(path.relative_to(folder).as_posix())
+            key = _key(path, folder)
             if keyed.setdefault(key, path) != path:
                 found.left_out.append(LeftOut(path, _SAME_NAME))
-        found.jobs.append(Job(folder, "tiles", images=tuple(keyed.items())))
+        unread = tuple(_key(left.path, folder) for left in walked.left_out if left.unread)
+        found.jobs.append(Job(folder, "tiles", images=tuple(keyed.items()), unread=unread))
     if not slides and not images:
         wanted = {"tiles": "images", "slides": "slides"}.get(taken_as or "", "images or slides")
         found.jobs.append(Job(folder, "nothing", problem=f"no {wanted} in this folder"))
     others = without_own(p for p in rest if p not in set(images))
     found.left_out += [*walked.left_out, *_summed_up(folder, others, taken_as, walked.hidden)]
+
+
+def _key(path: Path, folder: Path) -> str:
+    return printable(path.relative_to(folder).as_posix())
 
 
 def _is_below(path: Path, folder: Path) -> bool:

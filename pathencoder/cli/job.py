@@ -18,6 +18,7 @@ class Job:
         name: Name of its output, without suffix.
         images: Key and file of each image of "tiles".
         whole: The images are all of a folder: rows of images that no longer exist are removed.
+        unread: Keys of files and folders in it that cannot be read now: rows of images there stay.
         problem: What is wrong with a "nothing".
         remote: The slide of a store, where `source` is its URL.
     """
@@ -27,6 +28,7 @@ class Job:
     name: str = ""
     images: tuple[tuple[str, Path], ...] = ()
     whole: bool = True
+    unread: tuple[str, ...] = ()
     problem: str = ""
     remote: RemoteSlide | None = None
 

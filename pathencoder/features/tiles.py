@@ -53,6 +53,7 @@ def tiles_to_file(
     settings: Settings,
     *,
     keep_others: bool = False,
+    unread: Sequence[str] = (),
     progress: Progress = silent,
     pace: Pace | None = None,
 ) -> Outcome:
@@ -69,6 +70,8 @@ def tiles_to_file(
         file: The feature file.
         settings: How to encode.
         keep_others: Keep the rows of other images of the same folder; else they are removed.
+        unread: Keys of files and folders in it that cannot be read now: rows of images there are
+            kept, too.
         progress: Called with (done, total).
         pace: Where the times are counted.
 
@@ -86,7 +89,7 @@ def tiles_to_file(
     """
     started, pace = time.monotonic(), pace or Pace()
     provenance = with_runtime_of(file, tiles_provenance(encoder, settings), settings)
-    batch = _Batch(source, images, keep_others=keep_others)
+    batch = _Batch(source, images, keep_others=keep_others, unread=unread)
 
     def outcome(status: str, failures: list[Failure], notes: list[str], new: int = 0) -> Outcome:
         rows, seconds = len(images) - len(failures), time.monotonic() - started
@@ -125,10 +128,14 @@ class _Batch:
         source: The folder that the keys are relative to.
         images: Key and path of each image.
         keep_others: Whether rows of other images of the folder stay in the file.
+        unread: Keys of files and folders whose images cannot be seen now; their rows stay, too.
     """
 
-    def __init__(self, source: Path, images: Named, *, keep_others: bool) -> None:
-        self.source, self.images, self.keep_others = source, images, keep_others
+    def __init__(
+        self, source: Path, images: Named, *, keep_others: bool, unread: Sequence[str]
+    ) -> None:
+        self.source, self.images = source, images
+        self._keep_others, self._unread = keep_others, tuple(unread)
         self.folder = place_of(source)
         self.paths = dict(images)
         self.stats = {key: stat_of(path) for key, path in images}
@@ -155,7 +162,15 @@ class _Batch:
 
     def parts(self) -> frozenset[str] | None:
         """The keys, or None where they are all images of their folder."""
-        return frozenset(self.paths) if self.keep_others else None
+        return frozenset(self.paths) if self._keep_others or self._unread else None
+
+    def keeps(self, key: str) -> bool:
+        """Whether the row of an image that is not among these stays in the file."""
+        return key not in self.paths and (self._keep_others or self.is_unread(key))
+
+    def is_unread(self, key: str) -> bool:
+        """Whether an image lies where nothing can be read now."""
+        return any(key == place or key.startswith(f"{place}/") for place in self._unread)
 
     def _hash(self, key: str) -> bytes:
         if key not in self.hashes:
@@ -204,15 +219,11 @@ class _Earlier:
 
     def others(self, batch: _Batch) -> dict[str, Stamp]:
         """The rows of other images, where they are kept."""
-        if not batch.keep_others:
-            return {}
-        return {key: stamp for key, stamp in self.known.items() if key not in batch.stats}
+        return {key: stamp for key, stamp in self.known.items() if batch.keeps(key)}
 
     def other_failures(self, batch: _Batch) -> list[Failure]:
         """The failures of other images, where they are kept."""
-        if not batch.keep_others:
-            return []
-        return [f for f in self.failures if f.part not in batch.stats]
+        return [f for f in self.failures if batch.keeps(f.part)]
 
 
 def _earlier(
@@ -227,7 +238,15 @@ def _earlier(
     check_provenance(file, provenance, layout="")
     parts = finished.read_parts(file)
     earlier = _Earlier(parts.folder, parts.known, parts.take, parts.failures)
-    return earlier, _check_folder(earlier, batch, file)
+    return earlier, [*_check_folder(earlier, batch, file), *_kept_unread(earlier, batch)]
+
+
+def _kept_unread(earlier: _Earlier, batch: _Batch) -> list[str]:
+    """A note where rows stay because their images cannot be seen now."""
+    count = sum(batch.is_unread(key) for key in earlier.known if key not in batch.paths)
+    if not count:
+        return []
+    return [f"rows of images in places that cannot be read now are kept: {count:,}"]
 
 
 def _check_folder(earlier: _Earlier, batch: _Batch, file: Path) -> list[str]:
@@ -339,8 +358,8 @@ def _nothing_new(earlier: _Earlier, batch: _Batch) -> list[Failure] | None:
         if named[0] not in known
         or not batch.is_same(named[0], known[named[0]], folder=earlier.folder)
     ]
-    gone = len(known) - (len(batch.images) - len(missing))
-    if (gone and not batch.keep_others) or any(key not in earlier.failed for key, _ in missing):
+    gone = any(key not in batch.paths and not batch.keeps(key) for key in known)
+    if gone or any(key not in earlier.failed for key, _ in missing):
         return None
     failures = []
     for key, path in missing:

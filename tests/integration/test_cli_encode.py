@@ -361,7 +361,7 @@ def test_a_table_gives_each_input_its_scale(tiles, encode, folder, tmp_path):
         ("name,mpp\na,0.25\n", "lacks the column 'slide'"),
         ("slide,mpp\na,quarter\n", "line 2"),
         ("slide,mpp\na,0.25\n,0.5\n", "line 3"),
-        ("slide,mpp\ntiles,0.25\nx/tiles,0.5\n", "different scales"),
+        ("slide,mpp\ntiles,0.25\ntiles,0.5\n", "different scales"),
         ("slide,mpp\na,250\n", "0.01 to 100"),
     ],
 )

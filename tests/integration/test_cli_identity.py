@@ -219,3 +219,27 @@ def test_damaged_rows_are_not_copied_into_a_new_file(cohort, encode, rows_of, ch
     (cohort / "out" / "tiles.h5").unlink()
     assert encode(tiles)[0] == 0
     assert np.array_equal(kept(cohort).rows, rows_of(tiles))
+
+
+def test_rows_of_a_folder_that_is_not_there_now_are_kept(cohort, encode, forwards):
+    tiles, away = cohort / "A" / "tiles", cohort / "away"
+    save(cohort / "mounted" / "7.bmp", 7)
+    save(tiles / "more" / "8.bmp", 8)
+    (tiles / "linked").symlink_to(cohort / "mounted")
+    assert encode(tiles)[0] == 0
+    before = kept(cohort)
+    (cohort / "mounted").rename(away)
+    status, text, _ = encode(tiles)
+    assert status == 0
+    assert "rows of images in places that cannot be read now are kept: 1" in text
+    assert np.array_equal(kept(cohort).rows, before.rows)
+    (tiles / "more" / "8.bmp").unlink()  # that can be seen
+    assert "are kept: 1" in encode(tiles)[1]
+    assert sorted(kept(cohort).keys) == sorted(set(before.keys) - {"more/8.bmp"})
+    away.rename(cohort / "mounted")
+    forwards.clear()
+    assert ": done before" in encode(tiles)[1]
+    (tiles / "linked").unlink()
+    assert encode(tiles)[0] == 0
+    assert sorted(kept(cohort).keys) == ["0.bmp", "1.bmp", "2.bmp"]
+    assert forwards == []
