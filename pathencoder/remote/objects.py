@@ -28,12 +28,17 @@ _PUBLIC = {
 }
 _ENVIRONMENT = {"s3": "AWS", "gs": "GOOGLE", "az": "AZURE"}  # how their variables begin
 _RETRY: Any = {"max_retries": 3, "retry_timeout": datetime.timedelta(seconds=60)}
+_OF_STORE = ("GenericError", "UnauthenticatedError")  # obstore's, that concern all objects
 _CLIENT = {"timeout": "300s", "connect_timeout": "20s"}
 
 if TYPE_CHECKING:
     _Path = Path
 else:
     _Path = type(Path())
+
+
+class Unreachable(SlideError):
+    """A store that does not answer, or that refuses the credentials: not one object alone."""
 
 
 class UrlPath(_Path):
@@ -165,7 +170,8 @@ def head(url: str) -> Object | None:
     """The object of a URL; None where there is none.
 
     Raises:
-        SlideError: The store does not answer, or refuses access.
+        Unreachable: The store does not answer, or refuses the credentials.
+        SlideError: It refuses access to the object.
     """
     if not split(url)[1]:
         return None
@@ -177,7 +183,7 @@ def head(url: str) -> Object | None:
     except (MissingExtra, ConfigError):
         raise
     except Exception as error:
-        raise SlideError(f"{as_url(url)}: {explain(error, url)}") from without_details(error)
+        raise unread(error, as_url(url), url) from without_details(error)
 
 
 def _head(store: Any, name: str) -> Any:
@@ -202,7 +208,8 @@ def listing(folder: str) -> list[Object]:
     """Every object below a folder, in the order of the names.
 
     Raises:
-        SlideError: The store does not answer or refuses access, or it is a web server.
+        Unreachable: The store does not answer, or refuses the credentials.
+        SlideError: It refuses access, or is a web server.
     """
     if folder.startswith(_WEB) and "amazonaws.com" not in folder:
         raise SlideError(
@@ -214,8 +221,20 @@ def listing(folder: str) -> list[Object]:
     try:
         found = [_object(meta) for batch in obstore.list(store) for meta in batch]
     except Exception as error:
-        raise SlideError(f"{folder}: {explain(error)}") from without_details(error)
+        raise unread(error, folder) from without_details(error)
     return sorted(found, key=lambda item: item.name)
+
+
+def unread(error: Exception, named: str, url: str = "") -> SlideError:
+    """The error of an object or a folder that cannot be read.
+
+    Args:
+        error: Of obstore.
+        named: What the message names.
+        url: Of the object, where it may be signed.
+    """
+    kind = Unreachable if type(error).__name__ in _OF_STORE else SlideError
+    return kind(f"{named}: {explain(error, url)}")
 
 
 def explain(error: Exception, url: str = "") -> str:

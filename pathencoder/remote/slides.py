@@ -16,11 +16,11 @@ from pathencoder.formats.file_kinds import FOREIGN_SUFFIXES, SLIDE_SUFFIXES, TIF
 from pathencoder.remote.objects import (
     Object,
     as_url,
-    explain,
     head,
     listing,
     split,
     store_of,
+    unread,
     without_details,
 )
 from pathencoder.remote.signed import with_secrets, without_secrets
@@ -179,9 +179,7 @@ def _headers(folder: str, files: Iterable[Object]) -> list[tuple[Object, Header]
                     store_of(folder), item.name, start=0, end=min(_FRONT, item.size)
                 )
             except Exception as error:
-                raise SlideError(f"{folder}/{item.name}: {explain(error)}") from without_details(
-                    error
-                )
+                raise unread(error, f"{folder}/{item.name}") from without_details(error)
             front.write_bytes(bytes(data))
             if header := read_header(front):
                 found.append((item, header))

@@ -23,7 +23,7 @@ from object_servers import s3_bucket, s3_server
 from pathencoder.errors import ConfigError, PathEncoderError
 from pathencoder.remote.objects import store_of
 from training.archive.facts import sha256_of
-from training.archive.http import Refused, SourceError
+from training.archive.http import Refused, SourceError, Unanswered
 from training.archive.privacy import Pseudonyms
 from training.archive.row import Row
 from training.archive.rows import NO_DEFAULTS, merged
@@ -118,7 +118,7 @@ def test_the_gdc_is_asked_again_after_429_and_not_before_it_says(gdc, tmp_path):
     gdc.source.fetch(row, tmp_path / "a.svs", stop)
     assert waited == [7, 9]
     gdc.first = [Answer(429, b"", {"Retry-After": "99999"})]
-    with pytest.raises(SourceError, match="asks to wait 99999 s"):
+    with pytest.raises(Unanswered, match="asks to wait 99999 s"):
         fetch(gdc.source, row, tmp_path / "b.svs")
 
 
@@ -138,7 +138,7 @@ def test_a_wrong_checksum_and_a_replaced_file_of_the_gdc_are_errors(gdc, tmp_pat
 
 def test_a_service_that_is_down_is_an_error_after_some_tries(tmp_path):
     source = Gdc("TCGA-XX", url="http://127.0.0.1:9/", pause=0.001)
-    with pytest.raises(SourceError, match="the connection fails"):
+    with pytest.raises(Unanswered, match="the connection fails"):
         list(source.items())
 
 

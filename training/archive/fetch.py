@@ -23,19 +23,19 @@ from pathencoder.errors import PathEncoderError, StoreError
 from pathencoder.features.identity import slide_stat
 from pathencoder.files import make_folder, storing, whole_file
 from pathencoder.locks import Lock
+from pathencoder.remote.objects import Unreachable
 from pathencoder.text import counted
 from training.archive.facts import sha256_of
-from training.archive.http import Refused, SourceError, Stopped
+from training.archive.http import Refused, SourceError, Stopped, Unanswered
 from training.archive.row import Row
 from training.archive.sources.base import Source
 from training.archive.sources.open_source import open_source
-from training.archive.transfer import Replaced
 
 log = logging.getLogger(__name__)
 
 MISSING = "missing.csv"
 _NOTES = ".fetched.jsonl"
-_SILENT = 5  # slides of a source that fail in a row before its others are left out
+_SILENT = 5  # slides of a source without an answer in a row, before its others are left out
 _NO_TOKEN = 401  # HTTP's status for a token that is missing, wrong or expired
 _EVERY = 10.0  # seconds between lines of progress
 
@@ -221,12 +221,8 @@ class _Job:
             return sha256
         except StoreError:
             raise
-        except (Refused, Replaced) as error:
-            if isinstance(error, Refused) and error.status == _NO_TOKEN:
-                self.silent[row.src] += 1  # as it will refuse all others
-            return error
         except PathEncoderError as error:
-            self.silent[row.src] += 1
+            self.silent[row.src] = self.silent[row.src] + 1 if _is_silent(error) else 0
             return error
         except Stopped:
             return SourceError("the run was stopped: run the same command again")
@@ -237,6 +233,13 @@ class _Job:
             if name not in self.sources:
                 self.sources[name] = open_source(name)
             return self.sources[name]
+
+
+def _is_silent(error: PathEncoderError) -> bool:
+    """Whether all other slides of a source will fail as this one did; else it is of this alone."""
+    if isinstance(error, Refused):
+        return error.status == _NO_TOKEN
+    return isinstance(error, (Unanswered, Unreachable))
 
 
 def _record(row: Row, found: Outcome, result: Fetched) -> None:

@@ -34,6 +34,10 @@ class SourceError(SlideError):
     """A source does not answer, refuses access, or holds another file than it listed."""
 
 
+class Unanswered(SourceError):
+    """A source does not answer, or breaks off all the time: its other slides would fare alike."""
+
+
 class Refused(SourceError):
     """Access is refused, or there is no such thing: another try does not help.
 
@@ -108,7 +112,7 @@ class Client:
 
         Raises:
             Refused: 4xx but 429.
-            SourceError: No answer after several tries.
+            Unanswered: No answer after several tries.
             Stopped: The program ended it.
         """
         whole = urljoin(self.base, url)
@@ -133,7 +137,7 @@ class Client:
                 wait = max(wait, asked)
             if attempt + 1 < _TRIES and self.stop.wait(min(wait, _LONGEST)):
                 raise Stopped
-        raise SourceError(
+        raise Unanswered(
             f"{self.name}: {hide_secrets(whole)}: {problem}. What was received is kept; the same"
             " command goes on from there"
         )
@@ -190,9 +194,7 @@ class Client:
                     raise Stopped from None
             finally:
                 answer.close()  # no effect on the connection of one that was read whole
-        raise SourceError(
-            f"{self.name}: {hide_secrets(url)}: its answer is no JSON: is it the API?"
-        )
+        raise Unanswered(f"{self.name}: {hide_secrets(url)}: its answer is no JSON: is it the API?")
 
 
 def location(answer: BaseHTTPResponse, url: str) -> str | None:

@@ -16,8 +16,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from pathencoder.errors import StoreError
 from pathencoder.files import storing
-from training.archive.http import SourceError, Stopped
+from training.archive.http import SourceError, Stopped, Unanswered
 
 _TRIES = 6  # without one byte more
 _PAUSE = 0.5  # seconds, doubled for each try that brought nothing
@@ -92,8 +93,9 @@ def transfer(
 
     Raises:
         Replaced: The source has another size than was listed.
-        SourceError: It breaks off all the time, or its checksum is wrong twice.
-        StoreError: The disk is full.
+        Unanswered: The connection breaks off all the time.
+        SourceError: It ends early all the time, or its checksum is wrong twice.
+        StoreError: The disk has too little room.
         Stopped: `stop` was set; what came is kept.
     """
     stop = stop or threading.Event()
@@ -131,21 +133,21 @@ class _Held:
         self, open_at: OpenAt, expected: Expected, stop: threading.Event, pause: float
     ) -> None:
         """Receive the rest; tries again as long as bytes come."""
-        idle, reason = 0, ""
+        idle, problem = 0, SourceError("")
         while idle < _TRIES:
             before = self._size()
             try:
                 if self._more(open_at, expected, stop):
                     return
-                reason = "it ends early"
+                problem = SourceError(f"it ended early {_TRIES} times")
             except Broken as error:
-                reason = str(error)
+                problem = Unanswered(f"the connection broke off {_TRIES} times ({error})")
             idle = 0 if self._size() > before else idle + 1
             if stop.wait(pause * 2 ** max(0, idle - 1)):
                 raise Stopped
-        raise SourceError(
-            f"{expected.name}: the connection broke off {_TRIES} times ({reason}). What was"
-            " received is kept; the same command goes on from there"
+        raise type(problem)(
+            f"{expected.name}: {problem}. What was received is kept; the same command goes on from"
+            " there"
         )
 
     def _more(self, open_at: OpenAt, expected: Expected, stop: threading.Event) -> bool:
@@ -212,9 +214,10 @@ class _Held:
         needed = (part.total or 0) - self._size()
         free = shutil.disk_usage(self.place.parent).free
         if needed + _SPARE > free:
-            raise SourceError(
-                f"{self.place}: {needed / 1e9:.2f} GB are needed and {free / 1e9:.2f} GB are free:"
-                " make room, or choose another --out. What was received is kept"
+            raise StoreError(
+                f"{self.place}: the disk has too little room: {needed / 1e9:.2f} GB are needed and"
+                f" {free / 1e9:.2f} GB are free. Make room, or choose another --out; what was"
+                " received is kept"
             )
 
 

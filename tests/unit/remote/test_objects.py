@@ -9,7 +9,16 @@ import pytest
 
 from pathencoder.errors import ConfigError, MissingExtra, SlideError
 from pathencoder.remote import objects
-from pathencoder.remote.objects import UrlPath, as_url, is_remote, join, split, url_path
+from pathencoder.remote.objects import (
+    Unreachable,
+    UrlPath,
+    as_url,
+    is_remote,
+    join,
+    split,
+    unread,
+    url_path,
+)
 
 
 @pytest.mark.parametrize("url", ["s3://b/a.svs", "gs://b", "az://c/x", "https://h/a", "S3://b/a"])
@@ -124,6 +133,21 @@ def test_without_obstore_the_extra_is_named(monkeypatch):
     objects.store_of.cache_clear()
     with pytest.raises(MissingExtra, match=r"pip install 'pathencoder\[remote\]'"):
         objects.store_of("s3://bucket/a")
+
+
+@pytest.mark.full
+def test_a_store_that_does_not_answer_is_another_error_than_an_object(monkeypatch):
+    from obstore.exceptions import GenericError, PermissionDeniedError, UnauthenticatedError
+
+    monkeypatch.setattr(objects, "_RETRY", {"max_retries": 0})
+    objects.store_of.cache_clear()
+    with pytest.raises(Unreachable, match="Check the network"):
+        objects.head("http://127.0.0.1:9/a.svs")
+    for kind in (GenericError, UnauthenticatedError):
+        assert isinstance(unread(kind("no"), "s3://b/a"), Unreachable)
+    for one in (PermissionDeniedError("no"), FileNotFoundError("no")):
+        assert not isinstance(unread(one, "s3://b/a"), Unreachable)
+    objects.store_of.cache_clear()
 
 
 def test_a_web_server_is_not_listed():

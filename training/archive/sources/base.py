@@ -96,7 +96,7 @@ def http_part(client: Client, url: str, start: int, version: str) -> Iterator[Pa
 
     Raises:
         Refused: Access is refused.
-        SourceError: No answer.
+        Unanswered: No answer.
     """
     headers = {"Accept-Encoding": "identity"}
     if start:

@@ -23,7 +23,7 @@ from training.archive.sources.base import expected_of, safe_name, verify_file
 from training.archive.transfer import Broken, Expected, Part, Replaced, transfer
 
 _CHUNK = 4 << 20
-_REFUSED = ("PermissionDeniedError", "UnauthenticatedError")
+_REFUSED = {"PermissionDeniedError": 403, "UnauthenticatedError": 401}  # HTTP's status
 
 
 class Objects:
@@ -229,7 +229,7 @@ def _of(error: Exception, url: str) -> Exception:
     if name == "PreconditionError":
         return Replaced(f"{url}: it was replaced during the download. Run the command again")
     if name in _REFUSED:
-        return Refused(f"{url}: {explain(error, url)}", 403)
+        return Refused(f"{url}: {explain(error, url)}", _REFUSED[name])
     if isinstance(error, FileNotFoundError):
         return Refused(f"{url}: {explain(error, url)}", 404)
     return Broken(explain(error, url))

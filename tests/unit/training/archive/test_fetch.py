@@ -6,9 +6,10 @@ import threading
 
 import pytest
 
-from pathencoder.errors import StoreError
+from pathencoder.errors import SlideError, StoreError
+from pathencoder.remote.objects import Unreachable
 from training.archive.fetch import MISSING, fetch, summary
-from training.archive.http import Refused, SourceError, Stopped
+from training.archive.http import Refused, SourceError, Stopped, Unanswered
 from training.archive.row import Row
 from training.archive.sources.base import verify_file
 from training.archive.sources.folder import Folder
@@ -101,9 +102,10 @@ def fields(row):
     return {name: getattr(row, name) for name in row.__slots__}
 
 
-def test_a_source_that_does_not_answer_is_left_alone_after_some_slides(tmp_path):
+@pytest.mark.parametrize("error", [Unanswered("no answer"), Unreachable("no answer")])
+def test_a_source_that_does_not_answer_is_left_alone_after_some_slides(tmp_path, error):
     shelf = Shelf({f"{i:03}": b"x" for i in range(40)})
-    shelf.errors = dict.fromkeys(shelf.files, SourceError("no answer"))
+    shelf.errors = dict.fromkeys(shelf.files, error)
     found = run(shelf, tmp_path, together=1)
     assert len(found.missing) == 40
     assert len(shelf.asked) == 5
@@ -114,6 +116,31 @@ def test_a_source_that_does_not_answer_is_left_alone_after_some_slides(tmp_path)
     found = run(shelf, tmp_path, together=1)
     assert len(shelf.asked) == 50  # a token that has expired is refused for every slide
     assert "Check the token" in found.missing[-1][2]
+
+
+def test_slides_that_are_gone_or_damaged_do_not_keep_others_away(tmp_path):
+    shelf = Shelf({f"{i:03}": b"x" for i in range(40)})
+    answers = [SourceError("gone"), Refused("no", 403), SlideError("no object has this name")]
+    for i, name in enumerate(list(shelf.files)[:30]):
+        shelf.errors[name] = answers[i % 3] if i % 5 else Unanswered("no answer")
+    found = run(shelf, tmp_path, together=1)
+    assert (found.came, len(found.missing), len(shelf.asked)) == (10, 30, 40)
+
+
+def test_slides_of_a_folder_that_were_deleted_do_not_keep_others_away(tmp_path):
+    folder = tmp_path / "archive"
+    folder.mkdir()
+    for i in range(8):
+        (folder / f"{i}.svs").write_bytes(b"%d" % i)
+    rows = [
+        Row(slide=i.source_id, src=i.src, source_id=i.source_id, file=i.file, size=i.size)
+        for i in Folder(folder).items()
+    ]
+    for i in range(6):
+        (folder / f"{i}.svs").unlink()
+    found = fetch(rows, tmp_path / "out", together=1, copy_local=True)
+    assert found.came == 2
+    assert all("cannot be read" in reason for _, _, reason in found.missing)
 
 
 def test_several_come_at_once_within_the_limit(tmp_path):

@@ -7,7 +7,8 @@ import threading
 import numpy as np
 import pytest
 
-from training.archive.http import SourceError, Stopped
+from pathencoder.errors import StoreError
+from training.archive.http import SourceError, Stopped, Unanswered
 from training.archive.transfer import Broken, Expected, Part, Replaced, transfer
 
 DATA = np.random.default_rng(0).bytes(100_000)
@@ -77,7 +78,7 @@ def test_another_process_goes_on_where_one_was_killed(origin, tmp_path):
         origin.after = 0 if origin.starts else 40_000
 
     origin.breaks, origin.on_open = 99, silent_after_the_first
-    with pytest.raises(SourceError, match="broke off 6 times"):
+    with pytest.raises(Unanswered, match="broke off 6 times"):
         run(origin, tmp_path / "a")
     again = Origin()
     run(again, tmp_path / "a", size=len(DATA))
@@ -150,5 +151,15 @@ def test_a_stop_keeps_what_came(origin, tmp_path):
 def test_a_full_disk_is_said_before_it_is_full(origin, tmp_path, monkeypatch):
     usage = type("Usage", (), {"free": 50_000})
     monkeypatch.setattr("training.archive.transfer.shutil.disk_usage", lambda _: usage)
-    with pytest.raises(SourceError, match="make room"):
+    with pytest.raises(StoreError, match=r"too little room.*Make room"):
         run(origin, tmp_path / "a")
+
+
+def test_a_file_that_is_shorter_than_its_source_says_is_no_broken_connection(origin, tmp_path):
+    @contextlib.contextmanager
+    def short(start, _):
+        yield Part(start, len(DATA), "1", iter([DATA[start:-10]] if not start else []))
+
+    with pytest.raises(SourceError, match="it ended early 6 times") as error:
+        transfer(short, tmp_path / "a", Expected("a"), pause=0.0)
+    assert not isinstance(error.value, Unanswered)
