@@ -9,10 +9,10 @@ needed, except for an average with the starting weights (export.start_share).
 from __future__ import annotations
 
 import functools
-import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import click
 import torch
@@ -107,12 +107,11 @@ class Opened:
 
 def open_run(run: Path, step: int | None = None, *, embedding: str | None = None) -> Opened:
     """Open a checkpoint of a run; arguments and errors as in `export_run`."""
-    place = _checkpoint(run, step)
+    place, about = _checkpoint(run, step)
     cfg = config.load(run / "config.yaml")
     if embedding:
         backbone = cfg.backbone.model_copy(update={"embedding": embedding})
         cfg = cfg.model_copy(update={"backbone": backbone})
-    about = json.loads((place / "run.json").read_text())
     known = about.get("provenance")  # older checkpoints have none
     made_from = Provenance.from_json(known) if known else record_of(run, cfg)
     method = methods.build(cfg.method, _plan(cfg, made_from.tiles_at_start))
@@ -132,20 +131,22 @@ def named(text: str) -> tuple[Path, int | None]:
     return Path(name), int(step)
 
 
-def _checkpoint(run: Path, step: int | None) -> Path:
+def _checkpoint(run: Path, step: int | None) -> tuple[Path, dict[str, Any]]:
+    """A checkpoint, and what its run.json holds."""
     if not (run / "config.yaml").is_file():
         raise ConfigError(f"{run} has no config.yaml: give the folder of a run")
-    place = checkpoint.latest(run) if step is None else checkpoint.path_of(run, step)
-    if place is None or not (place / "run.json").is_file():
-        found = (run / "checkpoints").glob("step-*/run.json")
-        there = sorted((int(file.parent.name.partition("-")[2]) for file in found), reverse=True)
-        raise ConfigError(
-            f"{run} has no checkpoint"
-            + (f" of step {step}" if step is not None else "")
-            + (f"; there are: {', '.join(map(str, there))}" if there else "")
-            + ". run.keep_every=N keeps one of every N steps"
-        )
-    return place
+    there = checkpoint.newest_first(run)
+    if step is None:
+        if found := checkpoint.newest_described(run):
+            return found
+    elif (path := checkpoint.path_of(run, step)) in there:
+        return path, checkpoint.about_of(path)
+    raise ConfigError(
+        f"{run} has no checkpoint"
+        + (f" of step {step}" if step is not None else "")
+        + (f"; there are: {', '.join(str(checkpoint.step_of(p)) for p in there)}" if there else "")
+        + ". run.keep_every=N keeps one of every N steps"
+    )
 
 
 def _plan(cfg: config.Config, tiles: int) -> methods.Plan:

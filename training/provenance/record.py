@@ -24,6 +24,7 @@ from training.config import Config
 from training.data.contents import Contents, Count, Scale
 from training.data.corpus import Corpus
 from training.provenance import licences
+from training.trainer import checkpoint
 
 log = logging.getLogger("training")
 
@@ -275,9 +276,9 @@ def _continued(cfg: Config) -> Source | None:
     place = cfg.start_from
     if place is None:
         return None
-    files = [place / "run.json", *sorted((place / "checkpoints").glob("step-*/run.json"))[::-1]]
-    there = [file for file in files if file.is_file()]
-    record = json.loads(there[0].read_text()).get("provenance", {}) if there else {}
+    own = [place] if (place / "run.json").is_file() else []  # it may be a checkpoint itself
+    found = checkpoint.readable([*own, *checkpoint.newest_first(place)])
+    record: dict[str, Any] = next((about.get("provenance", {}) for _, about in found), {})
     return Source(
         name=f"the run {place.name}",
         sha256=None,

@@ -10,7 +10,7 @@ import logging
 import os
 import shutil
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,51 @@ def step_of(path: Path) -> int:
 def latest(run: Path) -> Path | None:
     """The newest checkpoint of a run; None without one."""
     return next((p for p in newest_first(run) if (p / "run.json").is_file()), None)
+
+
+def readable(found: Sequence[Path]) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Those of some checkpoints that are described, with what their run.json holds.
+
+    The log names each one that is passed over. Weights are not looked at.
+    """
+    for path in found:
+        try:
+            about = about_of(path)
+        except StoreError as error:
+            log.warning("%s; it is passed over", error)
+        else:
+            yield path, about
+
+
+def newest_described(run: Path) -> tuple[Path, dict[str, Any]] | None:
+    """The newest checkpoint of a run whose run.json can be read, and what that holds.
+
+    Returns:
+        None for a run without a checkpoint.
+
+    Raises:
+        StoreError: There are checkpoints, and none can be read.
+    """
+    there = newest_first(run)
+    found = next(readable(there), None)
+    if there and not found:
+        raise StoreError(
+            f"no checkpoint of {run} can be read: the run.json of each is damaged. Copy one back"
+            " from a backup, or begin again in another folder (out=)"
+        )
+    return found
+
+
+def about_of(path: Path) -> dict[str, Any]:
+    """What the run.json of a checkpoint holds: step, settings, and most often provenance.
+
+    Raises:
+        StoreError: It cannot be read.
+    """
+    try:
+        return _about(path)
+    except StoreError as error:
+        raise StoreError(f"{path} is damaged ({error})") from error
 
 
 def resume(
@@ -228,14 +273,14 @@ def _damage(path: Path) -> str | None:
 
 
 def _about(path: Path) -> dict[str, Any]:
-    """The step and the settings of a checkpoint.
+    """`about_of`, with an error that does not name the checkpoint.
 
     Raises:
         StoreError: They cannot be read.
     """
     try:
         meta: dict[str, Any] = json.loads((path / "run.json").read_text())
-        return {"step": int(meta["step"]), "settings": dict(meta["settings"])}
+        return {**meta, "step": int(meta["step"]), "settings": dict(meta["settings"])}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise StoreError(f"its run.json cannot be read: {error}") from error
 
@@ -261,7 +306,11 @@ def _fill(path: Path, method: nn.Module, optimizer: torch.optim.Optimizer) -> No
 
 
 def _refuse_other_shapes(path: Path, own: dict[str, Any]) -> None:
-    stored = FileSystemReader(path).read_metadata().state_dict_metadata
+    try:
+        stored = FileSystemReader(path).read_metadata().state_dict_metadata
+    # .metadata is a pickle: bytes that are not one raise almost anything
+    except Exception as error:
+        raise StoreError(f"{path} is damaged (its .metadata cannot be read: {error})") from error
     theirs = {
         k.removeprefix("method."): tuple(getattr(m, "size", ()))
         for k, m in stored.items()

@@ -62,6 +62,9 @@ def fitted(cfg: Config, request: StopRequest, do_step: DoStep) -> Config | None:
 
     Returns:
         The settings; None if a signal stopped the trial.
+
+    Raises:
+        StoreError: The run has checkpoints, and all are damaged.
     """
     if not cfg.run.fit_steps or cfg.run.minutes is None:
         return cfg
@@ -92,10 +95,9 @@ def steps_for(seconds: float, times: Times, knn_every: int) -> int:
 
 
 def _known(run: Path) -> tuple[int, int] | None:
-    """Steps and warm-up of a run that has begun: of its checkpoint, else of its schedule.json."""
-    newest = checkpoint.latest(run)
-    if newest:
-        optim = json.loads((newest / "run.json").read_text())["settings"]["optim"]
+    """Steps and warm-up of a run that has begun: of a checkpoint, else of its schedule.json."""
+    if described := checkpoint.newest_described(run):
+        optim = described[1]["settings"]["optim"]
     elif (run / FILE).is_file():
         optim = json.loads((run / FILE).read_text())
     else:

@@ -77,6 +77,36 @@ def test_what_is_not_there_is_named(run, tmp_path):
     assert (done.exit_code, "no config.yaml" in done.output) == (1, True)
 
 
+@pytest.mark.parametrize("left", ["", '{"step": 6', "[]", '{"step": 6}', None])
+def test_a_damaged_record_of_the_newest_checkpoint_is_passed_over(run, tmp_path, caplog, left):
+    old = shutil.copytree(run, tmp_path / "run")
+    file = old / "checkpoints/step-00000006/run.json"
+    file.unlink()
+    if left is not None:
+        file.write_text(left)
+    done = command(old, "--out", tmp_path / "again")
+    assert done.exit_code == 0, done.output
+    assert "step-00000006 is damaged (its run.json cannot be read" in caplog.text
+    again = load_encoder(str(tmp_path / "again")).spec.training
+    assert "stopped at 4 of 6 steps" in again
+    done = command(f"{old}@6", "--out", tmp_path / "again")
+    assert (done.exit_code, type(done.exception)) == (1, SystemExit)
+    assert "step-00000006 is damaged (its run.json cannot be read" in done.output
+
+
+def test_a_run_whose_checkpoints_are_all_damaged_says_what_to_do(run, tmp_path):
+    old = shutil.copytree(run, tmp_path / "run")
+    for file in old.glob("checkpoints/*/.metadata"):
+        file.write_bytes(b"\x80\x04")
+    done = command(old, "--out", tmp_path / "again")
+    assert (done.exit_code, type(done.exception)) == (1, SystemExit)
+    assert "step-00000006 is damaged (its .metadata cannot be read" in done.output
+    for file in old.glob("checkpoints/*/run.json"):
+        file.write_text("{")
+    done = command(old, "--out", tmp_path / "again")
+    assert (done.exit_code, "Copy one back from a backup" in done.output) == (1, True)
+
+
 def test_an_average_with_the_start_is_made_again(tmp_path):
     (tmp_path / "tiles").mkdir()
     cfg = settings(write_tiles(tmp_path / "tiles"), tmp_path / "run")

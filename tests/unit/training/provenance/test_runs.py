@@ -111,7 +111,7 @@ def test_a_scale_that_the_tiles_do_not_have_is_not_exported(tiles, tmp_path, cap
     manifest(tiles, "PPPP", mpp="0.25")
     _, spec = exported(asked(tiles, tmp_path / "run"))
     assert (spec.mpp, spec.mpp_range) == (0.25, (0.25, 0.25))
-    assert "export.mpp=0.5: the tiles have 0.25 to 0.25 um/px" in caplog.text
+    assert "export.mpp=0.5: the run has seen 0.25 to 0.25 um/px" in caplog.text
 
 
 def test_a_start_restricts_the_export_also_through_another_run(tiles, tmp_path, monkeypatch):
@@ -140,6 +140,19 @@ def test_a_start_restricts_the_export_also_through_another_run(tiles, tmp_path, 
     assert (spec.licence, spec.base_model) == ("CC-BY-NC-ND-4.0", "the run second, sha256 None")
     averaged = read_spec(reexport([first, second], tmp_path / "average"))
     assert averaged.licence == "CC-BY-NC-ND-4.0"
+
+
+def test_the_licence_of_a_run_is_read_of_a_checkpoint_that_is_not_damaged(tiles, tmp_path):
+    manifest(tiles, "PPPN")
+    said = asked(tiles, tmp_path / "first")
+    said["run"] |= {"minutes": None, "checkpoint_every": 4}
+    first, _ = exported(said)
+    (checkpoint.latest(first) / "run.json").write_text('{"step": 6')
+    manifest(tiles, "PPPP")
+    said = asked(tiles, tmp_path / "second")
+    said["start_from"] = str(first)
+    _, spec = exported(said)
+    assert (spec.licence, spec.commercial) == ("CC-BY-NC-4.0", False)
 
 
 def test_a_file_of_weights_has_no_known_licence(tiles, tmp_path):

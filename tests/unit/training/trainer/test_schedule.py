@@ -6,7 +6,7 @@ import pytest
 from paths import ROOT
 from small_runs import settings, values, write_tiles
 
-from pathencoder.errors import ConfigError
+from pathencoder.errors import ConfigError, StoreError
 from training import config
 from training.pretrain import train
 from training.schedules import warmup_constant
@@ -85,6 +85,23 @@ def test_a_record_without_a_checkpoint_is_kept_too(tiles, tmp_path, monkeypatch)
     (tmp_path / "run/schedule.json").write_text('{"steps": 2, "warmup": 1}')
     train(settings(tiles, tmp_path / "run", minutes=30, fit_steps=True))
     assert checkpoint.latest(tmp_path / "run").name == "step-00000002"
+
+
+def test_a_length_is_known_by_an_older_checkpoint_where_the_newest_is_damaged(
+    tiles, tmp_path, monkeypatch
+):
+    asked = values(tiles, tmp_path / "run", minutes=30, fit_steps=True, checkpoint_every=2)
+    asked["optim"] = {"steps": 500, "warmup": 50}
+    short_trial(monkeypatch, 3)
+    run = train(config.check(asked))
+    (checkpoint.latest(run) / "run.json").write_text('{"step": 3')
+    short_trial(monkeypatch, 9)
+    train(config.check(asked))
+    assert checkpoint.latest(run).name == "step-00000003"
+    for path in checkpoint.newest_first(run):
+        (path / "run.json").write_text("")
+    with pytest.raises(StoreError, match="Copy one back from a backup, or begin again"):
+        train(config.check(asked))
 
 
 def constant(tiles, out, steps, **run):
