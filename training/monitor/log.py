@@ -103,24 +103,32 @@ def read_log(run: Path) -> list[dict[str, Any]]:
     Raises:
         ConfigError: There is no log.
     """
+    lines = {(x["kind"], x["step"], x.get("alarm")): x for x in as_written(run)}
+    return sorted(lines.values(), key=lambda line: line["step"])
+
+
+def as_written(run: Path) -> list[dict[str, Any]]:
+    """All whole lines of run/log.jsonl in the order of the file; errors as in `read_log`.
+
+    The clocks begin again in every process that resumed the run.
+    """
     file = run / FILE
     if not file.is_file():
         raise ConfigError(f"{run} has no {FILE}: give the folder of a run")
-    lines: dict[tuple[Any, ...], dict[str, Any]] = {}
-    broken = []
+    lines, broken = [], []
     for number, text in enumerate(file.read_bytes().splitlines(), 1):
         line = _parse(text)
         if line is None:
             broken.append(number)
         else:
-            lines[line["kind"], line["step"], line.get("alarm")] = line
+            lines.append(line)
     if broken:
         log.warning(
             "%s: skipped line %s: not whole, as a killed run leaves it",
             file,
             ", ".join(map(str, broken)),
         )
-    return sorted(lines.values(), key=lambda line: line["step"])
+    return lines
 
 
 def _parse(text: bytes) -> dict[str, Any] | None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import posixpath
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +14,8 @@ import yaml  # type: ignore[import-untyped]  # PyYAML has no annotations
 
 from pathencoder.errors import ConfigError
 from pathencoder.tables import read_table
-from training.data.corpus import open_corpus
-from training.monitor.log import FILE, read_log
+from training.data.corpus import Corpus, open_corpus
+from training.monitor.log import FILE, as_written
 from training.provenance.record import Provenance
 from training.publishing.average import steps_of
 from training.publishing.card import SourceRow
@@ -25,18 +28,19 @@ def cost(runs: Sequence[Path]) -> dict[str, Any]:
         runs: Their folders.
 
     Returns:
-        Number of runs, steps and fields of the crops of each, and the CPU and wall seconds of all.
+        Number of runs, steps and fields of the crops of each, and the CPU and wall seconds of all,
+        with those of every process that resumed a run.
 
     Raises:
         ConfigError: A log is missing, or no line of it can be read.
     """
-    last = [_last_line(run) for run in runs]
+    spent = [_spent(run) for run in runs]
     crops = [
         yaml.safe_load((run / "config.yaml").read_text())["method"].get("crop") or {}
         for run in runs
     ]
     # a log may end before the last step
-    steps = [max(line["step"], steps_of(run)) for run, line in zip(runs, last, strict=True)]
+    steps = [max(one.step, steps_of(run)) for run, one in zip(runs, spent, strict=True)]
     facts = {
         "runs": len(runs),
         "steps": steps,
@@ -44,18 +48,37 @@ def cost(runs: Sequence[Path]) -> dict[str, Any]:
     }
     return {
         **facts,
-        **{f"{k}_seconds": sum(line[f"{k}_s"] for line in last) for k in ("cpu", "wall")},
+        "cpu_seconds": sum(one.cpu for one in spent),
+        "wall_seconds": sum(one.wall for one in spent),
     }
 
 
-def _last_line(run: Path) -> dict[str, Any]:
-    """The last line of a run's log that has its cost."""
-    whole = [line for line in read_log(run) if {"step", "cpu_s", "wall_s"} <= line.keys()]
-    if whole:
-        return dict(whole[-1])
-    raise ConfigError(
-        f"{run / FILE} has no line with what the run cost: restore the log, from which the card"
-        " takes its cost and curves"
+@dataclass(frozen=True)
+class _Spent:
+    """The last step of a run's log, and the seconds of all processes that wrote it."""
+
+    step: int
+    cpu: float
+    wall: float
+
+
+def _spent(run: Path) -> _Spent:
+    whole = [line for line in as_written(run) if {"cpu_s", "wall_s"} <= line.keys()]
+    if not whole:
+        raise ConfigError(
+            f"{run / FILE} has no line with what the run cost: restore the log, from which the card"
+            " takes its cost and curves"
+        )
+    # clocks that go back are those of the next process
+    ends = [
+        line
+        for line, then in zip(whole, [*whole[1:], None], strict=True)
+        if then is None or any(then[clock] < line[clock] for clock in ("cpu_s", "wall_s"))
+    ]
+    return _Spent(
+        max(line["step"] for line in whole),
+        round(sum(line["cpu_s"] for line in ends), 1),
+        round(sum(line["wall_s"] for line in ends), 1),
     )
 
 
@@ -90,12 +113,24 @@ def sources(config: dict[str, Any], made_from: Provenance) -> list[SourceRow]:
             f"the tiles of {root} are {len(corpus):,}, not the {made_from.corpus.tiles:,} of the"
             " run's record: restore them, so that the card names the sources of those"
         )
-    used = set(corpus.keys)
+    if (root / "slides.csv").is_file():  # of both tables only that one is read
+        return []
+    used = _used(corpus)
     tiles = Counter[tuple[str, str, str]]()
     slides: dict[tuple[str, str, str], set[str]] = {}
     for _, r in read_table(root / "manifest.csv", required=("shard", "key")):
-        if r["key"] in used or f"{r['shard']}/{r['key']}" in used:
+        shard, key = posixpath.normpath(r["shard"]), r["key"]
+        if not used.isdisjoint({(shard, key), (shard, f"{shard}/{key}")}):
             src, stain, licence = (r.get(c) or "-" for c in ("src", "stain_class", "licence"))
             tiles[src, stain, licence] += 1
             slides.setdefault((src, stain, licence), set()).add(r.get("slide") or r["key"])
     return [(*kind, n, len(slides[kind])) for kind, n in tiles.most_common()]
+
+
+def _used(corpus: Corpus) -> set[tuple[str, str]]:
+    """Shard and name of every tile: an unused tile of another shard may have the same name."""
+    root, tiles = corpus.source.place(""), corpus.tiles
+    return {
+        (os.path.relpath(tiles.place(i).file, root).replace(os.sep, "/"), tiles.key(i))
+        for i in range(len(tiles))
+    }

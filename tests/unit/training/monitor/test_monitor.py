@@ -20,6 +20,7 @@ from training.monitor.alarms import Alarms
 from training.monitor.collapse import FirstFeatures
 from training.monitor.log import Monitor, read_log
 from training.pretrain import train
+from training.publishing import made_with
 from training.trainer import throughput
 
 pytestmark = pytest.mark.full
@@ -215,6 +216,21 @@ def test_half_a_line_costs_no_other_line(tmp_path, caplog):
         (3, 3.0),
     ]
     assert "log.jsonl: skipped line 2: not whole" in caplog.text
+
+
+def test_the_cost_of_a_resumed_run_is_that_of_all_its_processes(tmp_path):
+    clocks = [(2, 10.0, 4.0), (4, 20.0, 8.0), (3, 5.0, 2.0), (4, 9.0, 9.0), (6, 12.0, 1.5)]
+    (tmp_path / "log.jsonl").write_text(
+        "".join(
+            json.dumps({"kind": "train", "step": step, "cpu_s": cpu, "wall_s": wall}) + "\n"
+            for step, cpu, wall in clocks
+        )
+    )
+    (tmp_path / "config.yaml").write_text("method: {name: dino}\n")
+    found = made_with.cost([tmp_path, tmp_path])
+    assert found["steps"] == [6, 6]
+    # the last process began when the clock of one that was slower to start had gone further
+    assert (found["cpu_seconds"], found["wall_seconds"]) == (2 * 41.0, 2 * 18.5)
 
 
 def test_a_log_of_whole_lines_gets_no_empty_line(tmp_path, caplog):

@@ -2,18 +2,21 @@
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import yaml
 from click.testing import CliRunner
 from small_releases import figures_of, made_run
+from small_shards import tile, write_table, write_tar
 
 from pathencoder import __version__, load_encoder
 from pathencoder.errors import ConfigError
 from pathencoder.pretrained.catalogue import BUNDLED
 from pathencoder.pretrained.folder import read_spec
 from pathencoder.verify import verify
-from training.publishing import bundle, card
+from training.data.corpus import open_corpus
+from training.publishing import bundle, card, made_with
 
 pytestmark = pytest.mark.full
 
@@ -156,6 +159,26 @@ def test_an_export_without_a_record_or_with_an_unknown_licence_is_refused(
     about["pathencoder"]["licence"] = "unknown"
     (export / "config.json").write_text(json.dumps(about))
     assert "its licence is unknown" in refused(made, tmp_path, monkeypatch, export=export)
+
+
+@pytest.mark.parametrize(
+    ("licences", "expected"),
+    [
+        (["P"], [("open", "he", "P", 3, 1)]),
+        ([], [("open", "he", "P", 3, 1), ("closed", "he", "N", 2, 1)]),
+    ],
+)
+def test_sources_are_of_used_tiles_where_shards_have_names_in_common(tmp_path, licences, expected):
+    for shard, count in (("a", 3), ("b", 2)):
+        write_tar(tmp_path / f"{shard}.tar", [(f"{i}.png", tile(i)) for i in range(count)])
+    rows = [*(f"./a.tar {i} a P open he" for i in range(3))]
+    rows += [f"b.tar {i} b N closed he" for i in range(2)]
+    table = "\n".join(["shard key slide licence src stain_class", *rows])
+    write_table(tmp_path / "manifest.csv", table)
+    corpus = open_corpus(tmp_path, licences=licences)
+    record = SimpleNamespace(corpus=SimpleNamespace(digest=corpus.digest, tiles=len(corpus)))
+    data = {"root": str(tmp_path), "licences": licences, "stains": [], "without": []}
+    assert made_with.sources({"data": data}, record) == expected
 
 
 def test_a_card_never_names_the_sources_of_other_tiles(made, tmp_path, monkeypatch):
