@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 
 from pathencoder.errors import MissingMpp, SlideError
 from pathencoder.formats import tiff_tags
+from pathencoder.formats.file_kinds import SLIDE_SUFFIXES
 from pathencoder.formats.image_scale import image_scale
 from pathencoder.formats.tiff import planes_of
 from pathencoder.formats.tiff_colours import mismatch, rewriting
-from pathencoder.formats.tiff_tags import Page, read_pages
+from pathencoder.formats.tiff_tags import Page, is_reduced_copy, read_pages
 from pathencoder.slides import dicom
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ _DARK, _WHITE = 64, 255  # a quarter of the range, and its end
 _RGB = 2  # as PhotometricInterpretation
 _TIFF_MARKS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _IMAGES = {b"\xff\xd8\xff": "a JPEG image", b"\x89PNG": "a PNG image"}
+_NOTABLE = 1 / 64  # share of the first image's pixels below which another is a label or thumbnail
 _COPY_AGAIN = "Compare its size with the original, copy it again"
 # What OpenSlide decodes: none, CCITT, LZW, JPEG, deflate, PackBits, JPEG 2000, Zstandard.
 _COMPRESSIONS = frozenset({1, 2, 3, 4, 5, 6, 7, 8, 32773, 32946, 33003, 33005, 50000})
@@ -99,12 +101,49 @@ def unreadable(file: Path, *, generic: bool) -> str:
             " planes or sections), of which one would be read. Save the one you need, as RGB, in a"
             " file of its own"
         )
+    larger = [p for p in _others(file, pages) if _pixels(p) >= _pixels(first)] if generic else []
+    if larger and (larger[0].tiled or not first.tiled):
+        return (
+            f"it holds several images, and the first, of {first.width} x {first.height} px, would"
+            f" be read, not that of {larger[0].width} x {larger[0].height} px. Save each that you"
+            " need in a file of its own"
+        )
     rgb_and_one = first.samples == 4 and first.photometric == _RGB
     if first.samples > 4 or (rgb_and_one and not any(first.extra)):
         return f"{first.samples} channels, whose meaning it does not say. Save it as an RGB image"
     if first.bits > 16:
         return f"{first.bits} bits a sample: OpenSlide reads 8 and 16. Scale it to 8 bits first"
     return ""
+
+
+def other_images(file: Path) -> tuple[str, ...]:
+    """A note on images of a generic TIFF that are not read, such as a second section."""
+    pages = read_pages(file)
+    found = [p for p in _others(file, pages) if _pixels(p) >= _NOTABLE * _pixels(pages[0])]
+    if not found:
+        return ()
+    sizes = ", ".join(f"{page.width} x {page.height}" for page in found[:3])
+    more = ", ..." * (len(found) > 3)
+    return (
+        f"it also holds images that are not read ({sizes} px{more}): save each that you need in a"
+        " file of its own",
+    )
+
+
+def _others(file: Path, pages: Sequence[Page]) -> list[Page]:
+    """The pages of a generic TIFF that are neither its first image nor smaller copies of it."""
+    if not pages or file.suffix.lower() in SLIDE_SUFFIXES:  # scanners add a label and an overview
+        return []
+    full = (pages[0].width, pages[0].height)
+    return [
+        page
+        for page in pages[1:]
+        if not page.reduced and not is_reduced_copy(full, (page.width, page.height))
+    ]
+
+
+def _pixels(page: Page) -> int:
+    return page.width * page.height
 
 
 def damaged_tiles(file: Path) -> str:

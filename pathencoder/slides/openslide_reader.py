@@ -90,6 +90,8 @@ class OpenSlideReader:
         self.bounds = _bounds(self.properties, self.size)
         self.reader = f"OpenSlide {self._openslide.__library_version__}"
         self.notes = checks.notes_on(file)
+        if self.vendor == "generic-tiff":
+            self.notes += checks.other_images(file)
 
     def mpp(self, given: float | None = None) -> Mpp:
         """Micrometres per level-0 pixel; see `Slide.mpp`."""

@@ -97,6 +97,7 @@ class TiffReader:
         self.reader = f"tifffile {tifffile.__version__}"
         grey = self._levels[0].page.photometric in (_GREY_ZERO, _GREY)
         self.notes: tuple[str, ...] = (checks.GREY_NOTE,) if grey else ()
+        self.notes += checks.other_images(path)
 
     def mpp(self, given: float | None = None) -> Mpp:
         """Micrometres per level-0 pixel; see `Slide.mpp`."""

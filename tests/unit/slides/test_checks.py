@@ -217,6 +217,12 @@ RGB = {"tiled": True, "t258": (8, 8, 8), "t262": 2, "t277": 3}
         ([page(640, 480, **RGB), page(320, 240, **RGB)], "generic-tiff", ""),
         ([page(640, 480, **RGB), page(640, 480, **RGB)], "generic-tiff", "2 images of 640 x 480"),
         ([page(640, 480, **RGB), page(640, 480, **RGB)], "aperio", ""),
+        ([page(640, 480, **RGB), page(700, 500, **RGB)], "generic-tiff", "that of 700 x 500 px"),
+        ([page(640, 480, **RGB), page(700, 500, **RGB)], "aperio", ""),
+        ([page(640, 480, **RGB), page(500, 700, **RGB), page(9, 9)], "generic-tiff", "500 x 700"),
+        ([page(640, 480, **RGB), page(700, 500)], "generic-tiff", ""),  # a picture of the glass
+        ([page(640, 480), page(700, 500)], "generic-tiff", "700 x 500"),
+        ([page(640, 480, **RGB), page(300, 400, **RGB)], "generic-tiff", ""),
         ([page(640, 480, **RGB | {"t277": 5})], "generic-tiff", "5 channels"),
         ([page(640, 480, **RGB | {"t277": 4, "t338": 0})], "generic-tiff", "4 channels"),
         ([page(640, 480, **RGB | {"t277": 4, "t338": 1})], "generic-tiff", ""),
@@ -228,6 +234,41 @@ def test_pages_and_samples_that_would_be_left_out_or_misread(tmp_path, pages, ve
     path.write_bytes(tiff(*pages))
     found = checks.unreadable(path, generic=vendor == "generic-tiff")
     assert reason in found if reason else found == ""
+
+
+@pytest.mark.parametrize(
+    ("pages", "name", "note"),
+    [
+        ([page(300, 400, **RGB), page(150, 200, **RGB)], "a.tif", "(300 x 400, 150 x 200 px)"),
+        ([page(700, 500)], "a.tif", "(700 x 500 px)"),
+        ([page(300, 400, **RGB)], "a.svs", ""),
+        ([page(320, 240, **RGB), page(160, 120, t254=1)], "a.tif", ""),
+        ([page(60, 70, **RGB)], "a.tif", ""),  # a label
+    ],
+)
+def test_a_smaller_image_that_is_not_read_is_a_note(tmp_path, pages, name, note):
+    path = tmp_path / name
+    path.write_bytes(tiff(page(640, 480, **RGB), *pages))
+    found = checks.other_images(path)
+    assert note in found[0] if note else found == ()
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("name", ["a.tif", "a.ome.tif"])
+def test_two_sections_of_one_file(tmp_path, name):
+    import tifffile
+
+    options = {"tile": (256, 256), "photometric": "rgb", "compression": "zlib"}
+    for order in (1, -1):
+        with tifffile.TiffWriter(tmp_path / name, ome=name == "a.ome.tif") as file:
+            for pixels in (section(600, 500), section(800, 900))[::order]:
+                file.write(pixels, metadata=None if name == "a.tif" else {}, **options)
+        if order == 1:
+            with pytest.raises(SlideError, match="not that of 800 x 900 px"):
+                open_slide(tmp_path / name)
+    slide = open_slide(tmp_path / name)
+    assert "not read (600 x 500 px)" in slide.notes[0]
+    slide.close()
 
 
 @pytest.mark.full
