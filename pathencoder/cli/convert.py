@@ -87,7 +87,7 @@ def _convert(
 ) -> int:
     from pathencoder.cli import report
     from pathencoder.cli.inputs import name_of, source_of
-    from pathencoder.cli.jobs import Loop, conclude
+    from pathencoder.cli.jobs import RESUMES, STARTS_AGAIN, Loop, conclude
     from pathencoder.cli.meter import Meter
     from pathencoder.features.convert import convert_file
     from pathencoder.features.job import Outcome
@@ -111,6 +111,7 @@ def _convert(
             if as_json
             else None
         ),
+        go_on=STARTS_AGAIN if target.overwrite else RESUMES,
         debug=debug,
     )
 

@@ -65,7 +65,7 @@ def encode_all(lanes: Sequence[Sequence[Encoder]], task: EncodeTask) -> int:
         ended = _encode_here(run, lanes, found.jobs, task.scratch, debug=task.debug)
     seconds = time.monotonic() - started
     about = report.About(", ".join(names), task.out, found.left_out, _notes(task), seconds=seconds)
-    return _conclude(ended, about, as_json=task.as_json, debug=task.debug)
+    return _conclude(ended, about, task)
 
 
 def _notes(task: EncodeTask) -> list[str]:
@@ -112,7 +112,7 @@ def _nothing() -> None:
     """What there is to stop where nothing is downloaded."""
 
 
-def _conclude(ended: Ended, about: report.About, *, as_json: bool, debug: bool) -> int:
+def _conclude(ended: Ended, about: report.About, task: EncodeTask) -> int:
     for outcome in ended.outcomes:
         if not outcome.encoder and "," not in about.encoder:
             outcome.encoder = about.encoder
@@ -127,4 +127,11 @@ def _conclude(ended: Ended, about: report.About, *, as_json: bool, debug: bool) 
     def data(failures: Path | None) -> dict[str, Any]:
         return report.as_json(ended.outcomes, about, failures=failures, status=ended.status)
 
-    return conclude(ended, about.out, as_text=text, as_json=data if as_json else None, debug=debug)
+    return conclude(
+        ended,
+        about.out,
+        as_text=text,
+        as_json=data if task.as_json else None,
+        go_on=task.go_on,
+        debug=task.debug,
+    )

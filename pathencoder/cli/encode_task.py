@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pathencoder.cli.beside import Beside
 from pathencoder.cli.inputs import Found
+from pathencoder.cli.jobs import RESUMES, RETRIES, STARTS_AGAIN
 from pathencoder.cli.mpp_table import Scales
 from pathencoder.cli.ray_options import RayOptions
 from pathencoder.features.provenance import Settings
@@ -50,3 +51,10 @@ class EncodeTask:
     ray: RayOptions | None
     as_json: bool
     debug: bool
+
+    @property
+    def go_on(self) -> str:
+        """How to go on after a stop."""
+        if self.settings.overwrite:
+            return STARTS_AGAIN
+        return RETRIES if self.again else RESUMES

@@ -27,6 +27,15 @@ from pathencoder.walk import printable
 T = TypeVar("T")
 
 INTERRUPTED = 130
+RESUMES = "the same command resumes from there"
+STARTS_AGAIN = (
+    "with --overwrite the same command starts again with all inputs. To go on, name only those that"
+    " are listed as not finished or not reached"
+)
+RETRIES = (
+    "the same command goes on with the inputs that failures.csv still lists; it begins again with"
+    " slides of which some tiles failed"
+)
 _POLL = 2.0  # seconds between two looks at the work of another process
 
 
@@ -216,6 +225,7 @@ def conclude(
     *,
     as_text: Callable[[Path | None], str],
     as_json: Callable[[Path | None], dict[str, Any]] | None = None,
+    go_on: str = RESUMES,
     debug: bool = False,
 ) -> int:
     """Write failures.csv, print the summary, and print what stopped the loop early.
@@ -225,6 +235,7 @@ def conclude(
         out: The output folder.
         as_text: The summary as text; gets the path of failures.csv, None where nothing failed.
         as_json: The summary as JSON values, printed instead where it is given.
+        go_on: What the same command does after a stop, and how to go on.
         debug: Print the traceback of what stopped the loop.
 
     Returns:
@@ -240,13 +251,13 @@ def conclude(
     else:
         click.echo(printable(as_text(failures)))
     if isinstance(ended.stopped_by, KeyboardInterrupt):
-        click.echo(
-            "Interrupted. Finished work is kept: the same command resumes from there.", err=True
-        )
+        click.echo(f"Interrupted. Finished work is kept: {go_on}.", err=True)
     elif ended.stopped_by is not None:
         if debug:
             traceback.print_exception(ended.stopped_by)
         click.echo(f"error: {printable(str(ended.stopped_by))}", err=True)
+        if go_on != RESUMES:
+            click.echo(f"But {go_on}.", err=True)
     return ended.status
 
 

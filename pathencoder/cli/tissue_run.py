@@ -76,7 +76,7 @@ def find_all_tissue(spec: EncoderSpec, task: EncodeTask) -> int:
             ended = Loop(run.one, source_of, name_of, debug=task.debug).run(jobs)
     notes = [*scales.notes, *beside.notes, *task.notes]
     about = report.About(spec.name, task.out, task.found.left_out, notes)
-    return _conclude(ended, about, as_json=task.as_json, debug=task.debug)
+    return _conclude(ended, about, task)
 
 
 @dataclass(frozen=True)
@@ -202,7 +202,7 @@ class _OnWorker:
         return one
 
 
-def _conclude(ended: Ended, about: report.About, *, as_json: bool, debug: bool) -> int:
+def _conclude(ended: Ended, about: report.About, task: EncodeTask) -> int:
     try:
         table = write_summaries(about.out, ended.outcomes, name=TISSUE_SUMMARY)
         about = replace(about, table=table)
@@ -224,4 +224,11 @@ def _conclude(ended: Ended, about: report.About, *, as_json: bool, debug: bool) 
     def data(failures: Path | None) -> dict[str, Any]:
         return report.as_json(ended.outcomes, about, failures=failures, status=ended.status)
 
-    return conclude(ended, about.out, as_text=text, as_json=data if as_json else None, debug=debug)
+    return conclude(
+        ended,
+        about.out,
+        as_text=text,
+        as_json=data if task.as_json else None,
+        go_on=task.go_on,
+        debug=task.debug,
+    )

@@ -13,6 +13,7 @@ from PIL import Image
 
 from pathencoder.cli.main import run
 from pathencoder.encoder import load_encoder
+from pathencoder.errors import StoreError
 from pathencoder.features import writer
 from pathencoder.features.journal import Journal
 from pathencoder.features.store import read_features
@@ -106,6 +107,27 @@ def test_ctrl_c_leaves_whole_files_and_says_how_to_go_on(work, monkeypatch, caps
     assert sorted(os.listdir(path / "out")) == [".tiles.h5.partial", "summary.csv", "summary.json"]
     monkeypatch.setattr(Journal, "append", real)
     finish(path, arguments, capsys)
+
+
+@pytest.mark.parametrize(
+    ("error", "status"), [(KeyboardInterrupt(), 130), (StoreError("the disk is full"), 1)]
+)
+def test_a_stop_with_overwrite_says_that_the_same_command_starts_again(
+    work, monkeypatch, capsys, error, status
+):
+    _, arguments = work
+
+    def stopping(*_):
+        raise error
+
+    monkeypatch.setattr(Journal, "append", stopping)
+    for anew in (False, True):
+        assert run([*arguments, *(["--overwrite"] if anew else [])]) == status
+        errors = capsys.readouterr().err
+        assert ("the same command starts again with all inputs" in errors) is anew
+        assert ("Finished work is kept: the same command resumes" in errors) is (
+            status == 130 and not anew
+        )
 
 
 def test_an_interrupt_while_the_file_is_written_leaves_no_half(work, monkeypatch, capsys):
