@@ -26,7 +26,12 @@ from typing import Any
 from pathencoder.cli.names import cut_short, file_stem
 from pathencoder.cli.nuclei_sources import Source
 from pathencoder.errors import ConfigError
-from pathencoder.features.identity import identify_slide, place_of, slide_stat
+from pathencoder.features.identity import (
+    earlier_content,
+    identify_slide,
+    place_of,
+    slide_stat,
+)
 from pathencoder.locks import Lock
 from pathencoder.nuclei.outputs import SUFFIXES, read_facts
 from pathencoder.remote.objects import is_remote
@@ -162,6 +167,11 @@ class Identity:
         found = identify_slide(self._source.here, self._source.origin)
         return {"path": found.path, "stat": list(found.stat), "content": found.content}
 
+    @cached_property
+    def _contents(self) -> tuple[str | None, ...]:
+        """Its content hash, and that of earlier versions."""
+        return self.facts["content"], earlier_content(self._source.here)
+
     def is_of(self, kept: object) -> bool:
         """Whether results with these facts are of the input in its present state.
 
@@ -173,7 +183,7 @@ class Identity:
         stat = origin.stat if origin else slide_stat(self._source.here)
         if (kept.get("path"), kept.get("stat")) == (place_of(self._source.path), list(stat)):
             return True
-        return bool(kept.get("content") == self.facts["content"])
+        return self._has(kept)
 
     def owns(self, kept: Mapping[str, Any]) -> bool:
         """Whether results are of this input in any state; a moved file counts as the same.
@@ -184,7 +194,11 @@ class Identity:
         if path == place_of(self._source.path):
             return True
         exists = is_remote(path) or os.path.exists(path)
-        return not exists and bool(kept.get("content") == self.facts["content"])
+        return not exists and self._has(kept)
+
+    def _has(self, kept: Mapping[str, Any]) -> bool:
+        content = kept.get("content")
+        return content is not None and content in self._contents
 
 
 def _options(source: Source) -> Iterator[str]:

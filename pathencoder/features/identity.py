@@ -121,22 +121,40 @@ def identify_slide(path: Path, origin: Origin | None = None) -> SlideIdentity:
     """The identity of a slide.
 
     Args:
-        path: A file, a file with a folder or files beside it (MIRAX, VMS, DICOM), or a folder.
+        path: A file, a file with a folder or files beside it (MIRAX, VMS, VSI, DICOM), or a folder.
         origin: Where it was copied from.
 
     Raises:
         SlideError: A file cannot be read, or a folder of DICOM files holds several slides.
     """
-    hashed = hashlib.blake2b(digest_size=16)
     with _reading(path):
-        files = files_of(path)
-        for file in files:
-            if len(files) > 1:
-                hashed.update(os.fsencode(file.name) + b"\0")
-            for block in _samples(file, share=len(files)):
-                hashed.update(block)
+        content = _content_of(files_of(path))
     place, stat = (origin.url, origin.stat) if origin else (place_of(path), slide_stat(path))
-    return SlideIdentity(place, stat, hashed.hexdigest())
+    return SlideIdentity(place, stat, content)
+
+
+def earlier_content(path: Path) -> str | None:
+    """The content of a slide as earlier versions hashed it; None where that was the same.
+
+    Of a VSI slide they read the .vsi file alone, which holds no pixels.
+
+    Raises:
+        SlideError: The file cannot be read.
+    """
+    if path.suffix.lower() != ".vsi" or path.is_dir():
+        return None
+    with _reading(path):
+        return _content_of([path])
+
+
+def _content_of(files: Sequence[Path]) -> str:
+    hashed = hashlib.blake2b(digest_size=16)
+    for file in files:
+        if len(files) > 1:
+            hashed.update(os.fsencode(file.name) + b"\0")
+        for block in _samples(file, share=len(files)):
+            hashed.update(block)
+    return hashed.hexdigest()
 
 
 def slide_stat(path: Path) -> Stat:
@@ -179,6 +197,9 @@ def files_of(path: Path) -> Sequence[Path]:
     if suffix in (".vms", ".vmu"):
         beside = (p for p in path.parent.iterdir() if p.name.startswith(path.stem) and p.is_file())
         return sorted({path, *beside})
+    if suffix == ".vsi":  # its pixels
+        beside = (path.parent / f"_{path.stem}_").rglob("*")
+        return [path, *sorted(p for p in beside if p.suffix.lower() == ".ets" and p.is_file())]
     return [path]
 
 

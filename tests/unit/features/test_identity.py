@@ -1,11 +1,16 @@
 """What files are known by."""
 
+import pytest
 from dicom_headers import dicom
 
+from pathencoder.errors import StoreError
 from pathencoder.features import identity
+from pathencoder.features.before import check_slide
 from pathencoder.features.identity import (
+    SlideIdentity,
     Stamp,
     Stat,
+    earlier_content,
     hash_bytes,
     hash_file,
     identify_slide,
@@ -65,3 +70,22 @@ def test_a_dicom_file_stands_for_its_series(tmp_path):
     assert identify_slide(tmp_path / "a1.dcm").content == first
     (tmp_path / "a2.dcm").write_bytes(dicom("1", frame=b"changed!"))
     assert identify_slide(tmp_path / "a1.dcm").content != first
+
+
+def test_a_vsi_slide_is_known_by_its_pixels_and_by_its_earlier_identity(tmp_path):
+    slide, pixels = tmp_path / "s.vsi", tmp_path / "_s_" / "stack1" / "frame_t.ets"
+    slide.write_bytes(b"index")
+    alone = identify_slide(slide)
+    assert earlier_content(slide) == alone.content
+    pixels.parent.mkdir(parents=True)
+    pixels.write_bytes(b"a" * 9)
+    first = identify_slide(slide)
+    assert first.stat.size == 14
+    assert check_slide(slide, first, tmp_path / "s.h5", None) == []
+    earlier = SlideIdentity(alone.path, Stat(5, 1, 1), alone.content)
+    assert check_slide(slide, earlier, tmp_path / "s.h5", None) == []
+    pixels.write_bytes(b"b" * 9)
+    assert identify_slide(slide).content != first.content
+    with pytest.raises(StoreError, match="before that file changed"):
+        check_slide(slide, first, tmp_path / "s.h5", None)
+    assert earlier_content(tmp_path / "s.svs") is None
