@@ -26,7 +26,7 @@ from typing import Any
 import click
 import numpy as np
 
-from pathencoder.errors import PathEncoderError
+from pathencoder.errors import ConfigError, PathEncoderError
 from pathencoder.files import make_folder
 from training.evaluation import probe as protocol
 from training.evaluation import shared_options
@@ -154,7 +154,11 @@ def outcomes(subject: Subject, s: ProbeSet, *, cache: Path, seeds: int) -> list[
     if not done.exists():
         log.info("%s on %s: %d images", subject.name, s.name, len(s.labels.files))
         rows = subject.embed([s.folder / f for f in s.labels.files])
-        save_outcomes(done, protocol.probe(rows, s.labels, test=s.part, seeds=seeds))
+        try:
+            found = protocol.probe(rows, s.labels, test=s.part, seeds=seeds)
+        except ConfigError as error:
+            raise ConfigError(f"{s.name}: {error}") from error
+        save_outcomes(done, found)
     return load_outcomes(done)
 
 

@@ -14,16 +14,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.calibration import CalibratedClassifierCV
-from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from pathencoder.errors import ConfigError
 from training.evaluation.outcomes import Floats, Ints, Outcome
-from training.evaluation.probe import Labels, logistic, parts_of
+from training.evaluation.probe import Labels, folds_of, logistic, parts_of
 
 BINS = 15
-_FOLDS = 5
 
 
 @dataclass(frozen=True)
@@ -136,11 +134,7 @@ def reliability(y: Ints, probability: Floats) -> list[Bin]:
 
 def _complete_folds(y: Ints, groups: NDArray[np.str_], seed: int) -> list[tuple[Ints, Ints]]:
     """Folds by group whose fitted parts hold all classes."""
-    count = min(_FOLDS, len(np.unique(groups)))
-    if count < 2:
-        raise ConfigError("a temperature needs two groups in the train part")
-    folds = StratifiedGroupKFold(count, shuffle=True, random_state=seed).split(y, y, groups)
-    complete = list(folds)
+    complete = folds_of(y, groups, seed)
     if any(len(np.unique(y[a])) < len(np.unique(y)) for a, _ in complete):
         raise ConfigError(
             "a temperature needs folds by group that hold all classes: the train part has too few"

@@ -124,7 +124,8 @@ def probe(
         One outcome a seed.
 
     Raises:
-        ConfigError: A group is in train and in the evaluated part, or embeddings are not finite.
+        ConfigError: A group is in train and in the evaluated part, embeddings are not finite, or
+            there are too few groups of a class to fit on.
     """
     rows = x.astype(np.float64)
     if not np.isfinite(rows).all():
@@ -262,13 +263,10 @@ def parts_of(labels: Labels, test: str | None, seed: int) -> Iterator[tuple[Ints
         seed: Of the folds.
 
     Raises:
-        ConfigError: A group is in train and in the evaluated part.
+        ConfigError: A group is in train and in the evaluated part, or there are too few for folds.
     """
     if test is None:
-        folds = min(5, len(np.unique(labels.groups)))
-        yield from StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(
-            labels.y, labels.y, labels.groups
-        )
+        yield from folds_of(labels.y, labels.groups, seed)
         return
     train, evaluated = np.flatnonzero(labels.split == "train"), np.flatnonzero(labels.split == test)
     both = set(labels.groups[train]) & set(labels.groups[evaluated])
@@ -277,6 +275,26 @@ def parts_of(labels: Labels, test: str | None, seed: int) -> Iterator[tuple[Ints
             f"groups {sorted(both)[:3]} are in train and in {test}: give each group one split"
         )
     yield train, evaluated
+
+
+def folds_of(y: Ints, groups: NDArray[np.str_], seed: int) -> list[tuple[Ints, Ints]]:
+    """Five folds by group, fewer where there are fewer groups: rows to fit on and to evaluate.
+
+    Raises:
+        ConfigError: All rows are of one group, or no class has a row for every fold.
+    """
+    count = min(5, len(np.unique(groups)))
+    if count < 2:
+        raise ConfigError(
+            "the rows that are fitted on are all of one group, and C is chosen by folds by group:"
+            " label images of two groups (patients, slides) or more for the train part, and of"
+            " three for a set without a split"
+        )
+    if max(np.bincount(y)) < count:
+        raise ConfigError(
+            f"no class has {count} images to fit on, one for each fold by group: label more"
+        )
+    return [*StratifiedGroupKFold(count, shuffle=True, random_state=seed).split(y, y, groups)]
 
 
 def _one_seed(x: Floats, labels: Labels, parts: Iterator[tuple[Ints, Ints]], seed: int) -> Outcome:
@@ -312,6 +330,11 @@ def _fit(
     xa: Floats, ya: Ints, groups: NDArray[np.str_], xb: Floats, seed: int
 ) -> tuple[LogisticRegression, Floats]:
     """The logistic regression with the chosen C, and the standardised rows of `xb`."""
+    if len(np.unique(ya)) < 2:
+        raise ConfigError(
+            "the rows that are fitted on are all of one class: label images of two groups"
+            " (patients, slides) or more for each class, or give each class images in train"
+        )
     c = _choose_c(xa, ya, groups, seed)
     scaler = StandardScaler().fit(xa)
     return logistic(c).fit(scaler.transform(xa), ya), scaler.transform(xb)
@@ -319,8 +342,7 @@ def _fit(
 
 def _choose_c(x: Floats, y: Ints, groups: NDArray[np.str_], seed: int) -> float:
     score = np.zeros(len(CS))
-    folds = StratifiedGroupKFold(min(5, len(np.unique(groups))), shuffle=True, random_state=seed)
-    for a, b in folds.split(x, y, groups):
+    for a, b in folds_of(y, groups, seed):
         if len(np.unique(y[a])) < len(np.unique(y)):
             continue
         scaler = StandardScaler().fit(x[a])

@@ -229,7 +229,13 @@ def _paired(
         pool.submit(_difference, found.jobs[a, s.row.name], found.jobs[b, s.row.name])
         for s, a, b in pairs
     ]
-    return [d for future in pending if (d := future.result()) is not None]
+    differences = []
+    for (s, row, _), future in zip(pairs, pending, strict=True):
+        try:
+            differences.append(future.result())
+        except PathEncoderError as error:
+            _leave_out(found, s.row.name, "probe", error, row)
+    return [d for d in differences if d is not None]
 
 
 def _difference(mine: Job, theirs: Job) -> Difference | None:

@@ -71,6 +71,16 @@ def test_outcomes_of_a_set_are_computed_again_when_its_labels_change(table, tmp_
     assert sum(labels()) != sum(before)
 
 
+def test_a_set_of_two_groups_without_a_split_is_an_error_with_its_name(table, tmp_path):
+    lines = table.read_text().splitlines()
+    rows = [f"{line.rpartition(';')[0]};p{i // 12}" for i, line in enumerate(lines[1:])]
+    table.write_text("\n".join([lines[0], *rows]))
+    asked = f"probe default --labels {table} --seeds 1 --cache {tmp_path / 'cache'}"
+    done = CliRunner().invoke(evaluate.main, asked.split())
+    assert (done.exit_code, type(done.exception)) == (1, SystemExit)
+    assert "my: the rows that are fitted on are all of one group" in done.output
+
+
 def test_one_class_or_one_group_is_refused(table):
     text = table.read_text()
     table.write_text(text.replace("bright", "dark"))

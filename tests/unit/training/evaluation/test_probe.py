@@ -90,6 +90,30 @@ def test_a_group_in_both_parts_is_refused(tmp_path):
         probe.probe(np.full_like(x, np.nan), labels, test="test", seeds=1)
 
 
+@pytest.mark.parametrize(
+    ("groups", "classes", "test", "words"),
+    [
+        (lambda i: i // 80, lambda i: i % 2, None, "of three for a set without a split"),
+        (lambda i: max(i, 80), lambda i: i % 2, "test", "are all of one group"),
+        # one class is of one patient alone
+        (lambda i: min(i // 40, 2), lambda i: i >= 80, None, "are all of one class"),
+        (lambda i: i, lambda i: i // 3, None, "no class has 5 images to fit on"),
+    ],
+)
+def test_a_set_that_is_too_small_to_fit_on_is_refused(tmp_path, groups, classes, test, words):
+    x, labels = labelled(tmp_path)
+    n = range(len(x))
+    labels = dataclasses.replace(
+        labels,
+        y=np.array([int(classes(i)) for i in n]),
+        groups=np.array([f"g{groups(i)}" for i in n]),
+        split=np.array(["train" if i <= 80 else "test" for i in n]),
+        names=[f"class{i}" for i in range(1 + max(int(classes(i)) for i in n))],
+    )
+    with pytest.raises(ConfigError, match=words):
+        probe.probe(x, labels, test=test, seeds=1)
+
+
 def test_paired_difference_of_an_encoder_with_itself_is_zero_and_noise_loses(tmp_path):
     x, labels = labelled(tmp_path)
     ours = probe.probe(x, labels, test="test", seeds=1)

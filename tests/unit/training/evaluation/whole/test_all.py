@@ -16,12 +16,13 @@ pytestmark = pytest.mark.full
 
 @pytest.fixture(scope="module")
 def work(tmp_path_factory):
-    """A folder with the encoder `enc`, and a folder of data with one good and one broken set."""
+    """The encoder `enc`, and a folder of data with a good, a broken and a too small set."""
     folder = tmp_path_factory.mktemp("work")
     encoder = small_encoders.encoder("cnn")
     encoder.save_pretrained(folder / "enc")
     write_set(folder / "data/mine", n=27)
     (write_set(folder / "data/broken") / "3.png").unlink()
+    write_set(folder / "data/small", group=lambda i: f"p{max(i, 11)}")  # train is of one group
     return folder
 
 
@@ -51,6 +52,7 @@ def test_every_figure_is_in_one_file_and_broken_sets_stop_nothing(work, monkeypa
     assert report.rows_of(report.encoders[0].weights[0].sha256) == [report.encoders[0]]
     reasons = {a.set or a.encoder: a.reason for a in report.absent}
     assert "1 of 24 files are missing" in reasons["broken"]
+    assert "all of one group" in reasons["small"]
     assert "amibr is not there: its images are of https://github.com/" in reasons["amibr"]
     assert "google-coral/test_data" in reasons["all"]
     verbs_of = {a.set: a.verb for a in report.absent}
