@@ -125,8 +125,9 @@ def build(sources: Sequence[Source], out: Path, options: Options = Options()) ->
         if built.failed and not items and not before.rows:
             reasons = "; ".join(reason for _, reason in built.failed)
             raise ConfigError(f"no slide was listed: {reasons}")
+        patients = _patients(before.rows, items, codes, options)
         facts = _facts(items, before.rows, out, options, built)
-        rows = _rows(before.rows, items, facts, codes, options, listed)
+        rows = _rows(before.rows, items, facts, patients, options, listed)
         rows = finished(rows, {row.key for row in before.rows}, shares, excluded, codes)
         refuse(out, problems_between(rows, lambda i: rows[i].slide))
         key = codes.fingerprint or before.key
@@ -201,6 +202,19 @@ def _list_all(sources: Sequence[Source], built: Built) -> tuple[list[Item], set[
     return list(items.values()), listed
 
 
+def _patients(
+    before: Sequence[Row], items: Sequence[Item], codes: Pseudonyms, options: Options
+) -> dict[Key, str]:
+    """The code of each slide's patient: before files are read, for which a key may be missing."""
+    for row in before:
+        codes.code_of(row.patient)  # a person may have typed it
+    return {
+        item.key: codes.code_of(options.about.of(item.source_id).get("patient", ""))
+        or codes.code_of(item.patient, published=item.published)
+        for item in items
+    }
+
+
 def _facts(
     items: Sequence[Item], before: Sequence[Row], out: Path, options: Options, built: Built
 ) -> dict[Key, Facts]:
@@ -254,7 +268,7 @@ def _rows(
     before: Sequence[Row],
     items: Sequence[Item],
     facts: Mapping[Key, Facts],
-    codes: Pseudonyms,
+    patients: Mapping[Key, str],
     options: Options,
     listed: set[str],
 ) -> list[Row]:
@@ -264,9 +278,7 @@ def _rows(
     for item in items:
         old = known.pop(item.key, None)
         said = options.about.of(item.source_id)
-        patient = codes.code_of(said.get("patient", "")) or codes.code_of(
-            item.patient, published=item.published
-        )
+        patient = patients[item.key]
         rows.append(merged(old, item, facts.get(item.key), patient, said, options.defaults))
     return rows + [
         replace(row, problem=GONE) if row.src in listed else row for row in known.values()
