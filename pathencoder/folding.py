@@ -32,16 +32,21 @@ Modules = tuple[weakref.ref[nn.Module], ...]
 
 _TOLERANCE = 1e-4  # of the largest value; a fold of the wrong pair is wrong by far more
 _SIDE = 64  # px of the images on which a copy is compared with its network
-_made: weakref.WeakKeyDictionary[nn.Module, _Copy | None] = weakref.WeakKeyDictionary()
+# by the stages that are read by name
+_Copies = dict[frozenset[str], "_Copy | None"]
+_made: weakref.WeakKeyDictionary[nn.Module, _Copies] = weakref.WeakKeyDictionary()
 _lock = threading.Lock()
 
 
-def for_inference(network: nn.Module, precision: str) -> nn.Module:
+def for_inference(
+    network: nn.Module, precision: str, stages: frozenset[str] = frozenset()
+) -> nn.Module:
     """The module that computes the rows of `encode`.
 
     Args:
         network: A timm network, wrapped or not.
         precision: As for `encode`.
+        stages: As for `folded`.
 
     Returns:
         A folded copy where a CPU computes in float32, else the network without wrappers.
@@ -52,14 +57,16 @@ def for_inference(network: nn.Module, precision: str) -> nn.Module:
     inner: nn.Module = bare(network)
     first = next(inner.parameters())
     single = precision_used(precision, first.dtype) == "fp32"
-    return folded(inner) if single and first.device.type == "cpu" else inner
+    return folded(inner, stages) if single and first.device.type == "cpu" else inner
 
 
-def folded(network: nn.Module) -> nn.Module:
+def folded(network: nn.Module, stages: frozenset[str] = frozenset()) -> nn.Module:
     """The network with BatchNorms folded, with the weights as they are now.
 
     Args:
         network: A timm network without a wrapper, with float32 weights on the CPU.
+        stages: The modules whose outputs are read (`outputs.stages_read`). A convolution among them
+            is left as it is: folded, its output would be that of the BatchNorm after it.
 
     Returns:
         The copy, in eval mode; the network itself where nothing can be folded, where parts of it
@@ -69,9 +76,10 @@ def folded(network: nn.Module) -> nn.Module:
     if is_wrapped(network) or has_hooks(network):
         return network
     with _lock:
-        made = _made.get(network)
-        if network not in _made or (made is not None and not made.is_of(network)):
-            made = _made[network] = _copied(network)
+        copies = _made.setdefault(network, {})
+        made = copies.get(stages)
+        if stages not in copies or (made is not None and not made.is_of(network)):
+            made = copies[stages] = _copied(network, stages)
         if made is None:
             return network
         made.update(network)
@@ -163,9 +171,9 @@ def has_hooks(network: nn.Module) -> bool:
     )
 
 
-def _copied(network: nn.Module) -> _Copy | None:
+def _copied(network: nn.Module, stages: frozenset[str]) -> _Copy | None:
     """A folded copy; None where nothing can be folded or the trial fails."""
-    pairs = _pairs(network)
+    pairs = tuple(pair for pair in _pairs(network) if pair.conv not in stages)
     if not pairs or not _agrees(network, pairs):
         return None
     shared = {id(t): t for t in [*network.parameters(), *network.buffers()]}

@@ -156,6 +156,12 @@ def read_embedding(network: Network, spec: EncoderSpec, x: Tensor) -> Tensor:
     return read(network, spec, x).embedding  # which names the stages that are not there
 
 
+def stages_read(spec: EncoderSpec) -> frozenset[str]:
+    """The paths of the modules whose outputs the readouts of an encoder name."""
+    rule = stage_rule(spec.embedding)
+    return frozenset([*(rule.stages if rule else ()), *filter(None, [spec.dense_stage])])
+
+
 def read_multi(network: Network, spec: EncoderSpec, x: Tensor) -> Tensor:
     """Class token and mean of each of the last four blocks, concatenated in their order.
 
@@ -319,8 +325,7 @@ def _readout(
 
 
 def _read_maps(network: Network, spec: EncoderSpec, x: Tensor) -> Features:
-    rule = stage_rule(spec.embedding)
-    wanted = set(rule.stages if rule else ()) | ({spec.dense_stage} if spec.dense_stage else set())
+    rule, wanted = stage_rule(spec.embedding), stages_read(spec)
     kept: dict[str, Tensor] = {}
     if wanted:
         for path, last in walk(network, x):

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from pathencoder import compat
 from pathencoder.folding import SamePadded, folded
 from pathencoder.module import EncoderModule
+from pathencoder.outputs import stages_read
 from pathencoder.spec import EncoderSpec
 
 
@@ -26,7 +27,8 @@ def exportable(network: nn.Module, spec: EncoderSpec, *, for_onnx: bool) -> Enco
         spec: Its description.
         for_onnx: Whether ONNX is made of it.
     """
-    twin = copy.deepcopy(folded(network)).eval().requires_grad_(False)  # noqa: FBT003
+    alike = folded(network, stages_read(spec))
+    twin = copy.deepcopy(alike).eval().requires_grad_(False)  # noqa: FBT003
     compat.import_timm()
     from timm.layers.conv2d_same import Conv2dSame
 

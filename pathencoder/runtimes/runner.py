@@ -34,6 +34,6 @@ def runner(
     if chosen.graph is not None:
         batch = 1 if chosen.one_by_one else batch
         return Runner(network, chosen.readout, normalise, batch=batch, alone=True)
-    inner = for_inference(network, settings.precision)
+    inner = for_inference(network, settings.precision, outputs.stages_read(spec))
     read = outputs.readout(inner, spec, settings.output)
     return Runner(inner, read, normalise, precision=settings.precision, batch=batch)

@@ -160,3 +160,36 @@ def test_encode_gives_the_rows_of_the_default_network():
     with torch.inference_mode():
         rows = encoder(tensors).embedding
     np.testing.assert_allclose(encoder.encode(tiles), rows, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("changes", [{"embedding": "stages:conv1/mean"}, {"dense_stage": "conv1"}])
+def test_a_convolution_that_is_read_by_name_is_not_folded(changes):
+    spec = EncoderSpec(
+        **{
+            "name": "x",
+            "architecture": "resnet18",
+            "dim": 64 if "embedding" in changes else 512,
+            "width": 512,
+            "embedding": "pool",
+            "input_size": 64,
+            "mean": (0.5,) * 3,
+            "std": (0.25,) * 3,
+            **changes,
+        }
+    )
+    encoder = Encoder(trained("resnet18"), spec)
+    plain = folded(encoder.network)
+    tiles = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
+    with torch.inference_mode():
+        expected = encoder(torch.stack([encoder.transform(tile) for tile in tiles]))
+    for output in ("embedding", "dense"):
+        found = encoder.encode(tiles, output=output)
+        np.testing.assert_allclose(found, getattr(expected, output), rtol=1e-3, atol=1e-4)
+    assert [n for n, m in encoder.runner(Settings()).network.named_modules() if _is_norm(m)] == [
+        "bn1"
+    ]
+    assert folded(encoder.network) is plain
+
+
+def _is_norm(module):
+    return isinstance(module, nn.BatchNorm2d)
