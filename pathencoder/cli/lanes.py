@@ -58,10 +58,14 @@ def load_lanes(
 def _load(name: str | None, device: str, settings: StreamSettings, revision: str | None) -> Encoder:
     encoder = load(name, device=device, revision=revision)
     from pathencoder.folding import for_inference
+    from pathencoder.outputs import stages_read
+    from pathencoder.runtimes.unchanged import stand_in
 
     if encoder.runtime_used(settings).runtime == "torch":
         # nothing else reads the network: the weights before folding need not stay in memory
-        encoder.network = for_inference(encoder.network, settings.precision)
+        loaded = encoder.network
+        encoder.network = for_inference(loaded, settings.precision, stages_read(encoder.spec))
+        stand_in(encoder.network, loaded, encoder.origin)
     return encoder
 
 

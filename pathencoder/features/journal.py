@@ -26,7 +26,9 @@ from pathencoder.locks import Lock, Lost
 
 Rows = NDArray[np.float32]
 _SYNC_SECONDS = 5.0
-_UNSTATED = {"views": 1}  # settings that are stated only where they have another value
+# settings that are stated only where they have another value; earlier versions did not record the
+# sha256 of weights whose publisher states none
+_UNSTATED = {"views": 1, "sha256": "not recorded", "readout": "as published"}
 
 
 def settings_of(path: Path) -> dict[str, Any] | None:

@@ -133,7 +133,8 @@ class Provenance:
     Attributes:
         encoder: Name of the encoder.
         revision: Its revision on the Hub.
-        sha256: Of its weights.
+        sha256: Of its weights: of their file, or of the tensors of a network that was changed since
+            it was loaded.
         output: Which numbers of the encoder.
         transform: The preprocessing, in one line.
         mpp: As the user gave it. None: the slide's own; images are resized whole.
@@ -149,6 +150,7 @@ class Provenance:
             calibrated.
         rounded: "float16" where a conversion rounded the rows, so that they are not taken for those
             of a run.
+        readout: The rule of the output, where it is another than the encoder was loaded with.
     """
 
     encoder: str
@@ -166,6 +168,7 @@ class Provenance:
     views: int | None = None
     graph: str | None = None
     rounded: str | None = None
+    readout: str | None = None
 
     def settings(self) -> dict[str, Any]:
         """The values that are set, as JSON holds them."""
@@ -282,6 +285,7 @@ def device_used(encoder: Encoder) -> str:
 
 def _of_encoder(encoder: Encoder, settings: Settings) -> Provenance:
     from pathencoder.outputs import readout
+    from pathencoder.runtimes.unchanged import sha256_in_use
 
     spec = encoder.spec
     readout(encoder.network, spec, settings.output)  # refuses an output that the network lacks
@@ -289,7 +293,7 @@ def _of_encoder(encoder: Encoder, settings: Settings) -> Provenance:
     return Provenance(
         encoder=spec.name,
         revision=spec.revision,
-        sha256=spec.sha256,
+        sha256=sha256_in_use(encoder.network, encoder.origin),
         output=settings.output,
         transform=describe_transform(spec),
         mpp=settings.mpp,
@@ -298,7 +302,18 @@ def _of_encoder(encoder: Encoder, settings: Settings) -> Provenance:
         runtime=used.runtime,
         views=None if settings.views == 1 else settings.views,
         graph=used.graph_sha256,
+        readout=_own_readout(encoder, settings.output),
     )
+
+
+def _own_readout(encoder: Encoder, output: str) -> str | None:
+    """The rule of an output that the spec decides, where it is not the one that was loaded."""
+    now, then = encoder.spec, encoder.origin.spec if encoder.origin else None
+    if output == "embedding" and (then is None or now.embedding != then.embedding):
+        return now.embedding
+    if output == "dense" and now.dense_stage != (then.dense_stage if then else None):
+        return now.dense_stage or "last stage"
+    return None
 
 
 def _triple(values: tuple[float, float, float]) -> str:

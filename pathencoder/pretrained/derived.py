@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pathencoder.pretrained.folder import LICENCE
-from pathencoder.pretrained.origin import Origin, label
+from pathencoder.pretrained.origin import Origin, label, rounded_to
 from pathencoder.spec import EncoderSpec
 
 _MODEL_ID = re.compile(r"[\w.-]+(?:/[\w.-]+)?")  # what the Hub accepts as base_model
@@ -95,8 +95,8 @@ def _claims(now: EncoderSpec, parent: EncoderSpec, changes: list[str]) -> dict[s
 
 def _suffix(changes: list[str]) -> str:
     """-bfloat16 for weights that were only rounded, else -modified."""
-    rounded = re.fullmatch(r"its weights were rounded to (\w+)", "; ".join(changes))
-    return f"-{rounded[1]}" if rounded else "-modified"
+    rounded = rounded_to("; ".join(changes))
+    return f"-{rounded}" if rounded else "-modified"
 
 
 def _changed(parent: EncoderSpec, changes: list[str]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,6 +91,16 @@ def differences(
     ]
 
 
+def rounded_to(changes: str) -> str | None:
+    """The dtype of weights that were only rounded; None where something else was changed.
+
+    Args:
+        changes: As `differences` returns them, joined with "; ".
+    """
+    rounded = re.fullmatch(r"its weights were rounded to (\w+)", changes)
+    return rounded[1] if rounded else None
+
+
 def _weights(origin: Origin, state: Mapping[str, Tensor], network: Any) -> str | None:
     """How the weights were changed, as text; None where every value is that of the file."""
     published = _published(origin, network)
@@ -121,6 +132,8 @@ def _published(origin: Origin, network: Any) -> keys.State | None:
 
 
 def _same(here: Tensor, there: Tensor) -> bool:
+    if here.dtype == there.dtype:
+        return torch.equal(here.detach().cpu(), there)
     return here.shape == there.shape and torch.equal(here.detach().cpu().double(), there.double())
 
 

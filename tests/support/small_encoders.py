@@ -1,9 +1,11 @@
 """Encoders of a few thousand parameters with random weights, and pictures, for tests."""
 
 import functools
+import json
 
 import numpy as np
 import torch
+from safetensors.torch import save_file
 
 from pathencoder import network
 from pathencoder.encoder import Encoder
@@ -50,6 +52,24 @@ def encoder(kind="cnn", **changes):
 
 
 shared = functools.cache(encoder)
+
+
+def in_timm_format(folder, seed):
+    """A folder with the files of timm alone, which state no sha256 of the weights."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        state = network.create(spec("vit"), random=True).state_dict()
+    folder.mkdir(exist_ok=True)
+    config = {
+        "architecture": "test_vit",
+        "num_classes": 0,
+        "num_features": 64,
+        "model_args": {"img_size": SIZE},
+        "pretrained_cfg": {"input_size": [3, SIZE, SIZE], "mean": [0.5] * 3, "std": [0.5] * 3},
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+    save_file(state, folder / "model.safetensors")
+    return folder
 
 
 def picture(seed=0, height=SIZE, width=SIZE):

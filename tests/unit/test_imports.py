@@ -33,6 +33,7 @@ LAYERS = {
             "pooling",
             "spec",
             "state_dicts",
+            "weights_digest",
             "text",
             "tracing",
             "pace",

@@ -6,12 +6,15 @@ import time
 from pathlib import Path
 
 import pytest
+import small_encoders
 import torch
 
+import pathencoder
 from pathencoder.cli.jobs import Loop
 from pathencoder.cli.lanes import folders_of, load_lanes, run_lanes
 from pathencoder.errors import ConfigError, ImageError, StoreError
 from pathencoder.features.job import Outcome
+from pathencoder.runtimes.unchanged import sha256_in_use
 from pathencoder.stream import Settings
 
 JOBS = list("abcdefgh")
@@ -105,3 +108,14 @@ def test_encoders_that_only_encode_let_their_first_weights_go(precision, folded)
     )
     norms = [m for m in encoder.network.modules() if isinstance(m, torch.nn.BatchNorm2d)]
     assert bool(norms) != folded
+
+
+def test_an_encoder_whose_batch_norms_are_folded_counts_as_the_published_one(tmp_path):
+    small_encoders.encoder("cnn").save_pretrained(tmp_path / "small")
+    loaded = pathencoder.load_encoder(tmp_path / "small", device="cpu")
+    folded = load_lanes([str(tmp_path / "small")], devices="cpu", settings=Settings())[0][0]
+    assert not any(isinstance(m, torch.nn.BatchNorm2d) for m in folded.network.modules())
+    for encoder in (loaded, folded):
+        assert sha256_in_use(encoder.network, encoder.origin) == loaded.spec.sha256
+    next(folded.network.parameters()).data.mul_(2)
+    assert sha256_in_use(folded.network, folded.origin) not in (None, loaded.spec.sha256)

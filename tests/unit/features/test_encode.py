@@ -1,5 +1,6 @@
 """`pathencoder.encode_slide`: the rows of the command line, resumed files, and what is refused."""
 
+import dataclasses
 import logging
 import os
 import tempfile
@@ -8,10 +9,12 @@ import numpy as np
 import pytest
 import small_encoders
 from small_slides import MemorySlide, section, write_tiff
+from torch.optim.swa_utils import AveragedModel
 
 import pathencoder
 from pathencoder.cli.main import run
 from pathencoder.errors import ConfigError, ImageError, MissingMpp, StoreError, UnknownEncoder
+from pathencoder.pretrained.folder import sha256_of
 
 
 @pytest.fixture
@@ -115,6 +118,73 @@ def test_a_finished_file_is_read_and_a_changed_setting_is_refused(slide, tmp_pat
     with pytest.raises(StoreError, match=r"target_mpp: 0\.5 there, 1\.0 now.*overwrite=True"):
         encode(made, out, target_mpp=1.0)
     assert len(encode(made, out, target_mpp=1.0, overwrite=True).rows) < len(first.rows)
+
+
+def test_a_network_that_was_changed_since_it_was_loaded_is_another_encoder(slide, tmp_path):
+    small_encoders.encoder("cnn").save_pretrained(tmp_path / "small")
+    made, out = slide(), tmp_path / "s.h5"
+    encoder = pathencoder.load_encoder(tmp_path / "small", device="cpu")
+    first = encode(made, out, encoder=encoder)
+    assert first.attributes["sha256"] == encoder.spec.sha256
+    encoder.network = AveragedModel(encoder.network)  # a copy in a wrapper
+    assert np.array_equal(encode(made, out, encoder=encoder).rows, first.rows)
+    encoder.network = encoder.network.module
+    weight = next(encoder.network.parameters())
+    weight.data.mul_(2)
+    with pytest.raises(StoreError, match=rf"sha256: {encoder.spec.sha256} there, .*overwrite=True"):
+        encode(made, out, encoder=encoder)
+    other = encode(made, tmp_path / "other.h5", encoder=encoder)
+    assert not np.allclose(other.rows, first.rows)
+    assert other.attributes["sha256"] not in (None, encoder.spec.sha256)
+    weight.data.div_(2)  # exact
+    assert np.array_equal(encode(made, out, encoder=encoder).rows, first.rows)
+
+
+@pytest.mark.parametrize(
+    ("output", "changes", "readout"),
+    [
+        ("embedding", {"embedding": "stages:blocks.4/mean"}, "stages:blocks.4/mean"),
+        ("dense", {"dense_stage": "blocks.1"}, "blocks.1"),
+    ],
+)
+def test_another_readout_than_the_published_one_is_recorded(
+    slide, tmp_path, output, changes, readout
+):
+    small_encoders.encoder("cnn").save_pretrained(tmp_path / "small")
+    encoder = pathencoder.load_encoder(tmp_path / "small", device="cpu")
+    made, out = slide(), tmp_path / "s.h5"
+    assert "readout" not in encode(made, out, encoder=encoder, output=output).attributes
+    published = encoder.spec
+    encoder.spec = dataclasses.replace(published, **changes)
+    with pytest.raises(StoreError, match=f"readout: as published there, {readout} now"):
+        encode(made, out, encoder=encoder, output=output)
+    found = encode(made, tmp_path / "other.h5", encoder=encoder, output=output)
+    assert found.attributes["readout"] == readout
+    encoder.spec = published
+    encode(made, out, encoder=encoder, output=output)
+
+
+def test_weights_that_have_no_published_checksum_are_known_by_their_file(slide, tmp_path):
+    folder = small_encoders.in_timm_format(tmp_path / "small", seed=0)
+    made, out = slide(), tmp_path / "s.h5"
+    first = encode(made, out, encoder=folder, target_mpp=0.5)
+    assert first.attributes["sha256"] == sha256_of(folder / "model.safetensors")
+    before = pathencoder.load_encoder(folder, device="cpu")
+    encode(made, out, encoder=before, target_mpp=0.5)
+    small_encoders.in_timm_format(folder, seed=1)
+    encode(
+        made, out, encoder=before, target_mpp=0.5
+    )  # has the weights of the file that was replaced
+    with pytest.raises(StoreError, match=r"sha256: .*overwrite=True"):
+        encode(made, out, encoder=folder, target_mpp=0.5)
+
+
+def test_rounded_weights_are_the_published_ones_at_another_precision(slide, tmp_path):
+    small_encoders.encoder("vit").save_pretrained(tmp_path / "small")
+    encoder = pathencoder.load_encoder(tmp_path / "small", device="cpu", dtype="bf16")
+    found = encode(slide(), encoder=encoder)
+    assert found.attributes["sha256"] == encoder.spec.sha256
+    assert found.attributes["precision"] == "bf16"
 
 
 def test_views_are_recorded_and_never_mixed(slide, tmp_path):

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import small_encoders
 
+from pathencoder import weights_digest as kept_digests
 from pathencoder.heads import cache as caches
-from pathencoder.heads import encoder_record
 from pathencoder.heads.cache import FeatureCache
 from pathencoder.heads.embed import contents_of, embed
 from pathencoder.heads.encoder_record import EncoderRecord, weights_digest
@@ -156,7 +156,7 @@ def test_each_content_is_embedded_once(store, tmp_path):
 
 @pytest.mark.parametrize("small", [0, 1 << 30])
 def test_the_digest_follows_changes_in_place(monkeypatch, small):
-    monkeypatch.setattr(encoder_record, "_SMALL", small)
+    monkeypatch.setattr(kept_digests, "_SMALL", small)
     encoder = small_encoders.encoder("cnn")
     before = weights_digest(encoder)
     assert weights_digest(encoder) == before == weights_digest(small_encoders.encoder("cnn"))
@@ -186,8 +186,8 @@ def encoder_of_another_seed(encoder):
 
 
 def test_a_digest_is_kept_for_a_large_encoder(monkeypatch):
-    monkeypatch.setattr(encoder_record, "_SMALL", 0)
+    monkeypatch.setattr(kept_digests, "_SMALL", 0)
     encoder = small_encoders.encoder("cnn")
     before = weights_digest(encoder)
-    monkeypatch.setattr(encoder_record, "digest_of", lambda _: pytest.fail("it was hashed again"))
+    monkeypatch.setattr(kept_digests, "digest_of", lambda _: pytest.fail("it was hashed again"))
     assert weights_digest(encoder) == before

@@ -1,0 +1,67 @@
+"""The digest of a network's weights in memory, computed again only where they changed."""
+
+from __future__ import annotations
+
+import weakref
+from typing import TYPE_CHECKING
+
+from pathencoder.state_dicts import digest_of
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+_SMALL = 16 << 20  # bytes of weights up to which hashing them is as fast as a fingerprint
+_SAMPLE = 64  # values of a tensor that are compared one by one
+_State = tuple[tuple[tuple[int, int], ...], bytes]
+_digests: weakref.WeakKeyDictionary[nn.Module, tuple[_State, str]] = weakref.WeakKeyDictionary()
+
+
+def digest_of_network(network: nn.Module) -> str:
+    """Hex sha256 of the names, shapes, dtypes and values of a network's weights in memory.
+
+    Counters of batches are left out: nothing that is computed depends on them. The digest of a
+    large network is kept as long as its tensors and a fingerprint of their values are the same.
+    """
+    state = {
+        name: tensor
+        for name, tensor in network.state_dict(keep_vars=True).items()
+        if not name.endswith("num_batches_tracked")
+    }
+    now = _state(state)
+    known = _digests.get(network)
+    if now is not None and known is not None and known[0] == now:
+        return known[1]
+    digest = digest_of(state)
+    if now is not None:
+        _digests[network] = (now, digest)
+    return digest
+
+
+def _state(state: dict[str, Tensor]) -> _State | None:
+    """Address, version and a fingerprint of tensors; None where a digest is not to be kept."""
+    size = sum(tensor.numel() * tensor.element_size() for tensor in state.values())
+    if size <= _SMALL or any(tensor.is_inference() for tensor in state.values()):
+        return None
+    versions = tuple((tensor.data_ptr(), tensor._version) for tensor in state.values())
+    return versions, _fingerprint(state)
+
+
+def _fingerprint(state: dict[str, Tensor]) -> bytes:
+    """The sum and a sample of the bits of each tensor.
+
+    PyTorch counts no changes through `.data`, as moving averages of weights make them. The sums are
+    of whole numbers, modulo their range: they follow a change of a single bit.
+    """
+    import torch
+
+    whole = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+    found: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
+    for tensor in state.values():
+        width = whole[tensor.element_size()]
+        flat = tensor.detach().view(width).reshape(-1)
+        parts = found.setdefault((tensor.device, width), [])
+        # a sum in another type is 20 times slower on a CPU
+        parts += [flat.sum(0, keepdim=True, dtype=width), flat[:: max(1, len(flat) // _SAMPLE)]]
+    # of all tensors together, so that a GPU is waited for once
+    return b"".join(torch.cat(parts).cpu().numpy().tobytes() for parts in found.values())
