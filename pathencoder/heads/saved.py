@@ -31,8 +31,9 @@ class SavedHead(ABC):
         """
         if not isinstance(folder, str | os.PathLike) or not os.fspath(folder):
             raise ConfigError(f"folder={folder!r}: the folder to write, './head' for example")
-        store.write(self._content(for_hub=False), Path(folder).expanduser())
-        return Path(folder)
+        place = Path(folder).expanduser()
+        store.write(self._content(for_hub=False), place)
+        return place
 
     def push_to_hub(self, repo_id: str, **options: Unpack[PushOptions]) -> str:
         """Upload what `save` writes to the Hub, without paths of this machine.

@@ -33,7 +33,7 @@ def load_network(folder: str | os.PathLike[str] | None = None) -> NucleiNetwork:
         ConfigError: The folder holds no nuclei network.
         IncompatibleWeights: The weights do not fit config.json.
     """
-    return _bundled() if folder is None else _read(Path(folder))
+    return _bundled() if folder is None else _read(Path(folder).expanduser())
 
 
 def save_network(folder: str | Path, network: NucleiNetwork, about: dict[str, Any]) -> None:
@@ -51,7 +51,7 @@ def save_network(folder: str | Path, network: NucleiNetwork, about: dict[str, An
 
     from pathencoder.files import make_folder, whole_file
 
-    target = make_folder(Path(folder))
+    target = make_folder(Path(folder).expanduser())
     state = {k: v.detach().cpu().contiguous() for k, v in network.state_dict().items()}
     with whole_file(target / "model.safetensors") as path:
         path.write_bytes(save(state))

@@ -104,14 +104,24 @@ def read_spec(folder: str | os.PathLike[str]) -> EncoderSpec:
 
 
 def read_reference(folder: str | os.PathLike[str]) -> Reference | None:
-    """The folder's reference tile and embedding; None without one."""
+    """The folder's reference tile and embedding; None without one.
+
+    Raises:
+        ConfigError: The file is damaged.
+    """
+    from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
     path = Path(folder) / REFERENCE
     if not path.is_file():
         return None
-    arrays = load_file(path)
-    return Reference(tile=arrays["tile"], embedding=arrays["embedding"])
+    try:
+        arrays = load_file(path)
+        return Reference(tile=arrays["tile"], embedding=arrays["embedding"])
+    except (OSError, SafetensorError, KeyError) as error:
+        raise ConfigError(
+            f"{path} is damaged ({error}): fetch or export the encoder again"
+        ) from error
 
 
 def write_folder(
@@ -151,8 +161,8 @@ def write_folder(
 
     if (reference_tile is None) != (reference_embedding is None):
         raise ConfigError("a reference needs both: reference_tile and reference_embedding")
-    target = Path(folder)
-    refuse_foreign(target, FILES, "an encoder", ours=_is_encoder(target))
+    target = Path(folder).expanduser()
+    refuse_foreign(target, FILES, "an encoder", ours=is_encoder(target))
     try:
         with draft_of(target) as draft:
             weight_files.save(state_dict, draft / WEIGHTS)
@@ -188,10 +198,10 @@ def copy_folder(source: str | os.PathLike[str], folder: str | os.PathLike[str]) 
     Raises:
         StoreError: As for `write_folder`.
     """
-    origin, target = Path(source), Path(folder)
+    origin, target = Path(source), Path(folder).expanduser()
     if target.exists() and target.resolve() == origin.resolve():
         return
-    refuse_foreign(target, FILES, "an encoder", ours=_is_encoder(target))
+    refuse_foreign(target, FILES, "an encoder", ours=is_encoder(target))
     try:
         with draft_of(target) as draft:
             for name in FILES:
@@ -225,7 +235,7 @@ def refuse_foreign(target: Path, names: Sequence[str], what: str, *, ours: bool)
         )
 
 
-def _is_encoder(folder: Path) -> bool:
+def is_encoder(folder: Path) -> bool:
     """Whether this package has written the encoder of a folder."""
     try:
         return "pathencoder" in read_config(folder)

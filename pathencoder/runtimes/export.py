@@ -65,7 +65,7 @@ def export(
     """
     _check(encoder, form, precision, tiles)
     formats.check_installed(form, precision)
-    target = Path(folder)
+    target = Path(folder).expanduser()
     file = target / name_of(form, precision)
     ours = description_of(file).is_file()
     refuse_foreign(target, names_of(form, precision), "an export with its .json", ours=ours)
@@ -163,7 +163,7 @@ def _made(
         rounded = draft / name_of(form, precision)
         loss = quantise(graph, rounded, form, encoder.network, spec, tiles)
         described = replace(described, calibration=loss)
-        for name in names_of(form, "fp32"):
+        for name in (*names_of(form, "fp32"), f"{graph.name}.data"):
             (draft / name).unlink(missing_ok=True)
     return replace(described, files=_digests(draft))
 

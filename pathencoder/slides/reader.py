@@ -100,7 +100,7 @@ def open_slide(path: str | Path) -> Slide:
             f"{url_path(path)}: a remote slide must be copied here first: pathencoder.encode_slide"
             " and `pathencoder encode` do so"
         )
-    path = Path(path)
+    path = Path(path).expanduser()
     if not path.exists():
         raise SlideError(f"{path}: no such file. Check the path")
     if is_special(path):

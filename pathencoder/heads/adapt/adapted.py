@@ -68,7 +68,7 @@ class Adapted:
         place = Path(folder).expanduser()
         save.save(self, place)
         checkpoints.remove(self.checkpoint)
-        return Path(folder)
+        return place
 
     def push_to_hub(self, repo_id: str, **options: Unpack[PushOptions]) -> str:
         """Upload what `save` writes to the Hub, in one commit; the card names the parent.

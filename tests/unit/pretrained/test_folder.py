@@ -123,3 +123,21 @@ def test_shared_tensors_are_written_apart(tmp_path):
     base = torch.arange(4.0)
     folder.write_folder(tmp_path / "e", SPEC, {"a": base, "b": base[1:3], "c": base.view(2, 2).T})
     assert torch.equal(load_file(tmp_path / "e" / "model.safetensors")["c"], base.view(2, 2).T)
+
+
+def test_a_damaged_reference_is_named(tmp_path):
+    written(tmp_path / "e")
+    file = tmp_path / "e" / "reference.safetensors"
+    file.write_bytes(file.read_bytes()[:100])
+    with pytest.raises(ConfigError, match=r"reference\.safetensors is damaged .*again"):
+        folder.read_reference(tmp_path / "e")
+
+
+def test_a_home_is_found(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    written("~/e")
+    folder.copy_folder(tmp_path / "home" / "e", "~/copy")
+    assert sorted(p.name for p in (tmp_path / "home").iterdir()) == ["copy", "e"]
+    assert [p.name for p in tmp_path.iterdir()] == ["home"]

@@ -157,6 +157,8 @@ def test_weights_that_are_too_large_for_one_file_lie_in_a_second(made, tmp_path,
     assert set(export(enc, tmp_path).files) == {"model.onnx", "model.onnx.data"}
     assert (tmp_path / "model.onnx").stat().st_size < (tmp_path / "model.onnx.data").stat().st_size
     assert np.array_equal(rows_of(enc, tmp_path), rows_of(enc, "onnx"))
+    tiles = [picture(seed) for seed in range(24)]
+    assert set(export(enc, tmp_path, precision="int8", tiles=tiles).files) == {"model.int8.onnx"}
 
 
 @pytest.mark.parametrize("made", ["cnn"], indirect=True)
