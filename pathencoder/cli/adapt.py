@@ -17,6 +17,7 @@ from pathencoder.cli.common import (
     load,
 )
 from pathencoder.cli.labelled import encoder_options, groups_options, weight_option
+from pathencoder.errors import StoreError
 from pathencoder.heads.adapt.options import HOWS, Options
 from pathencoder.walk import printable
 
@@ -113,18 +114,21 @@ def command(
     pathencoder predict my_encoder/head new_tiles/ --out predictions
     """
     from pathencoder.cli.meter import Meter
+    from pathencoder.heads.adapt import save
     from pathencoder.heads.adapt.run import adapt
     from pathencoder.heads.data.check import train_part
     from pathencoder.heads.data.read import read_dataset
 
     if (out / "config.json").exists() and not overwrite:
         raise click.UsageError(f"{out} holds an encoder already: --overwrite replaces it")
+    save.refuse_others(out)
     Options(**{k: v for k, v in settings.items() if k not in ("mpp", "evaluate")})
     columns = {"labels": label, "splits": split}
     given = {key: value for key, value in columns.items() if value is not None}
     read = read_dataset(data, groups=groups, **given)
     train_part(read)  # before the encoder is loaded
     encoder = load(name, device=device, revision=revision)
+    save.refuse_parent(out, encoder.folder)
     with Meter("adapt", unit="step") as meter:
         adapted = adapt(
             encoder,
@@ -136,9 +140,19 @@ def command(
             progress=meter,
             **settings,
         )
-    adapted.save(out)
+    _save(adapted, out)
     _report(adapted, out, as_json=as_json)
     raise Failed(0)
+
+
+def _save(adapted: Adapted, out: Path) -> None:
+    try:
+        adapted.save(out)
+    except StoreError as error:
+        raise StoreError(
+            f"{error}. The training is kept in {out / _CHECKPOINT}: the same command then goes on"
+            " at its end"
+        ) from error
 
 
 def _report(adapted: Adapted, out: Path, *, as_json: bool) -> None:

@@ -190,6 +190,7 @@ def command(
 
     if store.is_head(out) and not overwrite:
         raise click.UsageError(f"{out} holds a head already: --overwrite replaces it")
+    store.refuse_others(out)  # before hours of work
     family = kinds.family_of(kind)
     if family == "slide":
         options = {**_of_slides(features, device, classes, revision), **options}

@@ -108,7 +108,7 @@ def write(content: Content, folder: Path) -> None:
     """
     from safetensors.numpy import save_file
 
-    _refuse_others(folder)
+    refuse_others(folder)
     try:
         with folders.draft_of(folder) as draft:
             save_file(content.arrays, draft / _ARRAYS)
@@ -187,8 +187,12 @@ def is_head(folder: Path) -> bool:
         return False
 
 
-def _refuse_others(folder: Path) -> None:
-    """Raises StoreError where the folder holds files of something else."""
+def refuse_others(folder: Path) -> None:
+    """Refuse to write a head into a folder of something else.
+
+    Raises:
+        StoreError: It holds files that would be replaced.
+    """
     if (folder / _CONFIG).exists() and not is_head(folder):
         raise StoreError(
             f"{folder} holds a {_CONFIG} that is not of a head (an encoder?): choose another folder"

@@ -68,3 +68,28 @@ def test_settings_are_checked_before_the_encoder_is_loaded(arguments, capsys):
     err = capsys.readouterr().err
     assert "epochs=0" in err
     assert "loading" not in err
+
+
+@pytest.mark.parametrize(
+    ("there", "message"),
+    [
+        ("README.md", "does not hold an encoder"),
+        ("adapter", "does not hold an encoder"),
+        ("head/config.json", "not of a head"),
+    ],
+)
+def test_a_folder_of_something_else_is_refused_before_the_encoder_is_loaded(
+    arguments, tmp_path, capsys, there, message
+):
+    (tmp_path / "out" / there).parent.mkdir(parents=True)
+    (tmp_path / "out" / there).write_text("{}")
+    assert run(arguments) == 1
+    err = capsys.readouterr().err
+    assert message in err
+    assert "loading" not in err
+
+
+def test_the_parent_is_refused_before_the_training(arguments, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("pathencoder.heads.adapt.run.adapt", None)
+    assert run([*arguments, "--out", str(tmp_path / "parent"), "--overwrite"]) == 1
+    assert "holds the encoder that is adapted" in capsys.readouterr().err

@@ -78,8 +78,9 @@ def save(adapted: Adapted, folder: Path, place: Place | None = None) -> None:
         folder: To write.
         place: Where it is uploaded to: the head then names that and no path of this machine.
     """
-    _refuse_others(adapted, folder)
     encoder = adapted.encoder
+    refuse_others(folder)
+    refuse_parent(folder, None if encoder.origin is None else encoder.origin.folder)
     save_encoder(
         Loaded(encoder.network, encoder.spec, encoder.origin),
         folder,
@@ -101,15 +102,32 @@ def save(adapted: Adapted, folder: Path, place: Place | None = None) -> None:
         (draft / "README.md").write_text(_adapter_card(adapted), encoding="utf-8")
 
 
-def _refuse_others(adapted: Adapted, folder: Path) -> None:
+def refuse_others(folder: Path) -> None:
+    """Refuse to write an adapted encoder into a folder of something else.
+
+    Raises:
+        StoreError: It holds files that would be replaced or removed.
+    """
     if store.is_head(folder):
         raise StoreError(f"{folder} holds a head: choose another folder for the encoder")
-    origin = adapted.encoder.origin
-    place = None if origin is None else origin.folder
-    if place is not None and folder.exists() and os.path.samefile(folder, place):
+    names = (*folders.FILES, REPORT, seen.FILE, ADAPTER)
+    folders.refuse_foreign(folder, names, "an encoder", ours=folders.is_encoder(folder))
+    store.refuse_others(folder / HEAD)
+
+
+def refuse_parent(folder: Path, parent: Path | None) -> None:
+    """Refuse to write an adapted encoder over the one that it was adapted from.
+
+    Args:
+        folder: To write.
+        parent: The folder of the parent; None without one.
+
+    Raises:
+        StoreError: They are the same.
+    """
+    if parent is not None and folder.exists() and os.path.samefile(folder, parent):
         raise StoreError(
-            f"{folder} holds {adapted.parent.name}, from which this encoder was adapted: choose"
-            " another folder"
+            f"{folder} holds the encoder that is adapted: choose another folder for the new one"
         )
 
 
