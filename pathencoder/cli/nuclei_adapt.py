@@ -17,7 +17,7 @@ from pathencoder.cli.nuclei_remote import local
 from pathencoder.cli.nuclei_run import Asked
 from pathencoder.cli.nuclei_sources import Source
 from pathencoder.cli.remote_slides import staging_of
-from pathencoder.errors import ConfigError, PathEncoderError, StoreError
+from pathencoder.errors import ConfigError, PathEncoderError, SlideError, StoreError
 from pathencoder.walk import printable
 
 if TYPE_CHECKING:
@@ -83,7 +83,11 @@ def _train(maps: list[Array], seed: int, meter: Meter, checkpoint: Path) -> Nucl
 def _about(sources: Sequence[Source], asked: Asked, seed: int) -> dict[str, Any]:
     """What the network depends on, as JSON values."""
     real = [source for source in sources if source.kind != "nothing"]
-    inputs = [{**_identity(s), "mpp": s.mpp, "stain": s.stain} for s in real]
+    inputs = [
+        {**identity, "mpp": source.mpp, "stain": source.stain}
+        for source in real
+        if (identity := _identity(source)) is not None
+    ]
     regions = [list(region) for region in asked.regions]
     return {
         "adapted_to": inputs,
@@ -94,11 +98,17 @@ def _about(sources: Sequence[Source], asked: Asked, seed: int) -> dict[str, Any]
     }
 
 
-def _identity(source: Source) -> dict[str, Any]:
-    """A file by its content: touched files are the same. A remote slide by its version there."""
+def _identity(source: Source) -> dict[str, Any] | None:
+    """A file by its content: touched files are the same. A remote slide by its version there.
+
+    None for one that cannot be read, which no network is adapted to.
+    """
     if source.remote is not None:
         return {"path": str(source.path), "version": list(source.remote.version)}
-    facts = Identity(source).facts
+    try:
+        facts = Identity(source).facts
+    except SlideError:
+        return None
     return {"path": facts["path"], "content": facts["content"]}
 
 

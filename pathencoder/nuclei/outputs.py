@@ -151,18 +151,29 @@ def _facts_in_overlay(folder: Path, name: str) -> dict[str, Any] | None:
 
 def labels_file(folder: Path, name: str) -> Path | None:
     """The label map of an image; None without one."""
-    options = [folder / f"{name}.labels{end}" for end in (".png", ".tif")]
-    return next((file for file in options if file.exists()), None)
+    here = [file for file in _label_files(folder, name) if file.exists()]
+    # earlier versions left the one of the other form, which was older
+    return max(here, key=lambda file: file.stat().st_mtime_ns, default=None)
+
+
+def _label_files(folder: Path, name: str) -> tuple[Path, Path]:
+    """The two forms of a label map."""
+    return folder / f"{name}.labels.png", folder / f"{name}.labels.tif"
 
 
 def write_labels(labels: Labels, folder: Path, name: str) -> Path:
-    """Write the label map: a 16-bit PNG, or a 32-bit TIFF for more than 65,535 nuclei."""
+    """Write the label map: a 16-bit PNG, or a 32-bit TIFF for more than 65,535 nuclei.
+
+    An earlier one of the other form is removed.
+    """
     few = labels.max(initial=0) <= np.iinfo(np.uint16).max
-    final = folder / f"{name}.labels{'.png' if few else '.tif'}"
+    small, large = _label_files(folder, name)
+    final, other = (small, large) if few else (large, small)
     with whole_file(final) as path:
         Image.fromarray(labels.astype(np.uint16) if few else labels).save(
             path, format="PNG" if few else "TIFF"
         )
+    other.unlink(missing_ok=True)
     return final
 
 

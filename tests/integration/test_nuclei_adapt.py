@@ -55,3 +55,25 @@ def test_another_network_is_not_replaced(tmp_path, monkeypatch, capsys, there):
     assert run(command) != 0
     assert "holds another network" in capsys.readouterr().err
     assert files(tmp_path / "out") == first
+
+
+def test_a_file_that_cannot_be_read_is_left_out(tmp_path, monkeypatch, capsys):
+    from pathencoder.cli import nuclei_adapt
+    from pathencoder.errors import SlideError
+    from pathencoder.nuclei.weights import load_network, read_about
+
+    good, bad = (picture(tmp_path / "in" / name) for name in ("a.png", "b.png"))
+    real = nuclei_adapt.Identity.facts.func
+
+    def facts(self):
+        if self._source.path.name == bad.name:
+            raise SlideError(f"{bad}: cannot be read (Permission denied)")
+        return real(self)
+
+    monkeypatch.setattr(nuclei_adapt.Identity, "facts", property(facts))
+    monkeypatch.setattr(nuclei_adapt, "_train", lambda *_: load_network())
+    command = ["nuclei", str(good.parent), "--out", str(tmp_path / "out"), "--mpp", "0.25"]
+    assert run([*command, "--adapt"]) == 3
+    (seen,) = read_about(tmp_path / "out/network")["adapted_to"]
+    assert seen["path"] == str(good)
+    assert (tmp_path / "out" / "a.csv").exists()

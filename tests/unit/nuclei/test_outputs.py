@@ -1,6 +1,7 @@
 import csv
 import io
 import json
+import os
 
 import numpy as np
 import pytest
@@ -159,3 +160,18 @@ def test_table_describes_the_image_in_every_row():
         )
     )
     assert [(r["mpp"], r["mpp_source"]) for r in rows] == [("0.5", "assumed")] * 2
+
+
+def test_a_label_map_takes_the_place_of_one_of_the_other_form(tmp_path):
+    few, many = (np.array([[1, n]], np.int32) for n in (2, 70_000))
+    for labels in (few, many, few):
+        path = outputs.write_labels(labels, tmp_path, "x")
+        assert list(tmp_path.iterdir()) == [path]
+        assert outputs.labels_file(tmp_path, "x") == path
+
+
+def test_of_two_label_maps_the_newer_one_counts(tmp_path):
+    for end, time in ((".png", 1), (".tif", 2)):
+        (tmp_path / f"x.labels{end}").touch()
+        os.utime(tmp_path / f"x.labels{end}", (time, time))
+    assert outputs.labels_file(tmp_path, "x") == tmp_path / "x.labels.tif"
