@@ -65,8 +65,13 @@ class Tiles:
         """The tile at a point in level-0 pixels; of several, the one whose centre is nearest.
 
         Raises:
-            ConfigError: No tile is there.
+            ConfigError: No tile is there, or the places are in micrometres.
         """
+        if self.unit != "px":
+            raise ConfigError(
+                f"{self.file} holds places in micrometres, not in level-0 pixels, and the slide is"
+                " not at hand: give it with --slide (slide=), which says how large a pixel is"
+            )
         away = np.abs(self.corners + self.side / 2 - (x, y)).max(axis=1)
         if not len(away):
             raise ConfigError(f"{self.file} holds no tiles")
@@ -94,13 +99,14 @@ def read_tiles(file: Path) -> Tiles:
             " slide"
         )
     rows, notes = _usable(found)
-    corners = np.asarray(found.coords, np.float64).reshape(-1, 2)
-    side, said = _side(found, file)
-    step = side * _step_share(found.attributes)
+    corners = _corners(found, file)
+    numbers = _Numbers(found.attributes, file)
+    side, said = _side(found, corners, numbers)
+    step = side * _step_share(numbers)
     whole = np.asarray(np.isfinite(rows).all(axis=1))
     if not whole.all():
         notes.append(f"tiles left out because their features are not numbers: {(~whole).sum():,}")
-    mpp = _mpp(found)
+    mpp = _mpp(found, numbers)
     return Tiles(
         file,
         str(found.attributes.get("slide") or found.attributes.get("name") or file.stem),
@@ -109,7 +115,7 @@ def read_tiles(file: Path) -> Tiles:
         side,
         step,
         mpp,
-        _size(found.attributes),
+        _size(numbers),
         found.attributes,
         (*notes, *said),
         unit=found.unit,
@@ -125,42 +131,97 @@ def _usable(found: FeatureFile) -> tuple[Rows, list[str]]:
     return rows, ["dense features: each tile's map is averaged"]
 
 
-def _side(found: FeatureFile, file: Path) -> tuple[float, list[str]]:
+def _corners(found: FeatureFile, file: Path) -> NDArray[np.float64]:
+    """The places of the tiles, one for each row."""
+    corners = np.asarray(found.coords, np.float64)
+    if not corners.size and not len(found.rows):
+        return corners.reshape(0, 2)
+    if corners.shape != (len(found.rows), 2):
+        raise ConfigError(
+            f"{file}: its coords have the shape {list(corners.shape)} for {len(found.rows):,} rows:"
+            " x and y of each tile are needed, [N, 2]. Write them again"
+        )
+    if not np.isfinite(corners).all():
+        raise ConfigError(
+            f"{file}: {(~np.isfinite(corners).all(axis=1)).sum():,} of its coords are not numbers:"
+            " each tile needs its x and y. Write them again"
+        )
+    return corners
+
+
+@dataclass(frozen=True)
+class _Numbers:
+    """The attributes of a feature file that are numbers.
+
+    Attributes:
+        attributes: All of them.
+        file: That holds them.
+    """
+
+    attributes: dict[str, Any]
+    file: Path
+
+    def of(self, name: str) -> float | None:
+        """One of them; None where it is not stated, or zero.
+
+        Raises:
+            ConfigError: It is something else than a number, or negative.
+        """
+        value = self.attributes.get(name)
+        if value is None or (isinstance(value, str) and not value):
+            return None
+        try:
+            number = float(np.asarray(value).item())
+        except (TypeError, ValueError):
+            number = -1.0
+        if not (number >= 0 and np.isfinite(number)):
+            raise ConfigError(
+                f"{self.file}: its attribute {name} is {value!r}: a number is needed. Correct it,"
+                " or delete it where it is not known"
+            )
+        return number or None
+
+
+def _side(
+    found: FeatureFile, corners: NDArray[np.float64], numbers: _Numbers
+) -> tuple[float, list[str]]:
     """Side of a tile in the unit of the coordinates, and a note where it had to be inferred."""
     names = ("tile_size_um",) if found.unit == "um" else ("tile_side_level0", "patch_size_level0")
     for name in names:
-        if found.attributes.get(name):
-            return float(found.attributes[name]), []
-    size, level = found.attributes.get("patch_size"), found.attributes.get("patch_level")
-    if size and level == 0:
-        return float(size), []
-    steps = np.concatenate([np.diff(np.unique(axis)) for axis in np.asarray(found.coords).T])
+        if stated := numbers.of(name):
+            return stated, []
+    size = numbers.of("patch_size")
+    if size and found.attributes.get("patch_level") == 0:
+        return size, []
+    steps = np.concatenate([np.diff(np.unique(axis)) for axis in corners.T])
     if not len(steps):
         if not len(found.rows):
             return 1.0, []
-        raise ConfigError(f"{file} does not say how large its tiles are in level-0 pixels")
+        raise ConfigError(f"{numbers.file} does not say how large its tiles are in level-0 pixels")
     side = float(np.median(steps))
-    return side, [f"the file does not state the tiles' side: {side:g} px is the usual step"]
+    return side, [
+        f"the file does not state the tiles' side: {side:g} {found.unit} is the usual step"
+    ]
 
 
-def _step_share(attributes: dict[str, Any]) -> float:
+def _step_share(numbers: _Numbers) -> float:
     """The step between tiles as a share of their side."""
     for overlap, size in (("overlap_px", "tile_px"), ("overlap", "patch_size")):
-        if attributes.get(size) and overlap in attributes:
-            return max(1 - float(attributes[overlap]) / float(attributes[size]), 1e-3)
+        if (side := numbers.of(size)) and overlap in numbers.attributes:
+            return max(1 - (numbers.of(overlap) or 0.0) / side, 1e-3)
     return 1.0
 
 
-def _mpp(found: FeatureFile) -> float | None:
+def _mpp(found: FeatureFile, numbers: _Numbers) -> float | None:
     """Micrometres per level-0 pixel, where the file states it."""
     if found.unit == "um":
         return None
-    if found.attributes.get("slide_mpp"):
-        return float(found.attributes["slide_mpp"])
-    magnification = found.attributes.get("level0_magnification")
-    return 10 / float(magnification) if magnification else None
+    if stated := numbers.of("slide_mpp"):
+        return stated
+    magnification = numbers.of("level0_magnification")
+    return 10 / magnification if magnification else None
 
 
-def _size(attributes: dict[str, Any]) -> tuple[int, int] | None:
-    width, height = attributes.get("level0_width"), attributes.get("level0_height")
+def _size(numbers: _Numbers) -> tuple[int, int] | None:
+    width, height = numbers.of("level0_width"), numbers.of("level0_height")
     return (int(width), int(height)) if width and height else None

@@ -139,7 +139,7 @@ def similarity_map(tiles: Tiles, chosen: int) -> Painted:
     x, y = (round(v) for v in tiles.corners[chosen].tolist())
     return Painted(
         in_scale(cosine, ends),
-        f"Similarity to the tile at {x},{y}",
+        f"Similarity to the tile at {x},{y} {tiles.unit}",
         "Yellow: similar features (cosine about the mean of all tiles)",
         scale=ends,
         chosen=chosen,

@@ -220,3 +220,34 @@ def test_values_are_drawn_on_the_tiles_that_they_belong_to(tmp_path, slide):
             drawn(file, "values", None, 6, None, values=wrong)
     with pytest.raises(ConfigError, match="belong together"):
         drawn(file, "pca", None, 6, None, values=values)
+
+
+@pytest.mark.parametrize(
+    ("coords", "attributes", "message"),
+    [
+        (lambda c: np.hstack([c, c]), {}, r"shape \[45, 4\] for 45"),
+        (lambda c: np.where(c == c[0], np.nan, c), {}, "are not numbers"),
+        (None, {"tile_side_level0": "unknown"}, "tile_side_level0 is 'unknown': a number"),
+        (None, {"slide_mpp": "?"}, r"slide_mpp is '\?'"),
+        (None, {"level0_width": -1}, "level0_width is -1"),
+    ],
+    ids=["four columns", "not a number", "side", "mpp", "width"],
+)
+def test_places_that_cannot_be_used_are_named(tmp_path, monkeypatch, coords, attributes, message):
+    path = small_maps.feature_file(tmp_path)
+    found = located.read_features(path)
+    changed = dataclasses.replace(
+        found,
+        coords=coords(found.coords.astype(float)) if coords else found.coords,
+        attributes={**found.attributes, **attributes},
+    )
+    monkeypatch.setattr(located, "read_features", lambda _: changed)
+    with pytest.raises(ConfigError, match=rf"{path.name}.*{message}"):
+        located.read_tiles(path)
+
+
+def test_a_tile_of_a_file_in_micrometres_needs_the_slide(tmp_path):
+    path = small_maps.feature_file(tmp_path)
+    tiles = dataclasses.replace(located.read_tiles(path), unit="um")
+    with pytest.raises(ConfigError, match=r"micrometres.* give it with --slide"):
+        tiles.at(*tiles.corners[0])
