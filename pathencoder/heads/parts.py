@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from pathencoder.errors import ImageError
 from pathencoder.heads.cache import FeatureCache
 from pathencoder.heads.classifier import part_of
-from pathencoder.heads.data.check import known_classes, train_part
+from pathencoder.heads.data.check import kept_classes, known_classes, train_part
 from pathencoder.heads.data.dataset import Dataset
 from pathencoder.heads.embed import Embedded, embed
 from pathencoder.heads.encoder_record import EncoderRecord
@@ -75,7 +75,8 @@ def embed_parts(
     Raises:
         ImageError: Images cannot be read and `skip_bad` is false, which the message lists; or none
             of a part can be read.
-        ConfigError: Without these images a class or all groups but one are missing.
+        ConfigError: Without these images a class of the train part, or all groups but one, are
+            missing.
     """
     data = [train] if held_out is None else [train, held_out]
     found = embed(
@@ -93,6 +94,7 @@ def embed_parts(
             " on_error='skip' (--skip-bad)"
         )
     first = _readable(train, found, 0)
+    kept_classes(first.data, train.classes)
     first = Part(train_part(first.data), first.found, first.notes)
     if held_out is None:
         return first, None

@@ -10,10 +10,10 @@ from pathlib import Path
 
 from pathencoder.errors import ConfigError
 from pathencoder.heads.data.dataset import TRAIN, Dataset
+from pathencoder.heads.data.empty import is_empty, is_no_value
 from pathencoder.walk import printable
 
 _SHOWN = 50
-_NO_VALUE = frozenset({"", "nan", "<na>"})  # an empty cell, as tables and pandas write it
 
 
 def check(data: Dataset) -> Dataset:
@@ -26,9 +26,9 @@ def check(data: Dataset) -> Dataset:
         The same.
 
     Raises:
-        ConfigError: A file is missing or named twice; a label or group is empty or NaN; labels or
-            groups differ in case or spaces only; a group is in two parts. The message lists every
-            bad row.
+        ConfigError: A file is missing or named twice; a label, group or part is empty or NaN;
+            labels or groups differ in case or spaces only; a group is in two parts. The message
+            lists every bad row.
     """
     _check_lengths(data)
     if problems := [*_bad_files(data), *bad_labels(data)]:
@@ -43,6 +43,7 @@ def bad_labels(data: Dataset) -> list[str]:
     return [
         *_empty_labels(data),
         *similar(data.labels, "labels"),
+        *bad_parts(data),
         *_of_groups(data),
     ]
 
@@ -50,7 +51,21 @@ def bad_labels(data: Dataset) -> list[str]:
 def bad_rows(data: Dataset) -> list[str]:
     """What is wrong with the files, groups and parts of a data set, as sentences."""
     _check_lengths(data)
-    return [*_bad_files(data), *_of_groups(data)]
+    return [*_bad_files(data), *bad_parts(data), *_of_groups(data)]
+
+
+def bad_parts(data: Dataset) -> list[str]:
+    """The rows without a part among others that have one: they would be fitted on unnoticed."""
+    splits = data.splits or ()
+    if all(splits):
+        return []
+    named = ", ".join(sorted({split for split in splits if split}))
+    return [
+        f"{data.name(row)}: no part is named, others are of {named}: name one for every row, or for"
+        " none"
+        for row, split in enumerate(splits)
+        if not split
+    ]
 
 
 def similar(names: Iterable[str], what: str) -> Iterator[str]:
@@ -70,11 +85,6 @@ def similar(names: Iterable[str], what: str) -> Iterator[str]:
         yield (
             f"{what} {listed} differ in case, spaces or Unicode composition only: use one spelling"
         )
-
-
-def is_empty(name: str) -> bool:
-    """Whether a name is an empty cell of a table."""
-    return name.strip().casefold() in _NO_VALUE
 
 
 def spellings(names: Iterable[str]) -> list[list[str]]:
@@ -128,6 +138,25 @@ def train_part(data: Dataset) -> Dataset:
     return train
 
 
+def kept_classes(data: Dataset, classes: Sequence[str]) -> None:
+    """Refuse a train part that lost a class with the rows that were left out.
+
+    A head would never name that class; weights that were given by class would have no class.
+
+    Args:
+        data: The train part without the rows that were left out.
+        classes: Those of the whole train part.
+
+    Raises:
+        ConfigError: A class is gone.
+    """
+    if gone := [name for name in classes if name not in data.classes]:
+        raise ConfigError(
+            f"no {data.unit} of {', '.join(gone)} are left in the train part: none of them can be"
+            f" read. Repair some of these {data.unit}, or take their classes out of the data set"
+        )
+
+
 def known_classes(data: Dataset, classes: Sequence[str]) -> None:
     """Refuse a held-out part with classes that a head on the train part would not know.
 
@@ -179,7 +208,10 @@ def _shown(data: Dataset, row: int, path: Path) -> str:
 def _empty_labels(data: Dataset) -> Iterator[str]:
     for row, label in enumerate(data.labels):
         if is_empty(label):
-            yield f"{data.name(row)}: the label is {'NaN' if label.strip() else 'empty'}"
+            shown = label.strip() or "empty"
+            if shown.casefold() == "nan":
+                shown = "NaN"
+            yield f"{data.name(row)}: the label is {shown}: name the class"
 
 
 def _of_groups(data: Dataset) -> list[str]:
@@ -195,7 +227,7 @@ def _folded(name: str) -> str:
 
 def _bad_groups(data: Dataset) -> Iterator[str]:
     for row, group in enumerate(data.groups or ()):
-        if is_empty(group):
+        if is_no_value(group):
             yield f"{data.name(row)}: the group is empty: name one for every row, or for none"
 
 

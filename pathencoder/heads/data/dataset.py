@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from pathencoder.heads.data.empty import is_empty
 from pathencoder.images import ImageSource
 from pathencoder.walk import natural, printable
 
 TRAIN = "train"
 # names of one part, as data sets write them
 _SPLITS = {
-    "": TRAIN,
     "training": TRAIN,
     "valid": "val",
     "validation": "val",
@@ -87,9 +87,23 @@ class Dataset:
 
 
 def split_name(text: str) -> str:
-    """The part that a value of a split column or the name of a folder means."""
+    """The part that a value of a split column or the name of a folder means; "" for none."""
     folded = text.strip().casefold()
-    return _SPLITS.get(folded, folded)
+    return "" if is_empty(folded) else _SPLITS.get(folded, folded)
+
+
+def split_names(texts: Iterable[str]) -> tuple[str, ...]:
+    """The parts that all values of a split column mean.
+
+    Args:
+        texts: A value a row.
+
+    Returns:
+        "train" for every row where none has a value; "" for those without one among others, which
+        a check refuses.
+    """
+    names = tuple(map(split_name, texts))
+    return names if any(names) else (TRAIN,) * len(names)
 
 
 def is_fold(split: str) -> bool:

@@ -26,11 +26,11 @@ def read_folder(root: Path) -> Dataset:
         Labelled images, without groups.
 
     Raises:
-        ConfigError: There are no folders of classes, one of them holds no image, or they hold
-            images and label maps.
+        ConfigError: There are no folders of classes, one of them holds no image, they hold images
+            and label maps, or a folder beside those of parts is none.
     """
     folders = _folders(root)
-    has_parts = bool(folders) and all(split_name(folder.name) in _PARTS for folder in folders)
+    has_parts = _are_parts(root, folders)
     classes = (
         [(split_name(part.name), folder) for part in folders for folder in _folders(part)]
         if has_parts
@@ -57,6 +57,24 @@ def read_folder(root: Path) -> Dataset:
         splits=tuple(split for split, _, _ in found) if has_parts else None,
         notes=tuple(_left_out(root, {path for _, _, path in found})),
     )
+
+
+def _are_parts(root: Path, folders: Sequence[Path]) -> bool:
+    """Whether the folders are parts.
+
+    Raises:
+        ConfigError: Some are and others are not: the parts would become classes.
+    """
+    parts = [folder for folder in folders if split_name(folder.name) in _PARTS]
+    if parts and len(parts) < len(folders):
+        others = [printable(folder.name) for folder in folders if folder not in parts]
+        raise ConfigError(
+            f"{printable(root)} holds the parts {', '.join(printable(p.name) for p in parts)} and"
+            f" beside them {', '.join(others)}, which are none (train, val, test): rename or move"
+            " these folders; or give a table with the columns path, label and split, which may name"
+            " any part and any class"
+        )
+    return bool(parts)
 
 
 def _folders(root: Path) -> list[Path]:

@@ -13,8 +13,9 @@ from typing import TypeAlias
 from pathencoder.errors import ConfigError
 from pathencoder.heads.data.classes import ClassNames
 from pathencoder.heads.data.coco import is_coco, read_coco
+from pathencoder.heads.data.empty import is_no_value
 from pathencoder.heads.data.labelled_table import Names, read_labelled_table
-from pathencoder.heads.data.listing import GEOJSON, NO_VALUE, Found, Listing, source_of
+from pathencoder.heads.data.listing import GEOJSON, Found, Listing, source_of
 from pathencoder.heads.data.pairs import is_part, read_pairs
 from pathencoder.heads.data.read import groups_in_paths, text_of
 from pathencoder.heads.data.truth import Kind
@@ -24,6 +25,7 @@ from pathencoder.walk import printable, walk
 PictureLabels: TypeAlias = "str | ClassNames"
 PictureGroups: TypeAlias = "str | Sequence[object] | Callable[[Path], str] | None"
 PictureSplits: TypeAlias = "str | Sequence[object] | Callable[[Path], str] | None"
+_COCO_LISTS = (b'"images"', b'"annotations"')
 _OUTLINES = GEOJSON | {".xml"}  # of one image, which lies beside; COCO's are of many
 
 
@@ -49,9 +51,29 @@ def list_pictures(
         raise ConfigError(f"no such folder or file: {printable(root)}")
     listing = _listing(root, kind, _columns(root, labels, groups, splits))
     by_column = root.is_file() and root.suffix.lower() not in _OUTLINES
+    if splits is None and root.is_dir():
+        _refuse_other_folders(root, listing.rows)
     if by_column:
         groups = None if isinstance(groups, str) else groups
     return arranged(listing, groups, splits, root if root.is_dir() else root.parent)
+
+
+def _refuse_other_folders(root: Path, rows: Sequence[Found]) -> None:
+    """Refuse images beside folders of parts: they would be fitted on unnoticed.
+
+    Raises:
+        ConfigError: The parts of some images are known by folders or names, those of others not.
+    """
+    without = [row for row in rows if not row.split]
+    if not without or len(without) == len(rows):
+        return
+    named = ", ".join(sorted({row.split for row in rows if row.split}))
+    places = dict.fromkeys(printable(row.image.parent) for row in without)
+    raise ConfigError(
+        f"{printable(root)}: {len(without)} images lie in no part, in {', '.join(places)}; others"
+        f" are of {named}. Move them into folders of parts (train, val, test), or away; or say the"
+        " part of each: splits= (a function of the path, or a list), or a table with a column split"
+    )
 
 
 def arranged(listing: Listing, groups: PictureGroups, splits: PictureSplits, root: Path) -> Listing:
@@ -121,10 +143,35 @@ def _coco_files(root: Path) -> Iterator[tuple[Path, object, str]]:
         if file.suffix.lower() != ".json" or stems & {file.stem, Path(file.stem).stem}:
             continue
         content = _json(file)
+        if content is None:
+            _refuse_damaged(file)
         if is_coco(content):
             folders = [name for name in file.relative_to(root).parts[:-1] if is_part(name)]
             word = re.search(r"(?<![a-z])(train|valid|val|test)(?![a-z])", file.stem.casefold())
             yield file, content, folders[0] if folders else word[1] if word else ""
+
+
+def _refuse_damaged(file: Path) -> None:
+    """Refuse a damaged file that may be COCO's: its images would be missing unnoticed.
+
+    Raises:
+        ConfigError: It is empty, cannot be read, or holds the names of COCO's lists.
+    """
+    try:
+        content = file.read_bytes()
+        if content and not any(name in content for name in _COCO_LISTS):
+            return
+        json.loads(content)
+    except OSError as error:
+        reason = error.strerror or str(error)
+    except (ValueError, RecursionError) as error:  # the message states the line and the column
+        reason = str(error)
+    else:
+        return  # "null", for example
+    raise ConfigError(
+        f"{printable(file)}: not whole JSON ({reason}), so that the images of this file would be"
+        " missing: copy it again, or remove it"
+    )
 
 
 def _json(file: Path) -> object:
@@ -151,7 +198,7 @@ def _with_groups(rows: Sequence[Found], groups: PictureGroups, root: Path) -> li
         given = groups_in_paths(groups, root, [row.image for row in rows])
     elif groups is not None:
         given = _values(rows, groups, "groups")
-    known = [None if g is None or g.strip().casefold() in NO_VALUE else g for g in given]
+    known = [None if g is None or is_no_value(g) else g for g in given]
     if any(g is not None for g in known):  # an empty one among others is a bad row
         known = [g or "" for g in known]
     return [replace(row, group=g) for row, g in zip(rows, known, strict=True)]

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from pathencoder.errors import ConfigError
 from pathencoder.heads.data import point_tables
+from pathencoder.heads.data.empty import is_no_value
 from pathencoder.heads.data.listing import (
     LABEL_SUFFIXES,
-    NO_VALUE,
     Found,
     Listing,
     NoLabels,
@@ -90,7 +90,7 @@ def read_labelled_table(file: Path, kind: Kind, given: Names) -> Listing:
         raise ConfigError(f"{empty[0]}: the column {columns.image!r} is empty ({len(empty)} rows)")
     axes = None if _names_files(table, columns.labels) else point_tables.columns_of(table)
     listed = _images(table, columns, kind) if axes is None else _points(table, columns, axes, kind)
-    known = any((row.group or "").casefold() not in NO_VALUE for row in listed)
+    known = any(not is_no_value(row.group or "") for row in listed)
     assumed = known and given.group is None and columns.group != "group"
     notes = (f"the column {columns.group!r} was taken as the group",) if assumed else ()
     return Listing(listed, notes)

@@ -20,8 +20,6 @@ from pathencoder.walk import printable
 
 GEOJSON = frozenset({".geojson", ".json"})
 VECTORS = GEOJSON | {".xml", ".csv"}
-# cells of tables that hold no value
-NO_VALUE = frozenset({"", "nan", "<na>", "na", "n/a", "none", "null", "unknown", "?", "-"})
 LABEL_SUFFIXES = label_maps.SUFFIXES | VECTORS
 # which file of several is read, by what the task learns
 _PREFERRED: dict[Kind, tuple[frozenset[str], ...]] = {

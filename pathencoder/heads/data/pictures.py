@@ -11,7 +11,7 @@ from typing import TypeAlias
 from pathencoder.errors import ConfigError
 from pathencoder.heads.data import check, survey
 from pathencoder.heads.data.classes import ClassNames, Decision, decide, labels_of, of_train
-from pathencoder.heads.data.dataset import TRAIN, Dataset, is_fold, split_name
+from pathencoder.heads.data.dataset import TRAIN, Dataset, is_fold, split_name, split_names
 from pathencoder.heads.data.forms import (
     PictureGroups,
     PictureLabels,
@@ -232,6 +232,9 @@ def check_pictures(
     """
     if not listing.rows:
         raise ConfigError("the data set holds no images")
+    parts = split_names(row.split for row in listing.rows)
+    named = [replace(row, split=part) for row, part in zip(listing.rows, parts, strict=True)]
+    listing = replace(listing, rows=named)
     kind = kind_of(TASKS[task])
     scales = scales_of(listing.rows, None if mpp is None else check_mpp(mpp))
     stains, assumed = stains_of(listing.rows, stain)
@@ -260,7 +263,7 @@ def kind_of(task: Task) -> Kind:
 
 
 def _row(row: Found, mpp: float, stain: str, fact: Facts, decision: Decision) -> PictureRow:
-    split = split_name(row.split)
+    split = row.split
     separate = decision.reading.separate and fact.values is not None
     return PictureRow(
         path=row.image,
@@ -300,7 +303,7 @@ def _bad_rows(rows: Sequence[Found]) -> list[str]:
             images=tuple(row.item or row.image for row in rows),
             labels=("",) * len(rows),
             groups=groups,
-            splits=tuple(split_name(row.split) for row in rows),
+            splits=tuple(row.split for row in rows),
             where=tuple(row.where for row in rows),
         )
     )
@@ -331,8 +334,7 @@ def _unknown(rows: Sequence[Found], facts: Sequence[Facts], decision: Decision) 
 
 def _bad_train(rows: Sequence[Found], facts: Sequence[Facts], reading: Reading) -> Iterator[str]:
     """What is wrong with the train part, if there is one."""
-    parts = [split_name(row.split) for row in rows]
-    train = [i for i, part in enumerate(parts) if part == TRAIN or is_fold(part)]
+    train = [i for i, row in enumerate(rows) if row.split == TRAIN or is_fold(row.split)]
     if not train:
         return
     seen = [facts[i] for i in train]

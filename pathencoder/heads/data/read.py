@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 
 from pathencoder.errors import ConfigError
 from pathencoder.heads.data.check import check
-from pathencoder.heads.data.dataset import Dataset, split_name
+from pathencoder.heads.data.dataset import Dataset, split_names
 from pathencoder.heads.data.folder import read_folder
 from pathencoder.heads.data.table import read_csv
 from pathencoder.images import ImageSource
@@ -58,7 +58,7 @@ def read_dataset(
         if given is not None and not isinstance(given, str):
             values = _texts(given, name)
             if name == "splits":
-                values = tuple(map(split_name, values))
+                values = split_names(values)
             changed: dict[str, Any] = {name: values}
             read = dataclasses.replace(read, **changed)
         elif given is not None and not _is_table(data):

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from pathencoder.errors import ConfigError, MissingMpp
 from pathencoder.formats.image_scale import evidence_of, image_scale
-from pathencoder.heads.data.listing import NO_VALUE, Found
+from pathencoder.heads.data.empty import is_no_value
+from pathencoder.heads.data.listing import Found
 from pathencoder.mpp import check_mpp, decide
 from pathencoder.tables import number
 from pathencoder.walk import printable
@@ -85,7 +86,7 @@ def stated_scale(text: str) -> float | None:
         ConfigError: It begins with no number, or with one that is no scale.
     """
     words = text.replace("~", "").split()
-    if not words or words[0].casefold() in NO_VALUE:
+    if not words or is_no_value(words[0]):
         return None
     try:
         value = number(words[0], ";")

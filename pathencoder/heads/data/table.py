@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from pathencoder.errors import ConfigError
-from pathencoder.heads.data.dataset import Dataset, split_name
+from pathencoder.heads.data.dataset import Dataset, split_names
+from pathencoder.heads.data.empty import is_no_value
 from pathencoder.tables import Table, read_table
 from pathencoder.walk import printable
 
@@ -25,7 +26,8 @@ def read_csv(
         file: The table.
         label: The column of the classes. None: "label", "class" or "target".
         group: The column of the groups. None: the first of "group", "patient", "patient_id",
-            "case", "case_id", "slide" and "slide_id" that there is; none where there is none.
+            "case", "case_id", "slide" and "slide_id" that there is; none where there is none, or
+            where no row names one.
         split: The column of the parts. None: the first of "split", "fold" and "part" that there is.
 
     Returns:
@@ -37,7 +39,7 @@ def read_csv(
     table = read_table(file)
     paths = column(table, None, PATHS, "path")
     labels = column(table, label, _LABELS, "label")
-    groups = optional_column(table, group, GROUPS)
+    groups = known_groups(table, group, GROUPS)
     splits = optional_column(table, split, SPLITS)
     empty = [table.where(i) for i, row in enumerate(table.rows) if not row[paths]]
     if empty:
@@ -47,7 +49,7 @@ def read_csv(
         images=tuple(file.parent / Path(row[paths]).expanduser() for row in table.rows),
         labels=tuple(row[labels] for row in table.rows),
         groups=None if groups is None else tuple(row[groups] for row in table.rows),
-        splits=None if splits is None else tuple(split_name(row[splits]) for row in table.rows),
+        splits=None if splits is None else split_names(row[splits] for row in table.rows),
         where=tuple(printable(table.where(i)) for i in range(len(table.rows))),
         notes=(f"the column {groups!r} was taken as the group",) if named else (),
     )
@@ -84,3 +86,11 @@ def optional_column(table: Table, given: str | None, names: tuple[str, ...]) -> 
             f" {', '.join(table.columns) or 'none'}"
         )
     return given.strip().casefold()
+
+
+def known_groups(table: Table, given: str | None, names: tuple[str, ...]) -> str | None:
+    """The same for groups; None also for a column that nobody named and that holds no value."""
+    found = optional_column(table, given, names)
+    if given is None and found is not None and all(is_no_value(row[found]) for row in table.rows):
+        return None
+    return found

@@ -15,8 +15,10 @@ from numpy.typing import NDArray
 from pathencoder.errors import ConfigError, HeadMismatch, PathEncoderError, StoreError
 from pathencoder.features.containers import feature_files, is_zarr
 from pathencoder.features.store import FeatureFile, read_features
-from pathencoder.heads.data.check import is_empty, similar
+from pathencoder.heads.data.check import similar
+from pathencoder.heads.data.empty import is_no_value
 from pathencoder.heads.data.read import text_of
+from pathencoder.heads.digest import digest_of
 from pathencoder.heads.rows import Floats
 from pathencoder.heads.saved import SavedHead
 from pathencoder.heads.slide.bags import unusable
@@ -85,6 +87,10 @@ class FeatureHead(SavedHead):
             HeadMismatch: It is another one.
         """
         self.record.check_spec(encoder.spec, str(self.record.output))
+
+    def digest(self) -> str:
+        """A hash of all that predictions depend on."""
+        return digest_of(self._content(for_hub=True))
 
     def scores(
         self, features: Files, patients: Sequence[str] | None, on_error: OnError
@@ -175,7 +181,7 @@ def bags_of(files: Sequence[Path], patients: Sequence[str] | None) -> list[tuple
         raise ConfigError(f"patients holds {len(patients)} names for {len(files)} feature files")
     members: dict[str, list[Path]] = defaultdict(list)
     for name, file in zip(map(text_of, patients), files, strict=True):
-        if is_empty(name):
+        if is_no_value(name):
             raise ConfigError(
                 f"patients: none is named for {printable(file)}: slides without a patient would"
                 " become one. Name it, or leave patients= out"

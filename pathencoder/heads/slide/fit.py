@@ -15,7 +15,7 @@ from tqdm.std import tqdm
 from pathencoder.errors import ConfigError
 from pathencoder.heads import classify, judge
 from pathencoder.heads.classifier import part_of
-from pathencoder.heads.data.check import known_classes, train_part
+from pathencoder.heads.data.check import bad_parts, kept_classes, known_classes, listed, train_part
 from pathencoder.heads.data.dataset import TRAIN, Dataset
 from pathencoder.heads.request import ClassWeight
 from pathencoder.heads.slide.bags import Bags, Read, Tiles, as_objects, read_bags
@@ -87,15 +87,20 @@ def prepare(
     hidden = _hidden(how.progress)
     slides = read_slides(table, how.options.features, columns)
     survival = slides.times is not None
-    # one class or one patient, and parts of other classes: said before files are read
-    _check_held_out(slides.data, _train_part(slides.data), evaluate, survival=survival)
+    # what the table alone tells is said before files are read
+    if problems := bad_parts(slides.data):
+        raise ConfigError(listed(problems, "nothing was read"))
+    whole = _train_part(slides.data)
+    _check_held_out(slides.data, whole, evaluate, survival=survival)
     parts = {TRAIN} if evaluate is None else {TRAIN, evaluate}
     bag, skip = how.options.bag, how.skip_bad
     read = read_bags(slides, parts, bag=bag, skip_bad=skip, seed=how.seed, hidden=hidden)
     if made_by is not None:
         read.record.check_spec(*made_by)
-    train = _train_part(read.data)
     # again, without the slides that were left out
+    if not survival:
+        kept_classes(read.data.take(read.data.rows_of(TRAIN)), whole.classes)
+    train = _train_part(read.data)
     _check_held_out(read.data, train, evaluate, survival=survival)
     bags = _bags(train, read, how)
     notes = [*read.data.notes, *classify.left_out(slides.data, evaluate)]

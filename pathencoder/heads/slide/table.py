@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from pathencoder import tables
 from pathencoder.errors import ConfigError
 from pathencoder.features.containers import feature_files, is_zarr
-from pathencoder.heads.data.dataset import Dataset, split_name
-from pathencoder.heads.data.table import column, optional_column
+from pathencoder.formats.file_kinds import FOREIGN_SUFFIXES, READERS, TIFF_SUFFIXES
+from pathencoder.heads.data.dataset import Dataset, split_names
+from pathencoder.heads.data.table import column, known_groups, optional_column
 from pathencoder.walk import printable
 
 # as CLAM (slide_id, case_id), STAMP (FILENAME, PATIENT) and TRIDENT (wsi) name them
@@ -27,6 +28,8 @@ EVENT, CENSORED = "event", "censored"
 _OUTCOMES = {"1": EVENT, "true": EVENT, "yes": EVENT, "0": CENSORED, "false": CENSORED}
 _OUTCOMES |= {"no": CENSORED, "1.0": EVENT, "0.0": CENSORED}
 _SUFFIXES = (".h5", ".h5ad")
+# that a table may name a slide with; what else follows a dot is part of the name
+_NAMED_WITH = frozenset(READERS) | FOREIGN_SUFFIXES | TIFF_SUFFIXES | {*_SUFFIXES, ".zarr", ".pt"}
 
 
 @dataclass(frozen=True)
@@ -85,7 +88,7 @@ def read_slides(
     slides = column(read, None, _SLIDES, "slide")
     survival = columns.time is not None
     labels = "" if survival else column(read, columns.label, _LABELS, "label")
-    groups = optional_column(read, columns.group, _GROUPS)
+    groups = known_groups(read, columns.group, _GROUPS)
     splits = optional_column(read, columns.split, _SPLITS)
     found, missing = find_features(folder, [row[slides] for row in read.rows])
     named = groups is not None and columns.group is None and groups != "group"
@@ -98,7 +101,7 @@ def read_slides(
         images=tuple(found),
         labels=outcomes if survival else tuple(row[labels] for row in read.rows),
         groups=None if groups is None else tuple(row[groups] for row in read.rows),
-        splits=None if splits is None else tuple(split_name(row[splits]) for row in read.rows),
+        splits=None if splits is None else split_names(row[splits] for row in read.rows),
         where=where,
         notes=(f"the column {groups!r} was taken as the group",) if named else (),
         unit="slides",
@@ -165,7 +168,8 @@ def _files_of(slide: str, folder: Path, by_stem: dict[str, list[Path]]) -> list[
     if (direct.is_file() and direct.suffix.lower() in _SUFFIXES) or is_zarr(direct):
         return [direct]
     name = Path(slide.replace("\\", "/")).name
-    stem = Path(name).stem
+    known = Path(name).suffix.lower() in _NAMED_WITH
+    stem = Path(name).stem if known else name
     for candidate in (name, stem, stem.removesuffix(".ome")):
         if candidate in by_stem:
             return by_stem[candidate]

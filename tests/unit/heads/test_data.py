@@ -31,6 +31,42 @@ def test_folders_of_parts_above_the_classes(tmp_path):
     assert len(data.rows_of("test")) == 4
 
 
+def test_a_folder_beside_the_parts_is_no_class(tmp_path):
+    for part in ("train", "test", "extra"):
+        small_tiles.folder(tmp_path / part, patients=1, each=1)
+    with pytest.raises(ConfigError, match=r"the parts test, train and beside them extra, which"):
+        read_dataset(tmp_path)
+
+
+@pytest.mark.parametrize("empty", ["", "NaN", "NA"])
+def test_rows_without_a_part_are_train_only_where_all_are(tmp_path, empty):
+    root = small_tiles.folder(tmp_path, patients=2, each=1)
+    parts = {"P0": "test", "P1": empty}
+    rows = [(f"{c}/{p}_0.png", c, p, parts[p]) for c in ("benign", "malignant") for p in parts]
+    words = "line 3: no part is named, others are of test: name one for every row, or for none"
+    with pytest.raises(ConfigError, match=words):
+        read_dataset(small_tiles.table(root, rows))
+    paths, labels = [root / row[0] for row in rows], [row[1] for row in rows]
+    with pytest.raises(ConfigError, match="no part is named"):
+        read_dataset(paths, labels=labels, splits=["test", float("nan"), "test", None])
+    data = read_dataset(paths, labels=labels, splits=[empty] * 4)
+    assert data.splits == ("train",) * 4
+
+
+def test_cells_that_name_no_class_and_no_patient(tmp_path):
+    root = small_tiles.folder(tmp_path, patients=2, each=1)
+    rows = [(f"{c}/P{p}_0.png", c, p) for c in ("benign", "malignant") for p in (0, 1)]
+    rows[0] = (rows[0][0], "NA", "NA")
+    with pytest.raises(ConfigError) as caught:
+        read_dataset(small_tiles.table(root, rows, header="path,label,patient"))
+    assert "line 2: the label is NA" in str(caught.value)
+    assert "line 2: the group is empty" in str(caught.value)
+    rows = [(path, "none" if label == "NA" else "unknown", "NA") for path, label, _ in rows]
+    data = read_dataset(small_tiles.table(root, rows, header="path,label,patient"))
+    assert data.classes == ("none", "unknown")
+    assert data.groups is None
+
+
 def test_an_empty_class_folder_is_named(tmp_path):
     small_tiles.folder(tmp_path)
     (tmp_path / "stroma").mkdir()

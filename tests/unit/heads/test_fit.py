@@ -194,8 +194,17 @@ def test_classes_that_are_lost_with_bad_images_are_refused_too(tiles):
     for name in ("P0_0", "P5_1"):
         given["labels"][paths.index(tiles / f"benign/{name}.png")] = "stroma"
     (tiles / "benign/P0_0.png").write_bytes(b"no picture")
-    with pytest.raises(ConfigError, match="benign, malignant, not stroma"):
+    with pytest.raises(ConfigError, match="no images of stroma are left in the train part"):
         fit(paths, evaluate="test", on_error="skip", **given)
+
+
+def test_weights_of_a_class_whose_images_are_all_bad_move_to_no_other(tiles):
+    for path in (tiles / "benign").iterdir():
+        path.write_bytes(f"no picture {path}".encode())
+    small_tiles.folder(tiles, labels=("stroma",))
+    weights = {"benign": 1, "malignant": 10, "stroma": 1}
+    with pytest.raises(ConfigError, match="no images of benign are left"):
+        fit(tiles, class_weight=weights, on_error="skip")
 
 
 def test_an_image_with_two_labels_is_noted(tiles):
@@ -381,3 +390,9 @@ def test_evaluating_later(head, tmp_path):
     small_tiles.folder(tmp_path / "more", labels=("benign", "stroma"), patients=1)
     with pytest.raises(ConfigError, match="the head knows benign, malignant, not stroma"):
         head.evaluate(tmp_path / "more", progress=False)
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32, 0.5, "1", True])
+def test_a_seed_that_no_library_takes(tiles, seed):
+    with pytest.raises(ConfigError, match=r"seed=.*: a whole number from 0 to 4294967295"):
+        fit(tiles, seed=seed)

@@ -153,3 +153,18 @@ def test_what_is_not_coco_is_named(tmp_path):
     write(file, [annotation], "missing.png")
     with pytest.raises(ConfigError, match=r"missing\.png: no such file"):
         read_pictures(file, task="nuclei", mpp=0.5)
+
+
+@pytest.mark.parametrize("end", [40, 0])
+def test_a_damaged_file_in_a_folder_is_named(tmp_path, end):
+    for name in ("a", "b"):
+        small.write(tmp_path / f"{name}.png", small.image())
+        outline = {"category_id": 1, "segmentation": [flat(5, 5, 20)]}
+        write(tmp_path / f"{name}_set.json", [outline], f"{name}.png")
+    assert len(read_pictures(tmp_path, task="nuclei", mpp=0.5)) == 2
+    file = tmp_path / "b_set.json"
+    file.write_text(file.read_text()[:end])
+    with pytest.raises(ConfigError, match=r"b_set\.json: not whole JSON \(.*line 1 column"):
+        read_pictures(tmp_path, task="nuclei", mpp=0.5)
+    file.write_text("{'settings': of another program")
+    assert len(read_pictures(tmp_path, task="nuclei", mpp=0.5)) == 1

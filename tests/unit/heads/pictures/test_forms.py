@@ -31,6 +31,17 @@ def test_folders_of_images_and_masks_below_parts(tmp_path):
     assert any("no groups are known" in note for note in data.notes)
 
 
+def test_a_folder_beside_the_parts_is_not_fitted_on(tmp_path):
+    for part in ("train", "test", "external"):
+        small.pair(tmp_path / part, part)
+    with pytest.raises(ConfigError, match=r"1 images lie in no part, in .*external/images; others"):
+        read_pictures(tmp_path, task="nuclei", mpp=0.5)
+    data = read_pictures(tmp_path, task="nuclei", mpp=0.5, splits=["held out", "test", "train"])
+    assert [row.part for row in data] == ["held out", "test", "train"]
+    with pytest.raises(ConfigError, match="no part is named, others are of test"):
+        read_pictures(tmp_path, task="nuclei", mpp=0.5, splits=["test", float("nan"), "test"])
+
+
 @pytest.mark.parametrize("end", ["_mask", "_anno", ".labels", "-GT"])
 def test_labels_beside_their_images(tmp_path, end):
     for stem in ("train_1", "train_2", "testA_1"):

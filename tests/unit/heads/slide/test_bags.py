@@ -40,6 +40,22 @@ def test_names_of_slides(tmp_path):
     assert read(table, tmp_path / "f").data.labels == ("x", "x", "y", "y")
 
 
+def test_what_follows_a_dot_in_a_name_is_part_of_it(tmp_path):
+    small_bags.write(tmp_path / "f", "S1", small_bags.rows("normal", 0))
+    lines = ["slide,label", "S1.2,x", "S1.SVS,y"]
+    with pytest.raises(ConfigError) as caught:
+        read(small_bags.table(tmp_path, lines), tmp_path / "f")
+    assert "1 problem" in str(caught.value)
+    assert "line 2 (S1.2): no feature file of this name" in str(caught.value)
+
+
+def test_rows_without_a_part_are_listed(tmp_path):
+    small_bags.folder(tmp_path, patients=2)
+    table = small_bags.table(tmp_path, ["slide,label,split", "S0_0,a,", "S1_0,b,test"])
+    with pytest.raises(ConfigError, match=r"line 2 \(S0_0\): no part is named, others are of test"):
+        read(table, tmp_path / "features")
+
+
 def test_every_bad_row_is_listed(tmp_path):
     good = small_bags.rows("normal", 0)
     broken = good.copy()

@@ -245,3 +245,10 @@ def test_without_patients_no_interval_is_claimed(root, tmp_path):
     report = fit(tmp_path, features=root / "features").report
     assert (report.groups, report.balanced_accuracy.low) == (None, None)
     assert "slides of one patient may be on both sides" in " ".join(report.notes)
+
+
+def test_a_class_whose_slides_are_all_left_out_is_named(tmp_path):
+    table, _ = small_bags.folder(tmp_path, patients=6)
+    table.write_text(table.read_text() + "gone.svs,benign,P8\n")
+    with pytest.raises(ConfigError, match="no slides of benign are left in the train part"):
+        fit(tmp_path, on_error="skip")
