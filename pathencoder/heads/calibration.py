@@ -33,16 +33,21 @@ class Abstention:
     kept: float
 
 
-def temperature(logits: Floats, y: Ints, weights: Floats) -> float:
+def temperature(logits: Floats, y: Ints, weights: Floats, *, smooth: bool = True) -> float:
     """The number that scores are divided by, so that their softmax has the least log loss.
 
     Guo et al. 2017, "On Calibration of Modern Neural Networks", section 4.2; computed by
-    scikit-learn.
+    scikit-learn. Without a mistake in `y` the loss falls for ever as the temperature falls, and
+    every probability would be 1. So each row counts a little as of every class, as in Platt 1999,
+    "Probabilistic Outputs for Support Vector Machines", section 2.2: by C / (N + C) in all, which
+    vanishes as rows grow many.
 
     Args:
         logits: Scores [N, C].
         y: Class numbers [N].
         weights: Of each row [N].
+        smooth: Whether rows count as of every class; without it the loss is the least on these
+            rows, which compares models and sets no probability.
 
     Returns:
         The temperature.
@@ -50,14 +55,17 @@ def temperature(logits: Floats, y: Ints, weights: Floats) -> float:
     from sklearn.base import BaseEstimator, ClassifierMixin
     from sklearn.calibration import CalibratedClassifierCV
 
-    binary, everything = logits.shape[1] == 2, np.arange(len(y))
+    classes = logits.shape[1]
+    if smooth:
+        logits, y, weights = _smoothed(logits, y, weights)
+    binary, everything = classes == 2, np.arange(len(y))
     scores = logits[:, 1:] - logits[:, :1] if binary else logits
 
     class Given(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """A classifier whose scores are its input: there is nothing to fit."""
 
         def fit(self, x: Floats, y: Ints, sample_weight: Floats | None = None) -> Given:
-            self.classes_ = np.arange(logits.shape[1])
+            self.classes_ = np.arange(classes)
             return self
 
         def decision_function(self, x: Floats) -> Floats:
@@ -73,6 +81,16 @@ def temperature(logits: Floats, y: Ints, weights: Floats) -> float:
     inverse = float(scaled.calibrated_classifiers_[0].calibrators[0].beta_)
     # scikit-learn takes a margin m as the scores -m and m, whose difference is 2 m
     return 1 / (2 * inverse) if binary else 1 / inverse
+
+
+def _smoothed(logits: Floats, y: Ints, weights: Floats) -> tuple[Floats, Ints, Floats]:
+    """Every row once for each class, weighted by how much it counts as of that class."""
+    rows, classes = logits.shape
+    share = classes / (rows + classes)
+    every = np.repeat(np.arange(classes), rows)
+    true = every == np.tile(y, classes)
+    counted = np.tile(weights, classes) * (true * (1 - share) + share / classes)
+    return np.tile(logits, (classes, 1)), every, counted
 
 
 def log_loss(logits: Floats, y: Ints, weights: Floats) -> float:

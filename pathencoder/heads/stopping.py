@@ -83,8 +83,7 @@ def class_loss(y: Sequence[Ints], weights: Sequence[Floats]) -> Callable[[list[F
 
     def loss(scores: list[Floats]) -> float:
         logits = np.concatenate(scores)
-        return calibration.log_loss(
-            logits / calibration.temperature(logits, numbers, each), numbers, each
-        )
+        divisor = calibration.temperature(logits, numbers, each, smooth=False)
+        return calibration.log_loss(logits / divisor, numbers, each)
 
     return loss

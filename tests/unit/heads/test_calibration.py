@@ -11,6 +11,7 @@ from pathencoder.heads.calibration import (
     log_loss,
     temperature,
 )
+from pathencoder.heads.rows import softmax
 
 pytestmark = pytest.mark.full
 
@@ -21,7 +22,7 @@ def test_the_temperature_has_the_least_loss(classes):
     true = rng.normal(0, 1.5, (4000, classes))
     y = np.array([rng.choice(classes, p=np.exp(r) / np.exp(r).sum()) for r in true])
     weights = np.where(y == 0, 2.0, 1.0)
-    found = temperature(true * 3, y, weights)
+    found = temperature(true * 3, y, weights, smooth=False)
     losses = {t: log_loss(true * 3 / t, y, weights) for t in (found, found * 1.05, found / 1.05)}
     assert min(losses, key=losses.get) == found
     assert temperature(true * 3, y, np.ones(len(y))) == pytest.approx(3, rel=0.1)
@@ -44,3 +45,13 @@ def test_a_threshold_keeps_as_many_as_the_error_allows():
 def test_an_error_that_is_no_share(value):
     with pytest.raises(ConfigError, match="max_error="):
         check_max_error(value)
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_without_a_mistake_probabilities_stay_below_1(classes):
+    y = np.arange(40) % classes
+    logits = np.eye(classes)[y] * 3.0
+    found = temperature(logits, y, np.ones(len(y)))
+    assert 0.5 < found < 2
+    expected = 1 - (classes - 1) / (len(y) + classes)  # what each row counts as of its own class
+    np.testing.assert_allclose(softmax(logits / found).max(1), expected, rtol=1e-3)
