@@ -69,6 +69,11 @@ _REGION = (click.IntRange(0), click.IntRange(0), click.IntRange(1), click.IntRan
     type=click.Choice(VIEWS),
     help="Dense heads: views that are averaged, which takes as many times as long.",
 )
+@click.option(
+    "--overwrite",
+    is_flag=True,
+    help="Replace tables of predictions, also those of other inputs and heads.",
+)
 @scratch_options
 @device_option
 @json_option
@@ -85,6 +90,7 @@ def command(
     regions: tuple[Box, ...],
     stain: str | None,
     views: str | None,
+    overwrite: bool,
     scratch: Path | None,
     scratch_gb: float,
     device: str,
@@ -94,15 +100,18 @@ def command(
 
     A classifier takes images, folders of images, and feature files (.h5) of `pathencoder encode`.
     Each gives a table OUT/NAME.csv: image (or x and y of a slide's tile), label, abstained, and the
-    probability of each class. An image that cannot be read is listed in OUT/failures.csv.
+    probability of each class. An image that cannot be read is listed in OUT/failures.csv. A folder
+    of feature files gives a table a file.
 
     A dense head (glands, nuclei, points, pixels) takes images, and slides, which it reads in
     regions with tissue or in each --region. Each image gives NAME.labels.png (a number for each
-    object or class), NAME.geojson (opens in QuPath), NAME.csv and NAME.overlay.png. The same
-    command again skips what is done.
+    object or class), NAME.geojson (opens in QuPath), NAME.csv and NAME.overlay.png.
 
     A head of slides (abmil, slide-mean, slide-max) takes feature files of slides in any layout, and
     folders of them: the table OUT/NAME.csv has a row a slide.
+
+    The same command again skips what is done. A table of another input or head is not replaced
+    without --overwrite; NAME.csv.json says what a table was made from.
 
     \b
     pathencoder predict head new_tiles/ --out predictions
@@ -122,12 +131,20 @@ def command(
                 f"{head} is a head of slides, which reads feature files: --mpp, --encoder,"
                 " --region, --stain and --views are of heads that read images"
             )
-        raise Failed(_of_slides(loaded, inputs, out, as_json=as_json, debug=state.debug))
+        status = _of_slides(
+            loaded, inputs, out, overwrite=overwrite, as_json=as_json, debug=state.debug
+        )
+        raise Failed(status)
     if not isinstance(loaded, Classifier):
         from pathencoder.cli.nuclei_run import Asked
         from pathencoder.cli.predict_dense import predict_dense
         from pathencoder.remote.staging import Scratch
 
+        if overwrite:
+            raise click.UsageError(
+                f"--overwrite is of heads that write tables alone, and {head} is a {loaded.kind}"
+                " head: it replaces no results of another input"
+            )
         _use(loaded, name, device)
         asked = Asked(out, stain, regions, Scratch(scratch, scratch_gb))
         count = None if views is None else int(views)
@@ -145,7 +162,10 @@ def command(
     found = find(inputs, out)
     make_folder(out)
     _use(loaded, name, device)
-    raise Failed(predict_all(loaded, found, out, mpp, as_json=as_json, debug=state.debug))
+    status = predict_all(
+        loaded, found, out, mpp, overwrite=overwrite, as_json=as_json, debug=state.debug
+    )
+    raise Failed(status)
 
 
 def _of_slides(
@@ -153,6 +173,7 @@ def _of_slides(
     inputs: tuple[Path, ...],
     out: Path,
     *,
+    overwrite: bool,
     as_json: bool,
     debug: bool,
 ) -> int:
@@ -163,7 +184,7 @@ def _of_slides(
 
     found = find_features(inputs)
     make_folder(out)
-    return predict_all(head, found, out, None, as_json=as_json, debug=debug)
+    return predict_all(head, found, out, None, overwrite=overwrite, as_json=as_json, debug=debug)
 
 
 def _use(head: Classifier | DenseHead, name: str | None, device: str) -> None:

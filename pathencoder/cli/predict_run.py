@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections import Counter
 from collections.abc import Iterable
@@ -16,15 +17,18 @@ from pathencoder.cli.jobs import Ended, Loop, conclude
 from pathencoder.cli.meter import Meter
 from pathencoder.cli.names import give_names
 from pathencoder.cli.predict_slides import predict_slides
-from pathencoder.cli.prediction_table import abstained, rows_of, write_table
+from pathencoder.cli.prediction_record import Record
+from pathencoder.cli.prediction_table import Target, abstained, rows_of, write_table
 from pathencoder.errors import HeadMismatch, ImageError, StoreError
+from pathencoder.features import checksums
+from pathencoder.features.containers import feature_files
 from pathencoder.features.job import Outcome
 from pathencoder.features.store import Failure, read_features
 from pathencoder.files import Mismatch
 from pathencoder.heads.feature_files import check_rows
 from pathencoder.heads.slide.head import SlideHead
 from pathencoder.heads.slide.survival import SurvivalHead
-from pathencoder.walk import printable
+from pathencoder.walk import LeftOut, printable
 
 if TYPE_CHECKING:
     from pathencoder.heads.classifier import Classifier
@@ -36,18 +40,44 @@ _FEATURES = "features"  # a job of this kind is a feature file
 
 
 def find(inputs: Iterable[Path], out: Path) -> Found:
-    """The jobs in images, folders and feature files.
+    """The jobs in images, folders, feature files and folders of feature files.
 
     Raises:
         click.UsageError: There is nothing to predict on.
     """
-    files = [path for path in inputs if path.suffix.lower() == ".h5" and path.is_file()]
-    found = find_inputs([path for path in inputs if path not in files], out=out)
+    files: dict[str, Path] = {}  # one that is named twice counts once
+    others, left_out = [], []
+    for path in inputs:
+        features, images = _features_in(path)
+        files |= {os.path.abspath(file): file for file in features}
+        if not features:
+            others.append(path)
+        elif images:
+            reason = f"{plural(images, 'image')} beside feature files: name them to predict on them"
+            left_out.append(LeftOut(path, reason))
+    found = find_inputs(others, out=out)
+    found.left_out += left_out
     # the file as its own single image: its output is then named without the suffix
-    jobs = [Job(path, _FEATURES, images=((path.name, path),)) for path in files]
+    jobs = [Job(path, _FEATURES, images=((path.name, path),)) for path in files.values()]
     found.jobs = give_names([*jobs, *found.jobs])
     refuse_nothing(found)
     return found
+
+
+def _features_in(path: Path) -> tuple[list[Path], int]:
+    """The feature files that an input is or holds, and the images of the user beside them.
+
+    An HDF5 file among images that pathencoder did not write makes no folder one of features.
+    """
+    if path.is_file():
+        return ([path] if path.suffix.lower() == ".h5" else []), 0
+    files = feature_files(path) if path.is_dir() else []
+    if not files:
+        return [], 0
+    # the pictures of `encode --pictures` lie there too; they are none of the user's
+    beside = find_inputs([path], out=path).jobs
+    images = sum(len(job.images) for job in beside)
+    return (files if not images or any(map(checksums.marked, files)) else []), images
 
 
 def predict_all(
@@ -56,6 +86,7 @@ def predict_all(
     out: Path,
     mpp: float | None,
     *,
+    overwrite: bool,
     as_json: bool,
     debug: bool,
 ) -> int:
@@ -66,16 +97,23 @@ def predict_all(
         found: The jobs, and what was left out.
         out: An existing folder.
         mpp: Of the images.
+        overwrite: Write every table anew, also in the place of one of another input.
         as_json: Print JSON instead of text.
         debug: Print tracebacks.
 
     Returns:
         The exit status.
     """
+    digest = head.digest()
 
     def do(job: Job, meter: Meter) -> Outcome:
         started = time.monotonic()
-        outcome = _predict(head, job, out / f"{job.name}.csv", mpp, meter)
+        target = Target(out / f"{job.name}.csv", Record.of(job, digest, mpp))
+        before = target.rows_before(overwrite=overwrite)
+        if before is None:
+            outcome = _predict(head, job, target, mpp, meter)
+        else:
+            outcome = Outcome(job.source, "before", target.file, before)
         outcome.seconds = time.monotonic() - started
         return outcome
 
@@ -94,12 +132,12 @@ def predict_all(
     )
 
 
-def _predict(head: Head, job: Job, file: Path, mpp: float | None, meter: Meter) -> Outcome:
+def _predict(head: Head, job: Job, target: Target, mpp: float | None, meter: Meter) -> Outcome:
     """The outcome of one job; errors of its input pass through."""
     if isinstance(head, SlideHead | SurvivalHead):
-        return predict_slides(head, job, file, meter)
+        return predict_slides(head, job, target, meter)
     if job.kind == _FEATURES:
-        return _of_features(head, job, file)
+        return _of_features(head, job, target)
     if job.kind == "slide":
         raise ImageError(
             f"{job.source}: a slide. Encode its tiles first, `pathencoder encode"
@@ -121,14 +159,14 @@ def _predict(head: Head, job: Job, file: Path, mpp: float | None, meter: Meter) 
         rows += rows_of([[images[i][0]] for i in good], found, good)
     if not rows:
         raise ImageError(f"{job.source}: no image can be read, the first: {failures[0].reason}")
-    write_table(file, ["image"], head.classes, rows)
-    parts = None if job.whole else frozenset(key for key, _ in job.images)
-    done = Outcome(job.source, "done", file, len(rows), len(rows), failures=failures, parts=parts)
+    write_table(target, ["image"], head.classes, rows, failures=len(failures))
+    done = Outcome(job.source, "done", target.file, len(rows), len(rows), failures=failures)
+    done.parts = None if job.whole else frozenset(key for key, _ in job.images)
     done.notes += abstained(rows, head.classes)
     return done
 
 
-def _of_features(head: Classifier, job: Job, file: Path) -> Outcome:
+def _of_features(head: Classifier, job: Job, target: Target) -> Outcome:
     try:
         features = read_features(job.source)
     except StoreError as error:  # of this input alone
@@ -146,9 +184,9 @@ def _of_features(head: Classifier, job: Job, file: Path) -> Outcome:
     else:
         header, keys = ["x", "y"], features.coords.tolist()
     table = rows_of(keys, found, rows)
-    write_table(file, header, head.classes, table)
+    write_table(target, header, head.classes, table)
     notes += abstained(table, head.classes)
-    return Outcome(job.source, "done", file, len(rows), len(rows), notes=notes)
+    return Outcome(job.source, "done", target.file, len(rows), len(rows), notes=notes)
 
 
 def _text(ended: Ended, about: report.About, head: Head, failures: Path | None) -> str:

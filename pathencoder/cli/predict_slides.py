@@ -10,7 +10,7 @@ from pathencoder.cli.inputs import Found, refuse_nothing
 from pathencoder.cli.job import Job
 from pathencoder.cli.meter import Meter
 from pathencoder.cli.names import file_stem, give_names
-from pathencoder.cli.prediction_table import abstained, rows_of, write_risks, write_table
+from pathencoder.cli.prediction_table import Target, abstained, rows_of, write_risks, write_table
 from pathencoder.errors import StoreError
 from pathencoder.features.job import Outcome
 from pathencoder.features.store import Failure
@@ -45,13 +45,15 @@ def find_features(inputs: Iterable[Path]) -> Found:
     return found
 
 
-def predict_slides(head: SlideHead | SurvivalHead, job: Job, file: Path, meter: Meter) -> Outcome:
+def predict_slides(
+    head: SlideHead | SurvivalHead, job: Job, target: Target, meter: Meter
+) -> Outcome:
     """Predict on the feature files of one job, and write its table.
 
     Args:
         head: The head.
         job: From `find_features`.
-        file: The table.
+        target: The table.
         meter: Gets the progress.
 
     Returns:
@@ -78,8 +80,9 @@ def predict_slides(head: SlideHead | SurvivalHead, job: Job, file: Path, meter: 
         return Outcome(job.source, "failed", failures=whole)
     notes = list[str]()
     if isinstance(head, SurvivalHead):
-        write_risks(file, rows)
+        write_risks(target, rows, failures=len(failures))
     else:
-        write_table(file, ["slide"], head.classes, rows)
+        write_table(target, ["slide"], head.classes, rows, failures=len(failures))
         notes = abstained(rows, head.classes)
-    return Outcome(job.source, "done", file, len(rows), len(rows), failures=failures, notes=notes)
+    count = len(rows)
+    return Outcome(job.source, "done", target.file, count, count, failures=failures, notes=notes)

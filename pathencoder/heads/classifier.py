@@ -17,6 +17,7 @@ from pathencoder.heads.adapt import seen
 from pathencoder.heads.cache import FeatureCache
 from pathencoder.heads.data.dataset import Dataset
 from pathencoder.heads.data.read import Data, Groups, Labels, read_dataset
+from pathencoder.heads.digest import digest_of
 from pathencoder.heads.embed import Embedded, embed
 from pathencoder.heads.encoder_record import EncoderRecord
 from pathencoder.heads.predictions import Predictions, predictions
@@ -217,6 +218,10 @@ class Classifier(SavedHead):
             settings=self.settings,
             notes=(*notes, *seen.notes(self.encoder, found.contents)),
         )
+
+    def digest(self) -> str:
+        """A hash of all that predictions depend on."""
+        return digest_of(self._content(for_hub=True))
 
     def _content(self, *, for_hub: bool) -> store.Content:
         config = {

@@ -90,6 +90,46 @@ def test_predict_writes_tables_and_lists_bad_images(place, call, tmp_path):
     assert call("predict", place / "head", new, "--out", out)[0] == 3  # its own table is replaced
 
 
+def test_tables_of_other_inputs_and_heads_are_kept(place, call, tmp_path):
+    first, other = (small_tiles.folder(tmp_path / n / "new", patients=2, each=1) for n in "ab")
+    line = ("predict", place / "head", first, "--out", tmp_path / "out", "--device", "cpu")
+    assert call(*line)[0] == 0
+    table = tmp_path / "out/new.csv"
+    before, written = table.read_bytes(), table.stat().st_mtime_ns
+    assert "new: done before, 4 predictions" in call(*line)[1]
+    assert table.stat().st_mtime_ns == written
+    status, text, _ = call(*line[:2], other, *line[3:])
+    assert status == 1
+    assert f"holds the predictions of {first}" in text
+    assert "--overwrite replaces it" in text
+    assert call(*arguments(place, tmp_path / "head", "-o", "c=0.5"))[0] == 0
+    status, text, _ = call(line[0], tmp_path / "head", *line[2:])
+    assert status == 1
+    assert "predictions of another head" in text
+    assert table.read_bytes() == before
+    (first / "benign/P0_0.png").unlink()  # the same input, which has changed
+    assert call(*line)[0] == 0
+    assert len(rows_of(table)) == 3
+    assert call(*line[:2], other, *line[3:], "--overwrite")[0] == 0
+    assert len(rows_of(table)) == 4
+    table.with_name("new.csv.json").unlink()  # as a table of an earlier version
+    status, text, _ = call(*line)
+    assert status == 1
+    assert "has no record of its input" in text
+
+
+def test_images_that_are_named_one_by_one_have_their_own_table(place, call, tmp_path):
+    new = small_tiles.folder(tmp_path / "new", patients=2, each=1) / "benign"
+    options = ("--out", tmp_path / "out", "--device", "cpu")
+    both = ("predict", place / "head", new / "P0_0.png", new / "P1_0.png", *options)
+    assert call(*both)[0] == 0
+    assert "benign: done before, 2 predictions" in call(*both)[1]
+    (new / "P2_0.png").write_bytes((new / "P0_0.png").read_bytes())
+    status, text, _ = call(*both[:3], new / "P2_0.png", *options)
+    assert status == 1
+    assert "predictions of other images there" in text
+
+
 def test_predict_on_feature_files(place, call, tmp_path):
     encode = ("encode", place / "tiles", "--out", tmp_path, "--device", "cpu", "--encoder")
     assert call(*encode, place / "encoder")[0] == 0
@@ -102,6 +142,14 @@ def test_predict_on_feature_files(place, call, tmp_path):
     both = (tmp_path / "damaged.h5", tmp_path / "tiles.h5")
     assert call("predict", place / "head", *both, "--out", tmp_path / "both")[0] == 3
     assert len(rows_of(tmp_path / "both/tiles.csv")) == 24
+    features = tmp_path / "features"
+    (features / "pictures").mkdir(parents=True)
+    for name in ("a", "b"):
+        (features / f"{name}.h5").write_bytes((tmp_path / "tiles.h5").read_bytes())
+    Image.new("RGB", (64, 64)).save(features / "pictures/a.jpg")
+    assert call("predict", place / "head", features, "--out", tmp_path / "f")[0] == 0
+    assert sorted(path.name for path in (tmp_path / "f").glob("*.csv")) == ["a.csv", "b.csv"]
+    assert len(rows_of(tmp_path / "f/b.csv")) == 24
     small_encoders.encoder("vit").save_pretrained(tmp_path / "other")
     assert call(*encode, tmp_path / "other", "--overwrite")[0] == 0
     status, text, _ = call(
