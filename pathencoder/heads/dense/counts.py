@@ -158,14 +158,13 @@ def read_counts(folder: str | os.PathLike[str]) -> Counts:
     """
     root = Path(folder).expanduser()
     labels: dict[str, list[str]] = {}
-    classes: dict[str, str] = {}  # case-folded, as tables give their columns, to the name
+    classes: dict[str, str] = {}  # case-folded to the name
     for file in sorted(root.rglob("*.csv"), key=natural):
         table = read_table(file)
         if not {"x", "y", "class"} <= set(table.columns):
             continue
         found = [row["class"] for row in table.rows]
-        named = [c.removeprefix(_PROBABILITY) for c in table.columns if c.startswith(_PROBABILITY)]
-        classes |= {c: c for c in named if c not in classes}
+        classes |= {c.casefold(): c for c in _named(file, table.delimiter)}
         classes |= {c.casefold(): c for c in found}
         labels[file.relative_to(root).with_suffix("").as_posix()] = found
     if not labels:
@@ -174,3 +173,10 @@ def read_counts(folder: str | os.PathLike[str]) -> Counts:
             " `pathencoder predict HEAD INPUTS --out FOLDER` wrote"
         )
     return count(labels, list(classes.values()))
+
+
+def _named(file: Path, delimiter: str) -> list[str]:
+    """The classes that the header of a table of points names, also those that no cell is of."""
+    with file.open(encoding="utf-8-sig", errors="replace", newline="") as stream:
+        header = [name.strip() for name in next(csv.reader(stream, delimiter=delimiter), [])]
+    return [name[len(_PROBABILITY) :] for name in header if name.lower().startswith(_PROBABILITY)]

@@ -6,7 +6,6 @@ import hashlib
 import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -84,7 +83,7 @@ def fit(asked: Request) -> DenseHead:
     if held_out is not None:
         both = _in_both(images, held_out)
         head.held_out = evaluation.evaluated(head, held_out, str(asked.evaluate), both)
-    fitting.clear(len(folds))
+    head.checkpoints = fitting.checkpoints(len(folds))
     return head
 
 
@@ -183,15 +182,12 @@ class _Fitting:
             _model=fitted,
         )
 
-    def clear(self, folds: int) -> None:
-        """Remove the checkpoints of a call that is done."""
+    def checkpoints(self, folds: int) -> tuple[Path, ...]:
+        """The checkpoints of the call, which are kept until the head is saved."""
         place = self.options.place
         if place is None:
-            return
-        for name in ["fit", *(f"fold{i + 1}" for i in range(folds))]:
-            _file(place, name).unlink(missing_ok=True)
-        with suppress(OSError):  # other files are in it
-            place.rmdir()
+            return ()
+        return tuple(_file(place, n) for n in ("fit", *(f"fold{i + 1}" for i in range(folds))))
 
 
 def _file(place: Path, name: str) -> Path:

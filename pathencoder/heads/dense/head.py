@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -28,6 +28,7 @@ from pathencoder.heads.dense.report import DenseReport
 from pathencoder.heads.dense.smp import OURS
 from pathencoder.heads.dense.tasks import task_of
 from pathencoder.heads.dense.weights import Saved
+from pathencoder.heads.digest import digest_of
 from pathencoder.heads.encoder_record import EncoderRecord
 from pathencoder.heads.request import AnyLabels
 from pathencoder.heads.saved import SavedHead
@@ -59,6 +60,7 @@ class DenseHead(SavedHead):
         held_out: The same on the part that `fit(evaluate=...)` named.
         cells: Classes of the points that are found; None without, and until a loaded head has read
             its encoder.
+        checkpoints: Of its fit; `save` removes them.
     """
 
     kind: str
@@ -71,8 +73,18 @@ class DenseHead(SavedHead):
     report: DenseReport | None = None
     held_out: DenseReport | None = None
     cells: CellClasses | None = None
+    checkpoints: tuple[Path, ...] = field(default=(), repr=False, compare=False)
     _model: DenseModel | None = field(default=None, repr=False)
     _saved: Saved | None = field(default=None, repr=False)
+
+    def save(self, folder: str | os.PathLike[str]) -> Path:
+        """As every head; then the checkpoints of its fit are removed."""
+        saved = super().save(folder)
+        for file in self.checkpoints:
+            file.unlink(missing_ok=True)
+            with suppress(OSError):  # other files are in it
+                file.parent.rmdir()
+        return saved
 
     @property
     def model(self) -> DenseModel:
@@ -182,7 +194,7 @@ class DenseHead(SavedHead):
         for source in sources.images(images, mpp, self.record.image_mpp):
             try:
                 read = source.read()
-            except (ImageError, SlideError) as error:
+            except (ImageError, SlideError, ConfigError) as error:  # ConfigError: no scale is known
                 if on_error == "raise":
                     raise
                 log.warning("%s is skipped: %s", source.item.where, error)
@@ -321,12 +333,7 @@ class DenseHead(SavedHead):
 
     def digest(self) -> str:
         """A hash of all that predictions depend on."""
-        content = self._content(for_hub=True)
-        found = hashlib.sha256(json.dumps(content.config, sort_keys=True).encode())
-        for name, values in sorted(content.arrays.items()):
-            found.update(name.encode())
-            found.update(values.tobytes())
-        return found.hexdigest()
+        return digest_of(self._content(for_hub=True))
 
     def _points(self, made: Found, found: NDArray[np.generic]) -> Found:
         peaks = np.asarray(found, np.float64).reshape(-1, 3)

@@ -38,7 +38,8 @@ class DenseOptions:
         cells: Of "points": learn the classes of cells too, where the data have them.
         folds: Folds by group for the report, each of which costs a fit. 0: none.
         checkpoint: A folder for the state of the training: the same call goes on where it was
-            interrupted, and gives the same head. None: a fit starts anew.
+            interrupted, and gives the same head; saving the head removes it. None: a fit starts
+            anew.
     """
 
     stain: str = "he"

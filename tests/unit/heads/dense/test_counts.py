@@ -202,3 +202,10 @@ def test_a_class_that_is_nowhere_true_has_no_f1():
     pooled = pooled_points(counts)
     assert np.isnan(pooled["f1 of positive"])
     assert pooled["mean class f1"] == pooled["f1 of negative"] == 1
+
+
+def test_a_class_that_no_cell_has_keeps_its_spelling(tmp_path):
+    (tmp_path / "a.csv").write_text("x,y,class,p_Negative,p_Positive\n1,1,Negative,.9,.1\n")
+    found = read_counts(tmp_path)
+    assert found.classes == ("Negative", "Positive")
+    assert found.share("Positive").value == 0

@@ -11,7 +11,7 @@ from safetensors.numpy import load_file
 from synthetic_nuclei import tissue
 
 import pathencoder
-from pathencoder.errors import ConfigError, HeadMismatch
+from pathencoder.errors import ConfigError, HeadMismatch, StoreError
 from pathencoder.heads.dense import train
 from pathencoder.heads.dense.head import DenseHead
 from pathencoder.heads.dense.report import DenseReport
@@ -148,6 +148,11 @@ def test_an_interrupted_fit_goes_on_and_gives_the_same_head(
     again = made(pictures, **steps, checkpoint=place, progress=lambda done, _: seen.append(done))
     assert seen[0] == 4
     assert np.array_equal(maps(whole, image), maps(again, image))
+    (tmp_path / "taken").write_text("a file in the way")
+    with pytest.raises(StoreError):
+        again.save(tmp_path / "taken")
+    assert (place / "fit.partial").is_file()  # the fit is not lost with a save that fails
+    again.save(tmp_path / "head")
     assert not place.exists()
 
 

@@ -71,6 +71,8 @@ def test_the_scale_is_stated_assumed_or_unknown(head, scene, tmp_path, monkeypat
     several = dataclasses.replace(head, record=record)
     with pytest.raises(ConfigError, match="several scales"):
         several.predict(image)
+    Image.fromarray(image).save(tmp_path / "unknown.png")
+    assert [one.name for one in several.predict(tmp_path, on_error="skip")] == ["large"]
 
 
 def test_a_region_of_an_image_is_in_its_place(head, scene):
