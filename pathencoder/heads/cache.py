@@ -19,6 +19,7 @@ import logging
 import os
 import re
 import shutil
+import stat
 import sys
 import threading
 from collections.abc import Iterator, Sequence
@@ -243,10 +244,19 @@ def _entry(folder: Path, version: str) -> Entry:
     with contextlib.suppress(OSError, ValueError):
         loaded = json.loads((folder / _ABOUT).read_text(encoding="utf-8"))
         about = loaded if isinstance(loaded, dict) else {}
-    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    size = sum(map(_size, folder.rglob("*")))
     rows = sum(map(_count, _files(folder))) if version == _VERSION else None
     name = str(about.get("name") or folder.name)
     return Entry(folder, name, about, rows, size, version)
+
+
+def _size(path: Path) -> int:
+    """Bytes of a file; 0 for a folder, and for a file that another process has just removed."""
+    try:
+        found = path.stat()
+    except OSError:
+        return 0
+    return found.st_size if stat.S_ISREG(found.st_mode) else 0
 
 
 def _count(file: Path) -> int:
