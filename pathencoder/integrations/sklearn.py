@@ -8,8 +8,9 @@
     model = make_pipeline(embed, LogisticRegression(max_iter=1000), memory="cache")
     model.fit(["a.png", "b.png"], [0, 1])
 
-With `memory`, cross-validation embeds the images of each fold once. Rows are kept by the weights
-and by what X holds: of a path, its name. An image that takes the place of another is not noticed.
+With `memory`, cross-validation embeds the images of each fold once. Rows are kept by the weights,
+the encoder's description and what X holds: of a path, its name. An image that takes the place of
+another is not noticed.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from numpy.typing import NDArray
 
 from pathencoder.errors import ConfigError, ImageError, MissingExtra, PathEncoderError
 from pathencoder.features.encode import as_encoder
-from pathencoder.pretrained import catalogue, locate
+from pathencoder.pretrained import catalogue, folder, locate
 
 if TYPE_CHECKING:
     from pathencoder.encoder import Encoder
@@ -149,9 +150,10 @@ class EncoderTransformer(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         return np.asarray([f"{name}_{i}" for i in range(self._length)], dtype=object)
 
     def __getstate__(self) -> dict[str, Any]:
-        """The state, with the weights that a name stands for.
+        """The state, with the weights and the description that a name stands for.
 
-        joblib hashes it: rows that `memory` keeps are not those of other weights of that name.
+        joblib hashes it: rows that `memory` keeps are not those of other weights of that name, nor
+        of another readout or preprocessing.
         """
         return {**super().__getstate__(), "_weights": _weights_of(self.encoder)}
 
@@ -170,13 +172,17 @@ class EncoderTransformer(TransformerMixin, BaseEstimator):  # type: ignore[misc]
 
 
 def _weights_of(encoder: object) -> str | None:
-    """sha256 of the weights of a name; None of an `Encoder`, and where it is not known."""
+    """What a name stands for; None of an `Encoder`, and where it is not known."""
     if encoder is not None and not isinstance(encoder, str | os.PathLike):
         return None
+    name = catalogue.DEFAULT if encoder is None else encoder
     try:
-        return locate.describe(catalogue.DEFAULT if encoder is None else encoder).sha256
-    except PathEncoderError:  # `fit` raises it
+        spec = locate.describe(name)
+        if spec.sha256 is None and spec.revision is None:  # a folder that states no checksum
+            return f"{spec!r} {folder.sha256_of(locate.locate(name).weights)}"
+    except (PathEncoderError, OSError):  # `fit` raises it
         return None
+    return repr(spec)
 
 
 def _images(X: Any) -> Sequence[Any]:

@@ -15,7 +15,7 @@ from pathencoder.errors import ConfigError, IncompatibleWeights, OfflineError, S
 from pathencoder.pretrained import hub_errors, reach
 from pathencoder.pretrained.hub_request import Access, Request
 
-__all__ = ["Access", "Repository", "commit_of"]
+__all__ = ["Access", "Place", "Repository", "commit_of", "place_of"]
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
@@ -86,7 +86,9 @@ class Repository(Request):
 
         if self.revision is None or not _COMMIT.fullmatch(self.revision):
             return False
-        place = Path(self.access.cache_dir) if self.access.cache_dir is not None else None
+        place = (
+            Path(self.access.cache_dir).expanduser() if self.access.cache_dir is not None else None
+        )
         cached = try_to_load_from_cache(
             self.repo, filename, cache_dir=place, revision=self.revision
         )
@@ -130,7 +132,32 @@ class Repository(Request):
         )
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where a file lies in the cache: REPOSITORY/snapshots/COMMIT/file.
+
+    Attributes:
+        repository: The folder of the repository, models--owner--name.
+        commit: The commit.
+    """
+
+    repository: Path
+    commit: str
+
+
+def place_of(cached: Path) -> Place | None:
+    """The place of a file in the cache; None of a file elsewhere.
+
+    The cache itself may lie below folders of these names.
+    """
+    for snapshot in cached.parents:
+        repository = snapshot.parent.parent
+        if snapshot.parent.name == "snapshots" and repository.name.startswith("models--"):
+            return Place(repository, snapshot.name)
+    return None
+
+
 def commit_of(cached: Path) -> str | None:
-    """The commit of a cached file: .../models--owner--name/snapshots/COMMIT/file."""
-    parts = cached.parts
-    return parts[parts.index("snapshots") + 1] if "snapshots" in parts else None
+    """The commit of a cached file."""
+    place = place_of(cached)
+    return None if place is None else place.commit

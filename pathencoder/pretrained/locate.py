@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import os
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -103,10 +104,11 @@ def _locate(
     place = _folder_of(name, revision)
     if place is not None:
         return _in_folder(place, str(name))
-    known, repository = _repository_of(str(name), revision, access)
-    repository = dataclasses.replace(repository, fetching=fetching)
-    if known is None:
-        return _unknown_repository(repository, graph=graph)
+    with _naming_folder(name):
+        known, repository = _repository_of(str(name), revision, access)
+        repository = dataclasses.replace(repository, fetching=fetching)
+        if known is None:
+            return _unknown_repository(repository, graph=graph)
     return _public(known, repository)
 
 
@@ -146,10 +148,11 @@ def describe(
     if place is not None:
         return _spec_of(folder.read_config(place), str(name))
     access = hub.Access(token, cache_dir, local_files_only, force_download)
-    known, repository = _repository_of(str(name), revision, access)
-    if known is not None:
-        return _completed(known, repository)
-    return _spec_of(folder.parse_config(repository.required(folder.CONFIG)), repository.repo)
+    with _naming_folder(name):
+        known, repository = _repository_of(str(name), revision, access)
+        if known is None:
+            return _spec_in(repository.required(folder.CONFIG), repository)
+    return _completed(known, repository)
 
 
 def _folder_of(name: str | os.PathLike[str], revision: str | None) -> Path | None:
@@ -181,6 +184,23 @@ def _folder_of(name: str | os.PathLike[str], revision: str | None) -> Path | Non
 
 def _is_encoder(path: Path) -> bool:
     return (path / folder.CONFIG).is_file()
+
+
+@contextlib.contextmanager
+def _naming_folder(name: str | os.PathLike[str]) -> Iterator[None]:
+    """Add to the error of a name that is not found that a folder of this name holds no encoder."""
+    try:
+        yield
+    except (UnknownEncoder, OfflineError) as error:
+        place = Path(name)
+        if not place.is_dir():
+            raise
+        inside = next(iter(sorted(place.glob(f"*/{folder.CONFIG}"))), None)
+        advice = f" {inside.parent.as_posix()} in it may be the encoder." if inside else ""
+        raise type(error)(
+            f"the folder {place} is here, but holds no {folder.CONFIG}, so that the name was looked"
+            f" up elsewhere.{advice} {error}"
+        ) from error
 
 
 def _in_folder(place: Path, name: str) -> Located:
@@ -273,19 +293,23 @@ def _completed(known: EncoderSpec, repository: hub.Repository) -> EncoderSpec:
 def _unknown_repository(repository: hub.Repository, *, graph: bool) -> Located:
     config = repository.required(folder.CONFIG)
     pinned = dataclasses.replace(repository, revision=hub.commit_of(config) or repository.revision)
-    content = folder.parse_config(config)
-    spec = dataclasses.replace(
-        _spec_of(content, repository.repo), repo=repository.repo, revision=pinned.revision
-    )
+    spec = _spec_in(config, repository)
     weights = pinned.first(spec.files or _CANDIDATES)
     # reference, card, licence and metrics are saved together with the weights
-    if "pathencoder" in content:
+    if "pathencoder" in folder.parse_config(config):
         for filename in _EXTRAS:
             with contextlib.suppress(hub_errors.NoSuchFile, OfflineError):
                 pinned.file(filename)
         if graph:
             graph_files.fetch(pinned, spec)
     return _from_cache(spec, weights, config.parent, spec.sha256, repository.access)
+
+
+def _spec_in(config: Path, repository: hub.Repository) -> EncoderSpec:
+    """The spec in a config file of a repository, at the commit of the file."""
+    spec = _spec_of(folder.parse_config(config), repository.repo)
+    revision = hub.commit_of(config) or repository.revision
+    return dataclasses.replace(spec, repo=repository.repo, revision=revision)
 
 
 def _from_cache(
@@ -305,11 +329,10 @@ def _from_cache(
 
 def _beside(cached: Path) -> Path | None:
     """A path inside the repository's cache folder, deleted together with the repository."""
-    commit = hub.commit_of(cached)
-    if commit is None:
+    place = hub.place_of(cached)
+    if place is None:
         return None
-    root = Path(*cached.parts[: cached.parts.index("snapshots")])
-    return root / "pathencoder" / commit / cached.name
+    return place.repository / "pathencoder" / place.commit / cached.name
 
 
 def check_sha256(path: Path, expected: str | None, *, stamp: Path | None = None) -> None:

@@ -46,6 +46,38 @@ def test_a_repository_in_timms_format(server):
     assert (spec.embedding, spec.mean, spec.name) == ("cls", (0.1, 0.2, 0.3), "owner/plain")
 
 
+def test_the_description_of_a_repository_states_its_commit(server):
+    commit = server.add("owner/plain", timms())
+    spec = locate.describe("owner/plain")
+    assert (spec.repo, spec.revision, spec.sha256) == ("owner/plain", commit, None)
+
+
+def test_a_cache_below_a_folder_named_snapshots(server, tmp_path):
+    commit = server.add("owner/old", timms({"pytorch_model.bin": pickled(state())}))
+    cache = tmp_path / "snapshots" / "2024" / "hub"
+    assert pathencoder.load_encoder("owner/old", cache_dir=cache).spec.revision == commit
+    (converted,) = (tmp_path / "snapshots").rglob("pytorch_model.bin.safetensors")
+    assert converted.parent == cache / "models--owner--old" / "pathencoder" / commit
+    asked = len(server.asked)
+    pathencoder.load_encoder("owner/old", revision=commit, cache_dir=cache)
+    assert len(server.asked) == asked
+
+
+@pytest.mark.parametrize("offline", [False, True])
+def test_a_folder_without_an_encoder_is_named_where_the_name_is_not_found(
+    server, tmp_path, monkeypatch, offline
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "dino" / "export").mkdir(parents=True)
+    options = {"local_files_only": True} if offline else {}
+    for call in (pathencoder.load_encoder, locate.describe):
+        with pytest.raises((OfflineError, UnknownEncoder), match=r"folder runs.dino is here, but"):
+            call("runs/dino", **options)
+    (tmp_path / "runs" / "dino" / "export" / "config.json").write_text("{}")
+    with pytest.raises((OfflineError, UnknownEncoder), match="runs/dino/export in it may be"):
+        pathencoder.load_encoder("runs/dino", **options)
+
+
 def test_safetensors_before_pickle(server):
     server.add(
         "owner/both",

@@ -1,5 +1,6 @@
 """The transformer for scikit-learn: its conventions, and every form of a list of images."""
 
+import dataclasses
 import pickle
 
 import numpy as np
@@ -13,7 +14,7 @@ from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from sklearn.utils import estimator_checks
-from small_encoders import encoder, picture, shared
+from small_encoders import encoder, in_timm_format, picture, shared
 
 from pathencoder.errors import ConfigError, ImageError, UnknownEncoder
 from pathencoder.integrations.sklearn import EncoderTransformer
@@ -164,3 +165,22 @@ def test_rows_that_memory_keeps_are_of_the_same_weights(paths, tmp_path):
             parameter.mul_(1.2)
     enc.save_pretrained(folder)
     assert not np.allclose(rows(), before)
+
+
+def test_rows_that_memory_keeps_are_of_the_same_file_and_readout(paths, tmp_path):
+    def rows(folder):
+        pipeline = make_pipeline(
+            EncoderTransformer(folder), FunctionTransformer(), memory=str(tmp_path / "cache")
+        )
+        return pipeline.fit_transform(paths)
+
+    plain = in_timm_format(tmp_path / "plain", seed=0)
+    before = rows(plain)
+    in_timm_format(plain, seed=1)
+    assert not np.allclose(rows(plain), before)
+    ours, enc = tmp_path / "ours", encoder("vit")
+    enc.save_pretrained(ours)
+    before = rows(ours)
+    enc.spec = dataclasses.replace(enc.spec, embedding="mean")
+    enc.save_pretrained(ours)
+    assert not np.allclose(rows(ours), before)
