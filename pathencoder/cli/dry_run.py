@@ -20,6 +20,7 @@ from pathencoder.cli.inputs import output_of
 from pathencoder.cli.job import Job
 from pathencoder.cli.job_settings import settings_of
 from pathencoder.cli.jobs import reason_of
+from pathencoder.cli.mpp_table import Row
 from pathencoder.cli.tissue_run import NO_SLIDE, coords_of
 from pathencoder.features.coords import check_recipe
 from pathencoder.features.finished import check_kind, refuse_lone_tensor
@@ -63,13 +64,7 @@ def dry_run_of(
         The exit status: 3 where an input would fail, as far as it can be known, else 0.
     """
     plans = [
-        _plan(
-            job,
-            settings_of(task.settings, job, row, task.beside, task.again),
-            spec,
-            folder,
-            only_tissue=task.only_tissue,
-        )
+        _plan(task, job, row, spec, folder)
         for job, row in zip(task.found.jobs, task.scales.rows, strict=True)
         for spec, folder in zip(specs, folders, strict=True)
     ]
@@ -92,12 +87,12 @@ def dry_run_of(
 
 
 def _plan(
-    job: Job, settings: Settings, spec: EncoderSpec | None, out: Path, *, only_tissue: bool
+    task: EncodeTask, job: Job, row: Row | None, spec: EncoderSpec | None, out: Path
 ) -> _Plan:
+    only_tissue = task.only_tissue
     if job.kind == "nothing" or (only_tissue and job.kind != "slide"):
         return _Plan(str(job.source), job.kind, problem=job.problem or NO_SLIDE)
-    file = coords_of(out, job) if only_tissue else output_of(job, out, settings.layout)
-    given = settings.mpp
+    file = coords_of(out, job) if only_tissue else output_of(job, out, task.settings.layout)
     facts: dict[str, Any] = {
         "input": str(job.source),
         "kind": job.kind,
@@ -105,6 +100,8 @@ def _plan(
         "output_exists": file.exists(),
     }
     try:
+        settings = settings_of(task.settings, job, row, task.beside, task.again)
+        given = settings.mpp
         if not settings.overwrite:
             _check(file, job, settings, spec, only_tissue=only_tissue)
         if job.remote is not None:

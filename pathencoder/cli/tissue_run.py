@@ -38,7 +38,7 @@ from pathencoder.remote.staging import Scratch, Staging
 from pathencoder.slides.overlay import write_overlay
 from pathencoder.slides.own_picture import may_replace, notes_on
 from pathencoder.slides.reader import open_slide
-from pathencoder.slides.tissue_file import keep_or_write_tissue
+from pathencoder.slides.tissue_file import keep_or_write_tissue, write_tissue
 from pathencoder.spec import EncoderSpec
 from pathencoder.walk import printable
 
@@ -123,7 +123,7 @@ class _Run:
             PathEncoderError: Its file is of other settings, or damaged.
         """
         assert job.remote is not None
-        return self._remote_before(job, job.remote) is None or self._lacks_picture(job)
+        return self._remote_before(job, job.remote) is None or self._lacks_file(job)
 
     def _remote_before(self, job: Job, remote: RemoteSlide) -> Outcome | None:
         file, settings = coords_of(self.out, job), self._settings(job)
@@ -133,7 +133,7 @@ class _Run:
         started, settings = time.monotonic(), self._settings(job)
         coords = coords_of(self.out, job)
         before = coords_before(path, coords, self.spec, settings, origin)
-        if before is not None and not self._lacks_picture(job):
+        if before is not None and not self._lacks_file(job):
             return self._known(job, before)
         slide = open_slide(path)
         try:
@@ -149,6 +149,7 @@ class _Run:
             write_coords(place, coords, made)  # last: it says that the slide is done
         else:
             outcome = self._known(job, before)
+            outcome.notes += self._restore(job, plan)
         if self.pictures:
             picture = self._file(PICTURES, job, ".jpg")
             if may_replace(picture, overwrite=settings.overwrite):
@@ -173,8 +174,19 @@ class _Run:
         """The outcome of a slide that an earlier run has done."""
         return replace(before, source=job.source, file=self._file(TISSUE, job, ".geojson"))
 
-    def _lacks_picture(self, job: Job) -> bool:
-        return self.pictures and not self._file(PICTURES, job, ".jpg").exists()
+    def _restore(self, job: Job, plan: SlidePlan) -> list[str]:
+        """Write the tissue of a slide that is done where its file is missing; returns a note."""
+        outlines = self._file(TISSUE, job, ".geojson")
+        if outlines.exists():
+            return []
+        write_tissue(plan.tissue, outlines)
+        return ["its missing file of tissue is written again"]
+
+    def _lacks_file(self, job: Job) -> bool:
+        """Whether the tissue or the picture of a slide that is done is missing."""
+        files = [self._file(TISSUE, job, ".geojson")]
+        files += [self._file(PICTURES, job, ".jpg")] if self.pictures else []
+        return not all(file.exists() for file in files)
 
     def _settings(self, job: Job) -> Settings:
         return settings_of(self.settings, job, self.rows[job.name], self.beside, self.again)

@@ -19,6 +19,7 @@ from pathencoder.walk import printable
 
 SUFFIX = ".geojson"
 _COLOUR = [0, 140, 60]  # of the annotations in QuPath
+_TEXT = '{{"type":"FeatureCollection","features":[\n{}\n]}}\n'
 _IGNORED = "ignore"  # QuPath's class "Ignore*" and its kin are cut out
 
 
@@ -29,7 +30,8 @@ class Outlines:
     Attributes:
         path: The file.
         sha256: Of the file.
-        areas: The polygons to embed, each a list of rings in level-0 pixels.
+        areas: The polygons to embed, each a list of rings in level-0 pixels; none of a file that
+            `write_tissue` wrote for a slide without tissue.
         cut_out: Polygons of the class "Ignore", taken out of the areas.
         note: What was read, as a sentence.
     """
@@ -72,9 +74,7 @@ def write_tissue(tissue: TissueMask, file: Path) -> Path:
     ]
     lines = ",\n".join(json.dumps(feature, separators=(",", ":")) for feature in features)
     with whole_file(file) as temporary:
-        temporary.write_text(
-            f'{{"type":"FeatureCollection","features":[\n{lines}\n]}}\n', encoding="utf-8"
-        )
+        temporary.write_text(_TEXT.format(lines), encoding="utf-8")
     return file
 
 
@@ -116,7 +116,8 @@ def read_outlines(file: Path) -> Outlines:
         The areas.
 
     Raises:
-        SlideError: The file cannot be read, is no GeoJSON, or holds no polygon.
+        SlideError: The file cannot be read, is no GeoJSON, or holds no polygon; but one of
+            `write_tissue` may hold none.
     """
     try:
         data = file.read_bytes()
@@ -128,6 +129,9 @@ def read_outlines(file: Path) -> Outlines:
             " a FeatureCollection"
         ) from error
     areas = [polygon for name, polygon in found if not name.casefold().startswith(_IGNORED)]
+    if data.split() == _TEXT.format("").encode().split():
+        note = f"no tissue was found when {printable(file.name)} was written: nothing is embedded"
+        return Outlines(file, hashlib.sha256(data).hexdigest(), [], [], note)
     if not areas:
         raise SlideError(f"{printable(file)}: no polygon in it says where to embed tiles")
     return Outlines(
@@ -150,7 +154,7 @@ def drawn_tissue(found: TissueMask, outlines: Outlines) -> TissueMask:
         A mask of the same shape. Nothing is dropped: who drew the areas decided.
 
     Raises:
-        SlideError: No pixel of the mask lies in the areas.
+        SlideError: There are areas, and no pixel of the mask lies in them.
     """
     origin, scale = np.array(found.origin), np.array(found.scale)
 
@@ -159,7 +163,7 @@ def drawn_tissue(found: TissueMask, outlines: Outlines) -> TissueMask:
 
     shape = (found.mask.shape[0], found.mask.shape[1])
     mask = mask_of(on_mask(outlines.areas), shape) & ~mask_of(on_mask(outlines.cut_out), shape)
-    if not mask.any():
+    if outlines.areas and not mask.any():
         raise SlideError(
             f"{printable(outlines.path)}: its areas lie outside the slide. Coordinates are level-0"
             " pixels of this slide"

@@ -226,3 +226,46 @@ def test_a_share_of_the_inputs_has_the_rows_that_they_have_together(encode, tmp_
     shares = [json.loads(encode(*line, "--shard", f"{n}/8")[1]) for n in range(1, 9)]
     assert sorted((one for share in shares for one in share["inputs"]), key=str) == whole
     assert all(not share["notes"] for share in shares)
+
+
+def test_tissue_that_was_deleted_is_written_again(tmp_path, slides, encoder, capsys):
+    out = tmp_path / "found"
+    line = ["encode", str(slides), "--as", "slides", *encoder, "--out", str(out), "--only-tissue"]
+    assert run(line) == 0
+    file = out / "tissue/a.geojson"
+    written, made = file.read_bytes(), times_of(out)
+    file.unlink()
+    assert run(line) == 0
+    assert "its missing file of tissue is written again" in capsys.readouterr().out
+    assert file.read_bytes() == written
+    again = times_of(out)
+    assert {p.name for p in made if again[p] != made[p]} == {"a.geojson"}
+    assert run(line) == 0
+    assert "missing" not in capsys.readouterr().out
+
+
+def test_a_slide_without_tissue_stays_empty_with_its_own_file(tmp_path, slides, encoder, capsys):
+    write_tiff(slides / "blank.tiff", np.full_like(section(), 255), mpp=0.25)
+    line = ["encode", str(slides), "--as", "slides", *encoder, "--out"]
+    assert run([*line, str(tmp_path / "found"), "--only-tissue"]) == 0
+    tissue = ["--tissue", str(tmp_path / "found/tissue")]
+    capsys.readouterr()
+    assert run([*line, str(tmp_path / "out"), *tissue, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["inputs"]
+    statuses = {Path(one["input"]).stem: one["status"] for one in found}
+    assert statuses == {"a": "done", "b": "done", "c": "done", "blank": "empty"}
+    assert read_features(tmp_path / "out/blank.h5").rows.shape[0] == 0
+
+
+def test_a_dry_run_says_which_row_contradicts_the_coordinates(tmp_path, slides, encoder, capsys):
+    line = ["encode", str(slides), "--as", "slides", *encoder, "--out"]
+    assert run([*line, str(tmp_path / "found"), "--only-tissue"]) == 0
+    table = tmp_path / "slides.csv"
+    table.write_text("slide,target_mpp\nb,0.5\n")
+    given = ["--coords", str(tmp_path / "found/coords"), "--slides-csv", str(table)]
+    for mode in (["--dry-run"], []):
+        capsys.readouterr()
+        assert run([*line, str(tmp_path / "out"), *given, *mode, "--json"]) == 3
+        found = json.loads(capsys.readouterr().out)["inputs"]
+        wrong = [one for one in found if one.get("problem") or one.get("failures")]
+        assert [Path(one["input"]).stem for one in wrong] == ["b"]

@@ -137,3 +137,10 @@ def test_areas_of_another_slide_are_refused(tmp_path):
     (tmp_path / "a.geojson").write_text(json.dumps(polygon(5000, 0, 40)))
     with pytest.raises(SlideError, match="outside the slide"):
         drawn_tissue(blank(), read_outlines(tmp_path / "a.geojson"))
+
+
+def test_the_empty_file_of_a_slide_without_tissue_is_no_tissue(tmp_path):
+    outlines = read_outlines(write_tissue(blank(), tmp_path / "a.geojson"))
+    found = drawn_tissue(blank(), outlines)
+    assert not found.mask.any()
+    assert found.notes == ("no tissue was found when a.geojson was written: nothing is embedded",)
