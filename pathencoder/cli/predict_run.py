@@ -172,7 +172,7 @@ def _of_features(head: Classifier, job: Job, target: Target) -> Outcome:
     except StoreError as error:  # of this input alone
         raise Mismatch(str(error)) from error
     try:
-        notes = check_rows(head.record, features)
+        notes = check_rows(head.record, features, head.encoder)
     except HeadMismatch as error:
         raise HeadMismatch(f"{job.source}: {error}") from error
     if not len(features.rows):

@@ -302,11 +302,11 @@ def _of_encoder(encoder: Encoder, settings: Settings) -> Provenance:
         runtime=used.runtime,
         views=None if settings.views == 1 else settings.views,
         graph=used.graph_sha256,
-        readout=_own_readout(encoder, settings.output),
+        readout=own_readout(encoder, settings.output),
     )
 
 
-def _own_readout(encoder: Encoder, output: str) -> str | None:
+def own_readout(encoder: Encoder, output: str) -> str | None:
     """The rule of an output that the spec decides, where it is not the one that was loaded."""
     now, then = encoder.spec, encoder.origin.spec if encoder.origin else None
     if output == "embedding" and (then is None or now.embedding != then.embedding):

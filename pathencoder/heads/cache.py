@@ -166,8 +166,10 @@ def cache_folder() -> Path:
 
 def _about(record: EncoderRecord) -> dict[str, Any]:
     """What decides the numbers, and the encoder's name."""
-    left_out = {"repo", "folder", "revision"}
-    if record.views == 1:  # as before there were views: rows that are kept stay valid
+    left_out = {"repo", "folder", "revision", "weights"}
+    if record.readout is None:  # the published rule: rows that are kept stay valid, as of one view
+        left_out.add("readout")
+    if record.views == 1:
         left_out.add("views")
     return {k: v for k, v in dataclasses.asdict(record).items() if k not in left_out}
 

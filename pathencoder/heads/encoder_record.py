@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pathencoder.errors import HeadMismatch, PathEncoderError
-from pathencoder.features.provenance import describe_transform
+from pathencoder.features.provenance import describe_transform, own_readout
+from pathencoder.runtimes.unchanged import sha256_in_use
 from pathencoder.weights_digest import digest_of_network
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ class EncoderRecord:
     Attributes:
         name: Of the encoder.
         revision: On the Hub.
-        sha256: Of the published weights file.
+        sha256: Of the published weights file, which names the encoder.
         digest: sha256 of the weights as they were in memory: it differs from the published ones
             where the encoder was trained, or loaded in another dtype.
         output: The readout, as `Encoder.encode` takes it.
@@ -35,6 +36,9 @@ class EncoderRecord:
         views: Over which each row is averaged, as `Encoder.encode` takes it.
         repo: owner/name on the Hub.
         folder: The folder that it was loaded from, on the machine where the head was fitted.
+        weights: sha256 that feature files state of the same weights, where it is not `sha256`: the
+            encoder was changed, or its publisher gives none.
+        readout: The rule of the output, where it is another than the encoder was loaded with.
     """
 
     name: str
@@ -50,12 +54,23 @@ class EncoderRecord:
     repo: str | None = None
     folder: str | None = None
     views: int = 1
+    weights: str | None = None
+    readout: str | None = None
 
     @classmethod
     def of(
         cls, encoder: Encoder, output: str, image_mpp: float | None, views: int = 1
     ) -> EncoderRecord:
         """The record of an encoder as it is now."""
+        weights = sha256_in_use(encoder.network, encoder.origin)
+        found = cls._compared(encoder, output, image_mpp, views)
+        return dataclasses.replace(found, weights=None if weights == found.sha256 else weights)
+
+    @classmethod
+    def _compared(
+        cls, encoder: Encoder, output: str, image_mpp: float | None, views: int
+    ) -> EncoderRecord:
+        """The record without `weights`, for which the file of the weights is read."""
         spec = encoder.spec
         return cls(
             name=spec.name,
@@ -71,6 +86,7 @@ class EncoderRecord:
             repo=spec.repo,
             folder=None if encoder.folder is None else str(encoder.folder),
             views=views,
+            readout=own_readout(encoder, output),
         )
 
     def settings(self) -> Settings:
@@ -87,9 +103,9 @@ class EncoderRecord:
         """Refuse an encoder that would give other numbers.
 
         Raises:
-            HeadMismatch: Its weights, preprocessing or precision differ.
+            HeadMismatch: Its weights, readout, preprocessing or precision differ.
         """
-        theirs = EncoderRecord.of(encoder, self.output, self.image_mpp, self.views)
+        theirs = self._compared(encoder, self.output, self.image_mpp, self.views)
         fitted = f"this head was fitted on {self.label()}"
         if theirs.digest != self.digest:
             why = (
@@ -103,6 +119,7 @@ class EncoderRecord:
                 " or fit a head on this one"
             )
         for name, mine, other in (
+            ("readout", *self._readouts(encoder, theirs)),
             ("preprocessing", self.transform, theirs.transform),
             ("precision", self.precision, theirs.precision),
             ("scale", self.mpp, theirs.mpp),
@@ -111,6 +128,18 @@ class EncoderRecord:
                 raise HeadMismatch(
                     f"{fitted} with the {name} {mine}, not {other}: load the encoder as it was"
                 )
+
+    def _readouts(self, encoder: Encoder, theirs: EncoderRecord) -> tuple[str, str]:
+        """The rule of the readout here and of an encoder, equal where they give the same numbers.
+
+        An encoder that was saved with its own rule has it as the published one afterwards. The
+        record of an encoder that was built by hand may be of a version that stated no rule.
+        """
+        rule = encoder.spec.embedding if self.output == "embedding" else encoder.spec.dense_stage
+        by_hand = self.readout is None and encoder.origin is None
+        if by_hand or self.readout in (theirs.readout, rule):
+            return "", ""
+        return self.readout or "as published", theirs.readout or "as published"
 
     def load(self, device: str = "auto") -> Encoder:
         """Load the encoder by its name, repository or folder, and check it.
@@ -151,7 +180,10 @@ class EncoderRecord:
     def to_json(self, *, with_folder: bool = True) -> dict[str, Any]:
         """The record as JSON values; without the folder it names no path of this machine."""
         folder = self.folder if with_folder else None
-        return dataclasses.asdict(dataclasses.replace(self, folder=folder))
+        content = dataclasses.asdict(dataclasses.replace(self, folder=folder))
+        # as earlier versions write and read it
+        unset = [name for name in ("weights", "readout") if content[name] is None]
+        return {name: value for name, value in content.items() if name not in unset}
 
 
 def weights_digest(encoder: Encoder) -> str:

@@ -3,19 +3,31 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pathencoder.errors import HeadMismatch
+from pathencoder.features.provenance import own_readout
 from pathencoder.features.store import FeatureFile
 from pathencoder.heads.encoder_record import EncoderRecord
+from pathencoder.runtimes.unchanged import sha256_in_use
+
+if TYPE_CHECKING:
+    from pathencoder.encoder import Encoder
+
+_PUBLISHED = "as published"
 
 
-def check_rows(record: EncoderRecord, features: FeatureFile) -> list[str]:
+def check_rows(
+    record: EncoderRecord, features: FeatureFile, encoder: Encoder | None = None
+) -> list[str]:
     """Compare what a feature file says of its rows with the encoder of a head.
 
     Args:
         record: The head's.
         features: The file.
+        encoder: That the head has loaded, whose weights were compared with those of the fit: files
+            state its sha256, also where it was saved anew since, and where an earlier version wrote
+            the record. None: the record alone counts.
 
     Returns:
         Notes: what differs and does not change what a row means.
@@ -25,9 +37,14 @@ def check_rows(record: EncoderRecord, features: FeatureFile) -> list[str]:
             the file does not say.
     """
     said = _recipe(features)
+    weights, readout = record.weights or record.sha256, record.readout
+    if encoder is not None:
+        weights = sha256_in_use(encoder.network, encoder.origin)
+        readout = own_readout(encoder, record.output)
     for name, mine, theirs in (
-        ("weights", record.sha256, said.get("sha256")),
+        ("weights", weights, said.get("sha256")),
         ("output", record.output, said.get("output")),
+        ("readout", readout or _PUBLISHED, said.get("readout", _PUBLISHED)),
         ("views", record.views, said.get("views", 1)),
         ("preprocessing", record.transform, said.get("transform")),
         ("precision", record.precision, said.get("precision", "fp32")),

@@ -86,7 +86,7 @@ class FeatureHead(SavedHead):
         Raises:
             HeadMismatch: It is another one.
         """
-        self.record.check_spec(encoder.spec, str(self.record.output))
+        self.record.check_encoder(encoder, str(self.record.output))
 
     def digest(self) -> str:
         """A hash of all that predictions depend on."""

@@ -14,6 +14,7 @@ from pathencoder.heads.report import Report
 from pathencoder.heads.request import Request
 from pathencoder.heads.slide import fit as fitting
 from pathencoder.heads.slide import model, survival
+from pathencoder.heads.slide import record as records
 from pathencoder.heads.slide.head import SlideHead
 from pathencoder.heads.slide.options import ABMIL, MAX, MEAN
 from pathencoder.heads.slide.record import FeatureRecord
@@ -66,8 +67,7 @@ def fit(asked: Request) -> SlideHead | SurvivalHead:
         time=options.time,
         event=options.event,
     )
-    spec = None if asked.encoder is None else _spec_of(asked.encoder)
-    made_by = None if spec is None else (spec, asked.output)
+    made_by = None if asked.encoder is None else _made_by(asked.encoder, asked.output)
     ready = fitting.prepare(asked.data, how, columns, evaluate=asked.evaluate, made_by=made_by)
     chosen = _MODELS[asked.kind]
     if options.time is None:
@@ -99,12 +99,17 @@ def load(files: store.Files, device: str) -> SlideHead | SurvivalHead:
     )
 
 
-def _spec_of(encoder: Encoder | str | os.PathLike[str]) -> EncoderSpec:
-    """The spec of an encoder, without its weights: they may be gated, and are not needed."""
+def _made_by(
+    encoder: Encoder | str | os.PathLike[str], output: str
+) -> tuple[EncoderSpec, str, str | None]:
+    """What the features are checked against: the spec, the readout, and its rule if it has its own.
+
+    Of an encoder that is named the weights are not loaded: they may be gated, and are not needed.
+    """
     if not isinstance(encoder, str | os.PathLike):
-        return as_encoder(encoder).spec
+        return records.made_by(as_encoder(encoder), output)
     known = catalogue.find(encoder) if isinstance(encoder, str) else None
-    return catalogue.catalogue()[known] if known else locate.describe(encoder)
+    return (catalogue.catalogue()[known] if known else locate.describe(encoder)), output, None
 
 
 def _column(name: str, given: Any) -> str | None:

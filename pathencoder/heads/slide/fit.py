@@ -67,7 +67,7 @@ def prepare(
     columns: Columns,
     *,
     evaluate: str | None = None,
-    made_by: tuple[EncoderSpec, str] | None = None,
+    made_by: tuple[EncoderSpec, str, str | None] | None = None,
 ) -> Prepared:
     """Read and check a table of slides and their feature files.
 
@@ -76,8 +76,8 @@ def prepare(
         how: The settings.
         columns: Of the table.
         evaluate: The held-out part to evaluate on once the head is fitted.
-        made_by: The encoder and the readout that the features must be of. None: the feature files
-            state them.
+        made_by: The encoder and the readout that the features must be of, as `check_spec` takes
+            them. None: the feature files state them.
 
     Raises:
         ConfigError: The table or feature files are bad, which the message lists; or a setting does

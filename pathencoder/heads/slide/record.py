@@ -12,15 +12,18 @@ from pathencoder.features.store import FeatureFile
 from pathencoder.heads.encoder_record import label_of
 
 if TYPE_CHECKING:
+    from pathencoder.encoder import Encoder
     from pathencoder.spec import EncoderSpec
 
 UNKNOWN = "an unknown encoder"
+_PUBLISHED = "as published"
 _SAME_SCALE = 0.02  # relative difference of two scales that count as one
 # field -> what messages call it
 _COMPARED = {
     "name": "encoder",
     "sha256": "weights",
     "output": "output",
+    "readout": "rule of the readout",
     "views": "views",
     "transform": "preprocessing",
     "precision": "precision",
@@ -48,6 +51,7 @@ class FeatureRecord:
         rounded: "float16" where a conversion rounded the rows.
         repo: owner/name on the Hub.
         views: Over which each row is averaged; 1 where the files do not state it.
+        readout: The rule of the output, where it is another than the encoder was loaded with.
     """
 
     name: str
@@ -61,6 +65,7 @@ class FeatureRecord:
     rounded: str | None = None
     repo: str | None = None
     views: int = 1
+    readout: str | None = None
 
     @classmethod
     def of(cls, features: FeatureFile) -> FeatureRecord:
@@ -85,6 +90,7 @@ class FeatureRecord:
             rounded=said.get("rounded") or ("float16" if features.layout == "stamp" else None),
             repo=None if spec is None else spec.repo,
             views=said.get("views", 1),
+            readout=said.get("readout"),
         )
 
     @property
@@ -137,12 +143,17 @@ class FeatureRecord:
                 " fitted on"
             )
 
-    def check_spec(self, spec: EncoderSpec, output: str) -> None:
+    def check_encoder(self, encoder: Encoder, output: str) -> None:
+        """As `check_spec`, for an encoder in memory, which may have been changed."""
+        self.check_spec(*made_by(encoder, output))
+
+    def check_spec(self, spec: EncoderSpec, output: str, readout: str | None = None) -> None:
         """Refuse features that an encoder did not make.
 
         Args:
             spec: Of the encoder. Without the sha256 of its weights, its name counts.
             output: The readout.
+            readout: Its rule, where it is another than the encoder was loaded with.
 
         Raises:
             HeadMismatch: The weights, the readout or the preprocessing are others.
@@ -153,6 +164,7 @@ class FeatureRecord:
         for what, mine, theirs in (
             ("encoder", self.name, spec.name) if by_name else ("weights", self.sha256, spec.sha256),
             ("output", self.output, output),
+            ("rule of the readout", self.readout or _PUBLISHED, readout or _PUBLISHED),
             ("preprocessing", self.transform, describe_transform(spec)),
         ):
             if mine is None or mine != theirs:
@@ -163,8 +175,21 @@ class FeatureRecord:
                 )
 
     def to_json(self) -> dict[str, Any]:
-        """The record as JSON values."""
-        return dataclasses.asdict(self)
+        """The record as JSON values; as earlier versions read it where no rule is stated."""
+        content = dataclasses.asdict(self)
+        return content if self.readout else {k: v for k, v in content.items() if k != "readout"}
+
+
+def made_by(encoder: Encoder, output: str) -> tuple[EncoderSpec, str, str | None]:
+    """What features that an encoder in memory makes are checked against: `check_spec`'s arguments.
+
+    The spec states the sha256 of the weights that are in use, as feature files do.
+    """
+    from pathencoder.features.provenance import own_readout
+    from pathencoder.runtimes.unchanged import sha256_in_use
+
+    weights = sha256_in_use(encoder.network, encoder.origin)
+    return dataclasses.replace(encoder.spec, sha256=weights), output, own_readout(encoder, output)
 
 
 def _recipe(features: FeatureFile) -> dict[str, Any]:

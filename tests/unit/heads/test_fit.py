@@ -12,10 +12,7 @@ from sklearn.preprocessing import StandardScaler
 import pathencoder
 from pathencoder.encoder import Encoder
 from pathencoder.errors import ChecksumError, ConfigError, HeadMismatch, ImageError, StoreError
-from pathencoder.features.provenance import Settings
-from pathencoder.features.tiles import tiles_to_file
 from pathencoder.heads import classify, kinds, store
-from pathencoder.heads.feature_files import check_rows
 
 pytestmark = pytest.mark.full
 
@@ -365,22 +362,6 @@ def test_views_are_those_of_the_fit(tiles, head, tmp_path):
         fit(tiles, views=2)
     with pytest.raises(ConfigError, match="views=4: the head 'abmil'"):
         fit(tiles, "abmil", views=4)
-
-
-def test_features_of_other_views_are_refused(tiles, tmp_path):
-    small_encoders.encoder("cnn").save_pretrained(tmp_path / "encoder")
-    encoder = pathencoder.load_encoder(tmp_path / "encoder", device="cpu")
-    images, files = [(p.name, p) for p in sorted(tiles.rglob("*.png"))[:2]], {}
-    for views in (1, 4):
-        file = tmp_path / f"{views}.h5"
-        tiles_to_file(encoder, tiles, images, file, Settings(views=views))
-        files[views] = pathencoder.read_features(file)
-    for mine, other in ((1, 4), (4, 1)):
-        record = fit(tiles, encoder=encoder, views=mine).record
-        assert check_rows(record, files[mine]) == []
-        words = rf"\(views {other}\), the head was fitted on .* \(views {mine}\)"
-        with pytest.raises(HeadMismatch, match=words):
-            check_rows(record, files[other])
 
 
 def test_evaluating_later(head, tmp_path):
