@@ -191,3 +191,14 @@ def test_a_digest_is_kept_for_a_large_encoder(monkeypatch):
     before = weights_digest(encoder)
     monkeypatch.setattr(kept_digests, "digest_of", lambda _: pytest.fail("it was hashed again"))
     assert weights_digest(encoder) == before
+
+
+def test_a_file_that_another_process_removes_meanwhile_is_not_counted(store, monkeypatch):
+    encoder = small_encoders.shared("cnn")
+    record = EncoderRecord.of(encoder, "embedding", None)
+    store.write(record, [b"a" * 16], [np.zeros(record.dim, np.float32)])
+    (entry,) = store.entries()
+    gone = entry.folder / ".merged.incomplete"
+    real = caches.Path.rglob
+    monkeypatch.setattr(caches.Path, "rglob", lambda self, what: [*real(self, what), gone])
+    assert store.entries() == [entry]
