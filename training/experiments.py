@@ -6,8 +6,9 @@ python -m training.experiments PLAN.yaml [--minutes M] [--table] [--arms A,B] [-
 Every arm of a plan is trained with every seed for the same CPU time (or number of steps, as on a
 GPU), exported, and probed on train parts alone (folds by group); with `dense`, linear decoders on
 frozen maps are evaluated too. Each arm, seed and set gives one line of results.jsonl. What is there
-is not computed again, so that a plan can run for days in pieces. Several processes may work on
-different arms. With --train they leave the probing to a later call, possibly on another machine,
+is not computed again, so that a plan can run for days in pieces; where the plan has changed the
+settings of a run that is there, it stops and names them. Several processes may work on different
+arms. With --train they leave the probing to a later call, possibly on another machine,
 which needs the folders of the runs without the weights in checkpoints/. --rehearse goes through all
 of it with two steps an arm and a few images of each set: its figures mean nothing.
 """
@@ -48,6 +49,7 @@ from training.evaluation.plan import (
     settings_of,
     with_root,
 )
+from training.evaluation.plan_runs import changed_settings, refuse
 from training.evaluation.probe import auroc, balanced
 from training.evaluation.sets import ProbeSet, few_of, open_sets
 from training.files import append_text, write_text
@@ -79,7 +81,10 @@ _SHIFT = "stain shift"  # the last line of the probe
 @click.option(
     "--set", "machine", multiple=True, help="run.KEY=VALUE for every arm, such as run.loaders=4."
 )
-@click.option("--root", help="data.root of the plan's recipe: the same arms on other tiles.")
+@click.option(
+    "--root",
+    help="data.root of the plan's recipe: the same arms on other tiles, with results in OUT-NAME.",
+)
 @click.option(
     "--rehearse",
     is_flag=True,
@@ -107,7 +112,10 @@ def main(
             return
         if seeds:
             raise ConfigError("--seeds needs --train: averages and tables are of all seeds")
-        if not table:
+        if table:
+            for name, words in _changed(plan):
+                log.warning("%s was trained with other settings: %s", name, ", ".join(words))
+        else:
             run(plan, deadline=deadline, few=_FEW if rehearse else None)
         if rehearse:
             click.echo(f"a rehearsal of {plan_file}: the figures mean nothing")
@@ -129,6 +137,7 @@ def train(plan: Plan, *, deadline: float | None = None, seeds: Sequence[int] | N
         PathEncoderError: A training fails, or the folder cannot be written.
     """
     make_folder(plan.out)
+    refuse(_changed(plan), plan.out)
     for cell in cells(plan):
         if plan.arms[cell.arm].of or not (seeds is None or cell.seed in seeds):
             continue
@@ -148,6 +157,7 @@ def run(plan: Plan, *, deadline: float | None = None, few: int | None = None) ->
         PathEncoderError: A training fails, a set is missing, or the folder cannot be written.
     """
     make_folder(plan.out)
+    refuse(_changed(plan), plan.out)
     sets = open_sets(plan.sets, data=plan.data, cache=plan.cache, choose=True)
     if few is not None:  # what was probed of whole sets is kept in another folder
         sets = [few_of(s, few) for s in sets]
@@ -190,13 +200,7 @@ def _trained_or_averaged(plan: Plan, cell: Cell, deadline: float | None) -> Path
 
 def _train(plan: Plan, cell: Cell, deadline: float | None) -> Path | None:
     arm, out = plan.arms[cell.arm], plan.out / cell.name
-    settings = [
-        *settings_of(plan, arm),
-        f"seed={cell.seed}",
-        "export.start_share=0",
-        "run.knn_sets=[]",
-        *plan.run,
-    ]
+    settings = _settings_of_run(plan, cell)
     recipe = str(arm.recipe or plan.recipe)
     steps = arm.steps or plan.steps or _affordable_steps(plan, cell.arm, recipe, settings)
     if not (_is_done(out, steps)):
@@ -207,6 +211,36 @@ def _train(plan: Plan, cell: Cell, deadline: float | None) -> Path | None:
         )
         _pretrain(recipe, [*settings, f"steps={steps}", f"out={out}", *left])
     return out / "export" if _is_done(out, steps) else None
+
+
+def _settings_of_run(plan: Plan, cell: Cell) -> list[str]:
+    """The key=value settings of a training, but its steps and folder."""
+    return [
+        *settings_of(plan, plan.arms[cell.arm]),
+        f"seed={cell.seed}",
+        "export.start_share=0",
+        "run.knn_sets=[]",
+        *plan.run,
+    ]
+
+
+def _changed(plan: Plan) -> list[tuple[str, list[str]]]:
+    """Runs whose figures or export would be taken for those of other settings, and these."""
+    found = []
+    for cell in cells(plan):
+        arm, out = plan.arms[cell.arm], plan.out / cell.name
+        # one that has not ended is resumed, and the training itself refuses other settings
+        if arm.of or not (_there(plan, cell.name) or _is_done(out, 0)):
+            continue
+        # by its time, the steps are those that were measured
+        steps = [f"steps={n}"] if (n := arm.steps or plan.steps) else []
+        settings = [*_settings_of_run(plan, cell), *steps]
+        words = changed_settings(out, arm.recipe or plan.recipe, settings)
+        if not steps:
+            words = [w for w in words if not w.startswith("optim.steps ")]
+        if words:
+            found.append((cell.name, words))
+    return found
 
 
 def _is_done(out: Path, steps: int) -> bool:
@@ -283,8 +317,13 @@ def _evaluate(
     if not missing:
         return
     kept = make_folder(plan.out / "outcomes" / cell.name)
+    wanted = [s for s in sets if s.name in missing]
+    lines = _probe(plan, subject, wanted, kept)
     if _SHIFT in missing:
-        _append(plan, cell, subject, _probe(plan, subject, sets, kept))
+        shifted = next((s for s in sets if s.name == _SHIFTED), sets[-1])
+        lines.append({"set": _SHIFT, **robustness.under_shift(subject, shifted)})
+    if lines:
+        _append(plan, cell, subject, lines)
     for name in plan.dense:
         if line_name(name) in missing:
             line = evaluate_dense(plan, subject, name, kept, few=few)
@@ -292,7 +331,7 @@ def _evaluate(
 
 
 def _probe(plan: Plan, subject: Subject, sets: list[ProbeSet], kept: Path) -> list[dict[str, Any]]:
-    """The lines of the probe: one for each set, and one of robustness."""
+    """The lines of the probe, one for each set."""
     lines: list[dict[str, Any]] = []
     for s in sets:
         seeds = outcomes(subject, s, cache=plan.cache, seeds=plan.probe_seeds)
@@ -303,8 +342,7 @@ def _probe(plan: Plan, subject: Subject, sets: list[ProbeSet], kept: Path) -> li
             "knn20": _mean([balanced(o, near=True) for o in seeds]),
         }
         lines.append({"set": s.name, **figures})
-    stain = robustness.under_shift(subject, next((s for s in sets if s.name == _SHIFTED), sets[-1]))
-    return [*lines, {"set": _SHIFT, **stain}]
+    return lines
 
 
 def _append(plan: Plan, cell: Cell, subject: Subject, lines: list[dict[str, Any]]) -> None:
@@ -319,11 +357,17 @@ def _mean(values: list[float]) -> float:
 
 
 def _missing(plan: Plan, cell: str, dense: Sequence[str]) -> list[str]:
-    """The lines that results.jsonl lacks of a cell; the stain shift stands for all of the probe."""
+    """The lines that results.jsonl lacks of a cell."""
+    there = _there(plan, cell)
+    wanted = (*plan.sets, _SHIFT, *map(line_name, dense))
+    return [name for name in wanted if name not in there]
+
+
+def _there(plan: Plan, cell: str) -> set[str]:
+    """What results.jsonl has of a cell: names of sets, and of the other lines."""
     file = plan.out / "results.jsonl"
     lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
-    there = {line["set"] for line in map(json.loads, lines) if line["cell"] == cell}
-    return [name for name in (_SHIFT, *map(line_name, dense)) if name not in there]
+    return {line["set"] for line in map(json.loads, lines) if line["cell"] == cell}
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ def print_table(
 
     Args:
         out: The plan's folder.
-        sets: The sets that are shown.
+        sets: The sets that are shown; "-" where an arm has not been evaluated on one yet.
         against: Arm -> the arm that it is compared with; the first trained arm, if it is not here.
         dense: The dense sets that are shown.
     """
@@ -47,11 +47,13 @@ def print_table(
         f" sd\n{'arm':22s}{'seeds':>6s}{head}{'cosine':>9s}{'rank':>7s}"
     )
     for arm, by_set in results.items():
-        mean = np.mean([_column(by_set[n], "auroc").mean() for n in sets])
-        rows, shift = [*(_mean_text(by_set[n]) for n in sets), f"{mean:.3f}"], by_set["stain shift"]
+        rows, shift = [_mean_text(by_set[n]) for n in sets], by_set["stain shift"]
+        whole = all(by_set[n] for n in sets)
+        means = [_column(by_set[n], "auroc").mean() for n in sets if whole]
+        rows.append(f"{np.mean(means):.3f}" if whole else "-")
         tail = f"{_column(shift, 'centred_cosine').mean():9.3f}{_column(shift, 'rank').mean():7.0f}"
         click.echo(f"{arm:22s}{len(shift):6d}" + "".join(f"{r:>24s}" for r in rows) + tail)
-    first = next((a for a, by_set in results.items() if by_set[sets[0]][0]["seed"] >= 0), None)
+    first = next((a for a, by_set in results.items() if _is_trained(by_set)), None)
     pairs = {
         arm: base for arm in results if (base := (against or {}).get(arm, first)) and base != arm
     }
@@ -80,6 +82,9 @@ def _print_differences(
             said = True
         cells = []
         for s in sets:
+            if not (results[arm][s] and results[base][s]):
+                cells.append("-")
+                continue
             sides = (
                 [load_outcomes(out / "outcomes" / line["cell"] / f"{s}.npz") for line in lines]
                 for lines in (results[arm][s], results[base][s])
@@ -89,11 +94,18 @@ def _print_differences(
         click.echo(f"{arm[:22]:22s} - {base}: " + "".join(f"{c:>26s}" for c in cells))
 
 
+def _is_trained(by_set: Mapping[str, Sequence[Mapping[str, Any]]]) -> bool:
+    """Whether an arm was trained here: baselines and averages have no seed."""
+    return any(line["seed"] >= 0 for lines in by_set.values() for line in lines)
+
+
 def _column(lines: list[dict[str, Any]], key: str) -> np.ndarray:
     return np.array([line[key] for line in lines])
 
 
 def _mean_text(lines: list[dict[str, Any]]) -> str:
+    if not lines:
+        return "-"
     a = _column(lines, "auroc")
     spread = f" ±{a.std(ddof=1):.3f}" if len(a) > 1 else ""
     return f"{a.mean():.3f}{spread} ({_column(lines, 'knn20').mean():.3f})"

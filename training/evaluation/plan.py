@@ -23,6 +23,7 @@ from pathencoder.errors import ConfigError
 from training import config as run_config
 from training.bounds import one_of
 from training.evaluation.dense import SETS
+from training.evaluation.plan_runs import folder_for
 
 REHEARSED = 2  # steps of each arm of a rehearsal
 
@@ -139,13 +140,15 @@ class Cell:
 def with_root(plan: Plan, root: str | None) -> Plan:
     """The same plan on other tiles, whose results lie in a folder of their own.
 
+    It is named after the root's last part; where that folder is of another root, with a digest.
+
     Args:
         plan: Of arms whose recipe is the plan's.
         root: A folder of tiles or shards, or a URL; None: those of the recipe.
     """
     if root is None:
         return plan
-    out = plan.out.with_name(f"{plan.out.name}-{Path(root).name}")
+    out = folder_for(plan.out.with_name(f"{plan.out.name}-{Path(root).name}"), root)
     return plan.model_copy(update={"out": out, "set": (*plan.set, f"data.root={root}")})
 
 

@@ -32,13 +32,18 @@ def changes(old: dict[str, Any], new: dict[str, Any], step: int) -> list[str]:
         new: Those of the run.
         step: Steps that are done.
     """
-    old = _with_real_paths(config.with_defaults(old))
-    differences = _differences(old, _with_real_paths(new))
-    words = differences.pop("optim.steps", None)
+    found = differences(old, new)
+    old = config.with_defaults(old)
+    words = found.pop("optim.steps", None)
     if words and (refused := _why_not_steps(old["optim"], new["optim"], step)):
-        differences["optim.steps"] = f"{words} ({refused})"
+        found["optim.steps"] = f"{words} ({refused})"
     calmer = accepted(old, new)
-    return sorted(text for text in differences.values() if text not in calmer)
+    return sorted(text for text in found.values() if text not in calmer)
+
+
+def differences(old: dict[str, Any], new: dict[str, Any]) -> dict[str, str]:
+    """The settings that differ, by name, in words with both values; arguments as of `changes`."""
+    return _differences(_with_real_paths(config.with_defaults(old)), _with_real_paths(new))
 
 
 def accepted(old: dict[str, Any], new: dict[str, Any]) -> list[str]:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import time
 
 import numpy as np
@@ -188,6 +189,55 @@ def test_training_here_and_evaluating_there(data, tmp_path):
     assert {f: f.stat().st_mtime_ns for f in before} == before
 
 
+def test_results_of_other_settings_are_not_taken_for_those_of_the_plan(
+    data, tmp_path, caplog, capsys
+):
+    asked = {"seeds": [0], "core_minutes": None, "steps": 2, "arms": {"base": {}}}
+    plan = plan_of(data, tmp_path, **asked)
+    experiments.run(plan)
+    before = lines(plan)
+    changed = {**asked, "arms": {"base": {"set": ["optim.lr=0.01", "data.batch=8"]}}}
+    for act in (experiments.run, experiments.train):
+        with pytest.raises(ConfigError, match=r"base-s0: data\.batch was 4, is 8, optim\.lr was"):
+            act(plan_of(data, tmp_path, **changed))
+    with pytest.raises(ConfigError, match=r"optim\.steps was 2, is 1\).*or other names"):
+        experiments.run(plan_of(data, tmp_path, **{**asked, "steps": 1}))
+    plan_of(data, tmp_path, **changed)
+    shown = CliRunner().invoke(experiments.main, [str(tmp_path / "plan.yaml"), "--table"])
+    assert shown.exit_code == 0, shown.output
+    assert "base-s0 was trained with other settings: data.batch" in caplog.text
+    # of an older version, without a setting that was added since; then without its folder
+    file = plan.out / "base-s0/config.yaml"
+    values = yaml.safe_load(file.read_text())
+    del values["data"]["share"], values["optim"]["cooldown"]
+    file.write_text(yaml.safe_dump(values))
+    experiments.run(plan_of(data, tmp_path, **asked))
+    values["data"]["gone"] = 1
+    file.write_text(yaml.safe_dump(values))
+    experiments.run(plan_of(data, tmp_path, **asked))
+    assert "whether" in caplog.text
+    file.unlink()
+    experiments.run(plan_of(data, tmp_path, **changed))
+    assert lines(plan) == before
+
+
+def test_a_set_that_is_added_is_probed_and_the_others_are_not_again(data, tmp_path, capsys):
+    for name in ("crc_polyp5", "amibr"):
+        shutil.copytree(data / "tiles/crc_polyp5", tmp_path / "tiles" / name)
+    asked = {"seeds": [0], "core_minutes": None, "steps": 1, "arms": {"base": {}, "more": {}}}
+    plan = plan_of(tmp_path, tmp_path, **asked)
+    experiments.run(plan)
+    before = lines(plan)
+    plan = plan_of(tmp_path, tmp_path, **asked, sets=["amibr", "crc_polyp5"])
+    experiments_table.print_table(plan.out, plan.sets)
+    assert "nan" not in capsys.readouterr().out
+    experiments.run(plan)
+    made = lines(plan)
+    assert made[: len(before)] == before
+    added = [(line["cell"], line["set"]) for line in made[len(before) :]]
+    assert added == [("base-s0", "amibr"), ("more-s0", "amibr")]
+
+
 def test_chosen_arms_alone_are_made(data, tmp_path):
     plan_of(
         data,
@@ -320,4 +370,17 @@ def test_a_plan_on_other_tiles_has_results_of_its_own(data, tmp_path):
     plan = plan_of(data, tmp_path)
     moved = experiments.with_root(plan, "/data/shards")
     assert (moved.out.name, moved.set) == ("out-shards", (*plan.set, "data.root=/data/shards"))
+    a, b = (tmp_path / name / "tiles" for name in "ab")
+    for folder in (a, b):
+        folder.mkdir(parents=True)
+    run = tmp_path / "out-tiles" / "base-s0"
+    run.mkdir(parents=True)
+    (run / "config.yaml").write_text(yaml.safe_dump({"data": {"root": str(a)}}))
+    assert experiments.with_root(plan, f"{a}/").out.name == "out-tiles"
+    other = experiments.with_root(plan, str(b)).out
+    assert other.name.startswith("out-tiles-")
+    other.mkdir()
+    (run / "config.yaml").unlink()  # its results may still be there
+    assert experiments.with_root(plan, str(b)).out == other
+    assert experiments.with_root(plan, str(a)).out.name == "out-tiles"
     assert experiments.with_root(plan, None) is plan
