@@ -22,6 +22,7 @@ from pathencoder.errors import ConfigError, PathEncoderError
 from training import config, methods
 from training.backbones import make
 from training.from_config import network_at_start
+from training.provenance import saved_steps
 from training.provenance.record import Provenance
 from training.publishing import shared_options
 from training.publishing.average import record_of, reexport
@@ -135,16 +136,16 @@ def _checkpoint(run: Path, step: int | None) -> tuple[Path, dict[str, Any]]:
     """A checkpoint, and what its run.json holds."""
     if not (run / "config.yaml").is_file():
         raise ConfigError(f"{run} has no config.yaml: give the folder of a run")
-    there = checkpoint.newest_first(run)
+    there = saved_steps.newest_first(run)
     if step is None:
-        if found := checkpoint.newest_described(run):
+        if found := saved_steps.newest_described(run):
             return found
-    elif (path := checkpoint.path_of(run, step)) in there:
-        return path, checkpoint.about_of(path)
+    elif (path := saved_steps.path_of(run, step)) in there:
+        return path, saved_steps.about_of(path)
     raise ConfigError(
         f"{run} has no checkpoint"
         + (f" of step {step}" if step is not None else "")
-        + (f"; there are: {', '.join(str(checkpoint.step_of(p)) for p in there)}" if there else "")
+        + (f"; there are: {', '.join(str(saved_steps.step_of(p)) for p in there)}" if there else "")
         + ". run.keep_every=N keeps one of every N steps"
     )
 

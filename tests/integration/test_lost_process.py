@@ -14,7 +14,7 @@ from small_archive import packed, small_manifest
 from small_recipes import sibling
 
 from training import pretrain
-from training.trainer import checkpoint
+from training.provenance import saved_steps
 
 pytestmark = [pytest.mark.full, pytest.mark.slow]
 RECIPE = ROOT / "training" / "recipes" / "byol_tiny_cpu.yaml"
@@ -91,7 +91,7 @@ def test_a_run_that_lost_a_process_goes_on_with_fewer_and_draws_the_same_tiles(t
     assert "another process of this run ended" in said
     assert "Traceback" not in said
     assert all(before[step] == whole[step] for step in range(LOST_AT))
-    saved = checkpoint.latest(tmp_path / "lost").name
+    saved = saved_steps.latest(tmp_path / "lost").name
 
     statuses, after = run(settings("lost"), tmp_path / "alone seen", 1)
     assert statuses == [0]

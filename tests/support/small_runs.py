@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from training import config
-from training.trainer import checkpoint
+from training.provenance import saved_steps
 
 METHODS = {
     "simclr": {"name": "simclr", "crop": {"px": 32}, "hidden": 16, "out": 8},
@@ -55,7 +55,7 @@ def state_of(run, step=None):
     import torch
     from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
 
-    path = checkpoint.latest(run) if step is None else checkpoint.path_of(run, step)
+    path = saved_steps.latest(run) if step is None else saved_steps.path_of(run, step)
     dcp_to_torch_save(path, run / "state.pt")
     return _flat(torch.load(run / "state.pt", weights_only=False))
 

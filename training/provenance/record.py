@@ -23,8 +23,7 @@ from training.backbones.known_starts import KNOWN
 from training.config import Config
 from training.data.contents import Contents, Count, Scale
 from training.data.corpus import Corpus
-from training.provenance import licences
-from training.trainer import checkpoint
+from training.provenance import licences, saved_steps
 
 log = logging.getLogger("training")
 
@@ -277,7 +276,7 @@ def _continued(cfg: Config) -> Source | None:
     if place is None:
         return None
     own = [place] if (place / "run.json").is_file() else []  # it may be a checkpoint itself
-    found = checkpoint.readable([*own, *checkpoint.newest_first(place)])
+    found = saved_steps.readable([*own, *saved_steps.newest_first(place)])
     record: dict[str, Any] = next((about.get("provenance", {}) for _, about in found), {})
     return Source(
         name=f"the run {place.name}",

@@ -18,9 +18,8 @@ from training import config
 from training.backbones import make
 from training.config import Config
 from training.from_config import corpus_of, network_at_start
-from training.provenance import record
+from training.provenance import record, saved_steps
 from training.provenance.record import Provenance
-from training.trainer import checkpoint
 from training.trainer.export import export
 
 log = logging.getLogger("training")
@@ -171,5 +170,5 @@ def trained_network(run: Path, cfg: Config) -> nn.Module:
 
 def steps_of(run: Path) -> int:
     """The step of a run's newest checkpoint; 0 without one."""
-    newest = checkpoint.latest(run)
+    newest = saved_steps.latest(run)
     return int(newest.name.removeprefix("step-")) if newest else 0

@@ -5,12 +5,11 @@ A damaged one is set aside, and the one before it is used.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import shutil
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,81 +23,10 @@ from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_di
 from pathencoder.errors import ConfigError, IncompatibleWeights, StoreError
 from pathencoder.state_dicts import Differences, shapes_of
 from training import distributed
+from training.provenance import saved_steps
 from training.trainer.changes import changes
 
 log = logging.getLogger("training")
-
-_NAME = "step-"
-
-
-def path_of(run: Path, step: int) -> Path:
-    """The folder of a step's checkpoint."""
-    return run / "checkpoints" / f"{_NAME}{step:08d}"
-
-
-def partial_path_of(run: Path, step: int) -> Path:
-    """Where the checkpoint of a step is written until it is whole."""
-    return run / "checkpoints" / f".{_NAME}{step:08d}.incomplete"
-
-
-def newest_first(run: Path) -> list[Path]:
-    """The checkpoints of a run, also damaged ones, but none that is being written."""
-    return sorted((run / "checkpoints").glob(f"{_NAME}[0-9]*"), key=step_of, reverse=True)
-
-
-def step_of(path: Path) -> int:
-    """The step that a run starts with when it resumes from a checkpoint."""
-    return int(path.name.removeprefix(_NAME))
-
-
-def latest(run: Path) -> Path | None:
-    """The newest checkpoint of a run; None without one."""
-    return next((p for p in newest_first(run) if (p / "run.json").is_file()), None)
-
-
-def readable(found: Sequence[Path]) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """Those of some checkpoints that are described, with what their run.json holds.
-
-    The log names each one that is passed over. Weights are not looked at.
-    """
-    for path in found:
-        try:
-            about = about_of(path)
-        except StoreError as error:
-            log.warning("%s; it is passed over", error)
-        else:
-            yield path, about
-
-
-def newest_described(run: Path) -> tuple[Path, dict[str, Any]] | None:
-    """The newest checkpoint of a run whose run.json can be read, and what that holds.
-
-    Returns:
-        None for a run without a checkpoint.
-
-    Raises:
-        StoreError: There are checkpoints, and none can be read.
-    """
-    there = newest_first(run)
-    found = next(readable(there), None)
-    if there and not found:
-        raise StoreError(
-            f"no checkpoint of {run} can be read: the run.json of each is damaged. Copy one back"
-            " from a backup, or begin again in another folder (out=)"
-        )
-    return found
-
-
-def about_of(path: Path) -> dict[str, Any]:
-    """What the run.json of a checkpoint holds: step, settings, and most often provenance.
-
-    Raises:
-        StoreError: It cannot be read.
-    """
-    try:
-        return _about(path)
-    except StoreError as error:
-        raise StoreError(f"{path} is damaged ({error})") from error
 
 
 def resume(
@@ -131,7 +59,7 @@ def resume(
             " a backup, or begin again in another folder (out=)"
         )
     if distributed.rank() == 0:
-        for unfinished in (run / "checkpoints").glob(f".{_NAME}*.incomplete"):
+        for unfinished in saved_steps.unfinished(run):
             shutil.rmtree(unfinished, ignore_errors=True)
         for path, problem in damaged.items():
             aside = path.with_name(f"damaged-{path.name}")
@@ -160,7 +88,7 @@ def load(
         IncompatibleWeights: Names or shapes of weights differ.
         StoreError: The checkpoint is damaged.
     """
-    meta = _about(path)
+    meta = saved_steps.described(path)
     if different := changes(meta["settings"], settings, int(meta["step"])):
         raise ConfigError(
             f"{path} was made with other settings: {'; '.join(different)}. Give another out=, or"
@@ -208,7 +136,7 @@ def _start(
     path: Path, method: nn.Module, optimizer: torch.optim.Optimizer, settings: dict[str, Any]
 ) -> int:
     """`start_from` for one checkpoint; returns its step."""
-    meta = _about(path)
+    meta = saved_steps.described(path)
     theirs = meta["settings"]
     for section, name in (("method", "name"), ("backbone", "architecture")):
         there, here = theirs.get(section, {}).get(name), settings[section][name]
@@ -253,7 +181,7 @@ def _first_good(
 def _damage(path: Path) -> str | None:
     """What is wrong with a checkpoint, as far as its description and sizes of files show."""
     try:
-        _about(path)
+        saved_steps.described(path)
         stored = FileSystemReader(path).read_metadata().storage_data.values()
         ends: dict[str, int] = {}
         for part in stored:
@@ -272,22 +200,9 @@ def _damage(path: Path) -> str | None:
     return None
 
 
-def _about(path: Path) -> dict[str, Any]:
-    """`about_of`, with an error that does not name the checkpoint.
-
-    Raises:
-        StoreError: They cannot be read.
-    """
-    try:
-        meta: dict[str, Any] = json.loads((path / "run.json").read_text())
-        return {**meta, "step": int(meta["step"]), "settings": dict(meta["settings"])}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise StoreError(f"its run.json cannot be read: {error}") from error
-
-
 def _names(run: Path) -> list[str]:
     """The names of a run's checkpoints, also of damaged ones, the newest first."""
-    return [p.name for p in newest_first(run)]
+    return [p.name for p in saved_steps.newest_first(run)]
 
 
 def _fill(path: Path, method: nn.Module, optimizer: torch.optim.Optimizer) -> None:

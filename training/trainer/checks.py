@@ -23,7 +23,8 @@ from training.config import Config
 from training.data.tiles import Corpus
 from training.from_config import corpus_of, sampler_of
 from training.monitor.knn import label_rows
-from training.trainer import checkpoint, preflight, sharding
+from training.provenance import saved_steps
+from training.trainer import preflight, sharding
 
 log = logging.getLogger("training")
 
@@ -234,7 +235,7 @@ def _output(cfg: Config, tiles: int) -> str:
     needed, free = _COPIES * checkpoint_bytes(cfg, tiles), shutil.disk_usage(there).free
     if free < needed:
         raise OSError(_too_little_space(out, needed, free))
-    newest = checkpoint.latest(out)
+    newest = saved_steps.latest(out)
     state = f"resumes from {newest.name}" if newest else "a new run"
     space = f"checkpoints need {needed / _MB:.0f} MB of {free / _MB:.0f} MB that are free"
     return f"out: {out}, {state}; {space}"

@@ -17,7 +17,7 @@ from training.config import Config
 from training.data.loader import TileBatch
 from training.files import write_text
 from training.methods import Views
-from training.trainer import checkpoint
+from training.provenance import saved_steps
 from training.trainer.prepare import opened
 from training.trainer.run import Run
 from training.trainer.signals import StopRequest
@@ -96,7 +96,7 @@ def steps_for(seconds: float, times: Times, knn_every: int) -> int:
 
 def _known(run: Path) -> tuple[int, int] | None:
     """Steps and warm-up of a run that has begun: of a checkpoint, else of its schedule.json."""
-    if described := checkpoint.newest_described(run):
+    if described := saved_steps.newest_described(run):
         optim = described[1]["settings"]["optim"]
     elif (run / FILE).is_file():
         optim = json.loads((run / FILE).read_text())

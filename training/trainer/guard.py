@@ -17,7 +17,7 @@ from pathencoder.files import whole_file
 from training import distributed
 from training.data.loader import TileBatch
 from training.data.tiles import Corpus
-from training.trainer import checkpoint
+from training.provenance import saved_steps
 
 log = logging.getLogger(__name__)
 
@@ -96,7 +96,7 @@ class Guard:
             )
 
     def _way_back(self) -> str:
-        newest = checkpoint.latest(self._folder.parent)
+        newest = saved_steps.latest(self._folder.parent)
         return (
             f"The last checkpoint, {newest}, is of before them" if newest else "No checkpoint yet"
         )

@@ -23,7 +23,7 @@ from training.files import write_text
 from training.from_config import corpus_of, sampler_of, starting_network
 from training.monitor.log import Monitor
 from training.monitor.trackers import TensorBoard, Tracker, WandB
-from training.provenance import changes, record
+from training.provenance import changes, record, saved_steps
 from training.provenance.record import Provenance
 from training.trainer import checkpoint, checks, lock, parallel, preflight, sharding
 from training.trainer.changes import accepted
@@ -203,7 +203,7 @@ def _tiles_at_start(cfg: config.Config, corpus: Corpus) -> int:
 
     Every checkpoint of the run says it; damaged ones are passed over.
     """
-    for found in checkpoint.newest_first(cfg.run.out):
+    for found in saved_steps.newest_first(cfg.run.out):
         with suppress(OSError, ValueError):
             if known := json.loads((found / "run.json").read_text()).get("provenance"):
                 return Provenance.from_json(known).tiles_at_start
@@ -214,7 +214,7 @@ def _resumed(
     cfg: config.Config, now: Provenance, first_step: int, settings: dict[str, Any]
 ) -> Provenance:
     """The record of the run; raises ConfigError where it resumes on other tiles."""
-    used = checkpoint.path_of(cfg.run.out, first_step)
+    used = saved_steps.path_of(cfg.run.out, first_step)
     if not used.is_dir():
         return now
     before = json.loads((used / "run.json").read_text())["settings"]

@@ -15,7 +15,8 @@ from torch.nn.parallel import DistributedDataParallel
 from training import config, distributed
 from training.data.loader import TileBatch
 from training.methods import Logs
-from training.trainer import checkpoint, sharding
+from training.provenance import saved_steps
+from training.trainer import sharding
 from training.trainer.export import export_method
 from training.trainer.feed import Feed, Item, seed_of
 from training.trainer.guard import Guard, agree, first_not_finite
@@ -143,8 +144,8 @@ class Run:
                 "stopped by %s after step %d of %d; the same command resumes", signal, step, steps
             )
             return self._folder
-        newest = checkpoint.latest(self._folder)
-        if not (self.stopping or newest == checkpoint.path_of(self._folder, step)):
+        newest = saved_steps.latest(self._folder)
+        if not (self.stopping or newest == saved_steps.path_of(self._folder, step)):
             self._save(step)
             self._saver.wait()
         self.report_knn(step)

@@ -28,6 +28,7 @@ from torch.distributed.checkpoint.state_dict import get_state_dict
 from pathencoder.errors import StoreError
 from training import distributed
 from training.files import write_text
+from training.provenance import saved_steps
 from training.trainer import checkpoint
 
 log = logging.getLogger("training")
@@ -77,7 +78,7 @@ class Saver:
         model_state, optimizer_state = get_state_dict(method, optimizer)
         state = {"method": model_state, "optimizer": optimizer_state}
         self._prepare(step, _bytes(state), {"step": step, **about})
-        partial, needed = checkpoint.partial_path_of(self._run, step), _bytes(state)
+        partial, needed = saved_steps.partial_path_of(self._run, step), _bytes(state)
         if self._thread is None:
             self._begun = _done(lambda: self._finish(step, needed, _write(state, partial)))
             self.wait()
@@ -112,7 +113,7 @@ class Saver:
 
     def _prepare(self, step: int, needed: int, about: dict[str, Any]) -> None:
         """Make the hidden folder; all processes raise the error of the first one."""
-        problem, partial = "", checkpoint.partial_path_of(self._run, step)
+        problem, partial = "", saved_steps.partial_path_of(self._run, step)
         if distributed.rank() == 0:
             try:
                 with _whole_or_not(partial, self._run, needed=needed):
@@ -127,16 +128,16 @@ class Saver:
 
     def _finish(self, step: int, needed: int, written: Callable[[], object]) -> None:
         """Wait until every process has written its part; then the checkpoint gets its name."""
-        partial = checkpoint.partial_path_of(self._run, step)
+        partial = saved_steps.partial_path_of(self._run, step)
         with _whole_or_not(partial, self._run, needed=needed):
             written()
             if distributed.rank() != 0:
                 return
-            final = checkpoint.path_of(self._run, step)
+            final = saved_steps.path_of(self._run, step)
             shutil.rmtree(final, ignore_errors=True)
             os.replace(partial, final)
-            for old in checkpoint.newest_first(self._run)[_KEEP:]:
-                if not (self._keep_every and checkpoint.step_of(old) % self._keep_every == 0):
+            for old in saved_steps.newest_first(self._run)[_KEEP:]:
+                if not (self._keep_every and saved_steps.step_of(old) % self._keep_every == 0):
                     shutil.rmtree(old)
 
 
@@ -187,7 +188,7 @@ def _refuse_small_disk(partial: Path, needed: int) -> None:
 
 
 def _disk_is_full(run: Path, needed: int, free: int) -> str:
-    kept = checkpoint.latest(run)
+    kept = saved_steps.latest(run)
     good = f"the last good checkpoint, {kept}, is kept" if kept else "no older checkpoint exists"
     return (
         f"no space left in {run} for a checkpoint of {needed / 1e6:.1f} MB ({free / 1e6:.1f} MB are"

@@ -13,7 +13,7 @@ from training import config
 from training.data.loader import TileBatch
 from training.methods import simclr
 from training.pretrain import train
-from training.trainer import checkpoint
+from training.provenance import saved_steps
 
 pytestmark = pytest.mark.full
 TASKS = {
@@ -41,7 +41,7 @@ def test_a_stopped_run_with_dense_tasks_resumes_bitwise(tiles, tmp_path, method)
     whole = train(asked(tiles, tmp_path / "whole", method))
     for _ in range(6):  # each call stops after one step, with a checkpoint
         train(asked(tiles, tmp_path / "pieces", method, minutes=1e-9))
-    assert checkpoint.latest(tmp_path / "pieces").name == "step-00000006"
+    assert saved_steps.latest(tmp_path / "pieces").name == "step-00000006"
     a, b = (load_encoder(str(f / "export")).state_dict() for f in (whole, tmp_path / "pieces"))
     assert all(torch.equal(a[k], b[k]) for k in a)
     kept = [figures(f) for f in (whole, tmp_path / "pieces")]

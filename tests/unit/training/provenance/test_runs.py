@@ -13,9 +13,9 @@ from training import config
 from training.export import export_run
 from training.methods.parts import sizing
 from training.pretrain import train
+from training.provenance import saved_steps
 from training.provenance.record import Provenance
 from training.publishing.average import reexport
-from training.trainer import checkpoint
 
 pytestmark = pytest.mark.full
 
@@ -65,7 +65,7 @@ def test_a_folder_of_images_has_no_known_licence_unless_its_user_states_one(tile
     assert about["corpus"]["contents"]["licences"] == {"unknown": {"tiles": 8, "slides": 4}}
     assert about["hardware"]
     assert about["precision"] == "float32"
-    for file in (checkpoint.latest(run) / "run.json", run / "export/provenance.json"):
+    for file in (saved_steps.latest(run) / "run.json", run / "export/provenance.json"):
         kept = json.loads(file.read_text())
         assert kept.get("provenance", kept) == about
     assert json.loads(json.dumps(Provenance.from_json(about).to_json())) == about
@@ -147,7 +147,7 @@ def test_the_licence_of_a_run_is_read_of_a_checkpoint_that_is_not_damaged(tiles,
     said = asked(tiles, tmp_path / "first")
     said["run"] |= {"minutes": None, "checkpoint_every": 4}
     first, _ = exported(said)
-    (checkpoint.latest(first) / "run.json").write_text('{"step": 6')
+    (saved_steps.latest(first) / "run.json").write_text('{"step": 6')
     manifest(tiles, "PPPP")
     said = asked(tiles, tmp_path / "second")
     said["start_from"] = str(first)

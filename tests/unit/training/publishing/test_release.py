@@ -17,8 +17,8 @@ from pathencoder.verify import verify
 from training import export, publish
 from training.evaluation.report_file import read_report
 from training.evaluation.report_rows import Absent
+from training.provenance import saved_steps
 from training.publishing.public_report import public
-from training.trainer import checkpoint
 
 pytestmark = pytest.mark.full
 
@@ -327,7 +327,7 @@ def test_a_damaged_checkpoint_or_export_is_refused(made, tmp_path):
     (run / "export/model.safetensors").write_bytes(b"half")
     assert "its export failed" in refused(made, tmp_path, run=run)
     shutil.rmtree(run / "export")
-    (file,) = checkpoint.latest(run).glob("*.distcp")
+    (file,) = saved_steps.latest(run).glob("*.distcp")
     file.write_bytes(file.read_bytes()[:100])
     assert "is damaged" in refused(made, tmp_path, run=run)
 
@@ -346,7 +346,7 @@ def test_an_unknown_licence_is_refused(tmp_path):
     run = made_run(tmp_path, export={"licence": "unknown"}, data={"licences": []})
     record = json.loads((run / "export/provenance.json").read_text())
     if record["licence"] != "unknown":  # the manifest states it
-        step = checkpoint.latest(run) / "run.json"
+        step = saved_steps.latest(run) / "run.json"
         about = json.loads(step.read_text())
         about["provenance"]["licence"] = "unknown"
         step.write_text(json.dumps(about))

@@ -26,7 +26,8 @@ from pathencoder.errors import (
 )
 from training import config
 from training.pretrain import train
-from training.trainer import checkpoint, guard, lock, saving, signals
+from training.provenance import saved_steps
+from training.trainer import guard, lock, saving, signals
 
 pytestmark = pytest.mark.full
 
@@ -59,7 +60,7 @@ def test_a_bad_batch_changes_nothing_and_is_kept_in_a_file(
     after = state_of(train(settings(tiles, tmp_path / "run", method, minutes=1e-9)))
     assert all(torch.equal(before[k], after[k]) for k in before)
     # the step counts all the same
-    assert checkpoint.latest(tmp_path / "run").name == "step-00000002"
+    assert saved_steps.latest(tmp_path / "run").name == "step-00000002"
     with np.load(tmp_path / "run/bad_batches/step-00000001-process-0.npz") as kept:
         assert kept["tiles"].shape == (6, 3, 48, 48)
         assert len(set(kept["keys"])) == len(kept["indices"]) == 6
@@ -101,7 +102,7 @@ def test_the_first_value_that_is_not_finite_is_named():
 
 def test_a_full_disk_is_an_error_and_the_last_checkpoint_is_kept(tiles, tmp_path, monkeypatch):
     run = train(settings(tiles, tmp_path / "run", minutes=1e-9))
-    good = checkpoint.latest(run)
+    good = saved_steps.latest(run)
     with monkeypatch.context() as patch:
         patch.setattr(saving, "_refuse_small_disk", lambda partial, needed: None)
         patch.setattr(
@@ -119,7 +120,7 @@ def test_a_full_disk_is_an_error_and_the_last_checkpoint_is_kept(tiles, tmp_path
             train(settings(tiles, run))
     assert [p.name for p in (run / "checkpoints").iterdir()] == [good.name]
     train(settings(tiles, run))
-    assert checkpoint.latest(run).name == "step-00000006"
+    assert saved_steps.latest(run).name == "step-00000006"
 
 
 def fill_up(folder):
@@ -167,7 +168,7 @@ def test_a_signal_finishes_the_step_saves_and_exits_0(tiles, tmp_path):
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 0, errors
     step = int(re.search(r"stopped by SIGTERM after step (\d+) of 100000", errors)[1])
-    assert checkpoint.latest(tmp_path / "run").name == f"step-{step:08d}"
+    assert saved_steps.latest(tmp_path / "run").name == f"step-{step:08d}"
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGUSR1"])
@@ -247,12 +248,12 @@ def test_a_start_of_another_method_architecture_or_head_is_refused(tiles, tmp_pa
 
 def test_settings_added_later_have_their_defaults_in_old_checkpoints(tiles, tmp_path):
     run = train(settings(tiles, tmp_path / "run", minutes=1e-9))
-    meta = checkpoint.latest(run) / "run.json"
+    meta = saved_steps.latest(run) / "run.json"
     old = json.loads(meta.read_text())
     del old["settings"]["optim"]["accumulate"], old["settings"]["start_from"]
     meta.write_text(json.dumps(old))
     train(settings(tiles, run, minutes=1e-9))
-    assert checkpoint.latest(run).name == "step-00000002"
+    assert saved_steps.latest(run).name == "step-00000002"
 
 
 def test_gradients_of_the_parts_of_a_batch_are_accumulated(tiles, tmp_path, caplog):
@@ -291,7 +292,7 @@ def test_a_run_of_two_processes_is_resumed_by_one(tiles, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert "2 processes on cpu" in done.stderr
-    assert checkpoint.latest(tmp_path / "two").name == "step-00000001"
+    assert saved_steps.latest(tmp_path / "two").name == "step-00000001"
     two = train(settings(tiles, tmp_path / "two", "dino"))
     one = train(settings(tiles, tmp_path / "one", "dino"))
     logs = [

@@ -13,7 +13,7 @@ from pathencoder import load_encoder
 from pathencoder.errors import StoreError
 from training import config
 from training.pretrain import train
-from training.trainer import checkpoint
+from training.provenance import saved_steps
 
 pytestmark = pytest.mark.full
 
@@ -104,4 +104,4 @@ def test_milestones_are_kept(tiles, tmp_path):
     steps = [json.loads(p.read_text())["step"] for p in run.glob("checkpoints/step-*/run.json")]
     assert sorted(steps) == [2, 4, 5, 6]
     run = train(settings(tiles, tmp_path / "rare", checkpoint_every=100, keep_every=2))
-    assert checkpoint.path_of(run, 2).is_dir()
+    assert saved_steps.path_of(run, 2).is_dir()

@@ -13,7 +13,7 @@ from small_recipes import sibling, write_pictures
 from pathencoder import load_encoder
 from pathencoder.errors import ConfigError
 from training.pretrain import main
-from training.trainer import checkpoint
+from training.provenance import saved_steps
 
 pytestmark = pytest.mark.full
 RECIPES = ROOT / "training/recipes"
@@ -47,7 +47,7 @@ def test_a_recipe_stops_resumes_and_exports_on_two_processes(
 ):
     settings = [*sibling(recipe, pictures, tmp_path / "run"), f"run.parallel={parallel}"]
     assert on_two(recipe, [*settings, "run.minutes=1e-9"]) == [0, 0]
-    assert checkpoint.latest(tmp_path / "run").name == "step-00000001"
+    assert saved_steps.latest(tmp_path / "run").name == "step-00000001"
     assert on_two(recipe, settings) == [0, 0]
     assert on_two(recipe, [*settings, f"run.out={tmp_path / 'whole'}"]) == [0, 0]
     assert losses(tmp_path / "run") == losses(tmp_path / "whole")

@@ -10,7 +10,8 @@ from pathencoder.errors import ConfigError, PathEncoderError
 from training import config
 from training.methods.simclr import SimCLR
 from training.pretrain import train
-from training.trainer import changes, checkpoint
+from training.provenance import saved_steps
+from training.trainer import changes
 
 pytestmark = pytest.mark.full
 
@@ -42,7 +43,7 @@ def test_after_bad_batches_the_checkpoint_is_of_before_and_a_lower_rate_goes_on(
         patch.setattr(SimCLR, "loss", bad_from_step_three)
         with pytest.raises(PathEncoderError, match=r"step-00000003, is of before.*lower optim\.lr"):
             train(config.check(asked))
-    assert checkpoint.latest(tmp_path / "run").name == "step-00000003"
+    assert saved_steps.latest(tmp_path / "run").name == "step-00000003"
     with pytest.raises(ConfigError, match=r"optim\.lr was 0\.01, is 0\.02"):
         train(config.check(with_optim(asked, lr=0.02)))
     run = train(config.check(with_optim(asked, lr=0.001)))

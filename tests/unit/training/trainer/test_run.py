@@ -15,7 +15,8 @@ from training.backbones import make
 from training.monitor.collapse import spread
 from training.monitor.knn import knn_accuracy
 from training.pretrain import main, train
-from training.trainer import checkpoint, preflight
+from training.provenance import saved_steps
+from training.trainer import preflight
 
 pytestmark = pytest.mark.full
 
@@ -34,7 +35,7 @@ def test_a_stopped_run_resumes_bitwise(tiles, tmp_path, method):
     whole = train(settings(tiles, tmp_path / "whole", method))
     for _ in range(6):  # each call stops after one step, with a checkpoint
         train(settings(tiles, tmp_path / "pieces", method, minutes=1e-9))
-    assert checkpoint.latest(tmp_path / "pieces").name == "step-00000006"
+    assert saved_steps.latest(tmp_path / "pieces").name == "step-00000006"
     a, b = weights(whole), weights(tmp_path / "pieces")
     assert all(torch.equal(a[k], b[k]) for k in a)
     lines = [

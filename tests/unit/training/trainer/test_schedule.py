@@ -9,8 +9,9 @@ from small_runs import settings, values, write_tiles
 from pathencoder.errors import ConfigError, StoreError
 from training import config
 from training.pretrain import train
+from training.provenance import saved_steps
 from training.schedules import warmup_constant
-from training.trainer import changes, checkpoint, fit
+from training.trainer import changes, fit
 from training.trainer.optimizer import rate_of
 
 pytestmark = pytest.mark.full
@@ -61,8 +62,8 @@ def test_a_fitted_length_is_recorded_and_kept_on_resume(tiles, tmp_path, monkeyp
     asked["optim"] = {"steps": 500, "warmup": 50}
     short_trial(monkeypatch, 4)
     run = train(config.check(asked))
-    assert checkpoint.latest(run).name == "step-00000004"
-    optim = json.loads((checkpoint.latest(run) / "run.json").read_text())["settings"]["optim"]
+    assert saved_steps.latest(run).name == "step-00000004"
+    optim = json.loads((saved_steps.latest(run) / "run.json").read_text())["settings"]["optim"]
     assert (optim["steps"], optim["warmup"]) == (4, 0)
     assert config.load(run / "config.yaml").optim.steps == 4
     assert "only 4 steps fit into 30 minutes" in caplog.text
@@ -73,7 +74,7 @@ def test_a_fitted_length_is_recorded_and_kept_on_resume(tiles, tmp_path, monkeyp
     train(config.check(whole))  # one step, of the fitted schedule
     short_trial(monkeypatch, 9)
     train(config.check(kept))
-    assert checkpoint.latest(tmp_path / "kept").name == "step-00000004"
+    assert saved_steps.latest(tmp_path / "kept").name == "step-00000004"
     ends = [json.loads(x)["loss"] for x in (run / "log.jsonl").read_text().splitlines()]
     resumed = (tmp_path / "kept/log.jsonl").read_text().splitlines()
     assert [json.loads(x)["loss"] for x in resumed] == ends
@@ -84,7 +85,7 @@ def test_a_record_without_a_checkpoint_is_kept_too(tiles, tmp_path, monkeypatch)
     (tmp_path / "run").mkdir()
     (tmp_path / "run/schedule.json").write_text('{"steps": 2, "warmup": 1}')
     train(settings(tiles, tmp_path / "run", minutes=30, fit_steps=True))
-    assert checkpoint.latest(tmp_path / "run").name == "step-00000002"
+    assert saved_steps.latest(tmp_path / "run").name == "step-00000002"
 
 
 def test_a_length_is_known_by_an_older_checkpoint_where_the_newest_is_damaged(
@@ -94,11 +95,11 @@ def test_a_length_is_known_by_an_older_checkpoint_where_the_newest_is_damaged(
     asked["optim"] = {"steps": 500, "warmup": 50}
     short_trial(monkeypatch, 3)
     run = train(config.check(asked))
-    (checkpoint.latest(run) / "run.json").write_text('{"step": 3')
+    (saved_steps.latest(run) / "run.json").write_text('{"step": 3')
     short_trial(monkeypatch, 9)
     train(config.check(asked))
-    assert checkpoint.latest(run).name == "step-00000003"
-    for path in checkpoint.newest_first(run):
+    assert saved_steps.latest(run).name == "step-00000003"
+    for path in saved_steps.newest_first(run):
         (path / "run.json").write_text("")
     with pytest.raises(StoreError, match="Copy one back from a backup, or begin again"):
         train(config.check(asked))
