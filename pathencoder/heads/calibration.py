@@ -37,7 +37,7 @@ def temperature(logits: Floats, y: Ints, weights: Floats, *, smooth: bool = True
     """The number that scores are divided by, so that their softmax has the least log loss.
 
     Guo et al. 2017, "On Calibration of Modern Neural Networks", section 4.2; computed by
-    scikit-learn. Without a mistake in `y` the loss falls for ever as the temperature falls, and
+    scikit-learn. Without a mistake in `y` the loss keeps falling with the temperature, and
     every probability would be 1. So each row counts a little as of every class, as in Platt 1999,
     "Probabilistic Outputs for Support Vector Machines", section 2.2: by C / (N + C) in all, which
     vanishes as rows grow many.
