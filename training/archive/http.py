@@ -35,7 +35,7 @@ class SourceError(SlideError):
 
 
 class Unanswered(SourceError):
-    """A source does not answer, or breaks off all the time: its other slides would fare alike."""
+    """A source does not answer, or breaks off each time: its other slides would fail, too."""
 
 
 class Refused(SourceError):
