@@ -80,7 +80,7 @@ def test_the_card_names_the_parent_and_claims_nothing_of_it(tiles, tmp_path):
     )
     parent = pathencoder.load_encoder(tmp_path / "parent", device="cpu")
     adapted = adapt(tiles, parent, "last", stages=1)
-    with pytest.raises(StoreError, match="from which this encoder was adapted"):
+    with pytest.raises(StoreError, match="holds the encoder that is adapted"):
         adapted.save(tmp_path / "parent")
     adapted.save(tmp_path / "out")
     card = (tmp_path / "out/README.md").read_text()
