@@ -242,7 +242,8 @@ def test_devices_that_are_not_there_are_wrong_usage(tmp_path, encoders, scans, c
         assert "device" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("option", ["--pictures", "--qc"])
+# the maps of b and c are drawn over slides that OpenSlide reads
+@pytest.mark.parametrize("option", [pytest.param("--pictures", marks=pytest.mark.full), "--qc"])
 @pytest.mark.parametrize("names", [("small-cnn",), ("small-cnn", "small-vit")])
 def test_a_damaged_file_fails_alone_where_it_is_read(encode, tmp_path, option, names):
     folder = tmp_path / "out" / ("small-cnn" if len(names) > 1 else "")
