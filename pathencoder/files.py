@@ -22,6 +22,15 @@ class Mismatch(StoreError):
     """
 
 
+@contextlib.contextmanager
+def of_one_input() -> Iterator[None]:
+    """Raise StoreErrors as Mismatch where a file is read that may be damaged: the disk is not."""
+    try:
+        yield
+    except StoreError as error:
+        raise Mismatch(str(error)) from error
+
+
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # more than the one letter of a drive
 _ADVICE = {
     errno.ENOSPC: "the disk is full: make room, or choose another --out",

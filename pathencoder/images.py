@@ -157,9 +157,8 @@ def survey(images: Images) -> tuple[Iterator[Item], int | None]:
             raise ImageError(f"no such file or folder: {printable(path)}")
     elif not isinstance(images, Image.Image | Iterable) or isinstance(images, Mapping | bytes):
         raise ImageError(f"images: {_describe(images)} is not an image, a path, or a list of those")
-    return (Item(index, *named) for index, named in enumerate(_flatten(images, "images"))), _count(
-        images
-    )
+    items = (Item(index, *named) for index, named in enumerate(_flatten(images, "images")))
+    return items, _count(images)
 
 
 def _keyed(folder: Path, files: list[Path]) -> dict[str, Path]:

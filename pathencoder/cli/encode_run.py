@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -18,7 +18,7 @@ from pathencoder.cli.encode_job import EncodeRun, may_be_prepared
 from pathencoder.cli.encode_task import EncodeTask
 from pathencoder.cli.inputs import name_of, source_of
 from pathencoder.cli.job import Job
-from pathencoder.cli.jobs import Ended, Loop, conclude
+from pathencoder.cli.jobs import Ended, Loop
 from pathencoder.cli.lanes import folders_of, run_lanes
 from pathencoder.cli.ray_encode import encode_on_ray
 from pathencoder.cli.remote_slides import staging_of
@@ -124,14 +124,4 @@ def _conclude(ended: Ended, about: report.About, task: EncodeTask) -> int:
     def text(failures: Path | None) -> str:
         return report.summary(ended.outcomes, about, failures=failures)
 
-    def data(failures: Path | None) -> dict[str, Any]:
-        return report.as_json(ended.outcomes, about, failures=failures, status=ended.status)
-
-    return conclude(
-        ended,
-        about.out,
-        as_text=text,
-        as_json=data if task.as_json else None,
-        go_on=task.go_on,
-        debug=task.debug,
-    )
+    return task.conclude(ended, about, text)

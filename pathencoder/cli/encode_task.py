@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from pathencoder.cli import report
 from pathencoder.cli.beside import Beside
 from pathencoder.cli.inputs import Found
-from pathencoder.cli.jobs import RESUMES, RETRIES, STARTS_AGAIN
+from pathencoder.cli.jobs import RESUMES, RETRIES, STARTS_AGAIN, Ended, conclude
 from pathencoder.cli.mpp_table import Scales
 from pathencoder.cli.ray_options import RayOptions
 from pathencoder.features.provenance import Settings
@@ -58,3 +60,20 @@ class EncodeTask:
         if self.settings.overwrite:
             return STARTS_AGAIN
         return RETRIES if self.again else RESUMES
+
+    def conclude(
+        self, ended: Ended, about: report.About, as_text: Callable[[Path | None], str]
+    ) -> int:
+        """End the command with its summary, as text or JSON; see `jobs.conclude`."""
+
+        def data(failures: Path | None) -> dict[str, Any]:
+            return report.as_json(ended.outcomes, about, failures=failures, status=ended.status)
+
+        return conclude(
+            ended,
+            about.out,
+            as_text=as_text,
+            as_json=data if self.as_json else None,
+            go_on=self.go_on,
+            debug=self.debug,
+        )

@@ -19,12 +19,12 @@ from pathencoder.cli.names import give_names
 from pathencoder.cli.predict_slides import predict_slides
 from pathencoder.cli.prediction_record import Record
 from pathencoder.cli.prediction_table import Target, abstained, rows_of, write_table
-from pathencoder.errors import HeadMismatch, ImageError, StoreError
+from pathencoder.errors import HeadMismatch, ImageError
 from pathencoder.features import checksums
 from pathencoder.features.containers import feature_files
 from pathencoder.features.job import Outcome
 from pathencoder.features.store import Failure, read_features
-from pathencoder.files import Mismatch
+from pathencoder.files import of_one_input
 from pathencoder.heads.feature_files import check_rows
 from pathencoder.heads.slide.head import SlideHead
 from pathencoder.heads.slide.survival import SurvivalHead
@@ -167,10 +167,8 @@ def _predict(head: Head, job: Job, target: Target, mpp: float | None, meter: Met
 
 
 def _of_features(head: Classifier, job: Job, target: Target) -> Outcome:
-    try:
+    with of_one_input():
         features = read_features(job.source)
-    except StoreError as error:  # of this input alone
-        raise Mismatch(str(error)) from error
     try:
         notes = check_rows(head.record, features, head.encoder)
     except HeadMismatch as error:

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from pathencoder.cli.own_files import MAPS
-from pathencoder.errors import ConfigError, SlideError, StoreError
-from pathencoder.files import Mismatch, make_folder
+from pathencoder.errors import ConfigError, SlideError
+from pathencoder.files import make_folder, of_one_input
 from pathencoder.slides.own_picture import may_replace, notes_on, save_picture
-
-if TYPE_CHECKING:
-    from pathencoder.pictures.located import Tiles
 
 
 def draw_slide_maps(
@@ -36,6 +32,7 @@ def draw_slide_maps(
     from pathencoder.pictures import maps
     from pathencoder.pictures.draw import CLUSTERS
     from pathencoder.pictures.ground import ground_of
+    from pathencoder.pictures.located import read_tiles
 
     files = {kind: folder / kind / f"{features.stem}.jpg" for kind in MAPS}
     missing = {kind: file for kind, file in files.items() if anew or not file.exists()}
@@ -44,7 +41,8 @@ def draw_slide_maps(
     if not missing:
         return notes
     try:
-        tiles = _tiles_of(features)
+        with of_one_input():
+            tiles = read_tiles(features)
         if not len(tiles.rows):
             return [*notes, *(f"no maps of its features: {note}" for note in tiles.notes)]
         tiles, ground = ground_of(tiles, slide)
@@ -55,13 +53,3 @@ def draw_slide_maps(
         make_folder(file.parent)
         save_picture(maps.draw_map(tiles, ground, painted), file)
     return notes
-
-
-def _tiles_of(features: Path) -> Tiles:
-    """The tiles of a feature file. Raises Mismatch where it is damaged: no error of the disk."""
-    from pathencoder.pictures.located import read_tiles
-
-    try:
-        return read_tiles(features)
-    except StoreError as error:
-        raise Mismatch(str(error)) from error

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -18,7 +17,7 @@ from pathencoder.cli.encode_task import EncodeTask
 from pathencoder.cli.inputs import name_of, source_of
 from pathencoder.cli.job import Job
 from pathencoder.cli.job_settings import settings_of
-from pathencoder.cli.jobs import Ended, Loop, conclude
+from pathencoder.cli.jobs import Ended, Loop
 from pathencoder.cli.meter import Meter
 from pathencoder.cli.mpp_table import Row
 from pathencoder.cli.own_files import PICTURES
@@ -233,14 +232,4 @@ def _conclude(ended: Ended, about: report.About, task: EncodeTask) -> int:
         lines += [f"All inputs of this folder: {about.table}"] if about.table else []
         return "\n".join([*lines, *report.failure_lines(ended.outcomes, failures)])
 
-    def data(failures: Path | None) -> dict[str, Any]:
-        return report.as_json(ended.outcomes, about, failures=failures, status=ended.status)
-
-    return conclude(
-        ended,
-        about.out,
-        as_text=text,
-        as_json=data if task.as_json else None,
-        go_on=task.go_on,
-        debug=task.debug,
-    )
+    return task.conclude(ended, about, text)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from pathencoder._version import __version__
-from pathencoder.errors import ConfigError, StoreError
+from pathencoder.errors import ConfigError
 from pathencoder.features import checksums, containers, layouts
 from pathencoder.features.finished import ANEW, refuse_lone_tensor
 from pathencoder.features.given import is_number, path_given
@@ -26,7 +26,7 @@ from pathencoder.features.place import place_of
 from pathencoder.features.provenance import Provenance
 from pathencoder.features.store import Content, FeatureFile, read_features
 from pathencoder.features.writer import write_features
-from pathencoder.files import Mismatch, make_folder
+from pathencoder.files import Mismatch, make_folder, of_one_input
 from pathencoder.mpp import check_mpp
 
 log = logging.getLogger(__name__)
@@ -167,10 +167,8 @@ def convert_file(source: Path, file: Path, target: Target) -> Outcome:
 
 def _read(source: Path) -> FeatureFile:
     """The source; its faults concern this file alone."""
-    try:
+    with of_one_input():
         return read_features(source)
-    except StoreError as error:
-        raise Mismatch(str(error)) from error
 
 
 def _made_from(source: Path, found: FeatureFile, target: Target) -> dict[str, Any]:

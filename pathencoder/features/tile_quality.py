@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pathencoder.errors import SlideError, StoreError
+from pathencoder.errors import SlideError
 from pathencoder.features import finished
 from pathencoder.features.job import Job
 from pathencoder.features.plan import SlidePlan
-from pathencoder.features.store import FeatureFile, read_features
-from pathencoder.files import Mismatch
+from pathencoder.features.store import read_features
+from pathencoder.files import of_one_input
 from pathencoder.slides.grid import Grid, read_tile
 from pathencoder.slides.quality import UNKNOWN, Quality, columns_of, quality_of
 from pathencoder.slides.reader import RGB, Slide
@@ -91,7 +91,8 @@ def complete(file: Path, job: Job, tiles: Tiles) -> list[str]:
 
     if not file.exists() or finished.read_facts(file).has_quality:
         return []
-    old = _rows_of(file)
+    with of_one_input():
+        old = read_features(file)
     assert old.coords is not None
     todo = [
         (place, (x, y))
@@ -106,14 +107,6 @@ def complete(file: Path, job: Job, tiles: Tiles) -> list[str]:
             job.take_over(rows, lambda places: old.rows[list(places)])
             job.progress(min(start + _BLOCK, len(todo)), len(tiles.all))
     return ["the rows are those of an earlier run; the quality of the tiles was added"]
-
-
-def _rows_of(file: Path) -> FeatureFile:
-    """A finished file. Raises Mismatch where it is damaged: that is no error of the disk."""
-    try:
-        return read_features(file)
-    except StoreError as error:
-        raise Mismatch(str(error)) from error
 
 
 def quality_columns(

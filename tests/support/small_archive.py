@@ -37,11 +37,11 @@ def manifest_of(root: Path):
     return read_manifest(out).rows
 
 
-def edit_manifest(out: Path, slide: str, **values: str) -> None:
-    """Edit a slide's row of a manifest's CSV, as a person does."""
+def edit_manifest(out: Path, slide: str, *, by: str = "slide", **values: str) -> None:
+    """Edit a slide's row of a manifest's CSV, as a person does; `by` names the column."""
     with csv_of(out).open(newline="") as stream:
         rows = list(csv.DictReader(stream))
-    next(row for row in rows if row["slide"] == slide).update(values)
+    next(row for row in rows if row[by] == slide).update(values)
     with csv_of(out).open("w", newline="") as stream:
         writer = csv.DictWriter(stream, list(rows[0]))
         writer.writeheader()

@@ -1,11 +1,11 @@
 """Manifests of folders: what is read, kept, guessed, excluded; edits; restarts; bad slides."""
 
-import csv
 import hashlib
 import os
 
 import pytest
 from skimage import data
+from small_archive import edit_manifest
 from small_slides import section, write_tiff
 
 from pathencoder.errors import ConfigError, SlideError
@@ -48,13 +48,7 @@ def by_id(built):
 
 
 def edit(out, source_id, **values):
-    with csv_of(out).open(newline="") as stream:
-        rows = list(csv.DictReader(stream))
-    next(r for r in rows if r["source_id"] == source_id).update(values)
-    with csv_of(out).open("w", newline="") as stream:
-        writer = csv.DictWriter(stream, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+    edit_manifest(out, source_id, by="source_id", **values)
 
 
 def test_a_folder_becomes_a_manifest(archive, out):
