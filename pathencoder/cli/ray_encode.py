@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import platform
 from collections.abc import Callable, Sequence
@@ -17,12 +18,13 @@ from pathencoder.cli.ray_options import RayOptions
 from pathencoder.cli.ray_run import run_on_ray
 from pathencoder.cli.remote_slides import staging_of
 from pathencoder.cluster.session import Plan, Share
-from pathencoder.errors import ChecksumError, OfflineError
+from pathencoder.errors import ChecksumError, ConfigError, OfflineError
 from pathencoder.features.job import Outcome
 from pathencoder.remote.staging import Scratch
 
 if TYPE_CHECKING:
     from pathencoder.encoder import Encoder
+    from pathencoder.spec import EncoderSpec
 
 
 def encode_on_ray(
@@ -82,12 +84,15 @@ class EncoderRef:
     Attributes:
         name: Name, folder or owner/repo; None: the default.
         revision: On the Hub.
-        sha256: Of the weights that the driver has loaded.
+        weights: The sha256 that stands for the weights that the driver computes with; None where
+            the commit on the Hub names them.
+        spec: Of the driver's encoder.
     """
 
     name: str | None
     revision: str | None
-    sha256: str | None
+    weights: str | None
+    spec: EncoderSpec
 
     @classmethod
     def of(cls, name: str | None, revision: str | None, encoder: Encoder) -> EncoderRef:
@@ -99,13 +104,15 @@ class EncoderRef:
             encoder: What was loaded. Of a repository, the commit that it came from counts.
         """
         from pathencoder.pretrained import catalogue
+        from pathencoder.runtimes.unchanged import sha256_in_use
 
         folder = encoder.origin.folder if encoder.origin else None
         if name is not None and folder is not None and folder == Path(name).expanduser():
             name = os.path.abspath(folder)
         elif name is not None and catalogue.find(name) is None and encoder.spec.revision:
             name, revision = name.partition("@")[0], encoder.spec.revision
-        return cls(name, revision, encoder.spec.sha256)
+        weights = sha256_in_use(encoder.network, encoder.origin)
+        return cls(name, revision, weights, encoder.spec)
 
     def load(self, share: Share) -> Encoder:
         """Load the encoder in a worker, on its GPU or on its cores.
@@ -114,6 +121,7 @@ class EncoderRef:
 
         Raises:
             ChecksumError: The weights are not those of the driver.
+            ConfigError: The description of the encoder (preprocessing, readout) is another one.
             PathEncoderError: As for `load_encoder`.
         """
         import torch
@@ -128,10 +136,23 @@ class EncoderRef:
             )
         except OfflineError:
             encoder = load_encoder(self.name, revision=self.revision, device=device)
-        if encoder.spec.sha256 != self.sha256:
-            raise ChecksumError(
-                f"{platform.node()} has other weights for {self.name or encoder.spec.name} (sha256"
-                f" {encoder.spec.sha256}) than this machine ({self.sha256}): remove them there, or"
-                " name a --revision"
-            )
+        self._check(encoder)
         return encoder
+
+    def _check(self, encoder: Encoder) -> None:
+        from pathencoder.runtimes.unchanged import sha256_in_use
+
+        name = self.name or encoder.spec.name
+        weights = sha256_in_use(encoder.network, encoder.origin)
+        if weights != self.weights:
+            raise ChecksumError(
+                f"{platform.node()} has other weights for {name} (sha256 {weights}) than this"
+                f" machine ({self.weights}): remove them there, or name a --revision"
+            )
+        mine, theirs = dataclasses.asdict(self.spec), dataclasses.asdict(encoder.spec)
+        if different := [field for field in mine if mine[field] != theirs[field]]:
+            raise ConfigError(
+                f"{platform.node()} describes {name} in another way than this machine"
+                f" ({', '.join(different)}): its config.json is another one, or another version of"
+                " pathencoder is installed there. Copy the folder, or install the same version"
+            )

@@ -1,6 +1,7 @@
 """The `heads` command of training.evaluate: dense heads fitted on an encoder, and their scores.
 
-Every fit is kept as a line of a file, so that a run that stops goes on with the next fit.
+Every fit is kept as a line of a file, so that a run that stops goes on with the next fit; the state
+of the one that was interrupted is kept beside that file.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from pathencoder.heads.dense.cells import CellClasses, CellOptions
 from pathencoder.heads.dense.options import PRECISIONS
 from pathencoder.heads.dense.smp import DECODERS, OURS
 from pathencoder.heads.dense.tasks import TASKS
-from pathencoder.heads.dense.train import Training
+from pathencoder.heads.dense.train import EVERY, Training
 from training.evaluation import head_sets, shared_options
 from training.evaluation.annotations import Picture
 from training.evaluation.encoders import Subject, networks
@@ -162,7 +163,8 @@ def _fits(
         if not missing:
             continue
         log.info("%s on %s, seed %d, fold %d", subject.name, s.name, how.seed, fold)
-        began = time.process_time()
+        key = _key(subject, s, device, plan, fold, 1)
+        unfinished = _Unfinished(results.with_suffix(".fit.pt"), key)
         images = [head_sets.labelled(s, rows[i]) for i in fit_on]
         fitted = dense.fit(
             subject.encoder,
@@ -171,10 +173,11 @@ def _fits(
             device,
             stain_maps=plan.stain_maps,
             decoder=plan.decoder,
-            progress=_say,
+            progress=unfinished.progress,
+            checkpoint=unfinished.checkpoint,
         )
         cells = _cells(subject, s, images, how.seed)
-        seconds = time.process_time() - began
+        seconds = unfinished.seconds()
         for views in missing:
             pairs = [_pair(fitted, cells, s, rows[i], views) for i in score_on]
             line = {
@@ -186,6 +189,49 @@ def _fits(
             }
             with results.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
+        unfinished.remove()
+
+
+class _Unfinished:
+    """A fit that may be interrupted: its checkpoint, and the time of the steps that it holds.
+
+    Args:
+        checkpoint: The file of the checkpoint.
+        key: What the fit is known by.
+    """
+
+    def __init__(self, checkpoint: Path, key: dict[str, Any]) -> None:
+        self.checkpoint, self._key = checkpoint, key
+        self._file = checkpoint.with_suffix(".json")
+        self._began = time.process_time()
+        self._before = self._read()
+
+    def progress(self, step: int, loss: float) -> None:
+        """After each step; the checkpoint of every 50th is written before."""
+        if step == 0:  # nothing was taken from the checkpoint
+            self._before = 0.0
+        if step % 100 == 99:
+            log.info("step %d: loss %.3f", step + 1, loss)
+        if step % EVERY == EVERY - 1:
+            with whole_file(self._file) as temporary:
+                content = {"key": self._key, "seconds": self.seconds()}
+                temporary.write_text(json.dumps(content), encoding="utf-8")
+
+    def seconds(self) -> float:
+        """CPU time so far, with that of the processes before."""
+        return self._before + time.process_time() - self._began
+
+    def remove(self) -> None:
+        """Delete the files: the fit is in the results."""
+        for file in (self.checkpoint, self._file):
+            file.unlink(missing_ok=True)
+
+    def _read(self) -> float:
+        try:
+            content = json.loads(self._file.read_text(encoding="utf-8"))
+            return float(content["seconds"]) if content["key"] == self._key else 0.0
+        except (OSError, ValueError, KeyError, TypeError):
+            return 0.0
 
 
 def _key(
@@ -238,11 +284,6 @@ def _pair(
     points = (np.asarray(p, np.float64) for p in (x.truth, found))
     given, at_found = (cells.predict(x.image, p, x.mpp)[0] for p in points)
     return Pair(x.truth, found, x.mpp, CellLabels(true, given, at_found))
-
-
-def _say(step: int, loss: float) -> None:
-    if step % 100 == 99:
-        log.info("step %d: loss %.3f", step + 1, loss)
 
 
 def read(results: Path) -> list[dict[str, Any]]:

@@ -26,7 +26,7 @@ from pathencoder.nuclei.adapt.checkpoint import (
 from pathencoder.runtime import gains_from_bf16
 
 Loss = Callable[[Tensor, Tensor], Tensor]
-_EVERY = 50  # steps between two checkpoints
+EVERY = 50  # steps between two checkpoints
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def train(
         run.restore(stopped)
     for step in range(run.done, how.steps):
         value = run.step()
-        if checkpoint is not None and (run.done % _EVERY == 0 or run.done == how.steps):
+        if checkpoint is not None and (run.done % EVERY == 0 or run.done == how.steps):
             checkpoint.write(run.state())
         progress(step, value)
     run.average.put_back()

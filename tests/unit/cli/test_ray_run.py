@@ -1,5 +1,6 @@
 """What a worker and the driver of `--ray` do by themselves; nothing here starts Ray."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from pathencoder.cli.ray_meter import RayMeter
 from pathencoder.cluster.session import Plan, Share
 from pathencoder.cluster.worker import Report, Seen
 from pathencoder.encoder import load_encoder
-from pathencoder.errors import ChecksumError, StoreError
+from pathencoder.errors import ChecksumError, ConfigError, StoreError
 from pathencoder.features.job import Outcome
 from pathencoder.locks import Busy
 
@@ -110,8 +111,20 @@ def test_a_worker_loads_the_encoder_of_the_driver_or_refuses(tmp_path, monkeypat
     monkeypatch.chdir("/")
     assert ref.load(Share(1)).spec == encoder.spec
     with pytest.raises(ChecksumError, match="other weights"):
-        EncoderRef(ref.name, None, "0" * 64).load(Share(1))
+        replace(ref, weights="0" * 64).load(Share(1))
     assert EncoderRef.of(None, None, encoder).name is None
+
+
+def test_a_worker_refuses_a_folder_that_differs_though_it_states_no_checksum(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch, "set_num_threads", lambda _: None)  # of the whole process
+    folder = small_encoders.in_timm_format(tmp_path / "small", 0)
+    ref = EncoderRef.of(str(folder), None, load_encoder(folder, device="cpu"))
+    assert ref.load(Share(1)).spec == ref.spec
+    with pytest.raises(ConfigError, match=r"in another way than this machine \(mean\)"):
+        replace(ref, spec=replace(ref.spec, mean=(0.1, 0.2, 0.3))).load(Share(1))
+    small_encoders.in_timm_format(folder, 1)
+    with pytest.raises(ChecksumError, match="other weights"):
+        ref.load(Share(1))
 
 
 @pytest.mark.parametrize(

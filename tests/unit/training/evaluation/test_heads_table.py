@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import json
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from PIL import Image
 from synthetic_nuclei import tissue
 
 from pathencoder.errors import ConfigError
+from pathencoder.heads.dense import train
 from pathencoder.runtime import gains_from_bf16
 from training.evaluation import head_sets, heads_table
 from training.evaluation.encoders import Subject
@@ -88,6 +90,38 @@ def test_a_table_goes_on_in_the_precision_of_another_machine(run, data):
     assert kept == ["bf16", own]
     assert f"| 2 | {', '.join(sorted({'bf16', own}))} |" in output
     assert run(*settings, "--seeds", "1")[1] == 1  # fp32, asked for by name
+
+
+def test_an_interrupted_fit_goes_on_where_it_stopped(run, data, monkeypatch):
+    settings = ("--cv", "--sets", "monuseg", "--seeds", "1", "--folds", "1", "--steps", "4")
+    for module in (heads_table, train):
+        monkeypatch.setattr(module, "EVERY", 1)
+    steps = []
+    real = heads_table._Unfinished.progress
+
+    def progress(unfinished, step, loss):
+        real(unfinished, step, loss)
+        steps.append(step)
+        if steps == [0, 1]:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(heads_table._Unfinished, "progress", progress)
+    run(*settings)
+    kept = data / "r.fit.json"
+    content = json.loads(kept.read_text())
+    assert content["seconds"] > 0
+    kept.write_text(json.dumps(content | {"seconds": 5000.0}))
+    run(*settings)
+    assert steps == [0, 1, 2, 3]
+    (line,) = heads_table.read(data / "r.jsonl")
+    assert 5000 <= line["cpu_seconds"] < 5100
+    assert not list(data.glob("r.fit*"))
+
+    del steps[:]
+    kept.write_text(json.dumps(content | {"key": {}, "seconds": 5000.0}))  # of another fit
+    monkeypatch.setattr(heads_table._Unfinished, "progress", real)
+    run(*settings, "--frozen")
+    assert heads_table.read(data / "r.jsonl")[-1]["cpu_seconds"] < 5000
 
 
 def test_patients_stay_in_one_fold(data):
