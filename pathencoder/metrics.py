@@ -163,12 +163,30 @@ def match_points(truth: ArrayLike, predicted: ArrayLike, radius: float) -> NDArr
         return np.zeros((0, 2), np.int64)
     try:
         from scipy.optimize import linear_sum_assignment
+        from scipy.sparse import coo_matrix
+        from scipy.sparse.csgraph import connected_components
+        from scipy.spatial import cKDTree
     except ImportError as error:
         raise MissingExtra.of("nuclei", "matching points one to one") from error
-    distance = np.linalg.norm(t[:, None] - p[None], axis=2)
-    i, j = linear_sum_assignment(np.where(distance <= radius, distance, 1e6))
-    near = distance[i, j] <= radius
-    return np.stack([i[near], j[near]], 1).astype(np.int64)
+    near = cKDTree(t).sparse_distance_matrix(cKDTree(p), radius, output_type="ndarray")
+    # points that no chain of near ones connects are matched apart: memory follows the near pairs
+    size = len(t) + len(p)
+    graph = coo_matrix((np.ones(len(near)), (near["i"], near["j"] + len(t))), (size, size))
+    part = connected_components(graph, directed=False)[1][near["i"]]
+    alone = np.bincount(part)[part] == 1
+    found = [np.stack([near["i"][alone], near["j"][alone]], 1)]
+    near, part = near[~alone], part[~alone]
+    order = np.argsort(part, kind="stable")
+    for pairs in np.split(near[order], np.flatnonzero(np.diff(part[order])) + 1):
+        rows, row = np.unique(pairs["i"], return_inverse=True)
+        columns, column = np.unique(pairs["j"], return_inverse=True)
+        cost = np.full((len(rows), len(columns)), 1e6)
+        cost[row, column] = pairs["v"]
+        i, j = linear_sum_assignment(cost)
+        kept = cost[i, j] < 1e6
+        found.append(np.stack([rows[i[kept]], columns[j[kept]]], 1))
+    matched = np.concatenate(found).astype(np.int64)
+    return matched[matched[:, 0].argsort()]
 
 
 def balanced_accuracy(truth: ArrayLike, predicted: ArrayLike) -> float:

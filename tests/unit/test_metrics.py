@@ -91,6 +91,22 @@ def test_instance_scores_agree_with_the_referee():
         assert len(metrics.match_points(a, b, 8)) == referee.matched(a, b, 8)
 
 
+@pytest.mark.full
+@pytest.mark.parametrize("radius", [0.0, 2.0, 9.0, 300.0])
+def test_points_are_matched_as_all_of_them_at_once_would_be(radius):
+    """Parts that no near pair connects are matched apart, which changes nothing."""
+    from scipy.optimize import linear_sum_assignment
+
+    rng = np.random.default_rng(0)
+    for n, m in ((40, 55), (55, 40), (1, 30), (0, 3)):
+        truth, found = rng.uniform(0, 90, (n, 2)), rng.uniform(0, 90, (m, 2))
+        distance = np.linalg.norm(truth[:, None] - found[None], axis=2)
+        i, j = linear_sum_assignment(np.where(distance <= radius, distance, 1e6))
+        near = distance[i, j] <= radius
+        expected = np.stack([i[near], j[near]], 1)
+        np.testing.assert_array_equal(metrics.match_points(truth, found, radius), expected)
+
+
 def test_empty_maps():
     empty, full = np.zeros((4, 4), int), np.ones((4, 4), int)
     assert metrics.instance_scores(empty, empty) == metrics.InstanceScores(1.0, 1.0, 1.0, 1.0)

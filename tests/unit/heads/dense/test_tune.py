@@ -5,6 +5,7 @@ import pytest
 
 from pathencoder.heads.dense import targets, tune
 from pathencoder.heads.dense.tasks import POINTS, TASKS
+from pathencoder.metrics import match_points
 
 pytestmark = pytest.mark.full
 
@@ -33,6 +34,42 @@ def test_the_threshold_keeps_true_peaks_and_drops_false_ones(height):
     assert chosen["held_out_images"] == 2
     kept = POINTS.objects(maps[0], 0.25, chosen)
     assert len(kept) == len(grid(0))
+
+
+def test_of_equally_good_thresholds_the_middle_one_is_chosen():
+    maps = [heights(grid(0), grid(14), 0.6)]
+    chosen = POINTS.tune(maps, [grid(0) * 2], 0.25, {"apart_um": 2.0, "threshold": 0.35})
+    peaks = POINTS.objects(maps[0], 0.25, {"apart_um": 2.0, "threshold": 0.15})[:, 2]
+    low, high = (peaks[peaks > 0.5].min(), peaks[peaks < 0.5].max())
+    assert abs(chosen["threshold"] - (low + high) / 2) < 0.03
+
+
+def test_the_best_threshold_is_found_where_f1_falls_faster_above_it():
+    """True peaks just above .5, false ones spread below it: .45 keeps too many of them."""
+    rng = np.random.default_rng(0)
+    true, false = (rng.uniform(0, 4000, (n, 2)) for n in (400, 400))
+    points = np.concatenate(
+        [
+            np.column_stack([true, rng.uniform(0.5, 0.56, 400)]),
+            np.column_stack([false, rng.uniform(0.2, 0.5, 400)]),
+        ]
+    )
+
+    def find(_, threshold, apart):
+        return points[points[:, 2] >= threshold]
+
+    chosen = tune.peaks([None], [true], 0.25, 2.0, find)
+    assert 0.46 < chosen["threshold"] < 0.515
+
+
+def test_hits_are_counted_as_points_are_matched():
+    rng = np.random.default_rng(0)
+    truth, found = rng.uniform(0, 40, (60, 2)), rng.uniform(0, 40, (70, 2))
+    kept = rng.random((5, 70)) < [[0], [0.2], [0.5], [0.8], [1]]
+    hits = tune._hits(truth, found, kept, 3.0)
+    assert hits.tolist() == [len(match_points(truth, found[some], 3.0)) for some in kept]
+    assert hits[0] == 0 < hits[-1]
+    assert tune._hits(truth[:0], found, kept, 3.0).tolist() == [0] * 5
 
 
 def test_a_smaller_distance_is_chosen_where_cells_are_near():
