@@ -23,6 +23,7 @@ from training.evaluation.encoders import Subject
 from training.evaluation.plan import Plan
 from training.files import write_text
 
+UNKNOWN = "not here"  # a difference for which one side's outcomes are missing
 _FEW = 4  # images that a rehearsal evaluates, of different groups
 _BY_NAME = {s.name: s for s in SETS}
 
@@ -100,7 +101,11 @@ def print_dense(
         cells = []
         for name in names:
             sides = (_runs(out, found[a][line_name(name)], name) for a in (arm, base))
-            d = interval(_BY_NAME[name], *sides)
+            try:
+                d = interval(_BY_NAME[name], *sides)
+            except FileNotFoundError:
+                cells.append(UNKNOWN)
+                continue
             cells.append(f"{d.value:+.3f} [{d.low:+.3f},{d.high:+.3f}]")
         click.echo(f"{arm[:22]:22s} - {base}: " + "".join(f"{c:>26s}" for c in cells))
 

@@ -14,7 +14,7 @@ from typing import Any
 import click
 import numpy as np
 
-from training.evaluation.dense_readout import print_dense
+from training.evaluation.dense_readout import UNKNOWN, print_dense
 from training.evaluation.outcomes import load_outcomes
 from training.evaluation.probe import paired_auroc
 
@@ -35,6 +35,7 @@ def print_table(
         out: The plan's folder.
         sets: The sets that are shown; "-" where an arm has not been evaluated on one yet.
         against: Arm -> the arm that it is compared with; the first trained arm, if it is not here.
+            A difference needs the outcomes of both, which lie where the arms were evaluated.
         dense: The dense sets that are shown.
     """
     results = read_results(out)
@@ -89,7 +90,11 @@ def _print_differences(
                 [load_outcomes(out / "outcomes" / line["cell"] / f"{s}.npz") for line in lines]
                 for lines in (results[arm][s], results[base][s])
             )
-            found = paired_auroc(*sides)
+            try:
+                found = paired_auroc(*sides)
+            except FileNotFoundError:
+                cells.append(UNKNOWN)
+                continue
             cells.append(f"{found.value:+.3f} [{found.low:+.3f},{found.high:+.3f}]")
         click.echo(f"{arm[:22]:22s} - {base}: " + "".join(f"{c:>26s}" for c in cells))
 

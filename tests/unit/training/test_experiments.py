@@ -125,6 +125,15 @@ def test_the_table_shows_arms_and_differences(done, capsys):
     assert "half - base" in printed.replace("half                   -", "half -")
 
 
+def test_results_without_their_outcomes_are_shown_without_differences(done, tmp_path, capsys):
+    """As where results.jsonl was copied from another machine."""
+    shutil.copy(done.out / "results.jsonl", tmp_path)
+    experiments_table.print_table(tmp_path, done.sets)
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.startswith("soup")
+    assert last.endswith("not here")
+
+
 def test_rates_of_other_processes_stay(data, tmp_path, monkeypatch):
     plan = plan_of(data, tmp_path)
     plan.out.mkdir()
@@ -309,6 +318,10 @@ def test_dense_sets_of_a_plan_are_read_by_linear_decoders(data, tmp_path, monkey
     shown = capsys.readouterr().out.partition("frozen dense features")[2]
     assert "monuseg" in shown
     assert "half                   - base: " in shown
+    assert "not here" not in shown
+    shutil.rmtree(plan.out / "outcomes")
+    experiments_table.print_table(plan.out, plan.sets, dense=plan.dense)
+    assert capsys.readouterr().out.splitlines()[-1].count("not here") == 2
     (subject,) = open_subject(str(plan.out / "base-s0" / "export"))
     dense_readout.evaluate_dense(plan, subject, "monuseg", tmp_path, few=True)
     (few,) = json.loads((tmp_path / "dense-monuseg.json").read_text())
