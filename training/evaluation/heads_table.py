@@ -22,6 +22,7 @@ import numpy as np
 from pathencoder.errors import ConfigError, PathEncoderError
 from pathencoder.files import make_folder, whole_file
 from pathencoder.heads.dense import model as dense
+from pathencoder.heads.dense import tune
 from pathencoder.heads.dense.cells import CellClasses, CellOptions
 from pathencoder.heads.dense.options import PRECISIONS
 from pathencoder.heads.dense.smp import DECODERS, OURS
@@ -253,6 +254,8 @@ def _key(
         key["apart"] = True
     if plan.decoder != OURS:
         key["decoder"] = plan.decoder
+    if TASKS[s.task].tune:
+        key["peak_step"] = tune.STEP
     return key
 
 
@@ -320,6 +323,8 @@ def table(lines: Sequence[dict[str, Any]]) -> str:
         how += ", stain maps" if key["stain_maps"] else ""
         how += f", {key['views']} views" if "views" in key else ""
         how += f", {key['decoder']}" if "decoder" in key else ""
+        if TASKS[SETS[key["set"]].task].tune and "peak_step" not in key:
+            how += ", lowest peak in steps of .05"  # as earlier versions chose it
         part = key["part"] + (", patients apart" if key.get("apart") else "")
         row = (key["set"], part, key["encoder"], f"{how}, {key['training']['steps']} steps")
         one = (key["training"]["seed"], key["fingerprint"])

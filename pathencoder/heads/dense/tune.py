@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 MATCH_UM = 3.0  # 6 px at 20x, 12 px at 40x: as detectors of nuclei are scored
 _SHARE = 6  # one image in so many is held out
-_THRESHOLDS = np.round(np.arange(0.15, 0.755, 0.01), 2)
+STEP = 0.01  # between two thresholds
+_THRESHOLDS = np.round(np.arange(0.15, 0.755, STEP), 2)
 _NEIGHBOURS = 7  # thresholds whose F1 is averaged
 _EQUAL = 1e-9  # F1 that differ by less are equal
 _APART = (0.7, 1.0, 1.4, 2.0)  # factors of the distance that the labels gave

@@ -171,6 +171,17 @@ def test_one_fold_is_enough_for_a_choice(run):
     assert fits == 2
 
 
+def test_points_of_an_earlier_rule_are_fitted_again_and_a_row_of_their_own(run, data):
+    settings = ("--cv", "--sets", "crchisto", "--seeds", "1", "--folds", "1")
+    run(*settings)
+    results = data / "r.jsonl"
+    results.write_text(results.read_text().replace(', "peak_step": 0.01', ""))
+    output, fits = run(*settings)
+    assert fits == 1
+    assert output.count("| crchisto |") == 2
+    assert output.count("lowest peak in steps of .05") == 1
+
+
 def test_averaged_views_are_a_row_of_their_own_and_read_the_same_fit(run):
     settings = ("--cv", "--sets", "crchisto", "--seeds", "1", "--folds", "1")
     output, fits = run(*settings, "--views", "1", "--views", "4")
