@@ -1,7 +1,6 @@
 """Segmentation, detection and classification metrics, and bootstrap intervals over groups.
 
-numpy alone, except that matching points one to one uses scipy (it comes with scikit-image, the
-`nuclei` extra).
+numpy alone, except for what matches points one to one: `matching`.
 """
 
 from __future__ import annotations
@@ -13,7 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pathencoder.errors import ConfigError, MissingExtra
+from pathencoder.errors import ConfigError
+from pathencoder.matching import as_points, match_points
 
 
 @dataclass(frozen=True)
@@ -141,52 +141,7 @@ def _aji(
 def detection_scores(truth: ArrayLike, predicted: ArrayLike, radius: float) -> DetectionScores:
     """Precision, recall and F1 of points matched by `match_points`."""
     pairs = match_points(truth, predicted, radius)
-    return DetectionScores.of(len(pairs), len(_points(predicted)), len(_points(truth)))
-
-
-def match_points(truth: ArrayLike, predicted: ArrayLike, radius: float) -> NDArray[np.int64]:
-    """Match points one to one: as many as possible within `radius`, of least total distance.
-
-    Args:
-        truth: True points [M, 2].
-        predicted: Predicted points [N, 2].
-        radius: Largest distance of a match in pixels.
-
-    Returns:
-        Pairs (index in truth, index in predicted), int64 [K, 2].
-
-    Raises:
-        MissingExtra: scipy is not installed.
-    """
-    t, p = _points(truth), _points(predicted)
-    if not len(t) or not len(p):
-        return np.zeros((0, 2), np.int64)
-    try:
-        from scipy.optimize import linear_sum_assignment
-        from scipy.sparse import coo_matrix
-        from scipy.sparse.csgraph import connected_components
-        from scipy.spatial import cKDTree
-    except ImportError as error:
-        raise MissingExtra.of("nuclei", "matching points one to one") from error
-    near = cKDTree(t).sparse_distance_matrix(cKDTree(p), radius, output_type="ndarray")
-    # points that no chain of near ones connects are matched apart: memory follows the near pairs
-    size = len(t) + len(p)
-    graph = coo_matrix((np.ones(len(near)), (near["i"], near["j"] + len(t))), (size, size))
-    part = connected_components(graph, directed=False)[1][near["i"]]
-    alone = np.bincount(part)[part] == 1
-    found = [np.stack([near["i"][alone], near["j"][alone]], 1)]
-    near, part = near[~alone], part[~alone]
-    order = np.argsort(part, kind="stable")
-    for pairs in np.split(near[order], np.flatnonzero(np.diff(part[order])) + 1):
-        rows, row = np.unique(pairs["i"], return_inverse=True)
-        columns, column = np.unique(pairs["j"], return_inverse=True)
-        cost = np.full((len(rows), len(columns)), 1e6)
-        cost[row, column] = pairs["v"]
-        i, j = linear_sum_assignment(cost)
-        kept = cost[i, j] < 1e6
-        found.append(np.stack([rows[i[kept]], columns[j[kept]]], 1))
-    matched = np.concatenate(found).astype(np.int64)
-    return matched[matched[:, 0].argsort()]
+    return DetectionScores.of(len(pairs), len(as_points(predicted)), len(as_points(truth)))
 
 
 def balanced_accuracy(truth: ArrayLike, predicted: ArrayLike) -> float:
@@ -412,7 +367,3 @@ def _same_length(a: NDArray[np.generic], b: NDArray[np.generic]) -> None:
         raise ConfigError(
             f"scores need two non-empty rows of one length, not {len(a)} and {len(b)}"
         )
-
-
-def _points(points: ArrayLike) -> NDArray[np.float64]:
-    return np.asarray(points, dtype=float).reshape(-1, 2)

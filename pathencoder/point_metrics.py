@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pathencoder.errors import ConfigError
-from pathencoder.metrics import DetectionScores, match_points
+from pathencoder.matching import match_points
+from pathencoder.metrics import DetectionScores
 
 Floats = NDArray[np.floating]
 

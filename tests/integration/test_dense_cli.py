@@ -68,7 +68,7 @@ def test_fit_reports_and_saves(place, call, tmp_path):
 
 
 def test_an_interrupted_fit_goes_on(place, call, tmp_path, monkeypatch):
-    monkeypatch.setattr(train, "_EVERY", 1)
+    monkeypatch.setattr(train, "EVERY", 1)
     real, steps = train._Run.step, []
 
     def step(run):

@@ -40,6 +40,7 @@ LAYERS = {
             "mpp_claims",
             "mpp",
             "stain",
+            "matching",
             "metrics",
             "gland_metrics",
             "point_metrics",

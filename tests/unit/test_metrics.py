@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from paths import SHARED
 
-from pathencoder import compat, metrics
+from pathencoder import compat, matching, metrics
 from pathencoder.errors import ConfigError
 
 REFEREE = SHARED / "tools/nuclei_score.py"
@@ -88,7 +88,7 @@ def test_instance_scores_agree_with_the_referee():
                 (found.dice, found.aji, found.pq, found.f1), referee.scores(truth, predicted)
             )
         a, b = rng.uniform(0, 50, (9, 2)), rng.uniform(0, 50, (7, 2))
-        assert len(metrics.match_points(a, b, 8)) == referee.matched(a, b, 8)
+        assert len(matching.match_points(a, b, 8)) == referee.matched(a, b, 8)
 
 
 @pytest.mark.full
@@ -104,7 +104,18 @@ def test_points_are_matched_as_all_of_them_at_once_would_be(radius):
         i, j = linear_sum_assignment(np.where(distance <= radius, distance, 1e6))
         near = distance[i, j] <= radius
         expected = np.stack([i[near], j[near]], 1)
-        np.testing.assert_array_equal(metrics.match_points(truth, found, radius), expected)
+        np.testing.assert_array_equal(matching.match_points(truth, found, radius), expected)
+
+
+@pytest.mark.full
+def test_matches_of_parts_are_counted_as_points_are_matched():
+    rng = np.random.default_rng(0)
+    truth, found = rng.uniform(0, 40, (60, 2)), rng.uniform(0, 40, (70, 2))
+    kept = rng.random((5, 70)) < [[0], [0.2], [0.5], [0.8], [1]]
+    hits = matching.matches_of(truth, found, kept, 3.0)
+    assert hits.tolist() == [len(matching.match_points(truth, found[some], 3.0)) for some in kept]
+    assert hits[0] == 0 < hits[-1]
+    assert matching.matches_of(truth[:0], found, kept, 3.0).tolist() == [0] * 5
 
 
 def test_empty_maps():

@@ -22,7 +22,7 @@ from sklearn.model_selection import GroupKFold
 
 from pathencoder.encoder import Encoder
 from pathencoder.images import open_image
-from pathencoder.metrics import match_points
+from pathencoder.matching import match_points
 from training.evaluation import pixel_regression
 from training.evaluation.annotations import Picture, open_labels, read_pictures, read_points
 from training.evaluation.dense_maps import GRID, Decoder, Floats, maps_of

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from pathencoder import metrics, stain
 from pathencoder.errors import ConfigError
 from pathencoder.images import list_images, open_image
+from pathencoder.matching import match_points
 from pathencoder.nuclei import instances, weights
 from pathencoder.nuclei.adapt import train
 from pathencoder.nuclei.adapt.pseudo_labels import Rule
@@ -161,7 +162,7 @@ def _figures(chosen: NucleiSet, file: Path, prepared: Prepared, labels: instance
         return list(dataclasses.astuple(metrics.instance_scores(open_labels(file), labels)))
     points, classes = read_points(file)
     predicted = centroids(labels)
-    true, found = metrics.match_points(points, predicted, chosen.radius).T
+    true, found = match_points(points, predicted, chosen.radius).T
     positive = [0, 0]
     if chosen.stained:
         dab = measure(labels, prepared.image, mpp=prepared.mpp, stain="ihc").positive

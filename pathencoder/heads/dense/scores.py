@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from pathencoder.gland_metrics import gland_counts, pooled_gland_scores
 from pathencoder.heads.dense.targets import IGNORED
-from pathencoder.metrics import DetectionScores, instance_scores, match_points
+from pathencoder.matching import match_points
+from pathencoder.metrics import DetectionScores, instance_scores
 
 RADIUS_UM = 3.0  # within which a point is found: 6 px at 20x, 12 px at 40x
 Array = NDArray[np.generic]

@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from pathencoder.matching import matches_of
+
 MATCH_UM = 3.0  # 6 px at 20x, 12 px at 40x: as detectors of nuclei are scored
 _SHARE = 6  # one image in so many is held out
 STEP = 0.01  # between two thresholds
@@ -105,28 +107,7 @@ def _f1(found: Sequence[Points], truths: Sequence[Points], radius: float) -> NDA
     hits, both = np.zeros(len(_THRESHOLDS)), np.zeros(len(_THRESHOLDS))
     for points, truth in zip(found, truths, strict=True):
         kept = points[:, 2] >= _THRESHOLDS[:, None]
-        hits += _hits(truth, points[:, :2], kept, radius)
+        hits += matches_of(truth, points[:, :2], kept, radius)
         both += kept.sum(1) + len(truth)
     scores: NDArray[np.float64] = 2 * hits / both.clip(1)
     return scores
-
-
-def _hits(
-    truth: Points, found: Points, kept: NDArray[np.bool_], radius: float
-) -> NDArray[np.float64]:
-    """How many true points have a found one of their own within the radius, for each row of `kept`.
-
-    As many as `metrics.match_points` pairs, which needs the distances of all pairs.
-    """
-    from scipy.sparse import csr_matrix
-    from scipy.sparse.csgraph import maximum_bipartite_matching
-    from scipy.spatial import cKDTree
-
-    if not len(truth) or not len(found):
-        return np.zeros(len(kept))
-    trees = cKDTree(truth), cKDTree(found)
-    near = trees[0].sparse_distance_matrix(trees[1], radius, output_type="ndarray")
-    size = len(truth), len(found)
-    graph = csr_matrix((np.ones(len(near), bool), (near["i"], near["j"])), size)
-    matched = [maximum_bipartite_matching(graph[:, some], perm_type="column") for some in kept]
-    return np.array([np.count_nonzero(partner >= 0) for partner in matched], float)

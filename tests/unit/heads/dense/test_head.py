@@ -133,7 +133,7 @@ class Stop(Exception):
 def test_an_interrupted_fit_goes_on_and_gives_the_same_head(
     pictures, image, tmp_path, monkeypatch, frozen
 ):
-    monkeypatch.setattr(train, "_EVERY", 2)
+    monkeypatch.setattr(train, "EVERY", 2)
     steps = {"steps": 6, "frozen": frozen}
     whole = made(pictures, **steps)
     place = tmp_path / "state"
@@ -157,7 +157,7 @@ def test_an_interrupted_fit_goes_on_and_gives_the_same_head(
 
 
 def test_a_checkpoint_of_other_settings_is_not_used(pictures, tmp_path, monkeypatch):
-    monkeypatch.setattr(train, "_EVERY", 1)
+    monkeypatch.setattr(train, "EVERY", 1)
 
     def stop(done, _):
         if done == 2:

@@ -14,7 +14,8 @@ from pathencoder.heads.dense.model import Labelled, fit
 from pathencoder.heads.dense.network import DenseNetwork
 from pathencoder.heads.dense.tasks import GLANDS, NUCLEI, POINTS
 from pathencoder.heads.dense.train import Training
-from pathencoder.metrics import dice, match_points
+from pathencoder.matching import match_points
+from pathencoder.metrics import dice
 
 pytestmark = pytest.mark.full
 QUICK = Training(steps=40, batch=4, side=64, lr=1e-2, encoder_lr=0)

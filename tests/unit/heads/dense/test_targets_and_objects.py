@@ -5,7 +5,8 @@ import pytest
 
 from pathencoder.heads.dense import objects, targets
 from pathencoder.heads.dense.tasks import TASKS
-from pathencoder.metrics import instance_scores, match_points
+from pathencoder.matching import match_points
+from pathencoder.metrics import instance_scores
 
 pytestmark = pytest.mark.full
 

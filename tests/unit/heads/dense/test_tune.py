@@ -5,7 +5,6 @@ import pytest
 
 from pathencoder.heads.dense import targets, tune
 from pathencoder.heads.dense.tasks import POINTS, TASKS
-from pathencoder.metrics import match_points
 
 pytestmark = pytest.mark.full
 
@@ -60,16 +59,6 @@ def test_the_best_threshold_is_found_where_f1_falls_faster_above_it():
 
     chosen = tune.peaks([None], [true], 0.25, 2.0, find)
     assert 0.46 < chosen["threshold"] < 0.515
-
-
-def test_hits_are_counted_as_points_are_matched():
-    rng = np.random.default_rng(0)
-    truth, found = rng.uniform(0, 40, (60, 2)), rng.uniform(0, 40, (70, 2))
-    kept = rng.random((5, 70)) < [[0], [0.2], [0.5], [0.8], [1]]
-    hits = tune._hits(truth, found, kept, 3.0)
-    assert hits.tolist() == [len(match_points(truth, found[some], 3.0)) for some in kept]
-    assert hits[0] == 0 < hits[-1]
-    assert tune._hits(truth[:0], found, kept, 3.0).tolist() == [0] * 5
 
 
 def test_a_smaller_distance_is_chosen_where_cells_are_near():
