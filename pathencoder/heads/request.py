@@ -8,10 +8,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict
 
-import numpy as np
-
 from pathencoder.errors import ConfigError
 from pathencoder.heads.data.read import Data, Groups, Labels
+from pathencoder.seeds import checked_seed
 from pathencoder.stream import Progress
 
 if TYPE_CHECKING:
@@ -25,7 +24,6 @@ ClassWeight: TypeAlias = "Mapping[str, float] | Literal['balanced'] | None"
 OnBad: TypeAlias = Literal["raise", "skip"]
 # a bar, or a function that is called with the steps that are done and their number
 FitProgress: TypeAlias = "Progress | Callable[[int, int], None]"
-_SEEDS = 2**32  # of NumPy and scikit-learn
 
 
 @dataclass(frozen=True)
@@ -52,10 +50,8 @@ class Request:
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Raises ConfigError for a seed that the libraries which draw do not take."""
-        whole = isinstance(self.seed, int | np.integer) and not isinstance(self.seed, bool)
-        if not whole or not 0 <= self.seed < _SEEDS:
-            raise ConfigError(f"seed={self.seed!r}: a whole number from 0 to {_SEEDS - 1}")
+        """Raises ConfigError for a seed that NumPy or scikit-learn does not take."""
+        object.__setattr__(self, "seed", checked_seed(self.seed))
 
     def refuse(self, *names: str) -> None:
         """Refuse arguments that heads of this kind do not take.

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 from pathencoder.errors import ConfigError
+from pathencoder.seeds import checked_seed
 
 HOWS = ("lora", "last", "all")
 # Highest rates, chosen by folds inside train parts: docs/heads.md.
@@ -37,7 +38,6 @@ class Options:
             _check(name, getattr(self, name), _is_count(getattr(self, name), least))
         _check("stages", self.stages, self.stages is None or _is_count(self.stages, 1))
         _check("folds", self.folds, _is_count(self.folds, 0) and self.folds != 1)
-        _check("seed", self.seed, _is_count(self.seed, 0))
         _check("rate", self.rate, self.rate is None or _is_rate(self.rate))
         _check("head_rate", self.head_rate, _is_rate(self.head_rate))
         _check(
@@ -45,6 +45,7 @@ class Options:
         )
         decays = _is_number(self.weight_decay) and 0 <= self.weight_decay < math.inf
         _check("weight_decay", self.weight_decay, decays)
+        object.__setattr__(self, "seed", checked_seed(self.seed))
 
     @property
     def highest_rate(self) -> float:
@@ -58,7 +59,6 @@ _FITS = {
     "head_rate": "a number above 0, for example 0.001",
     "layer_decay": "above 0 and at most 1",
     "weight_decay": "0 or more",
-    "seed": "a whole number from 0 on",
     "stages": "a whole number from 1 on, or None for the last third",
 }
 

@@ -37,6 +37,7 @@ from pathencoder.nuclei.adapt.region_contrast import region_contrast
 from pathencoder.nuclei.adapt.variations import Variation
 from pathencoder.nuclei.network import NucleiNetwork
 from pathencoder.nuclei.scores import mean_stain, predict
+from pathencoder.seeds import checked_seed
 from pathencoder.stain import Array
 
 log = logging.getLogger(__name__)
@@ -107,9 +108,10 @@ def train(
         The network, in eval mode.
 
     Raises:
-        ConfigError: No object in any image counts as a nucleus.
+        ConfigError: No object in any image counts as a nucleus, or the seed does not fit.
         StoreError: The checkpoint cannot be written.
     """
+    seed = checked_seed(seed)
     recipe, report = recipe or Recipe(), progress or (lambda done, total: None)
     images = _limited(images)
     kept = Checkpoint(checkpoint, key_of(images, repr(recipe), seed)) if checkpoint else None

@@ -210,6 +210,8 @@ def test_bad_input_is_refused_before_anything_is_trained(tiles, tmp_path, monkey
         {"stages": 0},
         {"rank": True},
         {"weight_decay": -1},
+        {"seed": -1},
+        {"seed": 2**32},
         {"progress": "no"},
         {"on_error": "no"},
     ],

@@ -244,6 +244,8 @@ def test_settings_are_checked():
         Recipe(anchor=0)
     with pytest.raises(ConfigError, match="between 0 and 1"):
         Variation(hollow=1.5)
+    with pytest.raises(ConfigError, match="seed=4294967296"):
+        train.train([], seed=2**32)
 
 
 def test_the_level_is_that_of_the_stain_map():
