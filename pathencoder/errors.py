@@ -19,9 +19,15 @@
 All are subclasses of `PathEncoderError`.
 """
 
+from pathencoder.redact import hide_secrets
+
 
 class PathEncoderError(Exception):
     """Base class of every error that this package raises."""
+
+    def __str__(self) -> str:
+        """The message, without the secrets of URLs in it."""
+        return hide_secrets(super().__str__())
 
 
 class UnknownEncoder(PathEncoderError, LookupError):

@@ -25,7 +25,7 @@ from pathencoder.arrays import Array, Pixels
 from pathencoder.errors import ImageError
 from pathencoder.formats import decode
 from pathencoder.formats.file_kinds import FOREIGN_SUFFIXES, SLIDE_SUFFIXES
-from pathencoder.walk import printable, walk
+from pathencoder.walk import no_such, printable, walk
 
 log = logging.getLogger(__name__)
 
@@ -93,7 +93,7 @@ def list_images(folder: str | os.PathLike[str]) -> list[Path]:
     """
     root = Path(folder).expanduser()
     if not root.is_dir():
-        raise ImageError(f"no such folder: {printable(root)}")
+        raise ImageError(f"{no_such('folder', root)}: {printable(root)}")
     found = walk(root)
     if found.left_out:
         reasons = "; ".join(
@@ -154,7 +154,7 @@ def survey(images: Images) -> tuple[Iterator[Item], int | None]:
                 for key, p in found.items()
             ), len(found)
         if not path.exists():
-            raise ImageError(f"no such file or folder: {printable(path)}")
+            raise ImageError(f"{no_such('file or folder', path)}: {printable(path)}")
     elif not isinstance(images, Image.Image | Iterable) or isinstance(images, Mapping | bytes):
         raise ImageError(f"images: {_describe(images)} is not an image, a path, or a list of those")
     items = (Item(index, *named) for index, named in enumerate(_flatten(images, "images")))

@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+# two letters or more: "C:/" is a drive of Windows
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/{1,2}[^/]")
 NEITHER = "neither a file nor a folder, but a pipe, a socket or a device"
 
 
@@ -100,6 +102,17 @@ def printable(name: str | os.PathLike[str]) -> str:
     except UnicodeEncodeError:
         return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     return text
+
+
+def no_such(what: str, path: str | os.PathLike[str]) -> str:
+    """What an error says of a path where nothing is; of a URL, what to do.
+
+    Args:
+        what: What was looked for, as "file" or "folder or table".
+        path: The path.
+    """
+    advice = " (URLs are read of slides alone: download it first)"
+    return f"no such {what}{advice if _URL.match(os.fspath(path)) else ''}"
 
 
 def is_special(path: str | os.PathLike[str]) -> bool:

@@ -19,7 +19,7 @@ from pathencoder._version import __version__
 from pathencoder.cli.common import Failed, State
 from pathencoder.cli.messages import plain_messages
 from pathencoder.errors import ConfigError, PathEncoderError, UnknownEncoder
-from pathencoder.remote.signed import hide_secrets
+from pathencoder.redact import hide_secrets
 
 # verb -> the module in pathencoder.cli that holds its command, in the order that --help shows
 VERBS = {

@@ -18,7 +18,7 @@ from pathencoder.errors import ImageError
 from pathencoder.formats import jpeg, tiff
 from pathencoder.formats.file_kinds import FOREIGN_SUFFIXES, SLIDE_SUFFIXES
 from pathencoder.formats.tiff_tags import pages_in
-from pathencoder.walk import NEITHER, is_special, printable
+from pathencoder.walk import NEITHER, is_special, no_such, printable
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +65,8 @@ def read_file(source: Path | BinaryIO, where: str) -> Pixels:
             f"{where}: {error}; use it as a slide (`pathencoder encode --as slides`)"
         ) from error
     except FileNotFoundError as error:
-        raise ImageError(f"{where}: no such file") from error
+        missing = "no such file" if not isinstance(source, Path) else no_such("file", source)
+        raise ImageError(f"{where}: {missing}") from error
     except UnidentifiedImageError as error:
         return _read_unidentified(source, where, error)
     except Exception as error:  # Pillow's readers raise many kinds of errors on damaged files

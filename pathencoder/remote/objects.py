@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote
 
 from pathencoder.errors import ConfigError, MissingExtra, SlideError
-from pathencoder.remote.signed import hide_secrets, is_signed, with_secrets, without_secrets
+from pathencoder.redact import hide_secrets
+from pathencoder.remote.signed import is_signed, with_secrets, without_secrets
 
 _SAME = {"s3a": "s3", "gcs": "gs", "abfs": "az", "abfss": "az"}  # fsspec's and Hadoop's names
 _URL = re.compile(r"^(s3a?|gc?s|az|abfss?|https?):/{1,2}(?=[^/])", re.IGNORECASE)

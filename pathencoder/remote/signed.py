@@ -6,15 +6,11 @@ A URL without its secrets names the same object, whatever its signature of today
 
 from __future__ import annotations
 
-import re
 from urllib.parse import urlsplit, urlunsplit
 
 from pathencoder.errors import ConfigError
 
 _SECRETS: dict[str, str] = {}  # URL without secrets -> with them
-# "https:/": a URL that was taken as a path
-_IN_TEXT = re.compile(r"(https?:/{1,2})(?:[^\s/?#@]+@)?([^\s?\"']*)\?[^\s\"')]*", re.IGNORECASE)
-_USER_IN_TEXT = re.compile(r"(https?:/{1,2})[^\s/?#@]+@", re.IGNORECASE)
 
 
 def without_secrets(url: str) -> str:
@@ -47,8 +43,3 @@ def with_secrets(url: str) -> str:
 def is_signed(url: str) -> bool:
     """Whether a URL, as `without_secrets` returned it, has secrets."""
     return url in _SECRETS
-
-
-def hide_secrets(text: str) -> str:
-    """A text in which URLs have neither query, user nor password, as errors of libraries do."""
-    return _USER_IN_TEXT.sub(r"\1", _IN_TEXT.sub(r"\1\2", text))

@@ -305,6 +305,15 @@ def test_missing_paths_empty_folders_and_other_things_are_refused_at_once(tmp_pa
     assert list(iterate([])) == []
 
 
+def test_a_url_in_place_of_a_path_is_refused_with_advice_and_without_its_signature():
+    url = "https://host/tile.png?X-Amz-Signature=SECRET"
+    for refused in (iterate, open_image):
+        with pytest.raises(ImageError, match="download it first") as caught:
+            refused(url)
+        assert "host/tile.png" in str(caught.value)
+        assert "SECRET" not in str(caught.value)
+
+
 def test_paths_may_be_strings_or_path_objects(folder):
     for form in (str(folder / "tile2.PNG"), Path(folder / "tile2.PNG")):
         same(loaded(form)[0][1], picture(9))

@@ -23,6 +23,7 @@ LAYERS = {
             "bit_depth",
             "cores",
             "errors",
+            "redact",
             "seeds",
             "compat",
             "walk",

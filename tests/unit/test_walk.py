@@ -2,10 +2,11 @@
 
 import os
 import sys
+from pathlib import Path
 
 import pytest
 
-from pathencoder.walk import NEITHER, printable, walk
+from pathencoder.walk import NEITHER, no_such, printable, walk
 
 
 def touch(path):
@@ -113,3 +114,8 @@ def test_pipes_and_devices_are_named_and_never_opened(tmp_path):
         ("pipe.png", NEITHER),
         ("zeros.png", NEITHER),
     ]
+
+
+def test_advice_is_for_urls_and_not_for_drives():
+    assert no_such("file", "C:/tiles/1.png") == "no such file"
+    assert "download it first" in no_such("file", Path("s3://bucket/1.png"))

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode, urljoin, urlsplit
 
 from pathencoder.errors import MissingExtra, SlideError
-from pathencoder.remote.signed import hide_secrets
+from pathencoder.redact import hide_secrets
 
 if TYPE_CHECKING:
     from urllib3 import BaseHTTPResponse, PoolManager

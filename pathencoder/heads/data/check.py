@@ -11,7 +11,7 @@ from pathlib import Path
 from pathencoder.errors import ConfigError
 from pathencoder.heads.data.dataset import TRAIN, Dataset
 from pathencoder.heads.data.empty import is_empty, is_no_value
-from pathencoder.walk import printable
+from pathencoder.walk import no_such, printable
 
 _SHOWN = 50
 
@@ -191,7 +191,7 @@ def _bad_files(data: Dataset) -> Iterator[str]:
             continue
         path = Path(image)
         if not os.path.isfile(path):  # Path.is_file raises for a name that is too long
-            what = "a folder, not an image" if os.path.isdir(path) else "no such file"
+            what = "a folder, not an image" if os.path.isdir(path) else no_such("file", path)
             yield f"{data.name(row)}: {what}{_shown(data, row, path)}"
             continue
         before = first.setdefault(os.path.realpath(path), row)

@@ -20,7 +20,7 @@ from pathencoder.heads.data.pairs import is_part, read_pairs
 from pathencoder.heads.data.read import groups_in_paths, text_of
 from pathencoder.heads.data.truth import Kind
 from pathencoder.images import SUFFIXES
-from pathencoder.walk import printable, walk
+from pathencoder.walk import no_such, printable, walk
 
 PictureLabels: TypeAlias = "str | ClassNames"
 PictureGroups: TypeAlias = "str | Sequence[object] | Callable[[Path], str] | None"
@@ -48,7 +48,7 @@ def list_pictures(
         ConfigError: Nothing can be listed, or an argument does not go with the form.
     """
     if not os.path.exists(root):
-        raise ConfigError(f"no such folder or file: {printable(root)}")
+        raise ConfigError(f"{no_such('folder or file', root)}: {printable(root)}")
     listing = _listing(root, kind, _columns(root, labels, groups, splits))
     by_column = root.is_file() and root.suffix.lower() not in _OUTLINES
     if splits is None and root.is_dir():

@@ -13,7 +13,7 @@ from PIL import Image, ImageOps
 from pathencoder.errors import ImageError, MissingExtra
 from pathencoder.heads.data.marks import Marks, no_points
 from pathencoder.images import SUFFIXES as IMAGES
-from pathencoder.walk import printable
+from pathencoder.walk import no_such, printable
 
 SUFFIXES = IMAGES | {".npy", ".mat"}
 _LOSSLESS = "Save it without loss and without smoothing: PNG, TIFF or .npy"
@@ -144,7 +144,7 @@ def _pixels(path: Path, name: str) -> NDArray[Any]:
     except ImageError:
         raise
     except FileNotFoundError as error:
-        raise ImageError(f"{name}: no such file") from error
+        raise ImageError(f"{name}: {no_such('file', path)}") from error
     except Exception as error:  # Pillow's readers raise many kinds of errors on damaged files
         raise ImageError(f"the label map {name} cannot be read: {error}. Copy it anew") from error
     return found if found.ndim == 2 else _one_channel(found, name)
@@ -176,7 +176,7 @@ def _loaded(path: Path) -> Any:
     except MissingExtra:
         raise
     except FileNotFoundError as error:
-        raise ImageError(f"{name}: no such file") from error
+        raise ImageError(f"{name}: {no_such('file', path)}") from error
     except NotImplementedError as error:  # MATLAB's 7.3, which is HDF5
         raise ImageError(f"{name}: saved by MATLAB as version 7.3: save it with '-v7'") from error
     except Exception as error:  # as in _pixels

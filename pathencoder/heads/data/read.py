@@ -15,7 +15,7 @@ from pathencoder.heads.data.dataset import Dataset, split_names
 from pathencoder.heads.data.folder import read_folder
 from pathencoder.heads.data.table import read_csv
 from pathencoder.images import ImageSource
-from pathencoder.walk import printable
+from pathencoder.walk import no_such, printable
 
 Data: TypeAlias = "Dataset | str | os.PathLike[str] | Sequence[ImageSource]"
 Labels: TypeAlias = "str | Sequence[object] | None"
@@ -80,7 +80,7 @@ def _from_path(path: Path, labels: Labels, groups: Groups, splits: Labels) -> Da
         paths = [Path(image) for image in found.images]  # type: ignore[arg-type]
         return dataclasses.replace(found, groups=tuple(groups_in_paths(pattern, path, paths)))
     if not path.is_file():
-        raise ConfigError(f"no such folder or table: {printable(path)}")
+        raise ConfigError(f"{no_such('folder or table', path)}: {printable(path)}")
     return read_csv(path, label=columns[0], group=columns[1], split=columns[2])
 
 
