@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-# "https:/": a URL that was taken as a path
 _END = r"(?=:?(?:[\s\"')]|$))"  # a colon at the end is the message's
+# "https:/": a URL that was taken as a path
 _QUERY = re.compile(
     r"(https?:/{1,2})(?:[^\s/?#@]+@)?([^\s?\"']*)\?[^\s\"')]*?" + _END, re.IGNORECASE
 )
