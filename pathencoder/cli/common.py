@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from pathencoder.seeds import HIGHEST
 from pathencoder.walk import printable
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 _DEVICES = "auto, cpu, cuda, cuda:1, mps. Auto takes CUDA, then Apple's GPU, then the CPU."
 
 F = TypeVar("F", bound=Callable[..., Any])
+SEED = click.IntRange(0, HIGHEST)
 
 
 @dataclass

@@ -7,10 +7,9 @@ from typing import Any, TypeVar
 
 import click
 
-from pathencoder.seeds import HIGHEST
+from pathencoder.cli.common import SEED
 
 F = TypeVar("F", bound=Callable[..., Any])
-_SEED = click.IntRange(0, HIGHEST)
 
 
 def encoder_options(function: F) -> F:
@@ -31,7 +30,7 @@ def groups_options(function: F) -> F:
     split = "CSV: the column of the parts. Default: split or fold."
     seed = "Of folds and random numbers."
     for option in (
-        click.option("--seed", type=_SEED, default=0, show_default=True, help=seed),
+        click.option("--seed", type=SEED, default=0, show_default=True, help=seed),
         click.option("--split", default=None, help=split),
         click.option("--groups", default=None, help=groups),
     ):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pathencoder.cli.common import (
+    SEED,
     Failed,
     FilledPath,
     InputPath,
@@ -16,7 +17,6 @@ from pathencoder.cli.common import (
     json_option,
     scratch_options,
 )
-from pathencoder.seeds import HIGHEST
 
 if TYPE_CHECKING:
     from pathencoder.nuclei.regions import Box
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 _FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 _FOLDER = FilledPath(path_type=Path, file_okay=False)
 _REGION = (click.IntRange(0), click.IntRange(0), click.IntRange(1), click.IntRange(1))
-_SEED = click.IntRange(0, HIGHEST)
 _HELP = {
     "out": "Folder for the results.",
     "mpp": ("Micrometres per pixel of the images. Default: as in each file, else 0.25 is assumed."),
@@ -61,7 +60,7 @@ _HELP = {
     metavar="X Y W H",
     help=_HELP["region"],
 )
-@click.option("--seed", type=_SEED, default=0, show_default=True, help="Of --adapt.")
+@click.option("--seed", type=SEED, default=0, show_default=True, help="Of --adapt.")
 @scratch_options
 @click.option("--dry-run", is_flag=True, help=_HELP["dry_run"])
 @json_option
