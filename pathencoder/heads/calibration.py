@@ -99,6 +99,16 @@ def log_loss(logits: Floats, y: Ints, weights: Floats) -> float:
     return float(np.average(-np.log(true.clip(1e-300)), weights=weights))
 
 
+def scaled_loss(logits: Floats, y: Ints, weights: Floats, *, smooth: bool = True) -> float:
+    """The log loss after temperature scaling on the same rows; arguments as for `temperature`.
+
+    A network that trains on becomes too sure of itself before its order of the images stops
+    improving. What scaling corrects at the end does not count here.
+    """
+    divisor = temperature(logits, y, weights, smooth=smooth)
+    return log_loss(logits / divisor, y, weights)
+
+
 def check_max_error(value: object) -> None:
     """Raises ConfigError unless a value is None, or a share above 0 and below 1."""
     fits = isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < 1

@@ -82,8 +82,6 @@ def class_loss(y: Sequence[Ints], weights: Sequence[Floats]) -> Callable[[list[F
     numbers, each = np.concatenate(y), np.concatenate(weights)
 
     def loss(scores: list[Floats]) -> float:
-        logits = np.concatenate(scores)
-        divisor = calibration.temperature(logits, numbers, each, smooth=False)
-        return calibration.log_loss(logits / divisor, numbers, each)
+        return calibration.scaled_loss(np.concatenate(scores), numbers, each, smooth=False)
 
     return loss

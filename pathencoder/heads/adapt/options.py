@@ -19,7 +19,7 @@ class Options:
 
     how: str = "lora"
     epochs: int = 10
-    patience: int = 3
+    patience: int = 5
     batch: int = 32
     rate: float | None = None
     head_rate: float = 1e-4

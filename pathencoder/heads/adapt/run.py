@@ -72,9 +72,9 @@ def adapt(
     A linear layer on the embedding is trained along; it begins as the logistic regression on the
     frozen embeddings. At the end a linear head is fitted on the adapted embeddings of the whole
     train part. A fifth of the groups (patients) of the train part ends the training: the
-    weights of the epoch with the least loss on them are kept. The images vary by flips, quarter
-    turns, scale and stain. Statistics of batch normalisation do not move. The given encoder does
-    not change.
+    weights of the epoch with the least loss on them, after temperature scaling, are kept. The
+    images vary by flips, quarter turns, scale and stain. Statistics of batch normalisation do not
+    move. The given encoder does not change.
 
     Args:
         encoder: An `Encoder`, or a name, folder or repository for `load_encoder`. None: the default

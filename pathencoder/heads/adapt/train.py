@@ -15,7 +15,7 @@ from pathencoder.errors import ConfigError
 from pathencoder.heads.adapt.checkpoint import Checkpoint
 from pathencoder.heads.adapt.learner import Learner, Weights
 from pathencoder.heads.adapt.tiles import Tiles, batches
-from pathencoder.heads.calibration import log_loss
+from pathencoder.heads.calibration import scaled_loss
 from pathencoder.heads.rows import Floats, Ints
 from pathencoder.runtime import is_out_of_memory
 
@@ -49,7 +49,8 @@ class Epoch:
     Attributes:
         number: 0 is before the first step.
         loss: Mean over the batches; NaN for number 0.
-        stop_loss: Log loss of the rows that end the training; NaN without any.
+        stop_loss: Log loss of the rows that end the training, after temperature scaling; NaN
+            without any.
     """
 
     number: int
@@ -174,7 +175,9 @@ def _stop_loss(learner: Learner, task: Task) -> float:
         return math.nan
     with learner.averaged():
         logits = learner.logits(task.tiles, task.stop)
-    return log_loss(logits, task.y[task.stop], task.weights[task.stop])
+    if not np.isfinite(logits).all():  # diverged in the last step: the next one says so
+        return math.inf
+    return scaled_loss(logits, task.y[task.stop], task.weights[task.stop])
 
 
 def _share(step: int, steps: int) -> float:

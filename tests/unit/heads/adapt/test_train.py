@@ -113,6 +113,26 @@ def test_the_best_epoch_is_kept_and_patience_ends_the_training(task, monkeypatch
         assert torch.equal(value, states[1][name])  # after three steps
 
 
+def test_an_epoch_that_is_too_sure_but_orders_the_images_better_is_kept(task, monkeypatch):
+    # of images 10 to 15; even numbers are benign
+    timid, sure = [-0.1, 0.1, 0.1, 0.2, 0.1, 0.1], [-40, 30, -20, 30, 10, 30]
+    margins = iter([[0.0] * 6, timid, sure])
+    monkeypatch.setattr(
+        Learner, "logits", lambda *_: np.stack([np.zeros(6), np.array(next(margins))], 1)
+    )
+    epochs = train.train(learner(how="last", stages=1, epochs=2), task)
+    assert train.best_of(epochs) == 2
+
+
+def test_an_epoch_without_finite_scores_is_not_kept(task, monkeypatch):
+    scores = iter([np.zeros((6, 2)), np.full((6, 2), np.nan), np.full((6, 2), np.nan)])
+    monkeypatch.setattr(Learner, "logits", lambda *_: next(scores))
+    model = learner(how="last", stages=1, epochs=2)
+    before = model.average()
+    assert train.best_of(train.train(model, task)) == 0
+    assert all(torch.equal(v, before[k]) for k, v in model.state()["weights"].items())
+
+
 def test_running_statistics_do_not_move_and_frozen_stages_stay(task):
     model = learner(how="last", stages=1, rate=1e-2)
     before = {k: v.clone() for k, v in model.encoder.network.state_dict().items()}
