@@ -26,7 +26,7 @@ from pathencoder.heads.data.dataset import TRAIN, Dataset
 from pathencoder.heads.data.read import read_dataset
 from pathencoder.heads.folds import grouped_folds
 from training.evaluation import shared_options
-from training.evaluation.encoders import Subject, open_subject
+from training.evaluation.encoders import Subject, networks
 from training.evaluation.heads_table import read
 from training.evaluation.outcomes import Floats, Ints
 from training.evaluation.over_seeds import over_seeds
@@ -70,7 +70,7 @@ def adapt(
 ) -> None:
     """Adapt encoders, and compare each with the frozen one."""
     try:
-        subjects = [s for name in names for s in open_subject(name)]
+        subjects = [x for runs in networks(names).values() for x in runs]
         make_folder(results.parent)
         for name in chosen.split(","):
             for fold, part in enumerate(_parts(name, data, choose=cv)[: folds if cv else None]):

@@ -108,9 +108,9 @@ def open_subject(name: str) -> list[Subject]:
 
 
 def networks(names: Sequence[str]) -> dict[str, list[Subject]]:
-    """The networks of names, for what reads maps: `open_subject` without readouts of the same one.
+    """The networks of names, each with one readout, for tables of slow fits.
 
-    Of ImageNet the readout that the default encoder has is taken.
+    Of the three readouts of ImageNet it is the one that the default encoder has.
 
     Args:
         names: As for `open_subject`.

@@ -26,7 +26,7 @@ def run(tmp_path, monkeypatch):
     ]
     small_tiles.table(root, rows, header="file,label,group,split")
     subject = Subject("small", small_encoders.shared("cnn"), "f" * 64)
-    monkeypatch.setattr(adapt_table, "open_subject", lambda name: [subject])
+    monkeypatch.setattr(adapt_table, "networks", lambda names: {subject.name: [subject]})
     real, given = adapt_table.adapt_encoder, []
     monkeypatch.setattr(
         adapt_table, "adapt_encoder", lambda *a, **k: given.append(a[1]) or real(*a, **k)
