@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from pathencoder import compat
-from pathencoder.folding import SamePadded, folded
+from pathencoder.folded_convs import SamePadded
+from pathencoder.folding import folded
 from pathencoder.module import EncoderModule
 from pathencoder.outputs import stages_read
 from pathencoder.spec import EncoderSpec

@@ -14,7 +14,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from pathencoder import folding, network
 from pathencoder.encoder import Encoder, load_encoder
-from pathencoder.folding import folded
+from pathencoder.folding import folded, for_training
 from pathencoder.spec import EncoderSpec
 from pathencoder.stream import Settings
 
@@ -123,6 +123,118 @@ def test_a_network_in_a_wrapper_and_with_a_wrapped_part():
 def test_networks_without_batch_norm_are_run_themselves():
     made = network.build("convnext_atto", {})
     assert folded(made) is made
+    assert for_training(made) is made
+
+
+def gradients(run, made, x):
+    made.zero_grad()
+    maps = run.forward_features(x)
+    (maps**2).sum().backward()
+    return maps.detach(), {
+        name: p.grad.clone() for name, p in made.named_parameters() if p.grad is not None
+    }
+
+
+@pytest.mark.parametrize("side", [64, 65, (66, 97)], ids=str)
+@pytest.mark.parametrize("architecture", CNNS)
+def test_a_copy_for_training_gives_the_same_maps_and_the_network_the_same_gradients(
+    architecture, side
+):
+    made = trained(architecture)
+    folded(made, trained=True)  # its trial is in float32
+    made.double()
+    twin = folded(made, trained=True)
+    assert not [n for n, m in twin.named_modules() if _is_norm(m) and not n.endswith(".norm")]
+    assert {id(p) for p in twin.parameters()} == {id(p) for p in made.parameters()}
+    x = torch.randn((2, 3, *(side if isinstance(side, tuple) else (side, side)))).double()
+    expected, theirs = gradients(made, made, x)
+    found, ours = gradients(twin, made, x)
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
+    assert ours.keys() == theirs.keys()
+    for name, value in theirs.items():
+        near = 1e-9 * float(value.abs().max())
+        torch.testing.assert_close(ours[name], value, rtol=1e-7, atol=near)
+
+
+@pytest.mark.parametrize("change", ["in place", "new parameter", "statistics", "module"])
+def test_a_copy_for_training_follows_later_changes(change):
+    made = trained("mobilenetv2_050")
+    first = for_training(made)
+    with torch.no_grad():
+        if change == "in place":
+            made.conv_stem.weight.mul_(2)
+        elif change == "new parameter":
+            made.conv_stem.weight = nn.Parameter(made.conv_stem.weight * 2)
+        elif change == "statistics":
+            made.bn1.running_mean = made.bn1.running_mean + 1
+        else:
+            made.blocks[0][0].conv_dw = nn.Conv2d(16, 16, 3, padding=1, groups=16)
+    again = for_training(made)
+    assert_same(made, again)
+    assert (again is first) == (change != "module")
+    assert again is not folded(made)
+
+
+def test_a_copy_for_training_does_not_learn_what_is_frozen():
+    made = trained("mobilenetv2_050")
+    made.blocks[:4].requires_grad_(False)
+    _, found = gradients(for_training(made), made, torch.randn((2, 3, 64, 64)))
+    assert not [name for name in found if name.startswith("blocks.0")]
+    assert "blocks.5.0.bn2.bias" in found
+
+
+@pytest.mark.full
+def test_a_copy_for_training_holds_the_adapters_of_lora():
+    from peft import LoraConfig, get_peft_model
+
+    made = trained("tf_efficientnet_lite0")
+    targets = [name for name, m in made.named_modules() if type(m) is nn.Conv2d and m.groups == 1]
+    model = get_peft_model(made, LoraConfig(r=2, target_modules=targets)).eval()
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:  # else the adapters change nothing
+            nn.init.normal_(parameter, std=0.1)
+    inner = model.get_base_model()
+    for_training(model)
+    inner.double()
+    twin = folded(inner, trained=True)
+    x = torch.randn((2, 3, 64, 64)).double()
+    expected, theirs = gradients(inner, inner, x)
+    calls = []
+    for module in twin.modules():
+        if type(module).__module__.startswith("peft."):
+            module.register_forward_hook(lambda *_: calls.append(1))
+    found, ours = gradients(twin, inner, x)
+    assert not calls  # one convolution in place of three
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
+    assert ours.keys() == theirs.keys() == {n for n, p in inner.named_parameters() if "lora_" in n}
+    for name, value in theirs.items():
+        near = 1e-9 * float(value.abs().max())
+        torch.testing.assert_close(ours[name], value, rtol=1e-7, atol=near)
+    # for inference they could be switched off later, without a word
+    assert [m for m in folded(inner).modules() if type(m).__module__.startswith("peft.")]
+
+
+def test_gradients_of_mixed_precision_are_as_near_to_float32_as_without_the_copy():
+    made = load_encoder(device="cpu").network
+    x = torch.rand((4, 3, 128, 128)) * 2 - 1
+    _, exact = gradients(made, made, x)
+
+    def near(found):
+        pairs = [(found[name].flatten(), value.flatten()) for name, value in exact.items()]
+        return np.array([float(nn.functional.cosine_similarity(*pair, dim=0)) for pair in pairs])
+
+    with torch.autocast("cpu", torch.bfloat16):
+        twin = for_training(made)
+        norms = [name for name, m in twin.named_modules() if _is_norm(m)]
+        assert not [name for name in norms if not name.endswith(".norm")]
+        plain, copied = (near(gradients(run, made, x)[1]) for run in (made, twin))
+    assert copied.mean() > plain.mean() - 0.005
+    assert copied.min() > 0.9
+
+
+def test_networks_of_other_precision_are_trained_themselves():
+    made = trained("resnet18").half()
+    assert for_training(made) is made
 
 
 def test_a_copy_does_not_keep_its_network_alive():

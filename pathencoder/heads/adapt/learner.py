@@ -15,6 +15,7 @@ from pathencoder import network as networks
 from pathencoder import outputs, wrapped
 from pathencoder.encoder import Encoder
 from pathencoder.errors import ConfigError
+from pathencoder.folding import for_training
 from pathencoder.heads.adapt import lora, unfreeze
 from pathencoder.heads.adapt.options import Options
 from pathencoder.heads.adapt.tiles import Tiles
@@ -98,7 +99,7 @@ class Learner:
         self.trained = [p for group in groups for p in group["params"]]
         self._average = {name: p.detach().clone() for name, p in self._named()}
         self._steps = 0
-        self._read = outputs.readout(network, encoder.spec, "embedding")
+        self._stages = outputs.stages_read(encoder.spec)
         self._bf16 = gains_from_bf16(encoder.device)
 
     @property
@@ -111,7 +112,8 @@ class Learner:
         """Weighted cross-entropy of a normalised batch; differentiable."""
         device = self.encoder.device
         with torch.autocast(device.type, torch.bfloat16, enabled=self._bf16):
-            embedding = self._read(batch.to(device))
+            network = for_training(self.encoder.network, self._stages)
+            embedding = outputs.read_embedding(network, self.encoder.spec, batch.to(device))
         scores = self.layer(embedding.float())
         each = nn.functional.cross_entropy(scores, y.to(device), reduction="none")
         return (each * weights.to(device)).mean()

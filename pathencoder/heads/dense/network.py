@@ -11,9 +11,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pathencoder.encoder import Encoder
+from pathencoder.folding import for_inference, for_training
 from pathencoder.heads.dense.decoder import Decoder, DecoderShape
 from pathencoder.heads.dense.smp import OURS, SmpDecoder
 from pathencoder.network import has_tokens
+from pathencoder.outputs import pyramid
 from pathencoder.views import turned_back
 
 Floats = NDArray[np.float32]
@@ -85,8 +87,11 @@ class DenseNetwork(nn.Module):
         Returns:
             [N, outputs, H / stride, W / stride].
         """
+        own = self.encoder.network
         with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
-            found, _ = self.encoder.pyramid(image)
+            reads = torch.is_inference_mode_enabled()
+            network = for_inference(own, "fp32") if reads else for_training(own)
+            found, _ = pyramid(network, self.encoder.spec, image)
         maps = [found[i].float() for i in self._order]
         whole = image if extra is None else torch.cat([image, extra / _EXTRA_SCALE], 1)
         result: Tensor = self.decoder(maps, whole)
