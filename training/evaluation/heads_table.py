@@ -256,6 +256,7 @@ def _key(
         key["decoder"] = plan.decoder
     if TASKS[s.task].tune:
         key["peak_step"] = tune.STEP
+        key["smoothing_um"] = list(tune.SMOOTHING_UM)
     return key
 
 
@@ -323,8 +324,9 @@ def table(lines: Sequence[dict[str, Any]]) -> str:
         how += ", stain maps" if key["stain_maps"] else ""
         how += f", {key['views']} views" if "views" in key else ""
         how += f", {key['decoder']}" if "decoder" in key else ""
-        if TASKS[SETS[key["set"]].task].tune and "peak_step" not in key:
-            how += ", lowest peak in steps of .05"  # as earlier versions chose it
+        if TASKS[SETS[key["set"]].task].tune and "smoothing_um" not in key:
+            how += f", maps smoothed by {tune.SMOOTHING_UM[0]} um"  # as in earlier versions
+            how += "" if "peak_step" in key else ", lowest peak in steps of .05"
         part = key["part"] + (", patients apart" if key.get("apart") else "")
         row = (key["set"], part, key["encoder"], f"{how}, {key['training']['steps']} steps")
         one = (key["training"]["seed"], key["fingerprint"])

@@ -71,19 +71,22 @@ def nuclei(
     return _without_small(_joined(basins, depth, heights, rise), smallest)
 
 
-def points(found: Floats, *, threshold: float, apart: float) -> NDArray[np.float64]:
+def points(
+    found: Floats, *, threshold: float, apart: float, smoothing: float
+) -> NDArray[np.float64]:
     """Peaks of a map, refined to a part of a pixel.
 
     Args:
         found: Heights [h, w].
-        threshold: Lowest peak.
+        threshold: Lowest peak, of the smoothed map.
         apart: Smallest distance between two peaks, in pixels of the map.
+        smoothing: Standard deviation of the Gaussian that smooths the map, in its pixels.
 
     Returns:
         x, y and height [N, 3]; the centre of the first pixel is at .5.
     """
     ndimage, feature, _ = tools()
-    smooth = ndimage.gaussian_filter(found, 0.7)
+    smooth = ndimage.gaussian_filter(found, smoothing)
     at = feature.peak_local_max(
         smooth, min_distance=max(1, round(apart)), threshold_abs=threshold, exclude_border=False
     )

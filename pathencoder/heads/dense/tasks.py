@@ -19,6 +19,7 @@ Truth: TypeAlias = "NDArray[np.integer] | NDArray[np.floating]"
 Sizes = Mapping[str, float]  # what was measured on the training images, in um or um2
 
 _CONTOUR_UM, _POINT_UM = 3.0, 1.2
+_LEAST_SMOOTHING = 0.7  # of a map of points, in its pixels
 _THRESHOLD = 0.5  # where too few images are there to choose it: the best of folds of three sets
 
 
@@ -75,13 +76,21 @@ def _nucleus_objects(maps: Floats, mpp: float, sizes: Sizes) -> NDArray[np.gener
 
 
 def _point_objects(maps: Floats, mpp: float, sizes: Sizes) -> NDArray[np.generic]:
-    return _peaks(maps[0], mpp, sizes["threshold"], sizes["apart_um"])
+    smoothing = sizes.get("smoothing_um", tune.SMOOTHING_UM[0])  # older heads have none
+    return _peaks(maps[0], mpp, sizes["threshold"], sizes["apart_um"], smoothing)
 
 
-def _peaks(found: Floats, mpp: float, threshold: float, apart_um: float) -> NDArray[np.float64]:
-    stride = POINTS.stride
-    points = objects.points(found, threshold=threshold, apart=apart_um / mpp / stride)
-    return points * (stride, stride, 1)
+def _peaks(
+    found: Floats, mpp: float, threshold: float, apart_um: float, smoothing_um: float
+) -> NDArray[np.float64]:
+    pixel = mpp * POINTS.stride
+    points = objects.points(
+        found,
+        threshold=threshold,
+        apart=apart_um / pixel,
+        smoothing=max(_LEAST_SMOOTHING, smoothing_um / pixel),
+    )
+    return points * (POINTS.stride, POINTS.stride, 1)
 
 
 def _tuned_peaks(
@@ -92,7 +101,7 @@ def _tuned_peaks(
         truths,  # type: ignore[arg-type]
         mpp,
         sizes["apart_um"],
-        lambda found, threshold, apart: _peaks(found, mpp, threshold, apart),
+        lambda found, *how: _peaks(found, mpp, *how),
     )
 
 
@@ -109,7 +118,11 @@ def _apart(labels: Sequence[Truth], mpp: float) -> dict[str, float]:
 
     near = [cKDTree(p).query(p, 2)[0][:, 1] for p in labels if len(p) > 1]
     least = float(np.percentile(np.concatenate(near), 5)) * mpp if near else 4 * _POINT_UM
-    return {"apart_um": min(least / 2, 2 * _POINT_UM), "threshold": _THRESHOLD}
+    return {
+        "apart_um": min(least / 2, 2 * _POINT_UM),
+        "threshold": _THRESHOLD,
+        "smoothing_um": tune.SMOOTHING_UM[0],
+    }
 
 
 GLANDS = Task(

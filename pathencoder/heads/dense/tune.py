@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -16,10 +17,13 @@ _THRESHOLDS = np.round(np.arange(0.15, 0.755, STEP), 2)
 _NEIGHBOURS = 7  # thresholds whose F1 is averaged
 _EQUAL = 1e-9  # F1 that differ by less are equal
 _APART = (0.7, 1.0, 1.4, 2.0)  # factors of the distance that the labels gave
+# Of the map. Where points lie anywhere near the middle of a cell, a map has several peaks a cell.
+SMOOTHING_UM = (0.35, 0.8)
 
 Floats = NDArray[np.float32]
 Points = NDArray[np.floating]
-Peaks = Callable[[Floats, float, float], Points]  # map, threshold, um apart -> x, y, height
+# map, threshold, um apart, um of smoothing -> x, y, height
+Peaks = Callable[[Floats, float, float, float], Points]
 
 
 def held_out(groups: Sequence[str], seed: int = 0) -> list[int]:
@@ -48,7 +52,7 @@ def held_out(groups: Sequence[str], seed: int = 0) -> list[int]:
 def peaks(
     maps: Sequence[Floats], truths: Sequence[Points], mpp: float, apart_um: float, find: Peaks
 ) -> dict[str, float]:
-    """The lowest peak and the smallest distance of two peaks, by F1 within 3 um.
+    """The lowest peak, the smallest distance of two and the smoothing, by F1 within 3 um.
 
     Args:
         maps: Heights [h, w] of images that were held out.
@@ -58,40 +62,42 @@ def peaks(
         find: From a map to points in pixels of the read image.
 
     Returns:
-        "threshold", "apart_um", and what they reach: "held_out_f1" and "held_out_images". The F1
-        of neighbouring thresholds is averaged before the best is taken, so that chance counts
-        less; of equally good ones the middle one is taken. The range is narrow: F1 falls faster
-        above its best threshold than below, and a wide average would choose one too low. Empty
-        where no point is true.
+        "threshold", "apart_um", "smoothing_um", and what they reach: "held_out_f1" and
+        "held_out_images". The F1 of neighbouring thresholds is averaged before the best is taken,
+        so that chance counts less; of equally good ones the middle one is taken. The range is
+        narrow: F1 falls faster above its best threshold than below, and a wide average would choose
+        one too low. Empty where no point is true.
     """
     if not any(len(t) for t in truths):
         return {}
-    best: tuple[float, float, float, float] | None = None
+    best: tuple[float, dict[str, float]] | None = None
     around = _NEIGHBOURS // 2
-    for factor in _APART:
-        found = [find(m, float(_THRESHOLDS[0]), apart_um * factor) for m in maps]
+    for smoothing, factor in itertools.product(SMOOTHING_UM, _APART):
+        found = [find(m, float(_THRESHOLDS[0]), apart_um * factor, smoothing) for m in maps]
         f1 = _f1(found, truths, MATCH_UM / mpp)
         padded = np.pad(f1, around, mode="edge")
         smooth = np.convolve(padded, np.full(_NEIGHBOURS, 1 / _NEIGHBOURS), "valid")
         at = int(np.median(np.flatnonzero(smooth > smooth.max() - _EQUAL)))
         if best is None or smooth[at] > best[0]:
-            best = float(smooth[at]), float(_THRESHOLDS[at]), apart_um * factor, float(f1[at])
+            sizes = {
+                "threshold": float(_THRESHOLDS[at]),
+                "apart_um": apart_um * factor,
+                "smoothing_um": smoothing,
+                "held_out_f1": float(f1[at]),
+                "held_out_images": float(len(maps)),
+            }
+            best = float(smooth[at]), sizes
     assert best is not None
-    _, threshold, apart, reached = best
-    return {
-        "threshold": threshold,
-        "apart_um": apart,
-        "held_out_f1": reached,
-        "held_out_images": float(len(maps)),
-    }
+    return best[1]
 
 
 def notes(sizes: Mapping[str, float]) -> list[str]:
     """How the sizes of a head of points were chosen, as sentences; none for other heads."""
     if "threshold" not in sizes:
         return []
-    chosen = f"the lowest peak, {sizes['threshold']:g}, and the smallest distance of two cells,"
-    chosen += f" {sizes['apart_um']:.1f} um"
+    chosen = f"the lowest peak, {sizes['threshold']:g}, the smallest distance of two cells,"
+    chosen += f" {sizes['apart_um']:.1f} um, and the smoothing of the map,"
+    chosen += f" {sizes.get('smoothing_um', SMOOTHING_UM[0]):g} um"
     if "held_out_f1" not in sizes:
         return [
             f"{chosen}, were not chosen by a score: that needs images of {_SHARE} groups or more"

@@ -82,15 +82,15 @@ def test_points_are_found_within_half_a_pixel():
     rng = np.random.default_rng(0)
     true = np.stack(np.meshgrid(np.arange(8, 90, 11), np.arange(8, 90, 11)), -1).reshape(-1, 2)
     true = true + rng.uniform(-0.5, 0.5, true.shape)
-    found = objects.points(targets.points(true, (96, 96), 2.4)[0], threshold=0.5, apart=3)
+    heights = targets.points(true, (96, 96), 2.4)[0]
+    found = objects.points(heights, threshold=0.5, apart=3, smoothing=0.7)
     pairs = match_points(true, found[:, :2], 0.5)
     assert len(pairs) == len(true) == len(found)
 
 
 def test_a_point_at_the_border_is_kept():
-    found = objects.points(
-        targets.points(np.array([[0.4, 30.5]]), (64, 64), 2)[0], threshold=0.5, apart=3
-    )
+    heights = targets.points(np.array([[0.4, 30.5]]), (64, 64), 2)[0]
+    found = objects.points(heights, threshold=0.5, apart=3, smoothing=0.7)
     assert len(found) == 1
 
 

@@ -54,7 +54,7 @@ def test_the_best_threshold_is_found_where_f1_falls_faster_above_it():
         ]
     )
 
-    def find(_, threshold, apart):
+    def find(_, threshold, apart, smoothing):
         return points[points[:, 2] >= threshold]
 
     chosen = tune.peaks([None], [true], 0.25, 2.0, find)
@@ -69,6 +69,26 @@ def test_a_smaller_distance_is_chosen_where_cells_are_near():
     chosen = POINTS.tune(maps, [pairs * 2], 0.25, wide)
     assert chosen["apart_um"] < 3.6
     assert chosen["held_out_f1"] == 1
+
+
+def test_a_rough_map_is_smoothed_more_and_a_smooth_one_is_not():
+    smooth = targets.points(grid(0), (128, 128), 2.4)
+    rough = smooth + np.random.default_rng(0).normal(0, 0.5, smooth.shape).astype(np.float32)
+    sizes = {"apart_um": 1.2, "threshold": 0.35}
+    for heights, smoothing in ((smooth, 0.35), (rough, 0.8)):
+        chosen = POINTS.tune([heights], [grid(0) * 2], 0.25, sizes)
+        assert chosen["smoothing_um"] == smoothing
+        assert chosen["held_out_f1"] > 0.9
+        assert len(POINTS.objects(heights, 0.25, chosen)) == pytest.approx(len(grid(0)), rel=0.2)
+
+
+def test_a_head_of_before_smooths_as_it_did():
+    maps = targets.points(grid(0), (128, 128), 2.0)
+    sizes = {"apart_um": 1.2, "threshold": 0.35}
+    before, now = (
+        POINTS.objects(maps, 0.25, sizes | more) for more in ({}, {"smoothing_um": 0.35})
+    )
+    np.testing.assert_array_equal(before, now)
 
 
 def test_whole_groups_are_held_out():
@@ -105,7 +125,8 @@ def test_other_tasks_are_fitted_on_every_image():
 
 def test_what_was_chosen_is_said():
     sizes = {"threshold": 0.45, "apart_um": 2.2}
-    assert "0.45, and the smallest distance of two cells, 2.2 um, were not" in tune.notes(sizes)[0]
+    assert "0.45, the smallest distance of two cells, 2.2 um, and the" in tune.notes(sizes)[0]
+    assert "smoothing of the map, 0.35 um, were not" in tune.notes(sizes)[0]
     sizes |= {"held_out_f1": 0.8123, "held_out_images": 4.0}
     assert tune.notes(sizes)[0].startswith("4 images were not trained on")
     assert "F1 0.812" in tune.notes(sizes)[0]

@@ -175,10 +175,16 @@ def test_points_of_an_earlier_rule_are_fitted_again_and_a_row_of_their_own(run, 
     settings = ("--cv", "--sets", "crchisto", "--seeds", "1", "--folds", "1")
     run(*settings)
     results = data / "r.jsonl"
-    results.write_text(results.read_text().replace(', "peak_step": 0.01', ""))
+    results.write_text(results.read_text().replace(', "smoothing_um": [0.35, 0.8]', ""))
     output, fits = run(*settings)
     assert fits == 1
     assert output.count("| crchisto |") == 2
+    assert output.count("maps smoothed by 0.35 um") == 1
+    before, _ = results.read_text().splitlines()
+    results.write_text(before.replace(', "peak_step": 0.01', "") + "\n" + before + "\n")
+    output, fits = run(*settings)
+    assert fits == 1
+    assert output.count("| crchisto |") == 3
     assert output.count("lowest peak in steps of .05") == 1
 
 
