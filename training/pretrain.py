@@ -18,12 +18,13 @@ from typing import NoReturn
 import torch
 from torch import Tensor
 
+from pathencoder import allocator
 from pathencoder.errors import PathEncoderError
 from training import config, distributed
 from training.config import help as settings
 from training.data.loader import TileBatch
 from training.methods import Logs, Views
-from training.trainer import allocator, checks, fit, saving, signals
+from training.trainer import checks, fit, saving, signals
 from training.trainer.optimizer import clip, set_rates
 from training.trainer.prepare import opened
 from training.trainer.run import Run

@@ -113,6 +113,7 @@ def command(
     pathencoder fit --data others.csv --encoder my_encoder --out head
     pathencoder predict my_encoder/head new_tiles/ --out predictions
     """
+    from pathencoder import allocator
     from pathencoder.cli.meter import Meter
     from pathencoder.heads.adapt import save
     from pathencoder.heads.adapt.run import adapt
@@ -129,6 +130,7 @@ def command(
     train_part(read)  # before the encoder is loaded
     encoder = load(name, device=device, revision=revision)
     save.refuse_parent(out, encoder.folder)
+    allocator.keep_freed_memory()
     with Meter("adapt", unit="step") as meter:
         adapted = adapt(
             encoder,

@@ -184,6 +184,7 @@ def command(
     pathencoder fit --dataset mhist --data downloads/mhist --evaluate test --out head
     pathencoder predict head new_tiles/ --out predictions
     """
+    from pathencoder import allocator
     from pathencoder.cli.meter import Meter
     from pathencoder.heads import store
     from pathencoder.heads.fit import fit
@@ -204,6 +205,7 @@ def command(
     source = data if dataset is None else _public(dataset, data, dataset_options, family)
     read: Dataset | PictureSet | Path
     if dense:
+        allocator.keep_freed_memory()
         options = {"checkpoint": str(out / CHECKPOINT), **options}
         read = _pictures(kind, source, mpp, options, given, classes)
     elif family == "classifier":

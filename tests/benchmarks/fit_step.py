@@ -1,8 +1,9 @@
 """What folded BatchNorms save in `fit` and `adapt`: `python -m tests.benchmarks.fit_step`.
 
 Whole steps on made-up images, with the network as it is and with `folding.for_training`, in turn;
-medians of CPU seconds and of the ratio inside a round. "read" is a prediction of a dense head. The
-last line is JSON. Run it on one core: `taskset -c 0`.
+medians of CPU seconds and of the ratio inside a round. "read" is a prediction of a dense head.
+Freed memory is kept, as the commands do it (pathencoder/allocator.py), unless --returned is given.
+The last line is JSON. Run it on one core: `taskset -c 0`.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import click
 import numpy as np
 import torch
 
+from pathencoder import allocator
 from pathencoder.encoder import load_encoder
 from pathencoder.heads.adapt import learner
 from pathencoder.heads.adapt.options import HOWS, Options
@@ -30,8 +32,11 @@ from pathencoder.wrapped import bare
 
 @click.command()
 @click.option("--rounds", default=7, show_default=True)
-def main(rounds):
+@click.option("--returned", is_flag=True, help="Freed memory is returned: glibc's default.")
+def main(rounds, returned):
     """Print a table of seconds."""
+    if not returned:
+        allocator.keep_freed_memory()
     torch.set_num_threads(1)
     encoder, found = load_encoder(device="cpu"), {}
     for name, make in (*adaptations(encoder), *dense(encoder)):

@@ -20,7 +20,7 @@ The second reads 128 shards from a loopback S3 (moto, in a process of its own, w
 counted per CPU second but limits the tiles per second): single tiles, runs of neighbours, and from
 a filled cache. A batch has no two tiles of one shard, so that no request serves two by chance.
 
-Freed memory is kept, as in a run (training/trainer/allocator.py): page faults are not counted as
+Freed memory is kept, as in a run (pathencoder/allocator.py): page faults are not counted as
 reading.
 
 The third prints microseconds of one small operation, alone and with decoding threads or processes.
@@ -55,6 +55,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from pathencoder import allocator
 from pathencoder.images import decode_image
 from training.data import open_files
 from training.data.corpus import open_corpus
@@ -65,7 +66,6 @@ from training.data.sampler import Sampler, make_sampler
 from training.data.shards import index_path, write_index
 from training.data.tiles import Corpus
 from training.data.window import in_window
-from training.trainer import allocator
 
 OPERATIONS = 10_000
 STEPS = 1_000_000  # more than are read

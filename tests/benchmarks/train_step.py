@@ -11,7 +11,7 @@ Sides:
 
     bare      ours in float32 and torch's default layout; freed memory is returned (glibc's default)
     lightly   lightly as its documentation shows: the same precision, layout and allocator
-    plain     ours as bare, freed memory kept (training/trainer/allocator.py), as in all our runs
+    plain     ours as bare, freed memory kept (pathencoder/allocator.py), as in all our runs
     kept      lightly, freed memory kept
     ours      our defaults: channels_last, freed memory kept, and bf16 where it is faster
     tuned     lightly with all of these, to show their share of the difference
@@ -43,9 +43,9 @@ from typing import Any
 import torch
 from PIL import Image
 
+from pathencoder import allocator
 from pathencoder.images import list_images, open_image
 from tests.benchmarks.train_step_sides import Case, lightly, ours
-from training.trainer import allocator
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ LAYERS = {
         (
             "_version",
             "bit_depth",
+            "allocator",
             "cores",
             "errors",
             "redact",

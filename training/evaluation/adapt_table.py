@@ -16,7 +16,7 @@ from typing import Any
 import click
 import numpy as np
 
-from pathencoder import metrics
+from pathencoder import allocator, metrics
 from pathencoder.errors import ConfigError, PathEncoderError
 from pathencoder.files import make_folder
 from pathencoder.heads.adapt.options import HOWS, Options
@@ -69,6 +69,7 @@ def adapt(
     stages: int | None,
 ) -> None:
     """Adapt encoders, and compare each with the frozen one."""
+    allocator.keep_freed_memory()
     try:
         subjects = [x for runs in networks(names).values() for x in runs]
         make_folder(results.parent)

@@ -19,6 +19,7 @@ from typing import Any
 import click
 import numpy as np
 
+from pathencoder import allocator
 from pathencoder.errors import ConfigError, PathEncoderError
 from pathencoder.files import make_folder, whole_file
 from pathencoder.heads.dense import model as dense
@@ -100,6 +101,7 @@ def heads(
     how = dataclasses.replace(_TRAINING, steps=steps, encoder_lr=rate, precision=precision)
     if cv and apart:
         raise click.UsageError("--apart is about test parts, which --cv leaves unread")
+    allocator.keep_freed_memory()
     try:
         sets = _chosen(chosen.split(","))
         subjects = [x for runs in networks(names).values() for x in runs]
