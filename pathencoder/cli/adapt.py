@@ -16,6 +16,7 @@ from pathencoder.cli.common import (
     json_option,
     load,
 )
+from pathencoder.cli.config_file import config_argument
 from pathencoder.cli.labelled import encoder_options, groups_options, weight_option
 from pathencoder.errors import StoreError
 from pathencoder.heads.adapt.options import HOWS, Options
@@ -28,6 +29,7 @@ _CHECKPOINT = "checkpoint"  # in --out
 
 
 @click.command(short_help="Adapt an encoder to labelled images.")
+@config_argument()
 @click.option(
     "--how",
     type=click.Choice(HOWS),
@@ -106,7 +108,8 @@ def command(
     """Adapt an encoder to labelled images, and compare it with the frozen one.
 
     OUT holds an encoder that every verb takes, and its head in OUT/head. A fifth of the patients
-    ends the training. The same command goes on where a run was stopped.
+    ends the training. The same command goes on where a run was stopped. CONFIG is a TOML file of
+    these options, as for `fit`.
 
     \b
     pathencoder adapt --data tiles.csv --how lora --evaluate test --out my_encoder

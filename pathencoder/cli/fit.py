@@ -18,6 +18,7 @@ from pathencoder.cli.common import (
     json_option,
     load,
 )
+from pathencoder.cli.config_file import config_argument
 from pathencoder.cli.encode import VIEWS
 from pathencoder.cli.labelled import encoder_options, groups_options, weight_option
 from pathencoder.heads import kinds
@@ -40,13 +41,18 @@ def _options(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> 
         if not equals or not name:
             raise click.BadParameter(f"{pair!r} is not NAME=VALUE, for example c=0.01")
         try:
-            found[name] = json.loads(text)
+            found[name] = json.loads(text, parse_constant=_refused)
         except ValueError:
             found[name] = text
     return found
 
 
+def _refused(text: str) -> float:
+    raise click.BadParameter(f"{text}: a finite number is needed")
+
+
 @click.command(short_help="Fit a head on labelled images.")
+@config_argument()
 @click.option(
     "--head",
     "kind",
@@ -174,10 +180,13 @@ def command(
     Heads of slides (abmil, slide-mean, slide-max) take a CSV with the columns slide, label and,
     optionally, patient, split, and the feature files of the slides.
 
-    The data set is checked as a whole first.
+    The data set is checked as a whole first. CONFIG is a TOML file of these options (head =
+    "linear", data = "tiles.csv" and so on; those of the kind of head in a table [options]); its
+    paths are relative to it, and options of the command line count before it.
 
     \b
     pathencoder fit --data tiles.csv --out head
+    pathencoder fit head.toml
     pathencoder fit --data tiles/ --groups '(P\\d+)_' --head knn --out head
     pathencoder fit --head glands --data pictures/ --mpp 0.5 --out glands
     pathencoder fit --head abmil --data slides.csv --features features/ --out head
@@ -293,7 +302,16 @@ def _report(head: Head, out: Path, *, as_json: bool) -> None:
     reports = {"report": head.report, "held_out": head.held_out}
     if as_json:
         contents = {key: report and report.to_json() for key, report in reports.items()}
-        echo_json({"head": str(out), "kind": head.kind, "settings": head.settings, **contents})
+        notes = [] if head.report is not None else list(getattr(head, "notes", ()))
+        echo_json(
+            {
+                "head": str(out),
+                "kind": head.kind,
+                "settings": head.settings,
+                **contents,
+                "notes": notes,
+            }
+        )
         return
     for report in reports.values():
         if report is not None:

@@ -6,6 +6,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -59,6 +60,8 @@ def find(inputs: Iterable[Path], out: Path) -> Found:
     found.left_out += left_out
     # the file as its own single image: its output is then named without the suffix
     jobs = [Job(path, _FEATURES, images=((path.name, path),)) for path in files.values()]
+    # `predict` has no --as
+    found.jobs = [replace(one, problem=one.problem.partition(": --as ")[0]) for one in found.jobs]
     found.jobs = give_names([*jobs, *found.jobs])
     refuse_nothing(found)
     return found
@@ -143,8 +146,8 @@ def _predict(head: Head, job: Job, target: Target, mpp: float | None, meter: Met
             f"{job.source}: a slide. Encode its tiles first, `pathencoder encode"
             f" {printable(job.source)} --out features`, and predict on features/{job.name}.h5"
         )
-    if job.kind == "nothing":  # `predict` has no --as
-        raise ImageError(f"{job.source}: {job.problem.partition(': --as ')[0]}")
+    if job.kind == "nothing":
+        raise ImageError(f"{job.source}: {job.problem}")
     rows: list[list[Any]] = []
     failures: list[Failure] = []
     for start in range(0, len(job.images), _AT_ONCE):
@@ -152,7 +155,10 @@ def _predict(head: Head, job: Job, target: Target, mpp: float | None, meter: Met
         meter(start, len(job.images))
         found = head.predict([path for _, path in images], mpp=mpp, on_error="nan", progress=False)
         failures += [
-            Failure(images[int(i)][0], printable(reason.removeprefix(f"{images[int(i)][1]}: ")))
+            Failure(
+                images[int(i)][0],
+                printable(reason.removeprefix(f"images[{i}] {images[int(i)][1]}: ")),
+            )
             for i, reason in found.errors.items()
         ]
         good = [i for i in range(len(found)) if i not in found.errors]

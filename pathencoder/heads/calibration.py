@@ -5,6 +5,7 @@ Both are read from predictions of images that were not fitted on: those of the f
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,12 +26,17 @@ class Abstention:
         threshold: The smallest probability of the label that is not abstained from.
         error: Share of wrong labels among those that are kept; NaN where none is.
         kept: Share of images that are kept.
+        images: How many are kept; None in reports of earlier versions.
+        most: The share of wrong labels that so few images do not exclude: the upper end of
+            Wilson's interval (1927), one-sided, 95 %. None as above.
     """
 
     max_error: float
     threshold: float
     error: float
     kept: float
+    images: int | None = None
+    most: float | None = None
 
 
 def temperature(logits: Floats, y: Ints, weights: Floats, *, smooth: bool = True) -> float:
@@ -127,14 +133,34 @@ def abstention(probabilities: Floats, y: Ints, max_error: float) -> Abstention:
     Returns:
         The threshold; `NEVER` where no threshold reaches the share.
     """
-    sure = probabilities.max(1)
-    wrong = probabilities.argmax(1) != y
+    sure, wrong = _sure_and_wrong(probabilities, y)
     order = np.argsort(-sure, kind="stable")
     errors: NDArray[np.float64] = np.cumsum(wrong[order]) / np.arange(1, len(y) + 1)
     # of images with one probability all are kept or none
     last = np.append(sure[order][1:] < sure[order][:-1], [True])
     fits = np.flatnonzero(last & (errors <= max_error))
-    if not len(fits):
-        return Abstention(max_error, NEVER, float("nan"), 0.0)
-    kept = int(fits[-1])
-    return Abstention(max_error, float(sure[order][kept]), float(errors[kept]), (kept + 1) / len(y))
+    threshold = float(sure[order][fits[-1]]) if len(fits) else NEVER
+    return abstention_at(threshold, probabilities, y, max_error)
+
+
+def abstention_at(threshold: float, probabilities: Floats, y: Ints, max_error: float) -> Abstention:
+    """What a threshold that was set before keeps of these images; arguments as `abstention`."""
+    sure, wrong = _sure_and_wrong(probabilities, y)
+    kept = sure >= threshold
+    count, errors = int(kept.sum()), int(wrong[kept].sum())
+    if not count:
+        return Abstention(max_error, threshold, float("nan"), 0.0, 0)
+    most = _most_wrong(errors, count)
+    return Abstention(max_error, threshold, errors / count, count / len(y), count, most)
+
+
+def _sure_and_wrong(probabilities: Floats, y: Ints) -> tuple[Floats, NDArray[np.bool_]]:
+    return probabilities.max(1), np.asarray(probabilities.argmax(1) != y)
+
+
+def _most_wrong(errors: int, count: int) -> float:
+    """The upper end of Wilson's one-sided interval of a share, 95 %."""
+    z = 1.6449
+    share, square = errors / count, z**2 / count
+    half = z * math.sqrt((share * (1 - share) + square / 4) / count)
+    return (share + square / 2 + half) / (1 + square)

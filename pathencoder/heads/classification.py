@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, cast
 
+import numpy as np
+
 from pathencoder.errors import ConfigError
 from pathencoder.features.encode import as_encoder
 from pathencoder.heads import classify, kinds, store
@@ -13,6 +15,7 @@ from pathencoder.heads.data.check import train_part
 from pathencoder.heads.data.read import Data, Labels, read_dataset
 from pathencoder.heads.encoder_record import EncoderRecord
 from pathencoder.heads.folds import require_sklearn
+from pathencoder.heads.outputs import read_outputs
 from pathencoder.heads.parts import held_out_part
 from pathencoder.heads.report import Report
 from pathencoder.heads.request import Request
@@ -61,19 +64,22 @@ def fit(asked: Request) -> Classifier:
 
 
 def load(files: store.Files, device: str) -> Classifier:
-    """The classifier of a head's files; KeyError and TypeError where they are incomplete."""
+    """The classifier of a head's files; KeyError, TypeError, ValueError where they do not fit."""
     config = files.config
-    threshold = config["threshold"]
+    model = kinds.kind(config["head"]).from_arrays(files.arrays, config["settings"])
+    record = EncoderRecord(**config["encoder"])
+    outputs = read_outputs(config, model.logits(np.zeros((1, record.dim))).shape[1])
     return Classifier(
         kind=config["head"],
-        classes=tuple(map(str, config["classes"])),
-        model=kinds.kind(config["head"]).from_arrays(files.arrays, config["settings"]),
-        record=EncoderRecord(**config["encoder"]),
+        classes=outputs.classes,
+        model=model,
+        record=record,
         settings=dict(config["settings"]),
-        temperature=float(config["temperature"]),
-        threshold=None if threshold is None else float(threshold),
+        temperature=outputs.temperature,
+        threshold=outputs.threshold,
         report=_report(files.report.get("folds")),
         held_out=_report(files.report.get("held_out")),
+        notes=tuple(files.report.get("notes", ())),
         _device=device,
     )
 

@@ -15,14 +15,15 @@ from pathencoder.errors import ConfigError, HeadMismatch
 from pathencoder.heads import store
 from pathencoder.heads.adapt import seen
 from pathencoder.heads.cache import FeatureCache
-from pathencoder.heads.data.dataset import Dataset
+from pathencoder.heads.calibration import Abstention, abstention_at
+from pathencoder.heads.data.dataset import Dataset, split_name
 from pathencoder.heads.data.read import Data, Groups, Labels, read_dataset
 from pathencoder.heads.digest import digest_of
 from pathencoder.heads.embed import Embedded, embed
 from pathencoder.heads.encoder_record import EncoderRecord
 from pathencoder.heads.predictions import Predictions, predictions
 from pathencoder.heads.report import Report, evaluated
-from pathencoder.heads.rows import Floats, Model, softmax
+from pathencoder.heads.rows import Floats, Ints, Model, softmax
 from pathencoder.heads.saved import SavedHead
 from pathencoder.images import Images, Item, Key, survey
 from pathencoder.mpp import check_mpp
@@ -47,6 +48,7 @@ class Classifier(SavedHead):
         threshold: The probability of the label below which it abstains. None: it never does.
         report: What it reaches on images that it was not fitted on. None: nothing was evaluated.
         held_out: The same on the part that `fit(evaluate=...)` named.
+        notes: What a fit without folds left out or assumed; with folds the report says so.
     """
 
     kind: str
@@ -58,6 +60,7 @@ class Classifier(SavedHead):
     threshold: float | None = None
     report: Report | None = None
     held_out: Report | None = None
+    notes: tuple[str, ...] = ()
     _encoder: Encoder | None = field(default=None, repr=False)
     _device: str = field(default="auto", repr=False)  # of an encoder that is loaded later
 
@@ -205,10 +208,14 @@ class Classifier(SavedHead):
 
         Returns:
             Figures with intervals.
+
+        Raises:
+            ConfigError: Embeddings are not finite.
         """
-        numbers = np.array([self.classes.index(label) for label in data.labels])
+        numbers = class_numbers(data.labels, self.classes)
+        probabilities = self._probabilities(found.rows.astype(np.float64))
         return evaluated(
-            self._probabilities(found.rows.astype(np.float64)),
+            probabilities,
             numbers,
             data.groups,
             self.classes,
@@ -216,6 +223,7 @@ class Classifier(SavedHead):
             encoder=self.record.label(),
             part=part,
             settings=self.settings,
+            abstention=kept_of(self.report, self.threshold, probabilities, numbers),
             notes=(*notes, *seen.notes(self.encoder, found.contents)),
         )
 
@@ -233,12 +241,12 @@ class Classifier(SavedHead):
             "temperature": self.temperature,
             "threshold": self.threshold,
         }
-        reports = store.reports_of(self.report, self.held_out)
+        reports = store.reports_of(self.report, self.held_out, self.notes)
         return store.Content(config, self.model.arrays(), reports, self._card())
 
     def _card(self) -> str:
         front = base_model_lines(self.record.repo or self.record.name)
-        shown = store.text_of(self.report, self.held_out)
+        shown = store.text_of(self.report, self.held_out, self.notes)
         use = [
             "```python",
             "import pathencoder",
@@ -287,13 +295,28 @@ def _noted(items: Iterator[Item], keys: list[Key]) -> Iterator[Item]:
         yield item
 
 
+def class_numbers(labels: Sequence[str], classes: Sequence[str]) -> Ints:
+    """The number of each label [N] in the order of the classes."""
+    numbers = {name: number for number, name in enumerate(classes)}
+    return np.array([numbers[label] for label in labels], np.int64)
+
+
+def kept_of(
+    folds: Report | None, threshold: float | None, probabilities: Floats, y: Ints
+) -> Abstention | None:
+    """What the threshold that the folds set keeps of other images; None without one."""
+    if folds is None or folds.abstention is None or threshold is None:
+        return None
+    return abstention_at(threshold, probabilities, y, folds.abstention.max_error)
+
+
 def part_of(data: Dataset, part: str) -> Dataset:
-    """The images of a part.
+    """The images of a part, which has several names: "val", "validation".
 
     Raises:
         ConfigError: The data set has no such part.
     """
-    rows = data.rows_of(part)
+    rows = data.rows_of(split_name(part))
     if not rows:
         parts = ", ".join(sorted({data.part(row) for row in range(len(data))}))
         raise ConfigError(f"the data set has no part {part!r}; it has {parts}")

@@ -12,7 +12,7 @@ import numpy as np
 from pathencoder.errors import ConfigError
 from pathencoder.heads import judge, kinds
 from pathencoder.heads.adapt import seen
-from pathencoder.heads.classifier import Classifier
+from pathencoder.heads.classifier import Classifier, class_numbers
 from pathencoder.heads.data.dataset import TRAIN, Dataset
 from pathencoder.heads.embed import Embedded
 from pathencoder.heads.encoder_record import EncoderRecord
@@ -78,6 +78,8 @@ def fit(
     train, found = first.data, first.found
     notes = [*train.notes, *left, *first.notes, *copies(train, found.contents)]
     notes += seen.notes(encoder, found.contents)
+    if how.kind == "prototypes" and how.class_weights is not None:
+        notes.append("class weights count in the temperature alone: prototypes have none")
     rows = rows_of(train, found, how.class_weights, how.seed)
     model = kinds.kind(how.kind)
     folds = judge.folds_of(train, rows)
@@ -108,7 +110,10 @@ def class_weights(given: object, classes: Sequence[str]) -> Floats | None:
             f" {', '.join(classes)}"
         )
     by_name = {str(name): weight for name, weight in given.items()}
-    weights = np.array([by_name[name] for name in classes], np.float64)
+    try:
+        weights = np.array([by_name[name] for name in classes], np.float64)
+    except (TypeError, ValueError):
+        weights = np.full(len(classes), np.nan)
     if not (np.isfinite(weights).all() and (weights > 0).all()):
         raise ConfigError(f"class_weight={given!r}: weights are numbers above 0")
     return weights
@@ -128,19 +133,25 @@ def left_out(data: Dataset, evaluate: str | None) -> list[str]:
 
 
 def copies(train: Dataset, contents: Sequence[bytes]) -> list[str]:
-    """Notes on images of the same content with other labels, or in other groups."""
+    """Notes on images of the same content with other labels, in other groups, or without groups."""
     first: dict[bytes, int] = {}
-    labels, groups = list[int](), list[int]()
+    labels, groups, same = list[int](), list[int](), list[int]()
     for row, content in enumerate(contents):
         before = first.setdefault(content, row)
         if train.labels[row] != train.labels[before]:
             labels.append(row)
         elif train.groups is not None and train.groups[row] != train.groups[before]:
             groups.append(row)
+        elif train.groups is None and row != before:
+            same.append(row)
     return [
         f"{len(rows):,} images have the content of another one {what}, the first:"
         f" {train.name(rows[0])} and {train.name(first[contents[rows[0]]])}"
-        for rows, what in ((labels, "with another label"), (groups, "of another group"))
+        for rows, what in (
+            (labels, "with another label"),
+            (groups, "of another group"),
+            (same, "(copies stay together in folds, unless the data set gives them)"),
+        )
         if rows
     ]
 
@@ -169,12 +180,16 @@ def rows_of(train: Dataset, found: Embedded, class_weights: Floats | None, seed:
             f"{bad} of {len(found.rows)} embeddings hold NaN or infinity: the encoder is broken, or"
             " overflows in this precision"
         )
-    groups = train.groups or [str(row) for row in range(len(train))]
+    # copies of an image are one group where none are known
+    groups = train.groups or [
+        content.hex() or str(row) for row, content in enumerate(found.contents)
+    ]
+    classes = train.classes
     return Rows(
         x=found.rows.astype(np.float64),
-        y=np.array([train.classes.index(label) for label in train.labels]),
+        y=class_numbers(train.labels, classes),
         groups=np.unique(np.asarray(groups), return_inverse=True)[1],
-        classes=len(train.classes),
+        classes=len(classes),
         class_weights=class_weights,
         seed=seed,
     )

@@ -56,9 +56,30 @@ def check_rows(
                 " slide as the images of the head were"
             )
     scale = said.get("target_mpp")
+    if features.coords is None:
+        _check_scale(record, said)
+    elif record.image_mpp is None:
+        return [
+            "the images of the head were resized whole, whatever their scale; these tiles were read"
+            + ("" if scale is None else f" at {scale:g} um/px")
+            + ": a head that is fitted with mpp= reads both alike"
+        ]
     if scale is not None and record.mpp is not None and abs(scale / record.mpp - 1) > 0.02:
         return [f"tiles were read at {scale:g} um/px, the encoder works at {record.mpp:g}"]
     return []
+
+
+def _check_scale(record: EncoderRecord, said: dict[str, Any]) -> None:
+    """Refuse rows of images that were resampled where those of the head were resized whole."""
+    mine, theirs = record.image_mpp, said.get("mpp")
+    if (mine is None) == (theirs is None):
+        return
+    whole = "were resized whole"
+    raise HeadMismatch(
+        f"these images {whole if theirs is None else f'were read as of {theirs:g} um/px'}, those of"
+        f" the head {whole if mine is None else f'as of {mine:g} um/px'}: encode them again"
+        f" {'without --mpp' if mine is None else 'with --mpp'}, or fit the head in the same way"
+    )
 
 
 def _recipe(features: FeatureFile) -> dict[str, Any]:

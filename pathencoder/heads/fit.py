@@ -233,8 +233,8 @@ def load_head(
         if isinstance(error, ConfigError):
             raise
         raise ConfigError(
-            f"the head {path_or_repo} is incomplete ({type(error).__name__}: {error}): save or"
-            " download it again"
+            f"the head {path_or_repo} is incomplete or was changed ({type(error).__name__}:"
+            f" {error}): save or download it again"
         ) from error
     if encoder is not None:
         loaded.use(as_encoder(encoder))

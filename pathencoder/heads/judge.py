@@ -74,6 +74,7 @@ class Judged(Protocol):
     temperature: float
     threshold: float | None
     report: Report | None
+    notes: tuple[str, ...]
 
     @property
     def record(self) -> Record:
@@ -119,13 +120,23 @@ def chosen(model: type[Any], rows: Labelled, train: Dataset, options: Any) -> di
     try:
         found: dict[str, Any] = model.choose(rows, options)
     except NoFolds as error:
-        every = [field.name for field in dataclasses.fields(options)]
-        names = ", ".join(f"{name}=" for name in getattr(options, "CHOSEN", every))
+        names = ", ".join(f"{name}=" for name in _chosen_options(options))
         raise ConfigError(
             f"{_scarce(train)}: nothing can be chosen by folds or evaluated. Add groups (patients)"
             f" of it, or give the settings of the head yourself ({names})"
         ) from error
     return found
+
+
+def _chosen_options(options: Any) -> Sequence[str]:
+    """The names of the options that folds choose where they are not given."""
+    every = [field.name for field in dataclasses.fields(options)]
+    found: Sequence[str] = getattr(options, "CHOSEN", every)
+    return found
+
+
+def _left_to_choose(options: Any) -> bool:
+    return any(getattr(options, name) is None for name in _chosen_options(options))
 
 
 def folds_of(train: Dataset, rows: Labelled, count: int = FOLDS) -> Named | None:
@@ -164,7 +175,7 @@ def judge(
     """Evaluate on folds; set the temperature and the threshold by the same predictions.
 
     Args:
-        head: Gets the report.
+        head: Gets the report; without folds, the notes.
         model: Its kind.
         rows: What it was fitted on.
         train: The same rows, with names.
@@ -178,11 +189,12 @@ def judge(
     if folds is None:
         if how.max_error is not None:
             raise ConfigError(f"{_scarce(train)}: max_error= needs predictions on folds")
-        for note in [*notes, f"{_scarce(train)}: nothing was evaluated or calibrated"]:
+        head.notes = (*notes, f"{_scarce(train)}: nothing was evaluated on folds or calibrated")
+        for note in head.notes:
             log.warning("%s", note)
         return
     nested = _chosen_inside(model, rows, folds.pairs, how)
-    if nested is None:
+    if nested is None and _left_to_choose(how.options):
         notes.append("settings were chosen once, with the folds that are evaluated here")
     logits = np.zeros((len(rows.y), rows.classes))
     for i, (fitted, held_out) in enumerate(folds.pairs):

@@ -56,18 +56,28 @@ class Neighbours:
 
     @classmethod
     def choose(cls, rows: Rows, options: NeighbourOptions) -> dict[str, Any]:
-        """The k with the highest balanced accuracy over grouped folds; of equals the largest."""
+        """The k with the highest balanced accuracy over grouped folds; of equals the largest.
+
+        Raises:
+            ConfigError: The given k is not below the number of rows: all would vote on each image.
+        """
         if options.k is not None:
+            if options.k >= len(rows.y):
+                raise ConfigError(
+                    f"k={options.k}: of {len(rows.y)} images that are fitted on (in a fold, where"
+                    " there are folds), all would vote on each image. Give a smaller k"
+                )
             return {"k": options.k}
         folds = grouped_folds(rows.y, rows.groups, seed=rows.seed)
-        scores = {k: 0.0 for k in _KS}
+        fewest = min(len(fitted) for fitted, _ in folds)
+        scores = {k: 0.0 for k in _KS if k < fewest} or {max(1, fewest // 2): 0.0}
         for fitted, held_out in folds:
-            model = cls.fit(rows.take(fitted), {"k": max(_KS)})
+            model = cls.fit(rows.take(fitted), {"k": max(scores)})
             near = model._near(rows.x[held_out])
-            for k in _KS:
+            for k in scores:
                 predicted = model._shares(near[:, :k]).argmax(1)
                 scores[k] += metrics.balanced_accuracy(rows.y[held_out], predicted)
-        return {"k": max(_KS, key=lambda k: (scores[k], k))}
+        return {"k": max(scores, key=lambda k: (scores[k], k))}
 
     @classmethod
     def fit(cls, rows: Rows, settings: Mapping[str, Any]) -> Neighbours:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -31,7 +32,8 @@ class LinearOptions:
 
     def __post_init__(self) -> None:
         """Raises ConfigError for a C that is not positive."""
-        if self.c is not None and not self.c > 0:
+        number = isinstance(self.c, int | float) and not isinstance(self.c, bool)
+        if self.c is not None and not (number and 0 < self.c < math.inf):
             raise ConfigError(f"c={self.c!r}: a number above 0, for example 0.01")
 
 

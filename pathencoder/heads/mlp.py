@@ -86,12 +86,19 @@ class Network:
 
     @classmethod
     def fit(cls, rows: Rows, settings: Mapping[str, Any]) -> Network:
-        """Train on all rows for a given number of epochs."""
+        """Train on all rows for a given number of epochs.
+
+        Raises:
+            ConfigError: The training diverged.
+        """
         training = _Training(rows, settings)
         with training.seeded():
             for _ in range(settings["epochs"]):
                 training.epoch()
-        return training.network()
+        fitted = training.network()
+        if not np.isfinite(fitted.logits(rows.x)).all():
+            raise ConfigError(stopping.DIVERGED.format(f"in {settings['epochs']} epochs"))
+        return fitted
 
     def logits(self, x: Floats) -> Floats:
         """Scores [N, C]."""
@@ -195,4 +202,4 @@ def _is_count(value: object) -> bool:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -28,11 +28,14 @@ class PrototypeOptions:
             are. None: all.
     """
 
+    CHOSEN: ClassVar[tuple[str, ...]] = ()  # by folds
+
     shots: int | None = None
 
     def __post_init__(self) -> None:
         """Raises ConfigError for a number of shots that is no count."""
-        if self.shots is not None and (not isinstance(self.shots, int) or self.shots < 1):
+        count = isinstance(self.shots, int) and not isinstance(self.shots, bool)
+        if self.shots is not None and (not count or self.shots < 1):
             raise ConfigError(f"shots={self.shots!r}: a whole number of images, for example 5")
 
 

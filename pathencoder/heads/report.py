@@ -128,10 +128,15 @@ class Report:
             return []
         if chosen.threshold == NEVER:
             return [f"  abstains always: no probability has at most {chosen.max_error:.1%} errors"]
+        keeps = f"  abstains below probability {chosen.threshold:.3f}: keeps"
+        asked = f"asked: at most {chosen.max_error:.1%}"
+        if not chosen.kept:
+            return [f"{keeps} none of the {self.unit} ({asked})"]
+        if chosen.most is not None:
+            asked += f"; with {chosen.images:,} {self.unit}, up to {chosen.most:.1%} is possible"
         return [
-            f"  abstains below probability {chosen.threshold:.3f}: keeps {chosen.kept:.1%} of the"
-            f" {self.unit}, {chosen.error:.1%} of them wrong (asked: at most"
-            f" {chosen.max_error:.1%})"
+            f"{keeps} {chosen.kept:.1%} of the {self.unit}, {chosen.error:.1%} of them wrong"
+            f" ({asked})"
         ]
 
     def _confusion_lines(self) -> list[str]:
@@ -181,13 +186,22 @@ def evaluated(
 
     Returns:
         The report.
+
+    Raises:
+        ConfigError: Probabilities are not finite.
     """
+    if not np.isfinite(probabilities).all():
+        bad = int((~np.isfinite(probabilities)).any(1).sum())
+        raise ConfigError(
+            f"{part}: the predictions of {bad:,} of {len(y):,} {unit} are NaN or infinite: the"
+            " embeddings overflow in this precision, or the head is broken"
+        )
     predicted = probabilities.argmax(1)
     said = list(notes)
     if groups is None:
         said.append(
-            f"no groups (patients) are known: {unit} of one patient may be on both sides of the"
-            " folds, which makes figures too good, and no interval is claimed"
+            f"no groups (patients) are known: {unit} of one patient may be both fitted on and"
+            " evaluated, which makes figures too good, and no interval is claimed"
         )
     elif len(set(groups)) < 10:
         said.append(f"intervals from {len(set(groups))} groups are rough")

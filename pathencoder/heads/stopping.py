@@ -14,11 +14,13 @@ from typing import Protocol, TypeVar
 
 import numpy as np
 
+from pathencoder.errors import ConfigError
 from pathencoder.heads import calibration
 from pathencoder.heads.folds import Folds, grouped_folds
 from pathencoder.heads.rows import Floats, Ints
 
 _ENOUGH = 200  # groups that are judged; with more of them one fold is as good as five
+DIVERGED = "the training diverged {}: scores are NaN or infinite. Give a lower learning_rate="
 _PATIENCE = 15  # epochs without a lower loss
 
 
@@ -56,6 +58,9 @@ def best_epoch(
         loss: Of the scores of every run.
         longest: Epochs at most.
         fewest: Epochs at least, where `longest` allows it.
+
+    Raises:
+        ConfigError: A training diverged: scores are NaN or infinite.
     """
     first = max(1, min(fewest, longest))
     best, best_at = np.inf, first
@@ -64,7 +69,10 @@ def best_epoch(
             run.epoch()
         if epoch < first:
             continue
-        value = loss([run.held_out() for run in runs])
+        scores = [run.held_out() for run in runs]
+        if not all(np.isfinite(one).all() for one in scores):
+            raise ConfigError(DIVERGED.format(f"in epoch {epoch} of a fold"))
+        value = loss(scores)
         if value < best:
             best, best_at = value, epoch
         elif epoch - best_at >= _PATIENCE:

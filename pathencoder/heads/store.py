@@ -36,6 +36,7 @@ VERSION = 1
 _CONFIG, _ARRAYS, _REPORT, _CARD = "config.json", "model.safetensors", "report.json", "README.md"
 # config.json last: until then the old one, with the old sha256, does not match new arrays
 FILES = (_REPORT, _CARD, _ARRAYS, _CONFIG)
+_AGAIN = "save or download the head again"
 BESIDE = "head"  # the folder of a head beside the files of its encoder
 _REPO = re.compile(rf"(?:hf[-_]hub:)?([\w.-]+/[\w.-]+)(/{BESIDE})?(?:@(\S+))?")
 
@@ -84,16 +85,20 @@ class Reported(Protocol):
         ...
 
 
-def reports_of(folds: Reported | None, held_out: Reported | None) -> dict[str, Any]:
-    """The content of report.json."""
+def reports_of(
+    folds: Reported | None, held_out: Reported | None, notes: Sequence[str] = ()
+) -> dict[str, Any]:
+    """The content of report.json; `notes` are those of a fit without folds."""
     reports = {"folds": folds, "held_out": held_out}
-    return {name: report and report.to_json() for name, report in reports.items()}
+    found: dict[str, Any] = {name: one and one.to_json() for name, one in reports.items()}
+    return {**found, "notes": list(notes)} if notes else found
 
 
-def text_of(folds: Reported | None, held_out: Reported | None) -> str:
-    """The reports as a card shows them."""
+def text_of(folds: Reported | None, held_out: Reported | None, notes: Sequence[str] = ()) -> str:
+    """The reports as a card shows them; `notes` are those of a fit without folds."""
     reports = [report.text() for report in (folds, held_out) if report is not None]
-    return "\n\n".join(reports) or "Nothing was evaluated."
+    shown = "\n\n".join(reports) or "Nothing was evaluated."
+    return "\n".join([shown, *(f"Note: {note}" for note in notes)])
 
 
 def write(content: Content, folder: Path) -> None:
@@ -106,6 +111,7 @@ def write(content: Content, folder: Path) -> None:
     Raises:
         StoreError: The folder cannot be written, or holds files of something else.
     """
+    from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
     refuse_others(folder)
@@ -124,7 +130,7 @@ def write(content: Content, folder: Path) -> None:
             _write_json(draft / _REPORT, content.reports)
             (draft / _CARD).write_text(content.card, encoding="utf-8")
             folders.publish(draft, folder, FILES)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         raise StoreError(
             f"cannot write the head {folder}: {error}. Free space there, or choose another folder"
         ) from error
@@ -156,10 +162,9 @@ def read(
     parsed = _checked(config, name)
     if not arrays.is_file() or folders.sha256_of(arrays) != parsed.get("sha256"):
         raise ChecksumError(
-            f"{printable(arrays)} is not the file that was saved with this head: save or download"
-            " the head again"
+            f"{printable(arrays)} is not the file that was saved with this head: {_AGAIN}"
         )
-    reports = folders.parse_config(report) if report.is_file() else {}
+    reports = folders.parse_config(report, _AGAIN) if report.is_file() else {}
     return Files(parsed, load_file(arrays), reports)
 
 
@@ -239,7 +244,7 @@ def _checked(file: Path, name: str | os.PathLike[str]) -> dict[str, Any]:
     """The content of config.json, of a format and version that are known."""
     if not file.is_file():
         raise ConfigError(f"{printable(name)} holds no {_CONFIG}: not the folder of a head")
-    config = folders.parse_config(file)
+    config = folders.parse_config(file, _AGAIN)
     if config.get("format") != FORMAT:
         raise ConfigError(
             f"{printable(name)} holds no head but something else (an encoder?): heads are what"

@@ -74,8 +74,12 @@ def read_config(folder: str | os.PathLike[str]) -> dict[str, Any]:
     return parse_config(path)
 
 
-def parse_config(path: Path) -> dict[str, Any]:
+def parse_config(path: Path, remedy: str = "fetch or export the encoder again") -> dict[str, Any]:
     """The JSON object in a file.
+
+    Args:
+        path: Of the file.
+        remedy: What helps where it is damaged.
 
     Raises:
         ConfigError: The file cannot be read, or holds something else.
@@ -83,13 +87,10 @@ def parse_config(path: Path) -> dict[str, Any]:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:
-        raise ConfigError(
-            f"{path} cannot be read as JSON ({error}): fetch or export the encoder again"
-        ) from error
+        raise ConfigError(f"{path} cannot be read as JSON ({error}): {remedy}") from error
     if not isinstance(config, dict):
         raise ConfigError(
-            f"{path} holds {type(config).__name__} instead of a JSON object: fetch or export the"
-            " encoder again"
+            f"{path} holds {type(config).__name__} instead of a JSON object: {remedy}"
         )
     return config
 

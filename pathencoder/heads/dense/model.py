@@ -17,6 +17,7 @@ from pathencoder.encoder import Encoder
 from pathencoder.errors import ConfigError
 from pathencoder.heads.dense import augment, tune
 from pathencoder.heads.dense.network import DenseNetwork
+from pathencoder.heads.dense.resize import interpolated, resized_labels
 from pathencoder.heads.dense.smp import OURS, SmpDecoder
 from pathencoder.heads.dense.tasks import Task, Truth
 from pathencoder.heads.dense.train import Training, train
@@ -112,21 +113,24 @@ class DenseModel:
 
     def objects(self, maps: Floats, shape: tuple[int, ...], mpp: float) -> NDArray[np.generic]:
         """The objects of maps that `probabilities` gave, in pixels of the image of that shape."""
+        height, width = shape[:2]
+        if self.task.semantic:
+            return self.task.objects(interpolated(maps, (height, width)), self.mpp, self.sizes)
         found = self.task.objects(maps, self.mpp, self.sizes)
         if self.task.points:
-            factor = self.mpp / mpp
-            moved: NDArray[np.float64] = found * np.array([factor, factor, 1]) - [0.5, 0.5, 0]
+            wide, high = size_at(shape, mpp / self.mpp)
+            moved: NDArray[np.float64] = found * [width / wide, height / high, 1] - [0.5, 0.5, 0]
             # the last pixel of the map may reach beyond the image
-            moved[:, :2] = moved[:, :2].clip(-0.5, [shape[1] - 0.5, shape[0] - 0.5])
+            moved[:, :2] = moved[:, :2].clip(-0.5, [width - 0.5, height - 0.5])
             return moved
         labels = found.astype(np.int32)
-        if not self.task.semantic and shape[0] > labels.shape[0] and shape[1] > labels.shape[1]:
-            # outlines run where the interpolated maps do, not along the edges of large pixels
-            axes = zip(labels.shape, shape[:2], strict=True)
-            centres = [(np.arange(fine) + 0.5) * coarse / fine - 0.5 for coarse, fine in axes]
-            return enlarge(labels, maps[0] - np.float32(0.5), *centres)
-        size = (shape[1], shape[0])
-        return np.asarray(Image.fromarray(labels).resize(size, Image.Resampling.NEAREST))
+        if labels.shape == (height, width):
+            return labels
+        # outlines run where the interpolated maps do: neither along the edges of large pixels, nor
+        # to one side, as the nearest of an even number of small ones is
+        axes = zip(labels.shape, (height, width), strict=True)
+        centres = [(np.arange(n) + 0.5) * read / n - 0.5 for read, n in axes]
+        return enlarge(labels, maps[0] - np.float32(0.5), *centres)
 
 
 def fit(
@@ -217,23 +221,28 @@ def _kept_in(
 
 def resampled(image: Pixels, factor: float) -> Pixels:
     """An image resampled by a factor of its side; area-weighted where it shrinks."""
-    size = tuple(max(1, round(n * factor)) for n in image.shape[1::-1])
+    size = size_at(image.shape, factor)
     if size == image.shape[1::-1]:
         return image
-    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))  # type: ignore[arg-type]
+    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
+
+
+def size_at(shape: tuple[int, ...], factor: float) -> tuple[int, int]:
+    """Width and height of an image [H, W, ...] that was resampled by a factor of its side."""
+    return max(1, round(shape[1] * factor)), max(1, round(shape[0] * factor))
 
 
 def _truth_at(x: Labelled, mpp: float, task: Task) -> Truth:
+    size = size_at(x.image.shape, x.mpp / mpp)
     if task.points:
-        return (np.asarray(x.truth, np.float64).reshape(-1, 2) + 0.5) * (x.mpp / mpp)
+        factors = np.divide(size, x.image.shape[1::-1])
+        return (np.asarray(x.truth, np.float64).reshape(-1, 2) + 0.5) * factors
     if x.truth.shape != x.image.shape[:2]:
         raise ConfigError(
             f"the labels have {x.truth.shape}, their image {x.image.shape[:2]}: they must have the"
             " same height and width"
         )
-    size = tuple(max(1, round(n * x.mpp / mpp)) for n in x.truth.shape[::-1])
-    labels = Image.fromarray(x.truth.astype(np.int32))
-    return np.asarray(labels.resize(size, Image.Resampling.NEAREST))  # type: ignore[arg-type]
+    return resized_labels(x.truth.astype(np.int32), size)
 
 
 def _planes(image: Pixels, mpp: float, stain: str, *, stain_maps: bool) -> Tensor:

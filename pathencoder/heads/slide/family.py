@@ -10,6 +10,7 @@ from pathencoder.features.encode import as_encoder
 from pathencoder.heads import kinds, store
 from pathencoder.heads.calibration import check_max_error
 from pathencoder.heads.folds import require_sklearn
+from pathencoder.heads.outputs import read_outputs
 from pathencoder.heads.report import Report
 from pathencoder.heads.request import Request
 from pathencoder.heads.slide import fit as fitting
@@ -76,7 +77,7 @@ def fit(asked: Request) -> SlideHead | SurvivalHead:
 
 
 def load(files: store.Files, device: str) -> SlideHead | SurvivalHead:
-    """The head of these files; KeyError and TypeError where they are incomplete."""
+    """The head of these files; KeyError, TypeError, ValueError where they do not fit."""
     del device  # it has no encoder
     config = files.config
     settings = dict(config["settings"])
@@ -85,17 +86,18 @@ def load(files: store.Files, device: str) -> SlideHead | SurvivalHead:
     if config["task"] == survival.TASK:
         reports = [survival.read_report(files.report.get(name)) for name in _REPORTS]
         return SurvivalHead(kind, fitted, record, settings, *reports)
-    threshold = config["threshold"]
+    outputs = read_outputs(config, fitted.members[0]["out_bias"].shape[0])
     return SlideHead(
         kind=kind,
         model=fitted,
         record=record,
-        classes=tuple(map(str, config["classes"])),
+        classes=outputs.classes,
         settings=settings,
-        temperature=float(config["temperature"]),
-        threshold=None if threshold is None else float(threshold),
+        temperature=outputs.temperature,
+        threshold=outputs.threshold,
         report=_report(files.report.get("folds")),
         held_out=_report(files.report.get("held_out")),
+        notes=tuple(files.report.get("notes", ())),
     )
 
 

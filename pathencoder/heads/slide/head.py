@@ -7,12 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from pathencoder.errors import ConfigError
 from pathencoder.heads import store
-from pathencoder.heads.classifier import part_of
+from pathencoder.heads.classifier import class_numbers, kept_of, part_of
 from pathencoder.heads.data.dataset import Dataset
 from pathencoder.heads.predictions import Predictions, predictions
 from pathencoder.heads.report import Report, evaluated
@@ -40,6 +39,7 @@ class SlideHead(FeatureHead):
         threshold: The probability of the label below which it abstains. None: it never does.
         report: What it reaches on slides that it was not fitted on. None: nothing was evaluated.
         held_out: The same on the part that `fit(evaluate=...)` named.
+        notes: What a fit without folds left out or assumed; with folds the report says so.
     """
 
     classes: tuple[str, ...]
@@ -48,6 +48,7 @@ class SlideHead(FeatureHead):
     threshold: float | None = None
     report: Report | None = None
     held_out: Report | None = None
+    notes: tuple[str, ...] = ()
 
     def predict(
         self,
@@ -148,15 +149,18 @@ class SlideHead(FeatureHead):
                 f"the head knows {', '.join(self.classes)}, not {', '.join(unknown)}: evaluate on"
                 " these classes"
             )
+        probabilities = softmax(self.model.logits(x) / self.temperature)
+        numbers = class_numbers(data.labels, self.classes)
         return evaluated(
-            softmax(self.model.logits(x) / self.temperature),
-            np.array([self.classes.index(label) for label in data.labels]),
+            probabilities,
+            numbers,
             data.groups,
             self.classes,
             head=self.kind,
             encoder=self.record.label(),
             part=part,
             settings=self.settings,
+            abstention=kept_of(self.report, self.threshold, probabilities, numbers),
             notes=notes,
             unit=data.unit,
         )
@@ -172,12 +176,12 @@ class SlideHead(FeatureHead):
             "temperature": self.temperature,
             "threshold": self.threshold,
         }
-        reports = store.reports_of(self.report, self.held_out)
+        reports = store.reports_of(self.report, self.held_out, self.notes)
         return store.Content(config, self.model.arrays(), reports, self._card())
 
     def _card(self) -> str:
         front = base_model_lines(self.record.repo or self.record.name)
-        shown = store.text_of(self.report, self.held_out)
+        shown = store.text_of(self.report, self.held_out, self.notes)
         scale = "" if self.record.mpp is None else f" at {self.record.mpp:g} um/px"
         encoder = f"Features: {self.record.label()}, tiles read{scale}."
         use = [

@@ -260,8 +260,8 @@ def _report(
         said.append(str(error))
     if data.groups is None:
         said.append(
-            f"no groups (patients) are known: {data.unit} of one patient may be on both sides of"
-            " the folds, which makes figures too good, and no interval is claimed"
+            f"no groups (patients) are known: {data.unit} of one patient may be both fitted on and"
+            " evaluated, which makes figures too good, and no interval is claimed"
         )
     elif not math.isnan(figure.value):
         found = metrics.grouped_bootstrap(index, data.groups)

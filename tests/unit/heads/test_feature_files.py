@@ -125,3 +125,13 @@ def test_features_of_other_views_are_refused(encoder, tiles, tmp_path, mine, oth
     words = rf"\(views {other}\), the head was fitted on .* \(views {mine}\)"
     with pytest.raises(HeadMismatch, match=words):
         check_rows(record, files[other])
+
+
+@pytest.mark.parametrize("fitted", [None, 0.5])
+def test_images_that_were_read_at_another_scale_are_refused(encoder, tiles, tmp_path, fitted):
+    record = fit(tiles, encoder, mpp=fitted).record
+    read = {mpp: features(encoder, tiles, tmp_path / f"{mpp}.h5", mpp=mpp) for mpp in (None, 0.5)}
+    other = 0.5 if fitted is None else None
+    assert check_rows(record, read[fitted]) == []
+    with pytest.raises(HeadMismatch, match=r"resized whole.*encode them again with"):
+        check_rows(record, read[other])

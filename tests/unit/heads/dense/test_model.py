@@ -154,6 +154,36 @@ def test_outlines_of_coarse_maps_are_smooth(nuclei):
     assert dice(np.hypot(y - 48, x - 48) < 32, nearest) < dice(np.hypot(y - 48, x - 48) < 32, found)
 
 
+@pytest.mark.parametrize("factor", [2, 4])
+def test_objects_of_fine_maps_stay_in_place(nuclei, factor):
+    moved = []
+    y, x = np.mgrid[:96, :96] + 0.5
+    for centre in np.random.default_rng(0).uniform(40, 56, (20, 2)):
+        depth = np.clip(1 - np.hypot(y - centre[0], x - centre[1]) / 32, 0, 1)
+        maps = np.stack([depth, depth]).astype(np.float32)
+        found = nuclei.objects(maps, (96 // factor, 96 // factor), nuclei.mpp * factor)
+        assert found.max() == 1
+        moved.append(np.argwhere(found).mean(0) + 0.5 - centre / factor)
+    np.testing.assert_allclose(np.mean(moved, 0), 0, atol=0.05)  # the nearest pixel: -.25
+
+
+def test_points_keep_their_place_where_sizes_do_not_divide():
+    image = np.full((101, 1003, 3), 220, np.uint8)
+    truth = np.array([[990.0, 50.0]])
+    model = fit(
+        small_encoders.shared("cnn"),
+        POINTS,
+        [Labelled(image, truth, 0.125)],
+        Training(steps=1, batch=2, side=64, encoder_lr=0),
+    )
+    maps = np.zeros((1, *(-(-n // 2) for n in (50, 502))), np.float32)
+    where = (990.5 * 502 / 1003 / 2, 50.5 * 50 / 101 / 2)
+    y, x = np.mgrid[: maps.shape[1], : maps.shape[2]] + 0.5
+    maps[0] = np.exp(-((x - where[0]) ** 2 + (y - where[1]) ** 2) / 8)
+    found = model.objects(maps, image.shape, 0.125)
+    assert found[0, :2] == pytest.approx(truth[0], abs=0.3)
+
+
 def test_bad_labels_are_refused():
     image, labels, _ = scene()
     with pytest.raises(ConfigError, match="same height and width"):

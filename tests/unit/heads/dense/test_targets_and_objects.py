@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from pathencoder.heads.dense import objects, targets
+from pathencoder.heads.dense.resize import resized_labels
 from pathencoder.heads.dense.tasks import TASKS
 from pathencoder.matching import match_points
 from pathencoder.metrics import instance_scores
@@ -107,3 +108,17 @@ def test_an_image_without_objects():
 def test_the_smallest_object_is_learned_in_micrometres():
     sizes = TASKS["nuclei"].sizes([disks((48, 48, 10))], 0.5)
     assert sizes["smallest_um2"] == pytest.approx(np.pi * 10**2 * 0.25 / 4, rel=0.03)
+
+
+@pytest.mark.parametrize("fine", [40, 20, 27, 160])
+def test_labels_of_another_size_stay_in_place(fine):
+    rng, y, x = np.random.default_rng(0), *np.mgrid[:80, :80] + 0.5
+    moved, areas = [], []
+    for centre in rng.uniform(30, 50, (100, 2)):
+        disc = np.int32(np.hypot(y - centre[0], x - centre[1]) < 12)
+        found = resized_labels(disc, (fine, fine))
+        assert found.shape == (fine, fine)
+        moved.append(np.argwhere(found).mean(0) + 0.5 - centre * fine / 80)
+        areas.append(found.sum() * (80 / fine) ** 2 / disc.sum())
+    np.testing.assert_allclose(np.mean(moved, 0), 0, atol=0.03)  # the nearest pixel: -.25
+    assert np.mean(areas) == pytest.approx(1, abs=0.03)

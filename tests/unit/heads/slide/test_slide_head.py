@@ -244,7 +244,7 @@ def test_without_patients_no_interval_is_claimed(root, tmp_path):
     small_bags.table(tmp_path, [line.rpartition(",")[0] for line in lines])
     report = fit(tmp_path, features=root / "features").report
     assert (report.groups, report.balanced_accuracy.low) == (None, None)
-    assert "slides of one patient may be on both sides" in " ".join(report.notes)
+    assert "slides of one patient may be both fitted on" in " ".join(report.notes)
 
 
 def test_a_class_whose_slides_are_all_left_out_is_named(tmp_path):
