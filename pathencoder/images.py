@@ -25,7 +25,7 @@ from pathencoder.arrays import Array, Pixels
 from pathencoder.errors import ImageError
 from pathencoder.formats import decode
 from pathencoder.formats.file_kinds import FOREIGN_SUFFIXES, SLIDE_SUFFIXES
-from pathencoder.walk import no_such, printable, walk
+from pathencoder.walk import expanded, no_such, printable, walk
 
 log = logging.getLogger(__name__)
 
@@ -91,7 +91,7 @@ def list_images(folder: str | os.PathLike[str]) -> list[Path]:
     Raises:
         ImageError: The folder does not exist.
     """
-    root = Path(folder).expanduser()
+    root = expanded(folder)
     if not root.is_dir():
         raise ImageError(f"{no_such('folder', root)}: {printable(root)}")
     found = walk(root)
@@ -146,7 +146,7 @@ def survey(images: Images) -> tuple[Iterator[Item], int | None]:
     """
     images = _unpacked(images)
     if isinstance(images, str | os.PathLike):
-        path = Path(images).expanduser()
+        path = expanded(images)
         if path.is_dir():
             found = _keyed(path, _folder(path))
             return (
@@ -211,7 +211,7 @@ def _unpacked(source: Any) -> Any:
 def _flatten(source: Any, where: str) -> Iterator[_Named]:
     source = _unpacked(source)
     if isinstance(source, str | os.PathLike):
-        path = Path(source).expanduser()
+        path = expanded(source)
         for p in _folder(path) if _is_folder(path) else [path]:
             name = printable(p)
             label = name if where in ("images", name) else f"{where} {name}"
@@ -236,7 +236,7 @@ def _count(images: Any) -> int | None:
     if isinstance(images, Image.Image):
         return 1
     if isinstance(images, str | os.PathLike):
-        path = Path(images).expanduser()
+        path = expanded(images)
         return len(_images_among(walk(path).files)) if _is_folder(path) else 1
     if isinstance(images, list | tuple):
         counts = [_count(i) for i in images]

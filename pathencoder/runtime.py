@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from pathencoder import cores
 from pathencoder.arrays import Pixels
 from pathencoder.errors import ConfigError
+from pathencoder.walk import expanded
 from pathencoder.wrapped import evaluating
 
 log = logging.getLogger(__name__)
@@ -150,7 +151,7 @@ def check_runtime(runtime: object) -> str | Path:
     if isinstance(runtime, str) and runtime in RUNTIMES:
         return runtime
     if isinstance(runtime, str | os.PathLike) and os.fspath(runtime):
-        place = Path(runtime).expanduser()
+        place = expanded(runtime)
         if place.exists():
             return place
     raise ConfigError(

@@ -15,6 +15,7 @@ from pathlib import Path
 
 # two letters or more: "C:/" is a drive of Windows
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/{1,2}[^/]")
+_WINDOWS = re.compile(r"\\|(?:^|/)[A-Za-z]:/")  # "tiles\a.png", "C:/tiles/a.png"
 NEITHER = "neither a file nor a folder, but a pipe, a socket or a device"
 
 
@@ -104,15 +105,28 @@ def printable(name: str | os.PathLike[str]) -> str:
     return text
 
 
+def expanded(path: str | os.PathLike[str]) -> Path:
+    """A path with "~" and "~user" as folders of users; of no user, "~" begins a usual name.
+
+    `Path.expanduser` raises RuntimeError for such names, "~$slide.png" for example.
+    """
+    return Path(os.path.expanduser(path))
+
+
 def no_such(what: str, path: str | os.PathLike[str]) -> str:
-    """What an error says of a path where nothing is; of a URL, what to do.
+    """What an error says of a path where nothing is; of a URL or a path of Windows, what to do.
 
     Args:
         what: What was looked for, as "file" or "folder or table".
         path: The path.
     """
-    advice = " (URLs are read of slides alone: download it first)"
-    return f"no such {what}{advice if _URL.match(os.fspath(path)) else ''}"
+    text = os.fspath(path)
+    advice = ""
+    if _URL.match(text):
+        advice = " (URLs are read of slides alone: download it first)"
+    elif os.name != "nt" and _WINDOWS.search(text):
+        advice = " (backslashes and drive letters are not of paths on this system: write a/b.png)"
+    return f"no such {what}{advice}"
 
 
 def is_special(path: str | os.PathLike[str]) -> bool:

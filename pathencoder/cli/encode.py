@@ -20,6 +20,7 @@ from pathencoder.cli.common import (
 )
 from pathencoder.cli.shard import Shard, as_shard
 from pathencoder.errors import OfflineError
+from pathencoder.walk import expanded
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -338,7 +339,7 @@ def _dry_run(task: EncodeTask, names: Sequence[str | None], revision: str | None
 
 def _runtime(text: str) -> str | Path:
     """A runtime's name, or a path, which the workers of a cluster find from their own folders."""
-    place = Path(text).expanduser()
+    place = expanded(text)
     return place.absolute() if text not in RUNTIMES and place.exists() else text
 
 

@@ -25,7 +25,7 @@ from pathencoder.cli.job import Job
 from pathencoder.cli.names import file_stem
 from pathencoder.errors import ConfigError
 from pathencoder.tables import number, read_table
-from pathencoder.walk import printable
+from pathencoder.walk import expanded, printable
 
 if TYPE_CHECKING:
     from pathencoder.features.provenance import Settings
@@ -153,7 +153,7 @@ def _row(where: str, cells: dict[str, str], delimiter: str, folder: Path) -> tup
         if found["stain"] is None:
             problems.append(f"stain {text!r}: one of {', '.join(_STAINS)} is needed")
     if text := cells.get("tissue"):
-        found["tissue"] = (folder / Path(text).expanduser()).absolute()
+        found["tissue"] = (folder / expanded(text)).absolute()
         if not found["tissue"].is_file():
             problems.append(f"tissue {text!r}: there is no such file ({found['tissue']})")
     unit = cells.get("unit") or cells.get("units") or ""

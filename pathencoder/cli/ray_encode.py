@@ -7,7 +7,6 @@ import os
 import platform
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pathencoder.cli.encode_job import EncodeRun
@@ -21,6 +20,7 @@ from pathencoder.cluster.session import Plan, Share
 from pathencoder.errors import ChecksumError, ConfigError, OfflineError
 from pathencoder.features.job import Outcome
 from pathencoder.remote.staging import Scratch
+from pathencoder.walk import expanded
 
 if TYPE_CHECKING:
     from pathencoder.encoder import Encoder
@@ -107,7 +107,7 @@ class EncoderRef:
         from pathencoder.runtimes.unchanged import sha256_in_use
 
         folder = encoder.origin.folder if encoder.origin else None
-        if name is not None and folder is not None and folder == Path(name).expanduser():
+        if name is not None and folder is not None and folder == expanded(name):
             name = os.path.abspath(folder)
         elif name is not None and catalogue.find(name) is None and encoder.spec.revision:
             name, revision = name.partition("@")[0], encoder.spec.revision

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from pathencoder.errors import ConfigError
 from pathencoder.remote.objects import is_remote, url_path
+from pathencoder.walk import expanded
 
 
 def path_given(given: object, name: str) -> Path:
@@ -24,7 +25,7 @@ def path_given(given: object, name: str) -> Path:
     """
     if not isinstance(given, str | os.PathLike):
         raise ConfigError(f"{name}={type(given).__name__}: a path is needed")
-    return url_path(given) if is_remote(given) else Path(given).expanduser()
+    return url_path(given) if is_remote(given) else expanded(given)
 
 
 def paths_given(given: object, name: str) -> list[Path]:

@@ -33,6 +33,7 @@ from numpy.typing import NDArray
 from pathencoder.errors import StoreError
 from pathencoder.files import make_folder, whole_file
 from pathencoder.heads.encoder_record import EncoderRecord
+from pathencoder.walk import expanded
 
 log = logging.getLogger(__name__)
 _threads = threading.Lock()
@@ -155,7 +156,7 @@ def cache_folder() -> Path:
     """The folder of this user's cache."""
     given = os.environ.get(VARIABLE)
     if given:
-        return Path(given).expanduser()
+        return expanded(given)
     home = Path.home()
     if sys.platform == "win32":
         return Path(os.environ.get("LOCALAPPDATA", home / "AppData/Local")) / "pathencoder/Cache"

@@ -12,6 +12,7 @@ from pathencoder.errors import ConfigError
 from pathencoder.heads import store
 from pathencoder.pretrained.mixin import PushOptions
 from pathencoder.pretrained.push import upload
+from pathencoder.walk import expanded
 
 
 class SavedHead(ABC):
@@ -31,7 +32,7 @@ class SavedHead(ABC):
         """
         if not isinstance(folder, str | os.PathLike) or not os.fspath(folder):
             raise ConfigError(f"folder={folder!r}: the folder to write, './head' for example")
-        place = Path(folder).expanduser()
+        place = expanded(folder)
         store.write(self._content(for_hub=False), place)
         return place
 

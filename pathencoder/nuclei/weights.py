@@ -14,6 +14,7 @@ from pathencoder.errors import ConfigError, IncompatibleWeights
 from pathencoder.nuclei.maps import CHANNELS, WORKING_MPP
 from pathencoder.nuclei.network import NucleiNetwork, parameters
 from pathencoder.state_dicts import Differences, shapes_of
+from pathencoder.walk import expanded
 
 BUNDLED = "nuclei-fcn"
 FORMAT = "pathencoder-nuclei"
@@ -33,7 +34,7 @@ def load_network(folder: str | os.PathLike[str] | None = None) -> NucleiNetwork:
         ConfigError: The folder holds no nuclei network.
         IncompatibleWeights: The weights do not fit config.json.
     """
-    return _bundled() if folder is None else _read(Path(folder).expanduser())
+    return _bundled() if folder is None else _read(expanded(folder))
 
 
 def save_network(folder: str | Path, network: NucleiNetwork, about: dict[str, Any]) -> None:
@@ -51,7 +52,7 @@ def save_network(folder: str | Path, network: NucleiNetwork, about: dict[str, An
 
     from pathencoder.files import make_folder, whole_file
 
-    target = make_folder(Path(folder).expanduser())
+    target = make_folder(expanded(folder))
     state = {k: v.detach().cpu().contiguous() for k, v in network.state_dict().items()}
     with whole_file(target / "model.safetensors") as path:
         path.write_bytes(save(state))

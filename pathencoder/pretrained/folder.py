@@ -31,6 +31,7 @@ import numpy.typing as npt
 from pathencoder._version import __version__
 from pathencoder.errors import ConfigError, StoreError
 from pathencoder.spec import EncoderSpec
+from pathencoder.walk import expanded
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -162,7 +163,7 @@ def write_folder(
 
     if (reference_tile is None) != (reference_embedding is None):
         raise ConfigError("a reference needs both: reference_tile and reference_embedding")
-    target = Path(folder).expanduser()
+    target = expanded(folder)
     refuse_foreign(target, FILES, "an encoder", ours=is_encoder(target))
     try:
         with draft_of(target) as draft:
@@ -199,7 +200,7 @@ def copy_folder(source: str | os.PathLike[str], folder: str | os.PathLike[str]) 
     Raises:
         StoreError: As for `write_folder`.
     """
-    origin, target = Path(source), Path(folder).expanduser()
+    origin, target = Path(source), expanded(folder)
     if target.exists() and target.resolve() == origin.resolve():
         return
     refuse_foreign(target, FILES, "an encoder", ours=is_encoder(target))

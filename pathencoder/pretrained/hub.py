@@ -14,6 +14,7 @@ from pathlib import Path
 from pathencoder.errors import ConfigError, IncompatibleWeights, OfflineError, StoreError
 from pathencoder.pretrained import hub_errors, reach
 from pathencoder.pretrained.hub_request import Access, Request
+from pathencoder.walk import expanded
 
 __all__ = ["Access", "Place", "Repository", "commit_of", "place_of"]
 
@@ -86,9 +87,7 @@ class Repository(Request):
 
         if self.revision is None or not _COMMIT.fullmatch(self.revision):
             return False
-        place = (
-            Path(self.access.cache_dir).expanduser() if self.access.cache_dir is not None else None
-        )
+        place = expanded(self.access.cache_dir) if self.access.cache_dir is not None else None
         cached = try_to_load_from_cache(
             self.repo, filename, cache_dir=place, revision=self.revision
         )

@@ -30,6 +30,7 @@ from pathencoder.pretrained import (
     upstream_config,
 )
 from pathencoder.spec import EncoderSpec
+from pathencoder.walk import expanded
 
 # timm's names, in its order
 _CANDIDATES = ("model.safetensors", "pytorch_model.bin", "pytorch_model.pth", "model.pth")
@@ -166,7 +167,7 @@ def _folder_of(name: str | os.PathLike[str], revision: str | None) -> Path | Non
         or Path(name).is_absolute()
         or _is_encoder(Path(name))
     ):
-        place = Path(name).expanduser()
+        place = expanded(name)
         if not place.is_dir():
             raise UnknownEncoder(
                 f"no folder {place}: give the folder that holds {folder.CONFIG} and"

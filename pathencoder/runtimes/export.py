@@ -26,6 +26,7 @@ from pathencoder.runtimes.exported import (
 )
 from pathencoder.runtimes.quantise import quantise
 from pathencoder.runtimes.unchanged import change_of, weights_sha256
+from pathencoder.walk import expanded
 
 if TYPE_CHECKING:
     from pathencoder.encoder import Encoder
@@ -65,7 +66,7 @@ def export(
     """
     _check(encoder, form, precision, tiles)
     formats.check_installed(form, precision)
-    target = Path(folder).expanduser()
+    target = expanded(folder)
     file = target / name_of(form, precision)
     ours = description_of(file).is_file()
     refuse_foreign(target, names_of(form, precision), "an export with its .json", ours=ours)

@@ -14,7 +14,7 @@ from pathencoder.remote.objects import is_remote, url_path
 from pathencoder.slides.dicom import missing_instances, read_header
 from pathencoder.slides.levels import RGB
 from pathencoder.slides.mpp import Mpp
-from pathencoder.walk import NEITHER, is_special
+from pathencoder.walk import NEITHER, expanded, is_special
 
 __all__ = ["RGB", "Slide", "best_level", "open_slide"]
 
@@ -100,7 +100,7 @@ def open_slide(path: str | Path) -> Slide:
             f"{url_path(path)}: a remote slide must be copied here first: pathencoder.encode_slide"
             " and `pathencoder encode` do so"
         )
-    path = Path(path).expanduser()
+    path = expanded(path)
     if not path.exists():
         raise SlideError(f"{path}: no such file. Check the path")
     if is_special(path):

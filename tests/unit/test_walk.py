@@ -116,6 +116,9 @@ def test_pipes_and_devices_are_named_and_never_opened(tmp_path):
     ]
 
 
-def test_advice_is_for_urls_and_not_for_drives():
-    assert no_such("file", "C:/tiles/1.png") == "no such file"
+def test_advice_is_for_urls_and_for_paths_of_windows():
+    assert no_such("file", "tiles/1.png") == "no such file"
+    advice = "backslashes and drive letters are not of paths"
+    for path in ("C:/tiles/1.png", "/data/C:\\tiles\\1.png", "tiles\\1.png"):
+        assert (advice in no_such("file", path)) == (os.name != "nt")
     assert "download it first" in no_such("file", Path("s3://bucket/1.png"))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pathencoder.errors import ConfigError
 from pathencoder.heads.datasets.public_set import PublicSet
-from pathencoder.walk import natural, printable
+from pathencoder.walk import expanded, natural, printable
 
 _DEEPER = 2  # folders that unpacking may have added above the files
 _SHOWN = 10
@@ -28,7 +28,7 @@ def root_of(folder: str | os.PathLike[str], public: PublicSet) -> Path:
     Raises:
         ConfigError: There is none. The message says what was expected and what was found.
     """
-    given = Path(folder).expanduser()
+    given = expanded(folder)
     if not given.is_dir():
         raise ConfigError(f"{printable(given)}: no such folder. {_download(public)}")
     for place in _below(given, _DEEPER):
