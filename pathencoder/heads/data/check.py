@@ -9,11 +9,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from pathencoder.errors import ConfigError
-from pathencoder.heads.data.dataset import TRAIN, Dataset
+from pathencoder.heads.data.dataset import TRAIN, Dataset, whole_number
 from pathencoder.heads.data.empty import is_empty, is_no_value
 from pathencoder.walk import no_such, printable
 
 _SHOWN = 50
+_LINE = ", line "  # of a table, in the names of its rows
+_RELATIVE = " (paths in a table are relative to its folder)"  # said once
 
 
 def check(data: Dataset) -> Dataset:
@@ -27,8 +29,8 @@ def check(data: Dataset) -> Dataset:
 
     Raises:
         ConfigError: A file is missing or named twice; a label, group or part is empty or NaN;
-            labels or groups differ in case or spaces only; a group is in two parts. The message
-            lists every bad row.
+            labels or groups differ in case or spaces only, or are one number (7, 07, 7.0); a group
+            is in two parts. The message lists every bad row.
     """
     _check_lengths(data)
     if problems := [*_bad_files(data), *bad_labels(data)]:
@@ -71,7 +73,8 @@ def bad_parts(data: Dataset) -> list[str]:
 def similar(names: Iterable[str], what: str) -> Iterator[str]:
     """Say so where names differ in case, surrounding spaces or Unicode composition only.
 
-    They are one class or one patient, written in two ways.
+    They are one class or one patient, written in two ways; so are "7", "07" and "7.0", which tables
+    that went through spreadsheets or pandas mix.
 
     Args:
         names: In any order, also several times.
@@ -82,9 +85,10 @@ def similar(names: Iterable[str], what: str) -> Iterator[str]:
     """
     for same in spellings(names):
         listed = " and ".join(map(ascii, same))
-        yield (
-            f"{what} {listed} differ in case, spaces or Unicode composition only: use one spelling"
-        )
+        one = "differ in case, spaces or Unicode composition only"
+        if all(whole_number(name) for name in same):
+            one = "are one number"
+        yield f"{what} {listed} {one}: use one spelling"
 
 
 def spellings(names: Iterable[str]) -> list[list[str]]:
@@ -123,7 +127,10 @@ def train_part(data: Dataset) -> Dataset:
     train = data.take(data.rows_of(TRAIN))
     if not len(train):
         parts = ", ".join(sorted({data.part(row) for row in range(len(data))}))
-        raise ConfigError(f"the data set has no train part to fit on, only: {parts}")
+        raise ConfigError(
+            f"the data set has no train part to fit on, only: {parts}. Call it train or training;"
+            " given folds are numbers (1, fold2)"
+        )
     if len(train.classes) < 2:
         raise ConfigError(
             f"all {len(train)} {train.unit} of the train part are of one class,"
@@ -186,13 +193,16 @@ def _check_lengths(data: Dataset) -> None:
 
 def _bad_files(data: Dataset) -> Iterator[str]:
     first: dict[str, int] = {}
+    told = False
     for row, image in enumerate(data.images):
         if not isinstance(image, str | os.PathLike):
             continue
         path = Path(image)
         if not os.path.isfile(path):  # Path.is_file raises for a name that is too long
             what = "a folder, not an image" if os.path.isdir(path) else no_such("file", path)
-            yield f"{data.name(row)}: {what}{_shown(data, row, path)}"
+            relative = "" if told or _LINE not in data.name(row) else _RELATIVE
+            told = told or bool(relative)
+            yield f"{data.name(row)}: {what}{_shown(data, row, path)}{relative}"
             continue
         before = first.setdefault(os.path.realpath(path), row)
         if before != row:
@@ -222,7 +232,8 @@ def _of_groups(data: Dataset) -> list[str]:
 
 
 def _folded(name: str) -> str:
-    return unicodedata.normalize("NFKC", name).strip().casefold()
+    folded = unicodedata.normalize("NFKC", name).strip().casefold()
+    return whole_number(folded) or folded
 
 
 def _bad_groups(data: Dataset) -> Iterator[str]:

@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
 
 from pathencoder.heads.data.check import similar, spellings
+from pathencoder.heads.data.dataset import in_order
 from pathencoder.heads.data.survey import Facts
 from pathencoder.heads.data.truth import BACKGROUND, UNKNOWN, Kind, Reading
 from pathencoder.heads.dense.targets import IGNORED
-from pathencoder.walk import natural
 
 ClassNames: TypeAlias = "Sequence[str] | Mapping[int, str | None] | Mapping[str, str | None] | None"
 _IGNORE = "ignore"  # QuPath's class "Ignore*" and its like
@@ -104,7 +103,7 @@ def _names_of(
     """The classes of areas and points, and stored names to their numbers."""
     if named is None:
         ignored = {name for name in stored if _is_ignored(name)}
-        names = _in_order(n for n in stored if not _is_nameless(n) and n not in ignored)
+        names = in_order(n for n in stored if not _is_nameless(n) and n not in ignored)
         return names, {n: i for i, n in enumerate(names)} | dict.fromkeys(ignored)
     names = tuple(dict.fromkeys(name for name in named.values() if name is not None))
     # stored names go before numbers: of labels=["1", "0"], the name "1" is the first class
@@ -121,10 +120,6 @@ def _is_nameless(name: str) -> bool:
 def _is_ignored(name: str) -> bool:
     """Whether the name of a class says that it is not to be learned."""
     return name.strip().casefold().startswith(_IGNORE)
-
-
-def _in_order(names: Iterator[str]) -> tuple[str, ...]:
-    return tuple(sorted(names, key=lambda name: natural(Path(name))))
 
 
 def _ignored(stored: Counter[str], numbers: Mapping[str, int | None]) -> Iterator[str]:

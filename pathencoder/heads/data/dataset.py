@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import os
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from pathencoder.heads.data.empty import is_empty
 from pathencoder.images import ImageSource
@@ -21,6 +24,7 @@ _SPLITS = {
     "testing": "test",
     "folds": TRAIN,  # to be split into folds that are made here
 }
+_WHOLE = re.compile(r"([+-]?)0*(\d+)(?:\.0*)?")
 
 
 @dataclass(frozen=True)
@@ -29,10 +33,11 @@ class Dataset:
 
     Attributes:
         images: A path, or an image in memory in any form that `Encoder.encode` takes, each.
-        labels: The class of each.
-        groups: The patient, slide or case of each. None: not known.
+        labels: The class of each; numbers become text.
+        groups: The patient, slide or case of each, likewise. None: not known.
         splits: The part of each: "train", "val", "test" or another held-out part; "fold1", "fold2"
-            and so on are train parts with given folds. None: all are "train".
+            and so on are train parts with given folds. Other words for these ("training") become
+            these. None: all are "train".
         where: What messages call each; () for the paths, or the numbers of images in memory.
         notes: What was assumed or left out when it was read, as sentences.
         unit: What is labelled: "images", "slides" or "patients".
@@ -46,13 +51,21 @@ class Dataset:
     notes: tuple[str, ...] = ()
     unit: str = "images"
 
+    def __post_init__(self) -> None:
+        """Numbers as text and parts by their names: people make data sets of columns of pandas."""
+        for name in ("labels", "groups", "splits"):
+            values = getattr(self, name)
+            if values is not None:
+                texts = tuple(v if isinstance(v, str) else text_of(v) for v in values)
+                object.__setattr__(self, name, split_names(texts) if name == "splits" else texts)
+
     def __len__(self) -> int:
         return len(self.images)
 
-    @property
+    @functools.cached_property  # asked for a row at a time
     def classes(self) -> tuple[str, ...]:
         """The labels that occur, in natural order (2 before 10)."""
-        return tuple(sorted(set(self.labels), key=lambda label: natural(Path(label))))
+        return in_order(self.labels)
 
     def name(self, row: int) -> str:
         """What messages call a row."""
@@ -86,10 +99,38 @@ class Dataset:
         )
 
 
+def in_order(names: Iterable[str]) -> tuple[str, ...]:
+    """The different names of classes, in natural order (2 before 10)."""
+    # "a" and "./a" are one path: the name itself decides then, not the order of a set
+    return tuple(sorted(set(names), key=lambda name: (natural(Path(name)), name)))
+
+
+def text_of(value: Any) -> str:
+    """A label, group or split of any kind as text; None and NaN as empty text, or "nan".
+
+    Args:
+        value: Also a number of NumPy, or a tensor of one value.
+    """
+    if getattr(value, "ndim", None) == 0:  # without an import of PyTorch
+        value = value.item()
+    if value is None:
+        return ""
+    if isinstance(value, float) and value.is_integer():  # pandas makes 1.0 of 1
+        return str(int(value))
+    return str(value)
+
+
+def whole_number(text: str) -> str | None:
+    """The usual spelling of a whole number ("7" of "07" and of "7.0"); None where it is none."""
+    match = _WHOLE.fullmatch(text.strip())
+    return None if match is None else match[1].removeprefix("+") + match[2]
+
+
 def split_name(text: str) -> str:
     """The part that a value of a split column or the name of a folder means; "" for none."""
     folded = text.strip().casefold()
-    return "" if is_empty(folded) else _SPLITS.get(folded, folded)
+    number = whole_number(folded)  # pandas writes folds as 0.0 where a row has none
+    return "" if is_empty(folded) else number or _SPLITS.get(folded, folded)
 
 
 def split_names(texts: Iterable[str]) -> tuple[str, ...]:
@@ -102,7 +143,9 @@ def split_names(texts: Iterable[str]) -> tuple[str, ...]:
         "train" for every row where none has a value; "" for those without one among others, which
         a check refuses.
     """
-    names = tuple(map(split_name, texts))
+    texts = tuple(texts)
+    known = {text: split_name(text) for text in set(texts)}
+    names = tuple(known[text] for text in texts)
     return names if any(names) else (TRAIN,) * len(names)
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pathencoder.errors import ConfigError
+from pathencoder.errors import ConfigError, MissingMpp
 from pathencoder.heads.data import point_tables
-from pathencoder.heads.data.empty import is_no_value
+from pathencoder.heads.data.dataset import split_name
 from pathencoder.heads.data.listing import (
     LABEL_SUFFIXES,
     Found,
@@ -21,11 +21,20 @@ from pathencoder.heads.data.listing import (
 )
 from pathencoder.heads.data.marks import Source
 from pathencoder.heads.data.pairs import is_of_images, sort_files
-from pathencoder.heads.data.table import GROUPS, PATHS, SPLITS, column, optional_column
+from pathencoder.heads.data.scales import stated_scale
+from pathencoder.heads.data.table import (
+    GROUPS,
+    PATHS,
+    SPLITS,
+    column,
+    group_notes,
+    known_groups,
+    optional_column,
+)
 from pathencoder.heads.data.truth import Kind
 from pathencoder.images import SUFFIXES as IMAGES
 from pathencoder.tables import Table, read_table
-from pathencoder.walk import printable, walk
+from pathencoder.walk import expanded, printable, walk
 
 _LABELS = (
     *("labels", "label", "mask", "labels_path", "label_path", "mask_path"),
@@ -58,7 +67,7 @@ class _Columns:
         return cls(
             column(table, None, ("image", *PATHS), "image"),
             optional_column(table, given.labels, _LABELS),
-            optional_column(table, given.group, GROUPS),
+            known_groups(table, given.group, GROUPS),
             optional_column(table, given.split, SPLITS),
             optional_column(table, None, _MPP),
         )
@@ -89,11 +98,10 @@ def read_labelled_table(file: Path, kind: Kind, given: Names) -> Listing:
     if empty:
         raise ConfigError(f"{empty[0]}: the column {columns.image!r} is empty ({len(empty)} rows)")
     axes = None if _names_files(table, columns.labels) else point_tables.columns_of(table)
-    listed = _images(table, columns, kind) if axes is None else _points(table, columns, axes, kind)
-    known = any(not is_no_value(row.group or "") for row in listed)
-    assumed = known and given.group is None and columns.group != "group"
-    notes = (f"the column {columns.group!r} was taken as the group",) if assumed else ()
-    return Listing(listed, notes)
+    notes = group_notes(table, given.group, columns.group)
+    if axes is None:
+        return Listing(_images(table, columns, kind), notes)
+    return _points(table, columns, axes, kind, notes)
 
 
 def _names_files(table: Table, labels: str | None) -> bool:
@@ -107,18 +115,24 @@ def _images(table: Table, columns: _Columns, kind: Kind) -> list[Found]:
     beside = _beside(table.file.parent, kind) if columns.labels is None else None
     rows = []
     for i, row in enumerate(table.rows):
-        image = table.file.parent / Path(row[columns.image]).expanduser()
+        image = table.file.parent / expanded(row[columns.image])
         if columns.labels is None:
             file = beside(image) if beside else None
         else:
             text = row[columns.labels]
-            file = table.file.parent / Path(text).expanduser() if text else None
+            file = table.file.parent / expanded(text) if text else None
         source = _none(table, i, columns) if file is None else source_of(file, kind)
-        rows.append(_found(table, i, image, source, columns))
+        rows.append(_found(table, [i], image, source, columns))
     return rows
 
 
-def _points(table: Table, columns: _Columns, axes: point_tables.Columns, kind: Kind) -> list[Found]:
+def _points(
+    table: Table,
+    columns: _Columns,
+    axes: point_tables.Columns,
+    kind: Kind,
+    notes: tuple[str, ...],
+) -> Listing:
     """A row a point."""
     if kind != "points":
         raise ConfigError(
@@ -126,10 +140,44 @@ def _points(table: Table, columns: _Columns, axes: point_tables.Columns, kind: K
         )
     find = _finder(table.file.parent)
     sources = point_tables.by_image(table, columns.image, axes)
-    return [
-        _found(table, source.rows[0], find(name), source, columns)
-        for name, source in sources.items()
+    listed = [
+        _found(table, source.rows, find(name), source, columns) for name, source in sources.items()
     ]
+    problems = [p for source in sources.values() for p in _contradictions(table, source, columns)]
+    return Listing(listed, notes, tuple(problems))
+
+
+def _contradictions(
+    table: Table, source: point_tables.PointRows, columns: _Columns
+) -> Iterator[str]:
+    """Say so where the rows of one image differ in what an image has one of."""
+    stated = (
+        ("part", columns.split, split_name),
+        ("group", columns.group, str),
+        ("mpp", columns.mpp, _scale),
+        ("stain", "stain" if "stain" in table.columns else None, str.casefold),
+    )
+    for what, name, meaning in stated:
+        first: int | None = None
+        for row in source.rows if name is not None else ():
+            text = table.rows[row][name or ""]
+            if not text:
+                continue
+            first = row if first is None else first
+            before = table.rows[first][name or ""]
+            if meaning(text) != meaning(before):
+                yield (
+                    f"{printable(table.where(row))}: the {what} is {text!r}, in line"
+                    f" {table.lines[first]} of the same image {before!r}: give each image one"
+                )
+                break
+
+
+def _scale(text: str) -> float | str | None:
+    try:
+        return stated_scale(text)
+    except (ConfigError, MissingMpp):  # the check of scales says so
+        return text
 
 
 def _none(table: Table, row: int, columns: _Columns) -> NoLabels:
@@ -143,16 +191,21 @@ def _none(table: Table, row: int, columns: _Columns) -> NoLabels:
     )
 
 
-def _found(table: Table, row: int, image: Path, source: Source, columns: _Columns) -> Found:
-    values = table.rows[row]
+def _found(
+    table: Table, rows: Sequence[int], image: Path, source: Source, columns: _Columns
+) -> Found:
+    def stated(column: str | None) -> str:
+        values = (table.rows[row].get(column or "", "") for row in rows)
+        return next((value for value in values if value), "")
+
     return Found(
         image=image,
         labels=source,
-        where=printable(table.where(row)),
-        split=values[columns.split] if columns.split else "",
-        group=values[columns.group] if columns.group else None,
-        mpp=values[columns.mpp] if columns.mpp else "",
-        stain=values.get("stain", ""),
+        where=printable(table.where(rows[0])),
+        split=stated(columns.split),
+        group=stated(columns.group) if columns.group else None,
+        mpp=stated(columns.mpp),
+        stain=stated("stain"),
     )
 
 
@@ -182,7 +235,7 @@ def _finder(root: Path) -> Callable[[str], Path]:
     by_name: dict[str, list[Path]] = {}
 
     def find(name: str) -> Path:
-        path = root / Path(name).expanduser()
+        path = root / expanded(name)
         if os.path.isfile(path):  # Path.is_file raises for a name that is too long
             return path
         if not by_name:

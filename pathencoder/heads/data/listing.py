@@ -69,10 +69,12 @@ class Listing:
     Attributes:
         rows: In order.
         notes: What was assumed or left out, as sentences.
+        problems: What is wrong with the list itself, as sentences.
     """
 
     rows: Sequence[Found]
     notes: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

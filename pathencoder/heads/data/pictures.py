@@ -28,7 +28,7 @@ from pathencoder.heads.dense.model import Labelled
 from pathencoder.heads.dense.tasks import TASKS, Task
 from pathencoder.images import Item, open_image
 from pathencoder.mpp import check_mpp
-from pathencoder.walk import printable
+from pathencoder.walk import expanded, printable
 
 Pictures: TypeAlias = "PictureSet | str | os.PathLike[str]"
 
@@ -196,7 +196,7 @@ def read_pictures(
         listing = arranged(data.listing(kind_of(TASKS[task])), groups, splits, Path())
     elif isinstance(data, str | os.PathLike):
         kind = kind_of(TASKS[task])
-        listing = list_pictures(Path(data).expanduser(), kind, labels, groups, splits)
+        listing = list_pictures(expanded(data), kind, labels, groups, splits)
     else:
         raise ConfigError(f"data={type(data).__name__}: give a folder, a table or COCO's JSON")
     names = None if isinstance(labels, str) else labels
@@ -241,7 +241,7 @@ def check_pictures(
     facts, problems = _surveyed(listing.rows, kind, scales.mpp)
     decision = Decision(names) if isinstance(names, Reading) else decide(kind, facts, names)
     problems = [*_bad_rows(listing.rows), *_same_labels(listing.rows), *problems]
-    problems += scales.problems
+    problems += [*listing.problems, *scales.problems]
     problems += [*_unknown(listing.rows, facts, decision), *decision.problems]
     if to_fit and not problems:
         problems += _bad_train(listing.rows, facts, decision.reading)

@@ -12,10 +12,11 @@ from typing import Any, TypeAlias
 from pathencoder.errors import ConfigError
 from pathencoder.heads.data.check import check
 from pathencoder.heads.data.dataset import Dataset, split_names
+from pathencoder.heads.data.dataset import text_of as text_of
 from pathencoder.heads.data.folder import read_folder
 from pathencoder.heads.data.table import read_csv
 from pathencoder.images import ImageSource
-from pathencoder.walk import no_such, printable
+from pathencoder.walk import expanded, no_such, printable
 
 Data: TypeAlias = "Dataset | str | os.PathLike[str] | Sequence[ImageSource]"
 Labels: TypeAlias = "str | Sequence[object] | None"
@@ -44,12 +45,18 @@ def read_dataset(
     Raises:
         ConfigError: The data set cannot be read, or has bad rows: the message lists all of them.
     """
+    if isinstance(groups, str) and isinstance(data, Dataset):
+        raise ConfigError(
+            f"groups={groups!r}: an expression or the name of a column goes with a folder or a"
+            " table. A public data set (--dataset) has its own groups, where they are known: leave"
+            " groups= (--groups) out; in Python, give a list or a function of the path instead"
+        )
     if isinstance(groups, str) and not isinstance(data, str | os.PathLike):
         raise ConfigError(f"groups={groups!r}: for a list of images give a list of groups")
     if isinstance(data, Dataset):
         read = data
     elif isinstance(data, str | os.PathLike):
-        read = _from_path(Path(data).expanduser(), labels, groups, splits)
+        read = _from_path(expanded(data), labels, groups, splits)
     else:
         read = _from_list(data, labels)
     if groups is not None and not isinstance(groups, str):
@@ -67,7 +74,7 @@ def read_dataset(
 
 
 def _is_table(data: object) -> bool:
-    return isinstance(data, str | os.PathLike) and Path(data).expanduser().is_file()
+    return isinstance(data, str | os.PathLike) and expanded(data).is_file()
 
 
 def _from_path(path: Path, labels: Labels, groups: Groups, splits: Labels) -> Dataset:
@@ -93,7 +100,7 @@ def _from_list(data: Sequence[ImageSource], labels: Labels) -> Dataset:
     images = tuple(data)
     if labels is None or isinstance(labels, str):
         raise ConfigError("a list of images needs labels=, a list with the class of each")
-    found = tuple(Path(i).expanduser() if isinstance(i, str) else i for i in images)
+    found = tuple(expanded(i) if isinstance(i, str) else i for i in images)
     return Dataset(found, _texts(labels, "labels"))
 
 
@@ -148,18 +155,3 @@ def _texts(values: Iterable[object], name: str) -> tuple[str, ...]:
     if isinstance(values, bytes) or not isinstance(values, Iterable) or not flat:
         raise ConfigError(f"{name}={type(values).__name__}: a list with a value an image is needed")
     return tuple(text_of(value) for value in values)
-
-
-def text_of(value: Any) -> str:
-    """A label, group or split of any kind as text; None and NaN as empty text, or "nan".
-
-    Args:
-        value: Also a number of NumPy, or a tensor of one value.
-    """
-    if getattr(value, "ndim", None) == 0:  # without an import of PyTorch
-        value = value.item()
-    if value is None:
-        return ""
-    if isinstance(value, float) and value.is_integer():  # pandas makes 1.0 of 1
-        return str(int(value))
-    return str(value)

@@ -218,6 +218,39 @@ def test_measurements_of_qupath_in_micrometres(tmp_path):
         read_pictures(tmp_path / "cells.tsv", task="nuclei", mpp=0.5)
 
 
+def test_an_empty_column_hides_no_groups_and_no_labels(tmp_path):
+    lines = ["image,labels,mask,patient,case,split"]
+    for stem, part in (("a", "train"), ("b", "train"), ("c", "test")):
+        mask = small.pair(tmp_path, stem)
+        lines.append(f"images/{stem}.png,,masks/{mask.name},,C{stem == 'b'},{part}")
+    table = tmp_path / "set.csv"
+    table.write_text("\n".join(lines))
+    with pytest.raises(ConfigError, match="group 'CFalse' is in train"):
+        read_pictures(table, task="nuclei", mpp=0.5)
+    table.write_text("\n".join(lines[:3]))
+    data = read_pictures(table, task="nuclei", mpp=0.5)
+    assert [row.group for row in data] == ["CFalse", "CTrue"]
+    assert "the column 'case' was taken as the group" in data.notes
+
+
+def test_rows_of_points_that_contradict_each_other(tmp_path):
+    for name in "ab":
+        small.write(tmp_path / f"{name}.png", small.image())
+    table = tmp_path / "points.csv"
+    head, first = "image,x,y,split,group,mpp,stain\n", "b.png,5,5,train,g9,0.5,he\n"
+    table.write_text(f"{head}a.png,1,1,test,g1,0.5,HE\n{first}a.png,2,2,train,g2,0.25,IHC\n")
+    with pytest.raises(ConfigError) as caught:
+        read_pictures(table, task="points")
+    said = str(caught.value)
+    assert "4 problems" in said
+    assert "line 4: the part is 'train', in line 2 of the same image 'test'" in said
+    for words in ("the group is 'g2'", "the mpp is '0.25'", "the stain is 'IHC'"):
+        assert words in said
+    table.write_text(f"{head}a.png,1,1,,,,\n{first}a.png,2,2,Testing,g1,0.50,H&E\n")
+    row = next(row for row in read_pictures(table, task="points") if row.path.stem == "a")
+    assert (row.part, row.group, row.mpp, row.stain) == ("test", "g1", 0.5, "he")
+
+
 def test_names_that_are_too_long_are_missing_files(tmp_path):
     small.pair(tmp_path, "a")
     table = tmp_path / "set.csv"
