@@ -44,9 +44,11 @@ class CocoImage:
             ImageError: An annotation is not as COCO defines it.
         """
         areas, points, names, crowds = [], list[tuple[float, float]](), list[str](), 0
+        size = self.size
         for number, annotation in enumerate(self.annotations):
-            kind = self.categories.get(annotation.get("category_id", -1), "")
             try:
+                kind = _class_of(annotation, self.categories)
+                size = _same_size(annotation, size)
                 if annotation.get("iscrowd") and not self.regions:
                     crowds += 1  # many objects under one mask
                 elif area := _area(annotation, kind):
@@ -61,7 +63,7 @@ class CocoImage:
                 ) from error
         at = np.array(points, np.float64).reshape(-1, 2)
         left_out = [f"{crowds} crowds (iscrowd)"] if crowds else []
-        return Marks(areas=areas, points=at, names=names, size=self.size, left_out=left_out)
+        return Marks(areas=areas, points=at, names=names, size=size, left_out=left_out)
 
 
 def is_coco(data: object) -> bool:
@@ -97,7 +99,7 @@ def read_coco(
         of_image: dict[Any, list[dict[str, Any]]] = defaultdict(list)
         for annotation in data["annotations"]:
             of_image[annotation["image_id"]].append(annotation)
-        names = {int(c["id"]): str(c["name"]) for c in data.get("categories") or ()}
+        names = _categories(data)
         found = []
         for image in data["images"]:
             path = _found(file, str(image["file_name"]))
@@ -163,6 +165,47 @@ def mask_of_counts(counts: Sequence[int], size: tuple[int, int]) -> Mask:
         raise ValueError(f"run lengths of {runs.sum()} pixels for {size[0]} x {size[1]}")
     flat = np.repeat(np.arange(len(runs)) % 2 == 1, runs)
     return np.ascontiguousarray(flat.reshape(size[::-1]).T)
+
+
+def _categories(data: dict[str, Any]) -> dict[int, str]:
+    """Number to name; where the file lists none, several numbers are the names of classes."""
+    if listed := data.get("categories"):
+        return {int(c["id"]): str(c["name"]) for c in listed}
+    given = {a.get("category_id") for a in data["annotations"]} - {None}
+    return {int(number): str(number) if len(given) > 1 else "" for number in given}
+
+
+def _class_of(annotation: dict[str, Any], categories: dict[int, str]) -> str:
+    """The class of an annotation; "" without one.
+
+    Raises:
+        ValueError: It is of a category that the file does not list.
+    """
+    number = annotation.get("category_id")
+    if number is None:
+        return ""
+    if int(number) not in categories:
+        raise ValueError(f"its category_id {number} is not among the categories of the file")
+    return categories[int(number)]
+
+
+def _same_size(
+    annotation: dict[str, Any], stated: tuple[int, int] | None
+) -> tuple[int, int] | None:
+    """The size of the image: as the file states it, or as its run lengths do.
+
+    Raises:
+        ValueError: These run lengths are of another size.
+    """
+    given = annotation.get("segmentation")
+    if not isinstance(given, dict):
+        return stated
+    size = (int(given["size"][0]), int(given["size"][1]))
+    if stated not in (None, size):
+        raise ValueError(
+            f"run lengths of {size[1]} x {size[0]} px, the image is of {stated[1]} x {stated[0]}"
+        )
+    return size
 
 
 def _area(annotation: dict[str, Any], kind: str) -> Area | None:

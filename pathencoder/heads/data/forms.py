@@ -119,9 +119,13 @@ def _listing(root: Path, kind: Kind, given: Names) -> Listing:
         ]
         return Listing(found) if found else read_pairs(root, kind)
     suffix = root.suffix.lower()
-    if suffix == ".json" and is_coco(content := _json(root)):
-        images = read_coco(root, content, regions=regions)
-        return Listing([Found(image, labels, labels.name) for image, labels in images])
+    if suffix == ".json":
+        content = _json(root)
+        if content is None:
+            _refuse_damaged(root)
+        if is_coco(content):
+            images = read_coco(root, content, regions=regions)
+            return Listing([Found(image, labels, labels.name) for image, labels in images])
     if suffix in _OUTLINES:
         stems = (root.stem, Path(root.stem).stem)
         options = [root.with_name(stem + end) for stem in stems for end in sorted(SUFFIXES)]

@@ -186,6 +186,11 @@ def _loaded(path: Path) -> Any:
 def _plane(values: Any, name: str) -> NDArray[Any]:
     """One map [H, W] of an array; of HoVer-Net's [H, W, 2] the objects."""
     found = np.asarray(values)
+    if found.ndim == 3 and found.shape[2] == 2 and _is_one_hot(found):
+        raise ImageError(
+            f"{name}: two channels of which one is set in every pixel, of the background and of the"
+            " object as it seems. A label map is [H, W]: save mask.argmax(-1)"
+        )
     if found.ndim == 3 and found.shape[2] in (1, 2):
         found = found[..., 0]
     if found.ndim == 3 and found.shape[0] == 1:
@@ -193,6 +198,12 @@ def _plane(values: Any, name: str) -> NDArray[Any]:
     if found.ndim != 2:
         raise ImageError(f"{name}: an array of shape {list(found.shape)}: a label map is [H, W]")
     return found
+
+
+def _is_one_hot(values: NDArray[Any]) -> bool:
+    """Whether one of two channels is 0 and the other a constant in each pixel."""
+    most, least = values.max(-1), values.min(-1)
+    return bool(values.size and most.max() > 0 and (most == most.max()).all() and not least.any())
 
 
 def _map_of(variables: dict[str, Any], name: str) -> NDArray[Any]:

@@ -57,7 +57,7 @@ class GeoJson:
             used, left_out = _chosen(features, regions=self.regions)
             areas, points, names = [], [], []
             for feature in used:
-                geometry = feature.get("nucleusGeometry") or feature["geometry"]
+                geometry = _geometry(feature)
                 kind = class_of(feature)
                 if polygons := polygons_of(geometry):
                     areas.append(Area(kind, polygons))
@@ -139,6 +139,20 @@ def _chosen(
         left = _UNUSED
     used = [f for f, kind in zip(features, kinds, strict=True) if kind not in left]
     return used, [kind for kind in kinds if kind in left]
+
+
+def _geometry(feature: dict[str, Any]) -> dict[str, Any]:
+    """Where an object lies; of a cell with a nucleus, the nucleus.
+
+    Raises:
+        ValueError: The feature has no place, which GeoJSON allows.
+    """
+    found = feature.get("nucleusGeometry") or feature.get("geometry")
+    if not found:
+        name = feature.get("id") or class_of(feature) or "without a name"
+        raise ValueError(f"the feature {name} has no geometry: draw or remove it")
+    geometry: dict[str, Any] = found
+    return geometry
 
 
 def _other(kind: str) -> str:

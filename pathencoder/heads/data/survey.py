@@ -150,6 +150,8 @@ def _beyond(box: tuple[float, float, float, float], shape: tuple[int, int]) -> b
 def named(row: Found, problem: str) -> str:
     """A problem with the name of its row, where it does not begin with it."""
     image = printable(row.image)
+    if problem.startswith((f"{row.where}: ", f"{row.where} ")):
+        return problem
     if row.where == image and problem.startswith(image):
         return problem
     return f"{row.where}: {problem}"

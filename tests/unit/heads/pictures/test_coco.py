@@ -146,6 +146,7 @@ def test_what_is_not_coco_is_named(tmp_path):
         ([{**annotation, "image_id": 7}], {}, "1 annotations are of images that it does not list"),
         ([{"category_id": 1, "segmentation": [[1, 2, 3]]}], {}, "annotation 0 is not as COCO"),
         ([{"category_id": 1}], {}, "annotation 0 is not as COCO"),
+        ([{**annotation, "category_id": 7}], {}, "category_id 7 is not among the categories"),
     ):
         write(file, annotations, **arguments)
         with pytest.raises(ConfigError, match=words):
@@ -153,6 +154,34 @@ def test_what_is_not_coco_is_named(tmp_path):
     write(file, [annotation], "missing.png")
     with pytest.raises(ConfigError, match=r"missing\.png: no such file"):
         read_pictures(file, task="nuclei", mpp=0.5)
+
+
+@pytest.mark.parametrize("stated", [True, False])
+def test_run_lengths_of_another_size_than_the_image_are_refused(tmp_path, stated):
+    small.write(tmp_path / "a.png", small.image())
+    runs = {"size": [24, 32], "counts": [0, 24 * 32]}
+    annotations = [{"category_id": 1, "segmentation": runs}]
+    file = write(tmp_path / "set.json", annotations, size=SIZE if stated else [None, None])
+    with pytest.raises(ConfigError, match=r"of 32 x 24 px, the image (is )?of 48 x 48") as caught:
+        read_pictures(file, task="nuclei", mpp=0.5)
+    assert str(caught.value).count("set.json") == 1
+    whole = {"size": SIZE, "counts": [0, 48, 48 * 47]}
+    write(file, [{"category_id": 1, "segmentation": whole}, annotations[0]], size=[None, None])
+    with pytest.raises(ConfigError, match=r"annotation 1 .*of 32 x 24 px, the image is of 48 x 48"):
+        read_pictures(file, task="nuclei", mpp=0.5)
+
+
+@pytest.mark.parametrize("categories", [None, []])
+def test_categories_that_the_file_does_not_list(tmp_path, categories):
+    small.write(tmp_path / "a.png", small.image())
+    boxes = [{"category_id": k, "bbox": [10, 20, 4, 6]} for k in (1, "2")]
+    file = write(tmp_path / "set.json", boxes)
+    assert read_pictures(file, task="points", mpp=0.5).rows[0].load().classes.tolist() == [1, 0]
+    for kept, names in ((2, ("1", "2")), (1, ())):
+        content = json.loads(file.read_text())
+        content |= {"categories": categories, "annotations": content["annotations"][:kept]}
+        file.write_text(json.dumps(content))
+        assert read_pictures(file, task="points", mpp=0.5).classes == names
 
 
 @pytest.mark.parametrize("end", [40, 0])
@@ -164,7 +193,8 @@ def test_a_damaged_file_in_a_folder_is_named(tmp_path, end):
     assert len(read_pictures(tmp_path, task="nuclei", mpp=0.5)) == 2
     file = tmp_path / "b_set.json"
     file.write_text(file.read_text()[:end])
-    with pytest.raises(ConfigError, match=r"b_set\.json: not whole JSON \(.*line 1 column"):
-        read_pictures(tmp_path, task="nuclei", mpp=0.5)
+    for given in (tmp_path, file):
+        with pytest.raises(ConfigError, match=r"b_set\.json: not whole JSON \(.*line 1 column"):
+            read_pictures(given, task="nuclei", mpp=0.5)
     file.write_text("{'settings': of another program")
     assert len(read_pictures(tmp_path, task="nuclei", mpp=0.5)) == 1

@@ -51,6 +51,18 @@ def test_arrays_of_other_shapes(tmp_path):
         read_label_map(tmp_path / "c.npy")
 
 
+@pytest.mark.parametrize(("kind", "value"), [(np.uint8, 1), (np.uint8, 255), (bool, True)])
+def test_a_channel_for_the_background_is_no_map(tmp_path, kind, value):
+    mask = small.labels() > 0
+    both = (np.stack([~mask, mask], -1) * value).astype(kind)
+    with pytest.raises(ImageError, match=r"two channels .*save mask\.argmax\(-1\)"):
+        read_label_map(small.write(tmp_path / "a.npy", both))
+    kinds = np.stack([small.labels(), mask], -1)  # of HoVer-Net: objects, then their classes
+    for made in (kinds, np.zeros_like(kinds)):
+        found = read_label_map(small.write(tmp_path / "a.npy", made))
+        assert np.array_equal(found, made[..., 0])
+
+
 def test_maps_of_hovernet(tmp_path):
     from scipy.io import savemat
 

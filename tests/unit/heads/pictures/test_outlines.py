@@ -159,6 +159,16 @@ def test_other_json_is_named(tmp_path, content):
         read_pictures(tmp_path, task="nuclei", mpp=0.5)
 
 
+@pytest.mark.parametrize("geometry", [{"geometry": None}, {}])
+def test_a_feature_without_a_place_is_named(tmp_path, geometry):
+    small.write(tmp_path / "a.png", small.image())
+    made = feature("Polygon", [square(2, 2, 5)], "Tumor")
+    del made["geometry"]
+    small.geojson(tmp_path / "a.geojson", made | geometry)
+    with pytest.raises(ConfigError, match="the feature Tumor has no geometry: draw or remove it"):
+        read_pictures(tmp_path, task="nuclei", mpp=0.5)
+
+
 XML = """<Annotations MicronsPerPixel="0.25"><Annotation Name="">
 <Attributes><Attribute Name="Epithelial"/></Attributes><Regions>
 <Region NegativeROA="0"><Vertices><Vertex X="2" Y="3"/><Vertex X="12" Y="3"/><Vertex X="12" Y="13"/>
