@@ -29,6 +29,19 @@ def features_of(data: Any) -> list[dict[str, Any]]:
     return [data] if data["type"] == "Feature" else [{"geometry": data}]
 
 
+def geometry_of(feature: dict[str, Any]) -> dict[str, Any]:
+    """Where a feature lies.
+
+    Raises:
+        ValueError: It lies nowhere, which GeoJSON allows.
+    """
+    found: dict[str, Any] | None = feature.get("geometry")
+    if not found:
+        name = feature.get("id") or class_of(feature) or "without a name"
+        raise ValueError(f"the feature {name} has no geometry: draw or remove it")
+    return found
+
+
 def polygons_of(geometry: dict[str, Any]) -> list[list[Ring]]:
     """The polygons of a geometry: each its outer ring, then its holes.
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from pathencoder.errors import SlideError
 from pathencoder.files import whole_file
-from pathencoder.geojson import Ring, class_of, features_of, polygons_of
+from pathencoder.geojson import Ring, class_of, features_of, geometry_of, polygons_of
 from pathencoder.slides.rings import mask_of, rings_of
 from pathencoder.slides.tissue import TissueMask
 from pathencoder.walk import printable
@@ -122,7 +122,7 @@ def read_outlines(file: Path) -> Outlines:
     try:
         data = file.read_bytes()
         features = features_of(json.loads(data))
-        found = [(class_of(f), area) for f in features for area in polygons_of(f["geometry"])]
+        found = [(class_of(f), area) for f in features for area in polygons_of(geometry_of(f))]
     except (OSError, ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
         raise SlideError(
             f"{printable(file)}: no GeoJSON of areas ({error}). Export annotations from QuPath as"

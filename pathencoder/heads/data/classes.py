@@ -65,7 +65,7 @@ def decide(kind: Kind, facts: Sequence[Facts], given: ClassNames) -> Decision:
     nameless = {name for name in stored if _is_nameless(name)} | {""}
     separate = max(_numbers_in(facts), default=0) == 1
     problems = () if separate else tuple(_maps_of_classes(facts))
-    notes = (_SEPARATE,) if separate else ()
+    notes: tuple[str, ...] = (_SEPARATE,) if separate else ()
     unnamed: int | None = 0 if named is None else None
     if kind == "points" and names:
         unnamed = UNKNOWN
@@ -75,7 +75,18 @@ def decide(kind: Kind, facts: Sequence[Facts], given: ClassNames) -> Decision:
         numbers.setdefault(name, unnamed)
     unknown = frozenset(stored) - frozenset(numbers)
     reading = Reading(kind, names if kind == "points" else (), {}, numbers, separate=separate)
+    if kind == "points" and names:
+        notes += tuple(_without_class(facts, stored, reading))
     return Decision(reading, problems, (*notes, *_ignored(stored, numbers)), unknown)
+
+
+def _without_class(facts: Sequence[Facts], stored: Counter[str], reading: Reading) -> Iterator[str]:
+    """How many points have no class, where others have one."""
+    count = sum(n for name, n in stored.items() if reading.numbers.get(name) == UNKNOWN)
+    maps = [fact for fact in facts if fact.values is not None]
+    count += sum(fact.parts if reading.separate else fact.objects for fact in maps)
+    if count:
+        yield f"{count} points have no class, others have one: only their places are learned"
 
 
 def _similar(stored: Counter[str], kind: Kind) -> Iterator[str]:

@@ -13,7 +13,7 @@ from pathencoder.heads.data.coco import CocoImage
 from pathencoder.heads.data.label_maps import LabelMap
 from pathencoder.heads.data.marks import Marks, Source
 from pathencoder.heads.data.outlines import GeoJson, ImageScope
-from pathencoder.heads.data.point_tables import PointTable
+from pathencoder.heads.data.point_tables import PointRows, PointTable
 from pathencoder.heads.data.truth import Kind
 from pathencoder.images import Item, open_image
 from pathencoder.walk import printable
@@ -115,9 +115,16 @@ def source_of(file: Path, kind: Kind) -> Source:
 
 def for_kind(source: Source, kind: Kind) -> Source:
     """The same labels as another kind of task reads them."""
-    if isinstance(source, GeoJson | CocoImage):
-        return replace(source, regions=kind == "classes")
-    return source
+    regions = kind == "classes"
+    if isinstance(source, GeoJson) and source.regions != regions:
+        return replace(source, regions=regions, only="")
+    return replace(source, regions=regions) if isinstance(source, CocoImage) else source
+
+
+def counting(source: Source, only: str) -> Source:
+    """The same labels, of QuPath's objects the detections or the annotations alone."""
+    sources = GeoJson | PointTable | PointRows
+    return replace(source, only=only) if isinstance(source, sources) else source
 
 
 def file_of(source: Source) -> Path | None:

@@ -105,6 +105,9 @@ class Marks:
         names: The class of each point; "" without one.
         size: Height and width that the labels state for their image; None where they do not.
         left_out: What was not used, as short phrases ("2 crowds").
+        kinds: Of QuPath's objects, which are among them: "detection" (also cells), "annotation".
+        numbered: The names count up from point to point: they may be numbers of points, not
+            classes. None where the column of the classes is named after them.
     """
 
     map: NDArray[np.integer] | None = None
@@ -113,6 +116,8 @@ class Marks:
     names: Sequence[str] = ()
     size: tuple[int, int] | None = None
     left_out: Sequence[str] = ()
+    kinds: frozenset[str] = frozenset()
+    numbered: bool | None = None
 
 
 class Source(Protocol):

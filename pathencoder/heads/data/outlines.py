@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pathencoder.errors import ImageError
-from pathencoder.geojson import Ring, class_of, features_of, points_of, polygons_of
+from pathencoder.geojson import Ring, class_of, features_of, geometry_of, points_of, polygons_of
 from pathencoder.heads.data.marks import Area, Marks, no_points
 from pathencoder.walk import printable
 
@@ -36,10 +36,13 @@ class GeoJson:
         path: The file.
         regions: Annotations are regions of classes; else, where a file also holds detections or
             cells, those alone are the objects.
+        only: "detection" or "annotation": which of QuPath's objects count, where the whole set
+            decides it. "": the file decides.
     """
 
     path: Path
     regions: bool = False
+    only: str = ""
 
     @property
     def name(self) -> str:
@@ -54,10 +57,11 @@ class GeoJson:
         """
         try:
             features = features_of(json.loads(self.path.read_bytes()))
-            used, left_out = _chosen(features, regions=self.regions)
+            used, left_out = _chosen(features, regions=self.regions, only=self.only)
+            types = {_type(feature) for feature in used}
             areas, points, names = [], [], []
             for feature in used:
-                geometry = _geometry(feature)
+                geometry = feature.get("nucleusGeometry") or geometry_of(feature)
                 kind = class_of(feature)
                 if polygons := polygons_of(geometry):
                     areas.append(Area(kind, polygons))
@@ -72,7 +76,13 @@ class GeoJson:
                 " FeatureCollection"
             ) from error
         at = np.array(points, np.float64).reshape(-1, 2) - 0.5 if points else no_points()
-        return Marks(areas=areas, points=at, names=names, left_out=_counted(left_out))
+        return Marks(
+            areas=areas,
+            points=at,
+            names=names,
+            left_out=_counted(left_out),
+            kinds=kinds_of(types),
+        )
 
 
 @dataclass(frozen=True)
@@ -129,30 +139,29 @@ def closed(points: Sequence[Sequence[float]]) -> Ring:
 
 
 def _chosen(
-    features: list[dict[str, Any]], *, regions: bool
+    features: list[dict[str, Any]], *, regions: bool, only: str
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """The features that are labels, and the kinds of those that are not."""
-    kinds = [str((f.get("properties") or {}).get("objectType") or "") for f in features]
+    kinds = [_type(feature) for feature in features]
     detected = any(kind in DETECTED for kind in kinds)
     left = _UNUSED if not detected else _UNUSED | (DETECTED if regions else {"annotation"})
     if regions and "annotation" not in kinds:
         left = _UNUSED
+    if only:
+        left = _UNUSED | ({"annotation"} if only == "detection" else DETECTED)
     used = [f for f, kind in zip(features, kinds, strict=True) if kind not in left]
     return used, [kind for kind in kinds if kind in left]
 
 
-def _geometry(feature: dict[str, Any]) -> dict[str, Any]:
-    """Where an object lies; of a cell with a nucleus, the nucleus.
+def _type(feature: dict[str, Any]) -> str:
+    """QuPath's type of an object; "" without one."""
+    return str((feature.get("properties") or {}).get("objectType") or "")
 
-    Raises:
-        ValueError: The feature has no place, which GeoJSON allows.
-    """
-    found = feature.get("nucleusGeometry") or feature.get("geometry")
-    if not found:
-        name = feature.get("id") or class_of(feature) or "without a name"
-        raise ValueError(f"the feature {name} has no geometry: draw or remove it")
-    geometry: dict[str, Any] = found
-    return geometry
+
+def kinds_of(types: Iterable[str]) -> frozenset[str]:
+    """Which of detections (also cells) and annotations are among types of QuPath's objects."""
+    found = {"detection" if kind in DETECTED else kind for kind in types}
+    return frozenset(found & {"detection", "annotation"})
 
 
 def _other(kind: str) -> str:

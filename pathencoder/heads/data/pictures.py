@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from pathencoder.errors import ConfigError
-from pathencoder.heads.data import check, survey
+from pathencoder.heads.data import check
 from pathencoder.heads.data.classes import ClassNames, Decision, decide, labels_of, of_train
 from pathencoder.heads.data.dataset import TRAIN, Dataset, is_fold, split_name, split_names
 from pathencoder.heads.data.forms import (
@@ -23,6 +23,7 @@ from pathencoder.heads.data.listing import Found, Listing, file_of, for_kind
 from pathencoder.heads.data.marks import Source
 from pathencoder.heads.data.scales import scales_of, stains_of
 from pathencoder.heads.data.survey import Facts
+from pathencoder.heads.data.survey_set import survey_set
 from pathencoder.heads.data.truth import Kind, Reading
 from pathencoder.heads.dense.model import Labelled
 from pathencoder.heads.dense.tasks import TASKS, Task
@@ -238,16 +239,18 @@ def check_pictures(
     kind = kind_of(TASKS[task])
     scales = scales_of(listing.rows, None if mpp is None else check_mpp(mpp))
     stains, assumed = stains_of(listing.rows, stain)
-    facts, problems = _surveyed(listing.rows, kind, scales.mpp)
+    found = survey_set(listing.rows, kind, scales.mpp, classes=names is not None)
+    listing, facts = replace(listing, rows=found.rows), found.facts
     decision = Decision(names) if isinstance(names, Reading) else decide(kind, facts, names)
-    problems = [*_bad_rows(listing.rows), *_same_labels(listing.rows), *problems]
+    problems = [*_bad_rows(listing.rows), *_same_labels(listing.rows), *found.problems]
     problems += [*listing.problems, *scales.problems]
     problems += [*_unknown(listing.rows, facts, decision), *decision.problems]
     if to_fit and not problems:
         problems += _bad_train(listing.rows, facts, decision.reading)
     if problems:
         raise ConfigError(check.listed(problems, "nothing was fitted"))
-    notes = [*listing.notes, *scales.notes, *assumed, *decision.notes, *_counted(facts, kind)]
+    notes = [*listing.notes, *scales.notes, *assumed, *found.notes, *decision.notes]
+    notes += _counted(facts, kind)
     if any(row.group is None for row in listing.rows):
         notes.append("no groups are known: images of one patient may be on both sides of a split")
     every = zip(listing.rows, scales.mpp, stains, facts, strict=True)
@@ -278,21 +281,6 @@ def _row(row: Found, mpp: float, stain: str, fact: Facts, decision: Decision) ->
         where=row.where,
         item=row.item,
     )
-
-
-def _surveyed(
-    rows: Sequence[Found], kind: Kind, scales: Sequence[float | None]
-) -> tuple[list[Facts], list[str]]:
-    """What the labels of every image hold, and what is wrong with them."""
-    facts, problems = [], []
-    for row, mpp in zip(rows, scales, strict=True):
-        if row.item is None and not os.path.isfile(row.image):  # the check of files says so
-            facts.append(Facts())
-            continue
-        fact, wrong = survey.survey(row, kind, mpp)
-        facts.append(fact)
-        problems += [survey.named(row, problem) for problem in wrong]
-    return facts, problems
 
 
 def _bad_rows(rows: Sequence[Found]) -> list[str]:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from pathencoder.errors import ConfigError
+from pathencoder.heads.data.dataset import whole_number
+from pathencoder.heads.data.empty import is_empty
 from pathencoder.heads.data.marks import Marks, Points
-from pathencoder.heads.data.outlines import DETECTED
+from pathencoder.heads.data.outlines import DETECTED, kinds_of
 from pathencoder.tables import Table, number, read_table
 from pathencoder.walk import printable
 
@@ -21,6 +24,8 @@ CLASSES = ("class", "classification", "label", "type")
 IMAGES = ("image", "path", "file", "filename", "image_path")
 _OF_PREDICT = "height"  # of the peak, in the tables that `pathencoder predict` writes
 _OBJECT = "object type"  # of QuPath's measurements
+_UNUSED = ("image", "root", "tile", "tma core")  # its types that are no labels
+_LABEL = "label"  # of a point: its class, or its number as ImageJ writes it
 # "x", "x_um", "centroid x µm" (casefold makes the micro sign a mu), "centroid x px"
 _AXIS = re.compile(
     r"(?P<centroid>centroid[ _])?(?P<axis>[xy])(?:[ _]?[(\[]?(?P<unit>px|pixels?|[uμ]m)[)\]]?)?"
@@ -49,9 +54,13 @@ class PointTable:
 
     Attributes:
         path: The file.
+        label: A column "label" may hold the classes.
+        only: As in `GeoJson`.
     """
 
     path: Path
+    label: bool = True
+    only: str = ""
 
     @property
     def name(self) -> str:
@@ -71,7 +80,12 @@ class PointTable:
                 f"{self.name}: no columns x and y in pixels, or x_um and y_um; the columns are"
                 f" {', '.join(table.columns) or 'none'}"
             )
-        return _marks(table, range(len(table.rows)), columns, mpp)
+        classes = [c for c in CLASSES if c in table.columns and (self.label or c != _LABEL)]
+        return _marks(table, range(len(table.rows)), columns, classes, self.only, mpp)
+
+    def without_label(self) -> PointTable:
+        """The same table, whose column "label" does not hold classes."""
+        return replace(self, label=False)
 
 
 @dataclass(frozen=True)
@@ -82,11 +96,15 @@ class PointRows:
         table: The table.
         rows: Their numbers.
         columns: Where x and y are.
+        classes: The columns that may hold the classes: the first is read.
+        only: As in `GeoJson`.
     """
 
     table: Table
     rows: tuple[int, ...]
     columns: Columns
+    classes: tuple[str, ...] = ()
+    only: str = ""
 
     @property
     def name(self) -> str:
@@ -99,7 +117,11 @@ class PointRows:
         Raises:
             ConfigError: A value is no number.
         """
-        return _marks(self.table, self.rows, self.columns, mpp)
+        return _marks(self.table, self.rows, self.columns, self.classes, self.only, mpp)
+
+    def without_label(self) -> PointRows:
+        """The same rows, whose column "label" does not hold classes."""
+        return replace(self, classes=tuple(name for name in self.classes if name != _LABEL))
 
 
 def columns_of(table: Table) -> Columns | None:
@@ -132,41 +154,55 @@ def by_image(table: Table, column: str, columns: Columns) -> dict[str, PointRows
     rows: dict[str, list[int]] = defaultdict(list)
     for index, row in enumerate(table.rows):
         rows[row[column]].append(index)
-    return {image: PointRows(table, tuple(of_it), columns) for image, of_it in rows.items()}
+    present = [name for name in CLASSES if name in table.columns]
+    classes = tuple(c for c in present if any(not is_empty(row[c]) for row in table.rows))
+    return {
+        image: PointRows(table, tuple(of_it), columns, classes) for image, of_it in rows.items()
+    }
 
 
-def _marks(table: Table, rows: Sequence[int], columns: Columns, mpp: float) -> Marks:
-    used, left_out = _labels_among(table, rows)
+def _marks(
+    table: Table,
+    rows: Sequence[int],
+    columns: Columns,
+    classes: Sequence[str],
+    only: str,
+    mpp: float,
+) -> Marks:
+    used, left_out = _labels_among(table, rows, only)
     points = _points(table, used, columns)
     if columns.um:
         points = points / mpp
     if columns.corner:
         points = points - 0.5
-    kind = _class_column(table)
+    kind = classes[0] if classes else None
     names = [table.rows[row][kind] if kind else "" for row in used]
-    return Marks(points=points, names=names, left_out=left_out)
+    types = {table.rows[row].get(_OBJECT, "").casefold() for row in used}
+    return Marks(
+        points=points,
+        names=names,
+        left_out=left_out,
+        kinds=kinds_of(types),
+        numbered=_count_up(names) if kind == _LABEL and any(names) else None,
+    )
 
 
-def _class_column(table: Table) -> str | None:
-    """The column of classes; "label" is none where it numbers the rows."""
-    for name in CLASSES:
-        if name in table.columns:
-            values = [row[name] for row in table.rows]
-            if name != "label" or len(set(values)) < len(values) or len(values) == 1:
-                return name
-    return None
+def _count_up(names: Sequence[str]) -> bool:
+    """Whether names are whole numbers, each larger than the one before, as of rows (ImageJ)."""
+    numbers = [int(number) for name in names if (number := whole_number(name))]
+    return len(numbers) == len(names) and all(a < b for a, b in itertools.pairwise(numbers))
 
 
-def _labels_among(table: Table, rows: Sequence[int]) -> tuple[list[int], list[str]]:
+def _labels_among(table: Table, rows: Sequence[int], only: str) -> tuple[list[int], list[str]]:
     """The rows that are labels: of QuPath's, where there are detections, those alone."""
     if _OBJECT not in table.columns:
         return list(rows), []
     kinds = {row: table.rows[row][_OBJECT].casefold() for row in rows}
-    detected = any(kind in DETECTED for kind in kinds.values())
+    detected = only == "detection" or any(kind in DETECTED for kind in kinds.values())
     used = [
         row
         for row, kind in kinds.items()
-        if kind in DETECTED or (not detected and kind not in ("image", "root", "tile"))
+        if kind in DETECTED or (not detected and kind not in _UNUSED)
     ]
     others = len(kinds) - len(used)
     return used, [f"{others} objects of other types than detections"] if others else []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,8 @@ class Facts:
         points: Number of points of each class.
         clipped: Areas that reach beyond the image.
         left_out: What was not used, as short phrases.
+        kinds: As in `Marks`, as is the next.
+        numbered: Whether the classes of points may be their numbers.
     """
 
     values: NDArray[np.int64] | None = None
@@ -38,6 +40,8 @@ class Facts:
     points: Counter[str] = field(default_factory=Counter)
     clipped: int = 0
     left_out: tuple[str, ...] = ()
+    kinds: frozenset[str] = frozenset()
+    numbered: bool | None = None
 
     @property
     def objects(self) -> int:
@@ -68,7 +72,7 @@ def survey(row: Found, kind: Kind, mpp: float | None) -> tuple[Facts, list[str]]
         marks = row.labels.read(mpp or 1.0)
     except (ImageError, ConfigError) as error:
         return Facts(), [*problems, f"{error}"]
-    facts = _facts(marks, kind, shape)
+    facts = replace(_facts(marks, kind, shape), kinds=marks.kinds, numbered=marks.numbered)
     if shape is not None:
         problems += _misfits(row, marks, kind, shape)
         if marks.size in (None, shape) and mpp is not None:

@@ -122,6 +122,7 @@ def test_ignored_areas_are_cut_out_and_points_are_noted(tmp_path):
         ("{", "no GeoJSON"),
         ("[1, 2]", "no GeoJSON"),
         ('{"type": "Polygon", "coordinates": [[[0, 0], [1, 1]]]}', "ring of 2 points"),
+        ('{"type": "Feature", "id": "7f", "geometry": null}', "the feature 7f has no geometry"),
         (json.dumps(collection()), "no polygon"),
         (json.dumps(collection(point())), "no polygon"),
         (json.dumps(collection(polygon(0, 0, 9, "Ignore*"))), "no polygon"),
