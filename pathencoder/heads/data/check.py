@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from pathencoder.errors import ConfigError
-from pathencoder.heads.data.dataset import TRAIN, Dataset, whole_number
+from pathencoder.heads.data.dataset import TRAIN, TRAIN_WORDS, Dataset, whole_number
 from pathencoder.heads.data.empty import is_empty, is_no_value
 from pathencoder.walk import no_such, printable
 
@@ -127,10 +127,7 @@ def train_part(data: Dataset) -> Dataset:
     train = data.take(data.rows_of(TRAIN))
     if not len(train):
         parts = ", ".join(sorted({data.part(row) for row in range(len(data))}))
-        raise ConfigError(
-            f"the data set has no train part to fit on, only: {parts}. Call it train or training;"
-            " given folds are numbers (1, fold2)"
-        )
+        raise ConfigError(f"the data set has no train part to fit on, only: {parts}. {TRAIN_WORDS}")
     if len(train.classes) < 2:
         raise ConfigError(
             f"all {len(train)} {train.unit} of the train part are of one class,"

@@ -15,6 +15,7 @@ from pathencoder.images import ImageSource
 from pathencoder.walk import natural, printable
 
 TRAIN = "train"
+TRAIN_WORDS = "Call the train part train or training; given folds are numbers (1, fold2)"
 # names of one part, as data sets write them
 _SPLITS = {
     "training": TRAIN,

@@ -11,7 +11,14 @@ from typing import TypeAlias
 from pathencoder.errors import ConfigError
 from pathencoder.heads.data import check
 from pathencoder.heads.data.classes import ClassNames, Decision, decide, labels_of, of_train
-from pathencoder.heads.data.dataset import TRAIN, Dataset, is_fold, split_name, split_names
+from pathencoder.heads.data.dataset import (
+    TRAIN,
+    TRAIN_WORDS,
+    Dataset,
+    is_fold,
+    split_name,
+    split_names,
+)
 from pathencoder.heads.data.forms import (
     PictureGroups,
     PictureLabels,
@@ -145,7 +152,10 @@ class PictureSet:
         """
         rows = tuple(row for row in self.rows if row.part == split_name(name))
         if not rows:
-            raise ConfigError(f"the data set has no part {name!r}; it has {', '.join(self.parts)}")
+            advice = f". {TRAIN_WORDS}" if split_name(name) == TRAIN else ""
+            raise ConfigError(
+                f"the data set has no part {name!r}; it has {', '.join(self.parts)}{advice}"
+            )
         return replace(self, rows=rows)
 
 

@@ -197,7 +197,12 @@ def test_an_expression_without_one_group(tmp_path, pattern):
         (("a", "a"), None, None, "are of one class, 'a'"),
         (("a", "b"), ("P", "P"), None, "are of one group, 'P'"),
         (("a", "b"), None, ("val", "test"), "no train part to fit on, only: test, val"),
-        (("a", "b"), None, ("trn", "tst"), r"Call it train or training; given folds are numbers"),
+        (
+            ("a", "b"),
+            None,
+            ("trn", "tst"),
+            r"Call the train part train or training; given folds are numbers",
+        ),
     ],
 )
 def test_train_parts_that_cannot_be_fitted(labels, groups, splits, words):

@@ -162,6 +162,11 @@ def test_groups_and_parts_by_argument(tmp_path):
     )
     assert [row.group for row in data] == ["P1", "P2", "P2", "P3"]
     assert [row.part for row in data] == ["train", "test", "test", "train"]
+    parts = read_pictures(tmp_path, task="nuclei", mpp=0.5, splits=["trn", "trn", "tst", "tst"])
+    with pytest.raises(
+        ConfigError, match=r"no part 'train'; it has trn, tst\. Call the train part"
+    ):
+        parts.part("train")
 
 
 def test_a_set_is_read_again_for_another_task(tmp_path):
