@@ -18,6 +18,11 @@ from pathencoder.heads.data.marks import Area, Marks, Mask
 from pathencoder.heads.data.outlines import closed
 from pathencoder.walk import printable
 
+_BAD = (
+    *(OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError),
+    OverflowError,  # int() of Infinity, which Python's JSON reads
+)
+
 
 @dataclass(frozen=True)
 class CocoImage:
@@ -56,7 +61,7 @@ class CocoImage:
                 else:
                     points.append(_centre(annotation))
                     names.append(kind)
-            except (ValueError, TypeError, KeyError, IndexError) as error:
+            except (ValueError, TypeError, KeyError, IndexError, OverflowError) as error:
                 identity = annotation.get("id", number)
                 raise ImageError(
                     f"{self.name}: annotation {identity} is not as COCO defines it ({error!s})"
@@ -108,7 +113,7 @@ def read_coco(
             where = f"{shown}, image {printable(str(image['file_name']))}"
             of_it = of_image.pop(image["id"], [])
             found.append((path, CocoImage(where, size, of_it, names, regions)))
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+    except _BAD as error:
         raise ConfigError(f"{shown}: not a COCO file ({error!s})") from error
     if of_image:
         lost = sum(map(len, of_image.values()))

@@ -25,7 +25,8 @@ _SPLITS = {
     "testing": "test",
     "folds": TRAIN,  # to be split into folds that are made here
 }
-_WHOLE = re.compile(r"([+-]?)0*(\d+)(?:\.0*)?")
+# at most 18 digits: Python refuses to read very long numbers
+_WHOLE = re.compile(r"([+-]?)0*(\d{1,18})(?:\.0*)?")
 
 
 @dataclass(frozen=True)

@@ -147,6 +147,8 @@ def test_what_is_not_coco_is_named(tmp_path):
         ([{"category_id": 1, "segmentation": [[1, 2, 3]]}], {}, "annotation 0 is not as COCO"),
         ([{"category_id": 1}], {}, "annotation 0 is not as COCO"),
         ([{**annotation, "category_id": 7}], {}, "category_id 7 is not among the categories"),
+        ([{**annotation, "category_id": float("inf")}], {}, "annotation 0 is not as COCO"),
+        ([annotation], {"size": [float("inf")] * 2}, "not a COCO file"),
     ):
         write(file, annotations, **arguments)
         with pytest.raises(ConfigError, match=words):

@@ -98,6 +98,8 @@ def test_labels_that_number_the_points_of_every_file_are_no_classes(tmp_path):
     assert named.rows[0].load().classes.tolist() == [0, 1, 2]
     data = points(tmp_path, c=f"{head}1,5,5\n0,6,6\n0,7,7")  # one file shows that they are classes
     assert data.classes == ("0", "1", "2", "4")
+    long = points(tmp_path / "long", a=f"{head}{'1' * 30},5,5\n{'2' * 4000},6,6")
+    assert len(long.classes) == 2
     assert data.rows[1].load().classes.tolist() == [1]
 
 
