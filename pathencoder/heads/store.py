@@ -29,7 +29,7 @@ from pathencoder.errors import (
 from pathencoder.files import give_usual_permissions
 from pathencoder.pretrained import folder as folders
 from pathencoder.pretrained import hub, hub_errors
-from pathencoder.walk import printable
+from pathencoder.walk import expanded, printable
 
 FORMAT = "pathencoder-head"
 VERSION = 1
@@ -209,7 +209,7 @@ def _folder(name: str | os.PathLike[str], revision: str | None) -> Path | None:
     """The folder of a name that is a path; None for a repository."""
     if not isinstance(name, str | os.PathLike) or not os.fspath(name):
         raise ConfigError(f"path_or_repo={name!r}: a head's folder or owner/repo")
-    path = Path(name).expanduser()
+    path = expanded(name)
     looks_local = os.fspath(name).startswith((".", "/", "~")) or not isinstance(name, str)
     if revision is None and (path.exists() or looks_local):
         if not path.is_dir():

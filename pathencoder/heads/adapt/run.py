@@ -23,6 +23,7 @@ from pathencoder.heads.adapt.tiles import Tiles
 from pathencoder.heads.adapt.train import Steps, best_of
 from pathencoder.heads.classifier import Classifier
 from pathencoder.heads.data.check import train_part
+from pathencoder.heads.data.dataset import split_name
 from pathencoder.heads.data.read import Data, Groups, Labels, read_dataset
 from pathencoder.heads.encoder_record import EncoderRecord
 from pathencoder.heads.folds import require_sklearn
@@ -142,6 +143,7 @@ def adapt(
     read = read_dataset(data, labels=labels, groups=groups, splits=splits)
     train = train_part(read)
     weights = classify.class_weights(class_weight, train.classes)
+    evaluate = None if evaluate is None else split_name(evaluate)
     held_out = held_out_part(read, evaluate, train)
     network = as_encoder(encoder)
     learner.refuse(network)

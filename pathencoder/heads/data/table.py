@@ -99,9 +99,11 @@ def known_groups(table: Table, given: str | None, names: tuple[str, ...]) -> str
     return next(_with_groups(table, names), None)
 
 
-def group_notes(table: Table, given: str | None, found: str | None) -> tuple[str, ...]:
+def group_notes(
+    table: Table, given: str | None, found: str | None, names: tuple[str, ...] = GROUPS
+) -> tuple[str, ...]:
     """Say which column was taken as the group, where it is not called so or others could be it."""
-    others = [name for name in _with_groups(table, GROUPS) if name != found]
+    others = [name for name in _with_groups(table, names) if name != found]
     if given is not None or found is None or (found == "group" and not others):
         return ()
     among = f", not {', '.join(others)} (groups= or --groups names another)" if others else ""

@@ -26,7 +26,7 @@ from pathencoder.heads.slide.model import SlideModel
 from pathencoder.heads.slide.record import FeatureRecord
 from pathencoder.images import Key
 from pathencoder.stream import OnError
-from pathencoder.walk import printable
+from pathencoder.walk import expanded, printable
 
 if TYPE_CHECKING:
     from pathencoder.encoder import Encoder
@@ -199,7 +199,7 @@ def files_of(features: Files) -> list[Path]:
         StoreError: A folder holds none.
     """
     if isinstance(features, str | os.PathLike):
-        path = Path(features).expanduser()
+        path = expanded(features)
         if path.is_dir() and not is_zarr(path):
             found = feature_files(path)
             if not found:
@@ -209,4 +209,4 @@ def files_of(features: Files) -> list[Path]:
                 )
             return found
         return [path]
-    return [Path(file).expanduser() for file in features]
+    return [expanded(file) for file in features]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pathencoder.errors import ConfigError
 from pathencoder.heads import store
 from pathencoder.heads.classifier import class_numbers, kept_of, part_of
-from pathencoder.heads.data.dataset import Dataset
+from pathencoder.heads.data.dataset import Dataset, split_name
 from pathencoder.heads.predictions import Predictions, predictions
 from pathencoder.heads.report import Report, evaluated
 from pathencoder.heads.rows import Floats, softmax
@@ -131,7 +131,7 @@ class SlideHead(FeatureHead):
         parts = {slides.data.part(row) for row in range(len(slides.data))}
         if part is not None:
             part_of(slides.data, part)
-            parts = {part}
+            parts = {split_name(part)}
         read = read_bags(slides, parts, bag=self.settings["bag"], skip_bad=False, seed=0)
         self.record.check_record(read.record)
         return self.evaluate_bags(read.data, read.x, part or "all slides", read.data.notes)

@@ -16,14 +16,14 @@ from pathencoder.errors import ConfigError
 from pathencoder.features.containers import feature_files, is_zarr
 from pathencoder.formats.file_kinds import FOREIGN_SUFFIXES, READERS, TIFF_SUFFIXES
 from pathencoder.heads.data.dataset import Dataset, split_names
-from pathencoder.heads.data.table import column, known_groups, optional_column
-from pathencoder.walk import printable
+from pathencoder.heads.data.table import column, group_notes, known_groups, optional_column
+from pathencoder.walk import expanded, printable
 
 # as CLAM (slide_id, case_id), STAMP (FILENAME, PATIENT) and TRIDENT (wsi) name them
 _SLIDES = ("slide", "slide_id", "filename", "file", "wsi", "image", "path")
 _LABELS = ("label", "class", "target")
 _GROUPS = ("group", "patient", "patient_id", "case", "case_id")
-_SPLITS = ("split", "fold", "part")
+_SPLITS = ("split", "fold")
 EVENT, CENSORED = "event", "censored"
 _OUTCOMES = {"1": EVENT, "true": EVENT, "yes": EVENT, "0": CENSORED, "false": CENSORED}
 _OUTCOMES |= {"no": CENSORED, "1.0": EVENT, "0.0": CENSORED}
@@ -56,7 +56,7 @@ class Columns:
     Attributes:
         label: Of the classes. None: "label", "class" or "target".
         group: Of the patients. None: "group", "patient" and similar, where there is one.
-        split: Of the parts. None: "split", "fold" or "part", where there is one.
+        split: Of the parts. None: "split" or "fold", where there is one.
         time: Of the times to the event or to the last observation; None: classes are predicted.
         event: Of whether there was an event.
     """
@@ -91,7 +91,6 @@ def read_slides(
     groups = known_groups(read, columns.group, _GROUPS)
     splits = optional_column(read, columns.split, _SPLITS)
     found, missing = find_features(folder, [row[slides] for row in read.rows])
-    named = groups is not None and columns.group is None and groups != "group"
     where = tuple(
         printable(f"{file.name}, line {line} ({row[slides] or 'no slide'})")
         for line, row in zip(read.lines, read.rows, strict=True)
@@ -103,7 +102,7 @@ def read_slides(
         groups=None if groups is None else tuple(row[groups] for row in read.rows),
         splits=None if splits is None else split_names(row[splits] for row in read.rows),
         where=where,
-        notes=(f"the column {groups!r} was taken as the group",) if named else (),
+        notes=group_notes(read, columns.group, groups, _GROUPS),
         unit="slides",
     )
     return Slides(data, missing, times, bad)
@@ -177,7 +176,7 @@ def _files_of(slide: str, folder: Path, by_stem: dict[str, list[Path]]) -> list[
 
 
 def _file(table: str | os.PathLike[str]) -> Path:
-    path = Path(table).expanduser()
+    path = expanded(table)
     if not path.is_file():
         raise ConfigError(f"no such table: {printable(path)}")
     return path
@@ -189,7 +188,7 @@ def _folder(features: str | os.PathLike[str] | None) -> Path:
             "a slide head is fitted on feature files: name their folder, features='features/'"
             " (--features). `pathencoder encode slides/ --out features` writes them"
         )
-    path = Path(features).expanduser()
+    path = expanded(features)
     if not path.is_dir():
         raise ConfigError(f"features={printable(path)}: no such folder")
     return path
