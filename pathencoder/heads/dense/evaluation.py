@@ -10,6 +10,7 @@ import numpy as np
 
 from pathencoder.errors import ConfigError
 from pathencoder.heads.data.pictures import PictureRow, PictureSet, read_pictures
+from pathencoder.heads.dense import known
 from pathencoder.heads.dense import report as reports
 from pathencoder.heads.dense.cells import CellClasses
 from pathencoder.heads.dense.model import DenseModel, Labelled
@@ -44,6 +45,9 @@ def evaluate(head: DenseHead, data: Any, *, part: str | None, **given: Any) -> D
             f"the head knows the classes {', '.join(head.classes)}, the data have"
             f" {', '.join(read.classes)}: give the same names in labels="
         )
+    _ = head.model  # which loads the classes of cells along
+    if head.cells is not None:
+        known.refuse_unknown(head.cells.classes, chosen)
     return evaluated(head, chosen, part or "all images", read.notes)
 
 

@@ -19,7 +19,7 @@ from pathencoder.heads import kinds, store
 from pathencoder.heads.data.dataset import TRAIN
 from pathencoder.heads.data.forms import PictureLabels
 from pathencoder.heads.data.pictures import Pictures, PictureSet, read_pictures
-from pathencoder.heads.dense import evaluation, tune, weights
+from pathencoder.heads.dense import evaluation, known, tune, weights
 from pathencoder.heads.dense import model as models
 from pathencoder.heads.dense.bar import Tick, watching
 from pathencoder.heads.dense.cells import CellClasses, CellOptions
@@ -58,6 +58,8 @@ def fit(asked: Request) -> DenseHead:
     train = read.part(TRAIN)
     held_out = None if asked.evaluate is None else read.part(asked.evaluate)
     folds = _folds(train, options.folds)
+    if held_out is not None and asked.kind == "points" and options.cells:
+        known.refuse_new(train, held_out.rows)
     fitting = _Fitting.of(as_encoder(asked.encoder), asked, options, read)
     images = [row.load() for row in train]
     with watching(options.steps * (1 + len(folds)), asked.progress) as tick:
@@ -74,6 +76,8 @@ def fit(asked: Request) -> DenseHead:
     notes += tune.notes(head.sizes)
     notes += head.cells.notes if head.cells is not None else ()
     if folds:
+        if asked.kind == "pixels" or head.cells is not None:
+            notes += known.notes_of_folds(images, folds)
         head.report = _report_of_folds(head, train, folds, counts, notes)
     else:
         said = (*notes, _not_evaluated(read))
@@ -159,8 +163,8 @@ class _Fitting:
         """The classes of the cells of images; None where there are fewer than two."""
         if self.kind != "points" or not self.options.cells:
             return None
-        known = {n for x in images if x.classes is not None for n in x.classes.tolist() if n >= 0}
-        if len(known) < 2:
+        seen = {n for x in images if x.classes is not None for n in x.classes.tolist() if n >= 0}
+        if len(seen) < 2:
             return None
         return CellClasses.fit(self.encoder, images, CellOptions(seed=self.how.seed))
 
@@ -260,8 +264,8 @@ def _left_out(read: PictureSet, evaluate: str | None) -> Iterator[str]:
 
 def _in_both(images: Sequence[Labelled], held_out: PictureSet) -> tuple[str, ...]:
     """A note on images that were fitted on and are in the held-out part too."""
-    known = {_content(x) for x in images}
-    both = [row.where or str(row.path) for row in held_out if _content(row.load()) in known]
+    fitted = {_content(x) for x in images}
+    both = [row.where or str(row.path) for row in held_out if _content(row.load()) in fitted]
     if not both:
         return ()
     return (

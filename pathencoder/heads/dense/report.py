@@ -131,7 +131,8 @@ def _figures(
 
     def figure(name: str) -> Figure:
         def statistic(rows: NDArray[np.int64]) -> float:
-            value = drawn(rows)[name]
+            # a resample may hold no fold that knows a class
+            value = drawn(rows).get(name, math.nan)
             if math.isnan(value):
                 raise ConfigError(f"{name} is not defined")
             return value
