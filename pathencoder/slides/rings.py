@@ -10,6 +10,8 @@ from pathencoder.geojson import Ring
 from pathencoder.slides.filters import Mask
 from pathencoder.tracing import CORNERS, trace
 
+_LEAST_TOUCHING = 8  # corners, closed by the first: two squares that share one have eight
+
 
 def rings_of(mask: Mask) -> list[list[Ring]]:
     """The polygons of a mask, exactly along the edges of its pixels.
@@ -21,10 +23,11 @@ def rings_of(mask: Mask) -> list[list[Ring]]:
 
     Returns:
         One list a polygon: its outer ring, then its holes; in pixels, 0 being the outer edge of
-        the first pixel.
+        the first pixel. No ring passes a point twice, and polygons are valid as GIS understands
+        it.
     """
     _, traced = trace(mask.astype(np.int32), CORNERS)
-    rings = [_corners(traced[i]) for i in range(len(traced))]
+    rings = [part for i in range(len(traced)) for part in _simple(_corners(traced[i]))]
     outer = [ring for ring in rings if _area(ring) > 0]
     polygons = [[ring] for ring in outer]
     boxes = np.array([[*ring.min(0), *ring.max(0)] for ring in outer]).reshape(-1, 4)
@@ -86,6 +89,27 @@ def _corners(ring: Ring) -> Ring:
     turns = (steps != np.roll(steps, 1, axis=0)).any(1)
     corners = ring[:-1][turns]
     return np.concatenate([corners, corners[:1]])
+
+
+def _simple(ring: Ring) -> list[Ring]:
+    """A ring cut where it comes back to a corner: two holes that touch there are two rings.
+
+    Rings turn at such a corner each time, so that none passes it between its corners.
+    """
+    if len(ring) <= _LEAST_TOUCHING:
+        return [ring]
+    found: list[Ring] = []
+    path: list[tuple[float, float]] = []
+    place: dict[tuple[float, float], int] = {}
+    for x, y in ring.tolist():
+        if (begin := place.get((x, y))) is not None:
+            found.append(np.array([*path[begin:], (x, y)]))
+            for corner in path[begin:]:
+                del place[corner]
+            del path[begin:]
+        place[x, y] = len(path)
+        path.append((x, y))
+    return found
 
 
 def _area(ring: Ring) -> float:

@@ -30,6 +30,8 @@ def test_rings_give_the_same_mask(mask):
     for outer, *holes in polygons:
         assert area(outer) > 0
         assert all(area(hole) < 0 for hole in holes)
+    for ring in (ring for rings in polygons for ring in rings):
+        assert len(np.unique(ring[:-1], axis=0)) == len(ring) - 1  # it does not touch itself
 
 
 def test_a_square_has_four_corners_and_its_island_is_a_polygon_of_its_own():
@@ -39,6 +41,18 @@ def test_a_square_has_four_corners_and_its_island_is_a_polygon_of_its_own():
     mask[4, 4] = True
     polygons = rings_of(mask)
     assert [[len(ring) for ring in rings] for rings in polygons] == [[5, 5], [5]]
+
+
+def test_holes_that_touch_at_a_corner_are_two():
+    mask = np.ones((4, 4), bool)
+    mask[1, 1] = mask[2, 2] = False
+    ((outer, *holes),) = rings_of(mask)
+    assert [area(ring) for ring in (outer, *holes)] == [16, -1, -1]
+
+
+def test_an_area_that_closes_at_a_corner_has_a_hole():
+    mask = np.array([[1, 1, 0], [1, 0, 1], [1, 1, 1]], bool)
+    assert [[area(ring) for ring in rings] for rings in rings_of(mask)] == [[8, -1]]
 
 
 def test_an_even_odd_polygon_between_pixels():
