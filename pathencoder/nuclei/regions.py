@@ -17,7 +17,7 @@ Box = tuple[int, int, int, int]  # x, y, width, height in level-0 pixels
 
 REGION = 4096  # level-0 px on a side of a slide's regions
 _OVERLAP = 128  # level-0 px that a region sees beyond itself: nuclei on its border are whole
-_LEAST_TISSUE = 0.01  # share of tissue from which a region is segmented
+_LEAST_TISSUE = 1  # level-0 px of tissue from which a region is segmented: rounding is less
 _MOST = 10_000 * 10_000  # px of one region, which take about 2 GB
 
 
@@ -49,7 +49,7 @@ class Region:
 def regions_with_tissue(
     tissue: TissueMask, bounds: Box, overlap: int | None = None
 ) -> list[Region]:
-    """The squares of a slide that hold tissue, row by row.
+    """The squares of a slide that hold any tissue, row by row; specks are no tissue.
 
     Args:
         tissue: Of the slide.
@@ -63,7 +63,7 @@ def regions_with_tissue(
     beyond = _OVERLAP if overlap is None else overlap
     xs, ys = np.arange(x, x + width, REGION), np.arange(y, y + height, REGION)
     share = tissue.share(xs.astype(float), ys.astype(float), float(REGION))
-    places = zip(*np.nonzero(share > _LEAST_TISSUE), strict=True)
+    places = zip(*np.nonzero(share * REGION**2 > _LEAST_TISSUE), strict=True)
     return [_square(int(xs[j]), int(ys[i]), bounds, beyond) for i, j in places]
 
 

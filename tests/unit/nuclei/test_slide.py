@@ -13,6 +13,7 @@ import pathencoder
 from pathencoder.cli.main import run
 from pathencoder.errors import ConfigError, ImageError, SlideError
 from pathencoder.nuclei import regions
+from pathencoder.slides.tissue import TissueMask
 
 pytestmark = pytest.mark.full
 
@@ -42,6 +43,27 @@ def test_regions_are_those_of_the_command(tmp_path, monkeypatch):
         assert region.image.shape == (*region.nuclei.labels.shape, 3)
     together = np.concatenate([r.centroids for r in found])
     assert len(np.unique(np.rint(together / 4), axis=0)) == len(together)  # each nucleus once
+
+
+def test_a_small_fragment_is_a_region():
+    """75 um of tissue are .5 % of a square of 4096 px at .25 um, and hold dozens of cells."""
+    mask = np.zeros((256, 512), bool)
+    mask[10:100, 10:100] = True
+    mask[200:209, 400:409] = True  # px of 32 x 32
+    tissue_mask = TissueMask(mask, (0, 0), (32.0, 32.0))
+    found = regions.regions_with_tissue(tissue_mask, (0, 0, 512 * 32, 256 * 32))
+    assert [region.core[:2] for region in found] == [(0, 0), (12288, 4096)]
+
+
+@pytest.mark.parametrize("wide", [97, 100, 128])
+def test_tissue_that_ends_where_a_region_begins_is_not_in_it(wide):
+    scale = regions.REGION / wide  # not exact: sums of the mask are rounded
+    mask = np.zeros((2 * wide, 2 * wide), bool)
+    mask[:wide, :wide] = True
+    found = regions.regions_with_tissue(
+        TissueMask(mask, (0, 0), (scale, scale)), (0, 0, 8192, 8192)
+    )
+    assert [region.core[:2] for region in found] == [(0, 0)]
 
 
 def test_regions_are_read_one_at_a_time_and_calibrated_together(monkeypatch):
