@@ -66,12 +66,15 @@ class Sources:
     notes: list[str]
 
 
-def find_sources(inputs: Iterable[Path], *, taken_as: str | None = None) -> Sources:
+def find_sources(
+    inputs: Iterable[Path], *, taken_as: str | None = None, with_as: bool = True
+) -> Sources:
     """The images and slides in files and folders.
 
     Args:
         inputs: As the user typed them.
         taken_as: "tiles" (images) or "slides"; None: decided by names and headers.
+        with_as: The command has the option --as, which messages may name.
 
     Returns:
         Inputs in the order of the command line, single images last. Label maps and overlays of an
@@ -82,6 +85,8 @@ def find_sources(inputs: Iterable[Path], *, taken_as: str | None = None) -> Sour
     """
     roots = list(inputs)
     found = find_inputs(roots, taken_as=taken_as)
+    if not with_as:
+        found.jobs = [replace(one, problem=_without_as(one.problem)) for one in found.jobs]
     refuse_nothing(found)
     sources = [source for job in found.jobs for source in _sources_of(job, roots)]
     own = {source.path for source in sources if _is_result(source.path)}
@@ -116,6 +121,12 @@ def with_scales(sources: Sources, mpp: float | None, rows: list[Row]) -> Sources
         stain = row.stain if row else None
         chosen.append(replace(source, mpp=given, mpp_source=where if given else "", stain=stain))
     return Sources(chosen, sources.left_out, [*sources.notes, *scales.notes])
+
+
+def _without_as(problem: str) -> str:
+    """What is wrong with an input, where no option says what it is."""
+    what, found, _ = problem.partition(": --as ")
+    return f"{what}: give images or slides" if found else what
 
 
 def _sources_of(job: Job, roots: list[Path]) -> Iterator[Source]:

@@ -43,7 +43,7 @@ def predict_dense(
     Returns:
         The exit status.
     """
-    sources = with_scales(find_sources(inputs), mpp, [])
+    sources = with_scales(find_sources(inputs, with_as=False), mpp, [])
     make_folder(asked.out)
     run = Run(asked, DenseFinder(head, views), debug=debug)
     return run_all(run, sources, as_json=as_json)

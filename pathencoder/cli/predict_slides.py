@@ -14,7 +14,7 @@ from pathencoder.cli.prediction_table import Target, abstained, rows_of, write_r
 from pathencoder.errors import StoreError
 from pathencoder.features.job import Outcome
 from pathencoder.features.store import Failure
-from pathencoder.heads.slide.base import files_of
+from pathencoder.heads.slide.base import ONE_BY_ONE, files_of
 from pathencoder.heads.slide.survival import Risks, SurvivalHead
 from pathencoder.walk import printable
 
@@ -67,7 +67,8 @@ def predict_slides(
     rows, failures = [], list[Failure]()
     for number, (name, path) in enumerate(job.images):
         meter(number, len(job.images))
-        found = head.predict([path], on_error="nan")
+        # by its path it is a bag of its own, of which the head does not warn each time
+        found = head.predict([path], patients=[str(path)], on_error="nan")
         if found.errors:
             reason = printable(next(iter(found.errors.values())))
             failures.append(Failure("" if job.is_one_image else name, reason, "StoreError"))
@@ -78,11 +79,11 @@ def predict_slides(
     if not rows:
         whole = [Failure("", failures[0].reason, failures[0].kind)]
         return Outcome(job.source, "failed", failures=whole)
-    notes = list[str]()
+    notes = [ONE_BY_ONE] if head.by_patient else []
     if isinstance(head, SurvivalHead):
         write_risks(target, rows, failures=len(failures))
     else:
         write_table(target, ["slide"], head.classes, rows, failures=len(failures))
-        notes = abstained(rows, head.classes)
+        notes += abstained(rows, head.classes)
     count = len(rows)
     return Outcome(job.source, "done", target.file, count, count, failures=failures, notes=notes)

@@ -21,11 +21,13 @@ from pathencoder.features import annotated, containers, layouts
 from pathencoder.features.given import path_given
 from pathencoder.features.identity import Stamp
 from pathencoder.features.provenance import Provenance
+from pathencoder.formats import file_kinds
 from pathencoder.pretrained import catalogue
 from pathencoder.slides.quality import COLUMNS
 from pathencoder.spec import EncoderSpec
 
 Rows = NDArray[np.float32]
+_PICTURES = file_kinds.SLIDE_SUFFIXES | file_kinds.PLAIN_SUFFIXES | file_kinds.TIFF_SUFFIXES
 
 
 @dataclass(frozen=True)
@@ -159,6 +161,11 @@ def read_features(path: str | os.PathLike[str]) -> FeatureFile:
     except PathEncoderError:
         raise
     except Exception as error:  # h5py raises most of Python's errors on damaged files
+        if place.suffix.lower() in _PICTURES:
+            raise StoreError(
+                f"{path} is an image or a slide by its suffix, no feature file: encode it first,"
+                f" `pathencoder encode {path} --out features`, and give the file in features"
+            ) from error
         raise StoreError(
             f"{path} cannot be read as a feature file: {error}. If pathencoder wrote it, run the"
             " same command again with --overwrite"

@@ -146,6 +146,16 @@ def test_predict_on_a_slide(place, call, tmp_path, monkeypatch):
     assert places.max(0)[0] > 300
 
 
+def test_a_file_of_another_kind_is_refused_without_an_option_that_is_not_there(
+    place, call, tmp_path
+):
+    (tmp_path / "x.h5").write_bytes(b"")
+    status, _, err = call("predict", place / "head", tmp_path / "x.h5", "--out", tmp_path / "out")
+    assert status == 2
+    assert "neither an image nor a slide by its suffix '.h5': give images or slides" in err
+    assert "--as" not in err
+
+
 def test_results_of_another_kind_are_kept(place, call, tmp_path):
     image = place / "data/images/P0_0.png"
     assert call("nuclei", image, "--out", tmp_path, "--mpp", "0.5")[0] == 0

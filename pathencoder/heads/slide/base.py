@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -23,6 +24,7 @@ from pathencoder.heads.rows import Floats
 from pathencoder.heads.saved import SavedHead
 from pathencoder.heads.slide.bags import unusable
 from pathencoder.heads.slide.model import SlideModel
+from pathencoder.heads.slide.options import PATIENT
 from pathencoder.heads.slide.record import FeatureRecord
 from pathencoder.images import Key
 from pathencoder.stream import OnError
@@ -31,7 +33,15 @@ from pathencoder.walk import expanded, printable
 if TYPE_CHECKING:
     from pathencoder.encoder import Encoder
 
+log = logging.getLogger(__name__)
 Files: TypeAlias = "str | os.PathLike[str] | Sequence[str | os.PathLike[str]]"
+
+
+ONE_BY_ONE = (
+    "the head was fitted with all slides of a patient as one, and predicts each file by itself"
+    " here: a patient with several slides has several predictions. head.predict(files,"
+    " patients=[...]) gives a patient one"
+)
 
 
 @dataclass(frozen=True)
@@ -80,6 +90,12 @@ class FeatureHead(SavedHead):
     model: SlideModel
     record: FeatureRecord
 
+    @property
+    def by_patient(self) -> bool:
+        """Whether it was fitted with all slides of a patient as one."""
+        settings: dict[str, Any] = getattr(self, "settings", {})  # of each kind of head
+        return bool(settings.get("bag") == PATIENT)
+
     def use(self, encoder: Encoder) -> None:
         """Check that an encoder is the one of the features; the head itself needs none.
 
@@ -112,6 +128,8 @@ class FeatureHead(SavedHead):
         """
         if on_error not in ("raise", "nan"):
             raise ConfigError(f"on_error={on_error!r}: 'raise' or 'nan'")
+        if patients is None and self.by_patient:
+            log.warning("%s", ONE_BY_ONE)
         keys, found, errors = list[Key](), list[Floats | None](), dict[Key, str]()
         for key, files in bags_of(files_of(features), patients):
             keys.append(key)

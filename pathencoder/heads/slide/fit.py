@@ -90,7 +90,7 @@ def prepare(
     # what the table alone tells is said before files are read
     if problems := bad_parts(slides.data):
         raise ConfigError(listed(problems, "nothing was read"))
-    whole = _train_part(slides.data)
+    whole = _train_part(slides.data, survival=survival)
     _check_held_out(slides.data, whole, evaluate, survival=survival)
     parts = {TRAIN} if evaluate is None else {TRAIN, evaluate}
     bag, skip = how.options.bag, how.skip_bad
@@ -100,7 +100,7 @@ def prepare(
     # again, without the slides that were left out
     if not survival:
         kept_classes(read.data.take(read.data.rows_of(TRAIN)), whole.classes)
-    train = _train_part(read.data)
+    train = _train_part(read.data, survival=survival)
     _check_held_out(read.data, train, evaluate, survival=survival)
     bags = _bags(train, read, how)
     notes = [*read.data.notes, *classify.left_out(slides.data, evaluate)]
@@ -147,10 +147,20 @@ def fit(
     return head
 
 
-def _train_part(data: Dataset) -> Dataset:
-    """The train part; of survival, every slide may have an event."""
+def _train_part(data: Dataset, *, survival: bool) -> Dataset:
+    """The train part; of survival, every slide may have an event, and one has to.
+
+    Raises:
+        ConfigError: It is empty, or nothing can be learned from it.
+    """
     train = data.take(data.rows_of(TRAIN))
-    return train if train.classes == (EVENT,) else train_part(data)
+    if survival and len(train) and EVENT not in train.classes:
+        raise ConfigError(
+            f"none of the {len(train)} {train.unit} of the train part has an event: risks are"
+            f" learned from events. Add {train.unit} with one, or check the column of events (1:"
+            " event, 0: none until the last observation)"
+        )
+    return train if survival and train.classes == (EVENT,) else train_part(data)
 
 
 def _check_held_out(data: Dataset, train: Dataset, part: str | None, *, survival: bool) -> None:

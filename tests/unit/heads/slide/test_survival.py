@@ -72,6 +72,17 @@ def root(tmp_path_factory):
     return made
 
 
+def test_slides_without_an_event_are_refused(root, tmp_path):
+    lines = (root / "slides.csv").read_text().splitlines()
+    rows = [line.split(",") for line in lines[1:]]
+    small_bags.table(tmp_path, [lines[0], *(",".join([*row[:3], "0", row[4]]) for row in rows)])
+    with pytest.raises(ConfigError, match="none of the 24 slides of the train part has an event"):
+        pathencoder.fit(
+            "slide-mean", None, tmp_path / "slides.csv", features=root / "features",
+            time="months", event="dead", progress=False,
+        )  # fmt: skip
+
+
 def fit(root, kind="slide-mean", **options):
     small = {"hidden": 16, "learning_rate": 0.01, "seeds": 1, "epochs": 25, "device": "cpu"}
     given = {**small, "time": "months", "event": "dead", "progress": False, **options}
