@@ -23,6 +23,7 @@ LAYERS = {
             "bit_depth",
             "allocator",
             "cores",
+            "memory",
             "errors",
             "redact",
             "seeds",

@@ -19,7 +19,7 @@ from pathencoder.heads import kinds, store
 from pathencoder.heads.data.dataset import TRAIN
 from pathencoder.heads.data.forms import PictureLabels
 from pathencoder.heads.data.pictures import Pictures, PictureSet, read_pictures
-from pathencoder.heads.dense import evaluation, known, tune, weights
+from pathencoder.heads.dense import evaluation, known, loading, tune, weights
 from pathencoder.heads.dense import model as models
 from pathencoder.heads.dense.bar import Tick, watching
 from pathencoder.heads.dense.cells import CellClasses, CellOptions
@@ -61,7 +61,8 @@ def fit(asked: Request) -> DenseHead:
     if held_out is not None and asked.kind == "points" and options.cells:
         known.refuse_new(train, held_out.rows)
     fitting = _Fitting.of(as_encoder(asked.encoder), asked, options, read)
-    images = [row.load() for row in train]
+    task = task_of(asked.kind, fitting.classes)
+    images = loading.load(train.rows, task, options.read_mpp, stain_maps=options.stain_maps)
     with watching(options.steps * (1 + len(folds)), asked.progress) as tick:
         head = fitting.head(fitting.fit(images, "fit", tick, 0), train)
         head.cells = fitting.cells(images)
