@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pathencoder.errors import ConfigError
 from pathencoder.metrics import Interval, grouped_bootstrap
 from pathencoder.tables import read_table
-from pathencoder.walk import natural, printable
+from pathencoder.walk import expanded, natural, printable
 
 _PROBABILITY = "p_"  # begins the name of a column, before that of its class
 
@@ -156,7 +156,7 @@ def read_counts(folder: str | os.PathLike[str]) -> Counts:
     Raises:
         ConfigError: There is no table of points with classes.
     """
-    root = Path(folder).expanduser()
+    root = expanded(folder)
     labels: dict[str, list[str]] = {}
     classes: dict[str, str] = {}  # case-folded to the name
     for file in sorted(root.rglob("*.csv"), key=natural):

@@ -17,6 +17,7 @@ from pathencoder.nuclei.instances import Labels
 from pathencoder.nuclei.measure import Measurements
 from pathencoder.nuclei.segment import Nuclei
 from pathencoder.stain import StainGuess
+from pathencoder.walk import expanded
 
 Floats = NDArray[np.float64]
 NOUNS = {"glands": "glands", "nuclei": "nuclei", "points": "cells", "pixels": "classes"}
@@ -166,7 +167,7 @@ class Found:
         from pathencoder.files import make_folder
         from pathencoder.heads.dense.files import write
 
-        place = Path(folder).expanduser()
+        place = expanded(folder)
         chosen = name or self.name or os.path.splitext(str(self.key))[0]
         make_folder((place / chosen).parent)
         return write(self, place, chosen)

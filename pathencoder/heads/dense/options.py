@@ -11,6 +11,7 @@ from pathencoder.errors import ConfigError
 from pathencoder.heads.dense.smp import DECODERS, OURS
 from pathencoder.heads.dense.train import Training
 from pathencoder.mpp import check_mpp
+from pathencoder.walk import expanded
 
 PRECISIONS = ("auto", "fp32", "bf16")
 STAINS = ("he", "ihc")
@@ -89,7 +90,7 @@ class DenseOptions:
     @property
     def place(self) -> Path | None:
         """The folder for checkpoints."""
-        return None if self.checkpoint is None else Path(self.checkpoint).expanduser()
+        return None if self.checkpoint is None else expanded(self.checkpoint)
 
     def training(self, seed: int) -> Training:
         """The settings of the training."""

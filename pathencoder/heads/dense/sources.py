@@ -19,7 +19,7 @@ from pathencoder.mpp import check_mpp
 from pathencoder.nuclei.regions import Box, Region, given_regions
 from pathencoder.nuclei.slide import SlideRegions
 from pathencoder.slides.reader import Slide, open_slide
-from pathencoder.walk import printable
+from pathencoder.walk import expanded, printable
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ def names_of(keys: Sequence[str]) -> list[str]:
 
 def is_slide(given: object) -> bool:
     """Whether an input is the path of a slide."""
-    return isinstance(given, str | os.PathLike) and looks_like_slide(Path(given).expanduser())
+    return isinstance(given, str | os.PathLike) and looks_like_slide(expanded(given))
 
 
 def cut(read: Read, box: Box) -> tuple[Read, Region]:
