@@ -30,14 +30,15 @@ from pathencoder.wrapped import bare, is_wrapped
 
 log = logging.getLogger(__name__)
 
-Modules = tuple[weakref.ref[nn.Module], ...]
-
 _TOLERANCE = 1e-4  # of the largest value; a fold of the wrong pair is wrong by far more
 _SIDE = 64  # px of the images on which a copy is compared with its network
 # by the stages that are read by name, and whether the copy is trained
 _Copies = dict[tuple[frozenset[str], bool], "_Copy | None"]
 _made: weakref.WeakKeyDictionary[nn.Module, _Copies] = weakref.WeakKeyDictionary()
 _lock = threading.Lock()
+_OF_TORCH = frozenset(vars(nn.Module()))  # attributes of every module: its mode, parts and hooks
+_PLAIN = (bool, int, float, str)
+_Settings = tuple[type, tuple[tuple[str, Any], ...]]
 
 
 def for_inference(
@@ -97,10 +98,10 @@ def folded(
 
     Returns:
         The copy, in eval mode; the network itself where nothing can be folded, where parts of it
-        are wrapped, where hooks are registered (they would not be called), or where a trial gives
-        another result.
+        are wrapped, where hooks are registered (they would not be called), where merged adapters
+        are switched off, or where a trial gives another result.
     """
-    if is_wrapped(network) or has_hooks(network):
+    if is_wrapped(network) or has_hooks(network) or _will_unmerge(network):
         return network
     with _lock:
         copies = _made.setdefault(network, {})
@@ -152,16 +153,58 @@ class _Copy:
                 _set_weights(own, conv, norm)
 
 
+@dataclass(frozen=True)
+class Modules:
+    """The modules of a network and their settings, by which `consists_of` knows them.
+
+    A copy has settings of its own: a stride, or whether an adapter of LoRA is switched off.
+    """
+
+    refs: tuple[weakref.ref[nn.Module], ...]
+    settings: tuple[_Settings, ...]
+
+
 def modules_of(network: nn.Module) -> Modules:
-    """The modules of a network, by which `consists_of` knows them."""
-    return tuple(weakref.ref(module) for module in network.modules())
+    """The modules of a network as they are now."""
+    modules = list(network.modules())
+    return Modules(tuple(map(weakref.ref, modules)), tuple(map(_settings_of, modules)))
 
 
 def consists_of(network: nn.Module, modules: Modules) -> bool:
-    """Whether a network still has these modules and no others."""
+    """Whether a network still has these modules, with these settings, and no others."""
     now = list(network.modules())
-    return len(now) == len(modules) and all(
-        ref() is module for ref, module in zip(modules, now, strict=True)
+    return (
+        len(now) == len(modules.refs)
+        and all(ref() is module for ref, module in zip(modules.refs, now, strict=True))
+        and tuple(map(_settings_of, now)) == modules.settings
+    )
+
+
+def _settings_of(module: nn.Module) -> _Settings:
+    """Class and attributes of a module, those of torch left out."""
+    own = vars(module).items()
+    return type(module), tuple((k, _fixed(v)) for k, v in own if k not in _OF_TORCH)
+
+
+def _fixed(value: Any) -> Any:
+    """A copy of a plain value that is compared later; the type of another."""
+    if value is None or isinstance(value, _PLAIN):
+        return value
+    if isinstance(value, list | tuple):
+        return tuple(map(_fixed, value))
+    if isinstance(value, dict):
+        return tuple((key, _fixed(item)) for key, item in value.items())
+    return type(value)
+
+
+def _will_unmerge(network: nn.Module) -> bool:
+    """Whether adapters of peft are merged and switched off.
+
+    They then change the weights as soon as they run. A copy would do so to those that it shares,
+    and the network would not know.
+    """
+    return any(
+        getattr(m, "merged_adapters", None) and m.disable_adapters for m in network.modules()
     )
 
 

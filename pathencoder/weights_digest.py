@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import weakref
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pathencoder.state_dicts import digest_of
 
@@ -21,9 +21,18 @@ _digests: weakref.WeakKeyDictionary[nn.Module, tuple[_State, str]] = weakref.Wea
 def digest_of_network(network: nn.Module) -> str:
     """Hex sha256 of the names, shapes, dtypes and values of a network's weights in memory.
 
-    Counters of batches are left out: nothing that is computed depends on them. The digest of a
-    large network is kept as long as its tensors and a fingerprint of their values are the same.
+    Counters of batches are left out: nothing that is computed depends on them. Of adapters (PEFT)
+    it also tells which are active, merged or switched off: the weights are the same then, and the
+    rows are not. The digest of a large network is kept as long as its tensors and a fingerprint of
+    their values are the same.
     """
+    weights, adapters = _of_weights(network), _adapters(network)
+    if not adapters:
+        return weights
+    return hashlib.sha256(f"{weights} {adapters}".encode()).hexdigest()
+
+
+def _of_weights(network: nn.Module) -> str:
     state = {
         name: tensor
         for name, tensor in network.state_dict(keep_vars=True).items()
@@ -37,6 +46,18 @@ def digest_of_network(network: nn.Module) -> str:
     if now is not None:
         _digests[network] = (now, digest)
     return digest
+
+
+def _adapters(network: nn.Module) -> list[tuple[Any, ...]]:
+    """The state of each module with adapters."""
+    found: list[tuple[Any, ...]] = []
+    for name, module in network.named_modules():
+        off: Any = getattr(module, "disable_adapters", None)
+        if isinstance(off, bool):  # a property of peft's layers
+            part: Any = module
+            merged, scaling = (getattr(part, x, None) for x in ("merged_adapters", "scaling"))
+            found.append((name, off, merged, list(part.active_adapters), scaling))
+    return found
 
 
 def _state(state: dict[str, Tensor]) -> _State | None:

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
+from trained_cnns import trained
 
 from pathencoder import folding, network
 from pathencoder.encoder import Encoder, load_encoder
@@ -19,18 +20,6 @@ from pathencoder.spec import EncoderSpec
 from pathencoder.stream import Settings
 
 CNNS = ("resnet18", "mobilenetv2_050", "tf_efficientnet_lite0")
-
-
-def trained(architecture):
-    """A random network whose BatchNorms have statistics, factors and shifts of their own."""
-    torch.manual_seed(0)
-    made = network.build(architecture, {}).eval()
-    for norm in (m for m in made.modules() if isinstance(m, nn.BatchNorm2d)):
-        nn.init.normal_(norm.running_mean, std=0.1)
-        nn.init.uniform_(norm.running_var, 0.5, 1.5)
-        nn.init.uniform_(norm.weight, 0.5, 1.5)
-        nn.init.normal_(norm.bias, std=0.1)
-    return made
 
 
 def assert_same(one, other, side=64):
@@ -62,7 +51,9 @@ def test_the_network_keeps_its_modules_weights_and_mode():
     assert all(torch.equal(v, made.state_dict()[k]) for k, v in before.items())
 
 
-@pytest.mark.parametrize("change", ["in place", "data", "new parameter", "statistics", "module"])
+@pytest.mark.parametrize(
+    "change", ["in place", "data", "new parameter", "statistics", "module", "stride", "slope"]
+)
 def test_later_changes_of_the_network_are_followed(change):
     made = trained("mobilenetv2_050")
     folded(made)
@@ -75,6 +66,10 @@ def test_later_changes_of_the_network_are_followed(change):
             made.conv_stem.weight = nn.Parameter(made.conv_stem.weight * 2)
         elif change == "statistics":
             made.bn1.running_mean.add_(1)
+        elif change == "stride":
+            made.conv_stem.stride = (1, 1)
+        elif change == "slope":
+            made.bn1.act.max_val = 0.5
         else:
             made.blocks[0][0].conv_dw = nn.Conv2d(16, 16, 3, padding=1, groups=16)
     assert_same(made, folded(made))

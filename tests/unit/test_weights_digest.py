@@ -54,3 +54,20 @@ def test_the_digest_of_an_unchanged_network_is_kept(network, monkeypatch):
     assert digest_of_network(network) == before
     network[1].num_batches_tracked += 1
     assert digest_of_network(network) == before
+
+
+@pytest.mark.full
+def test_adapters_that_are_switched_off_give_another_digest():
+    from peft import LoraConfig, get_peft_model
+
+    inner = nn.Sequential(nn.Linear(4, 3))
+    model = get_peft_model(inner, LoraConfig(r=2, target_modules=["0"], init_lora_weights=False))
+    for network in (model, inner):
+        found = [digest_of_network(network)]
+        with model.disable_adapter():
+            found.append(digest_of_network(network))
+        inner[0].set_scale("default", 3)
+        found.append(digest_of_network(network))
+        assert len(set(found)) == 3
+        inner[0].set_scale("default", 1)
+        assert digest_of_network(network) == found[0]
