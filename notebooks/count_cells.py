@@ -26,7 +26,7 @@ import pathencoder
 
 STEPS = int(os.environ.get("PATHENCODER_NOTEBOOK_STEPS", 300))
 folder, random = Path(mkdtemp()), np.random.default_rng(0)
-MPP = 0.5  # assumed, as segment_nuclei does
+MPP = 0.5  # um/px; assumed, the picture does not state its scale
 
 # %% [markdown]
 # ## Pictures and points

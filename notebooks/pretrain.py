@@ -96,7 +96,9 @@ print(*pretrain(run, STEPS), sep="\n")
 report = [sys.executable, "-m", "training.report", str(run)]
 subprocess.run(report, cwd=repository, check=True, capture_output=True)
 curves = Image.open(run / "curves.png")
-curves.crop((0, 0, curves.width, curves.height // 2))
+blank = (np.asarray(curves.convert("L")) == 255).all(1)
+edge = np.flatnonzero(blank[: curves.height // 2])[-1]  # not through a label
+curves.crop((0, 0, curves.width, edge))
 
 # %% [markdown]
 # ## The control

@@ -6,8 +6,9 @@
 #
 # The images are the two halves of scikit-image's immunohistochemistry picture. Labels come from what
 # the heads do not see: brown (DAB) marks the epithelium of glands, and is taken out of the images; the
-# nuclei are those of the label-free network. In your work both come from a pathologist, as masks,
-# GeoJSON of QuPath, COCO or ImageScope's XML (docs/heads.md).
+# nuclei are those of the label-free network. Such labels are rough: gaps in the brown are closed, and
+# with them a narrow strand of stroma, across which two glands become one. In your work both come from
+# a pathologist, as masks, GeoJSON of QuPath, COCO or ImageScope's XML (docs/heads.md).
 
 # %%
 import os
@@ -27,7 +28,7 @@ import pathencoder
 
 STEPS = int(os.environ.get("PATHENCODER_NOTEBOOK_STEPS", 80))
 folder = Path(mkdtemp())
-MPP = 0.5  # assumed, as segment_nuclei does
+MPP = 0.5  # um/px; assumed, the picture does not state its scale
 
 picture = data.immunohistochemistry()[: 512 if STEPS > 2 else 192]
 stains = rgb2hed(picture)
