@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,10 @@ from pathencoder.pretrained.origin import Origin, label, rounded_to
 from pathencoder.spec import EncoderSpec
 
 _MODEL_ID = re.compile(r"[\w.-]+(?:/[\w.-]+)?")  # what the Hub accepts as base_model
+# what YAML reads as text without quotes
+_PLAIN = re.compile(
+    r"(?!(?:y|n|yes|no|on|off|true|false|null)$)[a-z][\w.-]*|.*/.*", flags=re.IGNORECASE
+)
 # Licences that the Hub knows by name; others are "other" with their name beside it.
 _HUB_LICENCES = (
     "apache-2.0",
@@ -142,12 +147,15 @@ def licence_lines(spec: EncoderSpec) -> list[str]:
     licence = spec.licence.lower()
     if licence in _HUB_LICENCES:
         return [f"license: {licence}"]
-    return ["license: other", f'license_name: "{spec.licence}"']
+    return ["license: other", f"license_name: {json.dumps(spec.licence, ensure_ascii=False)}"]
 
 
 def base_model_lines(parent: str) -> list[str]:
     """The parent in front matter, where the Hub accepts its name."""
-    return [f"base_model: {parent}"] if _MODEL_ID.fullmatch(parent) else []
+    if not _MODEL_ID.fullmatch(parent):
+        return []
+    # "2024" or "on" would not be read as text
+    return [f"base_model: {parent if _PLAIN.fullmatch(parent) else json.dumps(parent)}"]
 
 
 def _use(spec: EncoderSpec) -> str:

@@ -15,11 +15,11 @@ from pathencoder import network as networks
 from pathencoder import wrapped
 from pathencoder.arrays import Pixels
 from pathencoder.errors import ConfigError
+from pathencoder.pretrained import catalogue, keys
 from pathencoder.pretrained import folder as folders
-from pathencoder.pretrained import keys
 from pathencoder.pretrained.derived import Story, describe
 from pathencoder.pretrained.load import Loaded
-from pathencoder.pretrained.origin import differences, structure_of
+from pathencoder.pretrained.origin import Origin, differences, structure_of
 from pathencoder.pretrained.push import upload
 from pathencoder.runtime import Rows
 
@@ -58,21 +58,26 @@ def save(
     if origin is not None and origin.folder is not None and origin.is_ours and not changes:
         folders.copy_folder(origin.folder, folder)
         return
-    source = origin.folder if origin is not None and origin.is_ours else None
-    reference = folders.read_reference(source) if source is not None else None
-    tile = None if reference is None else reference.tile
+    tile = _reference_tile(origin)
     spec, card, licence = describe(encoder.spec, origin, changes, story)
     folders.write_folder(
         folder,
         spec,
         state,
         reference_tile=tile,
-        reference_embedding=None
-        if tile is None
-        else encode(_as_loaded(encoder.network, described, state), tile),
+        reference_embedding=encode(_as_loaded(encoder.network, described, state), tile),
         card=card,
         licence=licence,
     )
+
+
+def _reference_tile(origin: Origin | None) -> Pixels:
+    """The tile whose embedding `verify` compares: the parent's, or the default encoder's."""
+    own = origin.folder if origin is not None and origin.is_ours else None
+    found = None if own is None else folders.read_reference(own)
+    found = found or folders.read_reference(catalogue.BUNDLED / catalogue.DEFAULT)
+    assert found is not None
+    return found.tile
 
 
 def _differ(network: nn.Module, described: nn.Module) -> bool:

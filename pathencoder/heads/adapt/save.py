@@ -16,6 +16,7 @@ from pathencoder.files import whole_file, whole_folder
 from pathencoder.heads import store
 from pathencoder.heads.adapt import lora, seen
 from pathencoder.heads.encoder_record import EncoderRecord
+from pathencoder.pretrained import catalogue
 from pathencoder.pretrained import folder as folders
 from pathencoder.pretrained.derived import Story, base_model_lines, licence_lines
 from pathencoder.pretrained.load import Loaded
@@ -56,6 +57,7 @@ def spec_of(
         repo=None,
         revision=None,
         sha256=None,
+        version=None,
         gate=None,
         config_file=None,
         verified=False,
@@ -167,6 +169,11 @@ def _text(adapted: Adapted) -> str:
     )
 
 
+def _place_of(parent: EncoderSpec) -> str:
+    """What `load_encoder` finds the parent by."""
+    return parent.repo or catalogue.find(parent.name) or "FOLDER OF THE PARENT"
+
+
 def _adapter_card(adapted: Adapted) -> str:
     parent = adapted.parent
     return "\n".join(
@@ -185,9 +192,10 @@ def _adapter_card(adapted: Adapted) -> str:
             "",
             "```python",
             "import pathencoder",
-            "from peft import PeftModel",
             "",
-            f'encoder = pathencoder.load_encoder("{parent.repo or parent.name}")',
+            f'encoder = pathencoder.load_encoder("{_place_of(parent)}")',
+            "from peft import PeftModel  # after an encoder was loaded",
+            "",
             'merged = PeftModel.from_pretrained(encoder.network, "adapter").merge_and_unload()',
             "encoder.network = merged.eval()",
             "```",

@@ -8,6 +8,7 @@ import re
 import numpy as np
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file, save_file
 from small_encoders import encoder, picture, shared
 
@@ -158,6 +159,26 @@ def test_a_spec_of_a_published_encoder_around_other_weights(source, tmp_path):
     made.save_pretrained(tmp_path / "made")
     spec = folders.read_spec(tmp_path / "made")
     assert (spec.name, spec.verified) == ("small-vit-modified", False)
+
+
+@pytest.mark.parametrize("licence", ['The "A: B" terms', "Terms of \\x, 'no' use: # 1"])
+@pytest.mark.parametrize("name", ["2024", "on", "small-vit"])
+def test_the_front_matter_of_a_card_can_be_read(tmp_path, name, licence):
+    encoder("vit", name=name, licence=licence).save_pretrained(tmp_path / "parent")
+    enc = load(tmp_path / "parent")
+    next(enc.network.parameters()).data.mul_(2)
+    enc.save_pretrained(tmp_path / "changed")
+    card = (tmp_path / "changed" / folders.CARD).read_text()
+    found = yaml.safe_load(card.split("---\n")[1])
+    assert (found["base_model"], found["license_name"]) == (name, licence)
+
+
+def test_an_encoder_without_a_reference_is_saved_with_one(tmp_path):
+    enc = encoder("cnn")
+    with pytest.raises(ConfigError, match="`save_pretrained` writes one"):
+        verify(enc)
+    enc.save_pretrained(tmp_path / "saved")
+    assert verify(load(tmp_path / "saved")).ok
 
 
 def test_random_weights_have_no_name_or_licence_of_trained_ones(source, tmp_path):
