@@ -29,12 +29,14 @@ class Origin:
         weights: The file that was read.
         folder: The folder with its other files; None without one.
         structure: `structure_of` the network when it was loaded.
+        exports: Whether files in the folder that were exported for another runtime may be run.
     """
 
     spec: EncoderSpec
     weights: Path
     folder: Path | None
     structure: str
+    exports: bool = True
 
     @property
     def is_ours(self) -> bool:

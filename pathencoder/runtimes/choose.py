@@ -62,6 +62,11 @@ class _Asked:
     precision: str
     output: str
 
+    @property
+    def folder(self) -> Path | None:
+        """Where exported files may lie beside the weights."""
+        return self.origin.folder if self.origin is not None and self.origin.exports else None
+
     def hindrance(self) -> str:
         """Why no exported file can compute it, as the end of a sentence; "" where one can."""
         first = next(self.network.parameters())
@@ -116,7 +121,7 @@ def _torch(asked: _Asked) -> Choice:
 
 def _fastest(asked: _Asked) -> Choice | None:
     """The first runtime that is installed and has a file for this; None: torch."""
-    folder = None if asked.origin is None else asked.origin.folder
+    folder = asked.folder
     if folder is None or asked.precision not in ("auto", "fp32"):
         return None
     for one in ENGINES:
@@ -132,7 +137,7 @@ def _fastest(asked: _Asked) -> Choice | None:
 
 def _int8(asked: _Asked) -> Choice:
     """The fastest runtime that is installed and has a file of int8 with an acceptable loss."""
-    folder = None if asked.origin is None else asked.origin.folder
+    folder = asked.folder
     here = [] if folder is None else _files_in(asked, folder, "int8")
     if not here:
         raise ConfigError(
@@ -157,7 +162,7 @@ def _required(asked: _Asked, wanted: str | Path) -> Choice:
         one, file = _named(asked, wanted)
     else:
         one = engine(wanted)
-        folder = None if asked.origin is None else asked.origin.folder
+        folder = asked.folder
         found = None if folder is None else _file_for(one, folder, precision)
         if found is None:
             raise ConfigError(

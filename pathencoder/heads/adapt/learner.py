@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
@@ -92,7 +93,10 @@ class Learner:
                 decay=how.weight_decay,
             )
         self.encoder = Encoder(network, encoder.spec)
-        self.encoder.origin = encoder.origin
+        # its licence stays; what was exported of it has rows that differ by rounding
+        origin = encoder.origin
+        if origin is not None:
+            self.encoder.origin = dataclasses.replace(origin, exports=False)
         self.layer = LinearLayer(head).to(encoder.device)
         groups.append(unfreeze.group_of(list(self.layer.parameters()), how.head_rate, 0.0))
         self.optimiser = torch.optim.AdamW(groups)

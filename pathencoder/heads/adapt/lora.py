@@ -138,7 +138,19 @@ def adapter_of(model: Any) -> Adapter:
 
 def merge(model: Any) -> Any:
     """The timm network with the adapters added to its weights, under timm's names."""
+    with torch.no_grad():
+        bases = [m.base_layer for m in model.modules() if _adds_nothing(m)]
+    before = [base.weight.detach().clone() for base in bases]
     merged = model.merge_and_unload()
+    for base, weight in zip(bases, before, strict=True):  # -0.0 + 0.0 has other bits than -0.0
+        base.weight.data.copy_(weight)
     for parameter in merged.parameters():
         parameter.requires_grad = True
     return merged.eval()
+
+
+def _adds_nothing(module: Any) -> bool:
+    """Whether a module has an adapter that was not trained, or whose first weights were kept."""
+    return hasattr(module, "lora_A") and not any(
+        module.get_delta_weight(name).any() for name in module.active_adapters
+    )

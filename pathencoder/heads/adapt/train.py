@@ -87,7 +87,7 @@ def train(
         The epochs, from before the first step on.
 
     Raises:
-        ConfigError: The loss is not a number.
+        ConfigError: The loss is not a number, or the weights that are kept are not finite.
         ImageError: An image cannot be read any more.
         StoreError: The checkpoint cannot be written.
     """
@@ -105,6 +105,10 @@ def train(
             checkpoint.write(_state(learner, at))
     if at.kept is not None:
         learner.load(at.kept)
+    if not _is_finite(learner, task):
+        raise _diverged(
+            learner, f"the weights or scores of epoch {best_of(at.history)} are not finite"
+        )
     return at.history
 
 
@@ -130,11 +134,7 @@ def _epoch(
         share = _share(number, how.epochs * each)
         value = _step(learner, views, y[rows], weights[rows], share)
         if not math.isfinite(value):
-            raise ConfigError(
-                f"the loss is {value} at step {number + 1} (epoch {at.epoch}): the weights have"
-                f" diverged. Give a lower rate than rate={how.highest_rate:g} and"
-                f" head_rate={how.head_rate:g}"
-            )
+            raise _diverged(learner, f"the loss is {value} at step {number + 1} (epoch {at.epoch})")
         at.total += value
         at.batch += 1
         if checkpoint is not None and checkpoint.due:
@@ -157,6 +157,21 @@ def _step(learner: Learner, views: Tensor, y: Tensor, weights: Tensor, share: fl
             f" batch={len(y) // 2} may"
         ) from error
     return value
+
+
+def _diverged(learner: Learner, what: str) -> ConfigError:
+    return ConfigError(
+        f"{what}: the training has diverged. Give a lower rate than"
+        f" rate={learner.how.highest_rate:g} and head_rate={learner.how.head_rate:g}"
+    )
+
+
+def _is_finite(learner: Learner, task: Task) -> bool:
+    """Whether what was trained can be used. The last step has no loss after it to tell."""
+    if not all(bool(torch.isfinite(value).all()) for value in learner.trained):
+        return False
+    # rows that end the training had finite scores; finite weights alone may be too large for that
+    return bool(len(task.stop) or np.isfinite(learner.logits(task.tiles, task.fit[:1])).all())
 
 
 def _judge(learner: Learner, task: Task, at: _Position, each: int) -> None:

@@ -1,5 +1,6 @@
 """Which runtime computes: names, files of other encoders, encoders that were changed."""
 
+import dataclasses
 import json
 import shutil
 
@@ -98,8 +99,12 @@ def other_activations(enc):
             setattr(parent, name.rpartition(".")[2], torch.nn.LeakyReLU(0.2))
 
 
+def stride(enc):
+    next(m for m in enc.network.modules() if isinstance(m, torch.nn.Conv2d)).stride = (1, 1)
+
+
 CHANGES = [changed_weights, changed_statistics, hook, wrapped, replaced]
-CHANGES += [swapped_channels, other_activations]
+CHANGES += [swapped_channels, other_activations, stride]
 
 
 def test_an_encoder_that_was_changed_before_it_ran_runs_in_torch(loaded, monkeypatch):
@@ -115,6 +120,15 @@ def test_an_encoder_that_was_changed_runs_in_torch(loaded, monkeypatch, change):
     change(loaded)
     assert runtime_of(loaded) == "torch"
     with pytest.raises(ConfigError, match="it is not the encoder that was exported"):
+        runtime_of(loaded, runtime="onnx")
+
+
+def test_an_encoder_that_is_another_than_the_exported_one_runs_in_torch(loaded, monkeypatch):
+    use_engine(monkeypatch)
+    assert runtime_of(loaded) == "onnx"
+    loaded.origin = dataclasses.replace(loaded.origin, exports=False)  # an adapted one
+    assert runtime_of(loaded) == "torch"
+    with pytest.raises(ConfigError, match="has no exported file"):
         runtime_of(loaded, runtime="onnx")
 
 

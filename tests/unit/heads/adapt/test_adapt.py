@@ -15,6 +15,7 @@ from pathencoder import compat
 from pathencoder.errors import ConfigError, ImageError, MissingExtra, StoreError
 from pathencoder.heads.adapt import lora, train
 from pathencoder.heads.encoder_record import weights_digest
+from pathencoder.verify import verify
 
 pytestmark = pytest.mark.full
 
@@ -59,9 +60,29 @@ def test_a_reload_gives_the_same_output_bit_for_bit(tiles, tmp_path, kind, how):
     again = pathencoder.load_encoder(tmp_path / "out", device="cpu")
     np.testing.assert_array_equal(rows(again), rows(adapted.encoder))
     assert again.spec.embedding == parent.spec.embedding
+    assert verify(again).ok
     found = pathencoder.load_head(tmp_path / "out" / "head").predict(tiles, progress=False)
     mine = adapted.head.predict(tiles, progress=False)
     np.testing.assert_array_equal(found.probabilities, mine.probabilities)
+
+
+@pytest.mark.parametrize("how", ["lora", "last"])
+def test_where_no_epoch_is_better_the_head_is_one_of_the_parent(tiles, tmp_path, monkeypatch, how):
+    small = small_encoders.encoder("cnn")
+    with torch.no_grad():
+        for parameter in small.network.parameters():
+            parameter.view(-1)[0] = -0.0
+    small.save_pretrained(tmp_path / "parent")
+    parent = pathencoder.load_encoder(tmp_path / "parent", device="cpu")
+    losses = itertools.count()
+    monkeypatch.setattr(train, "_stop_loss", lambda *a: float(next(losses)))
+    adapted = adapt(tiles, parent, how)
+    assert adapted.report.best == 0
+    assert weights_digest(adapted.encoder) == weights_digest(parent)
+    np.testing.assert_array_equal(rows(adapted.encoder), rows(parent))
+    # a file that was exported of the parent has rows that differ by rounding
+    assert not adapted.encoder.origin.exports
+    assert adapted.encoder.origin.folder == parent.origin.folder
 
 
 @pytest.mark.parametrize("kind", ["cnn", "vit"])
@@ -80,12 +101,14 @@ def test_the_adapter_file_gives_the_merged_weights_bit_for_bit(tiles, tmp_path, 
     assert "base_model_relation: adapter" in card
     config = json.loads((tmp_path / "out/adapter/adapter_config.json").read_text())
     assert config["base_model_name_or_path"] == f"small-{kind}"
+    code = card.split("```python")[1]
+    assert 'load_encoder("FOLDER OF THE PARENT")' in code
+    assert code.index("load_encoder(") < code.index("from peft import")
 
 
 def test_the_card_names_the_parent_and_claims_nothing_of_it(tiles, tmp_path):
-    small_encoders.encoder("cnn", licence="CC-BY-4.0", verified=True).save_pretrained(
-        tmp_path / "parent"
-    )
+    stated = {"licence": "CC-BY-4.0", "verified": True, "version": "1.0"}
+    small_encoders.encoder("cnn", **stated).save_pretrained(tmp_path / "parent")
     parent = pathencoder.load_encoder(tmp_path / "parent", device="cpu")
     adapted = adapt(tiles, parent, "last", stages=1)
     with pytest.raises(StoreError, match="holds the encoder that is adapted"):
@@ -103,6 +126,7 @@ def test_the_card_names_the_parent_and_claims_nothing_of_it(tiles, tmp_path):
         assert part in card
     spec = pathencoder.load_encoder(tmp_path / "out", device="cpu").spec
     assert (spec.name, spec.verified, spec.licence) == ("small-cnn-last", False, "CC-BY-4.0")
+    assert spec.version is None
     assert "small-cnn (sha256" in spec.base_model
     assert not (tmp_path / "out/adapter").exists()
     assert json.loads((tmp_path / "out/adaptation.json").read_text())["groups"] == 6

@@ -88,6 +88,14 @@ def test_a_loss_that_is_not_a_number_is_an_error(task):
         train.train(learner(how="all", rate=1e30), task)
 
 
+@pytest.mark.parametrize("rate", [1e20, 1e36])
+def test_a_last_step_that_diverges_is_an_error(task, rate):
+    alone = dataclasses.replace(task, stop=np.arange(0))
+    model = learner("vit", how="all", epochs=1, batch=16, rate=rate)
+    with pytest.raises(ConfigError, match=r"epoch 1 are not finite.*Give a lower rate"):
+        train.train(model, alone)
+
+
 def test_a_batch_that_does_not_fit_into_memory_is_named(task, monkeypatch):
     def full(*_):
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
