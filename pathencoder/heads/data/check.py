@@ -190,15 +190,15 @@ def _check_lengths(data: Dataset) -> None:
 
 def _bad_files(data: Dataset) -> Iterator[str]:
     first: dict[str, int] = {}
-    told = False
+    said = False
     for row, image in enumerate(data.images):
         if not isinstance(image, str | os.PathLike):
             continue
         path = Path(image)
         if not os.path.isfile(path):  # Path.is_file raises for a name that is too long
             what = "a folder, not an image" if os.path.isdir(path) else no_such("file", path)
-            relative = "" if told or _LINE not in data.name(row) else _RELATIVE
-            told = told or bool(relative)
+            relative = "" if said or _LINE not in data.name(row) else _RELATIVE
+            said = said or bool(relative)
             yield f"{data.name(row)}: {what}{_shown(data, row, path)}{relative}"
             continue
         before = first.setdefault(os.path.realpath(path), row)
