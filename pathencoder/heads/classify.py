@@ -13,7 +13,7 @@ from pathencoder.errors import ConfigError
 from pathencoder.heads import judge, kinds
 from pathencoder.heads.adapt import seen
 from pathencoder.heads.classifier import Classifier, class_numbers
-from pathencoder.heads.data.dataset import TRAIN, Dataset
+from pathencoder.heads.data.dataset import TRAIN, Dataset, split_name
 from pathencoder.heads.embed import Embedded
 from pathencoder.heads.encoder_record import EncoderRecord
 from pathencoder.heads.parts import Part, embed_parts
@@ -121,6 +121,7 @@ def class_weights(given: object, classes: Sequence[str]) -> Floats | None:
 
 def left_out(data: Dataset, evaluate: str | None) -> list[str]:
     """A note on each part that is neither fitted on nor evaluated."""
+    named = (TRAIN,) if evaluate is None else (TRAIN, split_name(evaluate))
     parts: dict[str, int] = defaultdict(int)
     for row in range(len(data)):
         parts[data.part(row)] += 1
@@ -128,7 +129,7 @@ def left_out(data: Dataset, evaluate: str | None) -> list[str]:
         f"{count:,} {data.unit} of the part {part!r} were not read (evaluate={part!r} evaluates on"
         " them)"
         for part, count in sorted(parts.items())
-        if part not in (TRAIN, evaluate)
+        if part not in named
     ]
 
 

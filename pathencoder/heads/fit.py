@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, Unpack, overload
 from pathencoder.errors import ConfigError
 from pathencoder.features.encode import as_encoder
 from pathencoder.heads import kinds, store
-from pathencoder.heads.data.dataset import split_name
 from pathencoder.heads.data.read import Data, Groups, Labels
 from pathencoder.heads.request import (
     AnyData,
@@ -175,7 +174,7 @@ def fit(
         mpp=mpp,
         output=output,
         views=views,
-        evaluate=None if evaluate is None else split_name(str(evaluate)),
+        evaluate=evaluate,
         class_weight=class_weight,
         calibrate=calibrate,
         max_error=max_error,

@@ -81,7 +81,7 @@ def fit(asked: Request) -> DenseHead:
             notes += known.notes_of_folds(images, folds)
         head.report = _report_of_folds(head, train, folds, counts, notes)
     else:
-        said = (*notes, _not_evaluated(read))
+        said = (*notes, _not_evaluated(read, asked.evaluate))
         head.report = DenseReport(
             head.kind, head.record.label(), "", 0, None, {}, head.settings, said
         )
@@ -244,15 +244,15 @@ def _report_of_folds(
     return evaluation.report(head, [counts[i] for i in rows], images, part, notes)
 
 
-def _not_evaluated(read: PictureSet) -> str:
-    """A note that says how to evaluate."""
+def _not_evaluated(read: PictureSet, evaluate: str | None) -> str:
+    """A note that says how to evaluate on folds, and on a held-out part where none was named."""
+    folds = "nothing was evaluated on folds: each costs a fit (folds=4, -o folds=4)"
+    if evaluate is not None:
+        return folds
     parts = sorted({row.part for row in read} - {TRAIN})
     part = parts[0] if parts else "test"
     of = "a held-out part" if parts else "a held-out part of that name"
-    return (
-        "nothing was evaluated on folds: each costs a fit (folds=4, -o folds=4)."
-        f" evaluate={part!r} (--evaluate {part}) evaluates on {of}"
-    )
+    return f"{folds}. evaluate={part!r} (--evaluate {part}) evaluates on {of}"
 
 
 def _left_out(read: PictureSet, evaluate: str | None) -> Iterator[str]:

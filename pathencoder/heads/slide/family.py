@@ -9,6 +9,7 @@ from pathencoder.errors import ConfigError
 from pathencoder.features.encode import as_encoder
 from pathencoder.heads import kinds, store
 from pathencoder.heads.calibration import check_max_error
+from pathencoder.heads.data.dataset import split_name
 from pathencoder.heads.folds import require_sklearn
 from pathencoder.heads.outputs import read_outputs
 from pathencoder.heads.report import Report
@@ -69,11 +70,12 @@ def fit(asked: Request) -> SlideHead | SurvivalHead:
         event=options.event,
     )
     made_by = None if asked.encoder is None else _made_by(asked.encoder, asked.output)
-    ready = fitting.prepare(asked.data, how, columns, evaluate=asked.evaluate, made_by=made_by)
+    part = None if asked.evaluate is None else split_name(asked.evaluate)
+    ready = fitting.prepare(asked.data, how, columns, evaluate=part, made_by=made_by)
     chosen = _MODELS[asked.kind]
     if options.time is None:
-        return fitting.fit(chosen, ready, how, asked.evaluate)
-    return survival.fit(chosen, ready, how, asked.evaluate)
+        return fitting.fit(chosen, ready, how, part)
+    return survival.fit(chosen, ready, how, part)
 
 
 def load(files: store.Files, device: str) -> SlideHead | SurvivalHead:

@@ -71,6 +71,7 @@ def test_the_threshold_is_read_on_the_held_out_part_too(tmp_path):
     small_tiles.folder(tmp_path / "d/validation", patients=2)
     groups = lambda path: f"{path.parts[-3]} {path.name[:2]}"  # noqa: E731
     head = fit(tmp_path / "d", groups=groups, max_error=0.1, evaluate="validation")
+    assert not any("were not read" in note for note in head.report.notes)
     assert head.held_out.abstention.threshold == head.threshold
     assert (head.held_out.abstention.images, head.held_out.abstention.error) == (8, 0)
     # no mistake among eight images does not show an error below .1

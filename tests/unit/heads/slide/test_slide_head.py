@@ -99,11 +99,11 @@ def test_held_out_slides_and_evaluate(root, tmp_path):
     (tmp_path / "slides.csv").write_text(
         "\n".join(f"{line},{part}" for line, part in zip(lines, parts, strict=True))
     )
-    head = fit(tmp_path, features=root / "features", evaluate="test", epochs=25)
+    head = fit(tmp_path, features=root / "features", evaluate=" Testing", epochs=25)
     assert (head.held_out.part, sum(head.held_out.images)) == ("test", 4)
     assert sum(head.report.images) == 12
     assert head.held_out.balanced_accuracy.value == 1
-    again = head.evaluate(tmp_path / "slides.csv", features=root / "features", part="test")
+    again = head.evaluate(tmp_path / "slides.csv", features=root / "features", part="testing")
     assert again == head.held_out
     with pytest.raises(ConfigError, match="no part 'val'; it has test, train"):
         fit(tmp_path, features=root / "features", evaluate="val")
