@@ -193,7 +193,7 @@ class Classifier(SavedHead):
         )
         for error in found.errors.values():
             raise error
-        return self.evaluate_rows(chosen, found, part or "all images")
+        return self.evaluate_rows(chosen, found, chosen.part(0) if part else "all images")
 
     def evaluate_rows(
         self, data: Dataset, found: Embedded, part: str, notes: Sequence[str] = ()

@@ -128,13 +128,14 @@ class SlideHead(FeatureHead):
             HeadMismatch: The features are of another encoder.
         """
         slides = read_slides(table, features, columns or Columns())
-        parts = {slides.data.part(row) for row in range(len(slides.data))}
+        parts, named = {slides.data.part(row) for row in range(len(slides.data))}, "all slides"
         if part is not None:
             part_of(slides.data, part)
-            parts = {split_name(part)}
+            named = split_name(part)
+            parts = {named}
         read = read_bags(slides, parts, bag=self.settings["bag"], skip_bad=False, seed=0)
         self.record.check_record(read.record)
-        return self.evaluate_bags(read.data, read.x, part or "all slides", read.data.notes)
+        return self.evaluate_bags(read.data, read.x, named, read.data.notes)
 
     def evaluate_bags(
         self, data: Dataset, x: Sequence[Tiles], part: str, notes: Sequence[str] = ()

@@ -77,7 +77,7 @@ def test_the_threshold_is_read_on_the_held_out_part_too(tmp_path):
     # no mistake among eight images does not show an error below .1
     assert head.held_out.abstention.most == pytest.approx(0.253, abs=0.001)
     assert "with 8 images, up to 25.3% is possible" in head.held_out.text()
-    assert head.evaluate(tmp_path / "d", part="valid", progress=False).part == "valid"
+    assert head.evaluate(tmp_path / "d", part="valid", progress=False).part == "val"
 
 
 def test_copies_of_an_image_stay_together(tiles):
