@@ -24,8 +24,6 @@ import click
 
 from pathencoder.cli.common import FilledPath
 
-_NOT_IN_FILES = ("help",)
-
 
 def config_argument() -> Callable[[Any], Any]:
     """The optional argument CONFIG of a command."""
@@ -69,10 +67,9 @@ def _keys(command: click.Command) -> dict[str, click.Option]:
     """The options of a command by their key in a file."""
     found: dict[str, click.Option] = {}
     for option in command.params:
-        if not isinstance(option, click.Option) or option.name in _NOT_IN_FILES:
-            continue
-        longest = max(option.opts, key=len).lstrip("-")
-        found[f"{longest}s" if option.multiple else longest] = option  # [options]: -o, --option
+        if isinstance(option, click.Option):
+            longest = max(option.opts, key=len).lstrip("-")
+            found[f"{longest}s" if option.multiple else longest] = option  # [options]: --option
     return found
 
 

@@ -56,17 +56,18 @@ def check_rows(
                 " slide as the images of the head were"
             )
     scale = said.get("target_mpp")
+    notes = list[str]()
     if features.coords is None:
         _check_scale(record, said)
     elif record.image_mpp is None:
-        return [
+        notes.append(
             "the images of the head were resized whole, whatever their scale; these tiles were read"
             + ("" if scale is None else f" at {scale:g} um/px")
             + ": a head that is fitted with mpp= reads both alike"
-        ]
+        )
     if scale is not None and record.mpp is not None and abs(scale / record.mpp - 1) > 0.02:
-        return [f"tiles were read at {scale:g} um/px, the encoder works at {record.mpp:g}"]
-    return []
+        notes.append(f"tiles were read at {scale:g} um/px, the encoder works at {record.mpp:g}")
+    return notes
 
 
 def _check_scale(record: EncoderRecord, said: dict[str, Any]) -> None:

@@ -12,7 +12,7 @@ from pathencoder.heads.adapt.fit import Fitted, Job, fit, linear_settings
 from pathencoder.heads.adapt.learner import embeddings
 from pathencoder.heads.adapt.report import Comparison, auroc, balanced_accuracy, difference
 from pathencoder.heads.adapt.train import Steps
-from pathencoder.heads.classifier import Classifier
+from pathencoder.heads.classifier import Classifier, class_numbers
 from pathencoder.heads.embed import embed
 from pathencoder.heads.linear import Linear
 from pathencoder.heads.parts import Part
@@ -75,7 +75,7 @@ def on_held_out(job: Job, head: Classifier, part: Part) -> Comparison:
     for error in found.errors.values():
         raise error
     frozen = Linear.fit(job.rows, linear_settings(job.rows))
-    y = np.array([job.train.classes.index(label) for label in data.labels])
+    y = class_numbers(data.labels, job.train.classes)
     return _compared(
         job,
         frozen.logits(part.found.rows.astype(np.float64)),

@@ -14,7 +14,7 @@ from tqdm.std import tqdm
 
 from pathencoder.errors import ConfigError
 from pathencoder.heads import classify, judge
-from pathencoder.heads.classifier import part_of
+from pathencoder.heads.classifier import class_numbers, part_of
 from pathencoder.heads.data.check import bad_parts, kept_classes, known_classes, listed, train_part
 from pathencoder.heads.data.dataset import TRAIN, Dataset
 from pathencoder.heads.request import ClassWeight
@@ -180,7 +180,7 @@ def _bags(train: Dataset, read: Read, how: SlideFitting) -> Bags:
     weights, times = None, None
     if read.times is None:
         weights = classify.class_weights(how.class_weight, train.classes)
-        y = np.array([train.classes.index(label) for label in train.labels])
+        y = class_numbers(train.labels, train.classes)
     else:
         times = read.times[read.data.rows_of(TRAIN)]
         y = np.array([int(label == EVENT) for label in train.labels])

@@ -2,7 +2,9 @@
 
 import copy
 import dataclasses
+import json
 
+import numpy as np
 import pytest
 import small_encoders
 import small_tiles
@@ -18,16 +20,6 @@ from pathencoder.heads.feature_files import check_rows
 from pathencoder.heads.slide.record import FeatureRecord
 
 pytestmark = pytest.mark.full
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("PATHENCODER_CACHE", str(tmp_path / "cache"))
-
-
-@pytest.fixture
-def tiles(tmp_path):
-    return small_tiles.folder(tmp_path / "tiles")
 
 
 @pytest.fixture
@@ -133,5 +125,13 @@ def test_images_that_were_read_at_another_scale_are_refused(encoder, tiles, tmp_
     read = {mpp: features(encoder, tiles, tmp_path / f"{mpp}.h5", mpp=mpp) for mpp in (None, 0.5)}
     other = 0.5 if fitted is None else None
     assert check_rows(record, read[fitted]) == []
+    slide = dataclasses.replace(read[0.5], coords=np.zeros((2, 2), np.int64))
+    slide.attributes["recipe"] = json.dumps(
+        {**json.loads(slide.attributes["recipe"]), "target_mpp": 1.0}
+    )
+    notes = check_rows(dataclasses.replace(record, mpp=0.5), slide)
+    assert [note.split(" ")[0] for note in notes] == (
+        ["the", "tiles"] if fitted is None else ["tiles"]
+    )
     with pytest.raises(HeadMismatch, match=r"resized whole.*encode them again with"):
         check_rows(record, read[other])

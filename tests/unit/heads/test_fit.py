@@ -17,17 +17,6 @@ from pathencoder.heads import classify, kinds, store
 pytestmark = pytest.mark.full
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("PATHENCODER_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
-
-
-@pytest.fixture
-def tiles(tmp_path):
-    return small_tiles.folder(tmp_path / "tiles")
-
-
 def fit(data, kind="linear", **settings):
     encoder = settings.pop("encoder", None) or small_encoders.shared("cnn")
     settings.setdefault("groups", small_tiles.GROUPS)

@@ -15,16 +15,6 @@ from pathencoder.heads.embed import Embedded
 pytestmark = pytest.mark.full
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("PATHENCODER_CACHE", str(tmp_path / "cache"))
-
-
-@pytest.fixture
-def tiles(tmp_path):
-    return small_tiles.folder(tmp_path / "tiles")
-
-
 def fit(data, kind="linear", **settings):
     settings.setdefault("groups", small_tiles.GROUPS)
     encoder = small_encoders.shared("cnn")
